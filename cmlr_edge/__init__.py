@@ -1,0 +1,24 @@
+"""Multi-label image recognition on edge devices: frames in, label names out.
+
+Importing it needs NumPy alone; runtimes and OpenCV are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from cmlr_edge.bundled import demo_engine
+from cmlr_edge.capture import open_source
+from cmlr_edge.errors import CmlrError
+from cmlr_edge.frame import Frame
+from cmlr_edge.prediction import LabelScore, Latency, Prediction
+from cmlr_edge.recognizer import Recognizer
+
+__all__ = [
+    "CmlrError",
+    "Frame",
+    "LabelScore",
+    "Latency",
+    "Prediction",
+    "Recognizer",
+    "demo_engine",
+    "open_source",
+]

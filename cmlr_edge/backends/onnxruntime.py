@@ -1,0 +1,109 @@
+"""ONNX Runtime: the only module that imports `onnxruntime`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
+
+
+class OnnxRuntimeBackend:
+    """Runs an exported ONNX model; see `Backend`."""
+
+    def __init__(self, path: Path, content: bytes, *, provider: str = "cpu") -> None:
+        """Load the model.
+
+        Args:
+            path: Where `content` came from, for messages.
+            content: The ONNX file.
+            provider: "cpu" or "cuda". Another device is never taken instead.
+
+        Raises:
+            DependencyError: ONNX Runtime is not installed.
+            EngineError: The provider is unknown or missing here, or the file is not a model of ours.
+        """
+        self._name = path.name
+        ort = _import_onnxruntime()
+        wanted = _require_provider(ort, provider)
+        options = ort.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            session = ort.InferenceSession(content, options, providers=[wanted])
+        except Exception as error:
+            raise EngineError(
+                f"ONNX Runtime cannot load {path}: {error}. Export the model again"
+            ) from error
+        if (actual := session.get_providers()[0]) != wanted:
+            raise EngineError(f"asked ONNX Runtime for {wanted}, it would run on {actual} instead")
+        self.num_labels = _check_signature(session, path)
+        self.description = f"ONNX Runtime {ort.__version__}, {wanted}"
+        self._session: Any = session
+
+    def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Run the model; see `Backend.infer`."""
+        if self._session is None:
+            raise EngineError(f"{self._name} was closed: open the Recognizer again")
+        try:
+            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+        result: NDArray[np.float32] = scores
+        return result
+
+    def close(self) -> None:
+        """Free the session; see `Backend.close`."""
+        self._session = None
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError(
+            f"ONNX Runtime is needed and cannot be imported ({error}): "
+            "pip install 'cmlr-edge[cpu]'"
+        ) from error
+    return onnxruntime
+
+
+def _require_provider(ort: Any, provider: str) -> str:
+    if provider not in _PROVIDERS:
+        raise EngineError(f"unknown provider {provider!r}: expected one of {sorted(_PROVIDERS)}")
+    available = ort.get_available_providers()
+    if _PROVIDERS[provider] not in available:
+        raise EngineError(
+            f"provider {provider!r} was asked for, but this ONNX Runtime offers only {available}: "
+            "install a build that has it, or ask for provider='cpu'"
+        )
+    return _PROVIDERS[provider]
+
+
+def _check_signature(session: Any, path: Path) -> int:
+    """Return the number of labels after checking names, types and ranks against our contract."""
+    inputs = {item.name: item for item in session.get_inputs()}
+    outputs = {item.name: item for item in session.get_outputs()}
+    frames, scores = inputs.get(INPUT_NAME), outputs.get(OUTPUT_NAME)
+    if (
+        len(inputs) != 1
+        or frames is None
+        or scores is None
+        or frames.type != "tensor(uint8)"
+        or len(frames.shape) != 4
+        or len(scores.shape) != 2
+        or not isinstance(scores.shape[1], int)
+    ):
+        raise EngineError(
+            f"{path} is not a model of this SDK: expected uint8 {INPUT_NAME!r} (N, H, W, 3) -> "
+            f"{OUTPUT_NAME!r} (N, labels), got {[*inputs]} -> {[*outputs]}. Export it with "
+            "export/build_engine.py"
+        )
+    num_labels: int = scores.shape[1]
+    return num_labels

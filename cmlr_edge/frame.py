@@ -1,0 +1,69 @@
+"""Images as they come in: a captured frame with its times, and the accepted array layouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from cmlr_edge.errors import FrameError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ColorOrder: TypeAlias = Literal["bgr", "rgb"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image from a source."""
+
+    image_bgr: NDArray[np.uint8]  # (H, W, 3)
+    index: int  # counts from 0 in its source
+    time_s: float | None  # position in the video; None for still pictures
+    captured_at: float  # seconds since the epoch, when the source delivered it
+    capture_ms: float  # spent reading and decoding
+    source: str  # the file, or the camera
+
+
+def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:
+    """Accept what users hold: a NumPy array in `color` order, a grey array, or a PIL image.
+
+    Args:
+        image: uint8 (H, W, 3) in the order of `color`; uint8 (H, W) or (H, W, 1), grey; or a PIL
+            image of any mode.
+        color: Channel order of a three-channel array. PIL images are always RGB.
+
+    Returns:
+        uint8 (H, W, 3) and its channel order. A view where no conversion is needed.
+
+    Raises:
+        FrameError: Wrong type, dtype, number of channels, or an empty image.
+    """
+    if color not in {"bgr", "rgb"}:
+        raise FrameError(f'color is {color!r}: expected "bgr" (OpenCV) or "rgb"')
+    if not isinstance(image, np.ndarray) and hasattr(image, "convert"):  # PIL, without importing it
+        return np.asarray(image.convert("RGB")), "rgb"
+    if not isinstance(image, np.ndarray):
+        raise FrameError(
+            f"expected a NumPy array, a PIL image or a Frame, got {type(image).__name__}: "
+            "to read a file use cmlr_edge.open_source(path)"
+        )
+    if image.dtype != np.uint8:
+        raise FrameError(
+            f"expected uint8 pixels from 0 to 255, got {image.dtype}: "
+            "scale and convert, for example (image * 255).round().astype('uint8')"
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise FrameError(
+            f"expected (H, W, 3) or grey (H, W), got shape {image.shape}: "
+            "drop an alpha channel with image[..., :3]; pass batches to recognize_batch"
+        )
+    if image.size == 0:
+        raise FrameError(f"the image is empty, its shape is {image.shape}")
+    return image, color

@@ -1,0 +1,54 @@
+"""The golden self-test: a seeded input whose scores are stored with the engine.
+
+It notices what a hash cannot: the wrong device, a broken driver, swapped colours, a missing
+normalisation. It also serves as warm-up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmlr_edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cmlr_edge.backends.base import Backend
+    from cmlr_edge.model_spec import GoldenSample
+
+_BLOCKS = 8
+
+
+def golden_frames(seed: int, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draw the input of a golden sample: coloured blocks, so that every layer has work to do.
+
+    Args:
+        seed: Of NumPy's `RandomState`, whose stream is frozen across NumPy versions.
+        size_hw: The model's input size.
+
+    Returns:
+        uint8 (1, *size_hw, 3), RGB.
+    """
+    height, width = size_hw
+    blocks = np.random.RandomState(seed).randint(0, 256, (_BLOCKS, _BLOCKS, 3))  # noqa: NPY002
+    rows = np.arange(height) * _BLOCKS // height
+    cols = np.arange(width) * _BLOCKS // width
+    return np.ascontiguousarray(blocks.astype(np.uint8)[rows[:, None], cols][None])
+
+
+def check_golden(backend: Backend, golden: GoldenSample, size_hw: tuple[int, int]) -> None:
+    """Run the golden sample.
+
+    Raises:
+        EngineError: The scores are further than `golden.tolerance` from the stored ones.
+    """
+    scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
+    difference = float(np.abs(scores - np.asarray(golden.scores, np.float32)).max())
+    if not difference <= golden.tolerance:  # a NaN fails too
+        raise EngineError(
+            f"golden self-test failed: scores differ by {difference:.3g} from those stored at "
+            f"export, allowed {golden.tolerance:.3g}: this runtime computes something else; try "
+            "another provider, or export the model again for this machine"
+        )

@@ -1,0 +1,62 @@
+"""What the Recognizer returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One label and the model's probability for it, in [0, 1]."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds spent in each stage; of a batch, each image's equal share."""
+
+    capture: float = 0.0
+    preprocess: float = 0.0
+    inference: float = 0.0
+    postprocess: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Sum of the stages."""
+        return self.capture + self.preprocess + self.inference + self.postprocess
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the model says about one image."""
+
+    scores: NDArray[np.float32]  # (L,), probabilities in the order of the spec's labels
+    labels: tuple[LabelScore, ...]  # at or above their own threshold, most probable first
+    latency_ms: Latency
+    captured_at: float  # seconds since the epoch
+    valid: bool = True  # False: the model returned a NaN or an infinity, so nothing can be said
+
+
+def select_labels(
+    scores: NDArray[np.float32],
+    labels: tuple[str, ...],
+    thresholds: NDArray[np.float32],
+) -> tuple[LabelScore, ...]:
+    """Keep the labels whose score reaches their own threshold, most probable first.
+
+    Args:
+        scores: (L,), in the order of `labels`.
+        labels: L names.
+        thresholds: (L,).
+    """
+    reached = np.flatnonzero(scores >= thresholds)
+    ranked = reached[np.argsort(-scores[reached], kind="stable")]
+    return tuple(LabelScore(labels[i], float(scores[i])) for i in ranked)

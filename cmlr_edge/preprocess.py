@@ -1,0 +1,50 @@
+"""Frame to model input. Training, export, benchmarks and the Recognizer all call this function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cmlr_edge.frame import ColorOrder, as_color_image
+from cmlr_edge.opencv import opencv
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cmlr_edge.model_spec import PreprocessSpec
+
+
+def preprocess(
+    image: Any,
+    spec: PreprocessSpec,
+    *,
+    color: ColorOrder = "bgr",
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Resize one image to the model's size and order its channels as RGB.
+
+    Normalisation is part of the exported graph, so the result stays uint8.
+
+    Args:
+        image: What `as_color_image` accepts.
+        spec: The model's input format.
+        color: Channel order of `image` where it is a three-channel array.
+        out: Written to and returned, where given: uint8 (*spec.size_hw, 3), contiguous.
+
+    Returns:
+        uint8 (*spec.size_hw, 3), RGB, contiguous.
+
+    Raises:
+        FrameError: `image` is not an image.
+    """
+    cv2 = opencv()
+    pixels, order = as_color_image(image, color)
+    height, width = spec.size_hw
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
+    # Resized first: the channel swap then touches the small image only.
+    cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_AREA)
+    if order == "bgr":
+        cv2.cvtColor(out, cv2.COLOR_BGR2RGB, dst=out)
+    return out

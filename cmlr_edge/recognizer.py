@@ -1,0 +1,223 @@
+"""The SDK's front door."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.base import Backend
+from cmlr_edge.errors import EngineError, FrameError, SpecError
+from cmlr_edge.frame import ColorOrder, Frame
+from cmlr_edge.golden import check_golden
+from cmlr_edge.model_spec import BuiltFile, ModelSpec, spec_path
+from cmlr_edge.prediction import Latency, Prediction, select_labels
+from cmlr_edge.preprocess import preprocess
+
+
+class Recognizer:
+    """Names the objects in images. Use it in one thread; close it, or use it in a `with` block.
+
+    Example:
+        >>> with Recognizer.from_engine(demo_engine()) as recognizer:
+        ...     prediction = recognizer(image_bgr)
+        >>> [(item.label, item.score) for item in prediction.labels]
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        spec: ModelSpec,
+        *,
+        thresholds: Mapping[str, float] | float | None = None,
+    ) -> None:
+        """Combine a loaded runtime with the spec of the model it runs.
+
+        Args:
+            backend: Owned by the Recognizer from here on.
+            spec: Input format, labels and thresholds.
+            thresholds: Override the spec's: one value for all labels, or a value for some of them.
+        """
+        self._backend = backend
+        self._spec = spec
+        self._thresholds = _merge_thresholds(spec, thresholds)
+        self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
+
+    @classmethod
+    def from_engine(
+        cls,
+        path: str | Path,
+        *,
+        provider: str = "cpu",
+        thresholds: Mapping[str, float] | float | None = None,
+    ) -> Recognizer:
+        """Open a model that export/build_engine.py wrote, and the spec beside it.
+
+        The file's hash is checked before it is loaded, and a stored golden sample is run after.
+
+        Args:
+            path: The `.onnx` file; its spec has the same name, ending in .json.
+            provider: The device: "cpu" or "cuda". Another is never taken instead.
+            thresholds: Override the spec's: one value for all labels, or a value for some of them.
+
+        Raises:
+            SpecError: The spec is missing, malformed, or a threshold is not usable.
+            EngineError: The file is missing or changed, cannot be loaded, or fails its self-test.
+            DependencyError: The runtime is not installed.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise EngineError(
+                f"no engine at {path}: export/build_engine.py writes one, "
+                "and cmlr_edge.demo_engine() is the path of the bundled model"
+            )
+        spec = ModelSpec.load(spec_path(path))
+        built = _find_built_file(spec, path)
+        content = path.read_bytes()
+        if (digest := hashlib.sha256(content).hexdigest()) != built.sha256:
+            raise EngineError(
+                f"{path} has sha256 {digest[:12]}..., its spec says {built.sha256[:12]}...: the "
+                "file was changed or cut short; copy engine and spec again, both together"
+            )
+        backend = load_backend(path, content, provider=provider)
+        try:
+            _check_label_count(backend, spec, path)
+            check_golden(backend, built.golden, spec.preprocess.size_hw)
+            return cls(backend, spec, thresholds=thresholds)
+        except BaseException:
+            backend.close()
+            raise
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model was trained for."""
+        return self._spec
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names, in the order of `Prediction.scores`."""
+        return self._spec.labels
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold in force for each label."""
+        return dict(zip(self.labels, self._thresholds.tolist(), strict=True))
+
+    @property
+    def runtime(self) -> str:
+        """The runtime and the device that really run the model."""
+        return self._backend.description
+
+    def __call__(self, image: Any, *, color: ColorOrder = "bgr") -> Prediction:
+        """Recognise one image.
+
+        Args:
+            image: A `Frame`, a uint8 array (H, W, 3) or grey (H, W), or a PIL image.
+            color: Channel order of an array; a Frame is BGR and a PIL image RGB by themselves.
+
+        Raises:
+            FrameError: It is not an image.
+            EngineError: The runtime failed.
+        """
+        return self._recognize([image], color, self._buffer)[0]
+
+    def recognize_batch(
+        self, images: Sequence[Any], *, color: ColorOrder = "bgr"
+    ) -> list[Prediction]:
+        """Recognise several images, of any sizes, in one run of the model.
+
+        Args:
+            images: Each as in `__call__`. May be empty.
+            color: Channel order of arrays.
+        """
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            raise FrameError(
+                f"expected a sequence of images or an array (N, H, W, 3), got shape {images.shape}"
+            )
+        if len(images) == 0:
+            return []
+        buffer = np.empty((len(images), *self._spec.preprocess.size_hw, 3), np.uint8)
+        return self._recognize(images, color, buffer)
+
+    def _recognize(
+        self, images: Sequence[Any], color: ColorOrder, buffer: NDArray[np.uint8]
+    ) -> list[Prediction]:
+        called_at, start = time.time(), time.perf_counter()
+        for image, out in zip(images, buffer, strict=True):
+            if isinstance(image, Frame):
+                preprocess(image.image_bgr, self._spec.preprocess, color="bgr", out=out)
+            else:
+                preprocess(image, self._spec.preprocess, color=color, out=out)
+        resized = time.perf_counter()
+        scores = self._backend.infer(buffer)
+        inferred = time.perf_counter()
+        selected = [select_labels(row, self.labels, self._thresholds) for row in scores]
+        valid = np.isfinite(scores).all(axis=1)
+        stages = np.diff([start, resized, inferred, time.perf_counter()]) * 1e3 / len(images)
+        return [
+            Prediction(
+                scores=row,
+                labels=selected[i] if valid[i] else (),
+                latency_ms=Latency(getattr(images[i], "capture_ms", 0.0), *stages.tolist()),
+                captured_at=getattr(images[i], "captured_at", called_at),
+                valid=bool(valid[i]),
+            )
+            for i, row in enumerate(scores)
+        ]
+
+    def close(self) -> None:
+        """Free the runtime. Calling it twice is harmless."""
+        self._backend.close()
+
+    def __enter__(self) -> Recognizer:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def _find_built_file(spec: ModelSpec, path: Path) -> BuiltFile:
+    if path.name not in spec.files:
+        raise SpecError(
+            f"{spec_path(path)} describes {sorted(spec.files) or 'no file'}, not {path.name}: "
+            "keep the names that export/build_engine.py gave, and copy engine and spec together"
+        )
+    return spec.files[path.name]
+
+
+def _check_label_count(backend: Backend, spec: ModelSpec, path: Path) -> None:
+    if (num_labels := backend.num_labels) != len(spec.labels):
+        raise SpecError(
+            f"{spec_path(path)} lists {len(spec.labels)} labels but {path.name} returns "
+            f"{num_labels}: they come from different builds; copy both files together"
+        )
+
+
+def _merge_thresholds(
+    spec: ModelSpec, override: Mapping[str, float] | float | None
+) -> NDArray[np.float32]:
+    merged = dict(zip(spec.labels, spec.thresholds, strict=True))
+    if isinstance(override, Mapping):
+        if unknown := sorted(set(override) - set(merged)):
+            raise SpecError(f"thresholds name unknown labels {unknown}; known: {list(merged)}")
+        merged.update(override)
+    elif override is not None:
+        merged = dict.fromkeys(merged, float(override))
+    values = np.fromiter(merged.values(), np.float32, len(merged))
+    if not ((values >= 0) & (values <= 1)).all():
+        raise SpecError(f"thresholds must lie in [0, 1], got {override}")
+    return values

@@ -1,0 +1,138 @@
+"""JSON to frozen dataclasses and back, refusing everything that was not asked for.
+
+A spec travels between machines and versions, so an unknown key, a missing key or a wrong type is
+an error that names the place, never a silent default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import types
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+_MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a dataclass as JSON, whole or not at all: to a temporary file, then renamed."""
+    text = json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read `path` as the dataclass `kind`.
+
+    Raises:
+        ValueError: Not JSON, too large, or not exactly the fields of `kind`; the text says where.
+        OSError: The file cannot be read.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path.stat().st_size} bytes, expected at most {_MAX_BYTES}")
+    try:
+        value = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("nested too deeply to be read") from error
+    return from_json(kind, value)
+
+
+def from_json(kind: type[T], value: object, where: str = "") -> T:
+    """Check `value`, parsed JSON, against the annotations of `kind` and build it.
+
+    Supported annotations: dataclasses, str, int, float (finite), bool, None, Literal, unions,
+    `tuple[X, ...]`, `tuple[X, Y]` and `dict[str, X]`.
+
+    Args:
+        kind: The wanted type.
+        value: What `json.loads` returned.
+        where: The path to `value`, for messages.
+    """
+    result: T = _read(kind, value, where)
+    return result
+
+
+def _read(kind: Any, value: object, where: str) -> Any:  # noqa: C901 (one branch per annotation)
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    if origin in {Union, types.UnionType}:
+        return _read_union(args, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise _mismatch(where, f"one of {', '.join(map(repr, args))}", value)
+        return value
+    if origin is tuple:
+        return _read_tuple(args, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _mismatch(where, "an object", value)
+        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise _mismatch(where, "a finite number", value)
+        return float(value)
+    if type(value) is not kind:
+        raise _mismatch(where, getattr(kind, "__name__", str(kind)), value)
+    return value
+
+
+def _read_dataclass(kind: Any, value: object, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _mismatch(where, f"an object ({kind.__name__})", value)
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(fields)):
+        raise ValueError(f"{where or 'top level'} has unknown keys {unknown}; known: {[*fields]}")
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in value
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{where or 'top level'} lacks {missing}")
+    return kind(**{n: _read(hints[n], v, f"{where}.{n}".lstrip(".")) for n, v in value.items()})
+
+
+def _read_union(kinds: tuple[Any, ...], value: object, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    options = [kind for kind in kinds if kind is not type(None)]
+    if len(options) != 1:
+        raise TypeError(f"only `X | None` unions are supported, got {kinds}")
+    return _read(options[0], value, where)
+
+
+def _read_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _mismatch(where, "a list", value)
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise _mismatch(where, f"a list of {len(kinds)}", value)
+    items = zip(kinds, value, strict=True)
+    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(items))
+
+
+def _mismatch(where: str, wanted: str, value: object) -> ValueError:
+    came = repr(value)
+    came = came if len(came) <= 60 else f"{came[:57]}..."
+    return ValueError(f"{where or 'top level'} should be {wanted}, got {came}")
