@@ -7,6 +7,7 @@ CmlrError
  ├─ CaptureError     (OSError)       a camera, video or picture could not be opened or read
  ├─ OutputError      (OSError)       a result could not be written
  ├─ DataError        (ValueError)    training or evaluation data is missing or contradicts itself
+ ├─ TrainingError    (RuntimeError)  training cannot go on
  └─ DependencyError  (ImportError)   an optional package is needed and not installed
 """
 
@@ -39,6 +40,10 @@ class OutputError(CmlrError, OSError):
 
 class DataError(CmlrError, ValueError):
     """Training or evaluation data is missing or contradicts itself."""
+
+
+class TrainingError(CmlrError, RuntimeError):
+    """Training cannot go on."""
 
 
 class DependencyError(CmlrError, ImportError):

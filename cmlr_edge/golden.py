@@ -32,7 +32,7 @@ def golden_frames(seed: int, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
         uint8 (1, *size_hw, 3), RGB.
     """
     height, width = size_hw
-    blocks = np.random.RandomState(seed).randint(0, 256, (_BLOCKS, _BLOCKS, 3))  # noqa: NPY002
+    blocks = np.random.RandomState(seed).randint(0, 256, (_BLOCKS, _BLOCKS, 3))
     rows = np.arange(height) * _BLOCKS // height
     cols = np.arange(width) * _BLOCKS // width
     return np.ascontiguousarray(blocks.astype(np.uint8)[rows[:, None], cols][None])

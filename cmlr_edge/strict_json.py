@@ -68,7 +68,7 @@ def from_json(kind: type[T], value: object, where: str = "") -> T:
     return result
 
 
-def _read(kind: Any, value: object, where: str) -> Any:  # noqa: C901 (one branch per annotation)
+def _read(kind: Any, value: object, where: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(kind, value, where)

@@ -68,8 +68,7 @@ def _import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DependencyError(
-            f"ONNX Runtime is needed and cannot be imported ({error}): "
-            "pip install 'cmlr-edge[cpu]'"
+            f"ONNX Runtime is needed and cannot be imported ({error}): pip install 'cmlr-edge[cpu]'"
         ) from error
     return onnxruntime
 

@@ -1,0 +1,69 @@
+"""What every source of frames offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol
+
+from cmlr_edge.frame import Frame
+
+
+class Source(Protocol):
+    """An opened source: iterate it once, close it, or use it in a `with` block."""
+
+    @property
+    def name(self) -> str:
+        """The file, folder, pattern or camera, for people."""
+        ...
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames to expect, where the source announces it. A container may announce wrongly."""
+        ...
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second of a video or camera; None for still pictures."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames in order.
+
+        Raises:
+            CaptureError: A picture of the source cannot be read, or a camera stopped delivering.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device or file. Calling it twice is harmless."""
+        ...
+
+    def __enter__(self) -> Source:
+        """Return itself."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        ...
+
+
+class ClosesItself:
+    """The context-manager half of a source."""
+
+    def close(self) -> None:
+        """Release what the source holds; nothing by default."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()

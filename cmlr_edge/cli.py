@@ -1,0 +1,278 @@
+"""The command line: `cmlr-edge label SOURCE` and `cmlr-edge inspect PATH`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+from cmlr_edge.bundled import demo_engine
+from cmlr_edge.capture import Source, open_source
+from cmlr_edge.errors import CmlrError, DependencyError, OutputError
+from cmlr_edge.model_spec import ModelSpec, spec_path
+from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.sinks import Sink
+from cmlr_edge.sinks.contact_sheet import ContactSheet
+from cmlr_edge.sinks.jsonl import JsonLines
+from cmlr_edge.sinks.overlay import OverlayVideo
+from cmlr_edge.stream import label_frames
+from cmlr_edge.summary import RunSummary
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.logging import RichHandler
+    from rich.markup import escape
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.table import Table
+except ImportError as missing:
+    raise DependencyError(
+        f"the command line needs typer and rich ({missing}): pip install cmlr-edge"
+    ) from missing
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Label pictures, videos and cameras with a multi-label recognizer.",
+)
+_stderr = Console(stderr=True)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: finish the outputs, then leave."""
+
+
+@app.command()
+def label(
+    source: Annotated[
+        str,
+        typer.Argument(help="Video, picture, folder of pictures, quoted glob, or camera (0)."),
+    ],
+    engine: Annotated[
+        Path | None, typer.Option(help="Model that build_engine.py wrote. Default: the bundled.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="MP4 with the labels drawn in.")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="PNG: frames with labels, and when each label was there.")
+    ] = None,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
+    ] = None,
+    provider: Annotated[str, typer.Option(help="Device: cpu or cuda; never another.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
+) -> None:
+    """Label every frame of SOURCE.
+
+    \b
+    cmlr-edge label street.mp4 --out street.jsonl --overlay street_labels.mp4
+    cmlr-edge label "photos/*.jpg" --contact-sheet sheet.png
+    cmlr-edge label 0 --max-frames 300
+    """  # noqa: D301 (typer's mark for keeping lines)
+    outputs = [path for path in (out, overlay, contact_sheet) if path is not None]
+    _check_outputs(outputs, source)
+    summary = RunSummary()
+    path = engine or demo_engine()
+    with (
+        Recognizer.from_engine(path, provider=provider, thresholds=threshold) as recognizer,
+        open_source(source) as frames,
+    ):
+        sinks = _make_sinks(frames, out, overlay, contact_sheet)
+        stopped_by = _run(frames, recognizer, sinks, summary, max_frames, quiet=as_json)
+        runtime = recognizer.runtime
+    if as_json:
+        record = {"source": frames.name, "engine": str(path), "runtime": runtime}
+        print(json.dumps(record | summary.to_record(), indent=2, allow_nan=False))  # noqa: T201
+    else:
+        _print_summary(summary, frames, runtime, outputs)
+    if stopped_by:
+        raise typer.Exit(128 + stopped_by)
+
+
+def _check_outputs(outputs: list[Path], source: str) -> None:
+    for path in outputs:
+        if not path.absolute().parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; give a file name")
+        if path.resolve() == Path(source).resolve():
+            raise OutputError(f"{path} is the source itself: choose another name for the output")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise OutputError("two outputs have the same name: give each its own")
+
+
+def _make_sinks(
+    frames: Source, out: Path | None, overlay: Path | None, contact_sheet: Path | None
+) -> list[Sink]:
+    sinks: list[Sink] = []
+    if out is not None:
+        sinks.append(JsonLines(out))
+    if overlay is not None:
+        sinks.append(OverlayVideo(overlay, frames.fps))
+    if contact_sheet is not None:
+        sinks.append(ContactSheet(contact_sheet))
+    return sinks
+
+
+def _run(
+    frames: Source,
+    recognizer: Recognizer,
+    sinks: list[Sink],
+    summary: RunSummary,
+    max_frames: int | None,
+    *,
+    quiet: bool,
+) -> int:
+    """Run to the end, or to SIGINT or SIGTERM; return that signal's number or 0."""
+    total = min((n for n in (frames.num_frames, max_frames) if n is not None), default=None)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = quiet or not _stderr.is_terminal
+    with _sigterm_as_exception(), Progress(*columns, console=_stderr, disable=hidden) as progress:
+        task = progress.add_task("labelling", total=total)
+        try:
+            with closing(label_frames(frames, recognizer, sinks, max_frames=max_frames)) as results:
+                for frame, prediction in results:
+                    summary.add(frame, prediction)
+                    progress.advance(task)
+        except KeyboardInterrupt:
+            return int(signal.SIGINT)
+        except _Terminated:
+            return int(signal.SIGTERM)
+    return 0
+
+
+@contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _print_summary(summary: RunSummary, frames: Source, runtime: str, outputs: list[Path]) -> None:
+    console = Console()
+    stills = frames.fps is None
+    unit = "picture" if stills else "s"
+    found = Table(title=f"{escape(frames.name)}: {summary.frames} frames")
+    for column in (
+        "label",
+        "frames",
+        "share",
+        "mean score",
+        "max",
+        f"first {unit}",
+        f"last {unit}",
+    ):
+        found.add_column(column, justify="left" if column == "label" else "right")
+    for name, seen in summary.ranked():
+        share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
+        when = [f"{t:.0f}" if stills else f"{t:.1f}" for t in (seen.first, seen.last)]
+        numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
+        found.add_row(escape(name), *numbers, *when)
+    console.print(found)
+    latency = Table("stage", "median ms", "p95 ms", title=runtime)
+    for stage, values in summary.latency_percentiles().items():
+        latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
+    console.print(latency)
+    if summary.invalid_frames:
+        console.print(f"{summary.invalid_frames} frames were invalid: the model returned no number")
+    for path in outputs:
+        console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="The model file, or its spec (.json).")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what a model is: labels, thresholds, input format, method, files and their hashes.
+
+    \b
+    cmlr-edge inspect model.onnx
+    """  # noqa: D301
+    spec = ModelSpec.load(spec_path(path))
+    files = {
+        name: _file_state(path.with_name(name), built.sha256) for name, built in spec.files.items()
+    }
+    record = _describe(spec, files)
+    if as_json:
+        print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201
+    else:
+        _print_description(record)
+    if any(state != "ok" for state in files.values()):
+        raise typer.Exit(1)
+
+
+def _file_state(path: Path, sha256: str) -> str:
+    if not path.is_file():
+        return "missing"
+    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == sha256 else "changed"
+
+
+def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "labels": dict(zip(spec.labels, spec.thresholds, strict=True)),
+        "preprocess": vars(spec.preprocess),
+        "method": vars(spec.method),
+        "provenance": vars(spec.provenance),
+        "threshold_fit": vars(spec.threshold_fit),
+        "files": {
+            name: {
+                "state": state,
+                "sha256": spec.files[name].sha256,
+                "precision": spec.files[name].precision,
+                "parity": vars(spec.files[name].parity),
+            }
+            for name, state in files.items()
+        },
+    }
+
+
+def _print_description(record: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"[bold]{escape(record['name'])}[/bold]")
+    for section in ("preprocess", "method", "provenance", "threshold_fit", "files"):
+        table = Table(title=section, show_header=False, title_justify="left")
+        for key, value in record[section].items():
+            table.add_row(key, escape(str(value)))
+        console.print(table)
+    labels = Table("label", "threshold", title=f"{len(record['labels'])} labels")
+    for name, threshold in record["labels"].items():
+        labels.add_row(escape(name), f"{threshold:.3f}")
+    console.print(labels)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if show_version:
+        print(version("cmlr-edge"))  # noqa: T201
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every deliberate error is one line on stderr and exit code 2."""
+    handler = RichHandler(console=_stderr, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    try:
+        app()
+    except CmlrError as error:
+        _stderr.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,72 @@
+"""The input as a video with its labels drawn on every frame."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cmlr_edge.drawing import draw_labels, fit_into
+from cmlr_edge.errors import OutputError
+from cmlr_edge.frame import Frame
+from cmlr_edge.opencv import opencv
+from cmlr_edge.prediction import Prediction
+
+_STILLS_PER_SECOND = 1.0  # pictures are shown for a second each
+
+
+class OverlayVideo:
+    """Writes an MP4 (MPEG-4 part 2); the file appears when it is whole."""
+
+    def __init__(self, path: Path, fps: float | None) -> None:
+        """Remember where to write.
+
+        Args:
+            path: Ends in .mp4; its folder must exist.
+            fps: Of the source; None for pictures.
+        """
+        if path.suffix.lower() != ".mp4":
+            raise OutputError(f"the overlay {path} should end in .mp4")
+        self._path = path
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+        self._fps = fps or _STILLS_PER_SECOND
+        self._writer: Any = None
+        self._size = (0, 0)
+
+    def write(self, frame: Frame, prediction: Prediction) -> None:
+        """Draw and append one frame; other sizes than the first are fitted into it; see `Sink`."""
+        image = frame.image_bgr.copy()
+        title = f"frame {frame.index}" if frame.time_s is None else f"{frame.time_s:.2f} s"
+        draw_labels(image, prediction.labels, title=title if prediction.valid else "invalid")
+        if self._writer is None:
+            # The codec stores even sizes only.
+            self._size = max(2, image.shape[1] // 2 * 2), max(2, image.shape[0] // 2 * 2)
+            self._writer = self._open()
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = fit_into(image, *self._size)
+        self._writer.write(image)
+
+    def _open(self) -> Any:
+        cv2 = opencv()
+        if not self._path.parent.is_dir():
+            raise OutputError(f"cannot write {self._path}: there is no folder {self._path.parent}")
+        codec = cv2.VideoWriter_fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(self._partial), codec, self._fps, self._size)
+        if not writer.isOpened():
+            self._partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"cannot write {self._path}: OpenCV could not open an MP4 writer of {self._size} "
+                f"at {self._fps:g} frames per second; check the folder's permissions"
+            )
+        return writer
+
+    def close(self) -> None:
+        """Finish the video and give it its name; see `Sink`."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        try:
+            self._partial.replace(self._path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error

@@ -1,0 +1,83 @@
+"""What a whole run says, gathered frame by frame in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cmlr_edge.frame import Frame
+from cmlr_edge.prediction import Prediction
+
+STAGES = ("capture", "preprocess", "inference", "postprocess")
+_MAX_LATENCIES = 100_000  # of the newest frames, so that a camera can run for days
+
+
+@dataclass
+class LabelPresence:
+    """Where one label was."""
+
+    frames: int
+    score_sum: float
+    max_score: float
+    first: float  # seconds, or the frame's index for pictures
+    last: float
+
+
+@dataclass
+class RunSummary:
+    """Counts, presences and latencies of a run."""
+
+    frames: int = 0
+    invalid_frames: int = 0
+    labels: dict[str, LabelPresence] = field(default_factory=dict)
+    latencies_ms: list[tuple[float, ...]] = field(default_factory=list)
+
+    def add(self, frame: Frame, prediction: Prediction) -> None:
+        """Take one result."""
+        self.frames += 1
+        self.invalid_frames += not prediction.valid
+        at = float(frame.index) if frame.time_s is None else frame.time_s
+        for item in prediction.labels:
+            seen = self.labels.setdefault(item.label, LabelPresence(0, 0.0, 0.0, at, at))
+            seen.frames += 1
+            seen.score_sum += item.score
+            seen.max_score = max(seen.max_score, item.score)
+            seen.last = at
+        latency = prediction.latency_ms
+        self.latencies_ms.append(tuple(getattr(latency, stage) for stage in STAGES))
+        if len(self.latencies_ms) > 2 * _MAX_LATENCIES:
+            del self.latencies_ms[:_MAX_LATENCIES]
+
+    def latency_percentiles(self) -> dict[str, dict[str, float]]:
+        """Median and 95th percentile of every stage and of their sum, in ms."""
+        if not self.latencies_ms:
+            return {}
+        table = np.asarray(self.latencies_ms)
+        columns = dict(zip(STAGES, table.T, strict=True)) | {"total": table.sum(axis=1)}
+        return {
+            stage: {"p50": float(np.percentile(v, 50)), "p95": float(np.percentile(v, 95))}
+            for stage, v in columns.items()
+        }
+
+    def ranked(self) -> list[tuple[str, LabelPresence]]:
+        """Labels, most frequent first."""
+        return sorted(self.labels.items(), key=lambda item: -item[1].frames)
+
+    def to_record(self) -> dict[str, Any]:
+        """Build a JSON-ready report."""
+        return {
+            "frames": self.frames,
+            "invalid_frames": self.invalid_frames,
+            "labels": [
+                {
+                    "label": label,
+                    "share": seen.frames / self.frames,
+                    "mean_score": seen.score_sum / seen.frames,
+                    **{k: v for k, v in asdict(seen).items() if k != "score_sum"},
+                }
+                for label, seen in self.ranked()
+            ],
+            "latency_ms": self.latency_percentiles(),
+        }

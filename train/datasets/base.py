@@ -1,0 +1,94 @@
+"""One record for every layout: the classes, and the images with their split and labels."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.errors import DataError
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """One picture and the classes present in it."""
+
+    path: Path
+    split: str
+    labels: tuple[int, ...]  # indices into `LabeledImages.classes`
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """A whole data set, in the order of its file."""
+
+    name: str
+    classes: tuple[str, ...]
+    images: tuple[LabeledImage, ...]
+
+    def split(self, name: str) -> LabeledImages:
+        """Keep one split.
+
+        Raises:
+            DataError: No image has it.
+        """
+        kept = tuple(image for image in self.images if image.split == name)
+        if not kept:
+            raise DataError(f"{self.name} has no images in split {name!r}: it has {self.splits}")
+        return replace(self, images=kept)
+
+    @property
+    def splits(self) -> list[str]:
+        """The split names that occur, sorted."""
+        return sorted({image.split for image in self.images})
+
+    def targets(self) -> NDArray[np.float32]:
+        """(N, L): 1 where the label is present, else 0."""
+        matrix = np.zeros((len(self.images), len(self.classes)), np.float32)
+        for row, image in zip(matrix, self.images, strict=True):
+            row[list(image.labels)] = 1
+        return matrix
+
+    def with_validation(self, fraction: float, seed: int) -> LabeledImages:
+        """Return itself where a `val` split exists, else move a seeded share of `train` there."""
+        if "val" in self.splits:
+            return self
+        train = [i for i, image in enumerate(self.images) if image.split == "train"]
+        if len(train) < 2:
+            raise DataError(f"{self.name} has {len(train)} train images: at least 2 are needed")
+        held_out = set(random.Random(seed).sample(train, max(1, round(fraction * len(train)))))
+        images = tuple(
+            replace(image, split="val") if i in held_out else image
+            for i, image in enumerate(self.images)
+        )
+        return replace(self, images=images)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file whose top level is an object.
+
+    Raises:
+        DataError: It cannot be read or is something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} should hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def require_images_exist(data: LabeledImages) -> None:
+    """Raise one DataError that counts and names the missing files."""
+    missing = [str(image.path) for image in data.images if not image.path.is_file()]
+    if missing:
+        raise DataError(
+            f"{data.name} lists {len(missing)} of {len(data.images)} images that do not exist, "
+            f"first {', '.join(missing[:3])}: restore the files or remove their entries"
+        )

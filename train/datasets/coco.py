@@ -1,0 +1,77 @@
+"""COCO detection annotations read as image labels: a class is present if any instance of it is.
+
+Layout, as published: `annotations/instances_<split>.json` and the pictures in `<split>/` or
+`images/<split>/`. `train*` is read as split train, `val*` as val.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from cmlr_edge.errors import DataError
+from train.datasets.base import (
+    LabeledImage,
+    LabeledImages,
+    read_json_object,
+    require_images_exist,
+)
+
+
+def read_coco(root: Path) -> LabeledImages:
+    """Read every `annotations/instances_*.json` under `root`.
+
+    Images without instances are kept, with no label.
+
+    Raises:
+        DataError: Malformed annotations, files that disagree on the categories, missing pictures.
+    """
+    classes: tuple[str, ...] | None = None
+    images: list[LabeledImage] = []
+    for path in sorted((root / "annotations").glob("instances_*.json")):
+        record = read_json_object(path)
+        try:
+            ids, names = _read_categories(record)
+            if classes is not None and names != classes:
+                raise DataError(f"{path} has other categories than the files before it")
+            classes = names
+            images += _read_images(record, ids, _image_folder(root, path), _split_of(path))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} is not a COCO instances file: {error!r}") from error
+    data = LabeledImages(root.resolve().name, classes or (), tuple(images))
+    require_images_exist(data)
+    return data
+
+
+def _read_categories(record: dict[str, Any]) -> tuple[dict[int, int], tuple[str, ...]]:
+    categories = sorted(record["categories"], key=lambda item: item["id"])
+    ids = {item["id"]: index for index, item in enumerate(categories)}
+    return ids, tuple(item["name"] for item in categories)
+
+
+def _read_images(
+    record: dict[str, Any], ids: dict[int, int], folder: Path, split: str
+) -> list[LabeledImage]:
+    present: dict[int, set[int]] = {item["id"]: set() for item in record["images"]}
+    for annotation in record["annotations"]:
+        present[annotation["image_id"]].add(ids[annotation["category_id"]])
+    return [
+        LabeledImage(folder / item["file_name"], split, tuple(sorted(present[item["id"]])))
+        for item in record["images"]
+    ]
+
+
+def _image_folder(root: Path, path: Path) -> Path:
+    name = path.stem.removeprefix("instances_")
+    return next((p for p in (root / name, root / "images" / name) if p.is_dir()), root / name)
+
+
+def _split_of(path: Path) -> str:
+    match = re.match(r"instances_(train|val|test)", path.stem)
+    if match is None:
+        raise DataError(
+            f"{path.name} names no split: expected instances_train*, instances_val* or "
+            "instances_test*"
+        )
+    return match[1]

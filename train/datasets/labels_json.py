@@ -1,0 +1,84 @@
+"""Own data: a folder with pictures and one `labels.json`.
+
+{"classes": ["person", ...],
+ "images": [{"file": "train/1.jpg", "split": "train", "labels": ["person"]}, ...]}
+
+`file` is relative to the folder and stays inside it; `license` and `source` may stand beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cmlr_edge.errors import DataError
+from train.datasets.base import (
+    LabeledImage,
+    LabeledImages,
+    read_json_object,
+    require_images_exist,
+)
+
+_REQUIRED = {"file", "split", "labels"}
+_ALLOWED = _REQUIRED | {"license", "source"}
+
+
+def read_labels_json(root: Path) -> LabeledImages:
+    """Read `root/labels.json`.
+
+    Raises:
+        DataError: A missing or unknown key, an unknown class, a repeated or missing file.
+    """
+    path = root / "labels.json"
+    record = read_json_object(path)
+    if set(record) != {"classes", "images"}:
+        raise DataError(f"{path} has keys {sorted(record)}, expected ['classes', 'images']")
+    classes = _read_classes(record["classes"], path)
+    if not isinstance(record["images"], list) or not record["images"]:
+        raise DataError(f"{path}: images should be a list with at least one entry")
+    index = {name: i for i, name in enumerate(classes)}
+    images = tuple(
+        _read_image(entry, f"{path}: images[{i}]", root, index)
+        for i, entry in enumerate(record["images"])
+    )
+    data = LabeledImages(root.resolve().name, classes, images)
+    _refuse_repeated(images, path)
+    require_images_exist(data)
+    return data
+
+
+def _read_classes(value: Any, path: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
+        raise DataError(f"{path}: classes should be a list of names, got {str(value)[:60]}")
+    if len(set(value)) != len(value):
+        repeated = sorted({name for name in value if value.count(name) > 1})
+        raise DataError(f"{path}: classes repeats {repeated}")
+    return tuple(value)
+
+
+def _read_image(entry: Any, where: str, root: Path, index: dict[str, int]) -> LabeledImage:
+    if not isinstance(entry, dict) or not _REQUIRED <= set(entry) <= _ALLOWED:
+        raise DataError(
+            f"{where} should have the keys {sorted(_REQUIRED)} (and may have license, source), "
+            f"got {sorted(entry) if isinstance(entry, dict) else entry!r}"
+        )
+    file, split, labels = entry["file"], entry["split"], entry["labels"]
+    if not isinstance(file, str) or not isinstance(split, str) or not isinstance(labels, list):
+        raise DataError(f"{where}: file and split should be text and labels a list")
+    relative = PurePosixPath(file)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DataError(f"{where}: file {file!r} leaves the data folder; use a path inside it")
+    if unknown := [label for label in labels if label not in index]:
+        raise DataError(
+            f"{where} ({file}) has labels {unknown} that are not in classes: correct the spelling "
+            "or add them to classes"
+        )
+    return LabeledImage(root / relative, split, tuple(sorted({index[label] for label in labels})))
+
+
+def _refuse_repeated(images: tuple[LabeledImage, ...], path: Path) -> None:
+    seen: set[Path] = set()
+    for image in images:
+        if image.path in seen:
+            raise DataError(f"{path} lists {image.path.name} twice: every picture needs one entry")
+        seen.add(image.path)

@@ -1,0 +1,40 @@
+"""The training loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def asymmetric_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma_positive: float = 0.0,
+    gamma_negative: float = 2.0,
+    probability_clip: float = 0.0,
+) -> Tensor:
+    """Asymmetric loss (Ridnik et al., ICCV 2021), summed over labels, averaged over images.
+
+    With both gammas and the clip at 0 it is binary cross-entropy. The focusing weights carry no
+    gradient, as in the authors' recipe.
+
+    Args:
+        logits: (B, L), before the sigmoid.
+        targets: (B, L), 0 or 1.
+        gamma_positive: Focusing exponent of positives.
+        gamma_negative: Focusing exponent of negatives.
+        probability_clip: Margin by which negatives' probabilities are lowered, in [0, 1).
+    """
+    logits = logits.float()
+    positive = F.logsigmoid(logits)
+    negative = F.logsigmoid(-logits)
+    if probability_clip > 0:
+        negative = (negative.exp() + probability_clip).clamp(max=1).log()
+    with torch.no_grad():
+        missed = 1 - logits.sigmoid()  # of positives
+        claimed = 1 - negative.exp()  # of negatives, after the margin
+        weight = targets * missed**gamma_positive + (1 - targets) * claimed**gamma_negative
+    loss = -(targets * positive + (1 - targets) * negative) * weight
+    return loss.sum(dim=1).mean()

@@ -1,0 +1,93 @@
+"""Multi-label metrics: mAP, per-label AP, CP/CR/CF1, OP/OR/OF1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+
+@dataclass(frozen=True)
+class MultiLabelMetrics:
+    """All in [0, 1]. AP is None for a label with fewer positives than asked for."""
+
+    mean_ap: float
+    ap: dict[str, float | None]
+    num_labels_scored: int  # those that `mean_ap` averages
+    cp: float  # per-label precision, averaged over labels ("C"), at the thresholds
+    cr: float
+    cf1: float  # harmonic mean of cp and cr
+    op: float  # precision over all decisions together ("O")
+    or_: float
+    of1: float
+
+
+def average_precisions(
+    scores: NDArray[np.float32], targets: NDArray[np.float32], *, min_positives: int = 1
+) -> NDArray[np.float64]:
+    """Average precision of each label, NaN where it has too few positives.
+
+    Args:
+        scores: (N, L).
+        targets: (N, L), 0 or 1.
+        min_positives: Labels with fewer positives are not scored.
+
+    Returns:
+        (L,), by scikit-learn's definition (no interpolation).
+    """
+    result = np.full(targets.shape[1], np.nan)
+    for label in np.flatnonzero(targets.sum(axis=0) >= max(1, min_positives)):
+        result[label] = average_precision_score(targets[:, label], scores[:, label])
+    return result
+
+
+def evaluate_scores(
+    scores: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    labels: tuple[str, ...],
+    thresholds: NDArray[np.float32],
+    *,
+    min_positives: int = 1,
+) -> MultiLabelMetrics:
+    """Score predictions.
+
+    The threshold metrics follow the field's convention (Wang et al. 2016): a label without
+    predictions has precision 0, one without positives recall 0, and both count in the averages
+    only where the label has enough positives.
+
+    Args:
+        scores: (N, L), probabilities.
+        targets: (N, L), 0 or 1.
+        labels: L names.
+        thresholds: (L,); a label is predicted where its score is >= its threshold.
+        min_positives: Labels with fewer positives are left out of every average.
+    """
+    ap = average_precisions(scores, targets, min_positives=min_positives)
+    scored = np.flatnonzero(~np.isnan(ap))
+    predicted = (scores >= thresholds)[:, scored]
+    actual = targets[:, scored] > 0
+    hits, said, there = ((predicted & actual).sum(0), predicted.sum(0), actual.sum(0))
+    cp = float(np.mean(_ratio(hits, said))) if scored.size else 0.0
+    cr = float(np.mean(_ratio(hits, there))) if scored.size else 0.0
+    op, or_ = float(_ratio(hits.sum(), said.sum())), float(_ratio(hits.sum(), there.sum()))
+    return MultiLabelMetrics(
+        mean_ap=float(np.nanmean(ap)) if scored.size else 0.0,
+        ap={name: None if np.isnan(v) else float(v) for name, v in zip(labels, ap, strict=True)},
+        num_labels_scored=int(scored.size),
+        cp=cp,
+        cr=cr,
+        cf1=_harmonic_mean(cp, cr),
+        op=op,
+        or_=or_,
+        of1=_harmonic_mean(op, or_),
+    )
+
+
+def _ratio(part: NDArray[np.int_], whole: NDArray[np.int_]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
+
+
+def _harmonic_mean(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b > 0 else 0.0
