@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -270,6 +271,8 @@ def _options(
 def main() -> None:
     """Run the command line; every deliberate error is one line on stderr and exit code 2."""
     handler = RichHandler(console=_stderr, show_path=False, show_time=False)
+    # FFmpeg's own lines on stderr would stand beside our one-line errors; -8 is its "quiet".
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     try:
         app()

@@ -15,7 +15,7 @@ class ConfounderConfig:
     num_confounders: int = 40
     tokens_per_image: int = 32  # sampled for the clustering, so that memory stays bounded
     num_contexts: int = 64  # representative training contexts that stand for P(c) at inference
-    ridge: float = 1.0  # L2 strength of the context term (scikit-learn's 1 / C)
+    ridge: float | None = None  # L2 strength of the context term; None: by cross-validation
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from cmlr_edge.errors import DataError
 from train.config import ConfounderConfig
 
 ASSIGNMENT_SHARPNESS = 20.0  # of the cosine in the soft assignment
+_FOLDS = 5
+_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+_RIDGE_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class ContextTerm:
     bias: Tensor  # (L,); centres g, so that it averages to 0 over the training images
     contexts: Tensor  # (C, K), representative training contexts
     prior: Tensor  # (C,), share of training images near each, sums to 1
+    held_out_logits: Tensor  # (N, L), g of every training image, fitted without that image
+    ridge: float
 
 
 def sample_tokens(batches: Iterable[Tensor], per_image: int, seed: int) -> NDArray[np.float32]:
@@ -112,26 +117,75 @@ def fit_context_term(
 ) -> ContextTerm:
     """Fit what context alone explains: ridge logistic regression of every label on the context.
 
+    The network is trained beside `held_out_logits`: a g fitted on the very image would explain
+    its labels too well, most of all with few images, and leave the network nothing to learn.
+
     Args:
         contexts: (N, K), of the training images.
         targets: (N, L), 0 or 1.
         config: Ridge strength and number of representative contexts.
-        seed: Of the k-means that chooses them.
+        seed: Of the folds and of the k-means that chooses the contexts.
     """
     features, labels = contexts.double().numpy(), targets.numpy()
     scale = features.std(axis=0).clip(min=1e-6)
-    weight = np.zeros((features.shape[1], labels.shape[1]))
-    for label in range(labels.shape[1]):
-        if 0 < labels[:, label].sum() < len(labels):
-            model = LogisticRegression(C=1 / config.ridge, max_iter=500)
-            weight[:, label] = model.fit(features / scale, labels[:, label]).coef_[0] / scale
+    scaled = (features - features.mean(axis=0)) / scale
+    folds = np.random.default_rng(seed).permutation(len(features)) % _FOLDS
+    ridge = config.ridge if config.ridge is not None else _choose_ridge(scaled, labels, folds)
+    weight = _fit_logistic(scaled, labels, ridge)[0] / scale[:, None]
+    held_out = _held_out_logits(scaled, labels, folds, ridge, with_intercept=False)
     representative, prior = _representative_contexts(features, config.num_contexts, seed)
     return ContextTerm(
         weight=torch.from_numpy(weight).float(),
         bias=torch.from_numpy(-(features @ weight).mean(axis=0)).float(),
         contexts=torch.from_numpy(representative).float(),
         prior=torch.from_numpy(prior).float(),
+        held_out_logits=torch.from_numpy(held_out).float(),
+        ridge=ridge,
     )
+
+
+def _fit_logistic(
+    features: NDArray[np.float64], labels: NDArray[np.float32], ridge: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (K, L) and intercepts (L,); a label that never varies gets weight 0."""
+    rate = labels.mean(axis=0, dtype=np.float64).clip(1e-3, 1 - 1e-3)
+    weight, intercept = np.zeros((features.shape[1], labels.shape[1])), np.log(rate / (1 - rate))
+    for label in range(labels.shape[1]):
+        if 0 < labels[:, label].sum() < len(labels):
+            model = LogisticRegression(C=1 / ridge, max_iter=500).fit(features, labels[:, label])
+            weight[:, label], intercept[label] = model.coef_[0], model.intercept_[0]
+    return weight, intercept
+
+
+def _held_out_logits(
+    features: NDArray[np.float64],
+    labels: NDArray[np.float32],
+    folds: NDArray[np.int_],
+    ridge: float,
+    *,
+    with_intercept: bool,
+) -> NDArray[np.float64]:
+    """(N, L): every image's logits from the fit on the other folds."""
+    logits = np.zeros(labels.shape)
+    for fold in range(_FOLDS):
+        inside = folds != fold
+        weight, intercept = _fit_logistic(features[inside], labels[inside], ridge)
+        logits[~inside] = features[~inside] @ weight + intercept * with_intercept
+    return logits
+
+
+def _choose_ridge(
+    features: NDArray[np.float64], labels: NDArray[np.float32], folds: NDArray[np.int_]
+) -> float:
+    """Take the strength with the lowest held-out log loss, on at most `_RIDGE_IMAGES` images."""
+    chosen = slice(0, _RIDGE_IMAGES)
+    features, labels, folds = features[chosen], labels[chosen], folds[chosen]
+
+    def held_out_loss(ridge: float) -> float:
+        logits = _held_out_logits(features, labels, folds, ridge, with_intercept=True)
+        return float((np.logaddexp(0, logits) - labels * logits).mean())
+
+    return min(_RIDGES, key=held_out_loss)
 
 
 def _representative_contexts(

@@ -57,7 +57,7 @@ class _Run:
     model: CausalRecognizer
     frozen: Backbone  # as pre-trained: the confounders' view of the images
     spec: PreprocessSpec
-    contexts: Tensor | None  # (N, K) of the training images
+    context_logits: Tensor | None  # (N, L), g of the training images, held out
     progress: Progress
 
 
@@ -92,7 +92,7 @@ def fit(
             model=model,
             frozen=copy.deepcopy(model.backbone).eval().requires_grad_(False),
             spec=_input_format(model, config),
-            contexts=None,
+            context_logits=None,
             progress=progress,
         )
         _prepare_intervention(run)
@@ -159,9 +159,13 @@ def _prepare_intervention(run: _Run) -> None:
     tokens = iterate_tokens(
         run.frozen, images, run.spec, report=lambda n: run.progress.advance(task, n)
     )
-    run.contexts = contexts_of(tokens, confounders.centres).clone()
+    contexts = contexts_of(tokens, confounders.centres).clone()
     targets = torch.from_numpy(run.train.targets())
-    intervention.set_confounders(confounders, fit_context_term(run.contexts, targets, config, seed))
+    term = fit_context_term(contexts, targets, config, seed)
+    intervention.set_confounders(confounders, term)
+    run.context_logits = term.held_out_logits
+    _log.info("%d confounders, ridge %g", len(confounders.centres), term.ridge)
+    run.progress.remove_task(task)
 
 
 def _train_epochs(run: _Run, state: dict[str, Any] | None, fingerprint: str) -> AveragedModel:
@@ -262,8 +266,8 @@ def _train_epoch(
     task = run.progress.add_task(f"epoch {epoch + 1}/{run.config.epochs}", total=len(batches))
     for pairs, batch in zip(batches, _load(images, batches, run.config.workers), strict=True):
         rows = [index for index, _ in pairs]
-        contexts = None if run.contexts is None else run.contexts[rows]
-        loss = _loss(run, normalize(batch, run.spec), targets[rows], contexts, autocast=autocast)
+        context = None if run.context_logits is None else run.context_logits[rows]
+        loss = _loss(run, normalize(batch, run.spec), targets[rows], context, autocast=autocast)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss.item()} in epoch {epoch + 1}: epoch {epoch} is kept in "
@@ -288,12 +292,12 @@ def _load(
 
 
 def _loss(
-    run: _Run, images: Tensor, targets: Tensor, contexts: Tensor | None, *, autocast: bool
+    run: _Run, images: Tensor, targets: Tensor, context_logits: Tensor | None, *, autocast: bool
 ) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        output = run.model(images)
+        output = run.model(images)  # a frozen backbone builds no graph: nothing in it needs one
     config, total = run.config, torch.zeros(())
-    for logits in run.model.training_logits(output, contexts):
+    for logits in run.model.training_logits(output, context_logits):
         total = total + asymmetric_loss(
             logits,
             targets,

@@ -152,20 +152,20 @@ class CausalRecognizer(nn.Module):
             causal = self.links(label_features, decoupled)
         return ModelOutput(tokens, label_features, decoupled, causal)
 
-    def training_logits(self, output: ModelOutput, contexts: Tensor | None) -> list[Tensor]:
+    def training_logits(self, output: ModelOutput, context_logits: Tensor | None) -> list[Tensor]:
         """Logits that each get a loss against the targets.
 
         Args:
             output: Of `forward`.
-            contexts: The images' own contexts (B, K), for the back-door intervention.
+            context_logits: g of each image's own context (B, L), for the back-door intervention.
 
         Returns:
             One (B, L) tensor, or two where the branches are fused as probabilities.
         """
         if isinstance(self.intervention, BackDoorIntervention):
-            if contexts is None:
+            if context_logits is None:
                 raise ValueError("the back-door intervention trains on each image's own context")
-            return [self._effect(output) + self.intervention.context_logits(contexts)]
+            return [self._effect(output) + context_logits]
         if output.causal_logits is not None:
             return [output.decoupled_logits, output.causal_logits]
         return [output.decoupled_logits]

@@ -128,5 +128,5 @@ class Camera(ClosesItself):
 def _open_quietly(source: int | str) -> Any:
     """Open without OpenCV's own lines on stderr: our exceptions say what went wrong."""
     cv2 = opencv()
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2.VideoCapture(source)

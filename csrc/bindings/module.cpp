@@ -1,0 +1,90 @@
+// pybind11 bindings: shapes and NumPy views only. No arithmetic here.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "cmlr/attention.h"
+
+namespace py = pybind11;
+// Neither forcecast nor conversion: another dtype or layout is an error, never a silent copy.
+using Array = py::array_t<float, py::array::c_style>;
+
+namespace {
+
+std::string shape_of(const Array& array) { return py::str(array.attr("shape")); }
+
+void require_rank(const Array& array, int rank, const char* name, const char* wanted) {
+  if (array.ndim() != rank)
+    throw py::value_error(std::string(name) + " should be " + wanted + ", got " + shape_of(array));
+}
+
+int64_t batch_of(const Array& query, const Array& key, const Array& value) {
+  const int64_t batch = std::max({query.shape(0), key.shape(0), value.shape(0)});
+  for (const Array* array : {&query, &key, &value})
+    if (array->shape(0) != batch && array->shape(0) != 1)
+      throw py::value_error("every batch should be 1 or " + std::to_string(batch) + ", got " +
+                            shape_of(query) + ", " + shape_of(key) + ", " + shape_of(value));
+  return batch;
+}
+
+int64_t batch_stride(const Array& array) {
+  return array.shape(0) == 1 ? 0 : array.shape(1) * array.shape(2);
+}
+
+void require_shapes(const Array& query, const Array& key, const Array& value) {
+  require_rank(query, 3, "query", "(N, L, D)");
+  require_rank(key, 3, "key", "(N, T, D)");
+  require_rank(value, 3, "value", "(N, T, D)");
+  if (key.shape(2) != query.shape(2) || value.shape(2) != query.shape(2) ||
+      key.shape(1) != value.shape(1))
+    throw py::value_error("query (N, L, D), key (N, T, D) and value (N, T, D) disagree: got " +
+                          shape_of(query) + ", " + shape_of(key) + ", " + shape_of(value));
+}
+
+Array attention(const Array& query, const Array& key, const Array& value, int64_t num_heads,
+                float scale, const std::optional<Array>& key_bias) {
+  require_shapes(query, key, value);
+  if (key_bias && (key_bias->ndim() != 1 || key_bias->shape(0) != key.shape(1)))
+    throw py::value_error("key_bias should be (" + std::to_string(key.shape(1)) + ",), got " +
+                          shape_of(*key_bias));
+  const int64_t batch = batch_of(query, key, value);
+  Array out({batch, static_cast<int64_t>(query.shape(1)), static_cast<int64_t>(query.shape(2))});
+  const cmlr::AttentionParams params{query.data(),
+                                     key.data(),
+                                     value.data(),
+                                     key_bias ? key_bias->data() : nullptr,
+                                     out.mutable_data(),
+                                     batch,
+                                     query.shape(1),
+                                     key.shape(1),
+                                     query.shape(2),
+                                     num_heads,
+                                     scale,
+                                     batch_stride(query),
+                                     batch_stride(key),
+                                     batch_stride(value)};
+  {
+    py::gil_scoped_release release;
+    cmlr::attention(params);
+  }
+  return out;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "Native operators of cmlr_edge.";
+  m.attr("ATTENTION_NAME") = cmlr::kAttentionName;
+  m.attr("ATTENTION_DOMAIN") = cmlr::kAttentionDomain;
+  m.attr("ATTENTION_VERSION") = cmlr::kAttentionVersion;
+  m.def(
+      "attention", &attention, py::arg("query").noconvert(), py::arg("key").noconvert(),
+      py::arg("value").noconvert(), py::kw_only(), py::arg("num_heads"), py::arg("scale"),
+      py::arg("key_bias").noconvert() = py::none(),
+      "CmlrAttention on the CPU: query (1|N, L, D), key and value (1|N, T, D), key_bias (T,), all "
+      "C-contiguous float32 -> (N, L, D).");
+}

@@ -1,0 +1,3 @@
+"""Turn a checkpoint into a model file for the SDK. Needs PyTorch and ONNX."""
+
+from __future__ import annotations

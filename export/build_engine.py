@@ -1,0 +1,107 @@
+"""Checkpoint -> model.onnx + model.json, verified against the training model before it is written.
+
+python export/build_engine.py --checkpoint runs/first --out models/first --data photos
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+if __name__ == "__main__":  # run as a file: let `train` and `export` be found
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+
+from cmlr_edge.capture.images import read_image
+from cmlr_edge.errors import CmlrError
+from cmlr_edge.model_spec import BuiltFile, ModelSpec, PreprocessSpec, spec_path
+from cmlr_edge.preprocess import preprocess
+from cmlr_edge.strict_json import write_atomically
+from export.deploy import DeployModel
+from export.onnx_graph import export_onnx, store_as_float16
+from export.verify import synthetic_frames, verify
+from train.checkpoint import load_config, load_model
+from train.datasets import read_dataset
+
+_SYNTHETIC_FRAMES = 8
+_stderr = Console(stderr=True)
+
+
+def build_engine(
+    checkpoint: Path, out: Path, *, data: Path | None = None, split: str = "val"
+) -> ModelSpec:
+    """Export a run, verify it, and write it.
+
+    Args:
+        checkpoint: Run folder that `python -m train fit` wrote.
+        out: Folder to write model.onnx and model.json to; created.
+        data: Pictures to verify on as well; seeded patterns are always used.
+        split: Of `data`.
+
+    Raises:
+        DataError: The checkpoint or the data is missing or damaged.
+        EngineError: The exported model disagrees with the training model; nothing is written.
+    """
+    model, spec = load_model(checkpoint)
+    deploy = DeployModel(model, spec.preprocess).eval()
+    onnx_model = export_onnx(deploy, spec.preprocess.size_hw)
+    if load_config(checkpoint).weight_storage == "float16":
+        onnx_model = store_as_float16(onnx_model)
+    content, path = onnx_model.SerializeToString(), out / "model.onnx"
+    frames = synthetic_frames(spec.preprocess.size_hw, _SYNTHETIC_FRAMES)
+    if data is not None:
+        frames = np.concatenate([frames, _read_frames(data, split, spec.preprocess)])
+    parity, golden = verify(path, content, deploy, spec, frames, precision="fp32")
+    built = BuiltFile(
+        sha256=hashlib.sha256(content).hexdigest(),
+        runtime="onnx",
+        precision="fp32",
+        parity=parity,
+        golden=golden,
+    )
+    spec = replace(spec, files={path.name: built})
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    spec.save(spec_path(path))
+    return spec
+
+
+def _read_frames(data: Path, split: str, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    images = read_dataset(data).split(split).images
+    return np.stack([preprocess(read_image(image.path), spec) for image in images])
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Option(help="Run folder that `python -m train fit` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write model.onnx and model.json to.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder: verify on its pictures too.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of --data to verify on.")] = "val",
+) -> None:
+    """Export a trained run for the SDK.
+
+    Example: python export/build_engine.py --checkpoint runs/first --out models/first
+    """
+    try:
+        with _stderr.status("exporting and verifying"):
+            spec = build_engine(checkpoint, out, data=data, split=split)
+    except CmlrError as error:
+        _stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    parity = spec.files["model.onnx"].parity
+    _stderr.print(
+        f"wrote {out / 'model.onnx'} and its spec: on {parity.num_images} images the largest score "
+        f"difference is {parity.max_score_difference:.2g}, {parity.decision_flips} decisions differ"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,33 @@
+"""The network as it is deployed: uint8 frames in, fused probabilities out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cmlr_edge.model_spec import PreprocessSpec
+from train.model import CausalRecognizer
+
+
+class DeployModel(nn.Module):
+    """Normalisation, network and fusion in one module, for export."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, model: CausalRecognizer, spec: PreprocessSpec) -> None:
+        """Wrap a trained network.
+
+        Args:
+            model: In evaluation mode.
+            spec: Its mean and std become constants of the graph.
+        """
+        super().__init__()
+        self.model = model
+        for name, values in (("pixel_mean", spec.mean), ("pixel_std", spec.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
+        images = (frames.permute(0, 3, 1, 2).float() - self.pixel_mean) / self.pixel_std
+        return self.model.scores(self.model(images))

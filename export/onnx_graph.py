@@ -1,0 +1,90 @@
+"""Deploy model -> ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import onnxscript.optimizer
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch.export import Dim
+
+from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
+from export.deploy import DeployModel
+
+OPSET = 18
+_SMALL = 256  # elements; below this a constant is not worth a Cast node
+
+
+def export_onnx(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
+    """Trace the model with a dynamic batch.
+
+    Args:
+        model: In evaluation mode.
+        size_hw: Size of the frames.
+
+    Returns:
+        uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx.
+    """
+    frames = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter's own deprecations; it prints progress
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            model,
+            (frames,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes={"frames": {0: Dim("batch")}},
+            optimize=False,
+        )
+        assert program is not None
+        # Constants are folded here, but batch-norm stays: folded into a convolution its weights
+        # would no longer be the trained ones, and could not be stored as float16 without loss.
+        # Runtimes fold it when they load the file.
+        onnxscript.optimizer.fold_constants(program.model)
+        onnxscript.optimizer.remove_unused_nodes(program.model)
+    proto = program.model_proto
+    for node in proto.graph.node:  # the exporter's notes name files of the exporting machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in proto.graph.value_info:
+        del value.metadata_props[:]
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def store_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Halve the file: keep float32 constants as float16 wherever that loses nothing.
+
+    The graph still computes in float32; a runtime widens the constants when it loads the file.
+
+    Returns:
+        A copy with a Cast behind every constant that was narrowed.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    casts = []
+    for tensor in result.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _SMALL:
+            continue
+        with np.errstate(over="ignore"):
+            narrow = values.astype(np.float16)
+        if not np.array_equal(narrow.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(narrow, f"{name}.float16"))
+        casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *result.graph.node]
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    onnx.checker.check_model(result, full_check=True)
+    return result

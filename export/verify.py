@@ -1,0 +1,89 @@
+"""The built file against the training model: on numbers, and on label decisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cmlr_edge.backends import load_backend
+from cmlr_edge.errors import EngineError
+from cmlr_edge.golden import golden_frames
+from cmlr_edge.model_spec import GoldenSample, ModelSpec, ParityReport
+from export.deploy import DeployModel
+
+# Largest allowed difference of a score between the training model and the built file, and at load
+# on another machine, by the precision that was built.
+SCORE_TOLERANCE = {"fp32": 1e-4}
+GOLDEN_TOLERANCE = {"fp32": 2e-3}
+_GOLDEN_SEED = 20241
+_BATCH = 8
+
+
+def verify(
+    path: Path,
+    content: bytes,
+    model: DeployModel,
+    spec: ModelSpec,
+    frames: NDArray[np.uint8],
+    *,
+    precision: str,
+) -> tuple[ParityReport, GoldenSample]:
+    """Run both on the same frames, one by one and in batches.
+
+    Args:
+        path: Name of the file to be, for messages.
+        content: The file.
+        model: What it was built from.
+        spec: For thresholds and the input size.
+        frames: uint8 (N, H, W, 3), RGB.
+        precision: Row of the tolerance tables.
+
+    Raises:
+        EngineError: A score differs too much, a NaN appears, or a label decision flips although
+            its score is further from the threshold than the tolerance.
+    """
+    frames = np.concatenate([_golden(spec), frames])
+    expected = _run_torch(model, frames)
+    backend = load_backend(path, content, provider="cpu")
+    try:
+        batches = [backend.infer(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]
+        actual, single = np.concatenate(batches), backend.infer(frames[:1])
+    finally:
+        backend.close()
+    difference = max(_largest(actual - expected), _largest(single - expected[:1]))
+    allowed = SCORE_TOLERANCE[precision]
+    if not difference <= allowed:  # a NaN fails too
+        raise EngineError(
+            f"{path.name} differs from the training model by {difference:.3g} on {len(frames)} "
+            f"images, allowed {allowed:.3g}: it was not written"
+        )
+    thresholds = np.asarray(spec.thresholds, np.float32)
+    flipped = (actual >= thresholds) != (expected >= thresholds)
+    if (np.abs(expected - thresholds)[flipped] > allowed).any():
+        raise EngineError(f"{path.name} flips label decisions: it was not written")
+    report = ParityReport(len(frames), difference, int(flipped.sum()))
+    scores = tuple(round(float(score), 7) for score in actual[0])
+    return report, GoldenSample(_GOLDEN_SEED, scores, GOLDEN_TOLERANCE[precision])
+
+
+def synthetic_frames(size_hw: tuple[int, int], number: int) -> NDArray[np.uint8]:
+    """Draw seeded frames, for a check without pictures: (number, *size_hw, 3)."""
+    return np.concatenate([golden_frames(seed, size_hw) for seed in range(number)])
+
+
+def _golden(spec: ModelSpec) -> NDArray[np.uint8]:
+    return golden_frames(_GOLDEN_SEED, spec.preprocess.size_hw)
+
+
+@torch.inference_mode()
+def _run_torch(model: DeployModel, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    batches = [torch.from_numpy(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]
+    scores: NDArray[np.float32] = torch.cat([model(batch) for batch in batches]).numpy()
+    return scores
+
+
+def _largest(difference: NDArray[np.float32]) -> float:
+    return float(np.abs(difference).max())

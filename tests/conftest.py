@@ -1,0 +1,160 @@
+"""What many tests share: a tiny engine with a known formula, clips and pictures to read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from cmlr_edge.golden import golden_frames
+from cmlr_edge.model_spec import (
+    BuiltFile,
+    GoldenSample,
+    MethodSpec,
+    ModelSpec,
+    ParityReport,
+    PreprocessSpec,
+    Provenance,
+    ThresholdFit,
+)
+
+SIZE_HW = (24, 32)
+LABELS = ("red", "green", "blue")
+Image = NDArray[np.uint8]
+
+
+def mean_color_model(num_labels: int = 3) -> bytes:
+    """Score of label i: the mean of channel i, scaled to [0, 1]."""
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["n", *SIZE_HW, 3])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", num_labels])
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "select"], ["scores"]),
+    ]
+    select = np.eye(3, num_labels, dtype=np.float32) / 255
+    constants = [
+        numpy_helper.from_array(np.array([1, 2]), "axes"),
+        numpy_helper.from_array(select, "select"),
+    ]
+    graph = helper.make_graph(nodes, "mean_color", [frames], [scores], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def golden_scores(num_labels: int = 3) -> tuple[float, ...]:
+    means = golden_frames(7, SIZE_HW)[0].reshape(-1, 3).mean(axis=0) / 255
+    return tuple(np.pad(means, (0, 3))[:num_labels].tolist())
+
+
+def make_spec(content: bytes, labels: tuple[str, ...] = LABELS) -> ModelSpec:
+    built = BuiltFile(
+        sha256=hashlib.sha256(content).hexdigest(),
+        runtime="onnx",
+        precision="fp32",
+        parity=ParityReport(1, 0.0, 0),
+        golden=GoldenSample(seed=7, scores=golden_scores(len(labels)), tolerance=1e-3),
+    )
+    return ModelSpec(
+        name="mean colour",
+        labels=labels,
+        thresholds=(0.5,) * len(labels),
+        preprocess=PreprocessSpec(SIZE_HW, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        method=MethodSpec("none", "none", "prior", 0, 1, 0),
+        provenance=Provenance("none", 0, 0, 0, "0"),
+        threshold_fit=ThresholdFit("fixed", "none", 0, "float32", 0.0),
+        files={"model.onnx": built},
+    )
+
+
+def write_engine(folder: Path, content: bytes, spec: ModelSpec) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    spec.save(folder / "model.json")
+    return path
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    content = mean_color_model()
+    return write_engine(folder, content, make_spec(content))
+
+
+@pytest.fixture
+def color_engine(tmp_path: Path) -> Path:
+    """Like `engine`, with another threshold for each label."""
+    folder = tmp_path / "thresholds"
+    folder.mkdir()
+    content = mean_color_model()
+    spec = replace(make_spec(content), thresholds=(0.2, 0.6, 0.4))
+    return write_engine(folder, content, spec)
+
+
+def solid(red: int, green: int, blue: int, size_hw: tuple[int, int] = (40, 60)) -> Image:
+    """A BGR picture of one colour."""
+    image: Image = np.empty((*size_hw, 3), np.uint8)
+    image[:] = (blue, green, red)
+    return image
+
+
+def write_video(path: Path, frames: list[Image], fps: float = 10) -> Path:
+    height, width = frames[0].shape[:2]
+    codec = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(path), codec, fps, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """2 s at 10 frames per second: one second red, one second blue."""
+    frames = [solid(250, 5, 5)] * 10 + [solid(5, 5, 250)] * 10
+    return write_video(tmp_path / "clip.avi", frames)
+
+
+def _folder_from_environment(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: point it to {what} to run this test")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    return _folder_from_environment("CMLR_PHOTOS", "a folder of photos with labels.json")
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    return _folder_from_environment("CMLR_CLIPS", "a folder with the sample clips")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny_training import write_dataset
+
+    return write_dataset(tmp_path_factory.mktemp("data") / "squares")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, trained once for all tests: read it, never write to it."""
+    from tests.tiny_training import tiny_config
+    from train.datasets import read_dataset
+    from train.loop import fit
+
+    run = tmp_path_factory.mktemp("runs") / "run"
+    fit(read_dataset(tiny_data), run, tiny_config())
+    return run

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from cmlr_edge import Recognizer, open_source
+from cmlr_edge.capture.images import read_image
+from cmlr_edge.errors import DataError, EngineError
+from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.preprocess import preprocess
+from export.build_engine import build_engine
+from export.deploy import DeployModel
+from export.onnx_graph import export_onnx, store_as_float16
+from export.verify import synthetic_frames, verify
+from tests.tiny_training import tiny_config
+from train.checkpoint import load_model
+from train.datasets import read_dataset
+from train.loop import fit
+from train.transforms import normalize
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_run: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("engine")
+    build_engine(tiny_run, out, data=tiny_data)
+    return out / "model.onnx"
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Odd, grey, portrait and 1x1 pictures, as files without loss."""
+    rng = np.random.default_rng(0)
+    shapes = [(1, 1, 3), (37, 61, 3), (200, 50, 3), (64, 64, 3), (45, 80), (3, 500, 3)]
+    paths = []
+    for i, shape in enumerate(shapes):
+        paths.append(folder / f"{i}.png")
+        cv2.imwrite(str(paths[-1]), rng.integers(0, 256, shape, np.uint8))
+    return paths
+
+
+def test_training_model_onnx_and_sdk_give_the_same_scores(
+    tiny_run: Path, engine: Path, tmp_path: Path
+) -> None:
+    model, spec = load_model(tiny_run)
+    paths = pictures(tmp_path)
+    with Recognizer.from_engine(engine) as recognizer, open_source(tmp_path) as frames:
+        from_files = np.stack([recognizer(frame).scores for frame in frames])
+        from_arrays = np.stack([recognizer(read_image(path)).scores for path in paths])
+    inputs = np.stack([preprocess(read_image(path), spec.preprocess) for path in paths])
+    with torch.inference_mode():
+        images = normalize(torch.from_numpy(inputs).permute(0, 3, 1, 2), spec.preprocess)
+        trained = model.scores(model(images)).numpy()
+    np.testing.assert_array_equal(from_files, from_arrays)
+    np.testing.assert_allclose(from_files, trained, atol=1e-4)
+
+
+def test_the_onnx_file_keeps_the_documented_contract(engine: Path) -> None:
+    model = onnx.load(engine)
+    onnx.checker.check_model(model, full_check=True)
+    (frames,), (scores,) = model.graph.input, model.graph.output
+    assert (frames.name, scores.name) == ("frames", "scores")
+    assert frames.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert frames.type.tensor_type.shape.dim[0].dim_param
+    assert scores.type.tensor_type.shape.dim[1].dim_value == 3
+    assert str(ROOT).encode() not in engine.read_bytes()
+
+
+def test_the_spec_describes_the_file_beside_it(engine: Path) -> None:
+    built = ModelSpec.load(engine.with_suffix(".json")).files["model.onnx"]
+    assert built.sha256 == hashlib.sha256(engine.read_bytes()).hexdigest()
+    assert built.parity.num_images == 1 + 8 + 12
+    assert built.parity.max_score_difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.intervention=none"],
+        ["model.intervention=expectation", "model.self_attention=true"],
+        ["model.label_links=attention", "model.inference_context=own"],
+        ["model.pooled_skip=false", "weight_storage=float16"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_every_option_exports_within_tolerance(
+    tiny_data: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    config = tiny_config("epochs=1", *settings)
+    fit(read_dataset(tiny_data), tmp_path / "run", config)
+    spec = build_engine(tmp_path / "run", tmp_path / "out")
+    assert spec.files["model.onnx"].parity.max_score_difference < 1e-4
+
+
+def test_float16_storage_halves_the_file_and_changes_no_score(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    settings = ("epochs=1", "weight_storage=float16", "backbone_lr=0")
+    fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
+    model, spec = load_model(tmp_path / "run")
+    deploy = DeployModel(model, spec.preprocess).eval()
+    plain = export_onnx(deploy, spec.preprocess.size_hw)
+    stored = store_as_float16(plain)
+    assert stored.ByteSize() < 0.55 * plain.ByteSize()
+    frames = synthetic_frames(spec.preprocess.size_hw, 4)
+    reports = [
+        verify(Path("m.onnx"), m.SerializeToString(), deploy, spec, frames, precision="fp32")
+        for m in (plain, stored)
+    ]
+    assert reports[0][1].scores == pytest.approx(reports[1][1].scores, abs=1e-6)
+
+
+def test_an_export_that_disagrees_is_refused(tiny_run: Path) -> None:
+    model, spec = load_model(tiny_run)
+    deploy = DeployModel(model, spec.preprocess).eval()
+    content = export_onnx(deploy, spec.preprocess.size_hw).SerializeToString()
+    with torch.no_grad():
+        model.readout.bias += 0.01
+    frames = synthetic_frames(spec.preprocess.size_hw, 4)
+    with pytest.raises(EngineError, match="not written"):
+        verify(Path("m.onnx"), content, deploy, spec, frames, precision="fp32")
+
+
+def test_the_command_fails_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "export/build_engine.py", "--checkpoint", str(tmp_path / "none")]
+    command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train fit"):
+        build_engine(tmp_path, tmp_path / "out")

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cmlr_edge.capture.images import read_image
+from cmlr_edge.errors import DataError, DependencyError, TrainingError
+from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.preprocess import preprocess
+from tests.tiny_training import TINY, tiny_config
+from train.backbones import create_backbone
+from train.checkpoint import load_config, load_model
+from train.datasets import read_dataset
+from train.evaluate import evaluate_run
+from train.loop import fit
+from train.plot import plot_log
+from train.transforms import ImageTensors
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "train"]
+SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    a, b = (load_file(run / "model.safetensors") for run in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_folder_holds_weights_spec_config_and_log(tiny_run: Path) -> None:
+    names = {path.name for path in tiny_run.iterdir()}
+    assert names == {"model.safetensors", "model.json", "config.json", "log.jsonl", "state.pt"}
+    spec = ModelSpec.load(tiny_run / "model.json")
+    assert spec.labels == ("red", "green", "blue")
+    assert spec.preprocess.size_hw == (64, 64)
+    assert load_config(tiny_run) == tiny_config()
+    epochs = [
+        json.loads(line)["epoch"] for line in (tiny_run / "log.jsonl").read_text().splitlines()
+    ]
+    assert epochs == [1, 2, 3]
+
+
+def test_a_killed_run_resumes_to_the_same_weights(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    command = [*COMMAND, "fit", "--data", tiny_data, "--out", run, "--backbone"]
+    command += ["tf_efficientnet_lite0", "--image-size", "64", "--epochs", "3", "--batch-size", "8"]
+    command += SETTINGS
+    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (run / "state.pt").exists():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert not (run / "model.safetensors").exists(), "it ended before it was killed"
+    fit(read_dataset(tiny_data), run, tiny_config(), resume=True)
+    assert same_weights(run, tiny_run)
+    assert [json.loads(line)["epoch"] for line in (run / "log.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+    ]
+
+
+def test_another_seed_gives_other_weights(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    fit(read_dataset(tiny_data), tmp_path / "run", tiny_config("seed=1"))
+    assert not same_weights(tmp_path / "run", tiny_run)
+
+
+def test_training_learns_what_the_squares_show(tiny_data: Path, tmp_path: Path) -> None:
+    settings = ("epochs=15", "backbone_lr=0", "lr=3e-3", "augmentation=flip")
+    fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
+    report = evaluate_run(tmp_path / "run", read_dataset(tiny_data), "val", min_positives=1)
+    assert report["read_outs"]["deployed"]["mean_ap"] > 0.8
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.intervention=none"],
+        ["model.intervention=expectation"],
+        ["model.label_links=attention"],
+        ["model.label_links=none", "model.inference_context=own", "weight_storage=float16"],
+        ["model.decoder_layers=2", "model.self_attention=true", "augmentation=strong"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_every_option_trains_reloads_and_scores_alike(
+    tiny_data: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    data = read_dataset(tiny_data)
+    spec = fit(data, tmp_path / "run", tiny_config("epochs=1", *settings))
+    report = evaluate_run(tmp_path / "run", data, "val", min_positives=3)
+    logged = spec.provenance.metrics["val_map"]
+    assert report["read_outs"]["deployed"]["mean_ap"] == pytest.approx(logged, abs=1e-3)
+
+
+def test_weights_stored_as_float16_are_exactly_float16(tiny_data: Path, tmp_path: Path) -> None:
+    settings = ("epochs=1", "weight_storage=float16", "backbone_lr=0")
+    fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
+    for tensor in load_file(tmp_path / "run" / "model.safetensors").values():
+        if tensor.dtype == torch.float32:
+            assert torch.equal(tensor, tensor.half().float())
+
+
+def test_evaluation_input_is_exactly_what_the_sdk_feeds(tiny_data: Path, tiny_run: Path) -> None:
+    spec = ModelSpec.load(tiny_run / "model.json").preprocess
+    data = read_dataset(tiny_data)
+    for image, tensor in zip(data.images[:5], ImageTensors(data, spec), strict=False):
+        expected = preprocess(read_image(image.path), spec)
+        np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy(), expected)
+
+
+def test_nan_loss_stops_and_keeps_the_last_epoch(tiny_data: Path, tmp_path: Path) -> None:
+    config = tiny_config("lr=1e30", "gradient_clip=1e30", "epochs=6", "backbone_lr=1e20")
+    with pytest.raises(TrainingError, match="lower --lr"):
+        fit(read_dataset(tiny_data), tmp_path / "run", config)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_run_is_never_overwritten_and_never_resumed_as_another(
+    tiny_data: Path, tiny_run: Path
+) -> None:
+    data = read_dataset(tiny_data)
+    with pytest.raises(DataError, match="holds a run already"):
+        fit(data, tiny_run, tiny_config())
+    with pytest.raises(DataError, match="differs from what was asked"):
+        fit(data, tiny_run, tiny_config("epochs=9"), resume=True)
+
+
+def test_damaged_runs_are_one_error(tiny_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config.json cannot be read"):
+        load_model(tmp_path)
+    for name in ("config.json", "model.json"):
+        (tmp_path / name).write_bytes((tiny_run / name).read_bytes())
+    with pytest.raises(DataError, match=r"model.safetensors cannot be read"):
+        load_model(tmp_path)
+    whole = (tiny_run / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"model.safetensors cannot be read"):
+        load_model(tmp_path)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('a pickle was run')",)
+
+
+def test_a_pickle_in_place_of_the_state_is_never_run(tiny_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "state.pt").write_bytes(pickle.dumps(Bomb()))
+    (run / "config.json").write_bytes(b"")
+    from train.checkpoint import save_config
+
+    save_config(run, tiny_config())
+    with pytest.raises(DataError, match=r"state.pt cannot be read"):
+        fit(read_dataset(tiny_data), run, tiny_config(), resume=True)
+
+
+def test_missing_weights_are_an_error_and_never_a_random_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DependencyError, match="no pre-trained weights for mobilenetv3_small_050"):
+        create_backbone("mobilenetv3_small_050", 64, pretrained=True)
+    with pytest.raises(ValueError, match="similar names"):
+        create_backbone("tf_efficientnet_light0", 64, pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "resnet18", "vit_tiny_patch16_224"])
+def test_any_kind_of_backbone_gives_spatial_tokens(name: str) -> None:
+    backbone = create_backbone(name, 64, pretrained=False).eval()
+    with torch.inference_mode():
+        tokens = backbone(torch.zeros(2, 3, 64, 64))
+    side = 64 // (16 if name.startswith("vit") else 32)
+    assert tokens.shape == (2, side * side, backbone.num_features)
+
+
+def test_the_log_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
+    plot_log(tiny_run, tmp_path / "log.png")
+    assert read_image(tmp_path / "log.png").std() > 5
+    with pytest.raises(DataError, match=r"log.jsonl cannot be read"):
+        plot_log(tmp_path, tmp_path / "none.png")
+
+
+def test_evaluate_writes_json_and_wrong_calls_are_one_line(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    out = tmp_path / "report.json"
+    done = call("evaluate", "--checkpoint", tiny_run, "--data", tiny_data, "--json", out)
+    assert done.returncode == 0, done.stderr
+    read_outs = json.loads(out.read_text())["read_outs"]
+    assert set(read_outs) == {"deployed", "decoupled", "own_context", "prior_context"}
+    done = call("fit", "--data", tiny_data, "--out", tmp_path / "r", "--set", "epoch=3")
+    assert done.returncode == 2
+    assert "there is no setting 'epoch'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r").exists()
