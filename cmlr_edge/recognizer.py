@@ -129,7 +129,7 @@ class Recognizer:
         return self._recognize([image], color, self._buffer)[0]
 
     def recognize_batch(
-        self, images: Sequence[Any], *, color: ColorOrder = "bgr"
+        self, images: Sequence[Any] | NDArray[np.uint8], *, color: ColorOrder = "bgr"
     ) -> list[Prediction]:
         """Recognise several images, of any sizes, in one run of the model.
 
@@ -147,7 +147,10 @@ class Recognizer:
         return self._recognize(images, color, buffer)
 
     def _recognize(
-        self, images: Sequence[Any], color: ColorOrder, buffer: NDArray[np.uint8]
+        self,
+        images: Sequence[Any] | NDArray[np.uint8],
+        color: ColorOrder,
+        buffer: NDArray[np.uint8],
     ) -> list[Prediction]:
         called_at, start = time.time(), time.perf_counter()
         for image, out in zip(images, buffer, strict=True):
@@ -159,7 +162,7 @@ class Recognizer:
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
         selected = [select_labels(row, self.labels, self._thresholds) for row in scores]
-        valid = np.isfinite(scores).all(axis=1)
+        valid = [bool(np.isfinite(row).all()) for row in scores]
         stages = np.diff([start, resized, inferred, time.perf_counter()]) * 1e3 / len(images)
         return [
             Prediction(
@@ -167,7 +170,7 @@ class Recognizer:
                 labels=selected[i] if valid[i] else (),
                 latency_ms=Latency(getattr(images[i], "capture_ms", 0.0), *stages.tolist()),
                 captured_at=getattr(images[i], "captured_at", called_at),
-                valid=bool(valid[i]),
+                valid=valid[i],
             )
             for i, row in enumerate(scores)
         ]

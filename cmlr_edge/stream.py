@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 
@@ -19,7 +19,7 @@ def label_frames(
     sinks: Sequence[Sink] = (),
     *,
     max_frames: int | None = None,
-) -> Iterator[tuple[Frame, Prediction]]:
+) -> Generator[tuple[Frame, Prediction], None, None]:
     """Recognise every frame, hand it to every sink, and yield it.
 
     The sinks are closed when the generator ends, is closed, or an error leaves it.

@@ -137,7 +137,7 @@ def build_config(given: dict[str, Any], settings: list[str]) -> TrainConfig:
             given[key] = value
     for key, value in given.items():
         *parents, leaf = key.split(".")
-        place = record
+        place: Any = record
         for parent in parents:
             place = place.get(parent, {})
         if not isinstance(place, dict) or leaf not in place:

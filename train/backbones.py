@@ -79,7 +79,7 @@ def create_backbone(name: str, image_size: int, *, pretrained: bool) -> Backbone
     if (packaged := _packaged_weights(name)) is not None:
         network = timm.create_model(name, pretrained=False, **options)
         _load_by_order(network, packaged)
-        network.reset_classifier(0)
+        network.reset_classifier(0)  # type: ignore[operator]
         _log.info("weights of %s from %s", name, packaged.name)
         return Backbone(network, name)
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.attention import MultiHeadAttention
-from train.confounders import ConfounderConfig, Confounders, ContextTerm, assign_context
+from train.confounders import Confounders, ContextTerm, assign_context
 
 _LINK_SCALE = 30.0  # lets the link matrix learn faster than the network around it
 
@@ -34,6 +34,8 @@ class MatrixLinks(nn.Module):
 
     The source is detached, so that links never bend the label features.
     """
+
+    others: Tensor
 
     def __init__(self, num_labels: int) -> None:
         """Start without any link."""
@@ -79,6 +81,13 @@ class BackDoorIntervention(nn.Module):
     sees g of the image's own context, so f is left with what X itself adds; at inference g is
     averaged over the stored contexts, or taken at the image's own.
     """
+
+    centres: Tensor
+    confounder_prior: Tensor
+    context_weight: Tensor
+    context_bias: Tensor
+    stored_contexts: Tensor
+    context_prior: Tensor
 
     def __init__(self, num_labels: int, num_confounders: int, num_features: int, num_contexts: int):
         """Reserve the buffers that `set_confounders` fills."""
@@ -126,6 +135,9 @@ class ExpectationIntervention(nn.Module):
     causal_logit_j = u_j . CrossAttention(q_j, z, z) + b_j.
     """
 
+    centres: Tensor
+    confounder_prior: Tensor
+
     def __init__(
         self, num_labels: int, width: int, num_heads: int, confounders: int, features: int
     ):
@@ -153,13 +165,3 @@ class ExpectationIntervention(nn.Module):
         expected = self.to_confounders(label_features, centres, centres, bias=log_prior)
         mixed = self.norm(label_features + expected)
         return self.readout(self.out_norm(self.to_labels(self.queries, mixed, mixed)))
-
-
-__all__ = [
-    "AttentionLinks",
-    "BackDoorIntervention",
-    "ConfounderConfig",
-    "ExpectationIntervention",
-    "LabelReadout",
-    "MatrixLinks",
-]

@@ -193,7 +193,11 @@ def _train_epochs(run: _Run, state: dict[str, Any] | None, fingerprint: str) -> 
         loss = _train_epoch(
             run, averaged, optimizer, scheduler, augmented, epoch, autocast=autocast
         )
-        record = {"epoch": epoch + 1, "loss": loss, "lr": scheduler.get_last_lr()[-1]}
+        record: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "loss": loss,
+            "lr": scheduler.get_last_lr()[-1],
+        }
         record["val_map"] = _validation_map(run, averaged, held_out)
         record["seconds"] = round(time.monotonic() - started, 2)
         state = {
@@ -212,7 +216,8 @@ def _train_epochs(run: _Run, state: dict[str, Any] | None, fingerprint: str) -> 
 
 def _optimizer(run: _Run) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
     """AdamW, decay on matrices only, backbone and head each at their own rate, OneCycle."""
-    config, groups = run.config, []
+    config = run.config
+    groups: list[dict[str, Any]] = []
     run.model.backbone.requires_grad_(config.backbone_lr > 0)
     for lr, owned in ((config.backbone_lr, True), (config.lr, False)):
         for decays in (True, False):
@@ -274,7 +279,7 @@ def _train_epoch(
                 f"{run.folder}; start again with a lower --lr, or with --set amp=off"
             )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(run.model.parameters(), run.config.gradient_clip)
         optimizer.step()
         scheduler.step()
@@ -309,7 +314,7 @@ def _loss(
 
 
 def _validation_map(run: _Run, averaged: AveragedModel, images: ImageTensors) -> float:
-    scores = score_images(averaged.module, images, run.spec).deployed
+    scores = score_images(_network(averaged), images, run.spec).deployed
     thresholds = np.full(len(run.val.classes), 0.5, np.float32)
     targets, classes = run.val.targets(), run.val.classes
     return evaluate_scores(
@@ -317,9 +322,15 @@ def _validation_map(run: _Run, averaged: AveragedModel, images: ImageTensors) ->
     ).mean_ap
 
 
+def _network(averaged: AveragedModel) -> CausalRecognizer:
+    network = averaged.module
+    assert isinstance(network, CausalRecognizer)
+    return network
+
+
 def _follow_backbone(run: _Run, averaged: AveragedModel) -> None:
     """Round to the storage precision, and let the confounders follow a fine-tuned backbone."""
-    model: CausalRecognizer = averaged.module
+    model = _network(averaged)
     if run.config.weight_storage == "float16":
         for parameter in model.state_dict().values():
             if parameter.dtype == torch.float32:
@@ -334,7 +345,7 @@ def _follow_backbone(run: _Run, averaged: AveragedModel) -> None:
 
 def _finish(run: _Run, averaged: AveragedModel) -> ModelSpec:
     """Score the validation part, fit thresholds, and write weights and spec."""
-    model: CausalRecognizer = averaged.module
+    model = _network(averaged)
     config, targets = run.config, run.val.targets()
     scores = score_images(model, ImageTensors(run.val, run.spec), run.spec).deployed
     thresholds = fit_thresholds(scores, targets, shrinkage=config.threshold_shrinkage)

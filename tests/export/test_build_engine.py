@@ -123,7 +123,7 @@ def test_an_export_that_disagrees_is_refused(tiny_run: Path) -> None:
     deploy = DeployModel(model, spec.preprocess).eval()
     content = export_onnx(deploy, spec.preprocess.size_hw).SerializeToString()
     with torch.no_grad():
-        model.readout.bias += 0.01
+        model.readout.bias.add_(0.01)
     frames = synthetic_frames(spec.preprocess.size_hw, 4)
     with pytest.raises(EngineError, match="not written"):
         verify(Path("m.onnx"), content, deploy, spec, frames, precision="fp32")

@@ -117,9 +117,10 @@ def test_weights_stored_as_float16_are_exactly_float16(tiny_data: Path, tmp_path
 def test_evaluation_input_is_exactly_what_the_sdk_feeds(tiny_data: Path, tiny_run: Path) -> None:
     spec = ModelSpec.load(tiny_run / "model.json").preprocess
     data = read_dataset(tiny_data)
-    for image, tensor in zip(data.images[:5], ImageTensors(data, spec), strict=False):
+    tensors = ImageTensors(data, spec)
+    for index, image in enumerate(data.images[:5]):
         expected = preprocess(read_image(image.path), spec)
-        np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy(), expected)
+        np.testing.assert_array_equal(tensors[index].permute(1, 2, 0).numpy(), expected)
 
 
 def test_nan_loss_stops_and_keeps_the_last_epoch(tiny_data: Path, tmp_path: Path) -> None:
