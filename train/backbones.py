@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from cmlr_edge.errors import DependencyError
+from cmlr_edge.errors import DataError, DependencyError
 
 # Packages that carry ImageNet weights: timm name -> (distribution, module, class).
 _WEIGHT_PACKAGES = {
@@ -66,11 +66,11 @@ def create_backbone(name: str, image_size: int, *, pretrained: bool) -> Backbone
 
     Raises:
         DependencyError: The weights can be had neither from the hub nor from a package.
-        ValueError: timm knows no such model.
+        DataError: timm knows no such model.
     """
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name[:8]}*")[:5]
-        raise ValueError(f"timm has no model {name!r}; similar names: {similar}")
+        raise DataError(f"timm has no model {name!r}; similar names: {similar}")
     options: dict[str, Any] = {}
     if _has_fixed_size(name):
         options["img_size"] = image_size

@@ -80,9 +80,12 @@ def fit(
         TrainingError: The loss became NaN or infinite; the last whole epoch is kept.
     """
     data = data.with_validation(config.validation_share, config.seed)
-    state = _open_folder(folder, config, data, resume=resume)
+    state = _check_folder(folder, config, data, resume=resume)
     torch.manual_seed(config.seed)
     model = CausalRecognizer(config.model, len(data.classes), pretrained=True)
+    if not resume:  # written only now, so that a wrong backbone leaves no folder behind
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_config(folder, config)
     with _progress() as progress:
         run = _Run(
             folder=folder,
@@ -106,16 +109,14 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True))
 
 
-def _open_folder(
+def _check_folder(
     folder: Path, config: TrainConfig, data: LabeledImages, *, resume: bool
 ) -> dict[str, Any] | None:
-    folder.mkdir(parents=True, exist_ok=True)
     if not resume:
         if (folder / checkpoint.CONFIG).exists():
             raise DataError(
                 f"{folder} holds a run already: continue it with --resume, or choose another --out"
             )
-        checkpoint.save_config(folder, config)
         return None
     if checkpoint.load_config(folder) != config:
         raise DataError(

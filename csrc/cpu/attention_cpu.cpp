@@ -20,7 +20,8 @@ struct HeadView {
   int64_t width, row;
 };
 
-// Scores of all tokens; returns the largest.
+// Scores of all tokens; returns the largest, or NaN if any is NaN, so that it is not taken for a
+// mask.
 float score_tokens(const HeadView& head, const AttentionParams& p, std::vector<float>& scores) {
   float largest = kMinusInfinity;
   for (int64_t t = 0; t < p.num_tokens; ++t) {
@@ -28,6 +29,7 @@ float score_tokens(const HeadView& head, const AttentionParams& p, std::vector<f
     float dot = 0.0f;
     for (int64_t i = 0; i < head.width; ++i) dot += head.query[i] * key[i];
     scores[t] = p.scale * dot + (p.key_bias ? p.key_bias[t] : 0.0f);
+    if (std::isnan(scores[t])) return scores[t];
     largest = std::max(largest, scores[t]);
   }
   return largest;

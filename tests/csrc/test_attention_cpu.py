@@ -90,6 +90,14 @@ def test_with_every_key_masked_the_output_is_zero() -> None:
     assert not actual.any()
 
 
+def test_nan_in_a_key_is_never_taken_for_a_mask() -> None:
+    query, key, value = draw(1, 2, 8), draw(1, 5, 8, seed=1), draw(1, 5, 8, seed=2)
+    key[0, 3] = np.nan
+    assert np.isnan(_native.attention(query, key, value, num_heads=1, scale=0.5)).all()
+    key[:] = np.nan
+    assert np.isnan(_native.attention(query, key, value, num_heads=1, scale=0.5)).all()
+
+
 def test_tokens_with_equal_bias_are_treated_as_if_without() -> None:
     query, key, value = draw(2, 4, 32), draw(2, 6, 32, seed=1), draw(2, 6, 32, seed=2)
     bias = np.full(6, 3.5, np.float32)

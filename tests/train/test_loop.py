@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.errors import DataError, DependencyError, TrainingError
+from cmlr_edge.errors import DataError, TrainingError
 from cmlr_edge.model_spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 from tests.tiny_training import TINY, tiny_config
@@ -171,12 +172,23 @@ def test_a_pickle_in_place_of_the_state_is_never_run(tiny_data: Path, tmp_path: 
 
 
 def test_missing_weights_are_an_error_and_never_a_random_start(
-    monkeypatch: pytest.MonkeyPatch,
+    tiny_data: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(DependencyError, match="no pre-trained weights for mobilenetv3_small_050"):
-        create_backbone("mobilenetv3_small_050", 64, pretrained=True)
-    with pytest.raises(ValueError, match="similar names"):
+    command = [*COMMAND, "fit", "--data", str(tiny_data), "--out", str(tmp_path / "run")]
+    command += ["--backbone", "mobilenetv3_small_050"]
+    # In a process of its own: the hub client reads the variable when it is imported.
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=offline, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no pre-trained weights for mobilenetv3_small_050" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_backbone_is_an_error_that_names_similar_ones() -> None:
+    with pytest.raises(DataError, match="similar names"):
         create_backbone("tf_efficientnet_light0", 64, pretrained=True)
 
 

@@ -35,7 +35,7 @@ struct AttentionParams {
 //
 // Finite inputs give finite outputs however large the scores, unless a score itself overflows float
 // (beyond 3e38). A key whose bias is -infinity gets no weight; where every key has it, there is no
-// distribution to speak of and the output row is zero.
+// distribution to speak of and the output row is zero. A NaN in a score makes its output row NaN.
 //
 // Throws std::invalid_argument if a size is not positive, num_heads does not divide dim, or a
 // required pointer is null; the message says which.
