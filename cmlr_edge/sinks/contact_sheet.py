@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cmlr_edge.drawing import GREY, WHITE, Image, draw_labels, fit_into, label_color, put_text
+from cmlr_edge.drawing import (
+    GREY,
+    WHITE,
+    Image,
+    draw_labels,
+    fit_into,
+    label_color,
+    put_text,
+    text_width,
+)
 from cmlr_edge.errors import OutputError
 from cmlr_edge.frame import Frame
 from cmlr_edge.opencv import opencv
@@ -113,7 +122,8 @@ class ContactSheet:
             canvas[top : top + _TEXT, left:right][:, lit] = label_color(label)
         baseline = len(shown) * _LINE + _LINE
         put_text(canvas, self._footer(len(counts), len(shown)), (_GAP, baseline), GREY, _TEXT - 2)
-        put_text(canvas, self._last_title, (right - 90, baseline), WHITE, _TEXT - 2)
+        start = right - text_width(self._last_title, _TEXT - 2)
+        put_text(canvas, self._last_title, (start, baseline), WHITE, _TEXT - 2)
         return canvas
 
     def _footer(self, found: int, shown: int) -> str:
