@@ -27,6 +27,7 @@ _COLUMNS, _ROWS = 4, 3
 _CELL_WIDTH, _CELL_HEIGHT = 400, 300
 _GAP, _TEXT, _LINE = 6, 13, 24
 _MAX_TIMELINES = 14
+_TICKS = 5
 _NAME_WIDTH = 190
 _BACKGROUND = 24
 
@@ -55,12 +56,14 @@ class ContactSheet:
         self._thumbnails: list[_Thumbnail] = []
         self._present: list[tuple[str, ...]] = []
         self._last_title = ""
+        self._timed = False
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Take one frame; see `Sink`."""
         position = len(self._present)
         self._present.append(tuple(item.label for item in prediction.labels))
         self._last_title = _title(frame)
+        self._timed = frame.time_s is not None
         if position % self._stride:
             return
         image = fit_into(frame.image_bgr, _CELL_WIDTH, _CELL_HEIGHT)
@@ -105,7 +108,7 @@ class ContactSheet:
                 counts[label] = counts.get(label, 0) + 1
         shown = sorted(counts, key=lambda label: -counts[label])[:_MAX_TIMELINES]
         width = _COLUMNS * (_CELL_WIDTH + _GAP) + _GAP
-        canvas = np.full(((len(shown) + 2) * _LINE, width, 3), _BACKGROUND, np.uint8)
+        canvas = np.full(((len(shown) + 3) * _LINE, width, 3), _BACKGROUND, np.uint8)
         left, right = _NAME_WIDTH, width - 2 * _GAP
         total = len(self._present)
         for row, label in enumerate(shown):
@@ -121,10 +124,27 @@ class ContactSheet:
             lit = sums[np.minimum(stops, total)] > sums[starts]
             canvas[top : top + _TEXT, left:right][:, lit] = label_color(label)
         baseline = len(shown) * _LINE + _LINE
-        put_text(canvas, self._footer(len(counts), len(shown)), (_GAP, baseline), GREY, _TEXT - 2)
-        start = right - text_width(self._last_title, _TEXT - 2)
-        put_text(canvas, self._last_title, (start, baseline), WHITE, _TEXT - 2)
+        footer = self._footer(len(counts), len(shown))
+        put_text(canvas, footer, (_GAP, baseline + _LINE), GREY, _TEXT - 2)
+        self._draw_axis(canvas, left, right, baseline)
         return canvas
+
+    def _draw_axis(self, canvas: Image, left: int, right: int, baseline: int) -> None:
+        """Write the time under the bars at five places; pictures have no time."""
+        if not self._timed:
+            return
+        size = _TEXT - 2
+        for share in np.linspace(0, 1, _TICKS):
+            x = round(left + share * (right - 1 - left))
+            wanted = share * (len(self._present) - 1)
+            # Held thumbnails are dense enough to know the time anywhere, whatever the frame rate.
+            near = min(self._thumbnails, key=lambda item: abs(item.position - wanted))
+            title = self._last_title if share == 1 else near.title
+            start = min(
+                max(left, x - text_width(title, size) // 2), right - text_width(title, size)
+            )
+            canvas[baseline - _LINE : baseline - _LINE + 5, x : x + 1] = GREY
+            put_text(canvas, title, (start, baseline), WHITE, size)
 
     def _footer(self, found: int, shown: int) -> str:
         hidden = f", {found - shown} rarer labels not drawn" if found > shown else ""
