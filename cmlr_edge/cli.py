@@ -82,9 +82,9 @@ def label(
     cmlr-edge label 0 --max-frames 300
     """  # noqa: D301 (typer's mark for keeping lines)
     outputs = [path for path in (out, overlay, contact_sheet) if path is not None]
-    _check_outputs(outputs, source)
-    summary = RunSummary()
     path = engine or demo_engine()
+    _check_outputs(outputs, [Path(source), path, spec_path(path)])
+    summary = RunSummary()
     with (
         Recognizer.from_engine(path, provider=provider, thresholds=threshold) as recognizer,
         open_source(source) as frames,
@@ -101,14 +101,16 @@ def label(
         raise typer.Exit(128 + stopped_by)
 
 
-def _check_outputs(outputs: list[Path], source: str) -> None:
+def _check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
     for path in outputs:
         if not path.absolute().parent.is_dir():
             raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
-        if path.resolve() == Path(source).resolve():
-            raise OutputError(f"{path} is the source itself: choose another name for the output")
+        if path.resolve() in {item.resolve() for item in inputs}:
+            raise OutputError(
+                f"{path} is the source itself or the model: choose another name for the output"
+            )
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OutputError("two outputs have the same name: give each its own")
 

@@ -91,6 +91,13 @@ class GoldenSample:
     scores: tuple[float, ...]
     tolerance: float
 
+    def __post_init__(self) -> None:
+        """Reject what cannot be drawn or compared."""
+        if not 0 <= self.seed < 2**32:
+            raise SpecError(f"golden.seed is {self.seed}: it must lie in 0 to 2**32 - 1")
+        if self.tolerance < 0:
+            raise SpecError(f"golden.tolerance is {self.tolerance}: it must not be negative")
+
 
 @dataclass(frozen=True)
 class BuiltFile:
@@ -141,6 +148,14 @@ class ModelSpec:
             )
         if outside := [value for value in self.thresholds if not 0 <= value <= 1]:
             raise SpecError(f"thresholds must lie in [0, 1], got {outside}")
+        for name, built in self.files.items():
+            if name in {"", ".", ".."} or "/" in name:
+                raise SpecError(f"files lists {name!r}: expected plain file names, without folders")
+            if len(built.golden.scores) != len(self.labels):
+                raise SpecError(
+                    f"{len(self.labels)} labels but the golden sample of {name} has "
+                    f"{len(built.golden.scores)} scores: export the model again"
+                )
 
     def save(self, path: Path) -> None:
         """Write the spec as JSON, whole or not at all."""
@@ -172,4 +187,6 @@ class ModelSpec:
 
 def spec_path(engine_path: Path) -> Path:
     """Where the spec of `engine_path` lies: the same name, ending in .json."""
+    if not engine_path.name:
+        raise SpecError(f"{engine_path} is a folder: give the path of a model file or its spec")
     return engine_path.with_suffix(".json")

@@ -85,12 +85,23 @@ def _read(kind: Any, value: object, where: str) -> Any:
             raise _mismatch(where, "an object", value)
         return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise _mismatch(where, "a finite number", value)
-        return float(value)
+        return _read_float(value, where)
     if type(value) is not kind:
         raise _mismatch(where, getattr(kind, "__name__", str(kind)), value)
+    if isinstance(value, str) and not value.isprintable():
+        # A lone surrogate cannot be written as UTF-8, and a line break would tear a table apart.
+        raise _mismatch(where, "printable text", value)
     return value
+
+
+def _read_float(value: float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # JSON integers have no upper limit
+        number = math.inf
+    if not math.isfinite(number):
+        raise _mismatch(where, "a finite number", value)
+    return number
 
 
 def _read_dataclass(kind: Any, value: object, where: str) -> Any:

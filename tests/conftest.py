@@ -52,7 +52,7 @@ def mean_color_model(num_labels: int = 3) -> bytes:
 
 def golden_scores(num_labels: int = 3) -> tuple[float, ...]:
     means = golden_frames(7, SIZE_HW)[0].reshape(-1, 3).mean(axis=0) / 255
-    return tuple(np.pad(means, (0, 3))[:num_labels].tolist())
+    return tuple(np.pad(means, (0, num_labels))[:num_labels].tolist())
 
 
 def make_spec(content: bytes, labels: tuple[str, ...] = LABELS) -> ModelSpec:

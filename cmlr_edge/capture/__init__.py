@@ -11,6 +11,7 @@ from cmlr_edge.errors import CaptureError
 
 __all__ = ["Source", "open_source"]
 
+_MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
     "a video file, a picture, a folder of pictures, a quoted glob, or a camera (0, /dev/video0)"
 )
@@ -31,16 +32,28 @@ def open_source(source: str | Path | int) -> Source:
 
     text = str(source)
     if isinstance(source, int) or text.isdecimal():
+        # OpenCV ends the process on an index that does not fit its own arithmetic.
+        if not 0 <= int(text) <= _MAX_CAMERA:
+            raise CaptureError(f"camera {text}: expected an index from 0 to {_MAX_CAMERA}")
         return Camera(int(text))
+    if not text:
+        raise CaptureError(f"the source is empty: give {_FORMS}")
     device = text.removeprefix("v4l2://")
     if re.fullmatch(r"/dev/video\d+", device):
         return Camera(device)
     if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)", text):
         raise CaptureError(f"cannot open {scheme[0]}:// sources in this version: give {_FORMS}")
     path = Path(text)
-    if path.is_dir():
-        return ImageFiles(text, list_folder(path))
-    if path.is_file():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+        pictures = list_folder(path) if is_folder else []
+    except CaptureError:
+        raise
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise CaptureError(f"cannot open {text[:200]}: {error.strerror}") from error
+    if is_folder:
+        return ImageFiles(text, pictures)
+    if is_file:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return ImageFiles(text, [path])
         return VideoFile(path)

@@ -32,6 +32,7 @@ class OverlayVideo:
         self._fps = fps or _STILLS_PER_SECOND
         self._writer: Any = None
         self._size = (0, 0)
+        self._num_written = 0
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Draw and append one frame; other sizes than the first are fitted into it; see `Sink`."""
@@ -45,6 +46,7 @@ class OverlayVideo:
         if (image.shape[1], image.shape[0]) != self._size:
             image = fit_into(image, *self._size)
         self._writer.write(image)
+        self._num_written += 1
 
     def _open(self) -> Any:
         cv2 = opencv()
@@ -66,7 +68,21 @@ class OverlayVideo:
             return
         self._writer.release()
         self._writer = None
+        self._check_whole()
         try:
             self._partial.replace(self._path)
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _check_whole(self) -> None:
+        """OpenCV's writer never reports a failed write, so ask the file what it holds."""
+        cv2 = opencv()
+        written = cv2.VideoCapture(str(self._partial))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if count < self._num_written:
+            self._partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"cannot write {self._path}: {self._num_written} frames were drawn and "
+                f"{max(count, 0)} are in the file; the disk may be full, free some space"
+            )

@@ -118,3 +118,20 @@ def test_a_video_cut_short_gives_what_is_there_and_a_warning(
     assert 5 < count < 35
     if expected is not None and expected > count:
         assert "may be cut short" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        (-1, "index from 0"),
+        (2**31, "index from 0"),
+        ("9" * 30, "index from 0"),
+        ("", "empty"),
+        ("x" * 5000, "too long"),
+    ],
+)
+def test_sources_that_cannot_exist_are_refused_before_opencv_sees_them(
+    source: int | str, word: str
+) -> None:
+    with pytest.raises(CaptureError, match=word):
+        open_source(source)

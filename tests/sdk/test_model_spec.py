@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.model_spec import ModelSpec, spec_path
 from tests.conftest import make_spec, mean_color_model
 
 SPEC = make_spec(mean_color_model())
@@ -139,3 +139,42 @@ def test_any_damaged_byte_gives_a_spec_or_a_spec_error(
         assert isinstance(ModelSpec.load(path), ModelSpec)
     except SpecError as error:
         assert str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "word"),
+    [
+        (("thresholds", 0), 10**400, "finite"),  # JSON has no largest integer
+        (("labels", 0), "\ud800", "printable"),  # half a character, not writable as UTF-8
+        (("labels", 0), "two\nlines", "printable"),
+        (("files", "model.onnx", "golden", "seed"), -1, "seed"),
+        (("files", "model.onnx", "golden", "scores"), [0.5], "golden sample"),
+        (("files", "model.onnx", "golden", "tolerance"), -1.0, "tolerance"),
+    ],
+)
+def test_values_that_would_fail_later_are_refused_when_read(
+    tmp_path: Path, place: tuple[Any, ...], value: object, word: str
+) -> None:
+    path = tmp_path / "model.json"
+    make_spec(b"").save(path)
+    record = json.loads(path.read_text())
+    node = record
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(SpecError, match=word):
+        ModelSpec.load(path)
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "", ".."])
+def test_file_names_do_not_lead_out_of_the_folder(name: str) -> None:
+    spec = make_spec(b"")
+    with pytest.raises(SpecError, match="without folders"):
+        replace(spec, files={name: spec.files["model.onnx"]})
+
+
+@pytest.mark.parametrize("folder", [".", "/"])
+def test_a_folder_has_no_spec(folder: str) -> None:
+    with pytest.raises(SpecError, match="is a folder"):
+        spec_path(Path(folder))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -132,3 +134,31 @@ def test_outputs_with_another_suffix_are_refused(tmp_path: Path) -> None:
         OverlayVideo(tmp_path / "a.avi", 10)
     with pytest.raises(OutputError, match=r"end in .png"):
         ContactSheet(tmp_path / "a.jpg")
+
+
+def test_an_overlay_that_does_not_fit_on_the_disk_is_one_error(tmp_path: Path) -> None:
+    # A size limit stands for the full disk; in a process of its own, since it cannot be lifted.
+    script = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from cmlr_edge.errors import OutputError
+from cmlr_edge.sinks.overlay import OverlayVideo
+from tests.sdk.test_sinks import frame, prediction
+from dataclasses import replace
+sink, noise = OverlayVideo(Path(sys.argv[1]), fps=10), np.random.default_rng(0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for i in range(60):
+    image = noise.integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    sink.write(replace(frame(i), image_bgr=image), prediction())
+try:
+    sink.close()
+except OutputError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "o.mp4")],
+        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert "60 frames were drawn" in done.stderr
+    assert not list(tmp_path.iterdir())
