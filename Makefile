@@ -40,7 +40,8 @@ test: build/.dev-installed
 build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 	$(PYTHON) -m venv .venv-dev
 	$(DEV)/python -m pip install --quiet --upgrade pip
-	$(DEV)/python -m pip install --quiet --group dev --editable '.[export,offline-weights]'
+	$(DEV)/python -m pip install --quiet --group dev --editable '.[export,offline-weights]' \
+	  --config-settings=cmake.define.CMLR_WARNINGS_AS_ERRORS=ON
 	mkdir -p build && touch $@
 
 format: build/.dev-installed

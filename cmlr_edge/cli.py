@@ -169,25 +169,9 @@ def _sigterm_as_exception() -> Iterator[None]:
 
 def _print_summary(summary: RunSummary, frames: Source, runtime: str, outputs: list[Path]) -> None:
     console = Console()
-    stills = frames.fps is None
-    unit = "picture" if stills else "s"
-    found = Table(title=f"{escape(frames.name)}: {summary.frames} frames")
-    for column in (
-        "label",
-        "frames",
-        "share",
-        "mean score",
-        "max",
-        f"first {unit}",
-        f"last {unit}",
-    ):
-        found.add_column(column, justify="left" if column == "label" else "right")
-    for name, seen in summary.ranked():
-        share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
-        when = [f"{t:.0f}" if stills else f"{t:.1f}" for t in (seen.first, seen.last)]
-        numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
-        found.add_row(escape(name), *numbers, *when)
-    console.print(found)
+    console.print(f"[bold]{escape(frames.name)}[/bold]", soft_wrap=True)
+    pace = f"{summary.frames} frames at {summary.frames_per_second:.1f} per second"
+    console.print(_presence_table(summary, stills=frames.fps is None, title=pace))
     latency = Table("stage", "median ms", "p95 ms", title=runtime)
     for stage, values in summary.latency_percentiles().items():
         latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
@@ -196,6 +180,19 @@ def _print_summary(summary: RunSummary, frames: Source, runtime: str, outputs: l
         console.print(f"{summary.invalid_frames} frames were invalid: the model returned no number")
     for path in outputs:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+
+
+def _presence_table(summary: RunSummary, *, stills: bool, title: str) -> Table:
+    when = ("first picture", "last picture") if stills else ("seconds", "first s", "last s")
+    table = Table("label", title=title)
+    for column in ("frames", "share", "mean score", "max", *when):
+        table.add_column(column, justify="right")
+    for name, seen in summary.ranked():
+        share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
+        numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
+        times = [seen.first, seen.last] if stills else [seen.seconds, seen.first, seen.last]
+        table.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
+    return table
 
 
 @app.command()

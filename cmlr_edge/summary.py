@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,11 +19,12 @@ _MAX_LATENCIES = 100_000  # of the newest frames, so that a camera can run for d
 class LabelPresence:
     """Where one label was."""
 
-    frames: int
-    score_sum: float
-    max_score: float
     first: float  # seconds, or the frame's index for pictures
     last: float
+    frames: int = 0
+    seconds: float = 0.0  # each frame counts until the next one; 0 for pictures
+    score_sum: float = 0.0
+    max_score: float = 0.0
 
 
 @dataclass
@@ -33,14 +35,23 @@ class RunSummary:
     invalid_frames: int = 0
     labels: dict[str, LabelPresence] = field(default_factory=dict)
     latencies_ms: list[tuple[float, ...]] = field(default_factory=list)
+    _started: float = field(default_factory=time.perf_counter)
+    _elapsed: float = 0.0
+    _previous: tuple[float, tuple[str, ...]] = (0.0, ())  # time and labels of the frame before
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
         """Take one result."""
         self.frames += 1
         self.invalid_frames += not prediction.valid
+        self._elapsed = time.perf_counter() - self._started
         at = float(frame.index) if frame.time_s is None else frame.time_s
+        if frame.time_s is not None:
+            before, labels = self._previous
+            for label in labels:
+                self.labels[label].seconds += max(0.0, at - before)
+            self._previous = at, tuple(item.label for item in prediction.labels)
         for item in prediction.labels:
-            seen = self.labels.setdefault(item.label, LabelPresence(0, 0.0, 0.0, at, at))
+            seen = self.labels.setdefault(item.label, LabelPresence(at, at))
             seen.frames += 1
             seen.score_sum += item.score
             seen.max_score = max(seen.max_score, item.score)
@@ -49,6 +60,11 @@ class RunSummary:
         self.latencies_ms.append(tuple(getattr(latency, stage) for stage in STAGES))
         if len(self.latencies_ms) > 2 * _MAX_LATENCIES:
             del self.latencies_ms[:_MAX_LATENCIES]
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames finished per second of wall time, drawing and writing included."""
+        return self.frames / self._elapsed if self._elapsed > 0 else 0.0
 
     def latency_percentiles(self) -> dict[str, dict[str, float]]:
         """Median and 95th percentile of every stage and of their sum, in ms."""
@@ -70,6 +86,7 @@ class RunSummary:
         return {
             "frames": self.frames,
             "invalid_frames": self.invalid_frames,
+            "frames_per_second": self.frames_per_second,
             "labels": [
                 {
                     "label": label,

@@ -23,7 +23,9 @@ void require_stride(int64_t stride, int64_t item, const char* name) {
 
 void attention(const AttentionParams& p) {
   require(p.batch > 0 && p.num_queries > 0 && p.num_tokens > 0 && p.dim > 0,
-          "batch, queries, tokens and dim must be positive");
+          "batch " + std::to_string(p.batch) + ", queries " + std::to_string(p.num_queries) +
+              ", tokens " + std::to_string(p.num_tokens) + " and dim " + std::to_string(p.dim) +
+              " must all be positive");
   require(p.num_heads > 0 && p.dim % p.num_heads == 0,
           std::to_string(p.num_heads) + " heads do not divide dim " + std::to_string(p.dim));
   require(p.query && p.key && p.value && p.out, "query, key, value and out must not be null");

@@ -27,6 +27,7 @@ _COLUMNS, _ROWS = 4, 3
 _CELL_WIDTH, _CELL_HEIGHT = 400, 300
 _GAP, _TEXT, _LINE = 6, 13, 24
 _MAX_TIMELINES = 14
+_MAX_SPANS = 8192  # of the timelines: several per pixel, however long the run
 _TICKS = 5
 _NAME_WIDTH = 190
 _BACKGROUND = 24
@@ -54,14 +55,17 @@ class ContactSheet:
         self._path = path
         self._stride = 1
         self._thumbnails: list[_Thumbnail] = []
-        self._present: list[tuple[str, ...]] = []
+        self._frames = 0
+        self._present: list[set[str]] = []  # labels of `_span` successive frames each
+        self._span = 1
         self._last_title = ""
         self._timed = False
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Take one frame; see `Sink`."""
-        position = len(self._present)
-        self._present.append(tuple(item.label for item in prediction.labels))
+        position = self._frames
+        self._frames += 1
+        self._note_presence(position, {item.label for item in prediction.labels})
         self._last_title = _title(frame)
         self._timed = frame.time_s is not None
         if position % self._stride:
@@ -71,6 +75,16 @@ class ContactSheet:
         if len(self._thumbnails) > 8 * _COLUMNS * _ROWS:
             self._thumbnails = self._thumbnails[::2]
             self._stride *= 2
+
+    def _note_presence(self, position: int, labels: set[str]) -> None:
+        if position % self._span:
+            self._present[-1] |= labels
+            return
+        self._present.append(labels)
+        if len(self._present) >= _MAX_SPANS and len(self._present) % 2 == 0:
+            pairs = zip(self._present[::2], self._present[1::2], strict=True)
+            self._present = [first | second for first, second in pairs]
+            self._span *= 2
 
     def close(self) -> None:
         """Draw and write the picture; see `Sink`."""
@@ -136,7 +150,7 @@ class ContactSheet:
         size = _TEXT - 2
         for share in np.linspace(0, 1, _TICKS):
             x = round(left + share * (right - 1 - left))
-            wanted = share * (len(self._present) - 1)
+            wanted = share * (self._frames - 1)
             # Held thumbnails are dense enough to know the time anywhere, whatever the frame rate.
             near = min(self._thumbnails, key=lambda item: abs(item.position - wanted))
             title = self._last_title if share == 1 else near.title
@@ -148,7 +162,7 @@ class ContactSheet:
 
     def _footer(self, found: int, shown: int) -> str:
         hidden = f", {found - shown} rarer labels not drawn" if found > shown else ""
-        return f"{len(self._present)} frames; bars show when each label was there{hidden}"
+        return f"{self._frames} frames; bars show when each label was there{hidden}"
 
 
 def _title(frame: Frame) -> str:

@@ -4,18 +4,29 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <string>
 
 #include "cmlr/attention.h"
 
 namespace py = pybind11;
-// Neither forcecast nor conversion: another dtype or layout is an error, never a silent copy.
 using Array = py::array_t<float, py::array::c_style>;
 
 namespace {
 
-std::string shape_of(const Array& array) { return py::str(array.attr("shape")); }
+std::string shape_of(const py::array& array) { return py::str(array.attr("shape")); }
+
+// Another dtype or layout is an error that says so, never a silent copy.
+Array float_array(const py::array& array, const char* name) {
+  const auto address = reinterpret_cast<std::uintptr_t>(array.data());
+  if (!py::isinstance<Array>(array) || address % alignof(float) != 0)
+    throw py::type_error(std::string(name) + " should be aligned C-contiguous float32, got " +
+                         std::string(py::str(array.dtype())) + " of shape " + shape_of(array) +
+                         " and strides " + std::string(py::str(array.attr("strides"))) +
+                         ": pass numpy.ascontiguousarray(x, numpy.float32)");
+  return py::reinterpret_borrow<Array>(array);
+}
 
 void require_rank(const Array& array, int rank, const char* name, const char* wanted) {
   if (array.ndim() != rank)
@@ -45,8 +56,12 @@ void require_shapes(const Array& query, const Array& key, const Array& value) {
                           shape_of(query) + ", " + shape_of(key) + ", " + shape_of(value));
 }
 
-Array attention(const Array& query, const Array& key, const Array& value, int64_t num_heads,
-                float scale, const std::optional<Array>& key_bias) {
+Array attention(const py::array& any_query, const py::array& any_key, const py::array& any_value,
+                int64_t num_heads, float scale, const std::optional<py::array>& any_bias) {
+  const Array query = float_array(any_query, "query"), key = float_array(any_key, "key"),
+              value = float_array(any_value, "value");
+  std::optional<Array> key_bias;
+  if (any_bias) key_bias = float_array(*any_bias, "key_bias");
   require_shapes(query, key, value);
   if (key_bias && (key_bias->ndim() != 1 || key_bias->shape(0) != key.shape(1)))
     throw py::value_error("key_bias should be (" + std::to_string(key.shape(1)) + ",), got " +

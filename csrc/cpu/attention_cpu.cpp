@@ -40,14 +40,17 @@ void attend(const HeadView& head, const AttentionParams& p, std::vector<float>& 
   const float largest = score_tokens(head, p, scores);
   if (largest == kMinusInfinity) return;  // every key is masked
   float sum = 0.0f;
-  for (int64_t t = 0; t < p.num_tokens; ++t) {
+  for (float& score : scores) {
     // Minus the largest: no exponent is above 0, so nothing overflows and the sum is at least 1.
-    const float weight = std::exp(scores[t] - largest);
+    score = std::exp(score - largest);
+    sum += score;
+  }
+  for (int64_t t = 0; t < p.num_tokens; ++t) {
+    // Divided first: a mean of values cannot overflow where their weighted sum would.
+    const float weight = scores[t] / sum;
     const float* value = head.value + t * head.row;
     for (int64_t i = 0; i < head.width; ++i) head.out[i] += weight * value[i];
-    sum += weight;
   }
-  for (int64_t i = 0; i < head.width; ++i) head.out[i] /= sum;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -105,11 +106,16 @@ def test_the_contact_sheet_shows_any_number_of_frames(tmp_path: Path, count: int
     assert sheet.shape[1] == 4 * 406 + 6
 
 
-def test_the_timeline_is_lit_for_the_share_of_time_the_label_was_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [200, 40_000], ids=["short", "longer than the bars resolve"])
+def test_the_timeline_is_lit_for_the_share_of_time_the_label_was_there(
+    tmp_path: Path, count: int
+) -> None:
     path = tmp_path / "sheet.png"
     sink = ContactSheet(path)
-    for i in range(200):
-        sink.write(frame(i), prediction("dog") if i < 50 else prediction())
+    shown = frame(0)
+    for i in range(count):
+        at = replace(shown, index=i, time_s=i / 10)
+        sink.write(at, prediction("dog") if i < count // 4 else prediction())
     sink.close()
     sheet = cv2.imread(str(path))
     assert sheet is not None
@@ -140,6 +146,7 @@ def test_an_overlay_that_does_not_fit_on_the_disk_is_one_error(tmp_path: Path) -
     # A size limit stands for the full disk; in a process of its own, since it cannot be lifted.
     script = """
 import resource, sys
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from cmlr_edge.errors import OutputError

@@ -1,7 +1,7 @@
 // The operator CmlrAttention: multi-head attention without its projections.
 //
-//   out[n, l, h] = sum_t softmax_t(scale * query[n, l, h] . key[n, t, h] + key_bias[t]) value[n, t,
-//   h]
+//   score[t]     = scale * (query[n, l, h] . key[n, t, h]) + key_bias[t]
+//   out[n, l, h] = sum_t softmax(score)[t] * value[n, t, h]
 //
 // for every head h, a slice of head_width = dim / num_heads columns. This header is the contract
 // that every implementation keeps: the CPU reference here, and kernels and adapters elsewhere.
@@ -33,9 +33,11 @@ struct AttentionParams {
 
 // Runs the CPU reference in the calling thread.
 //
-// Finite inputs give finite outputs however large the scores, unless a score itself overflows float
-// (beyond 3e38). A key whose bias is -infinity gets no weight; where every key has it, there is no
-// distribution to speak of and the output row is zero. A NaN in a score makes its output row NaN.
+// Finite inputs give finite outputs however large the scores and values, as long as no dot product
+// and no score overflows float (3.4e38); the dot product is taken before `scale`. A key whose bias
+// is -infinity gets weight 0; where every key has it, there is no distribution to speak of and the
+// output row is zero. A NaN or +infinity in a score makes its output row NaN, a NaN in the value of
+// any key too: a mask hides a key's weight, not its memory.
 //
 // Throws std::invalid_argument if a size is not positive, num_heads does not divide dim, or a
 // required pointer is null; the message says which.
