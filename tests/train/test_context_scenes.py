@@ -1,0 +1,171 @@
+"""ContextScenes against the probabilities of its own structural causal model, on made-up assets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from cmlr_edge.errors import DataError
+from train.datasets import read_dataset
+from train.datasets.context_scenes import SceneConfig, generate, read_truth
+from train.datasets.context_scenes.graph import (
+    CAUSES,
+    CONTEXTS,
+    EFFECTS,
+    LABELS,
+    SceneGraph,
+    draw_graph,
+    draw_scene_labels,
+)
+
+SMALL = {"train": 6, "val": 2, "iid": 2, "do": 3, "cross": 2}
+
+
+def draw_many(graph: SceneGraph, *, do_context: bool, count: int = 6000) -> tuple[Any, Any]:
+    rng = np.random.default_rng(5)
+    present, contexts = np.zeros((count, len(LABELS)), bool), np.zeros(count, int)
+    for i in range(count):
+        where, labels = draw_scene_labels(graph, rng, do_context=do_context)
+        present[i, list(labels)] = True
+        contexts[i] = where[0]
+    return present, contexts
+
+
+def test_every_effect_and_cause_is_in_one_pair_and_every_context_is_one_home() -> None:
+    graph = draw_graph(3)
+    assert sorted(pair.effect for pair in graph.pairs) == list(range(len(EFFECTS)))
+    assert sorted(pair.cause for pair in graph.pairs) == list(
+        range(len(EFFECTS), len(EFFECTS) + len(CAUSES))
+    )
+    assert sorted(home for pair in graph.pairs for home in pair.homes) == list(range(len(CONTEXTS)))
+    assert draw_graph(3) == graph
+    assert draw_graph(4) != graph
+
+
+def test_spurious_pairs_depend_on_each_other_only_through_the_context() -> None:
+    graph = draw_graph(0)
+    present, contexts = draw_many(graph, do_context=False)
+    for effect, cause in graph.links("spurious"):
+        together = np.corrcoef(present[:, effect], present[:, cause])[0, 1]
+        assert together > 0.5
+        pair = next(p for p in graph.pairs if p.effect == effect)
+        home = np.isin(contexts, pair.homes)
+        within = np.corrcoef(present[home, effect], present[home, cause])[0, 1]
+        assert abs(within) < 4 / np.sqrt(home.sum())
+
+
+def test_setting_the_context_cuts_spurious_pairs_and_keeps_causal_ones() -> None:
+    graph = draw_graph(0)
+    present, contexts = draw_many(graph, do_context=True)
+    for effect, cause in graph.links("spurious"):
+        assert abs(np.corrcoef(present[:, effect], present[:, cause])[0, 1]) < 4 / np.sqrt(6000)
+        home = np.isin(contexts, graph.pairs[0].homes)
+        assert present[home, effect].mean() == pytest.approx(
+            present[~home, effect].mean(), abs=0.04
+        )
+    for effect, cause in graph.links("causal"):
+        assert present[present[:, cause], effect].mean() == pytest.approx(0.6, abs=0.06)
+        assert present[~present[:, cause], effect].mean() == pytest.approx(0.01, abs=0.01)
+
+
+def test_without_bias_contexts_say_nothing_and_rates_stay() -> None:
+    biased, _ = draw_many(draw_graph(0), do_context=False)
+    present, contexts = draw_many(draw_graph(0, bias_strength=0), do_context=False)
+    np.testing.assert_allclose(present.mean(0), biased.mean(0), atol=0.04)
+    for pair in draw_graph(0).pairs:
+        home = np.isin(contexts, pair.homes)
+        if pair.kind == "spurious":
+            assert present[home, pair.effect].mean() == pytest.approx(
+                present[~home, pair.effect].mean(), abs=0.05
+            )
+
+
+def test_with_two_contexts_a_pair_is_at_home_in_either() -> None:
+    graph = draw_graph(0, contexts_per_scene=2)
+    rng, pair = np.random.default_rng(1), graph.pairs[0]
+    at_home = []
+    for _ in range(3000):
+        contexts, labels = draw_scene_labels(graph, rng, do_context=False)
+        assert len(set(contexts)) == 2
+        if not set(contexts).isdisjoint(pair.homes):
+            at_home.append(pair.cause in labels)
+    assert np.mean(at_home) == pytest.approx(0.92, abs=0.03)
+
+
+def test_a_mixed_world_gives_spurious_effects_a_direct_cause_too() -> None:
+    graph = draw_graph(0, mixed=True)
+    assert len(graph.links("causal")) == 8
+    present, _ = draw_many(graph, do_context=True)
+    for effect, cause in graph.links("causal")[4:]:
+        assert present[present[:, cause], effect].mean() == pytest.approx(
+            1 - (1 - 0.12) * (1 - 0.6), abs=0.06
+        )
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    """White squares as sprites; photo i has 0.15 i times as much green as blue."""
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    square = np.full((120, 120, 4), 255, np.uint8)
+    sprites: dict[str, Any] = {
+        f"{family}|{label}|a": square
+        for family in ("fluent", "google", "twemoji", "openmoji")
+        for label in (*LABELS, "")
+    }
+    photos: dict[str, Any] = {
+        f"{context}|{i}": np.full((420, 430, 3), (200, 30 * i, 20 * c), np.uint8)
+        for c, context in enumerate(CONTEXTS)
+        for i in range(6)
+    }
+    np.savez(folder / "sprites.npz", **sprites)
+    np.savez(folder / "backgrounds.npz", **photos)
+    return folder
+
+
+def test_the_same_seed_draws_the_same_pictures_with_any_number_of_workers(
+    tmp_path: Path, assets: Path
+) -> None:
+    config = SceneConfig(seed=2, counts=SMALL)
+    for name, workers in (("one", 1), ("two", 2)):
+        generate(tmp_path / name, config, assets, workers=workers)
+    first, second = (read_dataset(tmp_path / name) for name in ("one", "two"))
+    assert [image.labels for image in first.images] == [image.labels for image in second.images]
+    for a, b in zip(first.images, second.images, strict=True):
+        assert a.path.read_bytes() == b.path.read_bytes()
+    assert {s: len(first.split(s).images) for s in first.splits} == SMALL
+    truth = read_truth(tmp_path / "one")
+    assert truth.graph == draw_graph(2)
+    assert len(truth.contexts) == sum(SMALL.values())
+
+
+def test_no_background_photo_is_shared_by_training_validation_and_test(
+    tmp_path: Path, assets: Path
+) -> None:
+    generate(tmp_path / "s", SceneConfig(counts=SMALL), assets)
+    used: dict[str, set[int]] = {}
+    for image in read_dataset(tmp_path / "s").images:
+        picture = cv2.imread(str(image.path))
+        assert picture is not None
+        blue, green = (picture[..., i].astype(float).ravel() for i in (0, 1))
+        ratio = green / np.maximum(blue, 1)
+        photo = round(float(np.median(ratio[ratio < 0.85])) / 0.15)
+        used.setdefault(image.split, set()).add(photo)
+    assert used["train"] <= {0, 1, 2}
+    assert used["val"] == {3}
+    assert used["iid"] | used["do"] | used["cross"] <= {4, 5}
+
+
+def test_a_folder_with_scenes_is_not_drawn_over(tmp_path: Path, assets: Path) -> None:
+    generate(tmp_path / "s", SceneConfig(counts=SMALL), assets)
+    with pytest.raises(DataError, match="holds scenes already"):
+        generate(tmp_path / "s", SceneConfig(counts=SMALL), assets)
+
+
+def test_a_folder_without_scenes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not hold ContextScenes"):
+        read_truth(tmp_path)

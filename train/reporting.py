@@ -1,0 +1,30 @@
+"""What every command of this folder does at its edge: log to stderr, and end on one clear line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from cmlr_edge.errors import CmlrError
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Log to stderr; turn a deliberate error into one line there and exit code 2."""
+    console = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False)],
+    )
+    try:
+        yield
+    except CmlrError as error:
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
