@@ -34,16 +34,19 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, L, d).
         """
-        q, k, v = (
-            self._split(self.query(query)),
-            self._split(self.key(key)),
-            self._split(self.value(value)),
-        )
+        mixed = self._weights(query, key, bias) @ self._split(self.value(value))
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def weights(self, query: Tensor, key: Tensor, *, bias: Tensor | None = None) -> Tensor:
+        """Attention weights, averaged over heads, (1|B, L, T); rows sum to 1."""
+        return self._weights(query, key, bias).mean(dim=1)
+
+    def _weights(self, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+        q, k = self._split(self.query(query)), self._split(self.key(key))
         scores = (q * self.scale) @ k.transpose(-1, -2)
         if bias is not None:
             scores = scores + bias
-        mixed = scores.softmax(dim=-1) @ v
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return scores.softmax(dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, d) -> (B, H, N, d / H)."""

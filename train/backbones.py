@@ -10,6 +10,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cmlr_edge.errors import DataError, DependencyError
 
@@ -28,8 +29,15 @@ _log = logging.getLogger(__name__)
 class Backbone(nn.Module):
     """A timm model read out as spatial tokens."""
 
-    def __init__(self, network: nn.Module, name: str) -> None:
-        """Wrap a timm model without its classifier."""
+    def __init__(self, network: nn.Module, name: str, stages: int = 1) -> None:
+        """Wrap a timm model without its classifier.
+
+        Args:
+            network: Made by timm.
+            name: Its name.
+            stages: 1: what the classifier would see. 2: the last two feature maps; the finer one
+                is folded, 2 x 2 positions into one, and stands beside the coarser one.
+        """
         super().__init__()
         # Depthwise convolutions run several times faster in this layout.
         self.network = network.to(memory_format=torch.channels_last)
@@ -37,7 +45,13 @@ class Backbone(nn.Module):
         config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
         self.mean: tuple[float, float, float] = tuple(config["mean"])
         self.std: tuple[float, float, float] = tuple(config["std"])
+        self.stages = stages
+        self.finer_channels = 0  # leading channels of a token that come from the finer stage
         self.num_features = int(network.num_features)  # type: ignore[arg-type]
+        if stages == 2:
+            finer, last = _stage_channels(network, name)
+            self.finer_channels = 4 * finer
+            self.num_features = self.finer_channels + last
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute last-stage tokens.
@@ -48,6 +62,12 @@ class Backbone(nn.Module):
         Returns:
             (B, T, D): spatial positions row by row; class and register tokens are left out.
         """
+        if self.stages == 2:
+            finer, last = self.network.forward_intermediates(  # type: ignore[operator]
+                images, indices=2, intermediates_only=True
+            )
+            folded = F.pixel_unshuffle(finer, 2)
+            return torch.cat([folded, last], dim=1).flatten(2).transpose(1, 2)
         features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
         if features.ndim == 3:
             return features[:, getattr(self.network, "num_prefix_tokens", 0) :]
@@ -56,13 +76,28 @@ class Backbone(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
 
-def create_backbone(name: str, image_size: int, *, pretrained: bool) -> Backbone:
+def _stage_channels(network: nn.Module, name: str) -> tuple[int, int]:
+    """Channels of the last two feature maps, the first twice as fine as the second."""
+    stages: list[dict[str, Any]] = getattr(network, "feature_info", [])
+    if not hasattr(network, "forward_intermediates") or len(stages) < 2:
+        raise DataError(f"timm's {name} does not give its stages: take token_stages=1")
+    finer, last = stages[-2:]
+    if last["reduction"] != 2 * finer["reduction"]:
+        raise DataError(
+            f"the last stages of {name} have strides {finer['reduction']} and "
+            f"{last['reduction']}, not one twice the other: take token_stages=1"
+        )
+    return int(finer["num_chs"]), int(last["num_chs"])
+
+
+def create_backbone(name: str, image_size: int, *, pretrained: bool, stages: int = 1) -> Backbone:
     """Build a timm backbone.
 
     Args:
         name: Any timm model name.
         image_size: Side of the square input, for models that fix it.
         pretrained: With ImageNet weights; never a random start instead.
+        stages: Feature maps that the tokens are made of, 1 or 2.
 
     Raises:
         DependencyError: The weights can be had neither from the hub nor from a package.
@@ -75,15 +110,17 @@ def create_backbone(name: str, image_size: int, *, pretrained: bool) -> Backbone
     if _has_fixed_size(name):
         options["img_size"] = image_size
     if not pretrained:
-        return Backbone(timm.create_model(name, num_classes=0, **options), name)
+        return Backbone(timm.create_model(name, num_classes=0, **options), name, stages)
     if (packaged := _packaged_weights(name)) is not None:
         network = timm.create_model(name, pretrained=False, **options)
         _load_by_order(network, packaged)
         network.reset_classifier(0)  # type: ignore[operator]
         _log.info("weights of %s from %s", name, packaged.name)
-        return Backbone(network, name)
+        return Backbone(network, name, stages)
     try:
-        return Backbone(timm.create_model(name, pretrained=True, num_classes=0, **options), name)
+        return Backbone(
+            timm.create_model(name, pretrained=True, num_classes=0, **options), name, stages
+        )
     except Exception as error:
         raise DependencyError(_no_weights_message(name, error)) from error
 

@@ -12,7 +12,12 @@ from cmlr_edge.errors import DataError
 class ConfounderConfig:
     """How the confounders are built from the frozen pre-trained backbone."""
 
+    # kmeans: clusters of tokens. random: the same number of random directions. early: clusters of
+    # the finer stage alone (token_stages=2). label: mean features of each label's images.
+    # none: a control without any.
+    kind: Literal["kmeans", "random", "early", "label", "none"] = "kmeans"
     num_confounders: int = 40
+    prior: Literal["share", "uniform"] = "share"
     tokens_per_image: int = 32  # sampled for the clustering, so that memory stays bounded
     num_contexts: int = 64  # representative training contexts that stand for P(c) at inference
     ridge: float | None = None  # L2 strength of the context term; None: by cross-validation
@@ -20,10 +25,15 @@ class ConfounderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. `docs/method.md` explains the options."""
+    """The network."""
 
     backbone: str = "tf_efficientnet_lite0"  # any timm model
     image_size: int = 320
+    token_stages: int = 1  # 2: the second last stage, folded, stands beside the last
+    standardize_tokens: bool = False  # by each channel's mean and deviation over training images
+    # decoder: Query2Label's. ml-decoder: fixed random queries. ccd: context subtracted from pooled
+    # features. pooled: mean tokens and a linear classifier.
+    head: Literal["decoder", "ml-decoder", "ccd", "pooled"] = "decoder"
     embed_dim: int = 256
     decoder_layers: int = 1
     num_heads: int = 8
@@ -31,19 +41,40 @@ class ModelConfig:
     self_attention: bool = False  # of the label queries, inside the decoder
     dropout: float = 0.1
     pooled_skip: bool = False  # add a linear read-out of mean and max pooled tokens
-    intervention: Literal["back-door", "expectation", "none"] = "back-door"
-    label_links: Literal["matrix", "attention", "none"] = "matrix"
+    intervention: Literal["back-door", "expectation", "explicit", "linear", "none"] = "back-door"
+    label_links: Literal["matrix", "attention", "gated-attention", "none"] = "matrix"
+    include_self: bool = False  # let a label be its own cause
+    detach_causal: bool = True  # the causal branch never bends the label features
+    fusion: Literal["mean", "sum"] = "mean"  # of branches: probabilities, or logits (back-door)
     inference_context: Literal["prior", "own"] = "prior"
     confounders: ConfounderConfig = field(default_factory=ConfounderConfig)
 
     def __post_init__(self) -> None:
-        """Reject sizes that do not fit together."""
+        """Reject settings that do not fit together."""
         if self.embed_dim % self.num_heads:
             raise DataError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
             )
         if self.decoder_layers < 1:
             raise DataError(f"decoder_layers is {self.decoder_layers}: at least 1 is needed")
+        if self.token_stages not in {1, 2}:
+            raise DataError(f"token_stages is {self.token_stages}: 1 or 2")
+        if self.head not in {"decoder", "ml-decoder"} and self.needs_label_features:
+            raise DataError(
+                f"head {self.head!r} has no feature per label, which intervention "
+                f"{self.intervention!r} with {self.label_links!r} links reads: take head 'decoder'"
+            )
+        if self.confounders.kind == "early" and self.token_stages != 2:
+            raise DataError("early confounders are those of a second stage: token_stages=2")
+        if self.confounders.kind == "none" and self.intervention == "explicit":
+            raise DataError("the explicit sum has nothing to sum over without confounders")
+
+    @property
+    def needs_label_features(self) -> bool:
+        """Whether the causal branch reads a feature per label."""
+        if self.intervention == "back-door":
+            return self.label_links == "attention"
+        return self.intervention != "none"
 
 
 @dataclass(frozen=True)

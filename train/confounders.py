@@ -67,35 +67,73 @@ def sample_tokens(batches: Iterable[Tensor], per_image: int, seed: int) -> NDArr
 
 
 def build_confounders(
-    tokens: NDArray[np.float32], config: ConfounderConfig, seed: int
+    tokens: NDArray[np.float32],
+    config: ConfounderConfig,
+    seed: int,
+    *,
+    targets: NDArray[np.float32] | None = None,
+    finer_channels: int = 0,
 ) -> Confounders:
-    """Cluster tokens by direction; a centre is the mean of its cluster's raw tokens.
+    """Build the confounders of the configured kind.
 
     Args:
-        tokens: (N, D).
-        config: Number of clusters.
-        seed: Of the k-means start.
+        tokens: (N, D), the same number from every image, image by image.
+        config: Kind, number and prior.
+        seed: Of the k-means start, or of the random directions.
+        targets: (images, L), for the kind "label".
+        finer_channels: How many leading channels come from the finer stage, for "early".
 
     Raises:
         DataError: Fewer tokens than clusters.
     """
-    if len(tokens) < config.num_confounders:
+    if config.kind == "label":
+        assert targets is not None
+        confounders = _label_means(tokens, targets)
+    elif config.kind == "random":
+        centres = torch.randn(
+            config.num_confounders, tokens.shape[1], generator=torch.Generator().manual_seed(seed)
+        )
+        deviation = torch.from_numpy(tokens.std(axis=0))
+        share = torch.full((len(centres),), 1 / len(centres))
+        confounders = Confounders(centres * deviation, share)
+    else:
+        if config.kind == "early":
+            tokens = tokens.copy()
+            tokens[:, finer_channels:] = 0
+        confounders = _cluster(tokens, config.num_confounders, seed)
+    if config.prior == "uniform":
+        count = len(confounders.centres)
+        return Confounders(confounders.centres, torch.full((count,), 1 / count))
+    return confounders
+
+
+def _cluster(tokens: NDArray[np.float32], number: int, seed: int) -> Confounders:
+    """Cluster tokens by direction; a centre is the mean of its cluster's raw tokens."""
+    if len(tokens) < number:
         raise DataError(
-            f"{len(tokens)} tokens cannot form {config.num_confounders} confounders: give more "
-            "images or ask for fewer"
+            f"{len(tokens)} tokens cannot form {number} confounders: give more images or ask for "
+            "fewer"
         )
     directions = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
-    kmeans = MiniBatchKMeans(
-        config.num_confounders, n_init=3, batch_size=4096, random_state=seed
-    ).fit(directions)
-    counts = np.bincount(kmeans.labels_, minlength=config.num_confounders)
-    sums = np.zeros((config.num_confounders, tokens.shape[1]))
+    kmeans = MiniBatchKMeans(number, n_init=3, batch_size=4096, random_state=seed).fit(directions)
+    counts = np.bincount(kmeans.labels_, minlength=number)
+    sums = np.zeros((number, tokens.shape[1]))
     np.add.at(sums, kmeans.labels_, tokens)
     used = counts > 0  # k-means may leave a cluster empty
     return Confounders(
         centres=torch.from_numpy(sums[used] / counts[used, None]).float(),
         prior=torch.from_numpy(counts[used] / counts.sum()).float(),
     )
+
+
+def _label_means(tokens: NDArray[np.float32], targets: NDArray[np.float32]) -> Confounders:
+    """Mean features of every label's images, and the share of each label among all labels."""
+    pooled = tokens.reshape(len(targets), -1, tokens.shape[1]).mean(axis=1)
+    counts = targets.sum(axis=0)
+    used = counts > 0
+    means = (targets.T @ pooled)[used] / counts[used, None]
+    prior = counts[used] / counts.sum()
+    return Confounders(torch.from_numpy(means).float(), torch.from_numpy(prior).float())
 
 
 def assign_context(tokens: Tensor, centres: Tensor) -> Tensor:
@@ -134,6 +172,8 @@ def fit_context_term(
     weight = _fit_logistic(scaled, labels, ridge)[0] / scale[:, None]
     held_out = _held_out_logits(scaled, labels, folds, ridge, with_intercept=False)
     representative, prior = _representative_contexts(features, config.num_contexts, seed)
+    if config.prior == "uniform":
+        prior = np.full_like(prior, 1 / len(prior))
     return ContextTerm(
         weight=torch.from_numpy(weight).float(),
         bias=torch.from_numpy(-(features @ weight).mean(axis=0)).float(),

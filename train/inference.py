@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader
 
 from cmlr_edge.model_spec import PreprocessSpec
 from train.backbones import Backbone
-from train.confounders import assign_context
 from train.intervention import BackDoorIntervention
-from train.model import CausalRecognizer
+from train.model import CausalHead, CausalRecognizer, ModelOutput
 from train.transforms import ImageTensors, normalize
 
 
@@ -41,22 +40,34 @@ def score_images(
 ) -> DatasetScores:
     """Score every image in evaluation mode, float32."""
     model.eval()
-    back_door = isinstance(model.intervention, BackDoorIntervention)
-    columns: dict[str, list[Tensor]] = {"deployed": [], "decoupled": [], "own": [], "prior": []}
-    for batch in image_batches(images, spec, batch_size):
-        output = model(batch)
-        columns["deployed"].append(model.scores(output))
-        columns["decoupled"].append(output.decoupled_logits.sigmoid())
-        if back_door:
-            columns["own"].append(model.scores(output, "own"))
-            columns["prior"].append(model.scores(output, "prior"))
-    joined = {name: torch.cat(parts).numpy() if parts else None for name, parts in columns.items()}
-    assert joined["deployed"] is not None
-    assert joined["decoupled"] is not None
-    return DatasetScores(joined["deployed"], joined["decoupled"], joined["own"], joined["prior"])
+    batches = image_batches(images, spec, batch_size)
+    return concatenate_scores([score_batch(model, model(batch)) for batch in batches])
 
 
-@torch.inference_mode()
+def score_batch(head: CausalHead, output: ModelOutput) -> DatasetScores:
+    """Probabilities of one batch, by read-out."""
+    back_door = isinstance(head.intervention, BackDoorIntervention)
+    return DatasetScores(
+        deployed=head.scores(output).numpy(),
+        decoupled=output.decoupled_logits.sigmoid().numpy(),
+        own_context=head.scores(output, "own").numpy() if back_door else None,
+        prior_context=head.scores(output, "prior").numpy() if back_door else None,
+    )
+
+
+def concatenate_scores(batches: list[DatasetScores]) -> DatasetScores:
+    """Join the scores of successive batches."""
+    own = [b.own_context for b in batches if b.own_context is not None]
+    prior = [b.prior_context for b in batches if b.prior_context is not None]
+    return DatasetScores(
+        deployed=np.concatenate([b.deployed for b in batches]),
+        decoupled=np.concatenate([b.decoupled for b in batches]),
+        own_context=np.concatenate(own) if own else None,
+        prior_context=np.concatenate(prior) if prior else None,
+    )
+
+
+@torch.no_grad()
 def iterate_tokens(
     backbone: Backbone,
     images: ImageTensors,
@@ -82,8 +93,8 @@ def iterate_tokens(
 
 @torch.inference_mode()
 def follow_centres(
-    frozen: Backbone,
-    trained: Backbone,
+    frozen: Callable[[Tensor], Tensor],
+    trained: Callable[[Tensor], Tensor],
     centres: Tensor,
     images: ImageTensors,
     spec: PreprocessSpec,
@@ -97,8 +108,8 @@ def follow_centres(
     centre.
 
     Args:
-        frozen: The backbone that the centres were built with.
-        trained: The fine-tuned backbone.
+        frozen: Gives the tokens (B, T, D) of images that the centres were built with.
+        trained: Gives those of the fine-tuned backbone.
         centres: (K, D).
         images: Training images, without augmentation.
         spec: The input format.
@@ -114,8 +125,3 @@ def follow_centres(
         sums.index_add_(0, cluster, trained(batch).flatten(0, 1))
         counts += torch.bincount(cluster, minlength=len(centres))
     return torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
-
-
-def contexts_of(tokens: Iterator[Tensor], centres: Tensor) -> Tensor:
-    """Context (N, K) of every image."""
-    return torch.cat([assign_context(batch, centres) for batch in tokens])

@@ -32,13 +32,13 @@ from train import checkpoint
 from train.amp import choose_autocast
 from train.backbones import Backbone
 from train.config import TrainConfig
-from train.confounders import build_confounders, fit_context_term, sample_tokens
 from train.datasets.base import LabeledImages
-from train.inference import contexts_of, follow_centres, iterate_tokens, score_images
-from train.intervention import BackDoorIntervention, ExpectationIntervention
+from train.inference import follow_centres, iterate_tokens, score_images
+from train.intervention import BackDoorIntervention
 from train.losses import asymmetric_loss
 from train.metrics import evaluate_scores
 from train.model import CausalRecognizer
+from train.prepare import install, prepare
 from train.thresholds import fit_thresholds
 from train.transforms import ImageTensors, build_augmentation, normalize
 
@@ -141,31 +141,25 @@ def _input_format(model: CausalRecognizer, config: TrainConfig) -> PreprocessSpe
 
 def _prepare_intervention(run: _Run) -> None:
     """Build the confounders with the frozen backbone, and fit the context term."""
-    intervention = run.model.intervention
-    if intervention is None:
-        return
-    config, seed = run.config.model.confounders, run.config.seed
     images = ImageTensors(run.train, run.spec)
     task = run.progress.add_task("confounders", total=2 * len(images))
-    tokens = iterate_tokens(
-        run.frozen, images, run.spec, report=lambda n: run.progress.advance(task, n)
+
+    def read_tokens() -> Iterator[Tensor]:
+        return iterate_tokens(
+            run.frozen, images, run.spec, report=lambda n: run.progress.advance(task, n)
+        )
+
+    prepared = prepare(
+        run.config.model,
+        read_tokens,
+        run.train.targets(),
+        finer_channels=run.model.backbone.finer_channels,
+        seed=run.config.seed,
     )
-    confounders = build_confounders(
-        sample_tokens(tokens, config.tokens_per_image, seed), config, seed
-    )
-    if isinstance(intervention, ExpectationIntervention):
-        intervention.set_confounders(confounders)
-        run.progress.remove_task(task)
-        return
-    tokens = iterate_tokens(
-        run.frozen, images, run.spec, report=lambda n: run.progress.advance(task, n)
-    )
-    contexts = contexts_of(tokens, confounders.centres).clone()
-    targets = torch.from_numpy(run.train.targets())
-    term = fit_context_term(contexts, targets, config, seed)
-    intervention.set_confounders(confounders, term)
-    run.context_logits = term.held_out_logits
-    _log.info("%d confounders, ridge %g", len(confounders.centres), term.ridge)
+    install(run.model, prepared)
+    run.context_logits = prepared.context_logits
+    if prepared.context_term is not None:
+        _log.info("confounders built, ridge %g", prepared.context_term.ridge)
     run.progress.remove_task(task)
 
 
@@ -340,7 +334,11 @@ def _follow_backbone(run: _Run, averaged: AveragedModel) -> None:
         images = ImageTensors(run.train, run.spec)
         model.eval()
         model.intervention.centres = follow_centres(
-            run.frozen, model.backbone, model.intervention.centres, images, run.spec
+            lambda images: model.standardize(run.frozen(images)),
+            lambda images: model.standardize(model.backbone(images)),
+            model.intervention.centres,
+            images,
+            run.spec,
         ).clone()
 
 

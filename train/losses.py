@@ -14,6 +14,7 @@ def asymmetric_loss(
     gamma_positive: float = 0.0,
     gamma_negative: float = 2.0,
     probability_clip: float = 0.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Asymmetric loss (Ridnik et al., ICCV 2021), summed over labels, averaged over images.
 
@@ -26,6 +27,7 @@ def asymmetric_loss(
         gamma_positive: Focusing exponent of positives.
         gamma_negative: Focusing exponent of negatives.
         probability_clip: Margin by which negatives' probabilities are lowered, in [0, 1).
+        weight: (B, L), multiplies the loss of each decision.
     """
     logits = logits.float()
     positive = F.logsigmoid(logits)
@@ -35,6 +37,8 @@ def asymmetric_loss(
     with torch.no_grad():
         missed = 1 - logits.sigmoid()  # of positives
         claimed = 1 - negative.exp()  # of negatives, after the margin
-        weight = targets * missed**gamma_positive + (1 - targets) * claimed**gamma_negative
-    loss = -(targets * positive + (1 - targets) * negative) * weight
+        focus = targets * missed**gamma_positive + (1 - targets) * claimed**gamma_negative
+        if weight is not None:
+            focus = focus * weight
+    loss = -(targets * positive + (1 - targets) * negative) * focus
     return loss.sum(dim=1).mean()

@@ -10,14 +10,21 @@ from torch.nn import functional as F
 
 from train.attention import MultiHeadAttention
 from train.backbones import Backbone, create_backbone
+from train.baselines import CcdClassifier, PooledClassifier
 from train.config import ModelConfig
 from train.intervention import (
     AttentionLinks,
     BackDoorIntervention,
     ExpectationIntervention,
+    ExplicitIntervention,
+    GatedAttentionLinks,
     LabelReadout,
+    LinearIntervention,
     MatrixLinks,
 )
+
+Links = MatrixLinks | AttentionLinks | GatedAttentionLinks
+CausalBranch = ExpectationIntervention | ExplicitIntervention | LinearIntervention
 
 _START_BIAS = -3.0  # labels are rare: start near their usual frequency
 
@@ -66,11 +73,28 @@ class LabelDecoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to label features (B, L, d)."""
-        memory = self.project(self.token_norm(tokens))
+        memory = self.memory(tokens)
         x: Tensor = self.label_queries
         for layer in self.layers:
             x = layer(x, memory)
         return x
+
+    def memory(self, tokens: Tensor) -> Tensor:
+        """What the queries attend to, (B, T, d)."""
+        return self.project(self.token_norm(tokens))
+
+
+class MlDecoder(LabelDecoder):
+    """ML-Decoder, one query per label: the queries are random and stay so; tokens pass a ReLU."""
+
+    def __init__(self, config: ModelConfig, num_labels: int, num_features: int) -> None:
+        """Fix the queries."""
+        super().__init__(config, num_labels, num_features)
+        self.label_queries.requires_grad_(False)
+
+    def memory(self, tokens: Tensor) -> Tensor:
+        """What the queries attend to, (B, T, d)."""
+        return self.project(tokens).relu()
 
 
 class PooledReadout(nn.Module):
@@ -93,70 +117,86 @@ class PooledReadout(nn.Module):
 class ModelOutput:
     """Everything one forward pass computes; B images, L labels."""
 
-    tokens: Tensor  # (B, T, D)
-    label_features: Tensor  # (B, L, d)
+    tokens: Tensor  # (B, T, D), standardised where the model asks for it
+    label_features: Tensor | None  # (B, L, d), of heads that have one per label
     decoupled_logits: Tensor  # (B, L): each label from its own evidence
     causal_logits: Tensor | None  # (B, L): label links (back-door) or the causal branch
 
 
-class CausalRecognizer(nn.Module):
-    """The trainable network. `scores` is what is deployed."""
+class CausalHead(nn.Module):
+    """The method from image tokens to scores: label decoder, intervention, fusion."""
 
-    def __init__(self, config: ModelConfig, num_labels: int, *, pretrained: bool) -> None:
-        """Build the network; `intervention.set_confounders` must follow where there is one.
+    token_mean: Tensor
+    token_scale: Tensor
+
+    def __init__(self, config: ModelConfig, num_labels: int, num_features: int) -> None:
+        """Build the head; `intervention.set_confounders` must follow where there is one.
 
         Args:
             config: The network's settings.
             num_labels: L.
-            pretrained: Load ImageNet weights into the backbone.
+            num_features: D, of the tokens.
         """
         super().__init__()
         self.config = config
-        self.backbone: Backbone = create_backbone(
-            config.backbone, config.image_size, pretrained=pretrained
-        )
-        features, width = self.backbone.num_features, config.embed_dim
-        self.decoder = LabelDecoder(config, num_labels, features)
-        self.readout = LabelReadout(num_labels, width, _START_BIAS)
-        self.pooled = PooledReadout(features, num_labels) if config.pooled_skip else None
-        self.links: MatrixLinks | AttentionLinks | None = None
-        self.intervention: BackDoorIntervention | ExpectationIntervention | None = None
-        k = config.confounders
-        if config.intervention == "back-door":
-            self.intervention = BackDoorIntervention(
-                num_labels, k.num_confounders, features, k.num_contexts
-            )
-            if config.label_links == "matrix":
-                self.links = MatrixLinks(num_labels)
-            elif config.label_links == "attention":
-                self.links = AttentionLinks(num_labels, width, config.num_heads)
-        elif config.intervention == "expectation":
-            self.intervention = ExpectationIntervention(
-                num_labels, width, config.num_heads, k.num_confounders, features
-            )
+        self.register_buffer("token_mean", torch.zeros(num_features))
+        self.register_buffer("token_scale", torch.ones(num_features))
+        self.decoder: LabelDecoder | None = None
+        self.readout: LabelReadout | None = None
+        self.classifier: PooledClassifier | CcdClassifier | None = None
+        if config.head in {"decoder", "ml-decoder"}:
+            kind = LabelDecoder if config.head == "decoder" else MlDecoder
+            self.decoder = kind(config, num_labels, num_features)
+            self.readout = LabelReadout(num_labels, config.embed_dim, _START_BIAS)
+        elif config.head == "ccd":
+            self.classifier = CcdClassifier(num_features, num_labels)
+        else:
+            self.classifier = PooledClassifier(num_features, num_labels, _START_BIAS)
+        self.pooled = PooledReadout(num_features, num_labels) if config.pooled_skip else None
+        self.links = _build_links(config, num_labels)
+        self.intervention = _build_intervention(config, num_labels, num_features)
 
-    def forward(self, images: Tensor) -> ModelOutput:
-        """Run the network on normalised images (B, 3, H, W)."""
-        return self.head(self.backbone(images))
+    def standardize(self, tokens: Tensor) -> Tensor:
+        """Give every channel of the backbone's tokens (B, T, D) mean 0 and deviation 1."""
+        if not self.config.standardize_tokens:
+            return tokens
+        return (tokens - self.token_mean) * self.token_scale
 
-    def head(self, tokens: Tensor) -> ModelOutput:
-        """Run all but the backbone on its tokens (B, T, D)."""
-        label_features = self.decoder(tokens)
-        decoupled = self.readout(label_features)
+    def head(self, backbone_tokens: Tensor) -> ModelOutput:
+        """Run on the backbone's tokens (B, T, D)."""
+        tokens = self.standardize(backbone_tokens)
+        label_features, decoupled = self._decouple(tokens)
         if self.pooled is not None:
             decoupled = decoupled + self.pooled(tokens)
-        causal: Tensor | None = None
-        if isinstance(self.intervention, ExpectationIntervention):
-            causal = self.intervention(label_features)
-        elif self.links is not None:
-            causal = self.links(label_features, decoupled)
+        causal = self.causal_logits(label_features, decoupled)
         return ModelOutput(tokens, label_features, decoupled, causal)
+
+    def causal_logits(self, label_features: Tensor | None, decoupled: Tensor) -> Tensor | None:
+        """What the labels say about each other, (B, L), from features (B, L, d) and logits (B, L).
+
+        None where the model has no causal branch.
+        """
+        if self.links is not None:
+            return self.links(label_features, decoupled)
+        if isinstance(self.intervention, CausalBranch):
+            assert label_features is not None
+            detach = self.config.detach_causal
+            return self.intervention(label_features.detach() if detach else label_features)
+        return None
+
+    def _decouple(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        if self.classifier is not None:
+            return None, self.classifier(tokens)
+        assert self.decoder is not None
+        assert self.readout is not None
+        label_features = self.decoder(tokens)
+        return label_features, self.readout(label_features)
 
     def training_logits(self, output: ModelOutput, context_logits: Tensor | None) -> list[Tensor]:
         """Logits that each get a loss against the targets.
 
         Args:
-            output: Of `forward`.
+            output: Of `head`.
             context_logits: g of each image's own context (B, L), for the back-door intervention.
 
         Returns:
@@ -166,15 +206,17 @@ class CausalRecognizer(nn.Module):
             if context_logits is None:
                 raise ValueError("the back-door intervention trains on each image's own context")
             return [self._effect(output) + context_logits]
-        if output.causal_logits is not None:
-            return [output.decoupled_logits, output.causal_logits]
-        return [output.decoupled_logits]
+        if isinstance(self.classifier, CcdClassifier):
+            return [output.decoupled_logits, self.classifier.context_logits(output.tokens)]
+        if output.causal_logits is None or self._sums_logits:
+            return [self._effect(output)]
+        return [output.decoupled_logits, output.causal_logits]
 
     def scores(self, output: ModelOutput, inference_context: str | None = None) -> Tensor:
         """Fused probabilities (B, L).
 
         Args:
-            output: Of `forward`.
+            output: Of `head`.
             inference_context: "prior" or "own" instead of the configured one.
         """
         where = inference_context or self.config.inference_context
@@ -184,12 +226,78 @@ class CausalRecognizer(nn.Module):
                 return self.intervention.average(effect)
             contexts = self.intervention.own_context(output.tokens)
             return (effect + self.intervention.context_logits(contexts)).sigmoid()
-        if output.causal_logits is not None:
-            return (output.decoupled_logits.sigmoid() + output.causal_logits.sigmoid()) / 2
-        return output.decoupled_logits.sigmoid()
+        if output.causal_logits is None or self._sums_logits:
+            return self._effect(output).sigmoid()
+        return (output.decoupled_logits.sigmoid() + output.causal_logits.sigmoid()) / 2
+
+    @property
+    def _sums_logits(self) -> bool:
+        """Back-door links are a sum of logits by construction, whatever the confounders."""
+        return self.config.fusion == "sum" or self.config.intervention == "back-door"
 
     def _effect(self, output: ModelOutput) -> Tensor:
         """f(X): what the image's labels say, without its context."""
         if output.causal_logits is None:
             return output.decoupled_logits
         return output.decoupled_logits + output.causal_logits
+
+
+class CausalRecognizer(CausalHead):
+    """The trainable network, backbone included. `scores` is what is deployed."""
+
+    def __init__(self, config: ModelConfig, num_labels: int, *, pretrained: bool) -> None:
+        """Build the network; `intervention.set_confounders` must follow where there is one.
+
+        Args:
+            config: The network's settings.
+            num_labels: L.
+            pretrained: Load ImageNet weights into the backbone.
+        """
+        backbone = create_backbone(
+            config.backbone, config.image_size, stages=config.token_stages, pretrained=pretrained
+        )
+        super().__init__(config, num_labels, backbone.num_features)
+        self.backbone: Backbone = backbone
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        """Run the network on normalised images (B, 3, H, W)."""
+        return self.head(self.backbone(images))
+
+
+def _build_links(config: ModelConfig, num_labels: int) -> Links | None:
+    if config.intervention != "back-door" or config.label_links == "none":
+        return None
+    own = config.include_self
+    if config.label_links == "matrix":
+        return MatrixLinks(num_labels, include_self=own)
+    kind = AttentionLinks if config.label_links == "attention" else GatedAttentionLinks
+    return kind(num_labels, config.embed_dim, config.num_heads, include_self=own)
+
+
+def _build_intervention(
+    config: ModelConfig, num_labels: int, features: int
+) -> BackDoorIntervention | CausalBranch | None:
+    confounders, width = config.confounders, config.embed_dim
+    number, used = confounders.num_confounders, confounders.kind != "none"
+    own = config.include_self
+    if config.intervention == "back-door" and used:
+        return BackDoorIntervention(num_labels, number, features, confounders.num_contexts)
+    if config.intervention == "expectation":
+        return ExpectationIntervention(
+            num_labels,
+            width,
+            config.num_heads,
+            number,
+            features,
+            include_self=own,
+            use_confounders=used,
+        )
+    if config.intervention == "explicit":
+        return ExplicitIntervention(
+            num_labels, width, config.num_heads, number, features, include_self=own
+        )
+    if config.intervention == "linear":
+        return LinearIntervention(
+            num_labels, width, number, features, include_self=own, use_confounders=used
+        )
+    return None

@@ -122,6 +122,7 @@ def test_an_export_that_disagrees_is_refused(tiny_run: Path) -> None:
     model, spec = load_model(tiny_run)
     deploy = DeployModel(model, spec.preprocess).eval()
     content = export_onnx(deploy, spec.preprocess.size_hw).SerializeToString()
+    assert model.readout is not None
     with torch.no_grad():
         model.readout.bias.add_(0.01)
     frames = synthetic_frames(spec.preprocess.size_hw, 4)
