@@ -1,7 +1,8 @@
 """COCO detection annotations read as image labels: a class is present if any instance of it is.
 
 Layout, as published: `annotations/instances_<split>.json` and the pictures in `<split>/` or
-`images/<split>/`. `train*` is read as split train, `val*` as val.
+`images/<split>/`. `train*` is read as split train, `val*` as val. The releases of 2014 and 2017 divide
+the same pictures differently: a folder holds the annotations of one of them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from cmlr_edge.errors import DataError
 from train.datasets.base import (
     LabeledImage,
     LabeledImages,
+    count_splits,
     read_json_object,
     require_images_exist,
+    warn_if_partial,
 )
+
+_PUBLISHED = {
+    "2014": {"train": 82783, "val": 40504},
+    "2017": {"train": 118287, "val": 5000},
+}
 
 
 def read_coco(root: Path) -> LabeledImages:
@@ -29,7 +37,9 @@ def read_coco(root: Path) -> LabeledImages:
     """
     classes: tuple[str, ...] | None = None
     images: list[LabeledImage] = []
-    for path in sorted((root / "annotations").glob("instances_*.json")):
+    paths = sorted((root / "annotations").glob("instances_*.json"))
+    _refuse_two_releases(paths)
+    for path in paths:
         record = read_json_object(path)
         try:
             ids, names = _read_categories(record)
@@ -41,7 +51,26 @@ def read_coco(root: Path) -> LabeledImages:
             raise DataError(f"{path} is not a COCO instances file: {error!r}") from error
     data = LabeledImages(root.resolve().name, classes or (), tuple(images))
     require_images_exist(data)
+    warn_if_partial(data.name, count_splits(data), _published_sizes(paths))
     return data
+
+
+def _refuse_two_releases(paths: list[Path]) -> None:
+    years = sorted({path.stem[-4:] for path in paths} & set(_PUBLISHED))
+    if len(years) > 1:
+        raise DataError(
+            f"{paths[0].parent} holds annotations of {' and '.join(years)}: they divide the same "
+            "pictures differently, so that training would see test pictures; keep one release"
+        )
+
+
+def _published_sizes(paths: list[Path]) -> dict[str, int]:
+    """Size of each official split that has a file here."""
+    return {
+        _split_of(path): _PUBLISHED[path.stem[-4:]][_split_of(path)]
+        for path in paths
+        if re.fullmatch(r"instances_(train|val)(2014|2017)", path.stem)
+    }
 
 
 def _read_categories(record: dict[str, Any]) -> tuple[dict[int, int], tuple[str, ...]]:
