@@ -7,10 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sklearn.metrics import average_precision_score
 
 from tests.tiny_training import TINY
 from tests.train import official_trees
 from train.__main__ import app
+from train.checkpoint import load_model
+from train.datasets import read_dataset
+from train.datasets.common_labels import COCO_TO_NUS_WIDE
+from train.inference import score_images
+from train.transforms import ImageTensors
 
 SETTINGS = [part for setting in [*TINY, "epochs=1"] for part in ("--set", setting)]
 
@@ -42,4 +48,27 @@ def test_a_published_layout_is_trained_and_evaluated_on(
     call("evaluate", "--checkpoint", run, "--data", data, "--split", split, "--json", out)
     metrics = json.loads(out.read_text())["read_outs"]["deployed"]
     assert len(metrics["ap"]) == num_labels
-    assert 0 < metrics["mean_ap"] <= 1
+    low, high = metrics["mean_ap_interval"]
+    assert 0 < low <= metrics["mean_ap"] <= high <= 1
+    benchmark = read_dataset(data).context_bias
+    assert ("context_bias" in metrics) is (benchmark is not None)
+    if benchmark is not None:
+        assert metrics["context_bias"]["measure"] == benchmark.measure
+        assert len(metrics["context_bias"]["pairs"]) == 20
+        assert metrics["context_bias"]["co_occur"]["value"] is not None
+
+
+def test_a_coco_run_is_scored_on_nus_wide_by_the_common_labels_alone(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "report.json"
+    fit(official_trees.write_coco(tmp_path / "coco"), run)
+    nus = official_trees.write_nus_wide(tmp_path / "nus")
+    call("evaluate", "--checkpoint", run, "--data", nus, "--split", "test", "--json", out)
+    report = json.loads(out.read_text())
+    deployed = report["read_outs"]["deployed"]
+    assert list(deployed["ap"]) == list(COCO_TO_NUS_WIDE)
+    model, spec = load_model(run)
+    data = read_dataset(nus).split("test")
+    scores = score_images(model, ImageTensors(data, spec.preprocess), spec.preprocess).deployed
+    truth = data.targets()[:, data.classes.index("zebra")]
+    expected = average_precision_score(truth, scores[:, spec.labels.index("zebra")])
+    assert deployed["ap"]["zebra"] == pytest.approx(expected)
