@@ -133,12 +133,13 @@ def biased_pairs(
         str, typer.Option(help="Split to search; without a val split, the part held out of train.")
     ] = "val",
     min_share: Annotated[
-        float, typer.Option(help="A context is on at least this share of a label's pictures.")
+        float,
+        typer.Option(min=0, max=1, help="A context is on at least this share of its pictures."),
     ] = 0.2,
     min_images: Annotated[
-        int, typer.Option(help="Least pictures with both labels, and with one alone.")
+        int, typer.Option(min=1, help="Least pictures with both labels, and with one alone.")
     ] = 1,
-    count: Annotated[int, typer.Option(help="Pairs to list.")] = 20,
+    count: Annotated[int, typer.Option(min=1, help="Pairs to list.")] = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the pairs.")] = None,
 ) -> None:
     """Find labels that a model recognises by their company: b scores low where c is missing.

@@ -36,6 +36,18 @@ def test_coco_keeps_pictures_without_labels_and_all_80_classes(tmp_path: Path, y
         assert any(not image.labels for image in part.images)
 
 
+@pytest.mark.parametrize(("key", "value"), [("category_id", 12), ("image_id", 5)])
+def test_a_coco_annotation_of_something_unlisted_is_named(
+    tmp_path: Path, key: str, value: int
+) -> None:
+    path = official_trees.write_coco(tmp_path) / "annotations" / "instances_val2014.json"
+    record = json.loads(path.read_text())
+    record["annotations"][0] |= {"id": 77, key: value}
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match=rf"val2014\.json: annotation 77 .* {value}.*not list"):
+        read_dataset(tmp_path)
+
+
 def test_both_coco_releases_in_one_folder_are_refused(tmp_path: Path) -> None:
     official_trees.write_coco(tmp_path)
     content = (tmp_path / "annotations" / "instances_val2014.json").read_text()

@@ -46,7 +46,7 @@ def read_coco(root: Path) -> LabeledImages:
             if classes is not None and names != classes:
                 raise DataError(f"{path} has other categories than the files before it")
             classes = names
-            images += _read_images(record, ids, _image_folder(root, path), _split_of(path))
+            images += _read_images(record, ids, _image_folder(root, path), path)
         except (KeyError, TypeError) as error:
             raise DataError(f"{path} is not a COCO instances file: {error!r}") from error
     data = LabeledImages(root.resolve().name, classes or (), tuple(images))
@@ -80,13 +80,21 @@ def _read_categories(record: dict[str, Any]) -> tuple[dict[int, int], tuple[str,
 
 
 def _read_images(
-    record: dict[str, Any], ids: dict[int, int], folder: Path, split: str
+    record: dict[str, Any], ids: dict[int, int], folder: Path, source: Path
 ) -> list[LabeledImage]:
     present: dict[int, set[int]] = {item["id"]: set() for item in record["images"]}
     for annotation in record["annotations"]:
-        present[annotation["image_id"]].add(ids[annotation["category_id"]])
+        image, category = annotation["image_id"], annotation["category_id"]
+        if image not in present or category not in ids:
+            raise DataError(
+                f"{source}: annotation {annotation.get('id')} is of category {category} on image "
+                f"{image}, and the file does not list both: correct the annotation or list them"
+            )
+        present[image].add(ids[category])
     return [
-        LabeledImage(folder / item["file_name"], split, tuple(sorted(present[item["id"]])))
+        LabeledImage(
+            folder / item["file_name"], _split_of(source), tuple(sorted(present[item["id"]]))
+        )
         for item in record["images"]
     ]
 
