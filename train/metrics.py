@@ -1,12 +1,26 @@
-"""Multi-label metrics: mAP, per-label AP, CP/CR/CF1, OP/OR/OF1."""
+"""Multi-label metrics: mAP, per-label AP, CP/CR/CF1 and OP/OR/OF1 at thresholds and top-3."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
+
+_TOP = 3
+
+
+@dataclass(frozen=True)
+class DecisionMetrics:
+    """Precision and recall of yes-or-no decisions, all in [0, 1]."""
+
+    cp: float  # per-label precision, averaged over labels ("C")
+    cr: float
+    cf1: float  # harmonic mean of cp and cr
+    op: float  # precision over all decisions together ("O")
+    or_: float
+    of1: float
 
 
 @dataclass(frozen=True)
@@ -16,12 +30,13 @@ class MultiLabelMetrics:
     mean_ap: float
     ap: dict[str, float | None]
     num_labels_scored: int  # those that `mean_ap` averages
-    cp: float  # per-label precision, averaged over labels ("C"), at the thresholds
+    cp: float  # these six as in DecisionMetrics, at the thresholds
     cr: float
-    cf1: float  # harmonic mean of cp and cr
-    op: float  # precision over all decisions together ("O")
+    cf1: float
+    op: float
     or_: float
     of1: float
+    top3: DecisionMetrics  # where the three highest scores of an image are its labels
 
 
 def average_precisions(
@@ -66,23 +81,34 @@ def evaluate_scores(
     """
     ap = average_precisions(scores, targets, min_positives=min_positives)
     scored = np.flatnonzero(~np.isnan(ap))
-    predicted = (scores >= thresholds)[:, scored]
     actual = targets[:, scored] > 0
-    hits, said, there = ((predicted & actual).sum(0), predicted.sum(0), actual.sum(0))
-    cp = float(np.mean(_ratio(hits, said))) if scored.size else 0.0
-    cr = float(np.mean(_ratio(hits, there))) if scored.size else 0.0
-    op, or_ = float(_ratio(hits.sum(), said.sum())), float(_ratio(hits.sum(), there.sum()))
+    at_thresholds = decision_metrics((scores >= thresholds)[:, scored], actual)
     return MultiLabelMetrics(
         mean_ap=float(np.nanmean(ap)) if scored.size else 0.0,
         ap={name: None if np.isnan(v) else float(v) for name, v in zip(labels, ap, strict=True)},
         num_labels_scored=int(scored.size),
-        cp=cp,
-        cr=cr,
-        cf1=_harmonic_mean(cp, cr),
-        op=op,
-        or_=or_,
-        of1=_harmonic_mean(op, or_),
+        top3=decision_metrics(in_top3(scores)[:, scored], actual),
+        **asdict(at_thresholds),
     )
+
+
+def decision_metrics(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> DecisionMetrics:
+    """Score decisions (N, L) against the truth (N, L); nothing divided by nothing is 0."""
+    hits, said, there = (predicted & actual).sum(0), predicted.sum(0), actual.sum(0)
+    cp = float(np.mean(_ratio(hits, said))) if hits.size else 0.0
+    cr = float(np.mean(_ratio(hits, there))) if hits.size else 0.0
+    op, or_ = float(_ratio(hits.sum(), said.sum())), float(_ratio(hits.sum(), there.sum()))
+    return DecisionMetrics(
+        cp=cp, cr=cr, cf1=_harmonic_mean(cp, cr), op=op, or_=or_, of1=_harmonic_mean(op, or_)
+    )
+
+
+def in_top3(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N, L): whether a label is among its image's three highest scores; ties go to the first."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]
+    chosen = np.zeros(scores.shape, bool)
+    np.put_along_axis(chosen, best, values=True, axis=1)
+    return chosen
 
 
 def _ratio(part: NDArray[np.int_], whole: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
-from train.metrics import evaluate_scores
+from train.metrics import evaluate_scores, in_top3
 from train.thresholds import best_f1_threshold, fit_thresholds
 
 RNG = np.random.default_rng(0)
@@ -26,6 +26,24 @@ def test_metrics_equal_scikit_learn() -> None:
     assert metrics.cr == pytest.approx(recall_score(there, said, average="macro"))
     assert metrics.of1 == pytest.approx(f1_score(there, said, average="micro"))
     assert metrics.cf1 == pytest.approx(2 / (1 / metrics.cp + 1 / metrics.cr))
+
+
+def test_top3_decisions_equal_scikit_learn_on_the_three_highest_scores() -> None:
+    metrics = evaluate_scores(SCORES, TARGETS, LABELS, np.full(5, 0.5, np.float32)).top3
+    chosen = np.sort(SCORES, axis=1)[:, -3:-2] <= SCORES
+    assert (chosen.sum(axis=1) == 3).all(), "two scores are equal: take another seed"
+    there, said = TARGETS[:, :4], chosen[:, :4]
+    assert metrics.cp == pytest.approx(precision_score(there, said, average="macro"))
+    assert metrics.cr == pytest.approx(recall_score(there, said, average="macro"))
+    assert metrics.of1 == pytest.approx(f1_score(there, said, average="micro"))
+
+
+def test_top3_has_three_labels_an_image_whatever_the_ties() -> None:
+    scores = np.zeros((2, 5), np.float32)
+    scores[1, [4, 2]] = 0.5
+    expected = [[True, True, True, False, False], [True, False, True, False, True]]
+    assert in_top3(scores).tolist() == expected
+    assert in_top3(scores[:, :2]).all()
 
 
 def test_labels_with_too_few_positives_leave_every_average() -> None:

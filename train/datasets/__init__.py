@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cmlr_edge.errors import DataError
-from train.datasets.base import LabeledImage, LabeledImages
+from train.datasets.base import ContextBias, LabeledImage, LabeledImages
 from train.datasets.coco import read_coco
+from train.datasets.coco_stuff import read_coco_stuff
+from train.datasets.deepfashion import read_deepfashion
+from train.datasets.labels_csv import read_labels_csv
 from train.datasets.labels_json import read_labels_json
+from train.datasets.nus_wide import read_nus_wide
 
-__all__ = ["LabeledImage", "LabeledImages", "read_dataset"]
+__all__ = ["ContextBias", "LabeledImage", "LabeledImages", "read_dataset"]
+
+# What gives a layout away (a glob below the data folder), and who reads it.
+_LAYOUTS: dict[str, Callable[[Path], LabeledImages]] = {
+    "labels.json": read_labels_json,
+    "labels.csv": read_labels_csv,
+    "annotations/instances_*.json": read_coco,
+    "stuffthingmaps": read_coco_stuff,
+    "Anno*/list_attr_img.txt": read_deepfashion,
+    "ImageList/TrainImagelist.txt": read_nus_wide,
+}
 
 
 def read_dataset(root: Path) -> LabeledImages:
-    """Read a folder with `labels.json`, or with COCO's `annotations/instances_*.json`.
+    """Read a data folder in any of the layouts that `docs/datasets.md` describes.
 
     Raises:
-        DataError: Neither is there, or what is there contradicts itself.
+        DataError: It has none of the layouts, or two, or what is there contradicts itself.
     """
     if not root.is_dir():
         raise DataError(f"no data folder at {root}: expected a folder with labels.json in it")
-    if (root / "labels.json").is_file():
-        return read_labels_json(root)
-    if sorted((root / "annotations").glob("instances_*.json")):
-        return read_coco(root)
-    raise DataError(
-        f"{root} holds neither labels.json nor annotations/instances_*.json: see the README for "
-        "both layouts"
-    )
+    found = [pattern for pattern in _LAYOUTS if any(root.glob(pattern))]
+    if not found:
+        raise DataError(
+            f"{root} holds neither {' nor '.join(_LAYOUTS)}: see docs/datasets.md for the layouts"
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"{root} holds {' and '.join(found)}, two data sets in one folder: give each a folder "
+            "of its own; links to the same pictures will do"
+        )
+    return _LAYOUTS[found[0]](root)

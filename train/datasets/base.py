@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,22 @@ class LabeledImage:
 
 
 @dataclass(frozen=True)
+class ContextBias:
+    """Labels whose pictures mostly show another label too, and how a benchmark scores them."""
+
+    pairs: tuple[tuple[int, int], ...]  # (b, c): label b is mostly seen together with label c
+    non_biased: tuple[int, ...]  # labels to compare with; empty where the benchmark has none
+    measure: Literal["average precision", "top-3 recall"]
+
+
+@dataclass(frozen=True)
 class LabeledImages:
     """A whole data set, in the order of its file."""
 
     name: str
     classes: tuple[str, ...]
     images: tuple[LabeledImage, ...]
+    context_bias: ContextBias | None = None  # of benchmarks that publish biased pairs
 
     def split(self, name: str) -> LabeledImages:
         """Keep one split.
@@ -69,6 +84,18 @@ class LabeledImages:
         return replace(self, images=images)
 
 
+def read_text_lines(path: Path) -> list[str]:
+    """Read a text file without its line ends.
+
+    Raises:
+        DataError: It is missing, or not UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from error
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file whose top level is an object.
 
@@ -92,3 +119,42 @@ def require_images_exist(data: LabeledImages) -> None:
             f"{data.name} lists {len(missing)} of {len(data.images)} images that do not exist, "
             f"first {', '.join(missing[:3])}: restore the files or remove their entries"
         )
+
+
+def count_splits(data: LabeledImages) -> Counter[str]:
+    """Count the images of every split."""
+    return Counter(image.split for image in data.images)
+
+
+def warn_if_partial(name: str, counts: Mapping[str, int], published: Mapping[str, int]) -> None:
+    """Say it where a split is not as large as published: its results compare with no paper's.
+
+    Args:
+        name: Of the data.
+        counts: Split -> number of pictures found.
+        published: Split -> number of pictures in the published release.
+    """
+    for split, expected in published.items():
+        if (found := counts.get(split, 0)) != expected:
+            _log.warning(
+                "%s has %d pictures in %s, the published release %d: "
+                "do not compare results on it with published ones",
+                name,
+                found,
+                split,
+                expected,
+            )
+
+
+def indices_of(names: tuple[str, ...], classes: tuple[str, ...], source: Path) -> list[int]:
+    """Find each name among the classes.
+
+    Raises:
+        DataError: Some are not there; `source` is the file that lists the classes.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    if missing := sorted(set(names) - set(index)):
+        raise DataError(
+            f"{source} lacks the labels {missing}: it is not the published list, download it again"
+        )
+    return [index[name] for name in names]

@@ -33,21 +33,22 @@ def read_labels_json(root: Path) -> LabeledImages:
     record = read_json_object(path)
     if set(record) != {"classes", "images"}:
         raise DataError(f"{path} has keys {sorted(record)}, expected ['classes', 'images']")
-    classes = _read_classes(record["classes"], path)
+    classes = check_classes(record["classes"], path)
     if not isinstance(record["images"], list) or not record["images"]:
         raise DataError(f"{path}: images should be a list with at least one entry")
     index = {name: i for i, name in enumerate(classes)}
     images = tuple(
-        _read_image(entry, f"{path}: images[{i}]", root, index)
+        read_entry(entry, f"{path}: images[{i}]", root, index)
         for i, entry in enumerate(record["images"])
     )
     data = LabeledImages(root.resolve().name, classes, images)
-    _refuse_repeated(images, path)
+    refuse_repeated(images, path)
     require_images_exist(data)
     return data
 
 
-def _read_classes(value: Any, path: Path) -> tuple[str, ...]:
+def check_classes(value: Any, path: Path) -> tuple[str, ...]:
+    """Return the class names that `path` lists, or raise DataError: none, not text, or repeated."""
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
         raise DataError(f"{path}: classes should be a list of names, got {str(value)[:60]}")
     if len(set(value)) != len(value):
@@ -56,15 +57,27 @@ def _read_classes(value: Any, path: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _read_image(entry: Any, where: str, root: Path, index: dict[str, int]) -> LabeledImage:
+def read_entry(entry: Any, where: str, root: Path, index: dict[str, int]) -> LabeledImage:
+    """Read one picture's entry.
+
+    Args:
+        entry: Its `file`, `split` and `labels`.
+        where: Named in errors.
+        root: The data folder.
+        index: Class name -> index.
+
+    Raises:
+        DataError: A missing or unknown key, a path out of the folder, an unknown class.
+    """
     if not isinstance(entry, dict) or not _REQUIRED <= set(entry) <= _ALLOWED:
         raise DataError(
             f"{where} should have the keys {sorted(_REQUIRED)} (and may have license, source), "
             f"got {sorted(entry) if isinstance(entry, dict) else entry!r}"
         )
     file, split, labels = entry["file"], entry["split"], entry["labels"]
-    if not isinstance(file, str) or not isinstance(split, str) or not isinstance(labels, list):
-        raise DataError(f"{where}: file and split should be text and labels a list")
+    texts = [file, split, *labels] if isinstance(labels, list) else [labels, None]
+    if not all(isinstance(text, str) for text in texts) or not file or not split:
+        raise DataError(f"{where}: file and split should be text and labels a list of names")
     relative = PurePosixPath(file)
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"{where}: file {file!r} leaves the data folder; use a path inside it")
@@ -76,7 +89,8 @@ def _read_image(entry: Any, where: str, root: Path, index: dict[str, int]) -> La
     return LabeledImage(root / relative, split, tuple(sorted({index[label] for label in labels})))
 
 
-def _refuse_repeated(images: tuple[LabeledImage, ...], path: Path) -> None:
+def refuse_repeated(images: tuple[LabeledImage, ...], path: Path) -> None:
+    """Raise DataError where `path` lists a picture twice."""
     seen: set[Path] = set()
     for image in images:
         if image.path in seen:
