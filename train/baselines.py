@@ -1,7 +1,7 @@
 """Heads to compare with, on the same backbone and recipe.
 
-Reconstructed from their papers: ML-Decoder (Ridnik et al., WACV 2023), CCD (Liu et al., CVPR 2022),
-and the two that know the biased pairs (Singh et al., CVPR 2020) in `known_pairs`.
+Reconstructed from their papers: CCD (Liu et al., CVPR 2022), feature-split (Singh et al., CVPR 2020);
+ML-Decoder (Ridnik et al., WACV 2023) stands beside the decoder in `model.py`.
 """
 
 from __future__ import annotations
@@ -62,3 +62,37 @@ class CcdClassifier(nn.Module):
         rows = F.normalize(self.weight.unflatten(-1, (_PARTS, -1)), dim=-1)
         cosine = torch.einsum("bpd,lpd->bl", parts, rows) / _PARTS
         return _TEMPERATURE * cosine + self.bias
+
+
+class FeatureSplitClassifier(nn.Module):
+    """Feature-split: one half of the pooled features for a label itself, one for its company.
+
+    Where a biased label stands without its usual company, the second half of the features is
+    replaced by its running mean and its weights get no gradient, so that the first half has to
+    tell the label by itself. Knows the pairs: `exclusive` marks those examples before each step.
+    """
+
+    running_mean: Tensor
+    exclusive: Tensor | None = None  # (B, L), bool, of the batch about to be trained on
+
+    def __init__(self, num_features: int, num_labels: int, bias: float) -> None:
+        """Build both halves of the classifier."""
+        super().__init__()
+        self.own_half = num_features // 2
+        self.own = nn.Linear(self.own_half, num_labels)
+        self.company = nn.Linear(num_features - self.own_half, num_labels, bias=False)
+        nn.init.constant_(self.own.bias, bias)
+        self.register_buffer("running_mean", torch.zeros(num_features - self.own_half))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map image tokens (B, T, D) to logits (B, L)."""
+        pooled = F.dropout(tokens.mean(dim=1), _POOL_DROPOUT, self.training)
+        own, company = pooled[:, : self.own_half], pooled[:, self.own_half :]
+        logits: Tensor = self.company(company)
+        if self.training:
+            mean = company.detach().float().mean(dim=0)
+            self.running_mean = 0.9 * self.running_mean + 0.1 * mean
+            if self.exclusive is not None:
+                usual = F.linear(self.running_mean, self.company.weight).detach()
+                logits = torch.where(self.exclusive, usual.to(logits.dtype), logits)
+        return self.own(own) + logits

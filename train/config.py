@@ -32,8 +32,8 @@ class ModelConfig:
     token_stages: int = 1  # 2: the second last stage, folded, stands beside the last
     standardize_tokens: bool = False  # by each channel's mean and deviation over training images
     # decoder: Query2Label's. ml-decoder: fixed random queries. ccd: context subtracted from pooled
-    # features. pooled: mean tokens and a linear classifier.
-    head: Literal["decoder", "ml-decoder", "ccd", "pooled"] = "decoder"
+    # features. pooled: mean tokens and a linear classifier. feature-split: the same in two halves.
+    head: Literal["decoder", "ml-decoder", "ccd", "pooled", "feature-split"] = "decoder"
     embed_dim: int = 256
     decoder_layers: int = 1
     num_heads: int = 8

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmlr_edge.errors import TrainingError
+from train.baselines import FeatureSplitClassifier
 from train.config import TrainConfig
 from train.inference import DatasetScores, concatenate_scores, score_batch
 from train.losses import asymmetric_loss
@@ -54,7 +55,8 @@ def fit_head(
     train: TokenSet,
     prepared: Preparation,
     *,
-    loss_weight: NDArray[np.float32] | None = None,
+    exclusive: NDArray[np.bool_] | None = None,
+    exclusive_weight: float = 1.0,
     report: Callable[[float], None] = lambda _loss: None,
 ) -> CausalHead:
     """Train a head with AdamW and OneCycle.
@@ -63,7 +65,8 @@ def fit_head(
         config: Its head settings and recipe; augmentation and averaging do not apply here.
         train: Training tokens.
         prepared: Result of `prepare_tokens` for this configuration.
-        loss_weight: (N, L), multiplies the loss of each decision.
+        exclusive: (N, L), where a biased label is known to stand without its usual company.
+        exclusive_weight: Multiplies the loss of those decisions.
         report: Told the loss of every step.
 
     Returns:
@@ -81,16 +84,18 @@ def fit_head(
         optimizer, config.lr, total_steps=config.epochs * batches, pct_start=config.warmup_share
     )
     targets = torch.from_numpy(train.targets)
-    weights = None if loss_weight is None else torch.from_numpy(loss_weight)
+    alone = None if exclusive is None else torch.from_numpy(exclusive)
     rng = np.random.default_rng(config.seed)
     for _ in range(config.epochs):
         head.train()
         order = rng.permutation(len(targets))[: batches * config.batch_size]
         for rows in order.reshape(batches, -1):
+            if alone is not None and isinstance(head.classifier, FeatureSplitClassifier):
+                head.classifier.exclusive = alone[rows]
             with torch.autocast("cpu", torch.bfloat16, enabled=config.amp != "off"):
                 output = head.head(train.batch(rows))
             context = None if prepared.context_logits is None else prepared.context_logits[rows]
-            weight = None if weights is None else weights[rows]
+            weight = None if alone is None else 1 + (exclusive_weight - 1) * alone[rows]
             loss = torch.zeros(())
             for logits in head.training_logits(output, context):
                 loss = loss + asymmetric_loss(

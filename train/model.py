@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from train.attention import MultiHeadAttention
 from train.backbones import Backbone, create_backbone
-from train.baselines import CcdClassifier, PooledClassifier
+from train.baselines import CcdClassifier, FeatureSplitClassifier, PooledClassifier
 from train.config import ModelConfig
 from train.intervention import (
     AttentionLinks,
@@ -143,13 +143,15 @@ class CausalHead(nn.Module):
         self.register_buffer("token_scale", torch.ones(num_features))
         self.decoder: LabelDecoder | None = None
         self.readout: LabelReadout | None = None
-        self.classifier: PooledClassifier | CcdClassifier | None = None
+        self.classifier: PooledClassifier | CcdClassifier | FeatureSplitClassifier | None = None
         if config.head in {"decoder", "ml-decoder"}:
             kind = LabelDecoder if config.head == "decoder" else MlDecoder
             self.decoder = kind(config, num_labels, num_features)
             self.readout = LabelReadout(num_labels, config.embed_dim, _START_BIAS)
         elif config.head == "ccd":
             self.classifier = CcdClassifier(num_features, num_labels)
+        elif config.head == "feature-split":
+            self.classifier = FeatureSplitClassifier(num_features, num_labels, _START_BIAS)
         else:
             self.classifier = PooledClassifier(num_features, num_labels, _START_BIAS)
         self.pooled = PooledReadout(num_features, num_labels) if config.pooled_skip else None

@@ -1,0 +1,120 @@
+"""`python -m benchmarks.context_bias`: draw the scenes, train every head, write the report."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from benchmarks.context_bias.features import load_tokens
+from benchmarks.context_bias.methods import BASE, METHODS
+from benchmarks.context_bias.report import markdown_table, plot_gains, summarize
+from benchmarks.context_bias.runs import Job, run_all
+from cmlr_edge.strict_json import write_atomically
+from train.datasets.context_scenes import PARTS, SceneConfig, generate
+from train.reporting import exit_on_error
+
+_QUICK_SCALE = 0.15
+
+
+def compare(
+    out: Annotated[Path, typer.Option(help="Folder for results.json, tables and pictures.")],
+    work: Annotated[Path, typer.Option(help="Scenes, tokens and finished runs are kept here.")] = (
+        Path("build/context_bias")
+    ),
+    data_seeds: Annotated[int, typer.Option(min=1, help="Worlds to draw.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per world, main methods.")] = 3,
+    ablation_seeds: Annotated[int, typer.Option(min=0, help="The same, ablations.")] = 2,
+    only: Annotated[str, typer.Option(help="Methods whose name contains this.")] = "",
+    mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False,
+    contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1,
+    bias_strength: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
+    quick: Annotated[bool, typer.Option(help="One small world, main methods: a smoke test.")] = (
+        False
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+) -> None:
+    """Compare heads on ContextScenes. Interrupted, it goes on where it was.
+
+    Example: python -m benchmarks.context_bias --out benchmarks/results/context_bias
+    """
+    if quick:
+        data_seeds = seeds = 1
+        ablation_seeds = 0
+    scale = _QUICK_SCALE if quick else 1.0
+    variant = f"{'mixed-' if mixed else ''}{contexts_per_scene}-{bias_strength:g}-{scale:g}"
+    worlds = [work / variant / f"world-{seed}" for seed in range(data_seeds)]
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for seed, world in enumerate(worlds):
+            config = SceneConfig(
+                seed=seed,
+                counts={name: round(n * scale) for name, n in SceneConfig().counts.items()},
+                mixed=mixed,
+                contexts_per_scene=contexts_per_scene,
+                bias_strength=bias_strength,
+            )
+            _prepare_world(world, config, work, progress, workers)
+        jobs = [
+            Job(method.name, str(world), seed)
+            for world in worlds
+            for method in METHODS
+            if only in method.name
+            for seed in range(seeds if method.group == "main" else ablation_seeds)
+        ]
+        # Runs that share a preparation follow each other.
+        jobs.sort(key=lambda job: (job.scenes, job.seed))
+        task = progress.add_task("training heads", total=len(jobs))
+        finished = work / variant / "runs.jsonl"
+        run_all(
+            jobs,
+            work / "tokens",
+            finished,
+            workers=workers,
+            report=lambda _job: progress.advance(task),
+        )
+    wanted = {job.key for job in jobs}
+    runs = [record for line in finished.open() if (record := json.loads(line))["key"] in wanted]
+    write_report(runs, out, variant)
+
+
+def _prepare_world(
+    world: Path, config: SceneConfig, work: Path, progress: Progress, workers: int
+) -> None:
+    total = sum(config.counts[part.name] for part in PARTS)
+    if not (world / "labels.json").is_file():
+        task = progress.add_task(f"drawing {world.name}", total=total)
+        generate(
+            world,
+            config,
+            work / "assets",
+            workers=workers,
+            report=lambda _part, done: progress.advance(task, done),
+        )
+    task = progress.add_task(f"tokens of {world.name}", total=total)
+    load_tokens(
+        world, work / "tokens", BASE, report=lambda _part, done: progress.advance(task, done)
+    )
+    progress.update(task, completed=total)
+
+
+def write_report(runs: list[dict[str, object]], out: Path, variant: str) -> None:
+    """Write results.json, tables.md and gains.png."""
+    out.mkdir(parents=True, exist_ok=True)
+    report = {"variant": variant} | summarize(runs)
+    text = json.dumps(report, indent=1) + "\n"
+    write_atomically(out / "results.json", text.encode())
+    tables = "\n\n".join(markdown_table(report, group) for group in ("main", "ablation"))
+    write_atomically(out / "tables.md", (tables + "\n").encode())
+    plot_gains(report, out / "gains.png")
+    Console().print(tables)
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        typer.run(compare)

@@ -1,0 +1,85 @@
+"""What is compared: the method, its ablations, and baselines, on one backbone and one recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from train.config import ConfounderConfig, ModelConfig, TrainConfig
+
+BASE = ModelConfig(
+    backbone="tf_efficientnet_lite0",
+    image_size=224,
+    token_stages=2,
+    standardize_tokens=True,
+    embed_dim=128,
+    num_heads=4,
+    ffn_dim=256,
+    intervention="none",
+)
+RECIPE = TrainConfig(
+    epochs=10, batch_size=64, lr=1e-3, gradient_clip=5.0, gamma_negative=0.0, amp="bf16"
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the comparison."""
+
+    name: str
+    model: ModelConfig
+    group: Literal["main", "ablation"] = "ablation"
+    # Loss weight of images where a biased label stands alone; more than 1 knows the pairs.
+    exclusive_weight: float = 1.0
+
+    @property
+    def knows_pairs(self) -> bool:
+        """Whether it is told which labels are biased."""
+        return self.exclusive_weight != 1 or self.model.head == "feature-split"
+
+
+def _model(confounders: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
+    return replace(BASE, confounders=ConfounderConfig(**(confounders or {})), **changes)
+
+
+def _back_door(confounders: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
+    return _model(confounders, **({"intervention": "back-door"} | changes))
+
+
+def _inside(confounders: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
+    return _model(confounders, **({"intervention": "expectation", "include_self": True} | changes))
+
+
+DECODER = "label decoder"
+DEFAULT = "back-door, matrix links"
+NO_CONFOUNDERS = "matrix links, no confounders"
+METHODS = (
+    Method("standard (pooled)", _model(head="pooled"), "main"),
+    Method(DECODER, _model(), "main"),
+    Method("ML-Decoder", _model(head="ml-decoder", num_heads=8), "main"),
+    Method("CCD", _model(head="ccd"), "main"),
+    Method("label decoder, known pairs weighted", _model(), "main", exclusive_weight=10.0),
+    Method("feature-split", _model(head="feature-split"), "main", exclusive_weight=3.0),
+    Method(DEFAULT, _back_door(), "main"),
+    Method("back-door, gated attention links", _back_door(label_links="gated-attention"), "main"),
+    Method("back-door, attention links", _back_door(label_links="attention"), "main"),
+    Method(NO_CONFOUNDERS, _back_door({"kind": "none"}), "main"),
+    Method("back-door, no links", _back_door(label_links="none")),
+    Method("back-door, a label links to itself too", _back_door(include_self=True)),
+    Method("back-door, two decoder layers", _back_door(decoder_layers=2)),
+    Method("back-door on pooled features", _back_door(head="pooled")),
+    Method("back-door, uniform prior", _back_door({"prior": "uniform"})),
+    Method("back-door, random confounders", _back_door({"kind": "random"})),
+    Method("back-door, early confounders", _back_door({"kind": "early"})),
+    Method("back-door, label confounders", _back_door({"kind": "label"})),
+    *(
+        Method(f"back-door, K = {k}", _back_door({"num_confounders": k}))
+        for k in (5, 10, 20, 80, 160)
+    ),
+    Method("expectation inside the softmax", _inside()),
+    Method("expectation, logit sum", _inside(fusion="sum")),
+    Method("expectation, not detached", _inside(detach_causal=False)),
+    Method("expectation, no confounders", _inside({"kind": "none"})),
+    Method("explicit sum, K = 8", _inside({"num_confounders": 8}, intervention="explicit")),
+    Method("linear", _inside(intervention="linear")),
+)

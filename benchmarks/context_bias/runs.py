@@ -1,0 +1,170 @@
+"""One head trained on stored tokens and scored on every part; many of them side by side."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.context_bias.features import load_tokens
+from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
+from train.config import ConfounderConfig, TrainConfig
+from train.context_bias import score_context_bias
+from train.datasets.base import ContextBias
+from train.datasets.context_scenes import SceneTruth, read_truth
+from train.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.link_effects import cooccurrence, recover_links, swap_effects
+from train.metrics import average_precisions
+from train.model import CausalHead
+from train.prepare import Preparation
+
+SCORED_PARTS = ("val", "iid", "do", "cross")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do."""
+
+    method: str
+    scenes: str  # folder
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Names the run in the file of results."""
+        return f"{self.method} | {Path(self.scenes).name} | {self.seed}"
+
+
+def run_all(
+    jobs: list[Job], cache: Path, results: Path, *, workers: int, report: Callable[[Job], None]
+) -> None:
+    """Do the jobs that `results`, JSON lines, does not hold yet; append each as it ends."""
+    done = {json.loads(line)["key"] for line in _lines(results)}
+    todo = [job for job in jobs if job.key not in done]
+    for job in jobs:
+        if job.key in done:
+            report(job)
+    # Spawned: a fork of a process with running threads may hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+        futures = {pool.submit(run, job, cache): job for job in todo}
+        for future in as_completed(futures):
+            with results.open("a") as file:
+                file.write(json.dumps(future.result()) + "\n")
+            report(futures[future])
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def run(job: Job, cache: Path) -> dict[str, Any]:
+    """Train and score one head."""
+    started = time.monotonic()
+    method = next(m for m in METHODS if m.name == job.method)
+    truth, parts = _open(job.scenes, str(cache))
+    config = replace(RECIPE, model=method.model, seed=job.seed)
+    exclusive = exclusive_examples(truth, parts["train"].targets) if method.knows_pairs else None
+    head = fit_head(
+        config,
+        parts["train"],
+        _prepared(job.scenes, str(cache), _key(config)),
+        exclusive=exclusive,
+        exclusive_weight=method.exclusive_weight,
+    )
+    return {
+        "key": job.key,
+        "method": method.name,
+        "scenes": Path(job.scenes).name,
+        "seed": job.seed,
+        "parts": {part: _score(head, parts[part], truth) for part in SCORED_PARTS},
+        "links": _links(head, method, parts["iid"], truth),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+@lru_cache(maxsize=2)
+def _open(scenes: str, cache: str) -> tuple[SceneTruth, dict[str, TokenSet]]:
+    return read_truth(Path(scenes)), load_tokens(Path(scenes), Path(cache), BASE)
+
+
+def _key(config: TrainConfig) -> tuple[ConfounderConfig, str, str, int]:
+    """What the preparation depends on."""
+    model = config.model
+    return model.confounders, model.intervention, model.head, config.seed
+
+
+@lru_cache(maxsize=8)
+def _prepared(scenes: str, cache: str, key: tuple[ConfounderConfig, str, str, int]) -> Preparation:
+    confounders, intervention, head, seed = key
+    model = replace(
+        BASE,
+        confounders=confounders,
+        intervention=intervention,  # type: ignore[arg-type]
+        label_links="none",
+        head=head if head == "ccd" else "decoder",  # type: ignore[arg-type]
+    )
+    return prepare_tokens(replace(RECIPE, model=model, seed=seed), _open(scenes, cache)[1]["train"])
+
+
+def exclusive_examples(truth: SceneTruth, targets: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N, L): where the effect of a spurious pair stands without its cause."""
+    exclusive = np.zeros(targets.shape, bool)
+    for effect, cause in truth.graph.links("spurious"):
+        exclusive[:, effect] = (targets[:, effect] > 0) & (targets[:, cause] == 0)
+    return exclusive
+
+
+def _score(head: CausalHead, part: TokenSet, truth: SceneTruth) -> dict[str, dict[str, float]]:
+    """Metrics of every read-out, in percent, and the mean negative log-likelihood."""
+    scores = score_tokens(head, part)
+    read_outs = {"deployed": scores.deployed}
+    if scores.own_context is not None and scores.prior_context is not None:
+        read_outs = {"prior": scores.prior_context, "own": scores.own_context}
+    return {name: _metrics(values, part.targets, truth) for name, values in read_outs.items()}
+
+
+def _metrics(
+    scores: NDArray[np.float32], targets: NDArray[np.float32], truth: SceneTruth
+) -> dict[str, float]:
+    bias = ContextBias(tuple(truth.graph.links("spurious")), (), "average precision")
+    found = score_context_bias(scores, targets, truth.labels, bias, resamples=1)
+    ap = average_precisions(scores, targets)
+    caused = [effect for effect, _ in truth.graph.links("causal")]
+    p = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+    return {
+        "exclusive": 100 * (found.exclusive.value or 0.0),
+        "co_occur": 100 * (found.co_occur.value or 0.0),
+        "all": 100 * float(np.nanmean(ap)),
+        "causal_effects": 100 * float(np.nanmean(ap[caused])),
+        "nll": float(-(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()),
+    }
+
+
+def _links(
+    head: CausalHead, method: Method, part: TokenSet, truth: SceneTruth
+) -> dict[str, dict[str, float]]:
+    """Link recovery by do-swap, and by raw co-occurrence for comparison."""
+    maps = {"co-occurrence": cooccurrence(part.targets)}
+    if head.links is not None or method.model.intervention in {"expectation", "linear", "explicit"}:
+        maps["do-swap"] = swap_effects(head, part)
+    direct, spurious = (truth.graph.links(kind) for kind in ("causal", "spurious"))
+    result = {}
+    for name, effects in maps.items():
+        recovered = recover_links(effects, direct, spurious)
+        result[name] = {
+            "auc": recovered.auc,
+            "causal": recovered.causal_strength,
+            "spurious": recovered.spurious_strength,
+        }
+    return result
