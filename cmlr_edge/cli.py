@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.errors import CmlrError, DependencyError, OutputError
-from cmlr_edge.model_spec import ModelSpec, spec_path
+from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import Sink
 from cmlr_edge.sinks.contact_sheet import ContactSheet
@@ -82,13 +82,14 @@ def label(
     cmlr-edge label 0 --max-frames 300
     """  # noqa: D301 (typer's mark for keeping lines)
     outputs = [path for path in (out, overlay, contact_sheet) if path is not None]
-    path = engine or demo_engine()
+    path = model_path(engine or demo_engine())
     _check_outputs(outputs, [Path(source), path, spec_path(path)])
     summary = RunSummary()
     with (
         Recognizer.from_engine(path, provider=provider, thresholds=threshold) as recognizer,
         open_source(source) as frames,
     ):
+        _check_outputs(outputs, [Path(file) for file in frames.files])
         sinks = _make_sinks(frames, out, overlay, contact_sheet)
         stopped_by = _run(frames, recognizer, sinks, summary, max_frames, quiet=as_json)
         runtime = recognizer.runtime
@@ -98,6 +99,7 @@ def label(
     else:
         _print_summary(summary, frames, runtime, outputs)
     if stopped_by:
+        _stderr.print(f"interrupted after {summary.frames} frames; outputs hold what was done")
         raise typer.Exit(128 + stopped_by)
 
 
@@ -109,7 +111,7 @@ def _check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         if path.resolve() in {item.resolve() for item in inputs}:
             raise OutputError(
-                f"{path} is the source itself or the model: choose another name for the output"
+                f"{path} belongs to the source or the model: choose another name for the output"
             )
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OutputError("two outputs have the same name: give each its own")
@@ -190,14 +192,17 @@ def _presence_table(summary: RunSummary, *, stills: bool, title: str) -> Table:
     for name, seen in summary.ranked():
         share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
         numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
-        times = [seen.first, seen.last] if stills else [seen.seconds, seen.first, seen.last]
+        times = [seen.first, seen.last] if stills else [seen.seconds or 0.0, seen.first, seen.last]
         table.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
     return table
 
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="The model file, or its spec (.json).")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Model file, its folder, or its spec (.json). Default: the bundled."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show what a model is: labels, thresholds, input format, method, files and their hashes.
@@ -205,6 +210,7 @@ def inspect(
     \b
     cmlr-edge inspect model.onnx
     """  # noqa: D301
+    path = model_path(path or demo_engine())
     spec = ModelSpec.load(spec_path(path))
     files = {
         name: _file_state(path.with_name(name), built.sha256) for name, built in spec.files.items()
@@ -247,7 +253,17 @@ def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
 def _print_description(record: dict[str, Any]) -> None:
     console = Console()
     console.print(f"[bold]{escape(record['name'])}[/bold]")
-    for section in ("preprocess", "method", "provenance", "threshold_fit", "files"):
+    for name, file in record["files"].items():
+        color = "green" if file["state"] == "ok" else "red"
+        console.print(f"{escape(name)}: [{color}]{file['state']}[/{color}], {file['precision']}")
+        console.print(f"  sha256 {file['sha256']}", soft_wrap=True)
+        parity = file["parity"]
+        console.print(
+            f"  against the trained network on {parity['num_images']} images: largest score "
+            f"difference {parity['max_score_difference']:.1e}, "
+            f"{parity['decision_flips']} decisions differ"
+        )
+    for section in ("preprocess", "method", "provenance", "threshold_fit"):
         table = Table(title=section, show_header=False, title_justify="left")
         for key, value in record[section].items():
             table.add_row(key, escape(str(value)))

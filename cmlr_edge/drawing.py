@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import zlib
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,14 +17,16 @@ Color: TypeAlias = tuple[int, int, int]
 
 WHITE: Color = (245, 245, 245)
 GREY: Color = (150, 150, 150)
-_GOLDEN_RATIO = 0.618034
+_HUES = 24
 _BAR_CHARACTERS = 6  # width of the longest score bar, in characters
 
 
 def label_color(label: str) -> Color:
     """Give a label its colour, BGR, the same in every run and picture."""
-    hue = (sum((i + 1) * ord(c) for i, c in enumerate(label)) * _GOLDEN_RATIO) % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55, 1.0)
+    # A checksum scatters similar names; pale and strong tones tell neighbouring hues apart.
+    number = zlib.crc32(label.encode())
+    hue, tone = (number % _HUES) / _HUES, number // _HUES % 2
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.35, 0.7)[tone], 1.0)
     return round(blue * 255), round(green * 255), round(red * 255)
 
 

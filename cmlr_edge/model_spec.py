@@ -187,6 +187,9 @@ class ModelSpec:
 
 def spec_path(engine_path: Path) -> Path:
     """Where the spec of `engine_path` lies: the same name, ending in .json."""
-    if not engine_path.name:
-        raise SpecError(f"{engine_path} is a folder: give the path of a model file or its spec")
     return engine_path.with_suffix(".json")
+
+
+def model_path(path: Path) -> Path:
+    """Where the model is that `path` means: a folder means the `model.onnx` in it."""
+    return path / "model.onnx" if path.is_dir() else path

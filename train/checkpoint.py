@@ -65,7 +65,13 @@ def load_model(run: Path) -> tuple[CausalRecognizer, ModelSpec]:
         DataError: Files are missing or do not fit together.
         SpecError: The spec is malformed.
     """
-    config, spec = load_config(run), ModelSpec.load(run / SPEC)
+    config = load_config(run)
+    if not (run / SPEC).is_file():
+        raise DataError(
+            f"the run in {run} is not finished: go on with `python -m train fit ... --out {run} "
+            "--resume` and the options it was started with"
+        )
+    spec = ModelSpec.load(run / SPEC)
     try:
         tensors = load((run / WEIGHTS).read_bytes())
     except (OSError, SafetensorError) as error:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from cmlr_edge.errors import DataError
 
+_SMALLEST_IMAGE = 32  # one position of a backbone's last stage
+
 
 @dataclass(frozen=True)
 class ConfounderConfig:
@@ -57,6 +59,10 @@ class ModelConfig:
             )
         if self.decoder_layers < 1:
             raise DataError(f"decoder_layers is {self.decoder_layers}: at least 1 is needed")
+        if self.image_size < _SMALLEST_IMAGE:
+            raise DataError(
+                f"image_size is {self.image_size}: at least {_SMALLEST_IMAGE} pixels are needed"
+            )
         if self.token_stages not in {1, 2}:
             raise DataError(f"token_stages is {self.token_stages}: 1 or 2")
         if self.head not in {"decoder", "ml-decoder"} and self.needs_label_features:
@@ -64,8 +70,6 @@ class ModelConfig:
                 f"head {self.head!r} has no feature per label, which intervention "
                 f"{self.intervention!r} with {self.label_links!r} links reads: take head 'decoder'"
             )
-        if self.confounders.kind == "early" and self.token_stages != 2:
-            raise DataError("early confounders are those of a second stage: token_stages=2")
         if self.confounders.kind == "none" and self.intervention == "explicit":
             raise DataError("the explicit sum has nothing to sum over without confounders")
 
@@ -101,3 +105,15 @@ class TrainConfig:
     threshold_shrinkage: float = 5.0  # pseudo-positives of the global threshold
     seed: int = 0
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject numbers that no training can use."""
+        for name in ("epochs", "batch_size", "lr", "gradient_clip"):
+            if getattr(self, name) <= 0:
+                raise DataError(f"{name} is {getattr(self, name)}: it should be more than 0")
+        for name in ("backbone_lr", "weight_decay", "workers", "threshold_shrinkage", "seed"):
+            if getattr(self, name) < 0:
+                raise DataError(f"{name} is {getattr(self, name)}: it should be 0 or more")
+        for name in ("warmup_share", "validation_share", "ema_decay"):
+            if not 0 < getattr(self, name) < 1:
+                raise DataError(f"{name} is {getattr(self, name)}: it should be between 0 and 1")

@@ -36,13 +36,14 @@ from train.datasets.base import LabeledImages
 from train.inference import follow_centres, iterate_tokens, score_images
 from train.intervention import BackDoorIntervention
 from train.losses import asymmetric_loss
-from train.metrics import evaluate_scores
+from train.metrics import MIN_POSITIVES, evaluate_scores
 from train.model import CausalRecognizer
 from train.prepare import install, prepare
 from train.thresholds import fit_thresholds
 from train.transforms import ImageTensors, build_augmentation, normalize
 
-_MIN_POSITIVES = 3  # labels with fewer validation positives do not enter the logged mAP
+_USED = {"train", "val"}  # splits
+_FEW_IMAGES = 20
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +81,7 @@ def fit(
         TrainingError: The loss became NaN or infinite; the last whole epoch is kept.
     """
     data = data.with_validation(config.validation_share, config.seed)
+    _report_splits(data)
     state = _check_folder(folder, config, data, resume=resume)
     torch.manual_seed(config.seed)
     model = CausalRecognizer(config.model, len(data.classes), pretrained=True)
@@ -104,6 +106,20 @@ def fit(
         return _finish(run, averaged)
 
 
+def _report_splits(data: LabeledImages) -> None:
+    counts = {name: len(data.split(name).images) for name in data.splits}
+    unused = ", ".join(f"{n} of split {name!r}" for name, n in counts.items() if name not in _USED)
+    _log.info(
+        "%s: %d pictures to train on, %d to validate on%s",
+        data.name,
+        counts.get("train", 0),
+        counts.get("val", 0),
+        f"; not used: {unused}" if unused else "",
+    )
+    if counts.get("val", 0) < _FEW_IMAGES:
+        _log.warning("so few validation pictures say little: thresholds and metrics are guesses")
+
+
 def _progress() -> Progress:
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True))
@@ -113,7 +129,8 @@ def _check_folder(
     folder: Path, config: TrainConfig, data: LabeledImages, *, resume: bool
 ) -> dict[str, Any] | None:
     if not resume:
-        if (folder / checkpoint.CONFIG).exists():
+        # A folder whose first epoch never ended holds nothing to lose.
+        if (folder / checkpoint.STATE).exists() or (folder / checkpoint.WEIGHTS).exists():
             raise DataError(
                 f"{folder} holds a run already: continue it with --resume, or choose another --out"
             )
@@ -205,6 +222,14 @@ def _train_epochs(run: _Run, state: dict[str, Any] | None, fingerprint: str) -> 
             "scheduler": scheduler.state_dict(),
         }
         checkpoint.append_log(run.folder, record)
+        _log.info(
+            "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s",
+            epoch + 1,
+            config.epochs,
+            loss,
+            "not measurable" if record["val_map"] is None else f"{record['val_map']:.3f}",
+            record["seconds"],
+        )
         checkpoint.save_state(run.folder, state)
     return averaged
 
@@ -308,13 +333,13 @@ def _loss(
     return total
 
 
-def _validation_map(run: _Run, averaged: AveragedModel, images: ImageTensors) -> float:
+def _validation_map(run: _Run, averaged: AveragedModel, images: ImageTensors) -> float | None:
+    """Mean AP over labels with enough positives; None where there is no such label."""
     scores = score_images(_network(averaged), images, run.spec).deployed
     thresholds = np.full(len(run.val.classes), 0.5, np.float32)
     targets, classes = run.val.targets(), run.val.classes
-    return evaluate_scores(
-        scores, targets, classes, thresholds, min_positives=_MIN_POSITIVES
-    ).mean_ap
+    metrics = evaluate_scores(scores, targets, classes, thresholds, min_positives=MIN_POSITIVES)
+    return metrics.mean_ap if metrics.num_labels_scored else None
 
 
 def _network(averaged: AveragedModel) -> CausalRecognizer:
@@ -349,7 +374,7 @@ def _finish(run: _Run, averaged: AveragedModel) -> ModelSpec:
     scores = score_images(model, ImageTensors(run.val, run.spec), run.spec).deployed
     thresholds = fit_thresholds(scores, targets, shrinkage=config.threshold_shrinkage)
     metrics = evaluate_scores(
-        scores, targets, run.val.classes, thresholds, min_positives=_MIN_POSITIVES
+        scores, targets, run.val.classes, thresholds, min_positives=MIN_POSITIVES
     )
     spec = ModelSpec(
         name=f"{run.train.name}-{config.model.backbone}-{config.model.image_size}",
@@ -363,7 +388,7 @@ def _finish(run: _Run, averaged: AveragedModel) -> ModelSpec:
             epochs=config.epochs,
             seed=config.seed,
             cmlr_edge_version=version("cmlr-edge"),
-            metrics={"val_map": round(metrics.mean_ap, 4)},
+            metrics={"val_map": round(metrics.mean_ap, 4)} if metrics.num_labels_scored else {},
         ),
         threshold_fit=ThresholdFit(
             rule="f1",

@@ -11,6 +11,10 @@ from sklearn.metrics import average_precision_score
 _TOP = 3
 
 
+# Labels with fewer positives say nothing: `fit` and `evaluate` leave them out of averages.
+MIN_POSITIVES = 3
+
+
 @dataclass(frozen=True)
 class DecisionMetrics:
     """Precision and recall of yes-or-no decisions, all in [0, 1]."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmlr_edge.errors import DataError
 from train.baselines import CcdClassifier
 from train.config import ModelConfig
 from train.confounders import (
@@ -57,6 +58,9 @@ def prepare(
         targets: (N, L), 0 or 1.
         finer_channels: Leading channels of a token that come from the finer stage.
         seed: Of sampling and clustering.
+
+    Raises:
+        DataError: Early confounders without a finer stage, or fewer tokens than clusters.
     """
     settings = config.confounders
     with_confounders = config.intervention != "none" and settings.kind != "none"
@@ -74,6 +78,8 @@ def prepare(
         counts = np.maximum(targets.sum(axis=0), 1)[:, None]
         label_means = torch.from_numpy((targets.T @ pooled) / counts).float()
     if with_confounders:
+        if settings.kind == "early" and finer_channels == 0:
+            raise DataError("early confounders are those of a second stage: token_stages=2")
         confounders = build_confounders(
             sample, settings, seed, targets=targets, finer_channels=finer_channels
         )

@@ -23,8 +23,14 @@ def exit_on_error() -> Iterator[None]:
         format="%(message)s",
         handlers=[RichHandler(console=console, show_path=False)],
     )
+    # Its retries would fill the screen; what could not be had is said once, by our own error.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    logging.getLogger("timm").setLevel(logging.ERROR)
     try:
         yield
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
     except CmlrError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 from train.config import ConfounderConfig, ModelConfig, TrainConfig
 
+# The tokens are those of two stages, standardised and reduced beforehand by `features.py`.
 BASE = ModelConfig(
     backbone="tf_efficientnet_lite0",
     image_size=224,
-    token_stages=2,
-    standardize_tokens=True,
     embed_dim=128,
     num_heads=4,
     ffn_dim=256,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
@@ -56,12 +57,18 @@ def run_all(
             report(job)
     # Spawned: a fork of a process with running threads may hang.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _one_thread) as pool:
         futures = {pool.submit(run, job, cache): job for job in todo}
         for future in as_completed(futures):
             with results.open("a") as file:
                 file.write(json.dumps(future.result()) + "\n")
             report(futures[future])
+
+
+def _one_thread() -> None:
+    """Keep every library of a worker to its own core."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -25,6 +26,11 @@ class Source(Protocol):
     @property
     def fps(self) -> float | None:
         """Frames per second of a video or camera; None for still pictures."""
+        ...
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that frames are read from; empty for a camera."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:

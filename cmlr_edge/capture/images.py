@@ -57,12 +57,12 @@ class ImageFiles(ClosesItself):
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         """Take the files, in order, reading nothing yet."""
         self.name = name
-        self._paths = paths
+        self.files = paths
         self.num_frames: int | None = len(paths)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every picture; see `Source`."""
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.files):
             start = time.perf_counter()
             image = read_image(path)
             capture_ms = (time.perf_counter() - start) * 1e3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class VideoFile(ClosesItself):
             CaptureError: It is not a video, or no frame of it can be decoded.
         """
         self.name = str(path)
+        self.files: Sequence[Path] = (path,)
         self._capture = _open_quietly(str(path))
         self._first = self._read()
         if self._first is None:
@@ -84,6 +85,7 @@ class Camera(ClosesItself):
     """A local camera, read in the caller's thread."""
 
     num_frames: int | None = None
+    files: Sequence[Path] = ()
 
     def __init__(self, device: int | str) -> None:
         """Open a camera by index or by device file.

@@ -108,7 +108,8 @@ class ContactSheet:
         for cell, index in enumerate(chosen):
             thumbnail = self._thumbnails[index]
             image = thumbnail.image.copy()
-            draw_labels(image, thumbnail.labels, title=thumbnail.title)
+            title = thumbnail.title if thumbnail.labels else f"{thumbnail.title}: no label"
+            draw_labels(image, thumbnail.labels, title=title)
             top = _GAP + cell // columns * (_CELL_HEIGHT + _GAP)
             left = _GAP + cell % columns * (_CELL_WIDTH + _GAP)
             canvas[top : top + _CELL_HEIGHT, left : left + _CELL_WIDTH] = image
@@ -120,7 +121,9 @@ class ContactSheet:
         for labels in self._present:
             for label in labels:
                 counts[label] = counts.get(label, 0) + 1
-        shown = sorted(counts, key=lambda label: -counts[label])[:_MAX_TIMELINES]
+        # Pictures have no time; their labels stand beside them.
+        ranked = sorted(counts, key=lambda label: -counts[label]) if self._timed else []
+        shown = ranked[:_MAX_TIMELINES]
         width = _COLUMNS * (_CELL_WIDTH + _GAP) + _GAP
         canvas = np.full(((len(shown) + 3) * _LINE, width, 3), _BACKGROUND, np.uint8)
         left, right = _NAME_WIDTH, width - 2 * _GAP
@@ -161,6 +164,8 @@ class ContactSheet:
             put_text(canvas, title, (start, baseline), WHITE, size)
 
     def _footer(self, found: int, shown: int) -> str:
+        if not self._timed:
+            return f"{self._frames} pictures, {found} different labels"
         hidden = f", {found - shown} rarer labels not drawn" if found > shown else ""
         return f"{self._frames} frames; bars show when each label was there{hidden}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from cmlr_edge import demo_engine
 from tests.conftest import solid, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +104,7 @@ def test_a_wrong_source_is_one_line_and_leaves_no_output(
     ("options", "word"),
     [
         (["--out", "missing/o.jsonl"], "there is no folder"),
-        (["--out", "clip.avi"], "source itself"),
+        (["--out", "clip.avi"], "belongs to the source"),
         (["--out", "engine/model.json"], "or the model"),
         (["--out", "a.mp4", "--overlay", "a.mp4"], "same name"),
         (["--overlay", "o.avi"], "end in .mp4"),
@@ -167,3 +169,30 @@ def test_help_shows_examples() -> None:
     done = run("label", "--help")
     assert "cmlr-edge label street.mp4" in done.stdout
     assert run("--version").stdout.strip()
+
+
+def test_an_output_never_replaces_a_picture_of_the_folder(engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(folder / name), solid(1, 2, 3, (20, 20)))
+    before = (folder / "b.png").read_bytes()
+    for option in ("--out", "--contact-sheet"):
+        for source in (str(folder), str(folder / "*.png")):
+            done = run("label", source, "--engine", str(engine), option, str(folder / "b.png"))
+            assert done.returncode == 2
+            assert "belongs to the source" in done.stderr
+    assert (folder / "b.png").read_bytes() == before
+
+
+def test_an_engine_may_be_given_by_its_folder(engine: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), solid(1, 2, 3, (20, 20)))
+    arguments = ("--engine", str(engine.parent), "--json")
+    assert run("label", str(tmp_path / "a.png"), *arguments).returncode == 0
+    assert run("inspect", str(engine.parent)).returncode == 0
+
+
+def test_inspect_shows_the_bundled_model_with_its_whole_hash() -> None:
+    done = run("inspect")
+    assert done.returncode == 0
+    assert hashlib.sha256(demo_engine().read_bytes()).hexdigest() in done.stdout

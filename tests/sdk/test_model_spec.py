@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.model_spec import ModelSpec, spec_path
+from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
 from tests.conftest import make_spec, mean_color_model
 
 SPEC = make_spec(mean_color_model())
@@ -174,7 +174,7 @@ def test_file_names_do_not_lead_out_of_the_folder(name: str) -> None:
         replace(spec, files={name: spec.files["model.onnx"]})
 
 
-@pytest.mark.parametrize("folder", [".", "/"])
-def test_a_folder_has_no_spec(folder: str) -> None:
-    with pytest.raises(SpecError, match="is a folder"):
-        spec_path(Path(folder))
+def test_a_folder_means_the_model_in_it(tmp_path: Path) -> None:
+    assert model_path(tmp_path) == tmp_path / "model.onnx"
+    assert model_path(tmp_path / "other.onnx") == tmp_path / "other.onnx"
+    assert spec_path(Path("a/other.onnx")) == Path("a/other.json")

@@ -26,4 +26,4 @@ def test_pictures_have_no_seconds() -> None:
     for index in range(3):
         summary.add(replace(frame(index), time_s=None), prediction("dog"))
     record = summary.to_record()["labels"][0]
-    assert (record["seconds"], record["first"], record["last"]) == (0.0, 0.0, 2.0)
+    assert (record["seconds"], record["first"], record["last"]) == (None, 0.0, 2.0)

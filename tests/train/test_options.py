@@ -254,7 +254,6 @@ def test_early_confounders_look_at_the_finer_stage_alone() -> None:
     [
         (["model.head=pooled", "model.label_links=attention"], "no feature per label"),
         (["model.head=ccd", "model.intervention=expectation"], "no feature per label"),
-        (["model.confounders.kind=early"], "token_stages=2"),
         (["model.token_stages=3"], "1 or 2"),
         (["model.intervention=explicit", "model.confounders.kind=none"], "nothing to sum"),
     ],
