@@ -1,0 +1,126 @@
+"""Builds the CUDA kernels for the emulated GPU and runs attention there, one process a case.
+
+A process each, because the emulation, like a sanitizer, aborts at the first mistake it sees.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+REPOSITORY = Path(__file__).parents[2]
+CSRC = REPOSITORY / "csrc"
+RUNNER_SOURCE = Path(__file__).with_name("attention_runner.cpp")
+
+FORWARD, REVERSE, RANDOM = ("forward",), ("reverse",), ("random", "7")
+SCHEDULES = (FORWARD, REVERSE, RANDOM)
+
+COMPILE = [
+    *("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+    "-fno-strict-aliasing",  # device code reads memory under several types, as nvcc lets it
+]
+# Flags for the code under test, and the name under which the uninstrumented emulation knows them.
+SANITIZERS = {
+    "": (["-O3", "-march=native"], []),
+    "address": (
+        ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        ["-DEMULATION_ASAN"],
+    ),
+    "thread": (["-O1", "-g", "-fsanitize=thread"], ["-DEMULATION_TSAN"]),
+}
+
+
+def compile_object(source: Path, output: Path, *flags: str, csrc: Path = CSRC) -> Path:
+    language = ["-x", "c++"] if source.suffix == ".cu" else []
+    includes = [f"-I{csrc}", f"-I{csrc / 'include'}"]
+    command = [*COMPILE, *flags, *includes, "-c", *language, str(source), "-o", str(output)]
+    subprocess.run(command, check=True)
+    return output
+
+
+def build_emulation(folder: Path, sanitizer: str = "") -> list[Path]:
+    """The emulation's objects, never instrumented themselves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = ["-O3", "-march=native", *SANITIZERS[sanitizer][1]]
+    sources = sorted((CSRC / "cuda" / "emulation").glob("*.cpp"))
+    return [compile_object(s, folder / f"{s.stem}.o", *flags) for s in sources]
+
+
+def build_program(
+    program: Path, emulation: list[Path], *sources: Path, sanitizer: str = "", csrc: Path = CSRC
+) -> Path:
+    """Compiles `sources`, with the headers of `csrc`, under the sanitizer and links them."""
+    flags = SANITIZERS[sanitizer][0]
+    program.parent.mkdir(parents=True, exist_ok=True)
+    objects = [
+        compile_object(
+            source, program.with_name(f"{program.name}_{source.stem}.o"), *flags, csrc=csrc
+        )
+        for source in sources
+    ]
+    subprocess.run(["g++", *flags, *objects, *emulation, "-o", program], check=True)
+    return program
+
+
+def require_sanitizer(folder: Path, sanitizer: str) -> None:
+    """Skips the test, saying why, where g++ cannot build or run programs under the sanitizer."""
+    source = folder / "empty.cpp"
+    source.write_text("int main() { return 0; }\n")
+    program = folder / "empty"
+    build = ["g++", *SANITIZERS[sanitizer][0], str(source), "-o", str(program)]
+    for command in (build, [str(program)]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"the {sanitizer} sanitizer does not work here: {done.stderr.strip()}")
+
+
+def build_runner(folder: Path, sanitizer: str = "", csrc: Path = CSRC) -> EmulatedGpu:
+    emulation = build_emulation(folder / "emulation", sanitizer)
+    sources = (csrc / "cuda" / "attention.cu", RUNNER_SOURCE)
+    return EmulatedGpu(
+        build_program(folder / "runner", emulation, *sources, sanitizer=sanitizer, csrc=csrc)
+    )
+
+
+@dataclass(frozen=True)
+class EmulatedGpu:
+    """A runner program; `attention` runs one case in it."""
+
+    program: Path
+
+    def attention(
+        self,
+        query: NDArray[Any],
+        key: NDArray[Any],
+        value: NDArray[Any],
+        *,
+        heads: int,
+        scale: float,
+        bias: NDArray[np.float32] | None = None,
+        schedule: tuple[str, ...] = FORWARD,
+    ) -> NDArray[Any]:
+        """All (batch | 1, rows, dim), float32 or float16 -> (batch, queries, dim).
+
+        Raises subprocess.CalledProcessError with the emulation's message in `stderr`.
+        """
+        batch = max(len(query), len(key), len(value))
+        header = struct.pack(
+            "10qd",
+            *(query.dtype == np.float16, batch, query.shape[1], key.shape[1], query.shape[2]),
+            *(heads, len(query), len(key), len(value), bias is not None, scale),
+        )
+        tensors = [query, key, value] if bias is None else [query, key, value, bias]
+        done = subprocess.run(
+            [self.program, *schedule],
+            input=header + b"".join(x.tobytes() for x in tensors),
+            capture_output=True,
+            check=True,
+        )
+        return np.frombuffer(done.stdout, query.dtype).reshape(batch, *query.shape[1:])
