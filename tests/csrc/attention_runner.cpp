@@ -2,7 +2,7 @@
 // Every tensor is a heap block of its exact size and the output starts as NaN, so that a sanitizer,
 // or the comparison, sees any access outside.
 //
-//   attention_runner [forward | reverse | random SEED]
+//   attention_runner [forward | reverse | random SEED | count]
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -42,13 +42,14 @@ Buffer read_buffer(size_t bytes) {
   return buffer;
 }
 
-void choose_schedule(int count, char** arguments) {
+void read_options(int count, char** arguments) {
   if (count < 2) return;
-  if (std::strcmp(arguments[1], "reverse") == 0)
-    emulation::options.schedule = emulation::Schedule::kReverse;
-  if (std::strcmp(arguments[1], "random") == 0)
-    emulation::options = {emulation::Schedule::kRandom,
-                          static_cast<unsigned>(std::atoi(arguments[2]))};
+  const auto is = [&](const char* name) { return std::strcmp(arguments[1], name) == 0; };
+  auto& options = emulation::options;
+  if (is("reverse")) options.schedule = emulation::Schedule::kReverse;
+  if (is("random")) options.schedule = emulation::Schedule::kRandom;
+  if (is("random")) options.seed = static_cast<unsigned>(std::atoi(arguments[2]));
+  options.count_instructions = is("count");
 }
 
 void run(const Case& c) {
@@ -73,7 +74,7 @@ void run(const Case& c) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  choose_schedule(count, arguments);
+  read_options(count, arguments);
   const Buffer header = read_buffer(sizeof(Case));
   try {
     run(*static_cast<const Case*>(header.get()));

@@ -5,6 +5,8 @@ A process each, because the emulation, like a sanitizer, aborts at the first mis
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from csrc.cuda.emulation.ptx.translate import cpp_from_ptx
 
 REPOSITORY = Path(__file__).parents[2]
 CSRC = REPOSITORY / "csrc"
@@ -49,7 +53,7 @@ def build_emulation(folder: Path, sanitizer: str = "") -> list[Path]:
     """The emulation's objects, never instrumented themselves."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = ["-O3", "-march=native", *SANITIZERS[sanitizer][1]]
-    sources = sorted((CSRC / "cuda" / "emulation").glob("*.cpp"))
+    sources = sorted((CSRC / "cuda" / "emulation").rglob("*.cpp"))
     return [compile_object(s, folder / f"{s.stem}.o", *flags) for s in sources]
 
 
@@ -65,8 +69,13 @@ def build_program(
         )
         for source in sources
     ]
-    subprocess.run(["g++", *flags, *objects, *emulation, "-o", program], check=True)
+    link(program, [*objects, *emulation], *flags)
     return program
+
+
+def link(program: Path, objects: list[Path], *flags: str) -> None:
+    # -rdynamic: translated PTX is found by the names of the kernels it replaces.
+    subprocess.run(["g++", *flags, "-rdynamic", *objects, "-ldl", "-o", program], check=True)
 
 
 def require_sanitizer(folder: Path, sanitizer: str) -> None:
@@ -87,6 +96,36 @@ def build_runner(folder: Path, sanitizer: str = "", csrc: Path = CSRC) -> Emulat
     return EmulatedGpu(
         build_program(folder / "runner", emulation, *sources, sanitizer=sanitizer, csrc=csrc)
     )
+
+
+def require_nvcc() -> str:
+    """Skips the test, saying why, where there is no CUDA compiler."""
+    nvcc = shutil.which("nvcc", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
+    return nvcc or pytest.skip("nvcc is not installed: what it makes of the kernels is not tested")
+
+
+def compile_cuda(nvcc: str, architecture: str, output: Path) -> Path:
+    """Device code alone: PTX or a cubin, by the suffix of `output`."""
+    command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", f"-{output.suffix[1:]}"]
+    includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
+    source = CSRC / "cuda" / "attention.cu"
+    subprocess.run([*command, *includes, source, "-o", output], check=True)
+    return output
+
+
+def build_ptx_runner(
+    folder: Path, source_gpu: EmulatedGpu, nvcc: str, architecture: str
+) -> EmulatedGpu:
+    """`source_gpu` with the PTX that nvcc emitted in the place of the kernels' source."""
+    ptx = compile_cuda(nvcc, architecture, folder / "attention.ptx")
+    translated = folder / "attention_ptx.cpp"
+    translated.write_text(cpp_from_ptx(ptx.read_text()))
+    # A function of thousands of statements: optimising it takes longer than running it.
+    unused = ["-Wno-unused-variable", "-Wno-unused-but-set-variable", "-Wno-unused-label"]
+    flags = ["-O0", "-march=native", "-ffp-contract=off", *unused]
+    machine_code = compile_object(translated, folder / "attention_ptx.o", *flags)
+    link(folder / "runner", [*source_gpu.program.parent.rglob("*.o"), machine_code])
+    return EmulatedGpu(folder / "runner")
 
 
 @dataclass(frozen=True)

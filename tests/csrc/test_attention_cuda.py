@@ -1,8 +1,13 @@
-"""The CUDA source of CmlrAttention on the emulated GPU, against NumPy and the CPU reference."""
+"""The CUDA kernels of CmlrAttention on the emulated GPU, against NumPy and the CPU reference.
+
+Twice: their source compiled for the host, and the PTX that nvcc makes of it, translated.
+"""
 
 from __future__ import annotations
 
+import functools
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +16,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from cmlr_edge import _native
 from tests.csrc.attention_reference import draw, reference
-from tests.csrc.emulated_gpu import SCHEDULES, EmulatedGpu, build_runner
+from tests.csrc.emulated_gpu import (
+    SCHEDULES,
+    EmulatedGpu,
+    build_ptx_runner,
+    build_runner,
+    require_nvcc,
+)
 
 # On data of unit variance; the project's tolerances for the kernels.
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
@@ -22,8 +33,32 @@ every_path = pytest.mark.parametrize("tokens", [9, 33, 196, 300])
 
 
 @pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> EmulatedGpu:
+def source_gpu(tmp_path_factory: pytest.TempPathFactory) -> EmulatedGpu:
     return build_runner(tmp_path_factory.mktemp("emulated_gpu"))
+
+
+@pytest.fixture(scope="module")
+def ptx_gpus(
+    tmp_path_factory: pytest.TempPathFactory, source_gpu: EmulatedGpu
+) -> Callable[[str], EmulatedGpu]:
+    """The emulated GPU running the PTX that nvcc emits for an architecture."""
+
+    @functools.cache
+    def build(architecture: str) -> EmulatedGpu:
+        nvcc = require_nvcc()
+        folder = tmp_path_factory.mktemp(architecture)
+        return build_ptx_runner(folder, source_gpu, nvcc, architecture)
+
+    return build
+
+
+@pytest.fixture(scope="module", params=["source", "ptx"])
+def gpu(
+    request: pytest.FixtureRequest,
+    source_gpu: EmulatedGpu,
+    ptx_gpus: Callable[[str], EmulatedGpu],
+) -> EmulatedGpu:
+    return source_gpu if request.param == "source" else ptx_gpus("sm_87")
 
 
 def draw_case(
@@ -45,13 +80,48 @@ def assert_close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
 @pytest.mark.parametrize("queries", [1, 17, 80, 600])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_kernel_equals_numpy_in_float64(
-    gpu: EmulatedGpu, dtype: Any, batch: int, queries: int, tokens: int, width: int, with_bias: bool
+    source_gpu: EmulatedGpu,
+    dtype: Any,
+    batch: int,
+    queries: int,
+    tokens: int,
+    width: int,
+    with_bias: bool,
 ) -> None:
-    query, key, value = draw_case(dtype, batch, queries, tokens, 2 * width)
+    heads = 1 if batch * queries > 1000 else 2  # to keep the largest cases quick
+    query, key, value = draw_case(dtype, batch, queries, tokens, heads * width)
     bias = draw(tokens, seed=9) if with_bias else None
     scale = width**-0.5
-    actual = gpu.attention(query, key, value, heads=2, scale=scale, bias=bias)
-    assert_close(actual, reference(query, key, value, 2, scale, bias))
+    actual = source_gpu.attention(query, key, value, heads=heads, scale=scale, bias=bias)
+    assert_close(actual, reference(query, key, value, heads, scale, bias))
+
+
+@both_types
+@both_widths
+@pytest.mark.parametrize("tokens", [1, 33, 196, 784])
+@pytest.mark.parametrize(("batch", "queries"), [(1, 1), (2, 17), (1, 80)])
+@pytest.mark.parametrize("architecture", ["sm_87", "sm_110"])
+def test_the_ptx_of_nvcc_computes_what_the_source_computes(
+    ptx_gpus: Callable[[str], EmulatedGpu],
+    source_gpu: EmulatedGpu,
+    architecture: str,
+    dtype: Any,
+    batch: int,
+    queries: int,
+    tokens: int,
+    width: int,
+) -> None:
+    query, key, value = draw_case(dtype, batch, queries, tokens, 2 * width)
+    bias = draw(tokens, seed=9) if queries == 17 else None
+    actual, source = (
+        gpu.attention(query, key, value, heads=2, scale=0.2, bias=bias)
+        for gpu in (ptx_gpus(architecture), source_gpu)
+    )
+    assert_close(actual, reference(query, key, value, 2, 0.2, bias))
+    # Where compilers contract or order sums differently, a half may round the other way.
+    np.testing.assert_allclose(
+        actual, source, rtol=1e-3 if dtype == np.float16 else 2e-6, atol=2e-6
+    )
 
 
 @both_types

@@ -26,7 +26,8 @@ extern Thread* current;  // the running CUDA thread
 enum class Schedule { kForward, kReverse, kRandom };
 struct Options {
   Schedule schedule = Schedule::kForward;
-  unsigned seed = 1;  // of kRandom
+  unsigned seed = 1;                // of kRandom
+  bool count_instructions = false;  // of translated PTX
 };
 extern Options options;
 
