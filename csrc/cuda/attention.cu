@@ -15,8 +15,6 @@
 namespace cmlr::cuda {
 namespace {
 
-constexpr int64_t kOnePassTokens = 256;
-
 AttentionArguments arguments_of(const AttentionParams& p) {
   return {p.query,
           p.key,
@@ -49,21 +47,35 @@ void launch(Kernel kernel, int shared_bytes, const AttentionParams& p,
 #endif
 }
 
+template <int kWidth, int kChunks, int kStages>
+void launch_f16(const AttentionParams& p, Stream stream) {
+  constexpr int kSharedBytes = F16Warp<kWidth, kChunks, kStages>::kSharedBytes;
+  launch(attention_f16_kernel<kWidth, kChunks, kStages>, kSharedBytes, p, stream);
+}
+
+template <int kWidth, int kChunks>
+void launch_f32(const AttentionParams& p, Stream stream) {
+  constexpr int kSharedBytes = F32Warp<kWidth, kChunks>::kSharedBytes;
+  launch(attention_f32_kernel<kWidth, kChunks>, kSharedBytes, p, stream);
+}
+
 template <int kWidth>
 void launch_width(const AttentionParams& p, Stream stream) {
-  using OnePassF16 = F16Warp<kWidth, true>;
-  using OnlineF16 = F16Warp<kWidth, false>;
-  using OneChunkF32 = F32Warp<kWidth, 1>;
-  using TwoChunksF32 = F32Warp<kWidth, 2>;
-  const bool one_pass = p.num_tokens <= kOnePassTokens;
-  if (p.element == Element::kFloat16 && one_pass)
-    launch(attention_f16_kernel<kWidth, true>, OnePassF16::kSharedBytes, p, stream);
-  else if (p.element == Element::kFloat16)
-    launch(attention_f16_kernel<kWidth, false>, OnlineF16::kSharedBytes, p, stream);
-  else if (one_pass && p.num_tokens > kOnePassTokens / 2)
-    launch(attention_f32_kernel<kWidth, 2>, TwoChunksF32::kSharedBytes, p, stream);
-  else
-    launch(attention_f32_kernel<kWidth, 1>, OneChunkF32::kSharedBytes, p, stream);
+  if (p.element == Element::kFloat32)
+    return p.num_tokens > 128 && p.num_tokens <= 256 ? launch_f32<kWidth, 2>(p, stream)
+                                                     : launch_f32<kWidth, 1>(p, stream);
+  switch ((p.num_tokens + 63) / 64) {  // chunks of 16 keys for each of four warps
+    case 1:
+      return launch_f16<kWidth, 1, 1>(p, stream);
+    case 2:
+      return launch_f16<kWidth, 2, 1>(p, stream);
+    case 3:
+      return launch_f16<kWidth, 3, 1>(p, stream);
+    case 4:
+      return launch_f16<kWidth, 4, 1>(p, stream);
+    default:
+      return launch_f16<kWidth, 2, 2>(p, stream);
+  }
 }
 
 bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }

@@ -14,6 +14,8 @@ namespace cmlr::cuda {
 constexpr int kQueriesPerBlock = 16;
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
+// Blocks that a multiprocessor must be able to hold, which bounds a thread's registers.
+constexpr int kResidentBlocksF16 = 3, kResidentBlocksF32 = 2;
 constexpr float kLog2E = 1.4426950408889634f;
 
 struct AttentionArguments {
@@ -38,6 +40,13 @@ template <class T>
 __device__ __forceinline__ const T* head_slice(const void* tensor, int64_t batch_stride,
                                                int width) {
   return static_cast<const T*>(tensor) + blockIdx.z * batch_stride + blockIdx.y * width;
+}
+
+// Bytes, so that the address is one multiply-add.
+template <class T>
+__device__ __forceinline__ const T* row_at(const T* first, int row, int row_bytes) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(first) +
+                                    static_cast<int64_t>(row) * row_bytes);
 }
 
 // A partial answer in shared memory. Groups of eight columns are XORed with the row, so that

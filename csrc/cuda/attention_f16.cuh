@@ -11,9 +11,9 @@
 //   Weights  are halves between 0 and 1. Their sum comes from one more mma, with a matrix of ones:
 //            exactly what the values are weighted with, and no shuffles.
 //
-// Softmax: up to 256 keys in one pass, the scores of all four chunks in registers. Beyond that two
-// chunks a step, rescaled when a larger score comes; while one step is computed, the next step's
-// keys are on their way to registers and its values to the other one of two stages.
+// Softmax: up to 256 keys in one pass, the scores of one to four chunks in registers. Beyond that
+// two chunks a step, rescaled when a larger score comes; while one step is computed, the next
+// step's keys are on their way to registers and its values to the other one of two stages.
 //
 // Shared memory: 64 keys of values a warp, 16 KiB a block at width 32 and 32 KiB at 64, later used
 // for the partial answers. One block barrier. Scores are in powers of two.
@@ -24,11 +24,10 @@
 
 namespace cmlr::cuda {
 
-template <int kWidth, bool kOnePass>
+// kChunks: of a step, whose scores are in registers together. kStages: 1 if there is only one step.
+template <int kWidth, int kChunks, int kStages>
 struct F16Warp {
-  static constexpr int kKeys = 16;                  // of a chunk
-  static constexpr int kChunks = kOnePass ? 4 : 2;  // of a step
-  static constexpr int kStages = kOnePass ? 1 : 2;
+  static constexpr int kKeys = 16;             // of a chunk
   static constexpr int kBlocks = kWidth / 32;  // of columns that one 16-byte load a lane covers
   static constexpr int kPieces = kWidth / 8;   // of 16 bytes in a row of values
 
@@ -42,6 +41,7 @@ struct F16Warp {
   Region& region;
   const uint16_t *key, *value;
   int lane, warp, group, quad;  // of the fragments: lane = 4 group + quad
+  int row_bytes;
   uint32_t query[kWidth / 16][4];
   uint4 keys[kChunks][2][kBlocks];  // of the step: 16 keys as two groups of eight
   float score[kChunks][2][4];
@@ -57,7 +57,8 @@ struct F16Warp {
         lane(threadIdx.x % 32),
         warp(threadIdx.x / 32),
         group(lane / 4),
-        quad(lane % 4) {
+        quad(lane % 4),
+        row_bytes(a.row * static_cast<int>(sizeof(uint16_t))) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) weight[i] = 0.0f;
 #pragma unroll
@@ -70,26 +71,23 @@ struct F16Warp {
   __device__ __forceinline__ int first_key(int step, int chunk) const {
     return ((step * kChunks + chunk) * kWarps + warp) * kKeys;
   }
-  __device__ __forceinline__ bool exists(int step, int chunk) const {  // the same for all lanes
-    return first_key(step, chunk) < a.num_tokens;
-  }
   __device__ __forceinline__ uint16_t* values(int step, int chunk) const {
     return region.values[step % kStages * kChunks + chunk];
   }
 
+  // Rows behind the last become zeros; nothing is read at their addresses.
   __device__ __forceinline__ void copy_values(int step) {
+    constexpr int kRows = 32 / kPieces;  // that the lanes copy at once
+    const int piece = lane % kPieces, first = first_key(step, 0) + lane / kPieces;
+    const uint16_t* from = row_at(value + piece * 8, first, row_bytes);
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      if (!exists(step, chunk)) break;
+    for (int chunk = 0; chunk < kChunks; ++chunk)
 #pragma unroll
-      for (int i = 0; i < kKeys * kPieces / 32; ++i) {
-        const int row = (i * 32 + lane) / kPieces, piece = (i * 32 + lane) % kPieces;
-        const int token = first_key(step, chunk) + row, inside = min(token, a.num_tokens - 1);
+      for (int i = 0; i < kKeys / kRows; ++i) {
+        const int row = i * kRows + lane / kPieces, skipped = chunk * kWarps * kKeys + i * kRows;
         copy_async_16(values(step, chunk) + row * kWidth + swizzled(row, piece) * 8,
-                      value + static_cast<int64_t>(inside) * a.row + piece * 8,
-                      token < a.num_tokens);
+                      row_at(from, skipped, row_bytes), first + skipped < a.num_tokens);
       }
-    }
     commit_async_copies();
   }
 
@@ -105,7 +103,7 @@ struct F16Warp {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int row = min(first + i * 8 + group, rows - 1);
-      const uint16_t* mine = from + static_cast<int64_t>(row) * a.row + quad * 8;
+      const uint16_t* mine = row_at(from + quad * 8, row, row_bytes);
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b)
         to[i][b] = __ldg(reinterpret_cast<const uint4*>(mine + b * 32));
@@ -130,20 +128,19 @@ struct F16Warp {
 
   __device__ __forceinline__ void load_keys(int step) {
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      if (!exists(step, chunk)) break;
+    for (int chunk = 0; chunk < kChunks; ++chunk)
       load_rows(keys[chunk], key, first_key(step, chunk), a.num_tokens);
-    }
   }
 
   // Added to every score of a key: its bias, or minus infinity behind the last.
-  __device__ __forceinline__ float key_offset(int token) const {
-    if (token >= a.num_tokens) return minus_infinity();
-    return a.key_bias ? __ldg(a.key_bias + token) * kLog2E : 0.0f;
+  __device__ __forceinline__ float key_offset(int token, bool may_be_behind) const {
+    float offset = 0.0f;
+    if (a.key_bias) offset = __ldg(a.key_bias + min(token, a.num_tokens - 1)) * kLog2E;
+    return may_be_behind && token >= a.num_tokens ? minus_infinity() : offset;
   }
 
   __device__ __forceinline__ void score_chunk(int step, int chunk) {
-    const bool whole = first_key(step, chunk) + kKeys <= a.num_tokens && !a.key_bias;
+    const bool may_end = kStages > 1 || chunk == kChunks - 1;
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float (&s)[4] = score[chunk][n];
@@ -155,12 +152,8 @@ struct F16Warp {
         mma_m16n8k16(s, query[2 * b], first);
         mma_m16n8k16(s, query[2 * b + 1], second);
       }
-      float offset[2] = {0.0f, 0.0f};
-      if (!whole) {
-        const int token = first_key(step, chunk) + n * 8 + quad * 2;
-        offset[0] = key_offset(token);
-        offset[1] = key_offset(token + 1);
-      }
+      const int token = first_key(step, chunk) + n * 8 + quad * 2;
+      const float offset[2] = {key_offset(token, may_end), key_offset(token + 1, may_end)};
 #pragma unroll
       for (int i = 0; i < 4; ++i) s[i] = s[i] * (a.scale * kLog2E) + offset[i % 2];
     }
@@ -168,19 +161,15 @@ struct F16Warp {
 
   __device__ __forceinline__ void score_step(int step) {
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      if (!exists(step, chunk)) break;
-      score_chunk(step, chunk);
-    }
+    for (int chunk = 0; chunk < kChunks; ++chunk) score_chunk(step, chunk);
   }
 
   // The new largest scores of the lane's two queries, shared by the four lanes that hold a row.
-  __device__ __forceinline__ void find_largest(int step, float (&now)[2]) const {
+  __device__ __forceinline__ void find_largest(float (&now)[2]) const {
     now[0] = largest[0];
     now[1] = largest[1];
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
-      if (!exists(step, chunk)) break;
 #pragma unroll
       for (int n = 0; n < 2; ++n)
 #pragma unroll
@@ -194,20 +183,19 @@ struct F16Warp {
   }
 
   // Turns scores into weights and rescales what was summed before.
-  __device__ __forceinline__ void weigh(int step) {
+  __device__ __forceinline__ void weigh() {
     float now[2];
-    find_largest(step, now);
+    find_largest(now);
     const float reference[2] = {finite_reference(now[0]), finite_reference(now[1])};
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
-      if (!exists(step, chunk)) break;
 #pragma unroll
       for (int n = 0; n < 2; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i)
           score[chunk][n][i] = fast_exp2(score[chunk][n][i] - reference[i / 2]);
     }
-    if (!kOnePass) {
+    if (kStages > 1) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float factor = fast_exp2(largest[i / 2] - reference[i / 2]);
@@ -237,10 +225,7 @@ struct F16Warp {
 
   __device__ __forceinline__ void add_step(int step) {
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      if (!exists(step, chunk)) break;
-      add_chunk(values(step, chunk), score[chunk]);
-    }
+    for (int chunk = 0; chunk < kChunks; ++chunk) add_chunk(values(step, chunk), score[chunk]);
   }
 
   __device__ __forceinline__ void store_partial() {
@@ -249,36 +234,38 @@ struct F16Warp {
       const int row = group + 8 * h;
 #pragma unroll
       for (int n = 0; n < kWidth / 8; ++n)
-        *reinterpret_cast<float2*>(
-            &region.partial.sums[Partial<kWidth>::index(row, n * 8 + quad * 2)]) =
-            make_float2(sum[n][2 * h], sum[n][2 * h + 1]);
+        store_pair(&region.partial.sums[Partial<kWidth>::index(row, n * 8 + quad * 2)],
+                   sum[n][2 * h], sum[n][2 * h + 1]);
       if (quad == 0)
         region.partial.largest_and_weight[row] = make_float2(largest[h], weight[2 * h]);
     }
   }
 };
 
-template <int kWidth, bool kOnePass>
-__global__ void __launch_bounds__(kThreads) attention_f16_kernel(AttentionArguments a) {
+template <int kWidth, int kChunks, int kStages>
+__global__ void __launch_bounds__(kThreads, kResidentBlocksF16)
+    attention_f16_kernel(AttentionArguments a) {
   CMLR_SHARED_MEMORY(shared);
-  using Warp = F16Warp<kWidth, kOnePass>;
+  using Warp = F16Warp<kWidth, kChunks, kStages>;
   Warp warp(a, shared);
   warp.copy_values(0);
   warp.load_queries();
   warp.load_keys(0);
 
-  constexpr int kStepKeys = kWarps * Warp::kChunks * Warp::kKeys;
-  const int steps = kOnePass ? 1 : (a.num_tokens + kStepKeys - 1) / kStepKeys;
+  constexpr int kStepKeys = kWarps * kChunks * Warp::kKeys;
+  const int steps = kStages == 1 ? 1 : (a.num_tokens + kStepKeys - 1) / kStepKeys;
   for (int step = 0; step < steps; ++step) {
-    if (!kOnePass) warp.copy_values(step + 1);
+    if (kStages > 1) warp.copy_values(step + 1);
     warp.score_step(step);
-    if (!kOnePass) warp.load_keys(step + 1);
-    warp.weigh(step);
-    wait_async_copies<Warp::kStages - 1>();
+    if (kStages > 1) warp.load_keys(step + 1);
+    warp.weigh();
+    wait_async_copies<kStages - 1>();
     __syncwarp();
     warp.add_step(step);
     __syncwarp();  // before the values are written again: by the next copy, or the partial answer
   }
+  wait_async_copies<0>();  // zeros behind the last step, on their way to where the answer goes
+  __syncwarp();
   warp.store_partial();
   __syncthreads();
   merge_partials<kWidth, uint16_t>(a, reinterpret_cast<const typename Warp::Region*>(shared), 1.0f);

@@ -239,7 +239,8 @@ __device__ __forceinline__ void copy_queries(const AttentionArguments& a, float*
 }
 
 template <int kWidth, int kChunks>
-__global__ void __launch_bounds__(kThreads) attention_f32_kernel(AttentionArguments a) {
+__global__ void __launch_bounds__(kThreads, kResidentBlocksF32)
+    attention_f32_kernel(AttentionArguments a) {
   CMLR_SHARED_MEMORY(shared);
   using Warp = F32Warp<kWidth, kChunks>;
   Warp warp(a, shared);

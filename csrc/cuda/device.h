@@ -62,6 +62,12 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t out[4], const 
                : "memory");
 }
 
+// Two neighbouring floats of shared memory, never split: that would make lanes meet in a bank.
+__device__ __forceinline__ void store_pair(float* to, float first, float second) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(to)), "f"(first), "f"(second)
+               : "memory");
+}
+
 // 16 bytes from global to shared memory, or zeros where not `valid`; done at the wait.
 __device__ __forceinline__ void copy_async_16(void* to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
@@ -84,6 +90,9 @@ using emulation::copy_async_16;
 using emulation::mma_m16n8k16;
 using emulation::pack_halves;
 using emulation::wait_async_copies;
+inline void store_pair(float* to, float first, float second) {
+  *reinterpret_cast<float2*>(to) = {first, second};
+}
 inline void load_matrices_transposed(uint32_t out[4], const void* row, EMULATION_SITE) {
   emulation::load_matrices<true>(out, row, file, line);
 }
