@@ -15,7 +15,7 @@ constexpr int kQueriesPerBlock = 16;
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 // Blocks that a multiprocessor must be able to hold, which bounds a thread's registers.
-constexpr int kResidentBlocksF16 = 3, kResidentBlocksF32 = 2;
+constexpr int kResidentBlocks = 3;
 constexpr float kLog2E = 1.4426950408889634f;
 
 struct AttentionArguments {

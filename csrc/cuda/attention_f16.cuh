@@ -243,7 +243,7 @@ struct F16Warp {
 };
 
 template <int kWidth, int kChunks, int kStages>
-__global__ void __launch_bounds__(kThreads, kResidentBlocksF16)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_f16_kernel(AttentionArguments a) {
   CMLR_SHARED_MEMORY(shared);
   using Warp = F16Warp<kWidth, kChunks, kStages>;

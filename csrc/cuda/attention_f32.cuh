@@ -30,14 +30,13 @@ struct F32Warp {
   static constexpr int kColumns = kWidth / 32;                   // of a lane
   static constexpr int kStepPanels = 2 * kChunks * kPanels;
 
-  struct Region {  // of shared memory, one for each warp
-    union {
-      struct {
-        float ring[2][kPanelFloats];
-        float weights[kQueriesPerBlock][kKeys];
-      } working;
-      Partial<kWidth> partial;
-    };
+  struct Working {
+    float ring[2][kPanelFloats];
+    float weights[kQueriesPerBlock][kKeys];
+  };
+  union Region {  // of shared memory, one for each warp
+    Working working;
+    Partial<kWidth> partial;
   };
   static constexpr int kSharedBytes =
       kWarps * sizeof(Region) + kQueriesPerBlock * kWidth * sizeof(float);
@@ -239,8 +238,7 @@ __device__ __forceinline__ void copy_queries(const AttentionArguments& a, float*
 }
 
 template <int kWidth, int kChunks>
-__global__ void __launch_bounds__(kThreads, kResidentBlocksF32)
-    attention_f32_kernel(AttentionArguments a) {
+__global__ void __launch_bounds__(kThreads) attention_f32_kernel(AttentionArguments a) {
   CMLR_SHARED_MEMORY(shared);
   using Warp = F32Warp<kWidth, kChunks>;
   Warp warp(a, shared);

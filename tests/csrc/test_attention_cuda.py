@@ -15,14 +15,14 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from cmlr_edge import _native
-from tests.csrc.attention_reference import draw, reference
-from tests.csrc.emulated_gpu import (
+from csrc.cuda.emulation.emulated_gpu import (
     SCHEDULES,
     EmulatedGpu,
     build_ptx_runner,
     build_runner,
-    require_nvcc,
 )
+from tests.csrc.attention_reference import draw, reference
+from tests.csrc.requirements import require_nvcc
 
 # On data of unit variance; the project's tolerances for the kernels.
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.csrc.emulated_gpu import build_emulation, build_program, require_sanitizer
+from csrc.cuda.emulation.emulated_gpu import build_emulation, build_program
+from tests.csrc.requirements import require_sanitizer
 
 SOURCE = Path(__file__).with_name("emulation_check.cpp")
 

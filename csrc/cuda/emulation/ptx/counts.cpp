@@ -71,8 +71,9 @@ void start_counting(const Kernel& kernel) {
   recorded.clear();
 }
 
-void print_counts(const Kernel& kernel) {
-  std::fprintf(stderr, "{\"kernel\": \"%s\", \"instructions\": {", kernel.name.c_str());
+void print_counts(const Kernel& kernel, size_t shared_bytes) {
+  std::fprintf(stderr, "{\"kernel\": \"%s\", \"shared_bytes\": %zu, \"instructions\": {",
+               kernel.name.c_str(), shared_bytes);
   const char* separator = "";
   for (const auto& [opcode, count] : warp_instructions(kernel)) {
     std::fprintf(stderr, "%s\"%s\": %.2f", separator, opcode.c_str(), count);

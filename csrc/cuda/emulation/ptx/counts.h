@@ -7,8 +7,9 @@
 namespace emulation::ptx {
 
 void start_counting(const Kernel& kernel);
-// One line of JSON on standard error: {"kernel", "instructions": {opcode: warp instructions},
-// "shared": [{"access", "requests", "wavefronts", "least"}]}; "shared" of the first block only.
-void print_counts(const Kernel& kernel);
+// One line of JSON on standard error: {"kernel", "shared_bytes", "instructions": {opcode: warp
+// instructions}, "shared": [{"access", "requests", "wavefronts", "least"}]}; the last of the first
+// block only.
+void print_counts(const Kernel& kernel, size_t shared_bytes);
 
 }  // namespace emulation::ptx

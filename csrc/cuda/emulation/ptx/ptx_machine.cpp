@@ -38,7 +38,7 @@ void launch_translated(const void* host_kernel, const unsigned char* bytes, size
   run_grid(
       grid, block, shared_bytes, [](void* body) { (*static_cast<void (**)()>(body))(); },
       const_cast<void (**)()>(&kernel.body));
-  if (options.count_instructions) print_counts(kernel);
+  if (options.count_instructions) print_counts(kernel, shared_bytes);
 }
 
 }  // namespace

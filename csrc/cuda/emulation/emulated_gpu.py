@@ -5,8 +5,7 @@ A process each, because the emulation, like a sanitizer, aborts at the first mis
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from csrc.cuda.emulation.ptx.translate import cpp_from_ptx
 
-REPOSITORY = Path(__file__).parents[2]
-CSRC = REPOSITORY / "csrc"
-RUNNER_SOURCE = Path(__file__).with_name("attention_runner.cpp")
+CSRC = Path(__file__).parents[2]
+EMULATION = Path(__file__).parent
+RUNNER_SOURCE = EMULATION / "programs" / "attention_runner.cpp"
 
 FORWARD, REVERSE, RANDOM = ("forward",), ("reverse",), ("random", "7")
 SCHEDULES = (FORWARD, REVERSE, RANDOM)
@@ -30,7 +28,7 @@ COMPILE = [
     *("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     "-fno-strict-aliasing",  # device code reads memory under several types, as nvcc lets it
 ]
-# Flags for the code under test, and the name under which the uninstrumented emulation knows them.
+# Flags for the code under test, and what tells the uninstrumented emulation about them.
 SANITIZERS = {
     "": (["-O3", "-march=native"], []),
     "address": (
@@ -42,6 +40,7 @@ SANITIZERS = {
 
 
 def compile_object(source: Path, output: Path, *flags: str, csrc: Path = CSRC) -> Path:
+    """Compiles C++, or CUDA source for the emulation, with the headers of `csrc`."""
     language = ["-x", "c++"] if source.suffix == ".cu" else []
     includes = [f"-I{csrc}", f"-I{csrc / 'include'}"]
     command = [*COMPILE, *flags, *includes, "-c", *language, str(source), "-o", str(output)]
@@ -53,7 +52,7 @@ def build_emulation(folder: Path, sanitizer: str = "") -> list[Path]:
     """The emulation's objects, never instrumented themselves."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = ["-O3", "-march=native", *SANITIZERS[sanitizer][1]]
-    sources = sorted((CSRC / "cuda" / "emulation").rglob("*.cpp"))
+    sources = [*EMULATION.glob("*.cpp"), *(EMULATION / "ptx").glob("*.cpp")]
     return [compile_object(s, folder / f"{s.stem}.o", *flags) for s in sources]
 
 
@@ -74,23 +73,12 @@ def build_program(
 
 
 def link(program: Path, objects: list[Path], *flags: str) -> None:
-    # -rdynamic: translated PTX is found by the names of the kernels it replaces.
+    """With -rdynamic: translated PTX is found by the names of the kernels it replaces."""
     subprocess.run(["g++", *flags, "-rdynamic", *objects, "-ldl", "-o", program], check=True)
 
 
-def require_sanitizer(folder: Path, sanitizer: str) -> None:
-    """Skips the test, saying why, where g++ cannot build or run programs under the sanitizer."""
-    source = folder / "empty.cpp"
-    source.write_text("int main() { return 0; }\n")
-    program = folder / "empty"
-    build = ["g++", *SANITIZERS[sanitizer][0], str(source), "-o", str(program)]
-    for command in (build, [str(program)]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"the {sanitizer} sanitizer does not work here: {done.stderr.strip()}")
-
-
 def build_runner(folder: Path, sanitizer: str = "", csrc: Path = CSRC) -> EmulatedGpu:
+    """The kernels of `csrc`, compiled for the host."""
     emulation = build_emulation(folder / "emulation", sanitizer)
     sources = (csrc / "cuda" / "attention.cu", RUNNER_SOURCE)
     return EmulatedGpu(
@@ -98,18 +86,11 @@ def build_runner(folder: Path, sanitizer: str = "", csrc: Path = CSRC) -> Emulat
     )
 
 
-def require_nvcc() -> str:
-    """Skips the test, saying why, where there is no CUDA compiler."""
-    nvcc = shutil.which("nvcc", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
-    return nvcc or pytest.skip("nvcc is not installed: what it makes of the kernels is not tested")
-
-
-def compile_cuda(nvcc: str, architecture: str, output: Path) -> Path:
-    """Device code alone: PTX or a cubin, by the suffix of `output`."""
-    command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", f"-{output.suffix[1:]}"]
+def compile_ptx(nvcc: str, architecture: str, output: Path) -> Path:
+    """The PTX of the kernels."""
+    command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", "-ptx", "-o", str(output)]
     includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
-    source = CSRC / "cuda" / "attention.cu"
-    subprocess.run([*command, *includes, source, "-o", output], check=True)
+    subprocess.run([*command, *includes, str(CSRC / "cuda" / "attention.cu")], check=True)
     return output
 
 
@@ -117,7 +98,8 @@ def build_ptx_runner(
     folder: Path, source_gpu: EmulatedGpu, nvcc: str, architecture: str
 ) -> EmulatedGpu:
     """`source_gpu` with the PTX that nvcc emitted in the place of the kernels' source."""
-    ptx = compile_cuda(nvcc, architecture, folder / "attention.ptx")
+    folder.mkdir(parents=True, exist_ok=True)
+    ptx = compile_ptx(nvcc, architecture, folder / "attention.ptx")
     translated = folder / "attention_ptx.cpp"
     translated.write_text(cpp_from_ptx(ptx.read_text()))
     # A function of thousands of statements: optimising it takes longer than running it.
@@ -130,7 +112,7 @@ def build_ptx_runner(
 
 @dataclass(frozen=True)
 class EmulatedGpu:
-    """A runner program; `attention` runs one case in it."""
+    """A runner program, which runs one case at a time."""
 
     program: Path
 
@@ -149,17 +131,40 @@ class EmulatedGpu:
 
         Raises subprocess.CalledProcessError with the emulation's message in `stderr`.
         """
-        batch = max(len(query), len(key), len(value))
-        header = struct.pack(
-            "10qd",
-            *(query.dtype == np.float16, batch, query.shape[1], key.shape[1], query.shape[2]),
-            *(heads, len(query), len(key), len(value), bias is not None, scale),
-        )
         tensors = [query, key, value] if bias is None else [query, key, value, bias]
-        done = subprocess.run(
-            [self.program, *schedule],
-            input=header + b"".join(x.tobytes() for x in tensors),
-            capture_output=True,
-            check=True,
-        )
+        done = self._run(_header(query, key, value, heads, scale, bias), tensors, schedule)
+        batch = max(len(query), len(key), len(value))
         return np.frombuffer(done.stdout, query.dtype).reshape(batch, *query.shape[1:])
+
+    def counts(
+        self, query: NDArray[Any], key: NDArray[Any], value: NDArray[Any], *, heads: int
+    ) -> dict[str, Any]:
+        """What a run of translated PTX executed; ptx/counts.h says how it is reported."""
+        header = _header(query, key, value, heads, 1.0, None)
+        done = self._run(header, [query, key, value], ("count",))
+        counts: dict[str, Any] = json.loads(done.stderr)
+        return counts
+
+    def _run(
+        self, header: bytes, tensors: list[NDArray[Any]], options: tuple[str, ...]
+    ) -> subprocess.CompletedProcess[bytes]:
+        data = header + b"".join(x.tobytes() for x in tensors)
+        command = [str(self.program), *options]
+        return subprocess.run(command, input=data, capture_output=True, check=True)
+
+
+def _header(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    heads: int,
+    scale: float,
+    bias: NDArray[np.float32] | None,
+) -> bytes:
+    """The runner's struct Case."""
+    batch = max(len(query), len(key), len(value))
+    return struct.pack(
+        "10qd",
+        *(query.dtype == np.float16, batch, query.shape[1], key.shape[1], query.shape[2]),
+        *(heads, len(query), len(key), len(value), bias is not None, scale),
+    )

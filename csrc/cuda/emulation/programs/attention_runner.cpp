@@ -14,7 +14,7 @@
 
 namespace {
 
-struct Case {  // as tests/csrc/emulated_gpu.py writes it
+struct Case {  // as emulated_gpu.py writes it
   int64_t is_half, batch, num_queries, num_tokens, dim, num_heads;
   int64_t query_batch, key_batch, value_batch;  // 1, or batch
   int64_t has_bias;
