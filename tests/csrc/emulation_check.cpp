@@ -199,6 +199,22 @@ void neighbours(Output p, bool synchronised) {
 }
 void racing_lanes(Output p) { neighbours(p, false); }
 void ordered_lanes(Output p) { neighbours(p, true); }
+// A lane that left a barrier early must not write what others, still behind it, will read.
+void next_round(Output p, void (*synchronise)()) {
+  CMLR_SHARED_MEMORY(shared);
+  auto* values = reinterpret_cast<float*>(shared);
+  values[threadIdx.x] = 1.0f;
+  synchronise();
+  p.out[threadIdx.x] = values[threadIdx.x ^ 1];
+  values[threadIdx.x] = 2.0f;
+  synchronise();
+}
+void racing_rounds_of_a_warp(Output p) {
+  next_round(p, [] { __syncwarp(); });
+}
+void racing_rounds_of_a_block(Output p) {
+  next_round(p, [] { __syncthreads(); });
+}
 void racing_blocks(Output p) { p.out[0] = static_cast<float>(threadIdx.x); }
 void ordered_threads(Output p) {
   CMLR_SHARED_MEMORY(shared);
@@ -225,6 +241,8 @@ int run_check(const std::string& name) {
   if (is("past_the_end")) launch(past_the_end, {});
   if (is("racing_lanes")) launch(racing_lanes, {out}, 4);
   if (is("ordered_lanes")) launch(ordered_lanes, {out}, 4);
+  if (is("racing_rounds_of_a_warp")) launch(racing_rounds_of_a_warp, {out});
+  if (is("racing_rounds_of_a_block")) launch(racing_rounds_of_a_block, {out});
   if (is("racing_blocks")) launch(racing_blocks, {out}, 2, 1);
   if (is("ordered_threads")) launch(ordered_threads, {out}, 4);
   if (is("ordered_launches")) {

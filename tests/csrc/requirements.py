@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from csrc.cuda.emulation.emulated_gpu import SANITIZERS
+from csrc.cuda.emulation.emulated_gpu import FLAGS, Build
 
 
-def require_sanitizer(folder: Path, sanitizer: str) -> None:
+def require_sanitizer(folder: Path, sanitizer: Build) -> None:
     """Skips the test, saying why, where g++ cannot build or run programs under the sanitizer."""
     source = folder / "empty.cpp"
     source.write_text("int main() { return 0; }\n")
     program = folder / "empty"
-    build = ["g++", *SANITIZERS[sanitizer][0], str(source), "-o", str(program)]
+    build = ["g++", *FLAGS[sanitizer][0], str(source), "-o", str(program)]
     for command in (build, [str(program)]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from csrc.cuda.emulation.emulated_gpu import build_emulation, build_program
+from csrc.cuda.emulation.emulated_gpu import Build, build_emulation, build_program
 from tests.csrc.requirements import require_sanitizer
 
 SOURCE = Path(__file__).with_name("emulation_check.cpp")
 
 
-def build(folder: Path, sanitizer: str = "") -> Path:
-    emulation = build_emulation(folder / "emulation", sanitizer)
-    return build_program(folder / "check", emulation, SOURCE, sanitizer=sanitizer)
+def build(folder: Path, kind: Build = "quick") -> Path:
+    emulation = build_emulation(folder / "emulation", kind)
+    return build_program(folder / "check", emulation, SOURCE, kind=kind)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,10 @@ def test_a_mistake_ends_the_run_with_a_message(program: Path, mistake: str, mess
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("name", ["racing_lanes", "racing_blocks"])
+@pytest.mark.parametrize(
+    "name",
+    ["racing_lanes", "racing_blocks", "racing_rounds_of_a_warp", "racing_rounds_of_a_block"],
+)
 def test_a_race_between_cuda_threads_is_reported(race_detector: Path, name: str) -> None:
     assert "ThreadSanitizer: data race" in run(race_detector, name).stderr
 

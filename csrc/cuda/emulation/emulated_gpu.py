@@ -10,7 +10,7 @@ import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ COMPILE = [
     *("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     "-fno-strict-aliasing",  # device code reads memory under several types, as nvcc lets it
 ]
+Build = Literal["fast", "quick", "address", "thread"]  # to run, to compile, or with a sanitizer
 # Flags for the code under test, and what tells the uninstrumented emulation about them.
-SANITIZERS = {
-    "": (["-O3", "-march=native"], []),
+FLAGS: dict[Build, tuple[list[str], list[str]]] = {
+    "fast": (["-O3", "-march=native"], []),
+    "quick": (["-O1", "-march=native"], []),
     "address": (
-        ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
         ["-DEMULATION_ASAN"],
     ),
     "thread": (["-O1", "-g", "-fsanitize=thread"], ["-DEMULATION_TSAN"]),
@@ -48,19 +50,24 @@ def compile_object(source: Path, output: Path, *flags: str, csrc: Path = CSRC) -
     return output
 
 
-def build_emulation(folder: Path, sanitizer: str = "") -> list[Path]:
+def build_emulation(folder: Path, kind: Build) -> list[Path]:
     """The emulation's objects, never instrumented themselves."""
     folder.mkdir(parents=True, exist_ok=True)
-    flags = ["-O3", "-march=native", *SANITIZERS[sanitizer][1]]
+    flags = ["-O3", "-march=native", *FLAGS[kind][1]]
     sources = [*EMULATION.glob("*.cpp"), *(EMULATION / "ptx").glob("*.cpp")]
     return [compile_object(s, folder / f"{s.stem}.o", *flags) for s in sources]
 
 
 def build_program(
-    program: Path, emulation: list[Path], *sources: Path, sanitizer: str = "", csrc: Path = CSRC
+    program: Path,
+    emulation: list[Path],
+    *sources: Path,
+    kind: Build,
+    csrc: Path = CSRC,
+    warnings: bool = True,
 ) -> Path:
-    """Compiles `sources`, with the headers of `csrc`, under the sanitizer and links them."""
-    flags = SANITIZERS[sanitizer][0]
+    """Compiles `sources`, with the headers of `csrc`, and links them with the emulation."""
+    flags = [*FLAGS[kind][0], *([] if warnings else ["-w"])]
     program.parent.mkdir(parents=True, exist_ok=True)
     objects = [
         compile_object(
@@ -77,13 +84,11 @@ def link(program: Path, objects: list[Path], *flags: str) -> None:
     subprocess.run(["g++", *flags, "-rdynamic", *objects, "-ldl", "-o", program], check=True)
 
 
-def build_runner(folder: Path, sanitizer: str = "", csrc: Path = CSRC) -> EmulatedGpu:
-    """The kernels of `csrc`, compiled for the host."""
-    emulation = build_emulation(folder / "emulation", sanitizer)
-    sources = (csrc / "cuda" / "attention.cu", RUNNER_SOURCE)
-    return EmulatedGpu(
-        build_program(folder / "runner", emulation, *sources, sanitizer=sanitizer, csrc=csrc)
-    )
+def build_runner(folder: Path) -> EmulatedGpu:
+    """The kernels, compiled for the host."""
+    emulation = build_emulation(folder / "emulation", "fast")
+    sources = (CSRC / "cuda" / "attention.cu", RUNNER_SOURCE)
+    return EmulatedGpu(build_program(folder / "runner", emulation, *sources, kind="fast"))
 
 
 def compile_ptx(nvcc: str, architecture: str, output: Path) -> Path:

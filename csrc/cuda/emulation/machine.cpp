@@ -57,6 +57,7 @@ struct Meeting {
   unsigned mask = 0, arrived = 0, parity = 0;
   Site site{};
   Deposit deposits[2][32];
+  char clocks[2] = {};  // two for the same reason: what a lane did since is not ordered for others
 };
 
 struct Warp {
@@ -64,13 +65,12 @@ struct Warp {
   unsigned last_place = 31, alive = 0;
   unsigned lane_at[32], place_of[32];
   std::unique_ptr<Meeting> meetings[32];  // by the lowest lane of the mask
-  char sync_clock = 0;
 };
 
 struct Barrier {
-  unsigned arrived = 0, expected = 0;
+  unsigned arrived = 0, expected = 0, parity = 0;
   Site site{};
-  char clock = 0;
+  char clocks[2] = {};
 };
 
 struct Machine {
@@ -284,7 +284,8 @@ const Deposit* meet(unsigned mask, const Deposit& mine, void (*complete)(Deposit
 }
 
 void sync_warp(unsigned mask, Site site) {
-  char* clock = &machine->warps[current->warp].sync_clock;
+  Meeting& meeting = join(mask, site);
+  char* clock = &meeting.clocks[meeting.parity];
   __tsan_release(clock);
   meet(mask, {}, nullptr, site);
   __tsan_acquire(clock);
@@ -294,7 +295,8 @@ void sync_block(unsigned id, unsigned count, Site site) {
   if (id >= kBarriers) fail("%s:%d: there is no barrier %u", site.file, site.line, id);
   Barrier& barrier = machine->barriers[id];
   const unsigned expected = count ? count : machine->num_threads;
-  __tsan_release(&barrier.clock);
+  char* clock = &barrier.clocks[barrier.parity];
+  __tsan_release(clock);
   if (!barrier.arrived) {
     barrier.expected = expected;
     barrier.site = site;
@@ -304,6 +306,7 @@ void sync_block(unsigned id, unsigned count, Site site) {
   }
   if (++barrier.arrived == expected) {
     barrier.arrived = 0;
+    barrier.parity ^= 1;
     for (unsigned i = 0; i < machine->num_threads; ++i) {
       CudaThread& other = *machine->threads[i];
       if (other.state == State::kAtBarrier && other.barrier == id) wake(other);
@@ -313,7 +316,7 @@ void sync_block(unsigned id, unsigned count, Site site) {
     machine->threads[machine->running]->barrier = id;
     wait_in(State::kAtBarrier, site);
   }
-  __tsan_acquire(&barrier.clock);
+  __tsan_acquire(clock);
 }
 
 void push_async_copy(AsyncCopy copy) {
