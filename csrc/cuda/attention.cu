@@ -87,9 +87,10 @@ void require_supported(const AttentionParams& p) {
                                           ": use the CPU operator, or change dim or num_heads");
   require(aligned(p.query) && aligned(p.key) && aligned(p.value) && aligned(p.out),
           "query, key, value and out must be aligned to 16 bytes on the device");
-  require(p.batch <= 65535 && p.num_heads <= 65535 && p.num_queries <= INT_MAX / 2 &&
-              p.num_tokens <= INT_MAX / 2 && p.dim <= INT_MAX,
-          "a size exceeds what a grid can hold: batch and heads up to 65535, rows up to 2^30");
+  require(
+      p.batch <= 65535 && p.num_heads <= 65535 && p.num_queries <= INT_MAX / 2 &&
+          p.num_tokens <= INT_MAX / 2 && p.dim <= INT_MAX / 2,
+      "a size exceeds what a grid can hold: batch and heads up to 65535, rows and dim up to 2^30");
 }
 
 }  // namespace

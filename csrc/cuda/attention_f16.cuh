@@ -15,8 +15,8 @@
 // two chunks a step, rescaled when a larger score comes; while one step is computed, the next
 // step's keys are on their way to registers and its values to the other one of two stages.
 //
-// Shared memory: 64 keys of values a warp, 16 KiB a block at width 32 and 32 KiB at 64, later used
-// for the partial answers. One block barrier. Scores are in powers of two.
+// Shared memory: up to 64 keys of values a warp, 16 KiB a block at width 32 and 32 KiB at 64, later
+// taken by the partial answers. One block barrier. Scores are in powers of two.
 // Unverified on hardware.
 #pragma once
 
