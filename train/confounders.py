@@ -146,7 +146,9 @@ def assign_context(tokens: Tensor, centres: Tensor) -> Tensor:
     Returns:
         (B, K); rows sum to 1.
     """
-    cosine = F.normalize(tokens.float(), dim=-1) @ F.normalize(centres.float(), dim=-1).T
+    # Channels that no centre has a value in are not looked at: those of the other stage.
+    seen = (centres != 0).any(dim=0)
+    cosine = F.normalize(tokens.float() * seen, dim=-1) @ F.normalize(centres.float(), dim=-1).T
     return (ASSIGNMENT_SHARPNESS * cosine).softmax(dim=-1).mean(dim=1)
 
 

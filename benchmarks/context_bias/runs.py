@@ -80,7 +80,7 @@ def run(job: Job, cache: Path) -> dict[str, Any]:
     started = time.monotonic()
     method = next(m for m in METHODS if m.name == job.method)
     truth, parts = _open(job.scenes, str(cache))
-    config = replace(RECIPE, model=method.model, seed=job.seed)
+    config = replace(RECIPE, model=method.model, lr=method.lr, seed=job.seed)
     exclusive = exclusive_examples(truth, parts["train"].targets) if method.knows_pairs else None
     head = fit_head(
         config,
