@@ -29,11 +29,11 @@ from train.model import CausalHead, CausalRecognizer
 
 LABELS, WIDTH, FEATURES = 5, 8, 12
 OPTIONS = {
-    "pooled": ["model.head=pooled", "model.intervention=none"],
+    "pooled": ["model.head=pooled", "model.intervention=none", "lr=0.05"],
     "pooled with links": ["model.head=pooled"],
     "ml-decoder": ["model.head=ml-decoder", "model.intervention=none"],
     "ccd": ["model.head=ccd", "model.intervention=none"],
-    "feature-split": ["model.head=feature-split", "model.intervention=none"],
+    "feature-split": ["model.head=feature-split", "model.intervention=none", "lr=0.05"],
     "decoder": ["model.intervention=none", "model.decoder_layers=2", "model.self_attention=true"],
     "matrix links, own context": ["model.inference_context=own"],
     "attention links": ["model.label_links=attention", "model.include_self=true"],
