@@ -43,7 +43,7 @@ class PreprocessSpec:
 class ThresholdFit:
     """How the thresholds came about."""
 
-    rule: str  # "f1", "fixed"
+    rule: str  # "f1", "precision=0.9", "cost=5", "fixed"
     data: str
     num_images: int
     precision: str  # of the model whose scores were used

@@ -39,7 +39,7 @@ from train.losses import asymmetric_loss
 from train.metrics import MIN_POSITIVES, evaluate_scores
 from train.model import CausalRecognizer
 from train.prepare import install, prepare
-from train.thresholds import fit_thresholds
+from train.thresholds import ThresholdRule, fit_thresholds
 from train.transforms import ImageTensors, build_augmentation, normalize
 
 _USED = {"train", "val"}  # splits
@@ -80,6 +80,7 @@ def fit(
         DataError: The folder holds a run already, or one of another configuration or data.
         TrainingError: The loss became NaN or infinite; the last whole epoch is kept.
     """
+    ThresholdRule.parse(config.threshold_rule)  # a slip is found before hours of training
     data = data.with_validation(config.validation_share, config.seed)
     _report_splits(data)
     state = _check_folder(folder, config, data, resume=resume)
@@ -372,7 +373,8 @@ def _finish(run: _Run, averaged: AveragedModel) -> ModelSpec:
     model = _network(averaged)
     config, targets = run.config, run.val.targets()
     scores = score_images(model, ImageTensors(run.val, run.spec), run.spec).deployed
-    thresholds = fit_thresholds(scores, targets, shrinkage=config.threshold_shrinkage)
+    rule = ThresholdRule.parse(config.threshold_rule)
+    thresholds = fit_thresholds(scores, targets, shrinkage=config.threshold_shrinkage, rule=rule)
     metrics = evaluate_scores(
         scores, targets, run.val.classes, thresholds, min_positives=MIN_POSITIVES
     )
@@ -391,7 +393,7 @@ def _finish(run: _Run, averaged: AveragedModel) -> ModelSpec:
             metrics={"val_map": round(metrics.mean_ap, 4)} if metrics.num_labels_scored else {},
         ),
         threshold_fit=ThresholdFit(
-            rule="f1",
+            rule=str(rule),
             data=f"{run.val.name}, {len(run.val.images)} validation images",
             num_images=len(run.val.images),
             precision="float32",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,8 @@ from tests.tiny_training import tiny_config
 from train.checkpoint import load_model
 from train.datasets import read_dataset
 from train.loop import fit
+from train.refit import refit_thresholds
+from train.thresholds import ThresholdRule
 from train.transforms import normalize
 
 ROOT = Path(__file__).parents[2]
@@ -143,3 +146,26 @@ def test_the_command_fails_in_one_line_and_writes_nothing(tmp_path: Path) -> Non
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train fit"):
         build_engine(tmp_path, tmp_path / "out")
+
+
+def test_refitting_thresholds_changes_decisions_and_nothing_else(
+    engine: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "model.onnx"
+    for path in (engine, engine.with_suffix(".json")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = ModelSpec.load(copy.with_suffix(".json"))
+    data = read_dataset(tiny_data).split("val")
+    expected = refit_thresholds(tmp_path, data, ThresholdRule("precision", 1.0), shrinkage=0)
+    after = ModelSpec.load(copy.with_suffix(".json"))
+    assert replace(before, thresholds=after.thresholds, threshold_fit=after.threshold_fit) == after
+    assert after.threshold_fit.rule == "precision=1"
+    with Recognizer.from_engine(copy) as recognizer:
+        for image in data.images:
+            named = {item.label for item in recognizer(read_image(image.path)).labels}
+            assert named <= {data.classes[i] for i in image.labels}
+    assert all(item.precision in {None, 1.0} for item in expected.values())
+    other = replace(data, classes=tuple(reversed(data.classes)))
+    with pytest.raises(DataError, match="in another order"):
+        refit_thresholds(copy, other, ThresholdRule(), shrinkage=0)
+    assert ModelSpec.load(copy.with_suffix(".json")) == after

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
+from cmlr_edge.errors import DataError
 from train.metrics import evaluate_scores, in_top3
-from train.thresholds import best_f1_threshold, fit_thresholds
+from train.thresholds import ThresholdRule, best_threshold, expect, fit_thresholds
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 5)) < [0.5, 0.3, 0.2, 0.1, 0.0]).astype(np.float32)
@@ -60,26 +62,29 @@ def test_predicting_nothing_is_zero_and_not_an_error() -> None:
     assert (metrics.cf1, metrics.of1) == (0, 0)
 
 
+F1 = ThresholdRule()
+
+
 def test_best_threshold_reaches_the_best_f1_of_all_thresholds() -> None:
     for label in range(4):
         scores, targets = SCORES[:, label], TARGETS[:, label]
         brute = max(f1_score(targets, scores >= t) for t in scores)
-        found = f1_score(targets, scores >= best_f1_threshold(scores, targets))
+        found = f1_score(targets, scores >= best_threshold(scores, targets, F1))
         assert found == pytest.approx(brute)
 
 
 def test_equal_scores_are_never_separated() -> None:
     scores = np.array([0.9, 0.5, 0.5, 0.5, 0.1], np.float32)
     targets = np.array([1, 1, 0, 0, 0], np.float32)
-    assert 0.5 < best_f1_threshold(scores, targets) <= 0.9
+    assert 0.5 < best_threshold(scores, targets, F1) <= 0.9
 
 
 def test_shrinkage_pulls_rare_labels_to_the_common_threshold() -> None:
     own = fit_thresholds(SCORES, TARGETS, shrinkage=0.0)
-    common = best_f1_threshold(SCORES.ravel(), TARGETS.ravel())
+    common = best_threshold(SCORES.ravel(), TARGETS.ravel(), F1)
     shrunk = fit_thresholds(SCORES, TARGETS, shrinkage=1e9)
     np.testing.assert_allclose(shrunk, common, atol=1e-4)
-    assert own[0] == pytest.approx(best_f1_threshold(SCORES[:, 0], TARGETS[:, 0]), abs=1e-4)
+    assert own[0] == pytest.approx(best_threshold(SCORES[:, 0], TARGETS[:, 0], F1), abs=1e-4)
     between = fit_thresholds(SCORES, TARGETS, shrinkage=5.0)
     for label in range(4):
         low, high = sorted((own[label], common))
@@ -89,3 +94,53 @@ def test_shrinkage_pulls_rare_labels_to_the_common_threshold() -> None:
 
 def test_thresholds_without_any_positive_are_one_half() -> None:
     assert fit_thresholds(SCORES, np.zeros_like(TARGETS), shrinkage=5.0) == pytest.approx(0.5)
+
+
+def test_a_precision_floor_gives_the_highest_recall_that_keeps_it() -> None:
+    for label in range(4):
+        scores, targets = SCORES[:, label], TARGETS[:, label]
+        for floor in (0.5, 0.8, 1.0):
+            named = scores >= best_threshold(scores, targets, ThresholdRule("precision", floor))
+            recalls = [0.0] + [
+                targets[scores >= t].sum() / targets.sum()
+                for t in scores
+                if targets[scores >= t].mean() >= floor
+            ]
+            assert not named.any() or targets[named].mean() >= floor
+            assert targets[named].sum() / targets.sum() == pytest.approx(max(recalls))
+
+
+def test_a_label_that_cannot_be_precise_is_never_named() -> None:
+    scores = np.array([0.9, 0.8, 0.1], np.float32)
+    targets = np.array([0, 0, 1], np.float32)
+    assert best_threshold(scores, targets, ThresholdRule("precision", 0.9)) > 0.9
+
+
+@pytest.mark.parametrize("cost", [0.2, 1.0, 5.0])
+def test_a_cost_ratio_gives_the_cheapest_decisions(cost: float) -> None:
+    def price(named: NDArray[np.bool_], targets: NDArray[np.float32]) -> float:
+        return float((named & (targets == 0)).sum() + cost * (~named & (targets > 0)).sum())
+
+    for label in range(4):
+        scores, targets = SCORES[:, label], TARGETS[:, label]
+        cheapest = min(price(scores >= t, targets) for t in [*scores, 1.1])
+        found = scores >= best_threshold(scores, targets, ThresholdRule("cost", cost))
+        assert price(found, targets) == pytest.approx(cheapest)
+
+
+def test_expected_precision_and_recall_are_scikit_learns() -> None:
+    thresholds = np.full(5, 0.5, np.float32)
+    for label, found in enumerate(expect(SCORES, TARGETS, thresholds)):
+        named, targets = SCORES[:, label] >= 0.5, TARGETS[:, label]
+        if found.precision is not None:
+            assert found.precision == pytest.approx(precision_score(targets, named))
+        if found.recall is not None:
+            assert found.recall == pytest.approx(recall_score(targets, named))
+
+
+@pytest.mark.parametrize("text", ["f2", "precision", "precision=1.5", "cost=-1", "cost=x", "f1=3"])
+def test_a_rule_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(DataError, match="expected f1, precision=P"):
+        ThresholdRule.parse(text)
+    for rule in ("f1", "precision=0.9", "cost=5"):
+        assert str(ThresholdRule.parse(rule)) == rule
