@@ -1,0 +1,85 @@
+"""Link effects against models whose links are known, and the explanation of a tiny run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cmlr_edge.errors import DataError
+from tests.train.test_options import FEATURES, LABELS, small_config, tokens
+from train.checkpoint import load_model
+from train.datasets import read_dataset
+from train.explain import explain, write_explanation
+from train.intervention import MatrixLinks
+from train.link_effects import cooccurrence, recover_links, swap_effects
+from train.model import CausalHead
+
+
+def head_with_links(*settings: str) -> CausalHead:
+    torch.manual_seed(0)
+    return CausalHead(small_config(*settings).model, LABELS, FEATURES).eval()
+
+
+def test_swaps_find_the_only_link_of_a_model_and_its_sign() -> None:
+    head = head_with_links("model.confounders.kind=none")
+    assert isinstance(head.links, MatrixLinks)
+    assert head.readout is not None
+    with torch.no_grad():
+        head.readout.weight.mul_(5)  # so that labels differ from picture to picture
+        head.links.strength[3, 1] = -0.1
+    effects = swap_effects(head, tokens(300))
+    linked = np.zeros_like(effects, bool)
+    linked[3, 1] = True
+    assert not effects[~linked].any()
+    donors = tokens(300)
+    with torch.no_grad():
+        p = head.head(next(donors.batches())).decoupled_logits[:, 1].sigmoid().numpy()
+    higher = p[donors.targets[: len(p), 1] > 0].mean() > p[donors.targets[: len(p), 1] == 0].mean()
+    assert np.sign(effects[3, 1]) == (-1 if higher else 1)
+
+
+def test_a_model_without_links_has_nothing_to_swap() -> None:
+    head = head_with_links("model.intervention=none")
+    with pytest.raises(ValueError, match="no causal branch"):
+        swap_effects(head, tokens(50))
+
+
+def test_link_recovery_counts_pairs_that_are_ranked_rightly() -> None:
+    effects = np.zeros((4, 4), np.float32)
+    effects[0, 1], effects[1, 2], effects[2, 3], effects[3, 0] = 0.4, -0.2, 0.2, 0.1
+    found = recover_links(effects, direct=[(0, 1), (1, 2)], spurious=[(2, 3), (3, 0)])
+    assert found.auc == pytest.approx((2 + 1.5) / 4)  # 0.4 beats both; 0.2 ties one, beats one
+    assert found.causal_strength == pytest.approx(0.3)
+    assert found.ratio == pytest.approx(0.15 / 0.3)
+
+
+def test_cooccurrence_is_a_difference_of_conditional_shares() -> None:
+    targets = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [0, 0], [1, 1]], np.float32)
+    expected = 2 / 3 - 1 / 3
+    assert cooccurrence(targets)[1, 0] == pytest.approx(expected)
+    assert cooccurrence(targets)[0, 0] == 0
+
+
+def test_an_explanation_of_a_run_has_its_numbers_and_figures(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    model, spec = load_model(tiny_run)
+    data = read_dataset(tiny_data).split("val")
+    record = explain(model, spec, data, "red", tmp_path / "why")
+    write_explanation(record, tmp_path / "why")
+    stored = json.loads((tmp_path / "why" / "explanation.json").read_text())
+    assert stored["p"]["red"] == pytest.approx(float(data.targets()[:, 0].mean()))
+    assert stored["p_change_do"]["red"] == 0
+    assert {link["cause"] for link in stored["strongest"]} <= set(spec.labels)
+    for name in ("do", "links", "heat_maps", "features"):
+        picture = cv2.imread(str(tmp_path / "why" / f"{name}.png"))
+        assert picture is not None
+        assert picture.std() > 5
+    with pytest.raises(DataError, match="no label 'purple'"):
+        explain(model, spec, data, "purple", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,109 @@
+"""The pictures of `explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+_SHOWN = 12  # bars, and labels of the link map
+
+
+def draw_bars(
+    rates: NDArray[np.float32],
+    changes: NDArray[np.float32],
+    labels: tuple[str, ...],
+    cause: str,
+    path: Path,
+) -> None:
+    """P(Y) in the data beside P(Y) moved by setting the cause, for the labels it moves most."""
+    plt = _pyplot()
+    chosen = np.argsort(-np.abs(changes))[:_SHOWN]
+    places = np.arange(len(chosen))
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.bar(places - 0.2, rates[chosen], 0.4, label="P(Y)")
+    moved = np.clip(rates[chosen] + changes[chosen], 0, 1)
+    axes.bar(places + 0.2, moved, 0.4, label=f"P(Y) + change by do({cause})")
+    axes.set_xticks(places, [labels[i] for i in chosen], rotation=40, ha="right")
+    axes.set(ylabel="probability", title=f"what {cause} moves")
+    axes.legend()
+    _save(plt, figure, path)
+
+
+def draw_link_map(
+    effects: NDArray[np.float32],
+    together: NDArray[np.float32],
+    labels: tuple[str, ...],
+    path: Path,
+) -> None:
+    """The model's effects beside raw co-occurrence, for the labels with the strongest of either."""
+    plt = _pyplot()
+    strength = np.maximum(np.abs(effects), np.abs(together))
+    chosen = np.sort(np.argsort(-(strength.max(axis=0) + strength.max(axis=1)))[: 2 * _SHOWN])
+    names = [labels[i] for i in chosen]
+    figure, both = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
+    titles = ("change of P(row) by do(column)", "P(row | column) - P(row | not column)")
+    for axes, values, title in zip(both, (effects, together), titles, strict=True):
+        view = values[np.ix_(chosen, chosen)]
+        limit = max(float(np.abs(view).max()), 1e-6)
+        shown = axes.imshow(view, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_title(title, fontsize=10)
+        figure.colorbar(shown, ax=axes, shrink=0.8)
+    _save(plt, figure, path)
+
+
+def draw_heat_maps(
+    items: list[tuple[NDArray[np.uint8], NDArray[np.float32], str]], path: Path
+) -> None:
+    """Pictures (H, W, 3) RGB under heat maps in [0, 1], with titles."""
+    if not items:
+        return
+    plt = _pyplot()
+    columns = min(6, len(items))
+    rows = -(-len(items) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.4 * columns, 2.7 * rows), squeeze=False, layout="constrained"
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, (picture, heat, title) in zip(grid.flat, items, strict=False):
+        size = picture.shape[1], picture.shape[0]
+        axes.imshow(picture)
+        axes.imshow(cv2.resize(heat, size, interpolation=cv2.INTER_CUBIC), cmap="jet", alpha=0.4)
+        axes.set_title(title, fontsize=8)
+    _save(plt, figure, path)
+
+
+def draw_scatter(features: NDArray[np.float32], names: list[str], path: Path) -> None:
+    """t-SNE of features (N, d), coloured by name."""
+    plt = _pyplot()
+    perplexity = min(30.0, max(2.0, (len(features) - 1) / 3))
+    places = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(features)
+    figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
+    for name in sorted(set(names)):
+        rows = [i for i, other in enumerate(names) if other == name]
+        axes.scatter(places[rows, 0], places[rows, 1], s=12, label=name)
+    if len(set(names)) <= 2 * _SHOWN:
+        axes.legend(fontsize=7, ncols=2)
+    axes.set(title="label features (t-SNE)", xticks=[], yticks=[])
+    _save(plt, figure, path)
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def _save(plt: Any, figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
