@@ -139,8 +139,9 @@ class CausalHead(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.register_buffer("token_mean", torch.zeros(num_features))
-        self.register_buffer("token_scale", torch.ones(num_features))
+        stored = config.standardize_tokens
+        self.register_buffer("token_mean", torch.zeros(num_features), persistent=stored)
+        self.register_buffer("token_scale", torch.ones(num_features), persistent=stored)
         self.decoder: LabelDecoder | None = None
         self.readout: LabelReadout | None = None
         self.classifier: PooledClassifier | CcdClassifier | FeatureSplitClassifier | None = None

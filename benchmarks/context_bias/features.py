@@ -71,15 +71,16 @@ def _extract(
     backbone = create_backbone(config.backbone, config.image_size, stages=2, pretrained=True).eval()
     reduce: Reduce | None = None
     for split in sorted(data.splits, key=lambda name: name != "train"):
-        tokens = _run(backbone, data.split(split), config, partial(report, split))
+        tokens = extract_tokens(backbone, data.split(split), config, partial(report, split))
         if reduce is None:  # the first is train
             reduce = fit_reduction(tokens, backbone.finer_channels)
         np.save(folder / f"{split}.npy", reduce(tokens))
 
 
-def _run(
+def extract_tokens(
     backbone: Backbone, data: LabeledImages, config: ModelConfig, report: Callable[[int], None]
 ) -> Tokens:
+    """Tokens (N, T, D) of a frozen backbone, in the order of `data`."""
     side = config.image_size
     spec = PreprocessSpec(size_hw=(side, side), mean=backbone.mean, std=backbone.std)
     images = ImageTensors(data, spec, cache_bytes=0)
