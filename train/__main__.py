@@ -183,7 +183,7 @@ def explain(
             numbers = (f"{link[name]:+.3f}" for name in ("causal", "cooccurrence"))
             table.add_row(escape(link["cause"]), escape(link["effect"]), *numbers)
         Console().print(table)
-    Console(stderr=True).print(f"wrote {out}: do.png, links.png, heat_maps.png, features.png")
+    Console(stderr=True).print(f"wrote the figures and explanation.json into {out}")
 
 
 @app.command("refit-thresholds")

@@ -146,10 +146,15 @@ def assign_context(tokens: Tensor, centres: Tensor) -> Tensor:
     Returns:
         (B, K); rows sum to 1.
     """
+    similarity = ASSIGNMENT_SHARPNESS * cosine_to_centres(tokens, centres)
+    return similarity.softmax(dim=-1).mean(dim=1)
+
+
+def cosine_to_centres(tokens: Tensor, centres: Tensor) -> Tensor:
+    """Cosine of tokens (B, T, D) and centres (K, D): (B, T, K)."""
     # Channels that no centre has a value in are not looked at: those of the other stage.
     seen = (centres != 0).any(dim=0)
-    cosine = F.normalize(tokens.float() * seen, dim=-1) @ F.normalize(centres.float(), dim=-1).T
-    return (ASSIGNMENT_SHARPNESS * cosine).softmax(dim=-1).mean(dim=1)
+    return F.normalize(tokens.float() * seen, dim=-1) @ F.normalize(centres.float(), dim=-1).T
 
 
 def fit_context_term(

@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 from cmlr_edge.errors import DataError
 from cmlr_edge.model_spec import ModelSpec
 from cmlr_edge.strict_json import write_atomically
+from train.confounders import cosine_to_centres
 from train.datasets.base import LabeledImages
-from train.explain_figures import draw_bars, draw_heat_maps, draw_link_map, draw_scatter
+from train.explain_figures import (
+    draw_bars,
+    draw_heat_maps,
+    draw_link_map,
+    draw_patches,
+    draw_scatter,
+)
 from train.frozen import TokenSet
 from train.inference import iterate_tokens
 from train.intervention import BackDoorIntervention
@@ -31,6 +38,7 @@ from train.transforms import ImageTensors, normalize
 _STRONGEST = 15  # links listed
 _CAM_IMAGES, _CAM_LABELS = 4, 3
 _SCATTER_IMAGES = 200
+_PATCHES = 6  # per confounder
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def explain(
         spec: Its labels and input format.
         data: Pictures with the model's classes.
         cause: The label that the bars are drawn for.
-        folder: Created; holds do.png, links.png, heat_maps.png, features.png.
+        folder: Created; holds do.png, links.png, heat_maps.png, features.png, confounders.png.
         report: Told what is being done.
 
     Raises:
@@ -80,6 +88,9 @@ def explain(
     maps = [_heat_maps(model, spec, images, i, data) for i in range(min(_CAM_IMAGES, len(images)))]
     draw_heat_maps([item for row in maps for item in row], folder / "heat_maps.png")
     _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
+    if model.intervention is not None:
+        patches = _nearest_patches(model, tokens, images)
+        draw_patches(patches, folder / "confounders.png")
     links = _list_links(effects, together, spec.labels)
     return {
         "cause": cause,
@@ -139,6 +150,36 @@ def _heat_maps(
             rgb = picture.permute(1, 2, 0).numpy()
             result.append((rgb, grid, f"{spec.labels[label]}, {name}"))
     return result
+
+
+def _nearest_patches(
+    model: CausalRecognizer, tokens: torch.Tensor, images: ImageTensors
+) -> list[list[NDArray[np.uint8]]]:
+    """For every confounder, what lies around the tokens nearest to it, of different pictures."""
+    assert model.intervention is not None
+    with torch.no_grad():
+        standard = model.standardize(tokens)
+        cosine = cosine_to_centres(standard, model.intervention.centres)
+    best, place = cosine.max(dim=1)  # (N, K): each picture's nearest token
+    side = int(tokens.shape[1] ** 0.5)
+    rows = []
+    for confounder in range(cosine.shape[2]):
+        nearest = best[:, confounder].topk(min(_PATCHES, len(best))).indices.tolist()
+        rows.append([_crop(images[i], int(place[i, confounder]), side) for i in nearest])
+    return rows
+
+
+def _crop(picture: torch.Tensor, token: int, side: int) -> NDArray[np.uint8]:
+    """Cut the token's cell and as much around it, (H, W, 3) RGB, from a picture (3, S, S)."""
+    cell = picture.shape[1] / side
+    row, column = divmod(token, side)
+    size = round(2 * cell)
+    limit = picture.shape[1] - size
+    top, left = (min(max(0, round((k - 0.5) * cell)), max(0, limit)) for k in (row, column))
+    patch: NDArray[np.uint8] = (
+        picture[:, top : top + size, left : left + size].permute(1, 2, 0).numpy()
+    )
+    return patch
 
 
 def _draw_features(

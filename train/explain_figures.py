@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
+_PATCH, _STRIPS = 56, 3  # pixels; strips beside each other
 _SHOWN = 12  # bars, and labels of the link map
 
 
@@ -78,6 +79,21 @@ def draw_heat_maps(
         axes.imshow(cv2.resize(heat, size, interpolation=cv2.INTER_CUBIC), cmap="jet", alpha=0.4)
         axes.set_title(title, fontsize=8)
     _save(plt, figure, path)
+
+
+def draw_patches(rows: list[list[NDArray[np.uint8]]], path: Path) -> None:
+    """Patches of the same kind side by side: one strip per confounder, several strips a row."""
+    gap = 8
+    strips = []
+    for patches in rows:
+        cells = [cv2.resize(p, (_PATCH, _PATCH), interpolation=cv2.INTER_AREA) for p in patches]
+        strips.append(np.hstack([*cells, np.full((_PATCH, gap, 3), 255, np.uint8)]))
+    columns = min(_STRIPS, len(strips))
+    strips += [np.full_like(strips[0], 255)] * (-len(strips) % columns)
+    lines = [np.hstack(strips[i : i + columns]) for i in range(0, len(strips), columns)]
+    spaced = [np.vstack([line, np.full((gap, line.shape[1], 3), 255, np.uint8)]) for line in lines]
+    _, encoded = cv2.imencode(".png", np.vstack(spaced)[..., ::-1])
+    path.write_bytes(encoded.tobytes())
 
 
 def draw_scatter(features: NDArray[np.float32], names: list[str], path: Path) -> None:

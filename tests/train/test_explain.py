@@ -76,7 +76,7 @@ def test_an_explanation_of_a_run_has_its_numbers_and_figures(
     assert stored["p"]["red"] == pytest.approx(float(data.targets()[:, 0].mean()))
     assert stored["p_change_do"]["red"] == 0
     assert {link["cause"] for link in stored["strongest"]} <= set(spec.labels)
-    for name in ("do", "links", "heat_maps", "features"):
+    for name in ("do", "links", "heat_maps", "features", "confounders"):
         picture = cv2.imread(str(tmp_path / "why" / f"{name}.png"))
         assert picture is not None
         assert picture.std() > 5
