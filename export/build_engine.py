@@ -25,6 +25,7 @@ from cmlr_edge.model_spec import BuiltFile, ModelSpec, PreprocessSpec, spec_path
 from cmlr_edge.preprocess import preprocess
 from cmlr_edge.strict_json import write_atomically
 from export.deploy import DeployModel
+from export.fuse import fuse
 from export.onnx_graph import export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
 from train.checkpoint import load_config, load_model
@@ -51,7 +52,8 @@ def build_engine(
     """
     model, spec = load_model(checkpoint)
     deploy = DeployModel(model, spec.preprocess).eval()
-    onnx_model = export_onnx(deploy, spec.preprocess.size_hw)
+    fused, _ = fuse(model, spec.preprocess)
+    onnx_model = export_onnx(fused, spec.preprocess.size_hw)
     if load_config(checkpoint).weight_storage == "float16":
         onnx_model = store_as_float16(onnx_model)
     content, path = onnx_model.SerializeToString(), out / "model.onnx"

@@ -48,10 +48,10 @@ def fold_attention(
         project: Of the sources, composed with the key's and value's projection.
         add_bias: Else the caller adds `output_bias`.
     """
-    key = attention.key.weight.detach()
-    value = attention.value.weight.detach()
-    if project is not None:
-        key, value = key @ project.weight, value @ project.weight
+    key, value = (
+        linear.weight if project is None else linear.weight @ project.weight
+        for linear in (attention.key, attention.value)
+    )
     bias = output_bias(attention, project) if add_bias else None
     if attention.num_heads == 1:
         folded, out = Affine((attention.out.weight @ value).T, bias), None
@@ -71,7 +71,7 @@ def fold_attention(
 
 def output_bias(attention: MultiHeadAttention, project: nn.Linear | None = None) -> Tensor:
     """What all biases of value and output add to every output, (d,)."""
-    bias = attention.value.bias
+    bias: Tensor = attention.value.bias
     if project is not None:
         bias = bias + attention.value.weight @ project.bias
     return attention.out.bias + attention.out.weight @ bias

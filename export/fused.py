@@ -270,7 +270,7 @@ class PriorAverage(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Map logits (B, L) to probabilities (B, L)."""
-        return ((logits[:, None] + self.stored).sigmoid() * self.prior).sum(dim=1)
+        return ((logits.unsqueeze(1) + self.stored).sigmoid() * self.prior).sum(dim=1)
 
 
 class Combine(nn.Module):

@@ -87,8 +87,8 @@ class ExplicitSum(nn.Module):
     def forward(self, label_features: Tensor) -> Tensor:
         """Map label features (B, L, d) to causal probabilities (B, L)."""
         images, labels, width = label_features.shape
-        hidden = (self.from_label(label_features)[:, None] + self.centres).relu()
-        z = self.norm(label_features[:, None] + self.mixed(hidden))  # (B, K, L, d)
+        hidden = (self.from_label(label_features).unsqueeze(1) + self.centres).relu()
+        z = self.norm(label_features.unsqueeze(1) + self.mixed(hidden))  # (B, K, L, d)
         logits = self.to_labels(z.reshape(-1, labels, width)).view(images, -1, labels)
         return (logits.sigmoid() * self.prior).sum(dim=1).clamp(1e-5, 1 - 1e-5)
 
