@@ -16,6 +16,7 @@ if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import onnx
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
@@ -67,11 +68,11 @@ def build_engine(
     model, spec = load_model(checkpoint)
     deploy = DeployModel(model, spec.preprocess).eval()
     fused, report = fuse(model, spec.preprocess)
-    onnx_model = export_onnx(fused, spec.preprocess.size_hw)
-    if precision == "fp16":
-        onnx_model = to_float16(onnx_model)
-    elif load_config(checkpoint).weight_storage == "float16":
-        onnx_model = store_as_float16(onnx_model)
+    onnx_model = _in_precision(
+        export_onnx(fused, spec.preprocess.size_hw),
+        precision,
+        narrow_storage=load_config(checkpoint).weight_storage == "float16",
+    )
     content, path = onnx_model.SerializeToString(), out / "model.onnx"
     frames = synthetic_frames(spec.preprocess.size_hw, _SYNTHETIC_FRAMES)
     if data is not None:
@@ -90,6 +91,14 @@ def build_engine(
     spec.save(spec_path(path))
     write_atomically(out / "fusion.json", json.dumps(report.to_json(), indent=2).encode())
     return spec
+
+
+def _in_precision(
+    model: onnx.ModelProto, precision: Precision, *, narrow_storage: bool
+) -> onnx.ModelProto:
+    if precision == "fp16":
+        return to_float16(model)
+    return store_as_float16(model) if narrow_storage else model
 
 
 def _read_frames(data: Path, split: str, spec: PreprocessSpec) -> NDArray[np.uint8]:

@@ -62,18 +62,31 @@ def verify(
             f"{path.name} differs from the training model by {difference:.3g} on {len(frames)} "
             f"images, allowed {allowed:.3g}: it was not written"
         )
-    thresholds = np.asarray(spec.thresholds, np.float32)
-    flipped = (actual >= thresholds) != (expected >= thresholds)
-    if (np.abs(expected - thresholds)[flipped] > allowed).any():
-        raise EngineError(f"{path.name} flips label decisions: it was not written")
-    if flipped.sum() > max(1, FLIP_TOLERANCE[precision] * flipped.size):
-        raise EngineError(
-            f"{path.name} flips {flipped.sum()} of {flipped.size} label decisions, allowed is "
-            f"{FLIP_TOLERANCE[precision]:.1%}: it was not written"
-        )
-    report = ParityReport(len(frames), difference, int(flipped.sum()))
+    flips = _count_flips(path, actual, expected, spec, precision)
+    report = ParityReport(len(frames), difference, flips)
     scores = tuple(round(float(score), 7) for score in actual[0])
     return report, GoldenSample(_GOLDEN_SEED, scores, GOLDEN_TOLERANCE[precision])
+
+
+def _count_flips(
+    path: Path,
+    actual: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    spec: ModelSpec,
+    precision: str,
+) -> int:
+    """Label decisions that differ; refused far from the threshold, or where they are many."""
+    thresholds = np.asarray(spec.thresholds, np.float32)
+    flipped = (actual >= thresholds) != (expected >= thresholds)
+    if (np.abs(expected - thresholds)[flipped] > SCORE_TOLERANCE[precision]).any():
+        raise EngineError(f"{path.name} flips label decisions: it was not written")
+    flips, share = int(flipped.sum()), FLIP_TOLERANCE[precision]
+    if flips > max(1, share * flipped.size):
+        raise EngineError(
+            f"{path.name} flips {flips} of {flipped.size} label decisions, allowed is {share:.1%}: "
+            "it was not written"
+        )
+    return flips
 
 
 def synthetic_frames(size_hw: tuple[int, int], number: int) -> NDArray[np.uint8]:

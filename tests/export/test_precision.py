@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from onnx.reference import ReferenceEvaluator
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.errors import EngineError
-from export.build_engine import build_engine
 from export.deploy import DeployModel
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
@@ -27,6 +28,7 @@ from export.verify import verify
 from tests.export.test_fuse import CASES, input_spec, random_frames, randomized, small
 from train.checkpoint import load_model
 
+ROOT = Path(__file__).parents[2]
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 Array = NDArray[np.float32]
 
@@ -125,14 +127,19 @@ def test_the_float32_graph_is_left_alone() -> None:
     assert model.SerializeToString() == before
 
 
-def test_build_engine_writes_a_verified_float16_file(tiny_run: Path, tmp_path: Path) -> None:
-    spec = build_engine(tiny_run, tmp_path, precision="fp16")
-    built = spec.files["model.onnx"]
-    written = json.loads((tmp_path / "model.json").read_text())
-    assert written["files"]["model.onnx"]["precision"] == "fp16"
-    assert 0 < built.parity.max_score_difference < 0.05
-    assert built.parity.decision_flips <= 1
-    assert (tmp_path / "fusion.json").is_file()
+def test_the_command_writes_a_verified_float16_file(tiny_run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "export/build_engine.py", "--fp16", "--out", str(tmp_path)]
+    command += ["--checkpoint", str(tiny_run)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    built = json.loads((tmp_path / "model.json").read_text())["files"]["model.onnx"]
+    assert built["precision"] == "fp16"
+    assert 0 < built["parity"]["max_score_difference"] < 0.05
+    assert built["parity"]["decision_flips"] <= 1
+    assert json.loads((tmp_path / "fusion.json").read_text())["bytes_saved"] > 0
+    assert HALF in {
+        tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer
+    }
 
 
 def test_a_float16_file_that_flips_too_many_decisions_is_refused(tiny_run: Path) -> None:
