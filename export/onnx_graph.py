@@ -15,13 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.export import Dim
 
 from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
-from export.deploy import DeployModel
+from export.attention import add_body, onnx_translation
+from export.deploy import DeployModel, FusedModel
 
 OPSET = 18
 _SMALL = 256  # elements; below this a constant is not worth a Cast node
 
 
-def export_onnx(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
+def export_onnx(model: DeployModel | FusedModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
     """Trace the model with a dynamic batch.
 
     Args:
@@ -44,6 +45,7 @@ def export_onnx(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto
             output_names=[OUTPUT_NAME],
             dynamic_shapes={"frames": {0: Dim("batch")}},
             optimize=False,
+            custom_translation_table=onnx_translation(),
         )
         assert program is not None
         # Constants are folded here, but batch-norm stays: folded into a convolution its weights
@@ -57,6 +59,7 @@ def export_onnx(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto
         node.doc_string = ""
     for value in proto.graph.value_info:
         del value.metadata_props[:]
+    add_body(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 

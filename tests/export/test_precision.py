@@ -1,0 +1,158 @@
+"""The float16 graph: its types, its scores, and when it is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from cmlr_edge.backends import load_backend
+from cmlr_edge.errors import EngineError
+from export.deploy import DeployModel
+from export.fuse import fuse
+from export.onnx_graph import export_onnx
+from export.precision import to_float16
+from export.verify import verify
+from tests.export.test_fuse import CASES, input_spec, random_frames, randomized, small
+from train.checkpoint import load_model
+
+ROOT = Path(__file__).parents[2]
+FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+Array = NDArray[np.float32]
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    graph = shape_inference.infer_shapes(model, strict_mode=True).graph
+    found = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
+    return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def small_graph(nodes: list[onnx.NodeProto], **constants: NDArray[Any]) -> onnx.ModelProto:
+    """x (2, 4) -> scores."""
+    x = helper.make_tensor_value_info("x", FLOAT, [2, 4])
+    scores = helper.make_tensor_value_info("scores", FLOAT, ["n", "m"])
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "small", [x], [scores], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def run(model: onnx.ModelProto, x: Array) -> Array:
+    (scores,) = ReferenceEvaluator(model).run(None, {"x": x})
+    assert isinstance(scores, np.ndarray)
+    return scores
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "matrix, own, two layers, one head, own cause false",
+        "expectation, mean, one layer, own cause true",
+        "explicit, sum, one layer, own cause false",
+        "ccd",
+    ],
+)
+def test_products_are_float16_and_norms_softmax_and_logits_float32(name: str) -> None:
+    model = randomized(small(*CASES[name]))
+    spec = input_spec(model)
+    wide = export_onnx(fuse(model, spec)[0], spec.size_hw)
+    narrow = to_float16(wide)
+    found = types(narrow)
+    for node in narrow.graph.node:
+        kinds = {found[x] for x in (*node.input, *node.output) if found.get(x) in {FLOAT, HALF}}
+        if node.op_type in {"Conv", "MatMul", "CmlrAttention"}:
+            assert kinds == {HALF}, node.name
+        elif node.op_type in {"LayerNormalization", "Softmax", "ReduceSum", "Sigmoid"}:
+            assert kinds == {FLOAT}, node.name
+        elif node.op_type != "Cast":
+            assert len(kinds) < 2, node.name
+    assert not any(node.op_type == "BatchNormalization" for node in narrow.graph.node)
+    assert narrow.ByteSize() < 0.55 * wide.ByteSize()
+    with torch.no_grad():
+        frames = random_frames(3)
+        expected = DeployModel(model, spec).eval()(frames).numpy()
+    backend = load_backend(Path("m.onnx"), narrow.SerializeToString(), provider="cpu")
+    np.testing.assert_allclose(backend.infer(frames.numpy()), expected, atol=5e-3)
+
+
+def test_lengths_and_their_lower_bounds_stay_float32() -> None:
+    nodes = [
+        helper.make_node("ReduceL2", ["x", "axis"], ["length"]),
+        helper.make_node("Clip", ["length", "least"], ["bounded"]),
+        helper.make_node("Expand", ["bounded", "shape"], ["wide"]),
+        helper.make_node("Div", ["x", "wide"], ["unit"]),
+        helper.make_node("MatMul", ["unit", "weight"], ["product"]),
+        helper.make_node("Sigmoid", ["product"], ["scores"]),
+    ]
+    constants = {
+        "axis": np.array([1]),
+        "shape": np.array([2, 4]),
+        "least": np.array(1e-12, np.float32),
+        "weight": np.eye(4, dtype=np.float32),
+    }
+    model = to_float16(small_graph(nodes, **constants))
+    x = np.array([[0, 0, 0, 0], [3, 0, 4, 0]], np.float32)
+    scores = run(model, x)
+    expected = 1 / (1 + np.exp(-np.array([[0, 0, 0, 0], [0.6, 0, 0.8, 0]])))
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
+
+
+def test_a_constant_beyond_float16_keeps_its_node_in_float32() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["scores"])]
+    weight = np.full((4, 1), 1e5, np.float32)
+    model = to_float16(small_graph(nodes, weight=weight))
+    scores = run(model, np.ones((2, 4), np.float32))
+    np.testing.assert_allclose(scores, 4e5)
+
+
+def test_the_float32_graph_is_left_alone() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["y"]),
+        helper.make_node("Sigmoid", ["y"], ["scores"]),
+    ]
+    model = small_graph(nodes, weight=np.eye(4, dtype=np.float32))
+    before = model.SerializeToString()
+    to_float16(model)
+    assert model.SerializeToString() == before
+
+
+def test_the_command_writes_a_verified_float16_file(tiny_run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "export/build_engine.py", "--fp16", "--out", str(tmp_path)]
+    command += ["--checkpoint", str(tiny_run)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    built = json.loads((tmp_path / "model.json").read_text())["files"]["model.onnx"]
+    assert built["precision"] == "fp16"
+    assert 0 < built["parity"]["max_score_difference"] < 0.05
+    assert built["parity"]["decision_flips"] <= 1
+    assert json.loads((tmp_path / "fusion.json").read_text())["bytes_saved"] > 0
+    assert HALF in {
+        tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer
+    }
+
+
+def test_a_float16_file_that_flips_too_many_decisions_is_refused(tiny_run: Path) -> None:
+    model, spec = load_model(tiny_run)
+    deploy, frames = DeployModel(model, spec.preprocess).eval(), random_frames(4).numpy()
+    with torch.no_grad():
+        scores = deploy(torch.from_numpy(frames)).numpy()
+        # Every score a little lower, by less than the tolerance, and thresholds just below them.
+        lowered = copy.deepcopy(model)
+        assert lowered.readout is not None
+        lowered.readout.bias.sub_(0.02)
+    close = replace(spec, thresholds=tuple(float(t) - 1e-4 for t in scores.min(axis=0)))
+    exported = export_onnx(fuse(lowered, spec.preprocess)[0], spec.preprocess.size_hw)
+    content = to_float16(exported).SerializeToString()
+    with pytest.raises(EngineError, match="of 15 label decisions"):
+        verify(Path("m.onnx"), content, deploy, close, frames, precision="fp16")
