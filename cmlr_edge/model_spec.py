@@ -105,7 +105,7 @@ class BuiltFile:
 
     sha256: str
     runtime: Literal["onnx"]
-    precision: Literal["fp32"]
+    precision: Literal["fp32", "fp16"]
     parity: ParityReport
     golden: GoldenSample
 

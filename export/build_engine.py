@@ -81,7 +81,7 @@ def build_engine(
     built = BuiltFile(
         sha256=hashlib.sha256(content).hexdigest(),
         runtime="onnx",
-        precision=precision,  # type: ignore[arg-type]  # the spec knows fp32 alone so far
+        precision=precision,
         parity=parity,
         golden=golden,
     )
