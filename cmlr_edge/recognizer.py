@@ -162,7 +162,10 @@ class Recognizer:
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
         selected = [select_labels(row, self.labels, self._thresholds) for row in scores]
-        valid = [bool(np.isfinite(row).all()) for row in scores]
+        valid = [
+            bool(np.isfinite(row).all()) and getattr(image, "status", "ok") == "ok"
+            for row, image in zip(scores, images, strict=True)
+        ]
         stages = np.diff([start, resized, inferred, time.perf_counter()]) * 1e3 / len(images)
         return [
             Prediction(
