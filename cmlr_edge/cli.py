@@ -8,23 +8,25 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from cmlr_edge.bundled import demo_engine
-from cmlr_edge.capture import Source, open_source
-from cmlr_edge.errors import CmlrError, DependencyError, OutputError
+from cmlr_edge.capture import Policy, Source, open_source
+from cmlr_edge.capture.live import LiveSource
+from cmlr_edge.errors import CaptureError, CmlrError, DependencyError, OutputError
 from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.sinks import Sink
+from cmlr_edge.sinks import EventSink, Sink
 from cmlr_edge.sinks.contact_sheet import ContactSheet
-from cmlr_edge.sinks.jsonl import JsonLines
+from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.overlay import OverlayVideo
-from cmlr_edge.stream import label_frames
+from cmlr_edge.stream import Result, recognize_stream
 from cmlr_edge.summary import RunSummary
 
 try:
@@ -57,12 +59,18 @@ class _Terminated(BaseException):
 def label(
     source: Annotated[
         str,
-        typer.Argument(help="Video, picture, folder of pictures, quoted glob, or camera (0)."),
+        typer.Argument(
+            help="Video, picture, folder of pictures, quoted glob, camera (0, csi://0), or stream "
+            "(rtsp://, http://); test:// is a moving pattern."
+        ),
     ],
     engine: Annotated[
         Path | None, typer.Option(help="Model that build_engine.py wrote. Default: the bundled.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="JSON lines: when each label comes, stays and goes.")
+    ] = None,
     overlay: Annotated[Path | None, typer.Option(help="MP4 with the labels drawn in.")] = None,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="PNG: frames with labels, and when each label was there.")
@@ -71,30 +79,41 @@ def label(
     threshold: Annotated[
         float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
+    ] = None,
     provider: Annotated[str, typer.Option(help="Device: cpu or cuda; never another.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
-    """Label every frame of SOURCE.
+    """Label the frames of SOURCE: all of a file, the newest of a camera.
 
     \b
     cmlr-edge label street.mp4 --out street.jsonl --overlay street_labels.mp4
     cmlr-edge label "photos/*.jpg" --contact-sheet sheet.png
     cmlr-edge label 0 --max-frames 300
+    cmlr-edge label rtsp://user:password@camera/stream --events events.jsonl
     """  # noqa: D301 (typer's mark for keeping lines)
-    outputs = [path for path in (out, overlay, contact_sheet) if path is not None]
+    outputs = [path for path in (out, events, overlay, contact_sheet) if path is not None]
     path = model_path(engine or demo_engine())
     _check_outputs(outputs, [Path(source), path, spec_path(path)])
     summary = RunSummary()
     with (
         Recognizer.from_engine(path, provider=provider, thresholds=threshold) as recognizer,
-        open_source(source) as frames,
+        open_source(source, policy=cast("Policy | None", policy)) as frames,
     ):
         _check_outputs(outputs, [Path(file) for file in frames.files])
         sinks = _make_sinks(frames, out, overlay, contact_sheet)
-        stopped_by = _run(frames, recognizer, sinks, summary, max_frames, quiet=as_json)
+        event_sinks = _make_event_sinks(frames, events)
+        results = recognize_stream(
+            frames, recognizer, sinks=sinks, event_sinks=event_sinks, max_frames=max_frames
+        )
+        stopped_by = _run(frames, results, summary, max_frames, quiet=as_json)
         runtime = recognizer.runtime
     if as_json:
-        record = {"source": frames.name, "engine": str(path), "runtime": runtime}
+        record: dict[str, Any] = {"source": frames.name, "engine": str(path), "runtime": runtime}
+        if isinstance(frames, LiveSource):
+            record["capture"] = asdict(frames.stats)
         print(json.dumps(record | summary.to_record(), indent=2, allow_nan=False))  # noqa: T201
     else:
         _print_summary(summary, frames, runtime, outputs)
@@ -130,10 +149,20 @@ def _make_sinks(
     return sinks
 
 
+def _make_event_sinks(frames: Source, events: Path | None) -> list[EventSink]:
+    if events is None:
+        return []
+    if frames.fps is None:
+        raise CaptureError(
+            f"{frames.name} has no times, so there are no events: leave out --events, or give a "
+            "video, camera or stream"
+        )
+    return [EventLines(events)]
+
+
 def _run(
     frames: Source,
-    recognizer: Recognizer,
-    sinks: list[Sink],
+    results: Generator[Result, None, None],
     summary: RunSummary,
     max_frames: int | None,
     *,
@@ -146,9 +175,9 @@ def _run(
     with _sigterm_as_exception(), Progress(*columns, console=_stderr, disable=hidden) as progress:
         task = progress.add_task("labelling", total=total)
         try:
-            with closing(label_frames(frames, recognizer, sinks, max_frames=max_frames)) as results:
-                for frame, prediction in results:
-                    summary.add(frame, prediction)
+            with closing(results):
+                for result in results:
+                    summary.add(result.frame, result.prediction)
                     progress.advance(task)
         except KeyboardInterrupt:
             return int(signal.SIGINT)
@@ -179,7 +208,15 @@ def _print_summary(summary: RunSummary, frames: Source, runtime: str, outputs: l
         latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
     console.print(latency)
     if summary.invalid_frames:
-        console.print(f"{summary.invalid_frames} frames were invalid: the model returned no number")
+        console.print(
+            f"{summary.invalid_frames} frames were invalid: frozen, stale, or no number from the model"
+        )
+    if isinstance(frames, LiveSource):
+        stats = frames.stats
+        console.print(
+            f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "
+            f"{stats.reconnects} times connected again"
+        )
     for path in outputs:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
 
@@ -288,6 +325,7 @@ def main() -> None:
     handler = RichHandler(console=_stderr, show_path=False, show_time=False)
     # FFmpeg's own lines on stderr would stand beside our one-line errors; -8 is its "quiet".
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     try:
         app()
