@@ -16,13 +16,14 @@ from cmlr_edge.sinks.line_file import LineFile
 class JsonLines:
     """Writes a line per frame; a process killed at any moment leaves whole lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, rotate_bytes: int | None = None) -> None:
         """Remember the path; the file is replaced at the first frame.
 
         Args:
             path: Its folder must exist.
+            rotate_bytes: See `LineFile`.
         """
-        self._lines = LineFile(path)
+        self._lines = LineFile(path, rotate_bytes=rotate_bytes)
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Append one line; see `Sink`."""
@@ -36,13 +37,14 @@ class JsonLines:
 class EventLines:
     """Writes a line per start, update and end of an event."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, rotate_bytes: int | None = None) -> None:
         """Remember the path; the file is replaced at the first event.
 
         Args:
             path: Its folder must exist.
+            rotate_bytes: See `LineFile`.
         """
-        self._lines = LineFile(path)
+        self._lines = LineFile(path, rotate_bytes=rotate_bytes)
 
     def write_event(self, event: Event) -> None:
         """Append one line; see `EventSink`."""
