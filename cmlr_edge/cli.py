@@ -24,8 +24,12 @@ from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
 from cmlr_edge.sinks.contact_sheet import ContactSheet
+from cmlr_edge.sinks.csv_table import CsvTable
+from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
+from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.overlay import OverlayVideo
+from cmlr_edge.sinks.webhook import Webhook
 from cmlr_edge.stream import Result, recognize_stream
 from cmlr_edge.summary import RunSummary
 
@@ -51,10 +55,6 @@ app = typer.Typer(
 _stderr = Console(stderr=True)
 
 
-class _Terminated(BaseException):
-    """SIGTERM came: finish the outputs, then leave."""
-
-
 @app.command()
 def label(
     source: Annotated[
@@ -70,6 +70,15 @@ def label(
     out: Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")] = None,
     events: Annotated[
         Path | None, typer.Option(help="JSON lines: when each label comes, stays and goes.")
+    ] = None,
+    mqtt: Annotated[
+        str | None, typer.Option(help="Events to mqtt://user:password@host:1883/topic.")
+    ] = None,
+    webhook: Annotated[str | None, typer.Option(help="Events as HTTP POST to this URL.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")] = None,
+    rotate_mb: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Start new files at this size; the last five are kept."),
     ] = None,
     overlay: Annotated[Path | None, typer.Option(help="MP4 with the labels drawn in.")] = None,
     contact_sheet: Annotated[
@@ -94,7 +103,7 @@ def label(
     cmlr-edge label 0 --max-frames 300
     cmlr-edge label rtsp://user:password@camera/stream --events events.jsonl
     """  # noqa: D301 (typer's mark for keeping lines)
-    outputs = [path for path in (out, events, overlay, contact_sheet) if path is not None]
+    outputs = [path for path in (out, events, csv, overlay, contact_sheet) if path is not None]
     path = model_path(engine or demo_engine())
     _check_outputs(outputs, [Path(source), path, spec_path(path)])
     summary = RunSummary()
@@ -103,8 +112,13 @@ def label(
         open_source(source, policy=cast("Policy | None", policy)) as frames,
     ):
         _check_outputs(outputs, [Path(file) for file in frames.files])
-        sinks = _make_sinks(frames, out, overlay, contact_sheet)
-        event_sinks = _make_event_sinks(frames, events)
+        rotate_bytes = None if rotate_mb is None else round(rotate_mb * 1e6)
+        sinks = _make_sinks(frames, out, overlay, contact_sheet, rotate_bytes)
+        if csv is not None:
+            sinks.append(CsvTable(csv, recognizer.labels, rotate_bytes=rotate_bytes))
+        if isinstance(frames, LiveSource):
+            sinks = [IsolatedSink(sink, type(sink).__name__) for sink in sinks]
+        event_sinks = _make_event_sinks(frames, events, mqtt, webhook, rotate_bytes)
         results = recognize_stream(
             frames, recognizer, sinks=sinks, event_sinks=event_sinks, max_frames=max_frames
         )
@@ -117,9 +131,18 @@ def label(
         print(json.dumps(record | summary.to_record(), indent=2, allow_nan=False))  # noqa: T201
     else:
         _print_summary(summary, frames, runtime, outputs)
+    lost = sum(
+        sink.lost
+        for sink in (*sinks, *event_sinks)
+        if isinstance(sink, IsolatedSink | IsolatedEventSink)
+    )
+    if lost:
+        _stderr.print(f"{lost} results were lost by their outputs, see the warnings above")
     if stopped_by:
         _stderr.print(f"interrupted after {summary.frames} frames; outputs hold what was done")
         raise typer.Exit(128 + stopped_by)
+    if lost:
+        raise typer.Exit(1)
 
 
 def _check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
@@ -137,11 +160,15 @@ def _check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
 
 
 def _make_sinks(
-    frames: Source, out: Path | None, overlay: Path | None, contact_sheet: Path | None
+    frames: Source,
+    out: Path | None,
+    overlay: Path | None,
+    contact_sheet: Path | None,
+    rotate_bytes: int | None,
 ) -> list[Sink]:
     sinks: list[Sink] = []
     if out is not None:
-        sinks.append(JsonLines(out))
+        sinks.append(JsonLines(out, rotate_bytes=rotate_bytes))
     if overlay is not None:
         sinks.append(OverlayVideo(overlay, frames.fps))
     if contact_sheet is not None:
@@ -149,15 +176,30 @@ def _make_sinks(
     return sinks
 
 
-def _make_event_sinks(frames: Source, events: Path | None) -> list[EventSink]:
-    if events is None:
-        return []
-    if frames.fps is None:
+def _make_event_sinks(
+    frames: Source,
+    events: Path | None,
+    mqtt: str | None,
+    webhook: str | None,
+    rotate_bytes: int | None,
+) -> list[EventSink]:
+    if frames.fps is None and (events or mqtt or webhook):
         raise CaptureError(
-            f"{frames.name} has no times, so there are no events: leave out --events, or give a "
-            "video, camera or stream"
+            f"{frames.name} has no times, so there are no events: leave out --events, --mqtt and "
+            "--webhook, or give a video, camera or stream"
         )
-    return [EventLines(events)]
+    sinks: list[EventSink] = []
+    if events is not None:
+        file: EventSink = EventLines(events, rotate_bytes=rotate_bytes)
+        is_live = isinstance(frames, LiveSource)
+        sinks.append(IsolatedEventSink(file, "EventLines") if is_live else file)
+    if mqtt is not None:
+        broker = MqttEvents(mqtt)
+        sinks.append(IsolatedEventSink(broker, broker.name))
+    if webhook is not None:
+        receiver = Webhook(webhook)
+        sinks.append(IsolatedEventSink(receiver, receiver.name))
+    return sinks
 
 
 def _run(
@@ -172,30 +214,38 @@ def _run(
     total = min((n for n in (frames.num_frames, max_frames) if n is not None), default=None)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     hidden = quiet or not _stderr.is_terminal
-    with _sigterm_as_exception(), Progress(*columns, console=_stderr, disable=hidden) as progress:
+    with (
+        _ended_by_signals(frames) as received,
+        Progress(*columns, console=_stderr, disable=hidden) as progress,
+        closing(results),
+    ):
         task = progress.add_task("labelling", total=total)
-        try:
-            with closing(results):
-                for result in results:
-                    summary.add(result.frame, result.prediction)
-                    progress.advance(task)
-        except KeyboardInterrupt:
-            return int(signal.SIGINT)
-        except _Terminated:
-            return int(signal.SIGTERM)
-    return 0
+        for result in results:
+            summary.add(result.frame, result.prediction)
+            progress.advance(task)
+            if received:
+                break
+    return received[0] if received else 0
 
 
 @contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise _Terminated
+def _ended_by_signals(frames: Source) -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM instead of raising: an exception could break a lock or an output."""
+    received: list[int] = []
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt  # asked twice: leave at once
+        received.append(number)
+        if isinstance(frames, LiveSource):
+            frames.request_end()
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _print_summary(summary: RunSummary, frames: Source, runtime: str, outputs: list[Path]) -> None:

@@ -7,6 +7,7 @@ own, which is abandoned when it makes no progress: whatever it still returns is 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from enum import Enum
 from pathlib import Path
 from random import SystemRandom
 
+from cmlr_edge.backoff import Backoff
 from cmlr_edge.capture.base import ClosesItself, Policy
 from cmlr_edge.capture.freshness import FrozenDetector
 from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
@@ -25,6 +27,7 @@ from cmlr_edge.frame import Frame
 
 _MAX_HUNG_READERS = 4  # beyond, opening again waits until one of them returns
 _CLOSE_TIMEOUT_S = 1.0
+_END_CHECK_S = 0.2  # between looks at whether the end was requested
 _random = SystemRandom().random
 _log = logging.getLogger(__name__)
 
@@ -66,31 +69,6 @@ class SourceStats:
     frozen: int = 0
     stale: int = 0
     reconnects: int = 0
-
-
-class Backoff:
-    """Delays that grow, scattered so that many cameras do not come back in step."""
-
-    def __init__(self, first_s: float, max_s: float, random: Callable[[], float]) -> None:
-        """Start small.
-
-        Args:
-            first_s: The first delay before scattering.
-            max_s: The longest.
-            random: Uniform in [0, 1).
-        """
-        self._first_s, self._max_s, self._random = first_s, max_s, random
-        self._attempts = 0
-
-    def next_s(self) -> float:
-        """Return the next delay: between half and all of the doubled value."""
-        delay_s = min(self._max_s, self._first_s * 2.0 ** min(self._attempts, 30))
-        self._attempts += 1
-        return delay_s * (0.5 + 0.5 * self._random())
-
-    def reset(self) -> None:
-        """Start small again."""
-        self._attempts = 0
 
 
 class _Session:
@@ -138,6 +116,7 @@ class LiveSource(ClosesItself):
         self._settings = settings or LiveSettings()
         self._policy = policy
         self._clock = clock
+        self._end_requested = False
         self._backoff = Backoff(
             self._settings.backoff_first_s, self._settings.backoff_max_s, random
         )
@@ -181,8 +160,13 @@ class LiveSource(ClosesItself):
             The frame, or None if none came in time or the source is over: see `state`.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._buffer or self._is_over(), timeout_s)
-            if not self._buffer:
+            deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+            while not self._buffer and not self._is_over():
+                left_s = math.inf if deadline_s is None else deadline_s - time.monotonic()
+                if left_s <= 0 or self._end_requested:
+                    return None
+                self._changed.wait(min(left_s, _END_CHECK_S))
+            if not self._buffer or self._end_requested:
                 return None
             arrived_s, frame = self._buffer.popleft()
             if frame.status == "ok" and self._clock() - arrived_s > self._settings.stale_after_s:
@@ -201,6 +185,10 @@ class LiveSource(ClosesItself):
             yield frame
         if self.state is SourceState.FAILED:
             raise CaptureError(f"{self.name}: {self.reason}")
+
+    def request_end(self) -> None:
+        """Let no more frames be taken. A signal handler may call it: it waits for no lock."""
+        self._end_requested = True
 
     def close(self) -> None:
         """Stop the threads; one that hangs in its driver is left behind. See `Source`."""

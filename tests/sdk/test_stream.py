@@ -18,6 +18,7 @@ from cmlr_edge.events import Event
 from cmlr_edge.stability import stability_from_thresholds
 from cmlr_edge.stream import recognize_stream
 from tests.conftest import solid
+from tests.sdk.receiver import Receiver
 from tests.sdk.test_cli import COMMAND, read_lines, run
 
 
@@ -131,6 +132,32 @@ def test_label_takes_a_camera_that_loses_its_connection(engine: Path, tmp_path: 
     events = read_lines(tmp_path / "e.jsonl")
     for label in ("red", "green", "blue"):  # the outage neither ends nor doubles an event
         assert [e["kind"] for e in events if e["label"] == label] == ["start", "end"]
+
+
+def test_a_full_disk_does_not_stop_a_live_run_and_is_said(engine: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = run(
+        "label", "test://?fps=0&frames=30", "--policy", "every", "--engine", engine,
+        "--out", "/dev/full", "--csv", tmp_path / "t.csv", "--rotate-mb", "0.001",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "30 results were lost" in done.stderr
+    assert "No space left on device" in " ".join(done.stderr.split())  # it may be wrapped
+    rows = [path.read_text().splitlines() for path in tmp_path.glob("t.csv*")]
+    assert len(rows) > 1
+    assert all(row[0].endswith("valid,red,green,blue") for row in rows)
+    assert sum(len(row) - 1 for row in rows) == 30
+
+
+def test_events_go_to_a_webhook_from_the_command_line(engine: Path, receiver: Receiver) -> None:
+    done = run(
+        "label", "test://?fps=50&frames=60", "--engine", engine, "--threshold", "0.1",
+        "--webhook", receiver.url,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(receiver.taken) == 6  # a start and an end of each label
+    assert len(set(receiver.taken)) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
