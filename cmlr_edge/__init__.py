@@ -8,17 +8,23 @@ from __future__ import annotations
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import open_source
 from cmlr_edge.errors import CmlrError
+from cmlr_edge.events import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.stability import LabelStability
+from cmlr_edge.stream import Result
 
 __all__ = [
     "CmlrError",
+    "Event",
     "Frame",
     "LabelScore",
+    "LabelStability",
     "Latency",
     "Prediction",
     "Recognizer",
+    "Result",
     "demo_engine",
     "open_source",
 ]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ColorOrder: TypeAlias = Literal["bgr", "rgb"]
+FrameStatus: TypeAlias = Literal["ok", "frozen", "stale"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +22,14 @@ class Frame:
 
     image_bgr: NDArray[np.uint8]  # (H, W, 3)
     index: int  # counts from 0 in its source
-    time_s: float | None  # position in the video; None for still pictures
+    time_s: (
+        float | None
+    )  # position in the video, or since a live source was opened; None for stills
     captured_at: float  # seconds since the epoch, when the source delivered it
     capture_ms: float  # spent reading and decoding
-    source: str  # the file, or the camera
+    source: str  # the file, or the camera; without passwords
+    # frozen: the source repeats a picture; stale: it waited too long. Neither says what is there now.
+    status: FrameStatus = "ok"
 
 
 def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:

@@ -42,7 +42,9 @@ class Prediction:
     labels: tuple[LabelScore, ...]  # at or above their own threshold, most probable first
     latency_ms: Latency
     captured_at: float  # seconds since the epoch
-    valid: bool = True  # False: the model returned a NaN or an infinity, so nothing can be said
+    # False: nothing can be said, for the model returned a NaN or an infinity, or the frame is frozen
+    # or stale.
+    valid: bool = True
 
 
 def select_labels(

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
+from cmlr_edge.capture import Policy, open_source
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.golden import check_golden
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.prediction import Latency, Prediction, select_labels
 from cmlr_edge.preprocess import preprocess
+from cmlr_edge.stability import LabelStability
+
+if TYPE_CHECKING:
+    from cmlr_edge.stream import Result
 
 
 class Recognizer:
@@ -162,7 +167,10 @@ class Recognizer:
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
         selected = [select_labels(row, self.labels, self._thresholds) for row in scores]
-        valid = [bool(np.isfinite(row).all()) for row in scores]
+        valid = [
+            bool(np.isfinite(row).all()) and getattr(image, "status", "ok") == "ok"
+            for row, image in zip(scores, images, strict=True)
+        ]
         stages = np.diff([start, resized, inferred, time.perf_counter()]) * 1e3 / len(images)
         return [
             Prediction(
@@ -174,6 +182,35 @@ class Recognizer:
             )
             for i, row in enumerate(scores)
         ]
+
+    def stream(
+        self,
+        source: str | Path | int,
+        *,
+        policy: Policy | None = None,
+        stability: Mapping[str, LabelStability] | None = None,
+    ) -> Generator[Result, None, None]:
+        """Open a source, recognise what it delivers, and follow each label over time.
+
+        The source is closed when the generator ends or is closed.
+
+        Example:
+            >>> for result in recognizer.stream("rtsp://camera/1"):
+            ...     print(result.frame.time_s, result.prediction.labels, result.events)
+
+        Args:
+            source: As for `open_source`.
+            policy: Likewise.
+            stability: By label, instead of what follows from the thresholds.
+
+        Raises:
+            CaptureError: The source cannot be opened, or has failed for good.
+            SpecError: `stability` names a label that the model does not know.
+        """
+        from cmlr_edge.stream import recognize_stream  # it imports this module
+
+        with open_source(source, policy=policy) as frames:
+            yield from recognize_stream(frames, self, stability=stability)
 
     def close(self) -> None:
         """Free the runtime. Calling it twice is harmless."""

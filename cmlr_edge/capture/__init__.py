@@ -4,45 +4,122 @@ from __future__ import annotations
 
 import glob
 import re
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cmlr_edge.capture.base import Source
+from cmlr_edge.capture.base import Policy, Source
+from cmlr_edge.capture.redaction import redact
 from cmlr_edge.errors import CaptureError
 
-__all__ = ["Source", "open_source"]
+if TYPE_CHECKING:
+    from cmlr_edge.capture.live import LiveSettings, LiveSource
+    from cmlr_edge.capture.readers import OpenReader
+
+__all__ = ["Policy", "Source", "is_live", "open_source"]
 
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
-    "a video file, a picture, a folder of pictures, a quoted glob, or a camera (0, /dev/video0)"
+    "a video file, a picture, a folder of pictures, a quoted glob, a camera (0, /dev/video0, csi://0), "
+    "a stream (rtsp://, http://), or test://"
 )
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https", "v4l2", "csi", "test")
 
 
-def open_source(source: str | Path | int) -> Source:
+def is_live(source: str | Path | int) -> bool:
+    """Tell a camera or stream from files."""
+    text = str(source)
+    scheme = _SCHEME.match(text)
+    if scheme:
+        return scheme[1].lower() in _LIVE_SCHEMES
+    return text.isdecimal() or text.startswith("/dev/video")
+
+
+def open_source(
+    source: str | Path | int,
+    *,
+    policy: Policy | None = None,
+    live: LiveSettings | None = None,
+) -> Source:
     """Open a source of frames.
 
+    Files give every frame, in order. Cameras and streams are read by a thread of their own, give the
+    newest frame, and are opened again when they are lost; opening them does not wait for them.
+
     Args:
-        source: A video file, a picture, a folder of pictures, a glob pattern for pictures, or a
-            camera: its index (0 or "0"), "/dev/video0" or "v4l2:///dev/video0".
+        source: A video file, a picture, a folder of pictures, a glob pattern for pictures; a local
+            camera (0, "/dev/video0", "v4l2:///dev/video0") or a Jetson's ("csi://0"); a stream
+            ("rtsp://...", "http://..." with MJPEG); or "test://", see `cmlr_edge.capture.pattern`.
+        policy: Overrides the above: "every" for a live source makes the reader wait, "newest" for a
+            video file plays it at its own pace and drops what is not taken in time.
+        live: Timeouts and limits of a live source.
 
     Raises:
-        CaptureError: There is no such thing, or it holds no pictures.
+        CaptureError: There is no such thing, it holds no pictures, or this OpenCV cannot read it.
     """
-    from cmlr_edge.capture.images import IMAGE_SUFFIXES, ImageFiles, list_folder
-    from cmlr_edge.capture.video import Camera, VideoFile
-
+    if policy not in {None, "every", "newest"}:
+        raise CaptureError(f'policy is {policy!r}: expected "every" or "newest"')
     text = str(source)
-    if isinstance(source, int) or text.isdecimal():
-        # OpenCV ends the process on an index that does not fit its own arithmetic.
-        if not 0 <= int(text) <= _MAX_CAMERA:
-            raise CaptureError(f"camera {text}: expected an index from 0 to {_MAX_CAMERA}")
-        return Camera(int(text))
+    if isinstance(source, int) or is_live(source):
+        return _open_live(text, policy or "newest", live)
     if not text:
         raise CaptureError(f"the source is empty: give {_FORMS}")
+    if scheme := _SCHEME.match(text):
+        raise CaptureError(f"cannot open {scheme[1]}:// sources: give {_FORMS}")
+    return _open_files(text, policy, live)
+
+
+def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSource:
+    from cmlr_edge.capture.live import LiveSettings, LiveSource
+    from cmlr_edge.capture.pattern import PatternCamera
+    from cmlr_edge.capture.readers import OpenCvReader, csi_pipeline, require_backend
+
+    live = live or LiveSettings()
+    found = _SCHEME.match(text)
+    scheme = found[1].lower() if found else ""
+    open_reader: OpenReader
+    if scheme == "test":
+        open_reader = PatternCamera(text).open
+    elif scheme == "csi":
+        pipeline = csi_pipeline(text)
+        require_backend("GSTREAMER", redact(text))
+        open_reader = partial(OpenCvReader, pipeline, "GSTREAMER")
+    elif scheme in {"", "v4l2"}:
+        device = _camera_device(text)
+        require_backend("V4L2", text)
+        open_reader = partial(OpenCvReader, device, "V4L2")
+        text = f"camera {device}"
+    else:
+        require_backend("FFMPEG", redact(text))
+        open_reader = partial(OpenCvReader, text, "FFMPEG", live.hang_timeout_s)
+    return LiveSource(text, open_reader, live, policy=policy)
+
+
+def _camera_device(text: str) -> str:
     device = text.removeprefix("v4l2://")
-    if re.fullmatch(r"/dev/video\d+", device):
-        return Camera(device)
-    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)", text):
-        raise CaptureError(f"cannot open {scheme[0]}:// sources in this version: give {_FORMS}")
+    number = device.removeprefix("/dev/video")
+    # OpenCV ends the process on an index that does not fit its own arithmetic.
+    if not re.fullmatch(r"\d{1,3}", number, re.ASCII) or int(number) > _MAX_CAMERA:
+        raise CaptureError(
+            f"camera {redact(device[:200])}: expected an index from 0 to {_MAX_CAMERA}, or "
+            "/dev/video with such an index"
+        )
+    path = f"/dev/video{int(number)}"
+    if not Path(path).exists():
+        raise CaptureError(
+            f"camera {path} cannot be opened: there is no such device; check that it is plugged in "
+            "(`ls /dev/video*`)"
+        )
+    return path
+
+
+def _open_files(text: str, policy: Policy | None, live: LiveSettings | None) -> Source:
+    from cmlr_edge.capture.images import IMAGE_SUFFIXES, ImageFiles, list_folder
+    from cmlr_edge.capture.live import LiveSource
+    from cmlr_edge.capture.readers import PacedFile
+    from cmlr_edge.capture.video import VideoFile
+
     path = Path(text)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -50,16 +127,23 @@ def open_source(source: str | Path | int) -> Source:
     except CaptureError:
         raise
     except OSError as error:  # a name too long, a folder that may not be read
-        raise CaptureError(f"cannot open {text[:200]}: {error.strerror}") from error
-    if is_folder:
-        return ImageFiles(text, pictures)
-    if is_file:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return ImageFiles(text, [path])
+        raise CaptureError(f"cannot open {redact(text[:200])}: {error.strerror}") from error
+    if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
+        if policy == "newest":
+            VideoFile(path).close()  # fails here and now, if it does
+            return LiveSource(text, partial(PacedFile, path), live)
         return VideoFile(path)
-    if glob.has_magic(text):
-        return ImageFiles(text, _match_pattern(text))
-    raise CaptureError(f"there is no {text}: give {_FORMS}")
+    if is_file:
+        pictures = [path]
+    elif not is_folder:
+        if not glob.has_magic(text):
+            raise CaptureError(f"there is no {redact(text)}: give {_FORMS}")
+        pictures = _match_pattern(text)
+    if policy == "newest":
+        raise CaptureError(
+            f"{text}: pictures have no time, so none is the newest; leave the policy"
+        )
+    return ImageFiles(text, pictures)
 
 
 def _match_pattern(pattern: str) -> list[Path]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from cmlr_edge.frame import Frame
+
+# "every" frame in order, however late; or the "newest", dropping those nobody took in time.
+Policy: TypeAlias = Literal["every", "newest"]
 
 
 class Source(Protocol):

@@ -1,4 +1,4 @@
-"""Video files and cameras, through OpenCV."""
+"""Video files, through OpenCV."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class VideoFile(ClosesItself):
         """
         self.name = str(path)
         self.files: Sequence[Path] = (path,)
-        self._capture = _open_quietly(str(path))
+        self._capture = open_quietly(str(path))
         self._first = self._read()
         if self._first is None:
             self.close()
@@ -39,8 +39,7 @@ class VideoFile(ClosesItself):
                 "out.mp4`"
             )
         cv2 = opencv()
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps: float | None = fps if math.isfinite(fps) and 0 < fps <= 1000 else None
+        self.fps = announced_fps(self._capture)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames: int | None = int(count) if 0 < count < 2**53 else None
 
@@ -81,54 +80,20 @@ class VideoFile(ClosesItself):
         return self
 
 
-class Camera(ClosesItself):
-    """A local camera, read in the caller's thread."""
-
-    num_frames: int | None = None
-    files: Sequence[Path] = ()
-
-    def __init__(self, device: int | str) -> None:
-        """Open a camera by index or by device file.
-
-        Raises:
-            CaptureError: It cannot be opened or delivers nothing.
-        """
-        cv2 = opencv()
-        self.name = f"camera {device}"
-        self._capture = _open_quietly(device)
-        if not self._capture.isOpened():
-            raise CaptureError(
-                f"{self.name} cannot be opened: check that it is plugged in (`ls /dev/video*`), "
-                "not in use by another program, and that you may read it (group video)"
-            )
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, where the driver obeys
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps: float | None = fps if math.isfinite(fps) and 0 < fps <= 1000 else None
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until closed; see `Source`."""
-        opened, index = time.monotonic(), 0
-        while self._capture.isOpened():
-            start = time.perf_counter()
-            ok, image = self._capture.read()
-            if not ok:
-                raise CaptureError(f"{self.name} stopped delivering after {index} frames")
-            capture_ms = (time.perf_counter() - start) * 1e3
-            time_s = time.monotonic() - opened
-            yield Frame(image, index, time_s, time.time(), capture_ms, self.name)
-            index += 1
-
-    def close(self) -> None:
-        """Release the camera; see `Source`."""
-        self._capture.release()
-
-    def __enter__(self) -> Camera:
-        """Return itself."""
-        return self
+def announced_fps(capture: Any) -> float | None:
+    """Frames per second that an opened `cv2.VideoCapture` announces, if they can be true."""
+    fps = float(capture.get(opencv().CAP_PROP_FPS))
+    return fps if math.isfinite(fps) and 0 < fps <= 1000 else None
 
 
-def _open_quietly(source: int | str) -> Any:
-    """Open without OpenCV's own lines on stderr: our exceptions say what went wrong."""
+def open_quietly(source: int | str, backend: int = 0, parameters: Sequence[int] = ()) -> Any:
+    """Open without OpenCV's own lines on stderr: our exceptions say what went wrong.
+
+    Args:
+        source: As `cv2.VideoCapture` takes it.
+        backend: One of OpenCV's numbers; 0 for any.
+        parameters: Pairs of property and value, for opening.
+    """
     cv2 = opencv()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2.VideoCapture(source)
+    return cv2.VideoCapture(source, backend, list(parameters))

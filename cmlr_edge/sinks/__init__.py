@@ -1,13 +1,14 @@
-"""Where predictions go: each sink is one small class with `write` and `close`."""
+"""Where results go: each sink is one small class with `write` or `write_event`, and `close`."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from cmlr_edge.events import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 
-__all__ = ["Sink"]
+__all__ = ["EventSink", "Sink"]
 
 
 class Sink(Protocol):
@@ -27,4 +28,20 @@ class Sink(Protocol):
         Raises:
             OutputError: It cannot be finished.
         """
+        ...
+
+
+class EventSink(Protocol):
+    """Takes every event, in order."""
+
+    def write_event(self, event: Event) -> None:
+        """Take one event.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish the output; see `Sink`."""
         ...

@@ -1,58 +1,69 @@
-"""One JSON object per frame and line."""
+"""JSON lines: an object per frame, or per event."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.errors import OutputError
+from cmlr_edge.events import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
+from cmlr_edge.sinks.line_file import LineFile
 
 
 class JsonLines:
     """Writes a line per frame; a process killed at any moment leaves whole lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, rotate_bytes: int | None = None) -> None:
         """Remember the path; the file is replaced at the first frame.
 
         Args:
             path: Its folder must exist.
+            rotate_bytes: See `LineFile`.
         """
-        self._path = path
-        self._file: FileIO | None = None
+        self._lines = LineFile(path, rotate_bytes=rotate_bytes)
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Append one line; see `Sink`."""
-        line = json.dumps(to_record(frame, prediction), allow_nan=False, ensure_ascii=False) + "\n"
-        data = line.encode()
-        try:
-            if self._file is None:
-                self._file = self._path.open("wb", buffering=0)
-            # One unbuffered write per line: the kernel has all of it or nothing.
-            written = self._file.write(data)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self._path}: {error.strerror}; choose another --out"
-            ) from error
-        if written != len(data):
-            self._file.truncate(self._file.tell() - (written or 0))
-            raise OutputError(f"cannot write {self._path}: the disk is full; free some space")
+        self._lines.append(_dump(to_record(frame, prediction)))
 
     def close(self) -> None:
         """Close the file; see `Sink`."""
-        if self._file is not None:
-            self._file.close()
+        self._lines.close()
+
+
+class EventLines:
+    """Writes a line per start, update and end of an event."""
+
+    def __init__(self, path: Path, *, rotate_bytes: int | None = None) -> None:
+        """Remember the path; the file is replaced at the first event.
+
+        Args:
+            path: Its folder must exist.
+            rotate_bytes: See `LineFile`.
+        """
+        self._lines = LineFile(path, rotate_bytes=rotate_bytes)
+
+    def write_event(self, event: Event) -> None:
+        """Append one line; see `EventSink`."""
+        self._lines.append(_dump(event.to_record()))
+
+    def close(self) -> None:
+        """Close the file; see `Sink`."""
+        self._lines.close()
+
+
+def _dump(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False, ensure_ascii=False)
 
 
 def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     """Build the JSON object of one frame.
 
     `time_s` is null for pictures, which name their `file` instead; `valid` is false, and `labels`
-    empty, where the model returned no number.
+    empty, where the model returned no number; frozen and stale frames say so in `status`.
     """
     record: dict[str, Any] = {
         "frame": frame.index,
@@ -67,4 +78,6 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     }
     if frame.time_s is None:
         record["file"] = frame.source
+    if frame.status != "ok":
+        record["status"] = frame.status
     return record

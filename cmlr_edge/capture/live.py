@@ -1,0 +1,337 @@
+"""Live sources: a supervised thread reads, the newest frame waits, and a lost camera is opened again.
+
+A read that hangs cannot be stopped from outside. Each connection is therefore read in a thread of its
+own, which is abandoned when it makes no progress: whatever it still returns is thrown away.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from random import SystemRandom
+
+from cmlr_edge.backoff import Backoff
+from cmlr_edge.capture.base import ClosesItself, Policy
+from cmlr_edge.capture.freshness import FrozenDetector
+from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
+from cmlr_edge.capture.redaction import redact
+from cmlr_edge.errors import CaptureError
+from cmlr_edge.frame import Frame
+
+_MAX_HUNG_READERS = 4  # beyond, opening again waits until one of them returns
+_CLOSE_TIMEOUT_S = 1.0
+_END_CHECK_S = 0.2  # between looks at whether the end was requested
+_random = SystemRandom().random
+_log = logging.getLogger(__name__)
+
+
+class SourceState(Enum):
+    """How a live source is doing."""
+
+    CONNECTING = "connecting"
+    OK = "ok"
+    TIMEOUT = "timeout"
+    RECONNECTING = "reconnecting"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How long to wait for what, in seconds."""
+
+    open_timeout_s: float = 10.0  # then opening counts as hung
+    read_timeout_s: float = 2.0  # without a frame: state TIMEOUT
+    hang_timeout_s: float = 5.0  # without a frame: the connection is given up and opened again
+    first_frame_timeout_s: float | None = 20.0  # never a frame for so long: state FAILED
+    backoff_first_s: float = 0.2  # doubles with every attempt
+    backoff_max_s: float = 1.5
+    stable_after_s: float = 5.0  # a connection that held so long resets the back-off
+    frozen_after_s: float | None = 10.0  # the same picture for so long is frozen; None: never
+    stale_after_s: float = 2.0  # a frame that waited so long is stale
+    queue_frames: int = 32  # held at most under the policy "every"; the reader then waits
+
+
+@dataclass(frozen=True)
+class SourceStats:
+    """Counts since the source was opened."""
+
+    received: int = 0
+    delivered: int = 0
+    dropped: int = 0  # replaced by a newer frame before anybody took them
+    frozen: int = 0
+    stale: int = 0
+    reconnects: int = 0
+
+
+class _Session:
+    """One connection and the thread that reads it; guarded by the source's lock."""
+
+    def __init__(self, now_s: float) -> None:
+        self.progress_s = now_s  # when it last did something
+        self.opened = False
+        self.waits_for_room = False
+        self.abandoned = False
+        self.first_frame_s: float | None = None
+        self.lost_because = ""
+        self.ended = False
+
+
+class LiveSource(ClosesItself):
+    """Frames of a camera or stream, read by a supervised thread; see `Source`."""
+
+    num_frames: int | None = None
+    files: Sequence[Path] = ()
+
+    def __init__(
+        self,
+        name: str,
+        open_reader: OpenReader,
+        settings: LiveSettings | None = None,
+        *,
+        policy: Policy = "newest",
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random,
+    ) -> None:
+        """Start to connect; nothing here waits.
+
+        Args:
+            name: For people; passwords are taken out of it.
+            open_reader: Opens one connection; called again after each loss.
+            settings: Timeouts and limits.
+            policy: "newest" drops what was not taken in time; "every" makes the reader wait.
+            clock: Monotonic seconds.
+            random: Uniform in [0, 1), for the back-off.
+        """
+        self.name = redact(name)
+        self.fps: float | None = 25.0  # until the source announces its own
+        self._open_reader = open_reader
+        self._settings = settings or LiveSettings()
+        self._policy = policy
+        self._clock = clock
+        self._end_requested = False
+        self._backoff = Backoff(
+            self._settings.backoff_first_s, self._settings.backoff_max_s, random
+        )
+        self._changed = threading.Condition()  # guards everything below
+        self._buffer: deque[tuple[float, Frame]] = deque()
+        self._state, self._reason = SourceState.CONNECTING, ""
+        self._stats = SourceStats()
+        self._closing = False
+        self._running = 0  # reading threads, hung ones included
+        self._started_s = clock()
+        self._supervisor = threading.Thread(
+            target=self._supervise, name=f"supervise {self.name}", daemon=True
+        )
+        self._supervisor.start()
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is doing now."""
+        with self._changed:
+            return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why the state is not OK, for people; empty if it is."""
+        with self._changed:
+            return self._reason
+
+    @property
+    def stats(self) -> SourceStats:
+        """Counts so far."""
+        with self._changed:
+            return self._stats
+
+    def next_frame(self, timeout_s: float | None = None) -> Frame | None:
+        """Wait for a frame that was not taken yet.
+
+        Args:
+            timeout_s: At most so long; None waits as long as the source may still deliver.
+
+        Returns:
+            The frame, or None if none came in time or the source is over: see `state`.
+        """
+        with self._changed:
+            deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+            while not self._buffer and not self._is_over():
+                left_s = math.inf if deadline_s is None else deadline_s - time.monotonic()
+                if left_s <= 0 or self._end_requested:
+                    return None
+                self._changed.wait(min(left_s, _END_CHECK_S))
+            if not self._buffer or self._end_requested:
+                return None
+            arrived_s, frame = self._buffer.popleft()
+            if frame.status == "ok" and self._clock() - arrived_s > self._settings.stale_after_s:
+                frame = replace(frame, status="stale")
+            self._count(delivered=1, stale=int(frame.status == "stale"))
+            self._changed.notify_all()  # a reader may wait for room
+            return frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames until the source ends or is closed; see `Source`.
+
+        Raises:
+            CaptureError: The source has failed for good.
+        """
+        while (frame := self.next_frame()) is not None:
+            yield frame
+        if self.state is SourceState.FAILED:
+            raise CaptureError(f"{self.name}: {self.reason}")
+
+    def request_end(self) -> None:
+        """Let no more frames be taken. A signal handler may call it: it waits for no lock."""
+        self._end_requested = True
+
+    def close(self) -> None:
+        """Stop the threads; one that hangs in its driver is left behind. See `Source`."""
+        with self._changed:
+            self._closing = True
+            if self._state is not SourceState.FAILED:
+                self._set_state(SourceState.ENDED, "closed")
+            self._buffer.clear()
+            self._changed.notify_all()
+        self._supervisor.join()
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._running == 0, _CLOSE_TIMEOUT_S):
+                _log.warning("%s: %d reading threads hang", self.name, self._running)
+
+    def __enter__(self) -> LiveSource:
+        """Return itself."""
+        return self
+
+    def _is_over(self) -> bool:
+        return self._state in {SourceState.ENDED, SourceState.FAILED}
+
+    def _set_state(self, state: SourceState, reason: str = "") -> None:
+        if state is self._state:
+            return
+        self._state, self._reason = state, redact(reason)
+        level = logging.INFO if state in {SourceState.OK, SourceState.ENDED} else logging.WARNING
+        _log.log(level, "%s: %s %s", self.name, state.value, self._reason)
+        self._changed.notify_all()
+
+    def _count(self, **more: int) -> None:
+        values = {name: getattr(self._stats, name) + number for name, number in more.items()}
+        self._stats = replace(self._stats, **values)
+
+    def _supervise(self) -> None:
+        """Keep one connection alive until the source is closed, ends, or fails."""
+        with self._changed:
+            while not self._closing:
+                session = _Session(self._clock())
+                self._running += 1
+                threading.Thread(
+                    target=self._read, args=(session,), name=f"read {self.name}", daemon=True
+                ).start()
+                lost_because = self._watch(session)
+                session.abandoned = True
+                self._changed.notify_all()  # it may wait for room
+                if session.ended:
+                    self._set_state(SourceState.ENDED, "the source ended")
+                if self._is_over() or self._gives_up(lost_because):
+                    return
+                self._set_state(SourceState.RECONNECTING, lost_because)
+                self._pause_before_opening(session)
+                self._count(reconnects=1)
+
+    def _watch(self, session: _Session) -> str:
+        """Wait until the connection is over; return why."""
+        settings = self._settings
+        while not self._closing and not session.ended and not session.lost_because:
+            idle_s = 0.0 if session.waits_for_room else self._clock() - session.progress_s
+            limit_s = settings.hang_timeout_s if session.opened else settings.open_timeout_s
+            if idle_s >= limit_s:
+                what = "no frame" if session.opened else "opening did not finish"
+                return f"{what} for {limit_s:g} s"
+            if session.opened and idle_s >= settings.read_timeout_s:
+                self._set_state(SourceState.TIMEOUT, f"no frame for {settings.read_timeout_s:g} s")
+            elif session.opened:
+                limit_s = min(limit_s, settings.read_timeout_s)
+            self._changed.wait(max(limit_s - idle_s, 1e-3))
+        return session.lost_because
+
+    def _gives_up(self, reason: str) -> bool:
+        limit_s = self._settings.first_frame_timeout_s
+        if limit_s is None or self._stats.received:
+            return False
+        if self._clock() - self._started_s < limit_s:
+            return False
+        self._set_state(SourceState.FAILED, f"never gave a frame in {limit_s:g} s: {reason}")
+        return True
+
+    def _pause_before_opening(self, session: _Session) -> None:
+        first_s = session.first_frame_s
+        if first_s is not None and self._clock() - first_s >= self._settings.stable_after_s:
+            self._backoff.reset()
+        self._changed.wait_for(lambda: self._closing, self._backoff.next_s())
+        self._changed.wait_for(lambda: self._closing or self._running < _MAX_HUNG_READERS)
+
+    def _read(self, session: _Session) -> None:
+        """Read one connection to its end; runs in a thread of its own."""
+        lost_because, ended, reader = "the source stopped delivering", False, None
+        try:
+            reader = self._open_reader()
+            with self._changed:
+                session.opened, session.progress_s = True, self._clock()
+                self.fps = reader.fps or self.fps
+                self._changed.notify_all()
+            frozen = FrozenDetector(self._settings.frozen_after_s)
+            while True:
+                start = time.perf_counter()
+                if (grab := reader.read()) is None:
+                    break
+                capture_ms = (time.perf_counter() - start) * 1e3
+                is_frozen = frozen.is_frozen(grab.image_bgr, self._clock())
+                if not self._accept(session, grab, capture_ms, is_frozen=is_frozen):
+                    break
+        except EndOfSource:
+            ended = True
+        except Exception as error:  # noqa: BLE001 (a driver may raise anything; the source lives on)
+            lost_because = str(error) or type(error).__name__
+        finally:
+            if reader is not None:
+                reader.close()
+            with self._changed:
+                self._running -= 1
+                session.ended, session.lost_because = ended, lost_because
+                self._changed.notify_all()
+
+    def _accept(self, session: _Session, grab: Grab, capture_ms: float, *, is_frozen: bool) -> bool:
+        """Put a frame into the buffer; return whether this connection is still wanted."""
+        with self._changed:
+            session.waits_for_room = True
+            self._changed.wait_for(lambda: session.abandoned or self._closing or self._has_room())
+            session.waits_for_room = False
+            if session.abandoned or self._closing:
+                return False
+            now_s = self._clock()
+            session.progress_s = now_s
+            session.first_frame_s = session.first_frame_s or now_s
+            frame = Frame(
+                grab.image_bgr,
+                self._stats.received,
+                now_s - self._started_s,
+                grab.captured_at,
+                capture_ms,
+                self.name,
+                "frozen" if is_frozen else "ok",
+            )
+            dropped = len(self._buffer) if self._policy == "newest" else 0
+            if dropped:
+                self._buffer.clear()
+            self._buffer.append((now_s, frame))
+            self._count(received=1, dropped=dropped, frozen=int(is_frozen))
+            self._set_state(SourceState.OK)
+            self._changed.notify_all()
+            return True
+
+    def _has_room(self) -> bool:
+        return self._policy == "newest" or len(self._buffer) < self._settings.queue_frames

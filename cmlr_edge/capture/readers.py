@@ -1,0 +1,178 @@
+"""Connections that a live source reads: through OpenCV, or a video file at its own pace."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.capture.video import VideoFile, announced_fps, open_quietly
+from cmlr_edge.errors import CaptureError
+from cmlr_edge.opencv import opencv
+
+_CSI_DEFAULTS = {"width": 1280, "height": 720, "fps": 30, "flip": 0}
+
+
+class EndOfSource(Exception):
+    """The source has no more frames and will have none: do not open it again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grab:
+    """What a reader returns."""
+
+    image_bgr: NDArray[np.uint8]  # (H, W, 3), not written to afterwards
+    captured_at: float  # seconds since the epoch
+
+
+class Reader(Protocol):
+    """One connection, used by one thread."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second, if the connection announces them."""
+        ...
+
+    def read(self) -> Grab | None:
+        """Wait for the next frame; None where the connection is lost.
+
+        Raises:
+            EndOfSource: There are no more frames.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+OpenReader: TypeAlias = Callable[[], Reader]
+
+
+class OpenCvReader:
+    """A camera, network stream or pipeline that OpenCV opens."""
+
+    def __init__(self, source: int | str, backend: str, timeout_s: float | None = None) -> None:
+        """Open it.
+
+        Args:
+            source: As `cv2.VideoCapture` takes it.
+            backend: OpenCV's name of it: "FFMPEG", "GSTREAMER", "V4L2".
+            timeout_s: For opening and for each read, where the backend knows such a thing.
+
+        Raises:
+            CaptureError: It cannot be opened.
+        """
+        cv2 = opencv()
+        parameters = []
+        if timeout_s is not None:
+            milliseconds = round(timeout_s * 1e3)
+            parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds]
+            parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
+        self._capture = open_quietly(source, getattr(cv2, f"CAP_{backend}"), parameters)
+        if not self._capture.isOpened():
+            raise CaptureError("it cannot be opened: check address, user and password, and power")
+        if backend == "V4L2":
+            self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver obeys
+        self.fps = announced_fps(self._capture)
+        count = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        # A file that a web server hands out knows its length and is over at its end.
+        self._is_finite = backend == "FFMPEG" and math.isfinite(count) and count > 0
+
+    def read(self) -> Grab | None:
+        """Wait for a frame; see `Reader`."""
+        ok, image = self._capture.read()
+        if ok:
+            return Grab(image, time.time())
+        if self._is_finite:
+            raise EndOfSource
+        return None
+
+    def close(self) -> None:
+        """Release the connection; see `Reader`."""
+        self._capture.release()
+
+
+class PacedFile:
+    """A video file that plays at its own frame rate, as a camera would."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; see `VideoFile`."""
+        self._video = VideoFile(path)
+        self._frames = iter(self._video)
+        self._started_s = time.monotonic()
+        self.fps = self._video.fps
+
+    def read(self) -> Grab:
+        """Wait until the next frame is due; see `Reader`."""
+        try:
+            frame = next(self._frames)
+        except StopIteration:
+            raise EndOfSource from None
+        due_s = self._started_s + (frame.time_s or 0.0)
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        return Grab(frame.image_bgr, time.time())
+
+    def close(self) -> None:
+        """Release the file; see `Reader`."""
+        self._video.close()
+
+
+def require_backend(backend: str, uri: str) -> None:
+    """Check that this OpenCV can open such a source at all.
+
+    Raises:
+        CaptureError: It cannot; the message says how to get one that can.
+    """
+    cv2 = opencv()
+    registry: Any = cv2.videoio_registry
+    # getBackends() also lists those whose plug-in is missing.
+    if registry.hasBackend(getattr(cv2, f"CAP_{backend}")):
+        return
+    remedy = {
+        "GSTREAMER": "on a Jetson remove opencv-python from pip and use JetPack's python3-opencv; "
+        "elsewhere build OpenCV with GStreamer",
+        "FFMPEG": "pip install opencv-python-headless",
+        "V4L2": "use Linux and pip install opencv-python-headless",
+    }[backend]
+    raise CaptureError(
+        f"{uri} needs OpenCV with {backend}, and this one ({cv2.__version__}) has none: {remedy}"
+    )
+
+
+def csi_pipeline(uri: str) -> str:
+    """Build the GStreamer pipeline of a Jetson's CSI camera. Unverified on hardware.
+
+    Args:
+        uri: `csi://0`, with `?width=1280&height=720&fps=30&flip=0` as defaults; `flip` is
+            nvvidconv's flip-method, 0 to 7.
+
+    Raises:
+        CaptureError: It is written otherwise.
+    """
+    parts = urlsplit(uri)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    usable = set(given) <= set(_CSI_DEFAULTS) and all(
+        re.fullmatch(r"\d{1,5}", value, re.ASCII) for value in given.values()
+    )
+    if not re.fullmatch(r"\d{1,2}", parts.netloc, re.ASCII) or parts.path not in {"", "/"}:
+        usable = False
+    if not usable:
+        raise CaptureError(
+            f"cannot read {uri}: expected csi://0 or csi://0?width=1280&height=720&fps=30&flip=0"
+        )
+    value = _CSI_DEFAULTS | {name: int(number) for name, number in given.items()}
+    return (
+        f"nvarguscamerasrc sensor-id={int(parts.netloc)} ! video/x-raw(memory:NVMM), "
+        f"width={value['width']}, height={value['height']}, framerate={value['fps']}/1 ! "
+        f"nvvidconv flip-method={value['flip']} ! video/x-raw, format=BGRx ! videoconvert ! "
+        "video/x-raw, format=BGR ! appsink drop=true max-buffers=1 sync=false"
+    )

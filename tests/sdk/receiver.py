@@ -1,0 +1,45 @@
+"""A web server for webhooks that fails and hangs as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Receiver:
+    """A web server that answers as it is told and notes what it took."""
+
+    def __init__(self) -> None:
+        self.answers: list[int | str] = []  # a status, or "hang"; 200 when it is empty
+        self.taken: list[str] = []
+        self.requests: list[dict[str, str]] = []
+        self.released = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.requests.append(dict(self.headers))
+                answer = receiver.answers.pop(0) if receiver.answers else 200
+                if answer == "hang":
+                    receiver.released.wait(30)
+                    return
+                if answer == 200:
+                    receiver.taken.append(body["id"])
+                self.send_response(int(answer))
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://user:p%40ss@127.0.0.1:{self.server.server_port}/hook?token=t"
+
+    def close(self) -> None:
+        self.released.set()
+        self.server.shutdown()
+        self.server.server_close()
