@@ -1,0 +1,114 @@
+"""The comparison on ContextScenes: its statistics, its tokens, and that the page says what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.context_bias.features import COMPONENTS, fit_reduction
+from benchmarks.context_bias.methods import DECODER, DEFAULT, METHODS
+from benchmarks.context_bias.report import markdown_table, plot_gains, summarize
+from benchmarks.context_bias.runs import exclusive_examples
+from train.datasets.context_scenes import SceneConfig, SceneTruth
+from train.datasets.context_scenes.graph import CONTEXTS, LABELS, draw_graph
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
+PAGE_ROWS = {
+    "back-door, matrix links, averaged prior": ("back-door, matrix links", "prior"),
+    "back-door, gated attention links, averaged prior": (
+        "back-door, gated attention links",
+        "prior",
+    ),
+    "the same links without confounders": ("matrix links, no confounders", "deployed"),
+    "ML-Decoder": ("ML-Decoder", "deployed"),
+}
+PAGE_COLUMNS = (
+    "do exclusive", "do co_occur", "do all", "do causal_effects", "iid all", "cross all",
+)  # fmt: skip
+
+
+def run(method: str, world: str, seed: int, value: float) -> dict[str, Any]:
+    read_outs = ("prior", "own") if method == DEFAULT else ("deployed",)
+    measures = {"exclusive": value, "co_occur": 1.0, "all": 2.0, "causal_effects": 3.0, "nll": 0.1}
+    part = dict.fromkeys(read_outs, measures)
+    return {
+        "method": method,
+        "scenes": world,
+        "seed": seed,
+        "parts": {"do": part, "iid": part, "cross": part, "val": part},
+        "links": {"co-occurrence": {"auc": 1.0, "causal": 0.5, "spurious": 0.5}},
+        "seconds": 1.0,
+    }
+
+
+def test_gains_are_taken_against_the_same_world_and_seed(tmp_path: Path) -> None:
+    runs = []
+    for w, world in enumerate(("a", "b")):
+        for seed in range(3):
+            base = 100.0 * w + 10 * seed
+            runs += [run(DECODER, world, seed, base), run(DEFAULT, world, seed, base + 5)]
+    report = summarize(runs)
+    row = next(row for row in report["rows"] if row["method"] == DEFAULT)
+    assert row["gains"]["do exclusive"] == {"median": 5.0, "low": 5.0, "high": 5.0}
+    interval = row["values"]["do exclusive"]
+    assert interval["low"] < 20  # worlds differ far more than seeds
+    assert interval["high"] > 105
+    assert "5.0" in markdown_table(report, "main")
+    plot_gains(report, tmp_path / "gains.png")
+    assert (tmp_path / "gains.png").stat().st_size > 1000
+
+
+def test_reduced_tokens_are_principal_components_of_standardised_channels() -> None:
+    rng = np.random.default_rng(0)
+    finer, last = 300, 160
+    mixing = rng.standard_normal((finer + last, finer + last))
+    tokens = (rng.standard_normal((40, 20, finer + last)) @ mixing + 3).astype(np.float16)
+    reduced = fit_reduction(tokens, finer)(tokens)
+    assert reduced.shape == (40, 20, sum(COMPONENTS))
+    flat = tokens.reshape(-1, finer + last)[:, :finer].astype(np.float32)
+    expected = PCA(COMPONENTS[0], svd_solver="covariance_eigh").fit_transform(
+        StandardScaler().fit_transform(flat)
+    )
+    found = reduced.reshape(-1, sum(COMPONENTS))[:, : COMPONENTS[0]].astype(np.float64)
+    for component in range(5):  # a component has no sign of its own
+        cosine = np.corrcoef(found[:, component], expected[:, component])[0, 1]
+        assert abs(cosine) == pytest.approx(1, abs=1e-2)
+
+
+def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
+    truth = SceneTruth(SceneConfig(), LABELS, CONTEXTS, draw_graph(1), {})
+    targets = (np.random.default_rng(0).random((50, len(LABELS))) < 0.3).astype(np.float32)
+    alone = exclusive_examples(truth, targets)
+    for pair in truth.graph.pairs:
+        wanted = (targets[:, pair.effect] == 1) & (targets[:, pair.cause] == 0)
+        spurious = pair.kind == "spurious"
+        np.testing.assert_array_equal(alone[:, pair.effect], wanted if spurious else False)
+
+
+def test_every_method_of_the_results_is_still_compared() -> None:
+    report = json.loads((RESULTS / "results.json").read_text())
+    assert {row["method"] for row in report["rows"]} == {method.name for method in METHODS}
+
+
+@pytest.mark.parametrize("name", PAGE_ROWS)
+def test_the_page_says_what_was_measured(name: str) -> None:
+    method, read_out = PAGE_ROWS[name]
+    report = json.loads((RESULTS / "results.json").read_text())
+    row = next(r for r in report["rows"] if r["method"] == method and r["read_out"] == read_out)
+    page = (ROOT / "docs" / "context_scenes.md").read_text()
+    line = next(text for text in page.splitlines() if text.startswith(f"| {name} |"))
+    numbers = [float(n) for n in re.findall(r"(?<![\w.])[+-]?\d+\.\d", line)]
+    expected = [
+        round(row["gains"][column][key], 1)
+        for column in PAGE_COLUMNS
+        for key in ("median", "low", "high")
+    ]
+    assert numbers == pytest.approx(expected)
