@@ -83,29 +83,15 @@ def fit_head(
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.lr, total_steps=config.epochs * batches, pct_start=config.warmup_share
     )
-    targets = torch.from_numpy(train.targets)
     alone = None if exclusive is None else torch.from_numpy(exclusive)
     rng = np.random.default_rng(config.seed)
+    head.train()
     for _ in range(config.epochs):
-        head.train()
-        order = rng.permutation(len(targets))[: batches * config.batch_size]
+        order = rng.permutation(len(train.tokens))[: batches * config.batch_size]
         for rows in order.reshape(batches, -1):
-            if alone is not None and isinstance(head.classifier, FeatureSplitClassifier):
-                head.classifier.exclusive = alone[rows]
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.amp != "off"):
-                output = head.head(train.batch(rows))
             context = None if prepared.context_logits is None else prepared.context_logits[rows]
-            weight = None if alone is None else 1 + (exclusive_weight - 1) * alone[rows]
-            loss = torch.zeros(())
-            for logits in head.training_logits(output, context):
-                loss = loss + asymmetric_loss(
-                    logits,
-                    targets[rows],
-                    gamma_positive=config.gamma_positive,
-                    gamma_negative=config.gamma_negative,
-                    probability_clip=config.probability_clip,
-                    weight=weight,
-                )
+            lone = None if alone is None else alone[rows]
+            loss = _loss(head, config, train, rows, context, lone, exclusive_weight)
             if not torch.isfinite(loss):
                 raise TrainingError(f"the loss is {loss.item()}: take a lower lr, or amp=off")
             optimizer.zero_grad(set_to_none=True)
@@ -115,6 +101,33 @@ def fit_head(
             scheduler.step()
             report(float(loss.detach()))
     return head.eval()
+
+
+def _loss(
+    head: CausalHead,
+    config: TrainConfig,
+    train: TokenSet,
+    rows: NDArray[np.int_],
+    context_logits: Tensor | None,
+    alone: Tensor | None,
+    exclusive_weight: float,
+) -> Tensor:
+    if alone is not None and isinstance(head.classifier, FeatureSplitClassifier):
+        head.classifier.exclusive = alone
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.amp != "off"):
+        output = head.head(train.batch(rows))
+    weight = None if alone is None else 1 + (exclusive_weight - 1) * alone
+    targets, total = torch.from_numpy(train.targets[rows]), torch.zeros(())
+    for logits in head.training_logits(output, context_logits):
+        total = total + asymmetric_loss(
+            logits,
+            targets,
+            gamma_positive=config.gamma_positive,
+            gamma_negative=config.gamma_negative,
+            probability_clip=config.probability_clip,
+            weight=weight,
+        )
+    return total
 
 
 @torch.inference_mode()
