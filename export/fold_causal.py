@@ -101,7 +101,7 @@ def fold_combine(head: CausalHead, ledger: Ledger) -> Combine:
 def _fold_own_context(intervention: BackDoorIntervention) -> OwnContext:
     centres = ASSIGNMENT_SHARPNESS * F.normalize(intervention.centres, dim=-1)
     readout = Affine(intervention.context_weight, intervention.context_bias)
-    return OwnContext(Affine(centres.T), readout)
+    return OwnContext(Affine(centres.T), readout, (intervention.centres != 0).any(dim=0))
 
 
 def _fold_gated(links: GatedAttentionLinks, ledger: Ledger) -> FromScores:

@@ -242,15 +242,20 @@ class PooledReadout(nn.Module):
 class OwnContext(nn.Module):
     """g at the image's own context: soft shares of its tokens, read out linearly."""
 
-    def __init__(self, centres: Affine, readout: Affine) -> None:
-        """Keep the centres (D, K), normalised and sharpened."""
+    seen: Tensor | None
+
+    def __init__(self, centres: Affine, readout: Affine, seen: Tensor) -> None:
+        """Keep the centres (D, K), normalised and sharpened, and which channels (D,) they look at."""
         super().__init__()
         self.centres, self.readout = centres, readout
+        # Where they look at every channel, there is nothing to leave out.
+        self.register_buffer("seen", None if bool(seen.all()) else constant(seen.float()))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to logits (B, L)."""
         # Divided behind the product: K numbers a token instead of D.
-        lengths = tokens.square().sum(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
+        looked_at = tokens if self.seen is None else tokens * self.seen
+        lengths = looked_at.square().sum(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
         shares = (self.centres(tokens) / lengths).softmax(dim=-1).mean(dim=1)
         logits: Tensor = self.readout(shares)
         return logits

@@ -208,3 +208,18 @@ def test_the_report_reads_as_a_table_and_as_json() -> None:
         "combine", "total",
     ]  # fmt: skip
     assert f"{report.multiply_adds_saved:,}" in lines[-1]
+
+
+def test_channels_that_no_centre_looks_at_are_left_out_after_fusion_too() -> None:
+    model = randomized(small("model.inference_context=own"))
+    assert isinstance(model.intervention, BackDoorIntervention)
+    model.intervention.centres[:, ::2] = 0
+    fused, _ = fuse(model, input_spec(model))
+    tokens = torch.cat([head_tokens(model) for _ in range(3)])
+    with torch.no_grad():
+        expected = model.scores(model.head(tokens))
+        torch.testing.assert_close(fused.head(tokens), expected, atol=1e-5, rtol=0)
+        tokens[..., ::2] *= 1.5  # the context must not notice
+        before = model.intervention.own_context(tokens)
+        tokens[..., ::2] = 0
+        torch.testing.assert_close(model.intervention.own_context(tokens), before)
