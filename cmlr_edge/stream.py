@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
@@ -63,21 +63,6 @@ def recognize_stream(
                 sink.write(frame, prediction)
             _send(events, event_sinks)
             yield Result(frame, prediction, tuple(events))
-
-
-def label_frames(
-    source: Source,
-    recognizer: Recognizer,
-    sinks: Sequence[Sink] = (),
-    *,
-    max_frames: int | None = None,
-) -> Generator[tuple[Frame, Prediction], None, None]:
-    """Recognise every frame, hand it to every sink, and yield it; see `recognize_stream`."""
-    with closing(
-        recognize_stream(source, recognizer, sinks=sinks, max_frames=max_frames)
-    ) as results:
-        for result in results:
-            yield result.frame, result.prediction
 
 
 def _merge_stability(
