@@ -1,26 +1,28 @@
-"""The command line: `cmlr-edge label SOURCE` and `cmlr-edge inspect PATH`."""
+"""`cmlr-edge label SOURCE`: the frames of a source, labelled, into files and to servers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import os
 import signal
-import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, cast
 
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Policy, Source, open_source
 from cmlr_edge.capture.live import LiveSource
-from cmlr_edge.errors import CaptureError, CmlrError, DependencyError, OutputError
-from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
+from cmlr_edge.cli.console import stderr
+from cmlr_edge.errors import CaptureError, OutputError
+from cmlr_edge.model_spec import model_path, spec_path
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
 from cmlr_edge.sinks.contact_sheet import ContactSheet
@@ -33,29 +35,7 @@ from cmlr_edge.sinks.webhook import Webhook
 from cmlr_edge.stream import Result, recognize_stream
 from cmlr_edge.summary import RunSummary
 
-try:
-    import typer
-    from rich.console import Console
-    from rich.logging import RichHandler
-    from rich.markup import escape
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-    from rich.table import Table
-except ImportError as missing:
-    raise DependencyError(
-        f"the command line needs typer and rich ({missing}): pip install cmlr-edge"
-    ) from missing
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Label pictures, videos and cameras with a multi-label recognizer.",
-)
-_stderr = Console(stderr=True)
-
-
-@app.command()
 def label(
     source: Annotated[
         str,
@@ -137,9 +117,9 @@ def label(
         if isinstance(sink, IsolatedSink | IsolatedEventSink)
     )
     if lost:
-        _stderr.print(f"{lost} results were lost by their outputs, see the warnings above")
+        stderr.print(f"{lost} results were lost by their outputs, see the warnings above")
     if stopped_by:
-        _stderr.print(f"interrupted after {summary.frames} frames; outputs hold what was done")
+        stderr.print(f"interrupted after {summary.frames} frames; outputs hold what was done")
         raise typer.Exit(128 + stopped_by)
     if lost:
         raise typer.Exit(1)
@@ -213,10 +193,10 @@ def _run(
     """Run to the end, or to SIGINT or SIGTERM; return that signal's number or 0."""
     total = min((n for n in (frames.num_frames, max_frames) if n is not None), default=None)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = quiet or not _stderr.is_terminal
+    hidden = quiet or not stderr.is_terminal
     with (
         _ended_by_signals(frames) as received,
-        Progress(*columns, console=_stderr, disable=hidden) as progress,
+        Progress(*columns, console=stderr, disable=hidden) as progress,
         closing(results),
     ):
         task = progress.add_task("labelling", total=total)
@@ -282,103 +262,3 @@ def _presence_table(summary: RunSummary, *, stills: bool, title: str) -> Table:
         times = [seen.first, seen.last] if stills else [seen.seconds or 0.0, seen.first, seen.last]
         table.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
     return table
-
-
-@app.command()
-def inspect(
-    path: Annotated[
-        Path | None,
-        typer.Argument(help="Model file, its folder, or its spec (.json). Default: the bundled."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Show what a model is: labels, thresholds, input format, method, files and their hashes.
-
-    \b
-    cmlr-edge inspect model.onnx
-    """  # noqa: D301
-    path = model_path(path or demo_engine())
-    spec = ModelSpec.load(spec_path(path))
-    files = {
-        name: _file_state(path.with_name(name), built.sha256) for name, built in spec.files.items()
-    }
-    record = _describe(spec, files)
-    if as_json:
-        print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201
-    else:
-        _print_description(record)
-    if any(state != "ok" for state in files.values()):
-        raise typer.Exit(1)
-
-
-def _file_state(path: Path, sha256: str) -> str:
-    if not path.is_file():
-        return "missing"
-    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == sha256 else "changed"
-
-
-def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "labels": dict(zip(spec.labels, spec.thresholds, strict=True)),
-        "preprocess": vars(spec.preprocess),
-        "method": vars(spec.method),
-        "provenance": vars(spec.provenance),
-        "threshold_fit": vars(spec.threshold_fit),
-        "files": {
-            name: {
-                "state": state,
-                "sha256": spec.files[name].sha256,
-                "precision": spec.files[name].precision,
-                "parity": vars(spec.files[name].parity),
-            }
-            for name, state in files.items()
-        },
-    }
-
-
-def _print_description(record: dict[str, Any]) -> None:
-    console = Console()
-    console.print(f"[bold]{escape(record['name'])}[/bold]")
-    for name, file in record["files"].items():
-        color = "green" if file["state"] == "ok" else "red"
-        console.print(f"{escape(name)}: [{color}]{file['state']}[/{color}], {file['precision']}")
-        console.print(f"  sha256 {file['sha256']}", soft_wrap=True)
-        parity = file["parity"]
-        console.print(
-            f"  against the trained network on {parity['num_images']} images: largest score "
-            f"difference {parity['max_score_difference']:.1e}, "
-            f"{parity['decision_flips']} decisions differ"
-        )
-    for section in ("preprocess", "method", "provenance", "threshold_fit"):
-        table = Table(title=section, show_header=False, title_justify="left")
-        for key, value in record[section].items():
-            table.add_row(key, escape(str(value)))
-        console.print(table)
-    labels = Table("label", "threshold", title=f"{len(record['labels'])} labels")
-    for name, threshold in record["labels"].items():
-        labels.add_row(escape(name), f"{threshold:.3f}")
-    console.print(labels)
-
-
-@app.callback(invoke_without_command=True)
-def _options(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if show_version:
-        print(version("cmlr-edge"))  # noqa: T201
-        raise typer.Exit
-
-
-def main() -> None:
-    """Run the command line; every deliberate error is one line on stderr and exit code 2."""
-    handler = RichHandler(console=_stderr, show_path=False, show_time=False)
-    # FFmpeg's own lines on stderr would stand beside our one-line errors; -8 is its "quiet".
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    try:
-        app()
-    except CmlrError as error:
-        _stderr.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)

@@ -1,0 +1,33 @@
+"""The command line: a module per command, put together in `app.py`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from cmlr_edge.errors import CmlrError
+
+
+def main() -> None:
+    """Run the command line; every deliberate error is one line on stderr and exit code 2."""
+    try:
+        from rich.logging import RichHandler
+        from rich.markup import escape
+
+        from cmlr_edge.cli.app import app
+        from cmlr_edge.cli.console import stderr
+    except ModuleNotFoundError as missing:
+        if missing.name not in {"typer", "rich"}:
+            raise
+        sys.exit(f"error: the command line needs {missing.name}: pip install cmlr-edge")
+    handler = RichHandler(console=stderr, show_path=False, show_time=False)
+    # FFmpeg's own lines on stderr would stand beside our one-line errors; -8 is its "quiet".
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    try:
+        app()
+    except CmlrError as error:
+        stderr.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)

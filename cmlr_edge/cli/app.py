@@ -1,0 +1,30 @@
+"""The command line: `cmlr-edge label SOURCE`, `cmlr-edge inspect PATH`; a module per command."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from cmlr_edge.cli.inspect import inspect
+from cmlr_edge.cli.label import label
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Label pictures, videos and cameras with a multi-label recognizer.",
+)
+app.command()(label)
+app.command()(inspect)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if show_version:
+        print(version("cmlr-edge"))  # noqa: T201
+        raise typer.Exit

@@ -1,0 +1,92 @@
+"""`cmlr-edge inspect PATH`: what a model is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cmlr_edge.bundled import demo_engine
+from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
+
+
+def inspect(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Model file, its folder, or its spec (.json). Default: the bundled."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what a model is: labels, thresholds, input format, method, files and their hashes.
+
+    \b
+    cmlr-edge inspect model.onnx
+    """  # noqa: D301
+    path = model_path(path or demo_engine())
+    spec = ModelSpec.load(spec_path(path))
+    files = {
+        name: _file_state(path.with_name(name), built.sha256) for name, built in spec.files.items()
+    }
+    record = _describe(spec, files)
+    if as_json:
+        print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201
+    else:
+        _print_description(record)
+    if any(state != "ok" for state in files.values()):
+        raise typer.Exit(1)
+
+
+def _file_state(path: Path, sha256: str) -> str:
+    if not path.is_file():
+        return "missing"
+    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == sha256 else "changed"
+
+
+def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "labels": dict(zip(spec.labels, spec.thresholds, strict=True)),
+        "preprocess": vars(spec.preprocess),
+        "method": vars(spec.method),
+        "provenance": vars(spec.provenance),
+        "threshold_fit": vars(spec.threshold_fit),
+        "files": {
+            name: {
+                "state": state,
+                "sha256": spec.files[name].sha256,
+                "precision": spec.files[name].precision,
+                "parity": vars(spec.files[name].parity),
+            }
+            for name, state in files.items()
+        },
+    }
+
+
+def _print_description(record: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"[bold]{escape(record['name'])}[/bold]")
+    for name, file in record["files"].items():
+        color = "green" if file["state"] == "ok" else "red"
+        console.print(f"{escape(name)}: [{color}]{file['state']}[/{color}], {file['precision']}")
+        console.print(f"  sha256 {file['sha256']}", soft_wrap=True)
+        parity = file["parity"]
+        console.print(
+            f"  against the trained network on {parity['num_images']} images: largest score "
+            f"difference {parity['max_score_difference']:.1e}, "
+            f"{parity['decision_flips']} decisions differ"
+        )
+    for section in ("preprocess", "method", "provenance", "threshold_fit"):
+        table = Table(title=section, show_header=False, title_justify="left")
+        for key, value in record[section].items():
+            table.add_row(key, escape(str(value)))
+        console.print(table)
+    labels = Table("label", "threshold", title=f"{len(record['labels'])} labels")
+    for name, threshold in record["labels"].items():
+        labels.add_row(escape(name), f"{threshold:.3f}")
+    console.print(labels)
