@@ -52,6 +52,7 @@ class _Seat:
     def __init__(self, recognizer: Recognizer, settings: StreamsSettings) -> None:
         self.recognizer = recognizer
         self.at_work: Recognizer | None = None
+        self.began_s = 0.0  # when it took its last batch, on time.monotonic()
         self.batch_size = BatchSize(settings.max_batch, settings.latency_budget_s / 2)
 
 
@@ -186,6 +187,25 @@ class Streams:
             leaving = {*old} - {*given}
             self._changed.wait_for(lambda: not {seat.at_work for seat in self._seats} & leaving)
         return old
+
+    def change_stability(self, name: str, stability: Mapping[str, LabelStability] | None) -> None:
+        """Follow the labels of a source by other settings from now on; open events go on.
+
+        Raises:
+            CaptureError: No source has that name.
+            SpecError: `stability` names a label that the model does not know.
+        """
+        lane = self._lane(name)
+        with self._changed:
+            merged = merge_stability(self._seats[0].recognizer, stability)
+            self._stability[name] = stability
+            lane.use_stability(merged)
+
+    def longest_run_s(self) -> float:
+        """How long the model has been at the frames it has now: it hangs if this grows and grows."""
+        with self._changed:
+            began_s = [seat.began_s for seat in self._seats if seat.at_work is not None]
+        return time.monotonic() - min(began_s) if began_s else 0.0
 
     def start(self) -> None:
         """Begin, in threads; results go to the sinks, `status` and `latest` alone."""
@@ -347,6 +367,7 @@ class Streams:
         while batch := self._queue.take(seat.batch_size.limit):
             with self._changed:
                 seat.at_work = recognizer = seat.recognizer
+                seat.began_s = time.monotonic()
             try:
                 start = time.perf_counter()
                 predictions = recognizer.recognize_prepared([item.freshened() for item in batch])
