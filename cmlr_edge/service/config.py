@@ -174,6 +174,10 @@ def _read(value: dict[str, Any]) -> ServiceConfig:
     for index, source in enumerate(config.sources):
         if names[source.name] > 1:
             raise MismatchError(f"sources[{index}].name", f"two sources are called {source.name}")
+    for label, threshold in config.thresholds.items():
+        if not 0 <= threshold <= 1:
+            where = f"thresholds.{label}"
+            raise MismatchError(where, f"{where} is {threshold}: expected 0 to 1")
     if not config.sources:
         raise MismatchError("sources", "sources is empty: give at least one [[sources]]")
     return config

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import load_model_from_string, numpy_helper
+from typer.testing import CliRunner
+
+from cmlr_edge.model_spec import GoldenSample
+from cmlr_edge.service.store import EngineStore
+from tests.conftest import golden_scores, make_spec, mean_color_model, write_engine
+from tests.service.running import RunningService, frames_of
+
+CONFIG = """
+[engine]
+store = "store"
+[engine.update]
+shadow_frames = 20
+shadow_timeout_s = 20
+max_flip_share = 0.1
+trial_s = 0
+[stability]
+min_duration_s = 0
+[[sources]]
+name = "camera"
+uri = "test://?fps=100&size=128x96"
+policy = "every"
+[[sinks]]
+kind = "jsonl"
+path = "labels.jsonl"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, engine: Path) -> Path:
+    store = EngineStore(tmp_path / "store")
+    store.accept(store.add(engine))
+    path = tmp_path / "device.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def scaled_engine(folder: Path, scale: float) -> Path:
+    """An engine whose scores are those of `engine`, times `scale`."""
+    model = load_model_from_string(mean_color_model())
+    select = next(item for item in model.graph.initializer if item.name == "select")
+    select.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(select) * scale, "select"))
+    content = model.SerializeToString()
+    spec = make_spec(content)
+    golden = GoldenSample(7, tuple(value * scale for value in golden_scores()), 1e-3)
+    files = {"model.onnx": replace(spec.files["model.onnx"], golden=golden)}
+    folder.mkdir()
+    return write_engine(folder, content, replace(spec, files=files))
+
+
+def update(config: Path, model: Path) -> tuple[int, dict[str, Any]]:
+    from cmlr_edge.cli.app import app
+
+    done = CliRunner().invoke(app, ["service", "update", str(config), str(model)])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_service_tells_its_supervisor_and_ends_when_asked(config: Path) -> None:
+    with RunningService(config) as service:
+        assert "camera" in service.until_ready()
+        alive = service.until_frames(5)
+        assert alive.startswith("WATCHDOG=1\n")
+        assert "0 results lost" in alive
+        code, errors = service.end(signal.SIGTERM)
+        service.hear(lambda message: message == "STOPPING=1")
+    assert (code, errors) == (0, "")
+    frames = [line["frame"] for line in lines_of(config.with_name("labels.jsonl"))]
+    assert frames == list(range(len(frames)))
+
+
+def test_a_reload_and_an_update_lose_no_frame(config: Path, tmp_path: Path) -> None:
+    other = scaled_engine(tmp_path / "other", 0.99)
+    with RunningService(config) as service:
+        service.until_ready()
+        before = frames_of(service.until_frames(20))
+        config.write_text(
+            CONFIG.replace("[stability]", "[thresholds]\nred = 0.1\n[stability]").replace(
+                '"labels.jsonl"', '"more.jsonl"'
+            )
+        )
+        service.reload()
+        service.until_frames(before + 40)
+        code, report = update(config, other)
+        assert (code, report["accepted"], report["frames"]) == (0, True, 20)
+        assert 0 < report["max_score_difference"] < 0.011
+        service.until_frames(before + 100)
+        assert service.end()[0] == 0
+    first, second = (lines_of(config.with_name(name)) for name in ("labels.jsonl", "more.jsonl"))
+    frames = [line["frame"] for line in first + second]
+    assert frames == list(range(len(frames)))
+    assert not any(item["label"] == "red" for line in first for item in line["labels"])
+    assert any(item["label"] == "red" for line in second for item in line["labels"])
+    store = EngineStore(tmp_path / "store")
+    assert store.state.serving == store.add(other)
+
+
+def test_a_configuration_with_an_error_is_not_taken_over(config: Path) -> None:
+    with RunningService(config) as service:
+        service.until_ready()
+        config.write_text(CONFIG.replace("test://", "nowhere://"))
+        service.reload()
+        config.write_text(CONFIG.replace("trial_s = 0", "trail_s = 0"))
+        service.reload()
+        service.until_frames(10)
+        code, errors = service.end()
+    assert code == 0
+    text = " ".join(errors.split())
+    assert "cannot open nowhere:// sources" in text
+    assert "line 8" in text
+    assert "trail_s" in text
+
+
+@pytest.mark.parametrize(
+    ("scale", "reason"),
+    [(30.0, "decisions differ"), (float("nan"), "golden")],
+)
+def test_an_engine_that_decides_otherwise_or_computes_nonsense_is_refused(
+    config: Path, tmp_path: Path, scale: float, reason: str
+) -> None:
+    if scale == scale:
+        other = scaled_engine(tmp_path / "other", scale)
+    else:  # its golden sample is of another engine
+        other = scaled_engine(tmp_path / "other", 0.5)
+        spec = make_spec(other.read_bytes())
+        spec.save(other.with_suffix(".json"))
+    with RunningService(config) as service:
+        service.until_ready()
+        code, report = update(config, other)
+        assert (code, report["accepted"]) == (1, False)
+        assert reason in report["reason"]
+        if scale == scale:
+            assert report["flips"] == sum(report["flips_by_label"].values()) > 0
+        assert service.end()[0] == 0
+    assert EngineStore(tmp_path / "store").state.fallback is None
+
+
+def test_a_damaged_engine_gives_way_to_the_one_before_it(config: Path, tmp_path: Path) -> None:
+    store = EngineStore(tmp_path / "store")
+    first = store.state.serving
+    second = store.add(scaled_engine(tmp_path / "other", 0.5))
+    store.accept(second)
+    store.confirm()
+    store.path(second).write_bytes(b"rotten")
+    with RunningService(config) as service:
+        service.until_frames(1)
+        assert "going back" in " ".join(service.end()[1].split())
+    assert store.state.serving == first
+
+
+def test_a_source_that_ends_ends_the_service(config: Path) -> None:
+    config.write_text(CONFIG.replace("size=128x96", "size=128x96&frames=30"))
+    with RunningService(config) as service:
+        service.hear(lambda message: message == "STOPPING=1")
+        assert service.process.wait(20) == 0
+    assert len(lines_of(config.with_name("labels.jsonl"))) == 30
+
+
+def test_a_second_start_goes_on_behind_the_first_ones_lines(config: Path) -> None:
+    config.write_text(CONFIG.replace("size=128x96", "size=128x96&frames=5"))
+    path = config.with_name("labels.jsonl")
+    for expected in (5, 10):
+        with RunningService(config) as service:
+            assert service.process.wait(20) == 0
+        assert len(lines_of(path)) == expected
+        path.write_text(path.read_text() + '{"cut off by a power')
