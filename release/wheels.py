@@ -42,17 +42,34 @@ def main() -> None:
     interpreters = find_interpreters(args.pythons)
     args.out.mkdir(parents=True, exist_ok=True)
     sdist = build_sdist(args.out)
-    records = []
-    for interpreter in interpreters.values():
+    records = kept_records(sdist, args.out, args.results)
+    for version, interpreter in interpreters.items():
         for architecture in args.architectures:
+            if any(record["made_for"] == [version, architecture] for record in records):
+                continue
             start = time.perf_counter()
             wheel = build_wheel(sdist, interpreter, architecture, args.out)
-            record = describe(wheel) | {"build_s": round(time.perf_counter() - start, 1)}
+            record = {"made_for": [version, architecture], **describe(wheel)}
+            record["build_s"] = round(time.perf_counter() - start, 1)
             check_content(wheel, record["files"])
             records.append(record)
+            if args.results:  # after each, so that what is done stays done
+                write_results(sdist, records, args.results)
             print(f"{wheel.name}: {record['bytes'] / 1e6:.1f} MB, {record['build_s']} s")  # noqa: T201
-    if args.results:
-        write_results(sdist, records, args.results)
+
+
+def kept_records(sdist: Path, out: Path, results: Path | None) -> list[dict[str, Any]]:
+    """Return what an earlier run made of the same sdist, and is still there."""
+    if results is None or not results.is_file():
+        return []
+    earlier = json.loads(results.read_text())
+    if earlier["sdist"]["sha256"] != _sha256(sdist):
+        return []
+    return [
+        record
+        for record in earlier["wheels"]
+        if (out / record["wheel"]).is_file() and _sha256(out / record["wheel"]) == record["sha256"]
+    ]
 
 
 def build_sdist(out: Path) -> Path:
@@ -98,7 +115,7 @@ def describe(wheel: Path) -> dict[str, Any]:
     return {
         "wheel": wheel.name,
         "bytes": wheel.stat().st_size,
-        "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "sha256": _sha256(wheel),
         "auditwheel": json.loads(shown),
         "files": {item.filename: item.file_size for item in members},
     }
@@ -129,8 +146,8 @@ def check_content(wheel: Path, files: dict[str, int]) -> None:
 
 def write_results(sdist: Path, records: list[dict[str, Any]], path: Path) -> None:
     """Write what was built, for people and programs."""
-    with_hash = {"sdist": sdist.name, "bytes": sdist.stat().st_size, "wheels": records}
-    path.write_text(json.dumps(with_hash, indent=1) + "\n")
+    source = {"file": sdist.name, "bytes": sdist.stat().st_size, "sha256": _sha256(sdist)}
+    path.write_text(json.dumps({"sdist": source, "wheels": records}, indent=1) + "\n")
     lines = ["| wheel | MB | build s | needs |", "|---|---|---|---|"]
     for record in records:
         symbols = record["auditwheel"]["versioned_symbols"]
@@ -147,6 +164,10 @@ def _interpreter_facts(interpreter: str, architecture: str) -> tuple[str, str]:
     if version is None:
         raise SystemExit(f"{interpreter} names extensions *{suffix}: expected .cpython-3NN-*")
     return version[1], re.sub(r"-\w+-linux-gnu", f"-{architecture}-linux-gnu", suffix)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _keep(built: Path, out: Path) -> Path:

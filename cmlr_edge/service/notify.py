@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import socket
+import time
 from collections.abc import Mapping
+
+_SEND_TIMEOUT_S = 0.5  # the kernel makes a sender wait while too many messages are unread
 
 
 class Supervisor:
@@ -17,7 +21,8 @@ class Supervisor:
             watchdog_s: `alive` is expected more often than this; 0 for never.
         """
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self.watchdog_s = watchdog_s
+        self._every_s = min(1.0, watchdog_s / 4) if watchdog_s else 1.0
+        self._alive_s = -math.inf  # when `alive` last said so, on time.monotonic()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Supervisor:
@@ -39,7 +44,11 @@ class Supervisor:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def alive(self, status: str) -> None:
-        """Say that all is well, and what is going on."""
+        """Say that all is well, and what is going on; as often as needed, however often it is called."""
+        now_s = time.monotonic()
+        if now_s - self._alive_s < self._every_s:
+            return
+        self._alive_s = now_s
         self._send(f"WATCHDOG=1\nSTATUS={_line(status)}")
 
     def stopping(self) -> None:
@@ -50,9 +59,12 @@ class Supervisor:
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+            datagrams.settimeout(_SEND_TIMEOUT_S)
             try:
                 datagrams.sendto(message.encode(), self._address)
-            except OSError:  # a supervisor that went away must not end the service
+            except (
+                OSError
+            ):  # a supervisor that went away or does not listen must not end the service
                 return
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,8 @@ class RunningService:
         self._address.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self._address))
-        self._socket.settimeout(1.0)
+        self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
         environment = os.environ | {
             "NOTIFY_SOCKET": str(self._address),
             "WATCHDOG_USEC": str(round(watchdog_s * 1e6)),
@@ -41,14 +44,19 @@ class RunningService:
         while time.monotonic() < deadline_s:
             over = self.process.poll() is not None
             try:
-                message = self._socket.recv(4096).decode()
-            except TimeoutError:
+                message = self._messages.get(timeout=1.0)
+            except queue.Empty:
                 if over:
                     raise AssertionError(f"it ended: {self.process.communicate()[1]}") from None
                 continue
             if wanted(message):
                 return message
         raise AssertionError(f"not heard in {_TIMEOUT_S} s")
+
+    def _listen(self) -> None:
+        with self._socket:
+            while message := self._socket.recv(4096):  # an empty one is the end
+                self._messages.put(message.decode())
 
     def until_ready(self) -> str:
         return self.hear(lambda message: message.startswith("READY=1"))
@@ -61,7 +69,7 @@ class RunningService:
         self.hear(lambda message: message.startswith("RELOADING=1"))
         self.until_ready()
 
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Exit code, and what it wrote to stderr."""
         self.process.send_signal(number)
         _, errors = self.process.communicate(timeout=_TIMEOUT_S)
@@ -79,7 +87,8 @@ class RunningService:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
-        self._socket.close()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", str(self._address))
 
 
 def frames_of(message: str) -> int:
