@@ -4,19 +4,18 @@ import json
 import signal
 import socket
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from onnx import load_model_from_string, numpy_helper
 from typer.testing import CliRunner
 
-from cmlr_edge.model_spec import GoldenSample
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.service.store import EngineStore
-from tests.conftest import golden_scores, make_spec, mean_color_model, write_engine
+from tests.conftest import make_spec
+from tests.service.kill_storm import run_storm
 from tests.service.running import RunningService, frames_of
+from tests.service.tiny_engines import scaled_engine
 
 CONFIG = """
 [engine]
@@ -45,19 +44,6 @@ def config(tmp_path: Path, engine: Path) -> Path:
     path = tmp_path / "device.toml"
     path.write_text(CONFIG)
     return path
-
-
-def scaled_engine(folder: Path, scale: float) -> Path:
-    """An engine whose scores are those of `engine`, times `scale`."""
-    model = load_model_from_string(mean_color_model())
-    select = next(item for item in model.graph.initializer if item.name == "select")
-    select.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(select) * scale, "select"))
-    content = model.SerializeToString()
-    spec = make_spec(content)
-    golden = GoldenSample(7, tuple(value * scale for value in golden_scores()), 1e-3)
-    files = {"model.onnx": replace(spec.files["model.onnx"], golden=golden)}
-    folder.mkdir()
-    return write_engine(folder, content, replace(spec, files=files))
 
 
 def update(config: Path, model: Path) -> tuple[int, dict[str, Any]]:
@@ -194,3 +180,14 @@ def test_a_second_start_goes_on_behind_the_first_ones_lines(config: Path) -> Non
             assert service.process.wait(20) == 0
         assert len(lines_of(path)) == expected
         path.write_text(path.read_text() + '{"cut off by a power')
+
+
+def test_kills_during_updates_leave_a_valid_engine_and_no_frame_of_a_half_loaded_one(
+    tmp_path: Path,
+) -> None:
+    storm = run_storm(tmp_path, updates=1, kills_each=3, seed=1)
+    assert (storm.kills, storm.updates) == (3, 1)
+    assert storm.stores_without_a_valid_engine == 0
+    assert storm.frames["neither"] == 0
+    assert storm.frames["a"] > 10
+    assert storm.frames["b"] > 10
