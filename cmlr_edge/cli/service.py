@@ -13,7 +13,7 @@ import typer
 from cmlr_edge.errors import EngineError, OutputError, SpecError
 from cmlr_edge.service.config import load_config
 from cmlr_edge.service.engines import store_of
-from cmlr_edge.service.store import EngineStore, StoredEngine
+from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
 from cmlr_edge.strict_json import write_atomically
@@ -65,9 +65,8 @@ def update_engine(
         with store.served():
             _accept_unserved(config, store, engine)
             return
-    except EngineError as error:
-        if "another service" not in str(error):
-            raise
+    except InServiceError:
+        pass
     store.offer(engine)
     report = store.report_path(engine)
     deadline_s = time.monotonic() + wait_s

@@ -92,8 +92,7 @@ class Service:
                     self._reload()
                 if self._store is not None:
                     self._end_trial(self._store)
-                    if (offer := self._store.take_offer()) is not None:
-                        self._try_offer(self._store, offer)
+                    self._look_for_offer(self._store)
         except EngineError as error:
             if self._store is not None and self._trial_ends_s is not None:
                 _log.error("engine %s failed on trial: %s", self._engine_id, error)
@@ -102,6 +101,9 @@ class Service:
         for settings in self._config.sources:
             if (cause := self._streams.error(settings.name)) is not None:
                 raise CaptureError(f"{settings.name} failed: {redact(str(cause))}") from cause
+
+    def _is_ending(self) -> bool:
+        return self._end_requested  # a signal handler sets it at any moment
 
     def _close_recognizer(self) -> None:
         self._recognizer.close()  # which may be another one by then
@@ -136,7 +138,14 @@ class Service:
             self._trial_ends_s = None
             _log.warning("engine %s has passed its trial", self._engine_id)
 
-    def _try_offer(self, store: EngineStore, offer: StoredEngine) -> None:
+    def _look_for_offer(self, store: EngineStore) -> None:
+        try:
+            offer = store.take_offer()
+        except EngineError as error:
+            _log.warning("%s", error)
+            return
+        if offer is None:
+            return
         try:
             report = self._judge(store, offer)
         except CmlrError as error:
@@ -151,7 +160,10 @@ class Service:
     def _judge(self, store: EngineStore, offer: StoredEngine) -> UpdateReport | None:
         """Check the offer, and put it in service if it passes; None if there is no time left."""
         path, settings = store.checked_path(offer), self._config.engine.update
-        if reason := self._check_apart(path):
+        reason = self._check_apart(path)
+        if self._is_ending():
+            return None
+        if reason:
             return self._refusal(offer, reason)
         config = self._config
         candidate = self._await(lambda: load(path, config))
@@ -162,7 +174,7 @@ class Service:
                 )
             shadow = self._await(lambda: self._shadow(candidate))
             report = shadow.report(offer.id, self._engine_id, settings)
-            if self._end_requested:
+            if self._is_ending():
                 return None
             if report.accepted:
                 store.accept(offer)

@@ -27,6 +27,10 @@ from cmlr_edge.strict_json import read_json, write_json
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
 
 
+class InServiceError(EngineError):
+    """A service holds the store already."""
+
+
 @dataclass(frozen=True)
 class StoredEngine:
     """One engine in the store."""
@@ -124,15 +128,22 @@ class EngineStore:
             self._write(self._folder / "offer.json", engine)
 
     def take_offer(self) -> StoredEngine | None:
-        """Take the engine that is to be tried, once: an engine that kills the service is not tried again."""
+        """Take the engine that is to be tried, once: one that kills the service is not tried again.
+
+        Raises:
+            EngineError: The offer cannot be read; it is gone.
+        """
         with self._locked():
             path = self._folder / "offer.json"
             if not path.is_file():
                 return None
-            engine = read_json(path, StoredEngine)
-            path.unlink()
-            flush_folder(self._folder)
-            return engine
+            try:
+                return read_json(path, StoredEngine)
+            except ValueError as error:
+                raise EngineError(f"{path} was not written by this program: {error}") from error
+            finally:
+                path.unlink()
+                flush_folder(self._folder)
 
     def accept(self, engine: StoredEngine, *, on_trial: bool = True) -> None:
         """Let `engine` serve; what served before is its fallback."""
@@ -180,14 +191,14 @@ class EngineStore:
         """Hold the store as the one service that it has.
 
         Raises:
-            EngineError: Another one holds it.
+            InServiceError: Another one holds it.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".service").open("wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise EngineError(f"another service already uses {self._folder}") from error
+                raise InServiceError(f"another service already uses {self._folder}") from error
             yield
 
     def clean(self) -> None:

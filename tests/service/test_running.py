@@ -151,6 +151,33 @@ def test_an_engine_that_fails_its_golden_sample_is_refused(config: Path, tmp_pat
     assert "golden" in report["reason"]
 
 
+def test_a_source_comes_and_goes_and_the_engine_before_returns_while_the_others_go_on(
+    config: Path, tmp_path: Path
+) -> None:
+    store = EngineStore(tmp_path / "store")
+    first = store.state.serving
+    store.accept(store.add(scaled_engine(tmp_path / "other", 0.5)))
+    store.confirm()
+    more = '[[sources]]\nname = "second"\nuri = "test://?fps=50&size=128x96"\npolicy = "every"\n'
+    with RunningService(config) as service:
+        before = frames_of(service.until_frames(10))
+        config.write_text(CONFIG + more)
+        service.reload()
+        assert "second" in service.until_frames(before + 50)
+        store.roll_back()
+        config.write_text(CONFIG)
+        service.reload()
+        assert "second" not in service.hear(lambda message: message.startswith("WATCHDOG=1"))
+        service.until_frames(before + 100)
+        assert service.end()[0] == 0
+    lines = lines_of(config.with_name("labels.jsonl"))
+    for source in ("camera", "second"):
+        frames = [line["frame"] for line in lines if line["source"] == source]
+        assert frames == list(range(len(frames)))
+        assert len(frames) > 10
+    assert store.state.serving == first
+
+
 def test_a_damaged_engine_gives_way_to_the_one_before_it(config: Path, tmp_path: Path) -> None:
     store = EngineStore(tmp_path / "store")
     first = store.state.serving
