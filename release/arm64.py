@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,10 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cmlr_edge.strict_json import write_atomically
 from release.comparison import compare
 from release.cuda_on_arm64 import run_checks
 from release.emulated import EmulatedSystem, missing_tools
 from release.wheelhouse import fill_wheelhouse, find_wheel
+from tests.service.tiny_engines import scaled_engine
 
 _ROOT = Path(__file__).parents[1]
 _PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}  # of the Debian releases; 3.10 and 3.12 have none
@@ -34,49 +35,39 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="bookworm", choices=[*_PYTHONS])
     parser.add_argument("--clip", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", default=[*_PARTS], choices=[*_PARTS])
     parser.add_argument("--wheels", type=Path, default=Path("dist"))
     parser.add_argument("--work", type=Path, default=Path("build/arm64"))
-    parser.add_argument("--results", type=Path)
+    parser.add_argument("--results", type=Path, required=True)
     args = parser.parse_args()
     if missing := missing_tools():
         print(f"\n*** SKIPPED: the arm64 tests need {missing} ***\n", file=sys.stderr)  # noqa: T201
         return 0
-    times = _Times()
     python = _PYTHONS[args.suite]
     wheel = find_wheel(args.wheels, python, "aarch64")
-    with times("unpack the system"):
-        system = EmulatedSystem(args.work / args.suite, args.suite)
-    with times("fill the wheelhouse"):
-        tests = ["pytest>=8", "hypothesis>=6"]
-        fill_wheelhouse(system.path("wheelhouse"), wheel, python, extras=["cpu"], also=tests)
-    with times("install"):
-        install(system, wheel)
-    record: dict[str, Any] = {
-        "suite": args.suite,
-        "python": _PYTHONS[args.suite],
-        "wheel": wheel.name,
-    }
-    record["machine"] = system.run(
-        ["python3", "-c", "import platform; print(platform.machine())"]
-    ).strip()
-    record["compilers"] = [name for name in ("cc", "gcc", "g++", "clang") if system.has(name)]
-    with times("inspect"):
-        record["inspect"] = json.loads(system.run(["cmlr-edge", "inspect", "--json"]))["files"]
-    with times("label"):
-        shutil.copy(args.clip, system.path("clip.mp4"))
-        record["comparison"] = label_and_compare(system, args.clip, args.frames)
-    with times("service"):
-        record["service"] = json.loads(service_life(system))
-    with times("kernels in emulation"):
-        record["cuda_emulation"] = run_checks(args.work / "kernels")
-    with times("native tests"):
-        record["native_tests"] = native_tests(system)
-    record["seconds"] = times.seconds
-    if args.results:
-        args.results.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))  # noqa: T201
-    return 0 if record["comparison"]["equal"] else 1
+    system = EmulatedSystem(args.work / args.suite, args.suite)
+    tests = ["pytest>=8", "hypothesis>=6"]
+    fill_wheelhouse(system.path("wheelhouse"), wheel, python, extras=["cpu"], also=tests)
+    install(system, wheel)
+    for name in args.parts:
+        start_s = time.perf_counter()
+        found = _PARTS[name](system, args)
+        print(f"{name}: {json.dumps(found)}")  # noqa: T201
+        seconds = round(time.perf_counter() - start_s, 1)
+        write_part(args.results, args.suite, wheel, name, {"seconds": seconds, "found": found})
+    record = json.loads(args.results.read_text())
+    return 0 if record["parts"].get("label", {"found": {"equal": True}})["found"]["equal"] else 1
+
+
+def write_part(path: Path, suite: str, wheel: Path, name: str, found: dict[str, Any]) -> None:
+    """Add one part to the results, which hold parts of one wheel only."""
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    record: dict[str, Any] = {"suite": suite, "wheel": wheel.name, "sha256": digest, "parts": {}}
+    if path.is_file() and (earlier := json.loads(path.read_text()))["sha256"] == digest:
+        record = earlier
+    record["parts"][name] = found
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def install(system: EmulatedSystem, wheel: Path) -> None:
@@ -98,64 +89,70 @@ def install(system: EmulatedSystem, wheel: Path) -> None:
     stamp.write_text(digest)
 
 
-def native_tests(system: EmulatedSystem) -> str:
+def inspect(system: EmulatedSystem, _args: argparse.Namespace) -> dict[str, Any]:
+    """What the system is, and whether the installed model is whole."""
+    facts = "import json, platform as p; print(json.dumps([p.machine(), p.python_version(), p.libc_ver()]))"
+    machine, python, libc = json.loads(system.run(["python", "-c", facts]))
+    return {
+        "machine": machine,
+        "python": python,
+        "libc": libc,
+        "compilers": [name for name in ("cc", "gcc", "g++", "clang") if system.has(name)],
+        "model_files": json.loads(system.run(["cmlr-edge", "inspect", "--json"]))["files"],
+    }
+
+
+def label(system: EmulatedSystem, args: argparse.Namespace) -> dict[str, Any]:
+    """Label the clip on both machines with every score written, and compare."""
+    shutil.copy(args.clip, system.path("clip.mp4"))
+    options = ["--max-frames", str(args.frames), "--json"]
+    system.run(["cmlr-edge", "label", "/clip.mp4", "--csv", "/arm64.csv", *options])
+    here = system.path("x86_64.csv")
+    this = [sys.executable, "-m", "cmlr_edge"]
+    _run([*this, "label", str(args.clip), "--csv", str(here), *options])
+    thresholds = json.loads(_run([*this, "inspect", "--json"]))["labels"]
+    return {"clip": args.clip.name, **compare(here, system.path("arm64.csv"), thresholds)}
+
+
+def service(system: EmulatedSystem, _args: argparse.Namespace) -> dict[str, Any]:
+    """Start, reload, stop and restart the service there, with a supervisor that listens."""
+    engine = system.path("srv/engine")
+    shutil.rmtree(engine, ignore_errors=True)
+    scaled_engine(engine, 1.0)  # tiny: this is about the service
+    shutil.copy(_ROOT / "release/service_life.py", system.path("service_life.py"))
+    record: dict[str, Any] = json.loads(system.run(["python", "/service_life.py", "/srv"]))
+    return record
+
+
+def kernels(_system: EmulatedSystem, args: argparse.Namespace) -> dict[str, Any] | str:
+    """Run the emulation of the CUDA kernels as aarch64 code."""
+    return run_checks(args.work / "kernels")
+
+
+def native_tests(system: EmulatedSystem, _args: argparse.Namespace) -> str:
     """Run the tests of the native operators against the installed wheel; return pytest's last line."""
     tests = system.path("tests")
     shutil.rmtree(tests, ignore_errors=True)
+    target = tests / "tests/csrc"
+    target.mkdir(parents=True)
     for name in ("attention_reference.py", "test_attention_cpu.py"):
-        target = tests / "tests/csrc" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(_ROOT / "tests/csrc" / name, target)
-    pytest = [
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-        "--rootdir=/tests",
-        "--import-mode=importlib",
-        "-p",
-        "no:cacheprovider",
-    ]
-    output = system.run([*pytest, "-o", "pythonpath=/tests", "/tests/tests/csrc"])
-    return output.strip().splitlines()[-1]
+    pytest = ["python", "-m", "pytest", "-q", "--rootdir=/tests", "--import-mode=importlib"]
+    options = ["-p", "no:cacheprovider", "-o", "pythonpath=/tests", "/tests/tests/csrc"]
+    return system.run([*pytest, *options]).strip().splitlines()[-1]
 
 
-def label_and_compare(system: EmulatedSystem, clip: Path, frames: int) -> dict[str, Any]:
-    """Label the clip on both machines with every score written, and compare."""
-    options = ["--max-frames", str(frames), "--json"]
-    system.run(["cmlr-edge", "label", "/clip.mp4", "--csv", "/arm64.csv", *options])
-    here = system.path("x86_64.csv")
-    _run([sys.executable, "-m", "cmlr_edge", "label", str(clip), "--csv", str(here), *options])
-    inspected = json.loads(_run([sys.executable, "-m", "cmlr_edge", "inspect", "--json"]))
-    return compare(here, system.path("arm64.csv"), inspected["labels"])
-
-
-def service_life(system: EmulatedSystem) -> str:
-    """Start, reload, stop and restart the service there, with a supervisor that listens."""
-    shutil.copy(_ROOT / "release/service_life.py", system.path("service_life.py"))
-    return system.run(["python", "/service_life.py", "/srv"])
-
-
-class _Times:
-    """How long each part took."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, name: str) -> _Times:
-        self._name, self._start = name, time.perf_counter()
-        return self
-
-    def __enter__(self) -> None:
-        """Start."""
-
-    def __exit__(self, *_error: object) -> None:
-        """Note the time."""
-        self.seconds[self._name] = round(time.perf_counter() - self._start, 1)
+_PARTS = {
+    "inspect": inspect,
+    "label": label,
+    "service": service,
+    "kernels": kernels,
+    "native_tests": native_tests,
+}
 
 
 def _run(command: Sequence[str]) -> str:
-    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout}\n{run.stderr}")
     return run.stdout

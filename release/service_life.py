@@ -14,7 +14,7 @@ from typing import Any
 
 _CONFIG = """
 [engine]
-path = "{engine}"
+path = "engine"
 [[sources]]
 name = "camera"
 uri = "test://?fps=1&size=128x96"
@@ -26,12 +26,9 @@ path = "labels.jsonl"
 
 
 def main(folder: Path) -> None:
-    """Run it in `folder`."""
-    from cmlr_edge import demo_engine
-
-    folder.mkdir(exist_ok=True)
+    """Run it in `folder`, with the engine there."""
     config = folder / "device.toml"
-    config.write_text(_CONFIG.format(engine=demo_engine()))
+    config.write_text(_CONFIG)
     lines = folder / "labels.jsonl"
     lines.unlink(missing_ok=True)
     starts = [_one_life(config), _one_life(config)]
