@@ -83,7 +83,12 @@ class OpenCvReader:
             parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
         self._capture = open_quietly(source, getattr(cv2, f"CAP_{backend}"), parameters)
         if not self._capture.isOpened():
-            raise CaptureError("it cannot be opened: check address, user and password, and power")
+            remedy = "check address, user and password, and power"
+            if backend == "GSTREAMER":
+                remedy = (
+                    "try the pipeline with gst-launch-1.0 and a fakesink instead of the appsink"
+                )
+            raise CaptureError(f"it cannot be opened: {remedy}")
         if backend == "V4L2":
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver obeys
         self.fps = announced_fps(self._capture)
@@ -111,7 +116,7 @@ class OpenCvReader:
         if waited_s is not None:
             ok, image = self._capture.retrieve()
             if ok:
-                return Grab(image, time.time(), skipped)
+                return Grab(_check_bgr(image), time.time(), skipped)
         if self._is_finite:
             raise EndOfSource
         return None
@@ -130,6 +135,16 @@ class OpenCvReader:
     def close(self) -> None:
         """Release the connection; see `Reader`."""
         self._capture.release()
+
+
+def _check_bgr(image: Any) -> Any:
+    """Refuse what a pipeline gives in another format: some of them look like a grey picture."""
+    if image.ndim == 3 and image.shape[2] == 3:
+        return image
+    raise CaptureError(
+        f"it gives pictures of shape {image.shape} instead of BGR: end the pipeline with "
+        "`videoconvert ! video/x-raw,format=BGR ! appsink`"
+    )
 
 
 class PacedFile:
