@@ -191,6 +191,8 @@ class LiveSource(ClosesItself):
     def close(self) -> None:
         """Stop the threads; one that hangs in its driver is left behind. See `Source`."""
         with self._changed:
+            if self._closing:
+                return
             self._closing = True
             if self._state is not SourceState.FAILED:
                 self._set_state(SourceState.ENDED, "closed")
@@ -327,7 +329,9 @@ class LiveSource(ClosesItself):
             if dropped:
                 self._buffer.clear()
             self._buffer.append((now_s, frame))
-            self._count(received=1, dropped=dropped, frozen=int(is_frozen))
+            self._count(
+                received=1 + grab.skipped, dropped=dropped + grab.skipped, frozen=int(is_frozen)
+            )
             self._set_state(SourceState.OK)
             self._changed.notify_all()
             return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -18,14 +19,21 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
-from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
-from cmlr_edge.stability import LabelStability
+from cmlr_edge.sinks.isolation import (
+    IsolatedEventSink,
+    IsolatedSink,
+    isolate,
+    isolate_events,
+)
+from cmlr_edge.stability import LabelStability, StabilityRules
 from cmlr_edge.stream import Outlet, Result, merge_stability
 from cmlr_edge.streams.batches import BatchSize, FairQueue
 from cmlr_edge.streams.lane import Lane, LaneLinks, Ticket
+from cmlr_edge.streams.scene import SceneGate
 from cmlr_edge.streams.status import SourceStatus
 
 _RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
+_END_CHECK_S = 0.2  # between looks at whether the end was requested
 _log = logging.getLogger(__name__)
 
 
@@ -72,9 +80,11 @@ class Streams:
             settings: Limits.
 
         Raises:
-            SpecError: The recognizers have different labels.
+            SpecError: There is none, or they have different labels.
         """
         given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+        if not given:
+            raise SpecError("no recognizer was given: a run needs at least one")
         self._settings = settings or StreamsSettings()
         self._labels = given[0].labels
         self._check_labels(given)
@@ -82,10 +92,11 @@ class Streams:
         self._changed = threading.Condition()  # guards everything below
         self._seats = [_Seat(recognizer, self._settings) for recognizer in given]
         self._lanes: dict[str, Lane] = {}
-        self._stability: dict[str, Mapping[str, LabelStability] | None] = {}
+        self._stability: dict[str, Mapping[str, LabelStability] | StabilityRules | None] = {}
         self._results: deque[Result] = deque()
         self._started = self._closed = self._has_taker = False
         self._error: BaseException | None = None
+        self._drain_until_s = math.inf  # set where an end is requested
         self._workers = [
             threading.Thread(target=self._work, args=(seat,), name=f"recognize {i}", daemon=True)
             for i, seat in enumerate(self._seats)
@@ -98,7 +109,8 @@ class Streams:
         name: str = "",
         sinks: Sequence[Sink] = (),
         event_sinks: Sequence[EventSink] = (),
-        stability: Mapping[str, LabelStability] | None = None,
+        stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+        skip_unchanged_s: float | None = None,
         max_frames: int | None = None,
     ) -> None:
         """Take another source, before or during the run; it and its sinks are closed here.
@@ -109,25 +121,27 @@ class Streams:
             sinks: Take its frames. One that raises is counted and left out by a live source, and ends
                 any other.
             event_sinks: Take its events, likewise.
-            stability: By label, instead of what follows from the thresholds.
+            stability: By label, or rules, instead of what spec and thresholds say.
+            skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
+                long, instead of running the model; such results say so in `prediction.repeated`.
             max_frames: Take no more than so many.
 
         Raises:
             CaptureError: Another source has that name.
-            SpecError: `stability` names a label that the model does not know.
+            SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
         name = redact(name) if name else source.name
         if isinstance(source, LiveSource):
-            sinks = [_isolated(sink) for sink in sinks]
-            event_sinks = [_isolated_events(sink) for sink in event_sinks]
+            sinks = [isolate(sink) for sink in sinks]
+            event_sinks = [isolate_events(sink) for sink in event_sinks]
         guards = [
             sink
             for sink in (*sinks, *event_sinks)
             if isinstance(sink, IsolatedSink | IsolatedEventSink)
         ]
         with self._changed:
-            if self._closed:
-                raise CaptureError(f"cannot add {name}: the run was closed")
+            if self._closed or self._drain_until_s < math.inf:
+                raise CaptureError(f"cannot add {name}: the run is ending")
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
@@ -140,6 +154,7 @@ class Streams:
                 LaneLinks(self._prepare, self._submit, self._publish, self._notify),
                 frames_ahead=self._settings.frames_ahead,
                 max_frames=max_frames,
+                gate=None if skip_unchanged_s is None else SceneGate(skip_unchanged_s),
                 count_lost=lambda: sum(guard.lost for guard in guards),
             )
             self._lanes[name], self._stability[name] = lane, stability
@@ -153,8 +168,7 @@ class Streams:
             CaptureError: No source has that name.
         """
         lane = self._lane(name)
-        lane.request_end()
-        self._finish([lane])
+        self._finish([lane], time.monotonic() + self._settings.drain_s)
         status = lane.status()
         with self._changed:
             del self._lanes[name], self._stability[name]
@@ -219,7 +233,7 @@ class Streams:
                 lane.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until every source is over.
+        """Wait until every source is over; once an end was requested, `drain_s` at most.
 
         Returns:
             Whether they are.
@@ -228,7 +242,8 @@ class Streams:
             EngineError: The runtime failed; whatever else it raised comes as it was.
         """
         with self._changed:
-            done = self._changed.wait_for(self._is_over, timeout_s)
+            deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+            done = self._wait_for(self._is_over, deadline_s)
             if self._error is not None:
                 raise self._error
             return done
@@ -272,6 +287,7 @@ class Streams:
 
     def request_end(self) -> None:
         """Let no more frames be taken. A signal handler may call it: it waits for no lock."""
+        self._drain_until_s = min(self._drain_until_s, time.monotonic() + self._settings.drain_s)
         for lane in [*self._lanes.values()]:
             lane.request_end()
 
@@ -283,12 +299,7 @@ class Streams:
             self._changed.notify_all()
             lanes = [*self._lanes.values()]
         self.request_end()
-        if not self._started:  # then each lane only has to close what it owns
-            self._queue.close()
-            for lane in lanes:
-                lane.abort()
-                lane.start()
-        self._finish(lanes)
+        self._finish(lanes, self._drain_until_s)
         self._queue.close()
         for thread in self._workers:
             if thread.is_alive():
@@ -321,10 +332,16 @@ class Streams:
                 raise CaptureError(f"no source is called {name}; there are {[*self._lanes]}")
             return self._lanes[name]
 
-    def _finish(self, lanes: Sequence[Lane]) -> None:
-        """Wait for lanes that were asked to end, and leave behind what hangs."""
+    def _finish(self, lanes: Sequence[Lane], deadline_s: float) -> None:
+        """End lanes, wait for them, and leave behind what hangs."""
+        for lane in lanes:
+            lane.request_end()
+            if not self._started:  # it only has to close what it owns
+                lane.abort()
+                lane.start()
         with self._changed:
-            self._changed.wait_for(lambda: all(lane.over for lane in lanes), self._settings.drain_s)
+            left_s = max(0.0, deadline_s - time.monotonic())
+            self._changed.wait_for(lambda: all(lane.over for lane in lanes), left_s)
         for lane in lanes:
             if not lane.over:
                 lane.abort(TimeoutError(f"it did not end in {self._settings.drain_s:g} s"))
@@ -352,12 +369,21 @@ class Streams:
 
     def _next_result(self) -> Result | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._results or self._is_over())
+            self._wait_for(lambda: bool(self._results) or self._is_over())
             if not self._results:
                 return None
             result = self._results.popleft()
             self._changed.notify_all()
             return result
+
+    def _wait_for(self, ready: Callable[[], bool], deadline_s: float = math.inf) -> bool:
+        """Wait with the lock held, but not for what hangs at the end."""
+        while not ready():
+            left_s = min(deadline_s, self._drain_until_s) - time.monotonic()
+            if left_s <= 0:
+                return False
+            self._changed.wait(min(left_s, _END_CHECK_S))  # a signal handler cannot notify
+        return True
 
     def _is_over(self) -> bool:
         return all(lane.over for lane in self._lanes.values())
@@ -387,15 +413,6 @@ class Streams:
         with self._changed:
             self._error, self._closed = self._error or error, True
             lanes = [*self._lanes.values()]
+        self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
-
-
-def _isolated(sink: Sink) -> IsolatedSink:
-    return sink if isinstance(sink, IsolatedSink) else IsolatedSink(sink, type(sink).__name__)
-
-
-def _isolated_events(sink: EventSink) -> IsolatedEventSink:
-    if isinstance(sink, IsolatedEventSink):
-        return sink
-    return IsolatedEventSink(sink, getattr(sink, "name", type(sink).__name__))
