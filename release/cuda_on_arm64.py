@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csrc.cuda.emulation.emulated_gpu import COMPILE, CSRC, EMULATION, RUNNER_SOURCE, EmulatedGpu
 from tests.csrc.attention_reference import draw, reference
@@ -16,7 +17,7 @@ from tests.csrc.attention_reference import draw, reference
 _COMPILER = "aarch64-linux-gnu-g++"
 _CHECK = CSRC.parent / "tests/csrc/emulation_check.cpp"
 _CHECKS = ("mma", "ldmatrix", "half", "shared_memory_is_nan", "copy")
-_TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3}
+_TOLERANCE = {"float32": 2e-5, "float16": 2e-3}
 _SHAPES = ((1, 1, 1, 64), (2, 17, 33, 64), (1, 80, 196, 64), (1, 17, 49, 128))  # the last is D
 
 
@@ -37,8 +38,7 @@ def run_checks(folder: Path) -> dict[str, Any] | str:
     kernels = [_compile(source, folder) for source in (CSRC / "cuda/attention.cu", RUNNER_SOURCE)]
     gpu = EmulatedGpu(_link(folder / "runner", [*emulation, *kernels]))
     differences = {
-        dtype.__name__: max(_difference(gpu, dtype, shape) for shape in _SHAPES)
-        for dtype in _TOLERANCE
+        dtype: max(_difference(gpu, dtype, shape) for shape in _SHAPES) for dtype in _TOLERANCE
     }
     return {
         "checks_passed": list(_CHECKS),
@@ -47,10 +47,12 @@ def run_checks(folder: Path) -> dict[str, Any] | str:
     }
 
 
-def _difference(gpu: EmulatedGpu, dtype: type, shape: tuple[int, int, int, int]) -> float:
+def _difference(gpu: EmulatedGpu, dtype: str, shape: tuple[int, int, int, int]) -> float:
     batch, queries, tokens, dim = shape
     sizes = enumerate((queries, tokens, tokens))
-    tensors = [draw(batch, rows, dim, seed=seed).astype(dtype) for seed, rows in sizes]
+    tensors: list[NDArray[Any]] = [
+        draw(batch, rows, dim, seed=seed).astype(dtype) for seed, rows in sizes
+    ]
     bias = draw(tokens, seed=9)
     found = gpu.attention(*tensors, heads=2, scale=0.2, bias=bias)
     wanted = reference(tensors[0], tensors[1], tensors[2], 2, 0.2, bias)

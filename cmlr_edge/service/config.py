@@ -11,7 +11,7 @@ from typing import Any, Literal
 from cmlr_edge.capture import Policy
 from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.service.toml_lines import line_of
-from cmlr_edge.stability import LabelStability
+from cmlr_edge.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.strict_json import MismatchError, from_json
 
 
@@ -46,27 +46,6 @@ class EngineSettings:
         """Refuse two homes, or none."""
         if bool(self.store) == bool(self.path):
             raise SpecError("give either store, a folder for engines, or path, one model")
-
-
-@dataclass(frozen=True)
-class StabilitySettings:
-    """What `LabelStability` says, for every label; None leaves its default."""
-
-    leave_share: float = 0.8  # a label leaves below this share of its threshold
-    smoothing_s: float | None = None
-    min_duration_s: float | None = None
-    min_gap_s: float | None = None
-    update_every_s: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what LabelStability would."""
-        self.of_threshold(0.5)
-
-    def of_threshold(self, threshold: float) -> LabelStability:
-        """Settings of a label with this threshold."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        leave = threshold * given.pop("leave_share")
-        return LabelStability(enter=threshold, leave=leave, **given)
 
 
 @dataclass(frozen=True)
@@ -126,7 +105,7 @@ class ServiceConfig:
     sources: tuple[SourceSettings, ...]
     sinks: tuple[SinkSettings, ...] = ()
     thresholds: dict[str, float] = field(default_factory=dict)  # instead of the model's, by label
-    stability: StabilitySettings = field(default_factory=StabilitySettings)
+    stability: StabilityRules = field(default_factory=StabilityRules)
     limits: LimitSettings = field(default_factory=LimitSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
 
@@ -158,7 +137,6 @@ def _read(value: dict[str, Any]) -> ServiceConfig:
     for name, kind in {
         "engine.update": UpdateSettings,
         "engine": EngineSettings,
-        "stability": StabilitySettings,
     }.items():
         found: Any = value
         for key in name.split("."):
@@ -178,6 +156,12 @@ def _read(value: dict[str, Any]) -> ServiceConfig:
         if not 0 <= threshold <= 1:
             where = f"thresholds.{label}"
             raise MismatchError(where, f"{where} is {threshold}: expected 0 to 1")
+    try:  # a threshold of 1 leaves room for any `leave`; the model's own come later
+        stability_from_thresholds(
+            dict.fromkeys(config.stability.labels or ["any"], 1.0), config.stability
+        )
+    except SpecError as error:
+        raise MismatchError("stability", str(error)) from error
     if not config.sources:
         raise MismatchError("sources", "sources is empty: give at least one [[sources]]")
     return config

@@ -22,8 +22,7 @@ from cmlr_edge.service.store import EngineStore, StoredEngine
 from cmlr_edge.service.update import ShadowRun, UpdateReport, reason_of, start_check
 from cmlr_edge.sinks import EventSink, Sink
 from cmlr_edge.sinks.prometheus import PrometheusMetrics
-from cmlr_edge.stability import LabelStability
-from cmlr_edge.stream import Result
+from cmlr_edge.stream import Result, merge_stability
 from cmlr_edge.streams import Streams, StreamsSettings
 
 T = TypeVar("T")
@@ -250,14 +249,8 @@ class Service:
             name=settings.name,
             sinks=sinks,
             event_sinks=event_sinks,
-            stability=self._stability(self._config, self._recognizer),
+            stability=self._config.stability,
         )
-
-    def _stability(
-        self, config: ServiceConfig, recognizer: Recognizer
-    ) -> dict[str, LabelStability]:
-        of_threshold = config.stability.of_threshold
-        return {label: of_threshold(value) for label, value in recognizer.thresholds.items()}
 
     def _start_metrics(self, cleanup: ExitStack) -> None:
         self._metrics: PrometheusMetrics | None = None
@@ -285,6 +278,7 @@ class Service:
             for settings in set(config.sources) - set(former.sources):
                 opened[settings.name] = undo.enter_context(self._open(settings))
             recognizer = self._reloaded_recognizer(config, undo)
+            merge_stability(recognizer[0] if recognizer else self._recognizer, config.stability)
             if config.sinks != former.sinks:
                 self._outputs.change(config.sinks, self._folder)
             undo.pop_all()
@@ -293,12 +287,11 @@ class Service:
             self._swap(*recognizer).close()
         for gone in set(former.sources) - set(config.sources):
             self._streams.remove(gone.name)
-        stability = self._stability(config, self._recognizer)
         for settings in config.sources:
             if settings.name in opened:
                 self._add(settings, opened[settings.name])
             else:
-                self._streams.change_stability(settings.name, stability)
+                self._streams.change_stability(settings.name, config.stability)
 
     def _reloaded_recognizer(
         self, config: ServiceConfig, undo: ExitStack

@@ -26,6 +26,8 @@ def line_of(text: str, where: str) -> int:
         for candidate in (path, re.sub(r"\[\d+\]$", "", path)):
             if candidate in lines:
                 return lines[candidate]
+            if inside := [n for key, n in lines.items() if key.startswith(f"{candidate}.")]:
+                return min(inside)  # a table without a header of its own
     return 1
 
 

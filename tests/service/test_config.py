@@ -19,7 +19,7 @@ max_flip_share = 0.1
 person = 0.4
 "traffic light" = 0.3
 
-[stability]
+[stability.all_labels]
 min_duration_s = 1.5
 
 [[sources]]
@@ -44,8 +44,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert [source.name for source in config.sources] == ["door", "yard"]
     assert config.thresholds == {"person": 0.4, "traffic light": 0.3}
     assert config.engine.update.max_flip_share == 0.1
-    stability = config.stability.of_threshold(0.5)
-    assert (stability.enter, stability.leave, stability.min_duration_s) == (0.5, 0.4, 1.5)
+    assert config.stability.all_labels.min_duration_s == 1.5
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_an_error_names_the_line_of_the_setting(
         ("[[sinks]]", 'url = "mqtt://broker/topic"', 'path = "x"', "takes url"),
         ("[engine]", 'store = "engines"', "", "store"),
         ("[engine.update]", "max_flip_share = 0.1", "max_flip_share = 2", "max_flip_share"),
-        ("[stability]", "min_duration_s = 1.5", "min_duration_s = -1", "min_duration_s"),
+        ("[stability.all_labels]", "min_duration_s = 1.5", "min_duration_s = -1", "min_duration_s"),
         ("[[sources]]", 'uri = "rtsp://camera/1"', "", "lacks"),
     ],
 )

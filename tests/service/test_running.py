@@ -25,7 +25,7 @@ shadow_frames = 20
 shadow_timeout_s = 20
 max_flip_share = 0.1
 trial_s = 0
-[stability]
+[stability.all_labels]
 min_duration_s = 0
 [[sources]]
 name = "camera"
@@ -76,9 +76,9 @@ def test_a_reload_and_an_update_lose_no_frame(config: Path, tmp_path: Path) -> N
         service.until_ready()
         before = frames_of(service.until_frames(20))
         config.write_text(
-            CONFIG.replace("[stability]", "[thresholds]\nred = 0.1\n[stability]").replace(
-                '"labels.jsonl"', '"more.jsonl"'
-            )
+            CONFIG.replace(
+                "[stability.all_labels]", "[thresholds]\nred = 0.1\n[stability.all_labels]"
+            ).replace('"labels.jsonl"', '"more.jsonl"')
         )
         service.reload()
         service.until_frames(before + 40)
