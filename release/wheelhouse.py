@@ -9,8 +9,10 @@ The extra cpu brings pip's OpenCV and ONNX Runtime; leave it out where the syste
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,7 +78,25 @@ def fill_wheelhouse(
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
     target = [f"--python-version={python}", f"--find-links={folder}", f"--dest={folder}"]
     wanted = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
-    command = [*pip, *platforms, *target, wanted, *also]
+    command = [*pip, *platforms, *target, wanted, *older_pythons_need(wheel, python), *also]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{run.stderr}")
+
+
+def older_pythons_need(wheel: Path, python: str) -> list[str]:
+    """Return what the wheel requires of older Pythons alone, if `python` is one.
+
+    pip asks the interpreter it runs in, not --python-version, about such conditions.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [item for item in archive.namelist() if item.endswith(".dist-info/METADATA")]
+        metadata = archive.read(name).decode()
+    conditions = re.findall(
+        r"^Requires-Dist: (\S+) *; *python_version *< *['\"]3\.(\d+)", metadata, re.M
+    )
+    return [wanted for wanted, minor in conditions if int(python.split(".")[1]) < int(minor)]
+
+
+if __name__ == "__main__":
+    main()

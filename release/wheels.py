@@ -20,9 +20,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 from release.interpreters import find_interpreters
 
 _ROOT = Path(__file__).parents[1]
@@ -138,6 +135,9 @@ def check_content(wheel: Path, files: dict[str, int]) -> None:
     }
     if missing := {f"{info}/{name}" for name in wanted | {_SBOM}} - set(files):
         raise SystemExit(f"{wheel.name} lacks {sorted(missing)}")
+    from cyclonedx.schema import SchemaVersion  # of the group wheels, like the builders
+    from cyclonedx.validation.json import JsonStrictValidator
+
     with zipfile.ZipFile(wheel) as archive:
         sbom = archive.read(f"{info}/{_SBOM}").decode()
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom):
@@ -151,7 +151,9 @@ def write_results(sdist: Path, records: list[dict[str, Any]], path: Path) -> Non
     lines = ["| wheel | MB | build s | needs |", "|---|---|---|---|"]
     for record in records:
         symbols = record["auditwheel"]["versioned_symbols"]
-        needs = ", ".join(f"{library} {max(names)}" for library, names in symbols.items())
+        needs = ", ".join(
+            f"{library} {max(names, key=_version)}" for library, names in symbols.items()
+        )
         size, seconds = record["bytes"] / 1e6, record["build_s"]
         lines.append(f"| {record['wheel']} | {size:.1f} | {seconds} | {needs} |")
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
@@ -164,6 +166,10 @@ def _interpreter_facts(interpreter: str, architecture: str) -> tuple[str, str]:
     if version is None:
         raise SystemExit(f"{interpreter} names extensions *{suffix}: expected .cpython-3NN-*")
     return version[1], re.sub(r"-\w+-linux-gnu", f"-{architecture}-linux-gnu", suffix)
+
+
+def _version(symbol: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", symbol)]
 
 
 def _sha256(path: Path) -> str:
