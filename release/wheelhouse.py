@@ -93,7 +93,7 @@ def older_pythons_need(wheel: Path, python: str) -> list[str]:
         [name] = [item for item in archive.namelist() if item.endswith(".dist-info/METADATA")]
         metadata = archive.read(name).decode()
     conditions = re.findall(
-        r"^Requires-Dist: (\S+) *; *python_version *< *['\"]3\.(\d+)", metadata, re.M
+        r"^Requires-Dist: (\S+) *; *python_version *< *['\"]3\.(\d+)", metadata, re.MULTILINE
     )
     return [wanted for wanted, minor in conditions if int(python.split(".")[1]) < int(minor)]
 
