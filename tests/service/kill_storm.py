@@ -1,6 +1,6 @@
 """Kills a service and an update of its engine at random moments, and looks what is left.
 
-    python -m tests.service.kill_storm --updates 20 --kills-each 5 --out tests/service/kill_storm.json
+    python -m tests.service.kill_storm --seeds 0 1 2 3 --updates 5 --kills-each 5 --out FILE
 
 After every kill the store must hold one engine in service that is whole and passes its self-test, and
 every frame in the output must have the scores of one of the two engines, loaded undisturbed.
@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -61,7 +61,9 @@ class Storm:
     old_engine_after_kill: int = 0
     new_engine_after_kill: int = 0
     stores_without_a_valid_engine: int = 0
-    frames: dict[str, int] = field(default_factory=dict)  # by the engine whose scores they have
+    # By the engine whose scores they have; "invalid" ones say that they have none, such as stale ones.
+    frames: dict[str, int] = field(default_factory=dict)
+    strange: list[str] = field(default_factory=list)  # some lines of frames of neither
     update_s: float = 0.0  # median, undisturbed
 
 
@@ -88,7 +90,7 @@ def run_storm(folder: Path, *, updates: int, kills_each: int, seed: int) -> Stor
         assert store.state.serving == store.add(model)
         storm.updates += 1
     storm.update_s = round(float(np.median(took_s)), 2)
-    storm.frames = dict(_engine_of_each_frame(folder / "labels.jsonl", engines))
+    _sort_frames(storm, folder / "labels.jsonl", engines)
     return storm
 
 
@@ -133,12 +135,15 @@ def _look(storm: Storm, store: EngineStore, *, is_new: bool) -> None:
         print(error, file=sys.stderr)
 
 
-def _engine_of_each_frame(lines: Path, engines: list[Path]) -> Counter[str]:
+def _sort_frames(storm: Storm, lines: Path, engines: list[Path]) -> None:
     answers: dict[int, list[dict[str, float]]] = {}
-    counts: Counter[str] = Counter({"a": 0, "b": 0, "neither": 0})
+    counts: Counter[str] = Counter({"a": 0, "b": 0, "invalid": 0, "neither": 0})
     recognizers = [Recognizer.from_engine(engine, thresholds=0.0) for engine in engines]
     for line in lines.read_text().splitlines():
         record = json.loads(line)
+        if not record["valid"]:
+            counts["invalid"] += 1
+            continue
         if record["frame"] not in answers:
             image = draw_pattern(record["frame"], SIZE_HW)
             answers[record["frame"]] = [
@@ -148,7 +153,9 @@ def _engine_of_each_frame(lines: Path, engines: list[Path]) -> Counter[str]:
         found = {item["label"]: item["score"] for item in record["labels"]}
         same = [_close(found, expected) for expected in answers[record["frame"]]]
         counts["a" if same[0] else "b" if same[1] else "neither"] += 1
-    return counts
+        if not any(same) and len(storm.strange) < 5:
+            storm.strange.append(line)
+    storm.frames = dict(counts)
 
 
 def _close(found: dict[str, float], expected: dict[str, float]) -> bool:
@@ -159,18 +166,26 @@ def _close(found: dict[str, float], expected: dict[str, float]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--updates", type=int, default=20)
-    parser.add_argument("--kills-each", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one storm each, at once")
+    parser.add_argument("--updates", type=int, default=20, help="in each storm")
+    parser.add_argument("--kills-each", type=int, default=5, help="before each update succeeds")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp())
     start_s = time.monotonic()
-    try:
-        storm = run_storm(folder, updates=args.updates, kills_each=args.kills_each, seed=args.seed)
-    finally:
-        shutil.rmtree(folder)
-    record = asdict(storm) | {"seconds": round(time.monotonic() - start_s)}
+
+    def one_storm(seed: int) -> Storm:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {"updates": args.updates, "kills_each": args.kills_each}
+            return run_storm(Path(folder), seed=seed, **settings)
+
+    with ThreadPoolExecutor(len(args.seeds)) as pool:
+        storms = [asdict(storm) for storm in pool.map(one_storm, args.seeds)]
+    names = ("kills", "updates", "stores_without_a_valid_engine")
+    totals = {name: sum(storm[name] for storm in storms) for name in names}
+    totals["frames"] = {
+        kind: sum(storm["frames"][kind] for storm in storms) for kind in storms[0]["frames"]
+    }
+    record = {"total": totals, "seconds": round(time.monotonic() - start_s), "storms": storms}
     text = json.dumps(record, indent=1)
     print(text)
     if args.out:
