@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cmlr_edge.strict_json import write_atomically
 from release.comparison import compare
 from release.cuda_on_arm64 import run_checks
@@ -114,6 +116,20 @@ def label(system: EmulatedSystem, args: argparse.Namespace) -> dict[str, Any]:
     return {"clip": args.clip.name, **compare(here, system.path("arm64.csv"), thresholds)}
 
 
+def stages(system: EmulatedSystem, args: argparse.Namespace) -> dict[str, float]:
+    """Where the machines begin to differ: the largest difference after each stage, from the same input."""
+    shutil.copy(args.clip, system.path("clip.mp4"))
+    shutil.copy(_ROOT / "release/stages.py", system.path("stages.py"))
+    system.run(["python", "/stages.py", "/clip.mp4", "/arm64.npz"])
+    here = system.path("x86_64.npz")
+    _run([sys.executable, str(_ROOT / "release/stages.py"), str(args.clip), str(here)])
+    with np.load(here) as first, np.load(system.path("arm64.npz")) as second:
+        return {
+            name: float(np.abs(first[name].astype(np.float64) - second[name]).max())
+            for name in first.files
+        }
+
+
 def service(system: EmulatedSystem, _args: argparse.Namespace) -> dict[str, Any]:
     """Start, reload, stop and restart the service there, with a supervisor that listens."""
     engine = system.path("srv/engine")
@@ -145,6 +161,7 @@ def native_tests(system: EmulatedSystem, _args: argparse.Namespace) -> str:
 _PARTS = {
     "inspect": inspect,
     "label": label,
+    "stages": stages,
     "service": service,
     "kernels": kernels,
     "native_tests": native_tests,

@@ -54,7 +54,7 @@ def _one_life(config: Path) -> dict[str, Any]:
         )
         _hear(messages, "READY=1")
         ready_s = time.monotonic() - start_s
-        while "STATUS=2 " not in _hear(messages, "WATCHDOG=1"):
+        while _frames(_hear(messages, "WATCHDOG=1")) < 2:
             pass
         service.send_signal(signal.SIGHUP)
         _hear(messages, "RELOADING=1")
@@ -62,6 +62,10 @@ def _one_life(config: Path) -> dict[str, Any]:
         service.send_signal(signal.SIGTERM)
         _hear(messages, "STOPPING=1")
         return {"ready_s": round(ready_s, 1), "exit_code": service.wait(300)}
+
+
+def _frames(message: str) -> int:
+    return int(message.partition("STATUS=")[2].split(" ")[0])
 
 
 def _hear(messages: socket.socket, wanted: str) -> str:
