@@ -51,32 +51,38 @@ def main() -> int:
     system = EmulatedSystem(args.work / args.suite, args.suite)
     tests = ["pytest>=8", "hypothesis>=6"]
     fill_wheelhouse(system.path("wheelhouse"), wheel, python, extras=["cpu"], also=tests)
-    install(system, wheel)
+    digest = install(system, wheel)
     for name in args.parts:
         start_s = time.perf_counter()
         found = _PARTS[name](system, args)
         print(f"{name}: {json.dumps(found)}")  # noqa: T201
         seconds = round(time.perf_counter() - start_s, 1)
-        write_part(args.results, args.suite, wheel, name, {"seconds": seconds, "found": found})
+        write_part(
+            args.results,
+            args.suite,
+            name,
+            {"wheel_sha256": digest, "seconds": seconds, "found": found},
+        )
     record = json.loads(args.results.read_text())
     return 0 if record["parts"].get("label", {"found": {"equal": True}})["found"]["equal"] else 1
 
 
-def write_part(path: Path, suite: str, wheel: Path, name: str, found: dict[str, Any]) -> None:
-    """Add one part to the results, which hold parts of one wheel only."""
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    record: dict[str, Any] = {"suite": suite, "wheel": wheel.name, "sha256": digest, "parts": {}}
-    if path.is_file() and (earlier := json.loads(path.read_text()))["sha256"] == digest:
-        record = earlier
+def write_part(path: Path, suite: str, name: str, found: dict[str, Any]) -> None:
+    """Add one part to the results; each names the wheel that it tried."""
+    record = json.loads(path.read_text()) if path.is_file() else {"suite": suite, "parts": {}}
     record["parts"][name] = found
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def install(system: EmulatedSystem, wheel: Path) -> None:
-    """Make a virtual environment and install from the wheelhouse alone, unless this wheel is there."""
+def install(system: EmulatedSystem, wheel: Path) -> str:
+    """Make a virtual environment and install from the wheelhouse alone, unless this wheel is there.
+
+    Returns:
+        The wheel's sha256.
+    """
     stamp, digest = system.path("opt/cmlr/wheel"), hashlib.sha256(wheel.read_bytes()).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
-        return
+        return digest
     shutil.rmtree(system.path("opt/cmlr"), ignore_errors=True)
     system.run(["python3", "-m", "venv", "/opt/cmlr"])
     offline = [
@@ -89,6 +95,7 @@ def install(system: EmulatedSystem, wheel: Path) -> None:
     ]
     system.run([*offline, "cmlr-edge[cpu]", "pytest", "hypothesis"])
     stamp.write_text(digest)
+    return digest
 
 
 def inspect(system: EmulatedSystem, _args: argparse.Namespace) -> dict[str, Any]:
