@@ -69,7 +69,9 @@ def main() -> int:
 
 def write_part(path: Path, suite: str, name: str, found: dict[str, Any]) -> None:
     """Add one part to the results; each names the wheel that it tried."""
-    record = json.loads(path.read_text()) if path.is_file() else {"suite": suite, "parts": {}}
+    record: dict[str, Any] = {"suite": suite, "parts": {}}
+    if path.is_file():
+        record = json.loads(path.read_text())
     record["parts"][name] = found
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
