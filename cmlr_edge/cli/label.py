@@ -30,7 +30,7 @@ def label(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Video, picture, folder of pictures, quoted glob, camera (0, csi://0), or stream "
             "(rtsp://, http://); test:// is a moving pattern. Several are read side by side.",
         ),
