@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from train.__main__ import build_config
+from train.settings import build_config
 from train.config import TrainConfig
 
 CLASSES = ["red", "green", "blue"]

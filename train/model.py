@@ -12,6 +12,7 @@ from train.attention import MultiHeadAttention
 from train.backbones import Backbone, create_backbone
 from train.baselines import CcdClassifier, FeatureSplitClassifier, PooledClassifier
 from train.config import ModelConfig
+from train.dropout import SampleDropout
 from train.intervention import (
     AttentionLinks,
     BackDoorIntervention,
@@ -45,11 +46,11 @@ class DecoderLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(width, config.ffn_dim),
             nn.GELU(),
-            nn.Dropout(config.dropout),
+            SampleDropout(config.dropout),
             nn.Linear(config.ffn_dim, width),
         )
         self.out_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = SampleDropout(config.dropout)
 
     def forward(self, label_features: Tensor, tokens: Tensor) -> Tensor:
         """Map label features (1|B, L, d) and tokens (B, T, d) to label features (B, L, d)."""
@@ -70,11 +71,15 @@ class LabelDecoder(nn.Module):
         self.project = nn.Linear(num_features, config.embed_dim)
         self.label_queries = nn.Parameter(torch.randn(1, num_labels, config.embed_dim))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        if not self.layers:
+            self.pool_norm = nn.LayerNorm(config.embed_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to label features (B, L, d)."""
         memory = self.memory(tokens)
         x: Tensor = self.label_queries
+        if not self.layers:
+            return self.pool_norm(x + memory.mean(dim=1, keepdim=True))
         for layer in self.layers:
             x = layer(x, memory)
         return x
@@ -138,7 +143,7 @@ class CausalHead(nn.Module):
             num_features: D, of the tokens.
         """
         super().__init__()
-        self.config = config
+        self.config, self.num_labels = config, num_labels
         stored = config.standardize_tokens
         self.register_buffer("token_mean", torch.zeros(num_features), persistent=stored)
         self.register_buffer("token_scale", torch.ones(num_features), persistent=stored)

@@ -15,11 +15,15 @@ from cmlr_edge.errors import CmlrError
 
 
 @contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Log to stderr; turn a deliberate error into one line there and exit code 2."""
+def exit_on_error(process: int = 0) -> Iterator[None]:
+    """Log to stderr; turn a deliberate error into one line there and exit code 2.
+
+    Args:
+        process: Of several, the first tells what goes on; the others only what went wrong.
+    """
     console = Console(stderr=True)
     logging.basicConfig(
-        level=logging.INFO,
+        level=logging.INFO if process == 0 else logging.ERROR,
         format="%(message)s",
         handlers=[RichHandler(console=console, show_path=False)],
     )
@@ -32,5 +36,7 @@ def exit_on_error() -> Iterator[None]:
         console.print("stopped")
         sys.exit(130)
     except CmlrError as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        who = f" in process {process}" if process else ""
+        line = f"[red]error{who}:[/red] {escape(str(error))}"
+        console.print(line, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -49,7 +49,9 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
 def normalize(images: Tensor, spec: PreprocessSpec) -> Tensor:
     """Turn uint8 images (B, 3, H, W) into the backbone's float input."""
     scaled = images.to(torch.float32).div(255)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    mean, std = (
+        torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (spec.mean, spec.std)
+    )
     return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from cmlr_edge.errors import DataError
 from tests.train import official_trees
-from train.__main__ import app
 from train.biased_pairs import find_biased_pairs, read_scores, score_part
+from train.cli.app import app
 from train.datasets import read_dataset
 
 RNG = np.random.default_rng(0)

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score
 
 from tests.tiny_training import TINY
 from tests.train import official_trees
-from train.__main__ import app
 from train.checkpoint import load_model
+from train.cli.app import app
 from train.datasets import read_dataset
 from train.datasets.common_labels import COCO_TO_NUS_WIDE
 from train.inference import score_images
