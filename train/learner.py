@@ -71,7 +71,7 @@ class Learner:
             precision: Of products and convolutions.
             num_steps: Of the whole run.
         """
-        self.config, self.spec, self._model = config, spec, model
+        self.config, self.spec, self.model = config, spec, model
         self.device = distributed.device()
         model.backbone.requires_grad_(config.backbone_lr > 0)
         self._logits: nn.Module = _TrainingLogits(model, precision)
@@ -108,9 +108,9 @@ class Learner:
 
     def train(self) -> None:
         """Switch to training mode."""
-        self._model.train()
+        self.model.train()
         if self.config.freeze_batch_norm:
-            self._model.backbone.eval()
+            self.model.backbone.eval()
 
     def step(self, parts: Iterable[Part]) -> float:
         """Take one step.
@@ -135,11 +135,13 @@ class Learner:
         loss = distributed.total(loss)
         if math.isfinite(loss):
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            scale = self._scaler.get_scale()
             self._scaler.step(self._optimizer)
             self._scaler.update()
-            self._scheduler.step()
-            self.averaged.update_parameters(self._model)
+            if self._scaler.get_scale() >= scale:  # else float16 overflowed and nothing was learned
+                self._scheduler.step()
+                self.averaged.update_parameters(self.model)
         return loss
 
     def _wait_with_gradients(self, part: int) -> AbstractContextManager[Any]:
@@ -175,7 +177,7 @@ class Learner:
 
     def _stateful(self) -> dict[str, Any]:
         return {
-            "model": self._model,
+            "model": self.model,
             "averaged": self.averaged,
             "optimizer": self._optimizer,
             "scheduler": self._scheduler,
