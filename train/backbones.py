@@ -154,14 +154,21 @@ def create_backbone(
     return Backbone(network, name, stages, layer)
 
 
-def create_confounder_view(config: ModelConfig) -> Backbone | None:
-    """Build the pre-trained backbone whose tokens are clustered, where it is not the usual one."""
+def create_confounder_view(config: ModelConfig, *, pretrained: bool = True) -> Backbone | None:
+    """Build the frozen backbone whose tokens are clustered, where it is not the usual one."""
     settings = config.confounders
     if not settings.other_view or settings.kind == "none" or config.intervention == "none":
         return None
     name = settings.backbone or config.backbone
-    view = create_backbone(name, config.image_size, pretrained=True, layer=settings.layer)
+    view = create_backbone(name, config.image_size, pretrained=pretrained, layer=settings.layer)
     return view.eval().requires_grad_(False)
+
+
+def confounder_view_features(config: ModelConfig) -> int | None:
+    """Width of the tokens that are clustered, where they are others than the usual ones."""
+    with torch.device("meta"):  # no weights are made to ask for a width
+        view = create_confounder_view(config, pretrained=False)
+    return None if view is None else view.num_features
 
 
 def _has_fixed_size(name: str) -> bool:

@@ -38,12 +38,12 @@ from train.prepare import (
     num_passes,
     prepare,
 )
+from train.reporting import progress_bars
 from train.run import (
     Run,
     check_folder,
     check_shares,
     fingerprint,
-    progress_bars,
     report_data,
 )
 from train.thresholds import ThresholdRule
@@ -79,7 +79,7 @@ def fit(
         OutputError: The run folder cannot be written; the last whole epoch is kept.
     """
     ThresholdRule.parse(config.threshold_rule)  # a slip is found before hours of training
-    with progress_bars() as progress:
+    with progress_bars(visible=distributed.is_first()) as progress:
         run, state = _open(data, folder, config, progress, resume=resume)
         _prepare_intervention(run, cache)
         return finish(run, _train_epochs(run, state))

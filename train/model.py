@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.attention import MultiHeadAttention
-from train.backbones import Backbone, create_backbone
+from train.backbones import Backbone, confounder_view_features, create_backbone
 from train.baselines import CcdClassifier, FeatureSplitClassifier, PooledClassifier
 from train.config import ModelConfig
 from train.dropout import SampleDropout
@@ -134,13 +134,20 @@ class CausalHead(nn.Module):
     token_mean: Tensor
     token_scale: Tensor
 
-    def __init__(self, config: ModelConfig, num_labels: int, num_features: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_labels: int,
+        num_features: int,
+        confounder_features: int | None = None,
+    ) -> None:
         """Build the head; `intervention.set_confounders` must follow where there is one.
 
         Args:
             config: The network's settings.
             num_labels: L.
             num_features: D, of the tokens.
+            confounder_features: Of the confounders, where they are of other tokens.
         """
         super().__init__()
         self.config, self.num_labels = config, num_labels
@@ -162,7 +169,9 @@ class CausalHead(nn.Module):
             self.classifier = PooledClassifier(num_features, num_labels, _START_BIAS)
         self.pooled = PooledReadout(num_features, num_labels) if config.pooled_skip else None
         self.links = _build_links(config, num_labels)
-        self.intervention = _build_intervention(config, num_labels, num_features)
+        self.intervention = _build_intervention(
+            config, num_labels, confounder_features or num_features
+        )
 
     def standardize(self, tokens: Tensor) -> Tensor:
         """Give every channel of the backbone's tokens (B, T, D) mean 0 and deviation 1."""
@@ -264,7 +273,8 @@ class CausalRecognizer(CausalHead):
         backbone = create_backbone(
             config.backbone, config.image_size, stages=config.token_stages, pretrained=pretrained
         )
-        super().__init__(config, num_labels, backbone.num_features)
+        features = confounder_view_features(config)
+        super().__init__(config, num_labels, backbone.num_features, features)
         self.backbone: Backbone = backbone
 
     def forward(self, images: Tensor) -> ModelOutput:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cmlr_edge.errors import CmlrError
 
@@ -40,3 +41,9 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
         line = f"[red]error{who}:[/red] {escape(str(error))}"
         console.print(line, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def progress_bars(*, visible: bool = True) -> Progress:
+    """Bars on stderr; only one of several processes should show them."""
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not visible)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
 from cmlr_edge.errors import DataError
@@ -41,12 +40,6 @@ class Run:
     spec: PreprocessSpec
     context_logits: Tensor | None  # (N, L), g of the training images, held out
     progress: Progress
-
-
-def progress_bars() -> Progress:
-    """Bars on stderr, of the first process alone."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not distributed.is_first())
 
 
 def report_data(data: LabeledImages) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from cmlr_edge.capture.images import read_image
+from cmlr_edge.errors import CaptureError
 from cmlr_edge.model_spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from train.datasets.base import LabeledImages
@@ -105,7 +105,10 @@ class ImageTensors(Dataset[Tensor]):
     def _read(self, index: int) -> NDArray[np.uint8]:
         if (kept := self._cache.get(index)) is not None:
             return kept
-        image = preprocess(read_image(Path(self._paths[index])), self._spec)
+        try:
+            image = preprocess(read_image(self._paths[index]), self._spec)
+        except CaptureError as error:
+            raise CaptureError(f"{error}; --skip-damaged leaves such pictures out") from error
         if self._room >= image.nbytes:
             self._room -= image.nbytes
             self._cache[index] = image

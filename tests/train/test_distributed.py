@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,22 +33,41 @@ from train.transforms import ImageTensors, build_augmentation, normalize
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["batch_size=16", "model.dropout=0.2"]
+IN_TWO = [
+    sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+    "-m", "train",
+]  # fmt: skip
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 # Three batches of a pass without gradients, so that both processes have some.
 NUM_TRAIN, NUM_VAL = 72, 40
 
 
 def run_in_two_processes(*arguments: object) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *launch, "-m", "train", *map(str, arguments)],
+        [*IN_TWO, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=ONE_THREAD,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def kill_after_an_epoch(run: Path, *arguments: object) -> None:
+    process = subprocess.Popen(
+        [*IN_TWO, *map(str, arguments)], cwd=ROOT, env=ONE_THREAD, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not (run / "state.pt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "model.safetensors").exists(), "it ended before it was killed"
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +90,17 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_two_processes_give_the_confounders_losses_and_scores_of_one(
-    data: Path, tmp_path: Path
-) -> None:
+def test_two_processes_killed_and_resumed_give_what_one_gives(data: Path, tmp_path: Path) -> None:
     one, two, out = tmp_path / "one", tmp_path / "two", tmp_path / "report.json"
     pictures = read_dataset(data)
     fit(pictures, one, tiny_config(*SETTINGS), cache=tmp_path / "cache_one")
     options = [part for setting in [*TINY, *SETTINGS] for part in ("--set", setting)]
-    run_in_two_processes(
+    command = [
         "fit", "--data", data, "--out", two, "--image-size", 64, "--cache", tmp_path / "cache_two",
         *options,
-    )  # fmt: skip
+    ]  # fmt: skip
+    kill_after_an_epoch(two, *command)
+    run_in_two_processes(*command, "--resume")
     (first,), (second,) = ((tmp_path / f"cache_{run}").iterdir() for run in ("one", "two"))
     assert first.name == second.name
     expected, found = load_file(first), load_file(second)
@@ -160,7 +181,7 @@ def test_a_step_smaller_than_its_parts_is_refused(data: Path, tmp_path: Path) ->
 
 
 def test_training_in_fp16_scales_its_gradients_and_learns(data: Path, tmp_path: Path) -> None:
-    fit(read_dataset(data), tmp_path / "run", tiny_config("amp=fp16", "epochs=2"))
+    fit(read_dataset(data), tmp_path / "run", tiny_config("amp=fp16", "epochs=2", "backbone_lr=0"))
     first, second = losses(tmp_path / "run")
     assert second < first
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)

@@ -19,6 +19,10 @@ def evaluate(
     min_positives: Annotated[
         int, typer.Option(min=1, help="Labels with fewer positives are left out of the averages.")
     ] = 3,
+    skip_damaged: Annotated[
+        bool,
+        typer.Option("--skip-damaged", help="Leave out pictures that cannot be read; count them."),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all numbers, per-label AP too.")
     ] = None,
@@ -31,7 +35,13 @@ def evaluate(
     from train.datasets import read_dataset
     from train.evaluate import evaluate_run
 
-    report = evaluate_run(checkpoint, read_dataset(data), split, min_positives=min_positives)
+    report = evaluate_run(
+        checkpoint,
+        read_dataset(data),
+        split,
+        min_positives=min_positives,
+        skip_damaged=skip_damaged,
+    )
     if not distributed.is_first():
         return
     write_report(json_file, report)
