@@ -21,6 +21,7 @@ from train.losses import asymmetric_loss
 from train.model import CausalRecognizer
 from train.transforms import normalize
 
+_FIRST_SCALE = 2.0**10  # of float16 losses; torch's own start would overflow for some steps
 _DROPOUT_STREAM = 2**32  # keeps a sample's dropout apart from its augmentation
 
 
@@ -91,8 +92,10 @@ class Learner:
             total_steps=max(2, num_steps),
             pct_start=config.warmup_share,
         )
-        # Gradients of float16 would vanish without a scale.
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
+        # Gradients of float16 would vanish without a scale; the loss, a sum over labels, is large.
+        self._scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=_FIRST_SCALE, enabled=precision == torch.float16
+        )
 
     @property
     def network(self) -> CausalRecognizer:

@@ -52,9 +52,10 @@ def _read_out_table(report: dict[str, Any]) -> Table:
     """One row per read-out; Exclusive and Co-occur where the data names biased pairs."""
     read_outs = report["read_outs"]
     first = next(iter(read_outs.values()))
+    left_out = f", {report['num_skipped']} damaged left out" if report["num_skipped"] else ""
     table = Table(
         "read-out",
-        title=f"{report['num_images']} images of {report['split']}",
+        title=f"{report['num_images']} images of {report['split']}{left_out}",
         caption=f"mAP, CF1, OF1 over the {first['num_labels_scored']} of {len(first['ap'])} labels "
         f"with at least {report['min_positives']} positives",
     )
