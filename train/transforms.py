@@ -108,7 +108,9 @@ class ImageTensors(Dataset[Tensor]):
         try:
             image = preprocess(read_image(self._paths[index]), self._spec)
         except CaptureError as error:
-            raise CaptureError(f"{error}; --skip-damaged leaves such pictures out") from error
+            raise CaptureError(
+                f"{error}; `fit` and `evaluate` leave such pictures out with --skip-damaged"
+            ) from error
         if self._room >= image.nbytes:
             self._room -= image.nbytes
             self._cache[index] = image
