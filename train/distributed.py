@@ -16,6 +16,8 @@ import torch.distributed as dist
 from safetensors.torch import load, save
 from torch import Tensor
 
+from cmlr_edge.errors import TrainingError
+
 _PATIENCE = timedelta(hours=6)  # the others wait while the first clusters or fits
 T = TypeVar("T")
 
@@ -26,6 +28,9 @@ def join_processes(environment: Mapping[str, str]) -> Iterator[None]:
 
     Args:
         environment: With `WORLD_SIZE`, `LOCAL_RANK` and the others that `torchrun` sets.
+
+    Raises:
+        TrainingError: Another process stopped.
     """
     if "WORLD_SIZE" not in environment or "LOCAL_RANK" not in environment:
         yield
@@ -36,6 +41,10 @@ def join_processes(environment: Mapping[str, str]) -> Iterator[None]:
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
+            raise TrainingError("another process stopped: the first error is its own") from error
+        raise
     finally:
         dist.destroy_process_group()
 
