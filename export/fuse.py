@@ -19,8 +19,8 @@ from export.fold_decoder import affine, fold_decoder, fold_readout
 from export.fused import Affine, CosineClassifier, MeanClassifier, PooledReadout, Standardize
 from export.fusion_report import FusionReport, Ledger
 from train.baselines import (
-    _PARTS,
-    _TEMPERATURE,
+    COSINE_PARTS,
+    COSINE_TEMPERATURE,
     CcdClassifier,
     FeatureSplitClassifier,
     PooledClassifier,
@@ -154,13 +154,13 @@ def _fold_standardisation(head: CausalHead, ledger: Ledger) -> Standardize | Non
 def _fold_classifier(head: CausalHead, ledger: Ledger) -> nn.Module:
     classifier = head.classifier
     if isinstance(classifier, CcdClassifier):
-        rows = F.normalize(classifier.weight.unflatten(-1, (_PARTS, -1)), dim=-1).flatten(1)
+        rows = F.normalize(classifier.weight.unflatten(-1, (COSINE_PARTS, -1)), dim=-1).flatten(1)
         folded: nn.Module = CosineClassifier(
             affine(classifier.context),
             classifier.memory,
             affine(classifier.gate),
-            Affine(rows.T * (_TEMPERATURE / _PARTS), classifier.bias),
-            _PARTS,
+            Affine(rows.T * (COSINE_TEMPERATURE / COSINE_PARTS), classifier.bias),
+            COSINE_PARTS,
         )
         what = "rows normalised, temperature in them"
     elif isinstance(classifier, FeatureSplitClassifier):
