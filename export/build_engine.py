@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -61,6 +61,7 @@ def build_engine(
     split: str = "val",
     precision: Precision = "fp32",
     calibration: Path | None = None,
+    max_flips: float | None = None,
     report: Report = lambda _done, _total: None,
 ) -> ModelSpec:
     """Export a run, verify it, and write it.
@@ -73,6 +74,7 @@ def build_engine(
         split: Of `data`.
         precision: "fp16" writes a typed float16 graph, "int8" one with a quantised backbone.
         calibration: Folder of pictures to measure ranges on, for "int8".
+        max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
         report: Told how far calibration is.
 
     Returns:
@@ -85,19 +87,15 @@ def build_engine(
     """
     model, trained = load_model(checkpoint)
     part = None if data is None else read_dataset(data).split(split)
-    pictures = _calibration_pictures(calibration) if precision == "int8" else []
     if precision == "int8" and part is not None and part.classes != trained.labels:
         raise DataError(
             f"{part.name} has other classes than the run: thresholds cannot be fitted on it again"
         )
+    seen = _calibration_frames(calibration, trained) if precision == "int8" else None
     narrow = load_config(checkpoint).weight_storage == "float16"
     onnx_model, fusion = _export(model, trained, keep_weights=narrow and precision == "fp32")
-    if precision == "int8":
-        onnx_model = quantize(
-            onnx_model,
-            _read_frames(pictures, trained.preprocess),
-            report=lambda done: report(done, len(pictures)),
-        )
+    if seen is not None:
+        onnx_model = quantize(onnx_model, seen, report=lambda done: report(done, len(seen)))
     elif precision == "fp16":
         onnx_model = to_float16(onnx_model)
     if narrow and precision != "fp16":
@@ -105,25 +103,42 @@ def build_engine(
     content, path = onnx_model.SerializeToString(), out / "model.onnx"
     frames, spec = synthetic_frames(trained.preprocess.size_hw, _SYNTHETIC_FRAMES), trained
     if part is not None:
-        own = np.stack([*_read_frames([i.path for i in part.images], trained.preprocess)])
+        own = _read_frames([image.path for image in part.images], trained.preprocess)
         frames = np.concatenate([frames, own])
         if precision == "int8":
             spec = _refit(path, content, own, part, spec)
-    built = _verified(path, content, model, spec, frames, precision, trained)
+    parity, golden = verify(
+        path,
+        content,
+        DeployModel(model, spec.preprocess).eval(),
+        spec,
+        frames,
+        precision=precision,
+        trained_thresholds=trained.thresholds,
+        max_flips=max_flips,
+    )
+    built = BuiltFile(
+        sha256=hashlib.sha256(content).hexdigest(),
+        runtime="onnx",
+        precision=precision,
+        parity=parity,
+        golden=golden,
+    )
     spec = replace(spec, files={path.name: built})
     _write(path, content, spec, fusion)
     return spec
 
 
-def _calibration_pictures(folder: Path | None) -> list[Path]:
+def _calibration_frames(folder: Path | None, spec: ModelSpec) -> NDArray[np.uint8]:
     """Some pictures of the folder, spread evenly over their names."""
     if folder is None:
         raise DataError("int8 needs --calibration DIR, a folder of pictures like those to come")
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: expected one with calibration pictures in it")
     paths = list_folder(folder)
-    step = max(1, len(paths) / _MOST_CALIBRATION_PICTURES)
-    return [paths[int(i * step)] for i in range(min(len(paths), _MOST_CALIBRATION_PICTURES))]
+    count = min(len(paths), _MOST_CALIBRATION_PICTURES)
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    return _read_frames(chosen, spec.preprocess)
 
 
 def _export(
@@ -150,34 +165,6 @@ def _refit(
     )
 
 
-def _verified(
-    path: Path,
-    content: bytes,
-    model: CausalRecognizer,
-    spec: ModelSpec,
-    frames: NDArray[np.uint8],
-    precision: Precision,
-    trained: ModelSpec,
-) -> BuiltFile:
-    deploy = DeployModel(model, spec.preprocess).eval()
-    parity, golden = verify(
-        path,
-        content,
-        deploy,
-        spec,
-        frames,
-        precision=precision,
-        trained_thresholds=trained.thresholds,
-    )
-    return BuiltFile(
-        sha256=hashlib.sha256(content).hexdigest(),
-        runtime="onnx",
-        precision=precision,
-        parity=parity,
-        golden=golden,
-    )
-
-
 def _write(path: Path, content: bytes, spec: ModelSpec, fusion: FusionReport) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
@@ -186,8 +173,19 @@ def _write(path: Path, content: bytes, spec: ModelSpec, fusion: FusionReport) ->
     write_atomically(path.parent / "fusion.json", text.encode())
 
 
-def _read_frames(paths: Sequence[Path], spec: PreprocessSpec) -> Iterator[NDArray[np.uint8]]:
-    return (preprocess(read_image(path), spec) for path in paths)
+def _read_frames(paths: Sequence[Path], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    return np.stack([preprocess(read_image(path), spec) for path in paths])
+
+
+def _share(text: str) -> float:
+    """Read "0.5%" or "0.005"."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"{text!r}: expected a share such as 0.5% or 0.005")
+    return share
 
 
 def main(
@@ -203,6 +201,12 @@ def main(
     ] = False,
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of pictures to measure int8 ranges on.")
+    ] = None,
+    max_flips: Annotated[
+        float | None,
+        typer.Option(
+            parser=_share, metavar="SHARE", help="Of label decisions that may differ, as 0.5%."
+        ),
     ] = None,
 ) -> None:
     """Export a trained run for the SDK.
@@ -222,6 +226,7 @@ def main(
                 split=split,
                 precision=precision,
                 calibration=calibration,
+                max_flips=max_flips,
                 report=lambda done, total: progress.update(
                     task, description="calibrating", total=total, advance=done
                 ),

@@ -30,6 +30,9 @@ METHOD: RangeMethod = "percentile"
 PERCENTILE = 99.99
 _LEVELS = 127  # on either side of 0
 _BINS = 2048
+# The first that the ONNX reference evaluator has QuantizeLinear for; the graph's other operators
+# mean in it what they mean in 18.
+_OPSET = 19
 _HEAD = "head."  # what the constants of `FusedHead` begin with
 # Where the weight stands in the inputs of a product, and the axis of its output channels.
 _CHANNEL_AXIS = {"Conv": 0, "MatMul": 1}
@@ -141,6 +144,9 @@ def insert_quantization(
     for node in list(result.graph.node):
         writer.add(node, quantized=node.output[0] in products)
     writer.finish()
+    for opset in (*result.opset_import, *(o for f in result.functions for o in f.opset_import)):
+        if opset.domain == "":
+            opset.version = max(opset.version, _OPSET)
     onnx.checker.check_model(result, full_check=True)
     return result
 
