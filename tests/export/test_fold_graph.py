@@ -134,7 +134,8 @@ def test_a_folded_backbone_has_no_norm_no_padding_and_no_computed_shape(backbone
     with torch.no_grad():
         expected = DeployModel(model, spec).eval()(frames).numpy()
     folds = {fold.node: fold for fold in fold_graph(exported, norms=True)}
-    scores = np.asarray(ReferenceEvaluator(exported).run(None, {"frames": frames.numpy()})[0])
+    (scores,) = ReferenceEvaluator(exported).run(None, {"frames": frames.numpy()})
+    assert isinstance(scores, np.ndarray)
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     left = Counter(node.op_type for node in exported.graph.node)
     assert not left.keys() & {"BatchNormalization", "Pad", "Shape", "Gather"}
