@@ -145,6 +145,20 @@ def branch_deeply(random: Random, model: onnx.ModelProto) -> None:
         return
 
 
+def loop_forever(random: Random, model: onnx.ModelProto) -> None:
+    """A loop of more rounds than there is time for."""
+    values = [helper.make_tensor_value_info(n, TensorProto.BOOL, []) for n in ("go", "on")]
+    count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    node = helper.make_node("Identity", ["go"], ["on"])
+    body = helper.make_graph([node], "body", [count, values[0]], [values[1]])
+    rounds = random.choice([2**40, 2**62])
+    model.graph.initializer.append(helper.make_tensor("rounds", TensorProto.INT64, [], [rounds]))
+    model.graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [1]))
+    loop = helper.make_node("Loop", ["rounds", "yes"], [], body=body)
+    loop.output.append("")
+    model.graph.node.insert(0, loop)
+
+
 CHANGES: tuple[Change, ...] = (
     change_dimension,
     change_type,
@@ -158,6 +172,7 @@ CHANGES: tuple[Change, ...] = (
     point_outside,
     call_itself,
     branch_deeply,
+    loop_forever,
 )
 
 
