@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from cmlr_edge.backends.openvino_attention import attention_extension
+from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.capture.images import list_folder, read_image
 from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from cmlr_edge.preprocess import preprocess
@@ -187,7 +187,7 @@ def _on_onnxruntime(file: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], Scor
 
 def _on_openvino(file: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], Scores]:
     core = openvino.Core()
-    core.add_extension(attention_extension())
+    core.add_extension(attention_extensions())
     settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(file.SerializeToString()), "CPU", settings)
     return lambda frames: compiled(frames)[OUTPUT_NAME].copy()

@@ -83,9 +83,15 @@ def _fold_normalisation(
     weight = convolution.weight.double() / std.double()
     convolution.weight = nn.Parameter(weight.float())
     # Zeros around a normalised picture stand for pixels of the mean colour. Zeros around raw
-    # pixels would stand for black: with padding the mean has to be subtracted before.
+    # pixels would stand for black: with padding the mean has to be subtracted before, or a map be
+    # added behind that is right at the border too.
     if type(convolution) is not nn.Conv2d or any(convolution.padding):
-        what = "std in the first convolution; the mean kept: its zero padding means the mean colour"
+        (height, width), (down, right) = spec.size_hw, convolution.stride
+        mapped = convolution.out_channels * -(-height // down) * -(-width // right)
+        what = (
+            f"std in the first convolution; the mean kept: {3 * height * width:,} subtractions, "
+            f"where a map that is right at the padded border takes {mapped:,} additions"
+        )
         ledger.add("preprocess", [what])
         return mean, None
     shift = (weight * mean.double()).sum(dim=(1, 2, 3))

@@ -11,10 +11,11 @@ import numpy as np
 
 from cmlr_edge.errors import DependencyError
 
-_NAME, _DOMAIN = "CmlrAttention", "cmlr"
+# The second is the same operator at a width that no kernel of ours takes.
+_NAMES, _DOMAIN = ("CmlrAttention", "PlainAttention"), "cmlr"
 
 
-def attention_extension() -> Any:
+def attention_extensions() -> list[Any]:
     """What `openvino.Core.add_extension` needs before it reads an exported file.
 
     Raises:
@@ -26,7 +27,7 @@ def attention_extension() -> Any:
         raise DependencyError(
             f"OpenVINO is needed and cannot be imported ({error}): pip install openvino"
         ) from error
-    return ConversionExtension(_NAME, _DOMAIN, _convert)
+    return [ConversionExtension(name, _DOMAIN, _convert) for name in _NAMES]
 
 
 def _convert(node: Any) -> Any:

@@ -12,7 +12,7 @@ import openvino
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from cmlr_edge.backends.openvino_attention import attention_extension
+from cmlr_edge.backends.openvino_attention import attention_extensions
 
 Array = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ def run_everywhere(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -
 
 def _run_openvino(content: bytes, inputs: Mapping[str, NDArray[Any]]) -> list[Array]:
     core = openvino.Core()
-    core.add_extension(attention_extension())
+    core.add_extension(attention_extensions())
     settings = {"INFERENCE_PRECISION_HINT": "f32"}  # else it takes bfloat16 where it can
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
     results = compiled(dict(inputs))
