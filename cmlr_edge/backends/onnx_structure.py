@@ -32,7 +32,8 @@ _FOREIGN = {
     },
     "tensor": {13: "a constant in another file"},
 }
-_DOMAIN = 7  # of a node; functions of an exported file use standard operators alone
+_NODE_DOMAIN, _FUNCTION_DOMAIN = 7, 10
+_STANDARD = (b"", b"ai.onnx")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -52,17 +53,28 @@ def check_structure(content: bytes, name: str) -> None:
         while todo:
             kind, message = todo.pop()
             has_graph |= kind == "graph"
+            domain = b""
             for number, value in _fields(message):
                 if what := _FOREIGN.get(kind, {}).get(number):
-                    raise EngineError(f"{name} has {what}, which export never writes: not opened")
-                if kind == "function node" and number == _DOMAIN and len(value):
-                    raise EngineError(f"{name} has a function that calls another: not opened")
+                    raise _foreign(name, what)
+                if kind == "function node" and number == _NODE_DOMAIN and len(value):
+                    raise _foreign(name, "a function that calls another")
+                if kind == "function" and number == _FUNCTION_DOMAIN:
+                    domain = bytes(value)
                 if below := _FIELDS[kind].get(number):
                     todo.append((below, value))
+            if kind == "function" and domain in _STANDARD:
+                raise _foreign(name, "a function in the place of a standard operator")
     except ValueError as error:
         raise _damaged(name, str(error)) from error
     if not has_graph:
         raise _damaged(name, "there is no graph in it")
+
+
+def _foreign(name: str, what: str) -> EngineError:
+    return EngineError(
+        f"{name} has {what}, which export never writes: it was not opened. Export the model again"
+    )
 
 
 def _damaged(name: str, why: str) -> EngineError:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -18,7 +19,7 @@ from cmlr_edge import Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError, DataError, EngineError
 from cmlr_edge.model_spec import ModelSpec
-from export.build_engine import build_engine
+from export.build_engine import build_engine, main
 from export.calibrate import insert_quantization, quantize
 from export.fold_graph import fold_graph
 from export.fuse import fuse
@@ -196,6 +197,13 @@ def test_thresholds_of_an_int8_engine_can_be_fitted_again(
 def test_without_data_thresholds_stay(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     spec = build_engine(tiny_run, tmp_path, precision="int8", calibration=tiny_data, max_flips=0.1)
     assert spec.threshold_fit == ModelSpec.load(tiny_run / "model.json").threshold_fit
+
+
+def test_a_file_has_one_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as raised:
+        main(tmp_path, tmp_path / "out", fp16=True, int8=True)
+    assert raised.value.exit_code == 2
+    assert "exclude each other" in capsys.readouterr().err
 
 
 def test_what_int8_needs_is_said(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:

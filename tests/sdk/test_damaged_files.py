@@ -63,6 +63,16 @@ def test_what_could_hang_overflow_or_read_other_files_is_refused_by_name(
         check_structure(model.SerializeToString(), "model.onnx")
 
 
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_a_function_that_replaces_a_standard_operator_is_refused(
+    engines: list[Path], domain: str
+) -> None:
+    model = onnx.load(engines[0])
+    model.functions[0].name, model.functions[0].domain = "Add", domain
+    with pytest.raises(EngineError, match="standard operator"):
+        check_structure(model.SerializeToString(), "model.onnx")
+
+
 def test_constants_in_a_file_beside_the_process_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
