@@ -32,7 +32,7 @@ _FOREIGN = {
     },
     "tensor": {13: "a constant in another file"},
 }
-_NODE_DOMAIN, _FUNCTION_DOMAIN = 7, 10
+_NODE_INPUT, _NODE_DOMAIN, _FUNCTION_DOMAIN = 1, 7, 10
 _STANDARD = (b"", b"ai.onnx")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -53,7 +53,7 @@ def check_structure(content: bytes, name: str) -> None:
         while todo:
             kind, message = todo.pop()
             has_graph |= kind == "graph"
-            domain = b""
+            domain, last_input = b"", b"none"
             for number, value in _fields(message):
                 if what := _FOREIGN.get(kind, {}).get(number):
                     raise _foreign(name, what)
@@ -61,10 +61,14 @@ def check_structure(content: bytes, name: str) -> None:
                     raise _foreign(name, "a function that calls another")
                 if kind == "function" and number == _FUNCTION_DOMAIN:
                     domain = bytes(value)
+                if kind in {"node", "function node"} and number == _NODE_INPUT:
+                    last_input = bytes(value)
                 if below := _FIELDS[kind].get(number):
                     todo.append((below, value))
             if kind == "function" and domain in _STANDARD:
                 raise _foreign(name, "a function in the place of a standard operator")
+            if not last_input:  # ONNX Runtime 1.32 crashes on a float16 norm without its bias
+                raise _foreign(name, "a node whose last input is missing")
     except ValueError as error:
         raise _damaged(name, str(error)) from error
     if not has_graph:
