@@ -25,7 +25,7 @@ from cmlr_edge.model_spec import INPUT_NAME
 from export.fold_graph import constant_values
 
 RangeMethod = Literal["percentile", "entropy"]
-# Chosen by measurement: see docs/precision.md.
+# docs/precision.md has what they were compared on.
 METHOD: RangeMethod = "percentile"
 PERCENTILE = 99.99
 _LEVELS = 127  # on either side of 0

@@ -45,10 +45,13 @@ def test_every_number_of_the_page_is_in_the_record(
             f"| {row['flips']} ({row['flips_share']:.2%}) | {row['largest_difference']:.2f} "
             f"| {row['mean_difference']:.4f} | {row['openvino_difference']:.1g} |"
         ) in page
-    for runtime, times in record["time_of_fp32"].items():
+    for runtime, times in record.get("time_of_fp32", {}).items():
         numbers = " | ".join(f"{times[name]:.2f}" for name in ("fp16", BUILT))
         assert f"| {runtime} | {numbers} |" in page
     assert f"{record['calibration_pictures']} calibration pictures" in page
+
+
+def test_ten_thousand_damaged_files_did_no_harm() -> None:
     fuzz = json.loads((ROOT / "benchmarks" / "results" / "fuzz" / "results.json").read_text())
     assert fuzz["cases"] >= 10_000
     assert fuzz["wrong"] == []
