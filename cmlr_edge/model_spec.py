@@ -106,7 +106,7 @@ class BuiltFile:
 
     sha256: str
     runtime: Literal["onnx"]
-    precision: Literal["fp32", "fp16"]
+    precision: Literal["fp32", "fp16", "int8"]
     parity: ParityReport
     golden: GoldenSample
 

@@ -21,8 +21,10 @@ def load_backend(path: Path, content: bytes, *, provider: str) -> Backend:
     """
     match path.suffix:
         case ".onnx":
+            from cmlr_edge.backends.onnx_structure import check_structure
             from cmlr_edge.backends.onnxruntime import OnnxRuntimeBackend
 
+            check_structure(content, path.name)
             return OnnxRuntimeBackend(path, content, provider=provider)
         case suffix:
             raise EngineError(
