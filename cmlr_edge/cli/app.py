@@ -1,4 +1,4 @@
-"""The command line: `cmlr-edge label SOURCE`, `cmlr-edge inspect PATH`; a module per command."""
+"""The command line: `cmlr-edge label SOURCE` and the other commands; a module per command."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
+from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 app.command()(label)
 app.command()(inspect)
+app.command()(verify)
+app.command()(doctor)
 
 
 @app.callback(invoke_without_command=True)

@@ -103,9 +103,10 @@ def label(
             frames, recognizer, sinks=sinks, event_sinks=event_sinks, max_frames=max_frames
         )
         stopped_by = _run(frames, results, summary, max_frames, quiet=as_json)
-        runtime = recognizer.runtime
+        runtime, device = recognizer.runtime, recognizer.provider
     if as_json:
-        record: dict[str, Any] = {"source": frames.name, "engine": str(path), "runtime": runtime}
+        record: dict[str, Any] = {"source": frames.name, "engine": str(path)}
+        record |= {"provider": device, "runtime": runtime}
         if isinstance(frames, LiveSource):
             record["capture"] = asdict(frames.stats)
         print(json.dumps(record | summary.to_record(), indent=2, allow_nan=False))  # noqa: T201

@@ -1,0 +1,107 @@
+"""`cmlr-edge verify`: every check that opening an engine makes, made one by one and told.
+
+`Recognizer.from_engine` makes the same checks and stops at the first that fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.base import Backend
+from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.golden import golden_difference
+from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
+
+_COPY = "copy engine and spec from where they were built, both together"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    passed: bool
+    found: str
+    remedy: str = ""  # empty if it passed
+
+
+def verify_engine(path: Path, *, provider: str = "cpu") -> list[Check]:
+    """Check an engine against its spec, and run its golden sample on this machine.
+
+    Args:
+        path: The model file or its folder.
+        provider: The device to run on; another is never taken instead.
+
+    Returns:
+        The checks in order; after a file that was changed it is not loaded, and there are no more.
+
+    Raises:
+        EngineError: There is no such file.
+        SpecError: The spec is missing or malformed.
+    """
+    path = model_path(path)
+    if not path.is_file():
+        raise EngineError(f"no engine at {path}: give the model file or the folder with model.onnx")
+    spec = ModelSpec.load(spec_path(path))
+    return list(_checks(path, spec, provider))
+
+
+def _checks(path: Path, spec: ModelSpec, provider: str) -> Iterator[Check]:
+    built = spec.files.get(path.name)
+    if built is None:
+        known = ", ".join(sorted(spec.files)) or "no file"
+        found = f"{spec_path(path).name} describes {known}, not {path.name}"
+        yield Check("spec", False, found, "keep the names that export/build_engine.py gave")
+        return
+    yield Check("spec", True, f"{spec.name}, {len(spec.labels)} labels, {built.precision}")
+    content = path.read_bytes()
+    intact = _hash_check(content, built)
+    yield intact
+    if not intact.passed:
+        return
+    try:
+        backend = load_backend(path, content, provider=provider)
+    except CmlrError as error:
+        yield Check("runtime", False, str(error), "see `cmlr-edge doctor`")
+        return
+    with closing(backend):
+        yield from _runtime_checks(backend, spec, built, provider)
+
+
+def _hash_check(content: bytes, built: BuiltFile) -> Check:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest == built.sha256:
+        return Check("hash", True, f"sha256 {digest}")
+    found = f"sha256 {digest[:12]}..., the spec says {built.sha256[:12]}...: changed or cut short"
+    return Check("hash", False, found, _COPY)
+
+
+def _runtime_checks(
+    backend: Backend, spec: ModelSpec, built: BuiltFile, provider: str
+) -> Iterator[Check]:
+    yield Check("runtime", True, backend.description)
+    asked = backend.provider == provider
+    found = f"asked for {provider}, runs on {backend.provider}"
+    yield Check("provider", asked, found, "" if asked else "see `cmlr-edge doctor`")
+    counts = f"{backend.num_labels} scores for {len(spec.labels)} labels"
+    fits = backend.num_labels == len(spec.labels)
+    yield Check("labels", fits, counts, "" if fits else _COPY)
+    if not fits:
+        return
+    golden = built.golden
+    try:
+        difference = golden_difference(backend, golden, spec.preprocess.size_hw)
+    except CmlrError as error:
+        yield Check("golden sample", False, str(error), "see `cmlr-edge doctor`")
+        return
+    passed = difference <= golden.tolerance  # a NaN fails too
+    found = (
+        f"scores differ by {difference:.3g} from the stored ones, {golden.tolerance:.3g} allowed"
+    )
+    remedy = "" if passed else "try another provider, or export the model again for this machine"
+    yield Check("golden sample", passed, found, remedy)
