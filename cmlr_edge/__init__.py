@@ -14,6 +14,7 @@ from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.stability import LabelStability
 from cmlr_edge.stream import Result
+from cmlr_edge.streams import SourceStatus, Streams, StreamsSettings
 
 __all__ = [
     "CmlrError",
@@ -25,6 +26,9 @@ __all__ = [
     "Prediction",
     "Recognizer",
     "Result",
+    "SourceStatus",
+    "Streams",
+    "StreamsSettings",
     "demo_engine",
     "open_source",
 ]

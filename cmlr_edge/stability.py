@@ -96,10 +96,7 @@ class EventTracker:
             new_id: Gives each event its id.
         """
         self._labels = tuple(settings)
-        self._settings = tuple(settings.values())
-        self._enter = np.array([item.enter for item in self._settings])
-        self._smoothing_s = np.array([item.smoothing_s for item in self._settings])
-        self._max_step_s = np.array([item.max_step_s for item in self._settings])
+        self.change_settings(settings)
         self._source = source
         self._new_id = new_id
         self._smoothed: NDArray[np.float64] | None = None
@@ -107,6 +104,14 @@ class EventTracker:
         self._last_s: float | None = None
         self._captured_at = 0.0
         self._visits: dict[int, _Visit] = {}
+
+    def change_settings(self, settings: Mapping[str, LabelStability]) -> None:
+        """Judge the next frames by other settings of the same labels; open events go on."""
+        assert tuple(settings) == self._labels
+        self._settings = tuple(settings.values())
+        self._enter = np.array([item.enter for item in self._settings])
+        self._smoothing_s = np.array([item.smoothing_s for item in self._settings])
+        self._max_step_s = np.array([item.max_step_s for item in self._settings])
 
     def add(
         self,
