@@ -14,10 +14,11 @@ from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.capture.redaction import redact
 from cmlr_edge.errors import FrameError
 from cmlr_edge.frame import Frame
-from cmlr_edge.prediction import Prediction
+from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.stability import LabelStability
 from cmlr_edge.stream import Outlet, Result
+from cmlr_edge.streams.scene import SceneGate
 from cmlr_edge.streams.status import SourceStatus, Tally
 
 _NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only grow old
@@ -29,15 +30,23 @@ class Ticket:
     """One frame on its way."""
 
     lane: Lane
-    prepared: Prepared
+    frame: Frame
+    prepared: Prepared | None  # None: it repeats the prediction before
     arrived_s: float  # on time.monotonic()
     prediction: Prediction | None = None
 
+    @property
+    def answered(self) -> bool:
+        """Whether nothing more is to be waited for."""
+        return self.prepared is None or self.prediction is not None
+
     def freshened(self) -> Prepared:
         """Return what is to be recognised, marked as stale where it waited too long."""
-        frame, limit_s = self.prepared.frame, self.lane.stale_after_s
+        assert self.prepared is not None
+        limit_s = self.lane.stale_after_s
         if limit_s is not None and time.monotonic() - self.arrived_s > limit_s:
-            self.prepared = replace(self.prepared, frame=replace(frame, status="stale"))
+            self.frame = replace(self.frame, status="stale")
+            self.prepared = replace(self.prepared, frame=self.frame)
         return self.prepared
 
 
@@ -63,6 +72,7 @@ class Lane:
         *,
         frames_ahead: int,
         max_frames: int | None,
+        gate: SceneGate | None,
         count_lost: Callable[[], int],
     ) -> None:
         """Own the source and the outlet; `start` begins.
@@ -74,6 +84,7 @@ class Lane:
             links: To the rest of the run.
             frames_ahead: Frames under way at most, unless the source wants its newest only.
             max_frames: Take no more than so many.
+            gate: Says which frames need the model; None for all.
             count_lost: How much the sinks of the outlet did not take.
         """
         self.name, self._source, self._outlet, self._links = name, source, outlet, links
@@ -81,7 +92,7 @@ class Lane:
         newest = self._live is not None and self._live.policy == "newest"
         self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
         self._ahead = _NEWEST_AHEAD if newest else frames_ahead
-        self._max_frames, self._count_lost = max_frames, count_lost
+        self._max_frames, self._gate, self._count_lost = max_frames, gate, count_lost
         self._end_requested = False
         self._changed = threading.Condition()  # guards everything below
         self._tickets: deque[Ticket] = deque()  # in the order of the frames
@@ -153,6 +164,8 @@ class Lane:
         """Follow the labels by other settings from the next frame on."""
         with self._changed:
             self._new_stability = stability
+        if self._gate is not None:  # the next scores are another model's
+            self._gate.forget()
 
     def request_end(self) -> None:
         """Take no more frames; what is under way is answered. A signal handler may call it."""
@@ -205,18 +218,22 @@ class Lane:
         if frame.time_s is not None and frame.source != self.name:
             frame = replace(frame, source=self.name)
         try:
-            ticket = Ticket(self, self._links.prepare(frame), arrived_s)
+            repeats = self._gate is not None and not self._gate.needs_model(frame)
+            prepared = None if repeats else self._links.prepare(frame)
         except FrameError:
             if self._live is None:
                 raise
             with self._changed:
                 self._tally.unusable += 1
             return
+        ticket = Ticket(self, frame, prepared, arrived_s)
         with self._changed:
             if self._aborted:
                 return
             self._tickets.append(ticket)
-        self._links.submit(ticket)
+            self._changed.notify_all()
+        if prepared is not None:
+            self._links.submit(ticket)
 
     def _hand_on(self) -> None:
         try:
@@ -250,7 +267,7 @@ class Lane:
             self._changed.wait_for(
                 lambda: (
                     self._aborted
-                    or (self._tickets and self._tickets[0].prediction is not None)
+                    or (self._tickets and self._tickets[0].answered)
                     or (self._taken_all and not self._tickets)
                 )
             )
@@ -264,9 +281,25 @@ class Lane:
             return ticket
 
     def _finish(self, ticket: Ticket) -> None:
-        assert ticket.prediction is not None
-        result = self._outlet.take(ticket.prepared.frame, ticket.prediction)
+        prediction = ticket.prediction or self._repeated(ticket.frame)
+        if self._gate is not None and not prediction.valid:
+            self._gate.forget()
+        result = self._outlet.take(ticket.frame, prediction)
         with self._changed:
             self._latest = result
             self._tally.add(result, ticket.arrived_s)
         self._links.publish(result)
+
+    def _repeated(self, frame: Frame) -> Prediction:
+        """What the model said about the scene before, for a frame that shows the same."""
+        assert self._latest is not None
+        before = self._latest.prediction
+        valid = before.valid and frame.status == "ok"
+        return replace(
+            before,
+            labels=before.labels if valid else (),
+            latency_ms=Latency(capture=frame.capture_ms),
+            captured_at=frame.captured_at,
+            valid=valid,
+            repeated=True,
+        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -23,9 +24,11 @@ from cmlr_edge.stability import LabelStability
 from cmlr_edge.stream import Outlet, Result, merge_stability
 from cmlr_edge.streams.batches import BatchSize, FairQueue
 from cmlr_edge.streams.lane import Lane, LaneLinks, Ticket
+from cmlr_edge.streams.scene import SceneGate
 from cmlr_edge.streams.status import SourceStatus
 
 _RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
+_END_CHECK_S = 0.2  # between looks at whether the end was requested
 _log = logging.getLogger(__name__)
 
 
@@ -85,6 +88,7 @@ class Streams:
         self._results: deque[Result] = deque()
         self._started = self._closed = self._has_taker = False
         self._error: BaseException | None = None
+        self._drain_until_s = math.inf  # set where an end is requested
         self._workers = [
             threading.Thread(target=self._work, args=(seat,), name=f"recognize {i}", daemon=True)
             for i, seat in enumerate(self._seats)
@@ -98,6 +102,7 @@ class Streams:
         sinks: Sequence[Sink] = (),
         event_sinks: Sequence[EventSink] = (),
         stability: Mapping[str, LabelStability] | None = None,
+        skip_unchanged_s: float | None = None,
         max_frames: int | None = None,
     ) -> None:
         """Take another source, before or during the run; it and its sinks are closed here.
@@ -109,11 +114,13 @@ class Streams:
                 any other.
             event_sinks: Take its events, likewise.
             stability: By label, instead of what follows from the thresholds.
+            skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
+                long, instead of running the model; such results say so in `prediction.repeated`.
             max_frames: Take no more than so many.
 
         Raises:
             CaptureError: Another source has that name.
-            SpecError: `stability` names a label that the model does not know.
+            SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
         name = redact(name) if name else source.name
         if isinstance(source, LiveSource):
@@ -139,6 +146,7 @@ class Streams:
                 LaneLinks(self._prepare, self._submit, self._publish, self._notify),
                 frames_ahead=self._settings.frames_ahead,
                 max_frames=max_frames,
+                gate=None if skip_unchanged_s is None else SceneGate(skip_unchanged_s),
                 count_lost=lambda: sum(guard.lost for guard in guards),
             )
             self._lanes[name], self._stability[name] = lane, stability
@@ -153,7 +161,7 @@ class Streams:
         """
         lane = self._lane(name)
         lane.request_end()
-        self._finish([lane])
+        self._finish([lane], time.monotonic() + self._settings.drain_s)
         status = lane.status()
         with self._changed:
             del self._lanes[name], self._stability[name]
@@ -199,7 +207,7 @@ class Streams:
                 lane.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until every source is over.
+        """Wait until every source is over; once an end was requested, `drain_s` at most.
 
         Returns:
             Whether they are.
@@ -208,7 +216,8 @@ class Streams:
             EngineError: The runtime failed; whatever else it raised comes as it was.
         """
         with self._changed:
-            done = self._changed.wait_for(self._is_over, timeout_s)
+            deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+            done = self._wait_for(self._is_over, deadline_s)
             if self._error is not None:
                 raise self._error
             return done
@@ -252,6 +261,7 @@ class Streams:
 
     def request_end(self) -> None:
         """Let no more frames be taken. A signal handler may call it: it waits for no lock."""
+        self._drain_until_s = min(self._drain_until_s, time.monotonic() + self._settings.drain_s)
         for lane in [*self._lanes.values()]:
             lane.request_end()
 
@@ -268,7 +278,7 @@ class Streams:
             for lane in lanes:
                 lane.abort()
                 lane.start()
-        self._finish(lanes)
+        self._finish(lanes, self._drain_until_s)
         self._queue.close()
         for thread in self._workers:
             if thread.is_alive():
@@ -301,10 +311,11 @@ class Streams:
                 raise CaptureError(f"no source is called {name}; there are {[*self._lanes]}")
             return self._lanes[name]
 
-    def _finish(self, lanes: Sequence[Lane]) -> None:
+    def _finish(self, lanes: Sequence[Lane], deadline_s: float) -> None:
         """Wait for lanes that were asked to end, and leave behind what hangs."""
         with self._changed:
-            self._changed.wait_for(lambda: all(lane.over for lane in lanes), self._settings.drain_s)
+            left_s = max(0.0, deadline_s - time.monotonic())
+            self._changed.wait_for(lambda: all(lane.over for lane in lanes), left_s)
         for lane in lanes:
             if not lane.over:
                 lane.abort(TimeoutError(f"it did not end in {self._settings.drain_s:g} s"))
@@ -332,12 +343,21 @@ class Streams:
 
     def _next_result(self) -> Result | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._results or self._is_over())
+            self._wait_for(lambda: bool(self._results) or self._is_over())
             if not self._results:
                 return None
             result = self._results.popleft()
             self._changed.notify_all()
             return result
+
+    def _wait_for(self, ready: Callable[[], bool], deadline_s: float = math.inf) -> bool:
+        """Wait with the lock held, but not for what hangs at the end."""
+        while not ready():
+            left_s = min(deadline_s, self._drain_until_s) - time.monotonic()
+            if left_s <= 0:
+                return False
+            self._changed.wait(min(left_s, _END_CHECK_S))  # a signal handler cannot notify
+        return True
 
     def _is_over(self) -> bool:
         return all(lane.over for lane in self._lanes.values())
