@@ -10,6 +10,7 @@ import typer
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
+from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Label pictures, videos and cameras with a multi-label recognizer.",
 )
 app.command()(label)
+app.command()(serve)
 app.command()(inspect)
 app.command()(verify)
 app.command()(doctor)

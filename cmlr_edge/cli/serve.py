@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,12 +21,14 @@ from cmlr_edge.errors import DependencyError
 from cmlr_edge.model_spec import model_path
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink
+from cmlr_edge.sinks.isolation import IsolatedEventSink
 from cmlr_edge.sinks.jsonl import EventLines
 from cmlr_edge.sinks.mqtt import MqttEvents
+from cmlr_edge.sinks.sharing import SharedEventSink
 from cmlr_edge.sinks.webhook import Webhook
 
 if TYPE_CHECKING:
-    from cmlr_edge.streams import Streams
+    from cmlr_edge.server.state import LiveState
 
 _NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
 _LOOK_S = 0.1  # between looks at whether a signal came
@@ -79,7 +81,6 @@ def serve(
         from cmlr_edge.server.gate import check_exposure
         from cmlr_edge.server.running import LiveServer
         from cmlr_edge.server.state import LiveState
-        from cmlr_edge.server.visits import VisitLog
         from cmlr_edge.streams import Streams
     except ImportError as error:
         raise DependencyError(
@@ -90,47 +91,72 @@ def serve(
         path = model_path(engine or demo_engine())
         recognizer = Recognizer.from_engine(path, provider=provider, thresholds=threshold)
         cleanup.enter_context(recognizer)
-        streams, visits = cleanup.enter_context(Streams(recognizer)), VisitLog()
-        # A sink belongs to one source, so each source gets its own way into the shared outputs.
-        shared = _open_outputs(events, mqtt, webhook)
-        for sink in shared:
-            cleanup.callback(sink.close)
-        names = [
-            _add(streams, source, cast("Policy", policy), [visits, *map(_Shared, shared)])
-            for source in sources
-        ]
-        live = LiveState(streams, recognizer, names, visits)
+        outputs = _open_outputs(events, mqtt, webhook)
+        for output in outputs:
+            cleanup.callback(output.close)
+        streams = cleanup.enter_context(Streams(recognizer))
+        live = LiveState(streams, recognizer)
+        for source in sources:
+            _add(live, source, cast("Policy", policy), outputs)
         received = cleanup.enter_context(_noted_signals())
         server = LiveServer(live, host=host, port=port, token=token)
         cleanup.callback(server.close)
         streams.start()
         server.start()
-        _print_welcome(server.url, recognizer, len(names), needs_token=token is not None)
+        _print_welcome(server.url, recognizer, needs_token=token is not None)
         while not received:
             streams.wait(0)  # raises if the model failed
             time.sleep(_LOOK_S)
 
 
-def _add(streams: Streams, text: str, policy: Policy, event_sinks: list[EventSink]) -> str:
-    """Open a source, perhaps with a name of its own, and return the name it goes by."""
+def _add(live: LiveState, text: str, policy: Policy, outputs: Sequence[EventSink]) -> None:
+    """Open a source, perhaps with a name of its own."""
     named = None if Path(text).exists() else _NAMED.fullmatch(text)
     source = open_source(named[2] if named else text, policy=policy)
     try:
-        before = {status.name for status in streams.status()}
-        streams.add(source, name=named[1].strip() if named else "", event_sinks=event_sinks)
+        live.add(source, name=named[1].strip() if named else source.name, event_sinks=outputs)
     except BaseException:
         source.close()
         raise
-    (name,) = {status.name for status in streams.status()} - before
-    return name
 
 
 def _open_outputs(events: Path | None, mqtt: str | None, webhook: str | None) -> list[EventSink]:
+    """Open what all sources share; a broken output is told and left out."""
     sinks: list[EventSink] = []
     if events is not None:
-        sinks.append(EventLines(events))
+        sinks.append(IsolatedEventSink(EventLines(events), str(events)))
     if mqtt is not None:
-        sinks.append(MqttEvents(mqtt))
+        broker = MqttEvents(mqtt)
+        sinks.append(IsolatedEventSink(broker, broker.name))
     if webhook is not None:
-        sinks.append(Webhook(webhook))
-    return sinks
+        receiver = Webhook(webhook)
+        sinks.append(IsolatedEventSink(receiver, receiver.name))
+    return [SharedEventSink(sink) for sink in sinks]
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM instead of raising; the second one ends the process at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _print_welcome(url: str, recognizer: Recognizer, *, needs_token: bool) -> None:
+    how = " (visitors need the token)" if needs_token else ""
+    stderr.print(f"live page at [bold]{escape(url)}[/bold]{how}", soft_wrap=True, highlight=False)
+    stderr.print(
+        f"{escape(recognizer.spec.name)} runs on {escape(recognizer.runtime)}; Ctrl-C ends",
+        soft_wrap=True,
+        highlight=False,
+    )

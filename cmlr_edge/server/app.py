@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.server.gate import Gate
-from cmlr_edge.server.metrics import LiveMetrics
 from cmlr_edge.server.state import LiveState, StateView
 from cmlr_edge.server.viewer import show
 from cmlr_edge.server.visits import Visit
@@ -65,10 +64,10 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
         docs_url=None,  # they load scripts from other hosts
         redoc_url=None,
     )
-    app.state.live, app.state.metrics = live, LiveMetrics(live)
+    app.state.live = live
     app.include_router(router)
     for address, (name, media_type) in _PAGE.items():
-        content = resources.files("cmlr_edge.server").joinpath("page", name).read_bytes()
+        content = (resources.files("cmlr_edge.server") / "page" / name).read_bytes()
         app.add_api_route(address, _fixed(content, media_type), include_in_schema=False)
     app.add_middleware(Gate, token=token)
     app.add_middleware(_SafeHeaders)
@@ -106,8 +105,10 @@ def _live(request: Request | WebSocket) -> LiveState:
 
 def _source(request: Request, source_id: int) -> LiveState:
     live = _live(request)
-    if source_id >= len(live.names):
-        raise HTTPException(404, f"there is no source {source_id}; there are {len(live.names)}")
+    if source_id >= live.num_sources:
+        raise HTTPException(
+            404, f"there is no source {source_id}, ids are below {live.num_sources}"
+        )
     return live
 
 
@@ -165,7 +166,9 @@ async def _mjpeg(live: LiveState, source_id: int) -> AsyncIterator[bytes]:
         result = live.result(source_id)
         if result is not None and result is not sent:
             jpeg = await asyncio.to_thread(live.jpeg, source_id, result)
-            head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            head = (
+                f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            )
             yield head.encode() + jpeg + b"\r\n"
             sent = result
         await asyncio.sleep(_VIDEO_TICK_S)
@@ -180,8 +183,8 @@ async def follow(socket: WebSocket) -> None:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(request: Request) -> Response:
     """Tell counts and latencies to Prometheus."""
-    told: LiveMetrics = request.app.state.metrics
-    return Response(told.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    text = _live(request).metrics.render()
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/healthz")

@@ -102,9 +102,7 @@ class Gate:
             return home
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = (query, bearer if scheme.lower() == "bearer" else None, _cookie(headers, name))
-        if path in _OPEN_PATHS or any(
-            self._is_token(item) for item in given if item is not None
-        ):
+        if path in _OPEN_PATHS or any(self._is_token(item) for item in given if item is not None):
             return None
         if path == "/":
             return HTMLResponse(_ASK_FOR_TOKEN, 401, _NO_STORE)

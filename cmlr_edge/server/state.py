@@ -7,14 +7,18 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
+from cmlr_edge.capture import Source
+from cmlr_edge.capture.redaction import redact
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.server.pictures import NewestPicture
-from cmlr_edge.server.visits import Visit, VisitLog
+from cmlr_edge.server.visits import VisitLog
+from cmlr_edge.sinks import EventSink
+from cmlr_edge.sinks.prometheus import PrometheusMetrics
 from cmlr_edge.stream import Result
 from cmlr_edge.streams import SourceStatus, Streams
 
@@ -29,7 +33,8 @@ class ModelView:
     name: str
     runtime: str
     provider: str  # really in use
-    thresholds: dict[str, float]  # by label
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...]  # in the order of the labels
 
 
 @dataclass(frozen=True)
@@ -78,29 +83,56 @@ class StateView:
 class LiveState:
     """Looks at a run of streams; any thread may ask."""
 
-    def __init__(
-        self, streams: Streams, recognizer: Recognizer, names: Sequence[str], visits: VisitLog
-    ) -> None:
+    def __init__(self, streams: Streams, recognizer: Recognizer) -> None:
         """Take what to look at; nothing is owned.
 
         Args:
-            streams: The run.
+            streams: The run, not started yet.
             recognizer: Which works there.
-            names: Of the sources, as added to the run; a source's id is its place.
-            visits: The event sink of all of them.
+
+        Raises:
+            DependencyError: prometheus-client is not installed.
         """
-        self.names, self.visits = tuple(names), visits
         self.started_at = time.time()
         self.closing = False  # set when viewers shall be sent away
+        self.visits, self.metrics = VisitLog(), PrometheusMetrics(streams.status)
         self._streams = streams
+        self._names: list[str] = []
+        self._pictures: list[NewestPicture] = []
         self._model = ModelView(
-            recognizer.spec.name, recognizer.runtime, recognizer.provider, recognizer.thresholds
+            name=recognizer.spec.name,
+            runtime=recognizer.runtime,
+            provider=recognizer.provider,
+            labels=recognizer.labels,
+            thresholds=tuple(recognizer.thresholds.values()),
         )
-        self._labels = recognizer.labels
-        self._pictures = [NewestPicture() for _ in names]
         self._lock = threading.Lock()  # guards the two below
         self._gathered_s = float("-inf")
         self._state: StateView | None = None
+
+    def add(self, source: Source, *, name: str, event_sinks: Sequence[EventSink] = ()) -> None:
+        """Add a source to the run, with what the page needs of it.
+
+        Args:
+            source: Opened; belongs to the run from here on.
+            name: For people.
+            event_sinks: Further ones.
+
+        Raises:
+            CaptureError: Another source has that name.
+        """
+        name = redact(name)
+        counts = self.metrics.of_source(name)
+        self._streams.add(
+            source, name=name, sinks=[counts], event_sinks=[self.visits, counts, *event_sinks]
+        )
+        self._pictures.append(NewestPicture())
+        self._names.append(name)
+
+    @property
+    def num_sources(self) -> int:
+        """How many sources there are; their ids count from 0."""
+        return len(self._names)
 
     def state(self) -> StateView:
         """Return everything but events and pictures, at most a moment old."""
@@ -112,7 +144,7 @@ class LiveState:
 
     def result(self, source_id: int) -> Result | None:
         """Return the newest result of a source; None before its first."""
-        return self._streams.latest(self.names[source_id])
+        return self._streams.latest(self._names[source_id])
 
     def jpeg(self, source_id: int, result: Result) -> bytes:
         """Return the picture of a result; see `NewestPicture.jpeg`."""
@@ -120,13 +152,19 @@ class LiveState:
 
     def packet(self, source_id: int, result: Result) -> bytes:
         """Return a result for the page: a length, so many bytes of JSON, and the JPEG."""
-        about = {"source": source_id, **asdict(self._frame_view(result))}
+        prediction = result.prediction
+        about = {
+            "source": source_id,
+            "captured_at": result.frame.captured_at,
+            "status": result.frame.status,
+            "valid": prediction.valid,
+            "latency_ms": round(prediction.latency_ms.total, 2),
+            # In the order of the labels; a model gone wrong has none.
+            "scores": prediction.scores.round(4).tolist() if prediction.valid else [],
+            "present": sorted(self.visits.present(result.source)),
+        }
         text = json.dumps(about, allow_nan=False).encode()
         return struct.pack(">I", len(text)) + text + self.jpeg(source_id, result)
-
-    def changed_visits(self, after_revision: int, limit: int) -> list[Visit]:
-        """Return what changed on the timeline; see `VisitLog.newest`."""
-        return self.visits.newest(limit, after_revision=after_revision)
 
     def _gather(self) -> StateView:
         by_name = {status.name: status for status in self._streams.status()}
@@ -136,15 +174,13 @@ class LiveState:
             model=self._model,
             sources=tuple(
                 SourceView(number, by_name[name], self._newest_frame(number))
-                for number, name in enumerate(self.names)
+                for number, name in enumerate(self._names)
             ),
         )
 
     def _newest_frame(self, source_id: int) -> FrameView | None:
-        result = self.result(source_id)
-        return None if result is None else self._frame_view(result)
-
-    def _frame_view(self, result: Result) -> FrameView:
+        if (result := self.result(source_id)) is None:
+            return None
         frame, prediction = result.frame, result.prediction
         height, width = frame.image_bgr.shape[:2]
         return FrameView(
@@ -154,15 +190,15 @@ class LiveState:
             size_wh=(width, height),
             status=frame.status,
             valid=prediction.valid,
-            latency_ms=round(prediction.latency_ms.total, 3),
+            latency_ms=prediction.latency_ms.total,
             scores=self._best_scores(result) if prediction.valid else (),
         )
 
     def _best_scores(self, result: Result) -> tuple[ScoreView, ...]:
         scores, present = result.prediction.scores, self.visits.present(result.source)
-        shown = np.argsort(-scores, kind="stable").tolist()
+        model, ranked = self._model, np.argsort(-result.prediction.scores, kind="stable").tolist()
         return tuple(
-            ScoreView(label, float(scores[i]), self._model.thresholds[label], label in present)
-            for rank, (i, label) in enumerate((i, self._labels[i]) for i in shown)
+            ScoreView(label, float(scores[i]), model.thresholds[i], label in present)
+            for rank, (i, label) in enumerate((i, model.labels[i]) for i in ranked)
             if rank < _SHOWN_SCORES or label in present
         )

@@ -55,7 +55,7 @@ class _Viewer:
 
     async def send_news(self) -> None:
         """Send new frames of the sources whose last one was painted, and now and then the state."""
-        for source_id in range(len(self._live.names)):
+        for source_id in range(self._live.num_sources):
             result = self._live.result(source_id)
             is_news = result is not None and result is not self._sent.get(source_id)
             if result is not None and is_news and self._unpainted[source_id] < _UNPAINTED:
@@ -69,7 +69,7 @@ class _Viewer:
 
     async def _send_state(self) -> None:
         state = await asyncio.to_thread(self._live.state)
-        visits = self._live.changed_visits(self._revision, _VISITS_AT_FIRST)
+        visits = self._live.visits.newest(_VISITS_AT_FIRST, after_revision=self._revision)
         self._revision = max((visit.revision for visit in visits), default=self._revision)
         record = asdict(state) | {"visits": [asdict(visit) for visit in visits]}
         for source in record["sources"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from dataclasses import dataclass
 
 from cmlr_edge.events import Event
@@ -34,14 +33,12 @@ class VisitLog:
         self._revision = 0
         self._open: dict[str, Visit] = {}
         self._ended: dict[str, Visit] = {}  # oldest first
-        self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def write_event(self, event: Event) -> None:
         """Take one event; see `EventSink`."""
         offset_s = event.captured_at - event.time_s  # from the source's clock to the wall's
         with self._lock:
             self._revision += 1
-            self._counts[event.source, event.label, event.kind] += 1
             known = self._open.pop(event.id, None)
             visit = Visit(
                 id=event.id,
@@ -74,8 +71,3 @@ class VisitLog:
         """Return the labels whose visits to a source last."""
         with self._lock:
             return frozenset(v.label for v in self._open.values() if v.source == source)
-
-    def counts(self) -> dict[tuple[str, str, str], int]:
-        """Return the number of events so far, by source, label and kind."""
-        with self._lock:
-            return dict(self._counts)
