@@ -54,7 +54,10 @@ class _Viewer:
                 self._unpainted[int(text)] -= 1
 
     async def send_news(self) -> None:
-        """Send new frames of the sources whose last one was painted, and now and then the state."""
+        """Send the state now and then, and new frames of sources whose last ones were painted."""
+        if time.monotonic() >= self._state_due_s:
+            self._state_due_s = time.monotonic() + _STATE_EVERY_S
+            await self._send_state()
         for source_id in range(self._live.num_sources):
             result = self._live.result(source_id)
             is_news = result is not None and result is not self._sent.get(source_id)
@@ -63,9 +66,6 @@ class _Viewer:
                 self._unpainted[source_id] += 1
                 packet = await asyncio.to_thread(self._live.packet, source_id, result)
                 await self._socket.send_bytes(packet)
-        if time.monotonic() >= self._state_due_s:
-            self._state_due_s = time.monotonic() + _STATE_EVERY_S
-            await self._send_state()
 
     async def _send_state(self) -> None:
         state = await asyncio.to_thread(self._live.state)
