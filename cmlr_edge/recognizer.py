@@ -21,7 +21,7 @@ from cmlr_edge.golden import check_golden
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.prediction import Latency, Prediction, select_labels
 from cmlr_edge.preprocess import Prepared, preprocess
-from cmlr_edge.stability import LabelStability
+from cmlr_edge.stability import LabelStability, StabilityRules
 
 if TYPE_CHECKING:
     from cmlr_edge.stream import Result
@@ -230,7 +230,7 @@ class Recognizer:
         source: str | Path | int,
         *,
         policy: Policy | None = None,
-        stability: Mapping[str, LabelStability] | None = None,
+        stability: Mapping[str, LabelStability] | StabilityRules | None = None,
     ) -> Generator[Result, None, None]:
         """Open a source, recognise what it delivers, and follow each label over time.
 
@@ -243,7 +243,7 @@ class Recognizer:
         Args:
             source: As for `open_source`.
             policy: Likewise.
-            stability: By label, instead of what follows from the thresholds.
+            stability: By label, or rules, instead of what spec and thresholds say.
 
         Raises:
             CaptureError: The source cannot be opened, or has failed for good.

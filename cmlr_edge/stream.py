@@ -14,7 +14,12 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
-from cmlr_edge.stability import EventTracker, LabelStability, stability_from_thresholds
+from cmlr_edge.stability import (
+    EventTracker,
+    LabelStability,
+    StabilityRules,
+    stability_from_thresholds,
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def recognize_stream(
     *,
     sinks: Sequence[Sink] = (),
     event_sinks: Sequence[EventSink] = (),
-    stability: Mapping[str, LabelStability] | None = None,
+    stability: Mapping[str, LabelStability] | StabilityRules | None = None,
     max_frames: int | None = None,
 ) -> Generator[Result, None, None]:
     """Recognise every frame that the source delivers, hand it to every sink, and yield it.
@@ -103,7 +108,7 @@ def recognize_stream(
         recognizer: Likewise.
         sinks: Take every frame. Closed here.
         event_sinks: Take every event. Closed here.
-        stability: By label, instead of what follows from the recognizer's thresholds.
+        stability: By label, or rules, instead of what spec and thresholds say.
         max_frames: Stop after this many.
 
     Raises:
@@ -123,14 +128,17 @@ def _closers(sinks: Sequence[Sink], event_sinks: Sequence[EventSink]) -> list[Ca
 
 
 def merge_stability(
-    recognizer: Recognizer, override: Mapping[str, LabelStability] | None
+    recognizer: Recognizer, override: Mapping[str, LabelStability] | StabilityRules | None
 ) -> dict[str, LabelStability]:
-    """Settings for every label: those given, and for the rest what follows from the thresholds.
+    """Settings for every label: those given, and for the rest what spec and thresholds say.
 
     Raises:
-        SpecError: A label is not one of the model's.
+        SpecError: A label is not one of the model's, or a setting is not usable.
     """
-    merged = stability_from_thresholds(recognizer.thresholds)
+    if isinstance(override, StabilityRules):
+        own = recognizer.spec.stability
+        return stability_from_thresholds(recognizer.thresholds, own, override)
+    merged = stability_from_thresholds(recognizer.thresholds, recognizer.spec.stability)
     if unknown := sorted(set(override or {}) - set(merged)):
         raise SpecError(f"stability names unknown labels {unknown}; known: {list(merged)}")
     return merged | dict(override or {})

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import types
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,9 +19,16 @@ T = TypeVar("T")
 _MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
 
 
-def write_json(path: Path, record: Any) -> None:
-    """Write a dataclass as JSON, whole or not at all: to a temporary file, then renamed."""
-    text = json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False, ensure_ascii=False)
+def write_json(path: Path, record: Any, *, omit: Collection[str] = ()) -> None:
+    """Write a dataclass as JSON, whole or not at all: to a temporary file, then renamed.
+
+    Args:
+        path: Its folder must exist.
+        record: The dataclass.
+        omit: Fields to leave out.
+    """
+    values = {k: v for k, v in dataclasses.asdict(record).items() if k not in omit}
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
 
 

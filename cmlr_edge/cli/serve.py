@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 from rich.markup import escape
 
 from cmlr_edge.bundled import demo_engine
-from cmlr_edge.capture import Policy, open_source
+from cmlr_edge.capture import Policy, Source, open_source
 from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
+from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.errors import DependencyError
-from cmlr_edge.model_spec import model_path
+from cmlr_edge.model_spec import model_path, spec_path
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.sinks import EventSink
-from cmlr_edge.sinks.isolation import IsolatedEventSink
-from cmlr_edge.sinks.jsonl import EventLines
-from cmlr_edge.sinks.mqtt import MqttEvents
-from cmlr_edge.sinks.sharing import SharedEventSink
-from cmlr_edge.sinks.webhook import Webhook
-
-if TYPE_CHECKING:
-    from cmlr_edge.server.state import LiveState
+from cmlr_edge.streams import Streams
 
 _NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
 _LOOK_S = 0.1  # between looks at whether a signal came
@@ -60,6 +52,16 @@ def serve(
         str | None, typer.Option(help="Events to mqtt://user:password@host:1883/topic.")
     ] = None,
     webhook: Annotated[str | None, typer.Option(help="Events as HTTP POST to this URL.")] = None,
+    rotate_mb: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Start a new events file at this size; the last five are kept."
+        ),
+    ] = None,
+    skip_unchanged: Annotated[
+        float | None,
+        typer.Option(help="While the scene does not change, run the model every so many seconds."),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
     ] = None,
@@ -81,75 +83,43 @@ def serve(
         from cmlr_edge.server.gate import check_exposure
         from cmlr_edge.server.running import LiveServer
         from cmlr_edge.server.state import LiveState
-        from cmlr_edge.streams import Streams
     except ImportError as error:
         raise DependencyError(
             f"the live page needs more packages ({error}): pip install 'cmlr-edge[serve]'"
         ) from error
     check_exposure(host, token)  # before anything is opened
-    with ExitStack() as cleanup:
-        path = model_path(engine or demo_engine())
-        recognizer = Recognizer.from_engine(path, provider=provider, thresholds=threshold)
-        cleanup.enter_context(recognizer)
-        outputs = _open_outputs(events, mqtt, webhook)
-        for output in outputs:
-            cleanup.callback(output.close)
-        streams = cleanup.enter_context(Streams(recognizer))
+    path = model_path(engine or demo_engine())
+    options = OutputOptions(events=events, mqtt=mqtt, webhook=webhook, rotate_mb=rotate_mb)
+    check_files(options.files(len(sources)), [path, spec_path(path)])
+    with noted_signals() as interruption, ExitStack() as stack:
+        recognizer = stack.enter_context(
+            Recognizer.from_engine(path, provider=provider, thresholds=threshold)
+        )
+        names, opened = _open(sources, cast("Policy", policy), stack)
+        streams = Streams(recognizer)
+        outputs = stack.enter_context(closing(Outputs(options, opened, recognizer.labels, streams)))
+        stack.enter_context(streams)  # ends before the outputs do
         live = LiveState(streams, recognizer)
-        for source in sources:
-            _add(live, source, cast("Policy", policy), outputs)
-        received = cleanup.enter_context(_noted_signals())
-        server = LiveServer(live, host=host, port=port, token=token)
-        cleanup.callback(server.close)
+        for index, (source, name) in enumerate(zip(opened, names, strict=True)):
+            _, event_sinks = outputs.of_source(index, name)
+            live.add(source, name=name, event_sinks=event_sinks, skip_unchanged_s=skip_unchanged)
+        server = stack.enter_context(LiveServer(live, host=host, port=port, token=token))
         streams.start()
-        server.start()
         _print_welcome(server.url, recognizer, needs_token=token is not None)
-        while not received:
+        while not interruption.number:
             streams.wait(0)  # raises if the model failed
             time.sleep(_LOOK_S)
 
 
-def _add(live: LiveState, text: str, policy: Policy, outputs: Sequence[EventSink]) -> None:
-    """Open a source, perhaps with a name of its own."""
-    named = None if Path(text).exists() else _NAMED.fullmatch(text)
-    source = open_source(named[2] if named else text, policy=policy)
-    try:
-        live.add(source, name=named[1].strip() if named else source.name, event_sinks=outputs)
-    except BaseException:
-        source.close()
-        raise
-
-
-def _open_outputs(events: Path | None, mqtt: str | None, webhook: str | None) -> list[EventSink]:
-    """Open what all sources share; a broken output is told and left out."""
-    sinks: list[EventSink] = []
-    if events is not None:
-        sinks.append(IsolatedEventSink(EventLines(events), str(events)))
-    if mqtt is not None:
-        broker = MqttEvents(mqtt)
-        sinks.append(IsolatedEventSink(broker, broker.name))
-    if webhook is not None:
-        receiver = Webhook(webhook)
-        sinks.append(IsolatedEventSink(receiver, receiver.name))
-    return [SharedEventSink(sink) for sink in sinks]
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM instead of raising; the second one ends the process at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _open(given: Sequence[str], policy: Policy, stack: ExitStack) -> tuple[list[str], list[Source]]:
+    """Open sources, perhaps with names of their own, to be closed by the stack."""
+    names, opened = [], []
+    for text in given:
+        named = None if Path(text).exists() else _NAMED.fullmatch(text)
+        source = stack.enter_context(open_source(named[2] if named else text, policy=policy))
+        names.append(named[1].strip() if named else source.name)
+        opened.append(source)
+    return names, opened
 
 
 def _print_welcome(url: str, recognizer: Recognizer, *, needs_token: bool) -> None:

@@ -110,13 +110,21 @@ class LiveState:
         self._gathered_s = float("-inf")
         self._state: StateView | None = None
 
-    def add(self, source: Source, *, name: str, event_sinks: Sequence[EventSink] = ()) -> None:
+    def add(
+        self,
+        source: Source,
+        *,
+        name: str,
+        event_sinks: Sequence[EventSink] = (),
+        skip_unchanged_s: float | None = None,
+    ) -> None:
         """Add a source to the run, with what the page needs of it.
 
         Args:
             source: Opened; belongs to the run from here on.
             name: For people.
             event_sinks: Further ones.
+            skip_unchanged_s: See `Streams.add`.
 
         Raises:
             CaptureError: Another source has that name.
@@ -124,7 +132,11 @@ class LiveState:
         name = redact(name)
         counts = self.metrics.of_source(name)
         self._streams.add(
-            source, name=name, sinks=[counts], event_sinks=[self.visits, counts, *event_sinks]
+            source,
+            name=name,
+            sinks=[counts],
+            event_sinks=[self.visits, counts, *event_sinks],
+            skip_unchanged_s=skip_unchanged_s,
         )
         self._pictures.append(NewestPicture())
         self._names.append(name)

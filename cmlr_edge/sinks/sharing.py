@@ -15,6 +15,7 @@ class SharedSink:
 
     def __init__(self, sink: Sink) -> None:
         """Take the sink; give this object to every source."""
+        self.name = getattr(sink, "name", type(sink).__name__)
         self._sink, self._lock = sink, threading.Lock()
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
@@ -31,6 +32,7 @@ class SharedEventSink:
 
     def __init__(self, sink: EventSink) -> None:
         """Take the sink; give this object to every source."""
+        self.name = getattr(sink, "name", type(sink).__name__)
         self._sink, self._lock = sink, threading.Lock()
 
     def write_event(self, event: Event) -> None:

@@ -20,7 +20,7 @@ from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
 from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
-from cmlr_edge.stability import LabelStability
+from cmlr_edge.stability import LabelStability, StabilityRules
 from cmlr_edge.stream import Outlet, Result, merge_stability
 from cmlr_edge.streams.batches import BatchSize, FairQueue
 from cmlr_edge.streams.lane import Lane, LaneLinks, Ticket
@@ -84,7 +84,7 @@ class Streams:
         self._changed = threading.Condition()  # guards everything below
         self._seats = [_Seat(recognizer, self._settings) for recognizer in given]
         self._lanes: dict[str, Lane] = {}
-        self._stability: dict[str, Mapping[str, LabelStability] | None] = {}
+        self._stability: dict[str, Mapping[str, LabelStability] | StabilityRules | None] = {}
         self._results: deque[Result] = deque()
         self._started = self._closed = self._has_taker = False
         self._error: BaseException | None = None
@@ -101,7 +101,7 @@ class Streams:
         name: str = "",
         sinks: Sequence[Sink] = (),
         event_sinks: Sequence[EventSink] = (),
-        stability: Mapping[str, LabelStability] | None = None,
+        stability: Mapping[str, LabelStability] | StabilityRules | None = None,
         skip_unchanged_s: float | None = None,
         max_frames: int | None = None,
     ) -> None:
@@ -113,7 +113,7 @@ class Streams:
             sinks: Take its frames. One that raises is counted and left out by a live source, and ends
                 any other.
             event_sinks: Take its events, likewise.
-            stability: By label, instead of what follows from the thresholds.
+            stability: By label, or rules, instead of what spec and thresholds say.
             skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
                 long, instead of running the model; such results say so in `prediction.repeated`.
             max_frames: Take no more than so many.
@@ -391,7 +391,9 @@ class Streams:
 
 
 def _isolated(sink: Sink) -> IsolatedSink:
-    return sink if isinstance(sink, IsolatedSink) else IsolatedSink(sink, type(sink).__name__)
+    if isinstance(sink, IsolatedSink):
+        return sink
+    return IsolatedSink(sink, getattr(sink, "name", type(sink).__name__))
 
 
 def _isolated_events(sink: EventSink) -> IsolatedEventSink:
