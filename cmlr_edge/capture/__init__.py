@@ -141,7 +141,7 @@ def _open_files(text: str, policy: Policy | None, live: LiveSettings | None) -> 
         pictures = _match_pattern(text)
     if policy == "newest":
         raise CaptureError(
-            f"{text}: pictures have no time, so none is the newest; leave the policy"
+            f"{text}: pictures have no time, so none is the newest: take every one, or give a video"
         )
     return ImageFiles(text, pictures)
 

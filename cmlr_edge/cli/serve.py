@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from cmlr_edge.bundled import demo_engine
-from cmlr_edge.capture import Policy, Source, open_source
+from cmlr_edge.capture import Source, open_source
 from cmlr_edge.cli.console import stderr
 from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.signals import noted_signals
@@ -65,9 +65,6 @@ def serve(
     threshold: Annotated[
         float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
     ] = None,
-    policy: Annotated[
-        str, typer.Option(help="newest plays files at their own pace; every takes each frame.")
-    ] = "newest",
     provider: Annotated[str, typer.Option(help="Device: cpu or cuda; never another.")] = "cpu",
 ) -> None:
     """Show cameras, streams and files with their labels on a live page.
@@ -95,7 +92,7 @@ def serve(
         recognizer = stack.enter_context(
             Recognizer.from_engine(path, provider=provider, thresholds=threshold)
         )
-        names, opened = _open(sources, cast("Policy", policy), stack)
+        names, opened = _open(sources, stack)
         streams = Streams(recognizer)
         outputs = stack.enter_context(closing(Outputs(options, opened, recognizer.labels, streams)))
         stack.enter_context(streams)  # ends before the outputs do
@@ -111,12 +108,12 @@ def serve(
             time.sleep(_LOOK_S)
 
 
-def _open(given: Sequence[str], policy: Policy, stack: ExitStack) -> tuple[list[str], list[Source]]:
-    """Open sources, perhaps with names of their own, to be closed by the stack."""
+def _open(given: Sequence[str], stack: ExitStack) -> tuple[list[str], list[Source]]:
+    """Open sources, perhaps with names of their own; files play at their own pace."""
     names, opened = [], []
     for text in given:
         named = None if Path(text).exists() else _NAMED.fullmatch(text)
-        source = stack.enter_context(open_source(named[2] if named else text, policy=policy))
+        source = stack.enter_context(open_source(named[2] if named else text, policy="newest"))
         names.append(named[1].strip() if named else source.name)
         opened.append(source)
     return names, opened

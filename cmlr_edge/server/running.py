@@ -92,6 +92,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(_MAX_CONNECTIONS)  # whoever comes before the thread runs waits
     except OSError as error:
         bound.close()
         raise OutputError(
