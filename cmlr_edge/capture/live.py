@@ -191,6 +191,8 @@ class LiveSource(ClosesItself):
     def close(self) -> None:
         """Stop the threads; one that hangs in its driver is left behind. See `Source`."""
         with self._changed:
+            if self._closing:
+                return
             self._closing = True
             if self._state is not SourceState.FAILED:
                 self._set_state(SourceState.ENDED, "closed")

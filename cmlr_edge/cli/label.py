@@ -140,13 +140,7 @@ def label(
     else:
         print_tables(reports, runtime, options.files(len(opened)))
     print_problems(reports, lost)
-    if interruption.number:
-        frames = sum(report.status.frames for report in reports)
-        stderr.print(f"interrupted after {frames} frames; outputs hold what was done")
-        raise typer.Exit(128 + interruption.number)
-    failed = [report.failed for report in reports]
-    if any(failed) or lost:
-        raise typer.Exit(2 if all(failed) else 1)
+    _exit(reports, lost, interruption.number)
 
 
 def _add_sources(
@@ -196,6 +190,16 @@ def _raise_single_error(streams: Streams, interruption: Interruption) -> None:
         error = streams.error(statuses[0].name)
         if error is not None:
             raise error
+
+
+def _exit(reports: Sequence[SourceReport], lost: int, signal_number: int) -> None:
+    if signal_number:
+        frames = sum(report.status.frames for report in reports)
+        stderr.print(f"interrupted after {frames} frames; outputs hold what was done")
+        raise typer.Exit(128 + signal_number)
+    failed = [report.failed for report in reports]
+    if any(failed) or lost:
+        raise typer.Exit(2 if all(failed) else 1)
 
 
 def _expected(sources: Sequence[Source], max_frames: int | None) -> int | None:

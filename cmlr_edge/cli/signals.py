@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +24,9 @@ class Interruption:
             end()
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal; the second one raises KeyboardInterrupt."""
+        """Handle a signal; the second one ends the process, whatever hangs in it."""
         if self.number:
-            raise KeyboardInterrupt
+            os._exit(128 + number)
         self.number = number
         self._end()
 
