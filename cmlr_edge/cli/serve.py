@@ -65,6 +65,7 @@ def serve(
     threshold: Annotated[
         float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
     ] = None,
+    loop: Annotated[bool, typer.Option(help="Play video files again and again.")] = False,
     provider: Annotated[str, typer.Option(help="Device: cpu or cuda; never another.")] = "cpu",
 ) -> None:
     """Show cameras, streams and files with their labels on a live page.
@@ -92,7 +93,7 @@ def serve(
         recognizer = stack.enter_context(
             Recognizer.from_engine(path, provider=provider, thresholds=threshold)
         )
-        names, opened = _open(sources, stack)
+        names, opened = _open(sources, stack, loop=loop)
         streams = Streams(recognizer)
         outputs = stack.enter_context(closing(Outputs(options, opened, recognizer.labels, streams)))
         stack.enter_context(streams)  # ends before the outputs do
@@ -108,12 +109,13 @@ def serve(
             time.sleep(_LOOK_S)
 
 
-def _open(given: Sequence[str], stack: ExitStack) -> tuple[list[str], list[Source]]:
+def _open(given: Sequence[str], stack: ExitStack, *, loop: bool) -> tuple[list[str], list[Source]]:
     """Open sources, perhaps with names of their own; files play at their own pace."""
     names, opened = [], []
     for text in given:
         named = None if Path(text).exists() else _NAMED.fullmatch(text)
-        source = stack.enter_context(open_source(named[2] if named else text, policy="newest"))
+        uri = named[2] if named else text
+        source = stack.enter_context(open_source(uri, policy="newest", loop=loop))
         names.append(named[1].strip() if named else source.name)
         opened.append(source)
     return names, opened
