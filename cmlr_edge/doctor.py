@@ -208,7 +208,7 @@ def _openvino(answer: Answer) -> Iterator[Finding]:
     if answer.error:
         yield _SOFTWARE.warning("OpenVINO", answer.error, "pip install --upgrade openvino")
     elif answer.found is None:
-        yield _SOFTWARE.ok("OpenVINO", "not installed; only --provider openvino needs it")
+        yield _SOFTWARE.ok("OpenVINO", "not installed; ONNX Runtime does without")
     else:
         devices = ", ".join(answer.found["devices"])
         yield _SOFTWARE.ok("OpenVINO", f"{answer.found['version']}, runs on {devices}")

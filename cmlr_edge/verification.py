@@ -17,6 +17,7 @@ from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.golden import golden_difference
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 
+_LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
 _COPY = "copy engine and spec from where they were built, both together"
 
 
@@ -67,7 +68,7 @@ def _checks(path: Path, spec: ModelSpec, provider: str) -> Iterator[Check]:
     try:
         backend = load_backend(path, content, provider=provider)
     except CmlrError as error:
-        yield Check("runtime", False, str(error), "see `cmlr-edge doctor`")
+        yield Check("runtime", False, str(error), _LOOK)
         return
     with closing(backend):
         yield from _runtime_checks(backend, spec, built, provider)
@@ -87,7 +88,7 @@ def _runtime_checks(
     yield Check("runtime", True, backend.description)
     asked = backend.provider == provider
     found = f"asked for {provider}, runs on {backend.provider}"
-    yield Check("provider", asked, found, "" if asked else "see `cmlr-edge doctor`")
+    yield Check("provider", asked, found, "" if asked else _LOOK)
     counts = f"{backend.num_labels} scores for {len(spec.labels)} labels"
     fits = backend.num_labels == len(spec.labels)
     yield Check("labels", fits, counts, "" if fits else _COPY)
@@ -97,7 +98,7 @@ def _runtime_checks(
     try:
         difference = golden_difference(backend, golden, spec.preprocess.size_hw)
     except CmlrError as error:
-        yield Check("golden sample", False, str(error), "see `cmlr-edge doctor`")
+        yield Check("golden sample", False, str(error), _LOOK)
         return
     passed = difference <= golden.tolerance  # a NaN fails too
     found = (
