@@ -14,6 +14,7 @@ const STATES = {
 };
 const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
 
+const CAN_HOVER = matchMedia("(hover: hover)");
 const find = (selector, root = document) => root.querySelector(selector);
 const cards = new Map();     // by source id
 const visits = new Map();    // by visit id
@@ -82,11 +83,15 @@ class Card {
     this.orderedMs = this.scoredMs = 0;
     this.frameStatus = "ok";
     this.capturedAt = null;
+    this.arrived = this.painted = 0;
     find("#sources").append(this.root);
   }
 
   async paint(about, jpeg) {
+    const number = ++this.arrived;
     const picture = await createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
+    if (number < this.painted) return picture.close();  // a newer one was decoded sooner
+    this.painted = number;
     if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
       this.canvas.width = picture.width;
       this.canvas.height = picture.height;
@@ -206,6 +211,8 @@ function cardOf(id) {
 // ---- timeline, events, latencies ----
 
 function drawTimeline() {
+  const timeline = find("#timeline");
+  if (CAN_HOVER.matches && timeline.matches(":hover")) return;  // somebody reads a bar's title
   const end = nowS(), begin = end - spanS;
   const rows = new Map();
   for (const visit of visits.values()) {
@@ -223,7 +230,7 @@ function drawTimeline() {
   const hidden = rows.size - ranked.length;
   if (!drawn.length) drawn.push(element("p", "empty", "No label has been there in this time."));
   if (hidden > 0) drawn.push(element("p", "empty", `and ${hidden} more`));
-  find("#timeline").replaceChildren(...drawn, drawAxis(begin, end, place));
+  timeline.replaceChildren(...drawn, drawAxis(begin, end, place));
 }
 
 function drawRow({ visit, parts }, place, end) {
