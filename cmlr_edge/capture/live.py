@@ -329,7 +329,9 @@ class LiveSource(ClosesItself):
             if dropped:
                 self._buffer.clear()
             self._buffer.append((now_s, frame))
-            self._count(received=1, dropped=dropped, frozen=int(is_frozen))
+            self._count(
+                received=1 + grab.skipped, dropped=dropped + grab.skipped, frozen=int(is_frozen)
+            )
             self._set_state(SourceState.OK)
             self._changed.notify_all()
             return True

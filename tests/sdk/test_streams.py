@@ -66,6 +66,7 @@ class Noted:
 
     def __init__(self, before: Callable[[], object] = lambda: None) -> None:
         self.frames: list[int] = []
+        self.times_s: list[float] = []
         self.events: list[Event] = []
         self.times_closed = 0
         self._before = before
@@ -73,6 +74,7 @@ class Noted:
     def write(self, frame: Frame, _prediction: Prediction) -> None:
         self._before()
         self.frames.append(frame.index)
+        self.times_s.append(time.monotonic())
 
     def write_event(self, event: Event) -> None:
         self.events.append(event)
