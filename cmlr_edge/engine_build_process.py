@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import resource
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -61,9 +60,14 @@ def _build(folder: Path, options: BuildOptions) -> None:
         plugin_layers=plugin_layers,
         dla_layers=dla_layers,
         layers=_built_precisions(trt, logger, content) or _network_precisions(network),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=_peak_bytes(),
     )
     (folder / "report.json").write_text(json.dumps(asdict(report)))
+
+
+def _peak_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 def _logger(trt: Any) -> Any:

@@ -19,7 +19,7 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.model_spec import BuiltFile, EngineBuild, ModelSpec
 from cmlr_edge.preflight import require_gpu_software
 from export.attention import DOMAIN, NAME
-from export.verify import compare, with_golden
+from export.verify import compare_in_batches_and_alone, with_golden
 
 _BATCH = 8
 
@@ -102,10 +102,11 @@ def verify_engine(
     with closing(load_backend(path, plan, engine=engine)) as backend:
         actual = _scores(backend, frames, largest)
         single = _scores(backend, frames[:_BATCH], 1)
-    parity = compare(
+    parity = compare_in_batches_and_alone(
         path,
-        np.concatenate([actual, single]),
-        np.concatenate([expected, expected[:_BATCH]]),
+        actual,
+        single,
+        expected,
         spec,
         from_onnx.precision,
         than="ONNX Runtime",
@@ -116,7 +117,7 @@ def verify_engine(
         sha256=hashlib.sha256(plan).hexdigest(),
         runtime="tensorrt",
         precision=from_onnx.precision,
-        parity=replace(parity, num_images=len(frames)),
+        parity=parity,
         golden=replace(from_onnx.golden, scores=scores),
         engine=engine,
     )

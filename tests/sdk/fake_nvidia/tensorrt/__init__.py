@@ -1,4 +1,4 @@
-"""TensorRT's runtime for engines that are ONNX files, on the CPU.
+"""TensorRT for engines that are ONNX files, on the CPU.
 
 Only names that the real package has: a test holds them against TensorRT 10.16 and 11.4.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import json
 import os
 
 import numpy as np
 import onnxruntime
 from cuda.bindings import runtime as cudart
+
+from tensorrt.builder import *
 
 __version__ = os.environ.get("FAKE_TENSORRT", "10.3.0")
 
@@ -59,6 +62,20 @@ class ICudaEngine:
 
     def create_execution_context(self):
         return IExecutionContext(self)
+
+    def create_engine_inspector(self):
+        return EngineInspector()
+
+
+class LayerInformationFormat(enum.Enum):
+    JSON = 1
+
+
+class EngineInspector:
+    def get_engine_information(self, kind):
+        assert kind is LayerInformationFormat.JSON
+        outputs = [{"Outputs": [{"Format/Datatype": kind}]} for kind in ("Half", "Half", "Float")]
+        return json.dumps({"Layers": [*outputs, "no details of this one"]})
 
 
 class IExecutionContext:
