@@ -192,7 +192,7 @@ def test_another_suffix_is_refused_by_name(engine: Path) -> None:
     path = engine.with_name("model.pt")
     path.write_bytes(content)
     replace(spec, files={"model.pt": spec.files["model.onnx"]}).save(path.with_suffix(".json"))
-    with pytest.raises(EngineError, match=r"ending in .onnx, got '.pt'"):
+    with pytest.raises(EngineError, match=r"ending in .onnx or .engine, got '.pt'"):
         Recognizer.from_engine(path)
 
 

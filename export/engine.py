@@ -1,0 +1,128 @@
+"""ONNX -> TensorRT engine, held against ONNX Runtime before anyone gets it."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.base import Backend
+from cmlr_edge.engine_builder import BuildOptions, BuildReport, build_plan
+from cmlr_edge.engine_rebuild import engine_build
+from cmlr_edge.errors import EngineError
+from cmlr_edge.model_spec import BuiltFile, EngineBuild, ModelSpec
+from cmlr_edge.preflight import require_gpu_software
+from export.attention import DOMAIN, NAME
+from export.verify import compare_in_batches_and_alone, with_golden
+
+_BATCH = 8
+
+
+def build_engine_file(
+    path: Path,
+    source: Path,
+    content: bytes,
+    spec: ModelSpec,
+    frames: NDArray[np.uint8],
+    options: BuildOptions,
+    *,
+    max_flips: float | None = None,
+) -> tuple[bytes, BuiltFile]:
+    """Build an engine for this machine's GPU and compare it with the file it comes from.
+
+    Args:
+        path: Name of the engine to be.
+        source: Name of the ONNX file, which `spec` describes.
+        content: That file.
+        spec: With thresholds and the entry of `source`.
+        frames: uint8 (N, H, W, 3), RGB, to compare on; the golden sample is added.
+        options: How to build.
+        max_flips: Share of label decisions that may differ; None: as `export.verify` says.
+
+    Returns:
+        The engine, and its entry for the spec.
+
+    Raises:
+        EngineError: No GPU here, the build failed, or the engine decides otherwise.
+        DependencyError: TensorRT or cuda-python is not installed.
+    """
+    gpu = require_gpu_software()
+    plan, report = build_plan(content, options)
+    if options.plugin:
+        require_plugin_layers(content, report)
+    from_onnx = spec.files[source.name]
+    engine = engine_build(report, gpu, options, source.name, from_onnx)
+    built = verify_engine(path, plan, engine, (source, content), spec, frames, max_flips=max_flips)
+    return plan, built
+
+
+def require_plugin_layers(content: bytes, report: BuildReport) -> None:
+    """Refuse an engine where a node that the kernels serve did not become a plugin layer.
+
+    Raises:
+        EngineError: The numbers differ.
+    """
+    graph = onnx.load_from_string(content).graph
+    nodes = sum((node.domain, node.op_type) == (DOMAIN, NAME) for node in graph.node)
+    if report.plugin_layers != nodes:
+        raise EngineError(
+            f"{report.plugin_layers} of {nodes} {NAME} nodes became plugin layers: the plugin was "
+            "not used; reinstall it, or build with --no-plugin"
+        )
+
+
+def verify_engine(
+    path: Path,
+    plan: bytes,
+    engine: EngineBuild,
+    source: tuple[Path, bytes],
+    spec: ModelSpec,
+    frames: NDArray[np.uint8],
+    *,
+    max_flips: float | None = None,
+) -> BuiltFile:
+    """Run engine and ONNX file on the same frames: one by one, and in the engine's batches.
+
+    Returns:
+        The engine's entry for the spec, with its own golden scores.
+
+    Raises:
+        EngineError: As for `export.verify.compare`.
+    """
+    frames = with_golden(spec, frames)
+    from_onnx, largest = spec.files[source[0].name], engine.batch[2]
+    with closing(load_backend(*source)) as backend:
+        expected = _scores(backend, frames, _BATCH)
+    with closing(load_backend(path, plan, engine=engine)) as backend:
+        actual = _scores(backend, frames, largest)
+        single = _scores(backend, frames[:_BATCH], 1)
+    parity = compare_in_batches_and_alone(
+        path,
+        actual,
+        single,
+        expected,
+        spec,
+        from_onnx.precision,
+        than="ONNX Runtime",
+        max_flips=max_flips,
+    )
+    scores = tuple(round(float(score), 7) for score in actual[0])
+    return BuiltFile(
+        sha256=hashlib.sha256(plan).hexdigest(),
+        runtime="tensorrt",
+        precision=from_onnx.precision,
+        parity=parity,
+        golden=replace(from_onnx.golden, scores=scores),
+        engine=engine,
+    )
+
+
+def _scores(backend: Backend, frames: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
+    parts = [backend.infer(frames[i : i + batch]) for i in range(0, len(frames), batch)]
+    return np.concatenate(parts)
