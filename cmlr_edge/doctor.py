@@ -63,7 +63,7 @@ _JETSON, _MACHINE, _ENGINE = _Report("jetson"), _Report("machine"), _Report("eng
 def examine(
     engine: Path | None = None,
     *,
-    provider: str = "cpu",
+    provider: str | None = None,
     root: Path = ROOT,
     timeout_s: float = 30.0,
 ) -> list[Finding]:
@@ -71,7 +71,7 @@ def examine(
 
     Args:
         engine: As for `Recognizer.from_engine`; None to look at the machine alone.
-        provider: The device to try the engine on.
+        provider: The device to try the engine on; see `Recognizer.from_engine`.
         root: Of the file tree to read; libraries and drivers are always those of this machine.
         timeout_s: For each library, driver and the engine.
     """
@@ -222,6 +222,9 @@ def _tensorrt(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Findin
     elif answer.found and answer.found["numpy_error"]:
         text = f"{answer.found['version']} does not fit this NumPy: {answer.found['numpy_error']}"
         yield _SOFTWARE.problem("TensorRT", text, "pip install 'numpy<1.24'")
+    elif answer.found and answer.found["missing"]:
+        text = f"{answer.found['version']}, which runs no .engine files here"
+        yield _SOFTWARE.warning("TensorRT", text, "; ".join(answer.found["missing"]))
     elif answer.found:
         yield _SOFTWARE.ok("TensorRT", f"{answer.found['version']}, fits this NumPy")
     elif hidden:
@@ -252,13 +255,9 @@ def _cuda(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Finding]:
         else:
             yield _GPU.ok("CUDA driver", "none: models run on the CPU")
         return
-    yield _GPU.ok("CUDA driver", f"CUDA {answer.found['cuda']}")
-    for device in answer.found["devices"]:
-        memory = f"{device['memory_bytes'] / _GIB:.1f} GiB"
-        text = f"{device['name']}, compute capability {device['compute_capability']}, {memory}"
-        yield _GPU.ok("GPU", text)
-    if not answer.found["devices"]:
-        yield _GPU.problem("GPU", "the driver shows none", "check CUDA_VISIBLE_DEVICES")
+    gpu, memory = answer.found, f"{answer.found['memory_bytes'] / _GIB:.1f} GiB"
+    yield _GPU.ok("CUDA driver", f"CUDA {gpu['cuda']}")
+    yield _GPU.ok("GPU", f"{gpu['name']}, compute capability {gpu['compute_capability']}, {memory}")
 
 
 def _jetson(board: machine.Jetson, root: Path) -> Iterator[Finding]:
@@ -367,10 +366,11 @@ def _cameras(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
         yield _MACHINE.ok("camera", f"no /dev/video* here{other}")
 
 
-def _engine(path: Path, provider: str, timeout_s: float) -> Iterator[Finding]:
+def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Finding]:
     """Verify the engine in a child process: a runtime may crash on it."""
-    command = [sys.executable, "-m", "cmlr_edge", "verify", str(path)]
-    ended = run_limited([*command, "--provider", provider, "--json"], timeout_s=timeout_s)
+    command = [sys.executable, "-m", "cmlr_edge", "verify", str(path), "--json"]
+    command += [] if provider is None else ["--provider", provider]
+    ended = run_limited(command, timeout_s=timeout_s)
     if not ended.output.strip():
         remedy = "copy engine and spec again, both together; or build the engine on this machine"
         yield _ENGINE.problem("engine", ended.error.removeprefix("error: "), remedy)

@@ -18,16 +18,19 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
+
+from cmlr_edge.errors import CmlrError
+from cmlr_edge.nvidia_driver import find_gpu
+from cmlr_edge.preflight import machine_findings
 
 # y = x, float32 (1,); ONNX IR 8, opset 13: the smallest model that a provider can be asked to take.
 _IDENTITY_ONNX = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201695a0f0a0178120a0a08080112040a020801"
     "620f0a0179120a0a08080112040a02080142040a00100d"
 )
-_COMPUTE_CAPABILITY = (75, 76)  # CUDA's numbers of the attributes major and minor
 # Packages that bring the same module: two of them overwrite each other's files.
 _OPENCV_PACKAGES = tuple(
     f"opencv-{name}"
@@ -186,64 +189,44 @@ def openvino() -> dict[str, Any] | None:
 
 
 def tensorrt() -> dict[str, Any] | None:
-    """TensorRT's version, and whether its bindings and NumPy understand each other."""
-    if (module := _import("tensorrt")) is None:
+    """TensorRT's version, whether its bindings and NumPy understand each other, and what else misses."""
+    if (module := _import("tensorrt") or _import("tensorrt_lean")) is None:
         return None
-    try:
-        # Bindings older than NumPy 1.24 name types that are gone; it shows in this call only.
-        for kind in (module.float32, module.float16, module.int32, module.int8, module.bool):
-            module.nptype(kind)
-        numpy_error = ""
-    except (AttributeError, TypeError) as error:
-        numpy_error = str(error)
-    return {"version": module.__version__, "numpy_error": numpy_error}
+    numpy_error = ""
+    if hasattr(module, "nptype"):
+        try:
+            # Bindings older than NumPy 1.24 name types that are gone; it shows in this call only.
+            for kind in (module.float32, module.float16, module.int32, module.int8, module.bool):
+                module.nptype(kind)
+        except (AttributeError, TypeError) as error:
+            numpy_error = str(error)
+    return {
+        "version": module.__version__,
+        "numpy_error": numpy_error,
+        "missing": [
+            finding.message
+            for finding in machine_findings()
+            if finding.state == "failed" and finding.what not in {"driver", "gpu"}
+        ],
+    }
 
 
 def cuda_driver() -> dict[str, Any] | None:
-    """The NVIDIA driver's CUDA version and its devices."""
+    """The first GPU, as NVIDIA's driver describes it; None without a driver."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
-    _check_cuda(driver, driver.cuInit(0))
-    version, count = ctypes.c_int(), ctypes.c_int()
-    _check_cuda(driver, driver.cuDriverGetVersion(ctypes.byref(version)))
-    _check_cuda(driver, driver.cuDeviceGetCount(ctypes.byref(count)))
-    return {
-        "cuda": f"{version.value // 1000}.{version.value % 1000 // 10}",
-        "devices": [_cuda_device(driver, number) for number in range(count.value)],
-    }
+    try:
+        return asdict(find_gpu())
+    except CmlrError as error:
+        sys.exit(str(error))
 
 
 def native() -> dict[str, Any] | None:
     """Whether this package's own compiled operators can be loaded."""
     module = importlib.import_module("cmlr_edge._native")
     return {"operators": sorted(name for name in vars(module) if not name.startswith("_"))}
-
-
-def _cuda_device(driver: ctypes.CDLL, number: int) -> dict[str, Any]:
-    name, memory, device = ctypes.create_string_buffer(256), ctypes.c_size_t(), ctypes.c_int()
-    _check_cuda(driver, driver.cuDeviceGet(ctypes.byref(device), number))
-    _check_cuda(driver, driver.cuDeviceGetName(name, len(name), device))
-    _check_cuda(driver, driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device))
-    capability = []
-    for attribute in _COMPUTE_CAPABILITY:
-        value = ctypes.c_int()
-        _check_cuda(driver, driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device))
-        capability.append(str(value.value))
-    return {
-        "name": name.value.decode(errors="replace"),
-        "compute_capability": ".".join(capability),
-        "memory_bytes": memory.value,
-    }
-
-
-def _check_cuda(driver: ctypes.CDLL, status: int) -> None:
-    if status:
-        text = ctypes.c_char_p()
-        driver.cuGetErrorString(status, ctypes.byref(text))
-        words = (text.value or b"unknown").decode(errors="replace")
-        sys.exit(f"CUDA error {status}: {words}")
 
 
 def _import(name: str) -> ModuleType | None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cmlr_edge.backends.base import Backend
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.golden import golden_difference
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
+from cmlr_edge.preflight import preflight
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
 _COPY = "copy engine and spec from where they were built, both together"
@@ -28,18 +28,18 @@ class Check:
     name: str
     passed: bool
     found: str
-    remedy: str = ""  # empty if it passed
+    remedy: str = ""  # empty if it passed, or if what was found says it
 
 
-def verify_engine(path: Path, *, provider: str = "cpu") -> list[Check]:
-    """Check an engine against its spec, and run its golden sample on this machine.
+def verify_engine(path: Path, *, provider: str | None = None) -> list[Check]:
+    """Check an engine against its spec and this machine, and run its golden sample.
 
     Args:
         path: The model file or its folder.
-        provider: The device to run on; another is never taken instead.
+        provider: The device to run on, as for `Recognizer.from_engine`.
 
     Returns:
-        The checks in order; after a file that was changed it is not loaded, and there are no more.
+        The checks in order; what fails to fit is not loaded, and there are no more.
 
     Raises:
         EngineError: There is no such file.
@@ -52,7 +52,7 @@ def verify_engine(path: Path, *, provider: str = "cpu") -> list[Check]:
     return list(_checks(path, spec, provider))
 
 
-def _checks(path: Path, spec: ModelSpec, provider: str) -> Iterator[Check]:
+def _checks(path: Path, spec: ModelSpec, provider: str | None) -> Iterator[Check]:
     built = spec.files.get(path.name)
     if built is None:
         known = ", ".join(sorted(spec.files)) or "no file"
@@ -61,12 +61,13 @@ def _checks(path: Path, spec: ModelSpec, provider: str) -> Iterator[Check]:
         return
     yield Check("spec", True, f"{spec.name}, {len(spec.labels)} labels, {built.precision}")
     content = path.read_bytes()
-    intact = _hash_check(content, built)
-    yield intact
-    if not intact.passed:
+    findings = preflight(path, content, built)
+    for finding in findings:
+        yield Check(finding.what, finding.state != "failed", finding.message)
+    if any(finding.state == "failed" for finding in findings):
         return
     try:
-        backend = load_backend(path, content, provider=provider)
+        backend = load_backend(path, content, provider=provider, engine=built.engine)
     except CmlrError as error:
         yield Check("runtime", False, str(error), _LOOK)
         return
@@ -74,21 +75,14 @@ def _checks(path: Path, spec: ModelSpec, provider: str) -> Iterator[Check]:
         yield from _runtime_checks(backend, spec, built, provider)
 
 
-def _hash_check(content: bytes, built: BuiltFile) -> Check:
-    digest = hashlib.sha256(content).hexdigest()
-    if digest == built.sha256:
-        return Check("hash", True, f"sha256 {digest}")
-    found = f"sha256 {digest[:12]}..., the spec says {built.sha256[:12]}...: changed or cut short"
-    return Check("hash", False, found, _COPY)
-
-
 def _runtime_checks(
-    backend: Backend, spec: ModelSpec, built: BuiltFile, provider: str
+    backend: Backend, spec: ModelSpec, built: BuiltFile, provider: str | None
 ) -> Iterator[Check]:
     yield Check("runtime", True, backend.description)
-    asked = backend.provider == provider
-    found = f"asked for {provider}, runs on {backend.provider}"
-    yield Check("provider", asked, found, "" if asked else _LOOK)
+    as_asked = provider in {None, backend.provider}
+    asked = f"asked for {provider}, " if provider else ""
+    found = f"{asked}runs on {backend.provider}"
+    yield Check("provider", as_asked, found, "" if as_asked else _LOOK)
     counts = f"{backend.num_labels} scores for {len(spec.labels)} labels"
     fits = backend.num_labels == len(spec.labels)
     yield Check("labels", fits, counts, "" if fits else _COPY)

@@ -21,7 +21,7 @@ def doctor(
     engine: Annotated[
         Path | None, typer.Argument(help="Also try whether this model would run here.")
     ] = None,
-    provider: Annotated[str, typer.Option(help="Device to try it on: cpu or cuda.")] = "cpu",
+    provider: Annotated[str | None, typer.Option(help="Device to try it on: cpu or cuda.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Look at this machine: libraries, GPU, Jetson, memory, cameras; with a remedy for each trouble.

@@ -66,7 +66,9 @@ def serve(
         float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
     ] = None,
     loop: Annotated[bool, typer.Option(help="Play video files again and again.")] = False,
-    provider: Annotated[str, typer.Option(help="Device: cpu or cuda; never another.")] = "cpu",
+    provider: Annotated[
+        str | None, typer.Option(help="Device: cpu or cuda; never another.")
+    ] = None,
 ) -> None:
     """Show cameras, streams and files with their labels on a live page.
 

@@ -20,7 +20,7 @@ def verify(
     engine: Annotated[
         Path | None, typer.Argument(help="Model file, or its folder. Default: the bundled.")
     ] = None,
-    provider: Annotated[str, typer.Option(help="Device to run on: cpu or cuda.")] = "cpu",
+    provider: Annotated[str | None, typer.Option(help="Device to run on: cpu or cuda.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Check an engine: its hash, its labels, the device it runs on, and its golden sample.

@@ -217,7 +217,6 @@ int cuDeviceGet(int *d, int i) {{ *d = i; return 0; }}
 int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, "Orin", n); return 0; }}
 int cuDeviceTotalMem_v2(size_t *b, int d) {{ *b = (size_t)8 << 30; return 0; }}
 int cuDeviceGetAttribute(int *v, int a, int d) {{ *v = a == 75 ? 8 : 7; return 0; }}
-int cuGetErrorString(int e, const char **s) {{ *s = "no CUDA-capable device"; return 0; }}
 """
 
 
@@ -225,7 +224,7 @@ int cuGetErrorString(int e, const char **s) {{ *s = "no CUDA-capable device"; re
     ("init", "found"),
     [
         ("return 0;", "CUDA 12.6"),
-        ("return 100;", "CUDA error 100: no CUDA-capable device"),
+        ("return 100;", "cuInit gave CUDA error 100"),
         ("abort();", "crashed with SIGABRT"),
         ("sleep(60); return 0;", "gave no answer in 3 s"),
     ],
@@ -245,7 +244,7 @@ def test_a_cuda_driver_may_work_fail_crash_or_hang(
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     answer = ask("cuda_driver", timeout_s=3)
     findings = by_name(judge(answers | {"cuda_driver": answer}, tmp_path))
-    assert findings["CUDA driver"].found == found
+    assert found in findings["CUDA driver"].found
     assert (findings["CUDA driver"].state == "ok") == (init == "return 0;")
     if init == "return 0;":
         assert findings["GPU"].found == "Orin, compute capability 8.7, 8.0 GiB"
@@ -270,14 +269,14 @@ def test_an_engine_is_tried_and_its_trouble_is_a_problem(engine: Path) -> None:
     healthy = run("doctor", engine, "--json")
     findings = [f for f in json.loads(healthy.stdout)["findings"] if f["group"] == "engine"]
     assert [f["name"] for f in findings] == [
-        "spec", "hash", "runtime", "provider", "labels", "golden sample",
+        "spec", "file", "runtime", "provider", "labels", "golden sample",
     ]  # fmt: skip
     engine.write_bytes(engine.read_bytes() + b"x")
     changed = run("doctor", engine, "--json")
     assert changed.returncode == 1
     (bad,) = [f for f in json.loads(changed.stdout)["findings"] if f["state"] == "problem"]
-    assert bad["name"] == "hash"
-    assert "copy engine and spec" in bad["remedy"]
+    assert bad["name"] == "file"
+    assert "copy engine and spec" in bad["found"]
     missing = run("doctor", engine.with_name("none.onnx"), "--json")
     assert missing.returncode == 1
     assert "no engine at" in json.loads(missing.stdout)["findings"][-1]["found"]

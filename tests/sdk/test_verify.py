@@ -11,7 +11,10 @@ import pytest
 from cmlr_edge import Recognizer
 from cmlr_edge.model_spec import GoldenSample, ModelSpec, spec_path
 from tests.conftest import golden_scores, make_spec, mean_color_model, write_engine
+from tests.sdk import test_engines
 from tests.sdk.test_cli import run
+
+driver = test_engines.driver
 
 
 def checks_of(engine: Path, *options: str) -> tuple[int, dict[str, dict[str, object]]]:
@@ -28,9 +31,9 @@ def change_spec(engine: Path, **changes: object) -> None:
 
 
 def test_a_sound_engine_passes_every_check(engine: Path) -> None:
-    code, checks = checks_of(engine)
+    code, checks = checks_of(engine, "--provider", "cpu")
     assert code == 0
-    assert [*checks] == ["spec", "hash", "runtime", "provider", "labels", "golden sample"]
+    assert [*checks] == ["spec", "file", "runtime", "provider", "labels", "golden sample"]
     assert all(check["passed"] and not check["remedy"] for check in checks.values())
     assert "CPUExecutionProvider" in str(checks["runtime"]["found"])
     assert checks["provider"]["found"] == "asked for cpu, runs on cpu"
@@ -50,7 +53,7 @@ def test_a_changed_file_is_not_even_loaded(engine: Path) -> None:
     engine.write_bytes(b"not a model, and it was never looked at")
     code, checks = checks_of(engine)
     assert code == 1
-    assert [*checks] == ["spec", "hash"]
+    assert [*checks] == ["spec", "file"]
 
 
 def test_labels_of_another_model_are_counted(tmp_path: Path) -> None:
@@ -74,6 +77,31 @@ def test_nothing_to_check_is_exit_code_2(engine: Path, missing: str) -> None:
     done = run("verify", engine, "--json")
     assert done.returncode == 2
     assert done.stdout == ""
+
+
+def test_a_tensorrt_engine_passes_on_its_gpu_and_fails_on_another(
+    driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = test_engines.write(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(test_engines.FAKES))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
+    code, checks = checks_of(path)
+    assert code == 0
+    assert checks["provider"]["found"] == "runs on cuda"
+    assert checks["golden sample"]["passed"]
+    code, checks = checks_of(path, "--provider", "cpu")
+    assert code == 1
+    assert "machine code for a GPU" in str(checks["runtime"]["found"])
+    monkeypatch.setenv("FAKE_CAPABILITY", "110")
+    code, checks = checks_of(path)
+    assert code == 1
+    assert "was built on Orin with 8.7: build it" in str(checks["gpu"]["found"])
+    assert "runtime" not in checks
+    findings = json.loads(run("doctor", path, "--json").stdout)["findings"]
+    problems = {item["name"]: item["group"] for item in findings if item["state"] == "problem"}
+    assert problems == {"gpu": "engine"}
+    (gpu,) = [item["found"] for item in findings if item["name"] == "GPU"]
+    assert gpu == "Orin, compute capability 11.0, 7.5 GiB"
 
 
 # An ONNX Runtime whose CUDA does what {cuda} says and which, as the real one, has a fall-back that
