@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -185,9 +186,11 @@ def _onnxruntime(answer: Answer, *, has_gpu: bool) -> Iterator[Finding]:
             f"pip uninstall {' '.join(found['distributions'])}, then install one of them",
         )
     elif "CUDA" in broken:
+        missing = re.search(r"(lib[\w.+-]+): cannot open shared object", answer.messages)
+        why = f", for there is no {missing[1]}" if missing else ""
         yield _SOFTWARE.problem(
             "ONNX Runtime",
-            f"{text}; lists CUDA and cannot use it",
+            f"{text}; lists CUDA and cannot use it{why}",
             "install the CUDA and cuDNN versions that this ONNX Runtime was built for",
         )
     elif has_gpu and "CUDA" not in working:

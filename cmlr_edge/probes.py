@@ -45,6 +45,7 @@ class Answer:
 
     found: dict[str, Any] | None  # None: not installed, or see `error`
     error: str = ""  # how it ended, if not well; in the library's own words where it has some
+    messages: str = ""  # what the library wrote on stderr
 
 
 def ask_all(*, timeout_s: float = 30.0) -> dict[str, Answer]:
@@ -68,9 +69,9 @@ def ask(probe: str, *, timeout_s: float = 30.0) -> Answer:
     )
     ended = run_limited([sys.executable, "-c", code], timeout_s=timeout_s)
     if ended.error:
-        return Answer(None, ended.error)
+        return Answer(None, ended.error, ended.messages)
     found: dict[str, Any] | None = json.loads(ended.output.splitlines()[-1])
-    return Answer(found)
+    return Answer(found, messages=ended.messages)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Ended:
     code: int
     output: str
     error: str  # empty if all went well
+    messages: str = ""  # on stderr
 
 
 def run_limited(command: list[str], *, timeout_s: float) -> Ended:
@@ -103,10 +105,10 @@ def run_limited(command: list[str], *, timeout_s: float) -> Ended:
         return Ended(124, "", f"gave no answer in {timeout_s:g} s")
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        return Ended(child.returncode, output, f"crashed with {name}")
+        return Ended(child.returncode, output, f"crashed with {name}", messages)
     lines = [line.strip() for line in messages.splitlines() if line.strip()]
     last = lines[-1] if lines else f"ended with exit code {child.returncode}"
-    return Ended(child.returncode, output, last[:300] if child.returncode else "")
+    return Ended(child.returncode, output, last[:300] if child.returncode else "", messages)
 
 
 def _end(child: subprocess.Popen[str]) -> None:
