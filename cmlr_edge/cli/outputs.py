@@ -18,6 +18,7 @@ from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.overlay import OverlayVideo
 from cmlr_edge.sinks.prometheus import PrometheusMetrics
+from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
 from cmlr_edge.sinks.sharing import SharedEventSink, SharedSink
 from cmlr_edge.sinks.webhook import Webhook
 from cmlr_edge.streams import Streams
@@ -163,16 +164,22 @@ class Outputs:
 
     def _share(self, sink: Sink) -> SharedSink:
         if self._is_live:
-            sink = IsolatedSink(sink, type(sink).__name__)
-            self._guards.append(sink)
+            name = type(sink).__name__
+            written = IsolatedSink(sink, name)
+            sink = IsolatedSink(QueuedSink(written, name), name)
+            self._guards += [written, sink]
         self._stack.callback(sink.close)
         return SharedSink(sink)
 
     def _share_events(self, sink: EventSink) -> SharedEventSink:
-        # A server that is away must not end the reading of a file either.
-        if self._is_live or not isinstance(sink, EventLines):
-            sink = IsolatedEventSink(sink, getattr(sink, "name", type(sink).__name__))
+        name = getattr(sink, "name", type(sink).__name__)
+        if not isinstance(sink, EventLines):  # it never waits, and being away must not end a file
+            sink = IsolatedEventSink(sink, name)
             self._guards.append(sink)
+        elif self._is_live:
+            written = IsolatedEventSink(sink, name)
+            sink = IsolatedEventSink(QueuedEventSink(written, name), name)
+            self._guards += [written, sink]
         self._stack.callback(sink.close)
         return SharedEventSink(sink)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +13,7 @@ from cmlr_edge.summary import STAGES
 
 _RECENT = 1000  # results that percentiles look back on
 _PACE_S = 10.0
+_TIMED = (*STAGES, "total", "capture_to_label")
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class SourceStatus:
 
 
 class Tally:
-    """Counts results of one source; used under its owner's lock."""
+    """Counts results of one source, in memory of a fixed size; used under its owner's lock."""
 
     def __init__(self) -> None:
         """Start at nothing."""
         self.frames = self.repeated = self.invalid = self.unusable = 0
-        self._latencies_ms: deque[tuple[float, ...]] = deque(maxlen=_RECENT)
-        self._times_s: deque[float] = deque(maxlen=_RECENT)
+        self._latencies_ms = np.zeros((_RECENT, len(_TIMED)), np.float32)
+        self._num_latencies = 0
+        self._times_s = np.full(_RECENT, -np.inf)
 
     def add(self, result: Result, arrived_s: float) -> None:
         """Count one result.
@@ -51,28 +52,29 @@ class Tally:
             arrived_s: When its frame came, on time.monotonic().
         """
         now_s, prediction = time.monotonic(), result.prediction
+        self._times_s[self.frames % _RECENT] = now_s
         self.frames += 1
         self.repeated += prediction.repeated
         self.invalid += not prediction.valid
-        self._times_s.append(now_s)
         if not prediction.repeated:
             latency = prediction.latency_ms
             stages = [getattr(latency, stage) for stage in STAGES]
-            self._latencies_ms.append((*stages, latency.total, (now_s - arrived_s) * 1e3))
+            row = (*stages, latency.total, (now_s - arrived_s) * 1e3)
+            self._latencies_ms[self._num_latencies % _RECENT] = row
+            self._num_latencies += 1
 
     def frames_per_second(self) -> float:
         """Pace of the newest results; 0 where they are too old to speak of one."""
-        since_s = time.monotonic() - _PACE_S
-        recent = [time_s for time_s in self._times_s if time_s >= since_s]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+        recent = self._times_s[self._times_s >= time.monotonic() - _PACE_S]
+        span_s = float(np.ptp(recent)) if len(recent) > 1 else 0.0
+        return (len(recent) - 1) / span_s if span_s else 0.0
 
     def latency_percentiles(self) -> dict[str, dict[str, float]]:
         """Median, 95th and 99th percentile of every stage, in ms."""
-        if not self._latencies_ms:
+        if not self._num_latencies:
             return {}
-        columns = np.asarray(self._latencies_ms).T
-        names = (*STAGES, "total", "capture_to_label")
+        columns = self._latencies_ms[: self._num_latencies].T
         return {
             name: {f"p{rank}": float(np.percentile(values, rank)) for rank in (50, 95, 99)}
-            for name, values in zip(names, columns, strict=True)
+            for name, values in zip(_TIMED, columns, strict=True)
         }

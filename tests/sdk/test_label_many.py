@@ -246,3 +246,19 @@ def test_a_second_signal_does_not_wait_for_what_hangs(
     process.send_signal(signal.SIGTERM)
     await_true(process, lambda: b'"end"' in (tmp_path / "e.jsonl").read_bytes())
     terminate(process, 3)
+
+
+def test_an_output_that_hangs_neither_stops_the_others_nor_the_end(
+    engine: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "o.jsonl")  # opening it waits for a reader, who never comes
+    process = start_label(
+        engine, tmp_path, "test://?fps=50", "test://?fps=40", "--csv", str(tmp_path / "t.csv")
+    )
+    await_true(process, lambda: count_lines(tmp_path / "t.csv") > 200)
+    terminate(process, 15)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        sources = [row["source"] for row in csv.DictReader(file)]
+    assert min(sources.count("test://?fps=50"), sources.count("test://?fps=40")) > 20
+    kinds = [event["kind"] for event in read_lines(tmp_path / "e.jsonl")]
+    assert kinds.count("start") == kinds.count("end") == 6
