@@ -12,6 +12,11 @@ const STATES = {
   ok: "live", connecting: "connecting", timeout: "no frames", reconnecting: "reconnecting",
   ended: "ended", failed: "failed", frozen: "frozen", stale: "stale", invalid: "invalid",
 };
+const REASONS = {  // of what a frame says of itself; a source gives its own
+  frozen: "the source repeats one picture",
+  stale: "frames wait too long: the model does not keep up with the sources",
+  invalid: "the model returned no number",
+};
 const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
 
 const CAN_HOVER = matchMedia("(hover: hover)");
@@ -199,7 +204,7 @@ class Card {
     if (!troubled) return;
     const age = this.capturedAt === null ? "no frame yet" : `last frame ${duration(nowS() - this.capturedAt)} ago`;
     put(trouble.firstChild, STATES[shown] ?? shown);
-    put(trouble.lastChild, [reason, age].filter(Boolean).join(" · "));
+    put(trouble.lastChild, [REASONS[shown] ?? reason, age].filter(Boolean).join(" · "));
   }
 }
 
