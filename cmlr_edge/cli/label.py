@@ -114,7 +114,7 @@ def label(
     )
     path = model_path(engine or demo_engine())
     check_files(options.files(len(sources)), [*map(Path, sources), path, spec_path(path)])
-    rules = _read_rules(stability or [])
+    rules = read_rules(stability or [])
     live = LiveSettings(frozen_after_s=frozen_after or None)
     with noted_signals() as interruption, ExitStack() as stack:
         recognizer = stack.enter_context(
@@ -220,7 +220,12 @@ def _distinct(sources: Sequence[Source]) -> list[str]:
     return [f"{name} #{n + 1}" if n else name for name, n in zip(names, counts, strict=True)]
 
 
-def _read_rules(given: Sequence[str]) -> StabilityRules:
+def read_rules(given: Sequence[str]) -> StabilityRules:
+    """Read what `--stability` was given.
+
+    Raises:
+        SpecError: It is written otherwise than its help says.
+    """
     known = [*vars(StabilityChange())]
     values: dict[str, dict[str, float]] = {}
     for text in given:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.label import read_rules
 from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.errors import DependencyError
@@ -58,6 +59,10 @@ def serve(
             min=0.001, help="Start a new events file at this size; the last five are kept."
         ),
     ] = None,
+    stability: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of the events, as for `label`; may be given again."),
+    ] = None,
     skip_unchanged: Annotated[
         float | None,
         typer.Option(help="While the scene does not change, run the model every so many seconds."),
@@ -91,6 +96,7 @@ def serve(
     path = model_path(engine or demo_engine())
     options = OutputOptions(events=events, mqtt=mqtt, webhook=webhook, rotate_mb=rotate_mb)
     check_files(options.files(len(sources)), [path, spec_path(path)])
+    rules = read_rules(stability or [])
     with noted_signals() as interruption, ExitStack() as stack:
         recognizer = stack.enter_context(
             Recognizer.from_engine(path, provider=provider, thresholds=threshold)
@@ -101,8 +107,15 @@ def serve(
         stack.enter_context(streams)  # ends before the outputs do
         live = LiveState(streams, recognizer)
         for index, (source, name) in enumerate(zip(opened, names, strict=True)):
-            _, event_sinks = outputs.of_source(index, name)
-            live.add(source, name=name, event_sinks=event_sinks, skip_unchanged_s=skip_unchanged)
+            (_, event_sinks), (sinks, page_sinks) = outputs.of_source(index, name), live.watch(name)
+            streams.add(
+                source,
+                name=name,
+                sinks=sinks,
+                event_sinks=[*event_sinks, *page_sinks],
+                stability=rules,
+                skip_unchanged_s=skip_unchanged,
+            )
         server = stack.enter_context(LiveServer(live, host=host, port=port, token=token))
         streams.start()
         _print_welcome(server.url, recognizer, needs_token=token is not None)

@@ -6,18 +6,17 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cmlr_edge.capture import Source
+from cmlr_edge import machine
 from cmlr_edge.capture.redaction import redact
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.server.pictures import NewestPicture
 from cmlr_edge.server.visits import VisitLog
-from cmlr_edge.sinks import EventSink
+from cmlr_edge.sinks import EventSink, Sink
 from cmlr_edge.sinks.prometheus import PrometheusMetrics
 from cmlr_edge.stream import Result
 from cmlr_edge.streams import SourceStatus, Streams
@@ -71,12 +70,23 @@ class SourceView:
 
 
 @dataclass(frozen=True)
+class MachineView:
+    """How the machine is doing, as far as its kernel tells."""
+
+    memory_free_bytes: int | None
+    memory_total_bytes: int | None
+    hottest_c: float | None
+    power_mode: str | None  # of a Jetson
+
+
+@dataclass(frozen=True)
 class StateView:
     """Everything but events and pictures."""
 
     now: float  # seconds since the epoch, as all times here
     started_at: float
     model: ModelView
+    machine: MachineView
     sources: tuple[SourceView, ...]
 
 
@@ -110,36 +120,16 @@ class LiveState:
         self._gathered_s = float("-inf")
         self._state: StateView | None = None
 
-    def add(
-        self,
-        source: Source,
-        *,
-        name: str,
-        event_sinks: Sequence[EventSink] = (),
-        skip_unchanged_s: float | None = None,
-    ) -> None:
-        """Add a source to the run, with what the page needs of it.
+    def watch(self, name: str) -> tuple[list[Sink], list[EventSink]]:
+        """Show a source that is added to the run under this name, and return the sinks it needs.
 
-        Args:
-            source: Opened; belongs to the run from here on.
-            name: For people.
-            event_sinks: Further ones.
-            skip_unchanged_s: See `Streams.add`.
-
-        Raises:
-            CaptureError: Another source has that name.
+        Sources get their ids in the order of these calls.
         """
         name = redact(name)
         counts = self.metrics.of_source(name)
-        self._streams.add(
-            source,
-            name=name,
-            sinks=[counts],
-            event_sinks=[self.visits, counts, *event_sinks],
-            skip_unchanged_s=skip_unchanged_s,
-        )
         self._pictures.append(NewestPicture())
         self._names.append(name)
+        return [counts], [self.visits, counts]
 
     @property
     def num_sources(self) -> int:
@@ -184,6 +174,7 @@ class LiveState:
             now=time.time(),
             started_at=self.started_at,
             model=self._model,
+            machine=_machine_view(),
             sources=tuple(
                 SourceView(number, by_name[name], self._newest_frame(number))
                 for number, name in enumerate(self._names)
@@ -214,3 +205,13 @@ class LiveState:
             for rank, (i, label) in enumerate((i, model.labels[i]) for i in ranked)
             if rank < _SHOWN_SCORES or label in present
         )
+
+
+def _machine_view() -> MachineView:
+    memory = machine.memory_bytes()
+    return MachineView(
+        memory_free_bytes=memory.get("MemAvailable"),
+        memory_total_bytes=memory.get("MemTotal"),
+        hottest_c=max(machine.temperatures_c().values(), default=None),
+        power_mode=machine.power_mode(),
+    )

@@ -35,7 +35,9 @@ def serving(
         streams = stack.enter_context(Streams(recognizer))
         live = LiveState(streams, recognizer)
         for name, source in sources.items():
-            live.add(open_source(source, policy=policy), name=name)
+            sinks, event_sinks = live.watch(name)
+            opened = open_source(source, policy=policy)
+            streams.add(opened, name=name, sinks=sinks, event_sinks=event_sinks)
         server = stack.enter_context(LiveServer(live, token=token))
         streams.start()
         yield server

@@ -182,7 +182,8 @@ def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: 
         Streams(recognizer) as streams,
     ):
         live = LiveState(streams, recognizer)
-        live.add(open_source(PATTERN), name="door")
+        sinks, event_sinks = live.watch("door")
+        streams.add(open_source(PATTERN), name="door", sinks=sinks, event_sinks=event_sinks)
         with LiveServer(live) as first:
             streams.start()
             browser.get(first.url)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from cmlr_edge import Recognizer
+from cmlr_edge.cli.serve import _open
 from cmlr_edge.errors import OutputError
 from cmlr_edge.server.gate import check_exposure
 from cmlr_edge.server.running import LiveServer
@@ -69,6 +70,8 @@ def test_state_and_events_are_what_the_clip_shows(engine: Path, clip: Path) -> N
         state, events = get_json(server, "/api/state"), get_json(server, "/api/events")
         assert state["model"]["labels"] == list(LABELS)
         assert state["model"]["provider"] == "cpu"
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        assert state["machine"]["memory_total_bytes"] == pytest.approx(total, rel=0.1)
         (source,) = state["sources"]
         best = source["frame"]["scores"][0]
         assert best["label"] == "blue"
@@ -277,6 +280,15 @@ def test_serve_refuses_a_network_and_a_port_in_use(engine: Path) -> None:
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_source_may_be_given_a_name(clip: Path) -> None:
+    odd = clip.rename(clip.with_name("a=b.avi"))
+    given = ["door=test://?fps=5&size=128x96", "test://?fps=5", str(odd), f"my clip={odd}"]
+    with ExitStack() as stack:
+        names, opened = _open(given, stack, loop=False)
+        assert names == ["door", "test://?fps=5", str(odd), "my clip"]
+        assert opened[0].name == "test://?fps=5&size=128x96"
 
 
 def test_serve_without_its_packages_says_what_to_install(

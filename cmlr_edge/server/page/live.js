@@ -303,12 +303,26 @@ function drawLatencies(sources) {
 
 // ---- the connection ----
 
+function showMachine({ memory_free_bytes: free, memory_total_bytes: total, hottest_c: hottest, power_mode: power }) {
+  const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
+  const told = {
+    memory: free === null || total === null ? "" : `${gib(free)} of ${gib(total)} GiB free`,
+    hottest: hottest === null ? "" : `${hottest.toFixed(0)} °C`,
+    power: power ?? "",
+  };
+  for (const [id, text] of Object.entries(told)) {
+    put(find(`#${id}`), text);
+    find(`#${id}`).parentElement.hidden = !text;
+  }
+}
+
 function takeState(state) {
   lastState = state;
   model = state.model;
   clockOffsetS = state.now - Date.now() / 1000;
   put(find("#model"), model.name);
   put(find("#runtime"), `${model.runtime} (${model.provider})`);
+  showMachine(state.machine);
   for (const source of state.sources) cardOf(source.id).update(source.status);
   for (const visit of state.visits) visits.set(visit.id, visit);
   if (visits.size > KEPT_VISITS) {
