@@ -62,7 +62,7 @@ def label(
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
+        typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
     ] = None,
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many, of each source.")

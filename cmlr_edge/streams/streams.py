@@ -19,7 +19,12 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
-from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
+from cmlr_edge.sinks.isolation import (
+    IsolatedEventSink,
+    IsolatedSink,
+    isolate,
+    isolate_events,
+)
 from cmlr_edge.stability import LabelStability, StabilityRules
 from cmlr_edge.stream import Outlet, Result, merge_stability
 from cmlr_edge.streams.batches import BatchSize, FairQueue
@@ -124,8 +129,8 @@ class Streams:
         """
         name = redact(name) if name else source.name
         if isinstance(source, LiveSource):
-            sinks = [_isolated(sink) for sink in sinks]
-            event_sinks = [_isolated_events(sink) for sink in event_sinks]
+            sinks = [isolate(sink) for sink in sinks]
+            event_sinks = [isolate_events(sink) for sink in event_sinks]
         guards = [
             sink
             for sink in (*sinks, *event_sinks)
@@ -388,15 +393,3 @@ class Streams:
             lanes = [*self._lanes.values()]
         for lane in lanes:
             lane.abort(error)
-
-
-def _isolated(sink: Sink) -> IsolatedSink:
-    if isinstance(sink, IsolatedSink):
-        return sink
-    return IsolatedSink(sink, getattr(sink, "name", type(sink).__name__))
-
-
-def _isolated_events(sink: EventSink) -> IsolatedEventSink:
-    if isinstance(sink, IsolatedEventSink):
-        return sink
-    return IsolatedEventSink(sink, getattr(sink, "name", type(sink).__name__))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -9,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from benchmarks.photos.methods import frozen_methods, tuned_methods
 from benchmarks.photos.report import REFERENCE, markdown_table, summarize
 
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 5)) < [0.3, 0.3, 0.3, 0.3, 0.02]).astype(np.float32)
 
@@ -55,3 +60,22 @@ def test_every_method_trains_on_the_same_backbone_and_recipe() -> None:
             for c in methods.values()
         }
         assert len(shared) == 1
+
+
+def test_the_page_says_what_was_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/photos/frozen.json").read_text())["rows"]
+    by_name = {
+        row["method"]
+        + ("" if row["read_out"] == "deployed" else f", {row['read_out']} context"): row
+        for row in rows
+    }
+    lines = (ROOT / "docs" / "photos.md").read_text().splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][1:]
+    assert len(table) == 9
+    for name, *cells in table:
+        row = by_name[name]
+        expected = [row["median"], min(row["seeds"]), max(row["seeds"])]
+        if name != REFERENCE:
+            expected += [row["gain"], row["gain_low"], row["gain_high"]]
+        numbers = [float(n) for cell in cells for n in re.findall(r"(?<![\d.])[+-]?\d+\.\d", cell)]
+        assert numbers == pytest.approx(expected, abs=0.0501)
