@@ -1,4 +1,4 @@
-"""ONNX -> TensorRT engine, held against ONNX Runtime before anyone gets it."""
+"""ONNX -> TensorRT engine, held against ONNX Runtime before anyone gets it. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cmlr_edge._native import ATTENTION_DOMAIN, ATTENTION_NAME
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
 from cmlr_edge.engine_builder import BuildOptions, BuildReport, build_plan
 from cmlr_edge.engine_rebuild import engine_build
 from cmlr_edge.errors import EngineError
+from cmlr_edge.golden import golden_frames
 from cmlr_edge.model_spec import BuiltFile, EngineBuild, ModelSpec
 from cmlr_edge.preflight import require_gpu_software
-from export.attention import DOMAIN, NAME
-from export.verify import compare_in_batches_and_alone, with_golden
+from export.verify import compare_in_batches_and_alone
 
 _BATCH = 8
 
@@ -69,10 +70,12 @@ def require_plugin_layers(content: bytes, report: BuildReport) -> None:
         EngineError: The numbers differ.
     """
     graph = onnx.load_from_string(content).graph
-    nodes = sum((node.domain, node.op_type) == (DOMAIN, NAME) for node in graph.node)
+    nodes = sum(
+        (node.domain, node.op_type) == (ATTENTION_DOMAIN, ATTENTION_NAME) for node in graph.node
+    )
     if report.plugin_layers != nodes:
         raise EngineError(
-            f"{report.plugin_layers} of {nodes} {NAME} nodes became plugin layers: the plugin was "
+            f"{report.plugin_layers} of {nodes} {ATTENTION_NAME} nodes became plugin layers: the plugin was "
             "not used; reinstall it, or build with --no-plugin"
         )
 
@@ -95,8 +98,9 @@ def verify_engine(
     Raises:
         EngineError: As for `export.verify.compare`.
     """
-    frames = with_golden(spec, frames)
     from_onnx, largest = spec.files[source[0].name], engine.batch[2]
+    golden = golden_frames(from_onnx.golden.seed, spec.preprocess.size_hw)
+    frames = np.concatenate([golden, frames])
     with closing(load_backend(*source)) as backend:
         expected = _scores(backend, frames, _BATCH)
     with closing(load_backend(path, plan, engine=engine)) as backend:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.errors import EngineError
 from cmlr_edge.golden import golden_frames
 from cmlr_edge.model_spec import GoldenSample, ModelSpec, ParityReport
-from export.deploy import DeployModel
+
+if TYPE_CHECKING:
+    from export.deploy import DeployModel
 
 # Largest allowed difference of a score between the training model and the built file, and at load
 # on another machine, by the precision that was built.
@@ -48,7 +50,8 @@ def verify(
         EngineError: A score differs too much, a NaN appears, or a label decision flips although
             its score is further from the threshold than the tolerance; or too many flip.
     """
-    frames = with_golden(spec, frames)
+    golden = golden_frames(_GOLDEN_SEED, spec.preprocess.size_hw)
+    frames = np.concatenate([golden, frames])
     expected = _run_torch(model, frames)
     backend = load_backend(path, content, provider="cpu")
     try:
@@ -132,13 +135,10 @@ def synthetic_frames(size_hw: tuple[int, int], number: int) -> NDArray[np.uint8]
     return np.concatenate([golden_frames(seed, size_hw) for seed in range(number)])
 
 
-def with_golden(spec: ModelSpec, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put the golden sample in front."""
-    return np.concatenate([golden_frames(_GOLDEN_SEED, spec.preprocess.size_hw), frames])
-
-
-@torch.inference_mode()
 def _run_torch(model: DeployModel, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import torch  # here, so that an engine can be verified on a device without it
+
     batches = [torch.from_numpy(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]
-    scores: NDArray[np.float32] = torch.cat([model(batch) for batch in batches]).numpy()
+    with torch.inference_mode():
+        scores: NDArray[np.float32] = torch.cat([model(batch) for batch in batches]).numpy()
     return scores

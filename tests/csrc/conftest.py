@@ -45,7 +45,7 @@ def cuda_build(cmake: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     warnings = "-DCMLR_WARNINGS_AS_ERRORS=ON"
     done = configure(cmake, folder, require_nvcc(), "-DCMLR_TENSORRT=ON", headers, warnings)
     assert done.returncode == 0, done.stderr
-    subprocess.run([cmake, "--build", folder, "--target", "cmlr_plugin"], check=True)
+    subprocess.run([cmake, "--build", folder, "--target", "cmlr_plugin", "_cuda"], check=True)
     return folder, done.stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,33 @@ def test_the_cuda_library_is_built_for_both_jetsons(cuda_build: tuple[Path, str]
     symbols = subprocess.run(["nm", "-C", library], capture_output=True, text=True, check=True)
     assert "T cmlr::cuda::attention(cmlr::cuda::AttentionParams const&" in symbols.stdout
     assert all(architecture in library.read_bytes() for architecture in (b"sm_87", b"sm_110"))
+
+
+CALL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import _cuda
+sizes = dict(batches=(1, 2, 2), queries=3, tokens=4, dim=64, scale=1.0, stream=0)
+addresses = dict(query=4096, key=4096, value=4096, key_bias=0, out=4096)
+for arguments in (dict(element="int8", num_heads=2), dict(element="float16", num_heads=3),
+                  dict(element="float32", num_heads=2)):
+    try:
+        _cuda.attention(**arguments, **addresses, **sizes)
+    except (RuntimeError, ValueError) as error:
+        print(error)
+"""
+
+
+def test_the_python_module_checks_its_arguments_and_reports_what_cuda_says(
+    cuda_build: tuple[Path, str],
+) -> None:
+    folder = next(cuda_build[0].rglob("_cuda*.so")).parent
+    command = [sys.executable, "-c", CALL, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert said[0] == "element is 'int8', expected float32 or float16"
+    assert said[1] == "CmlrAttention: 3 heads do not divide dim 64"
+    assert said[2].startswith("CmlrAttention: the launch failed: ")
 
 
 @pytest.mark.parametrize(

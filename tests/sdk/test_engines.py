@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cmlr_edge import Recognizer
@@ -154,7 +155,13 @@ def test_an_engine_with_other_outputs_is_refused(driver: Path, tmp_path: Path) -
 
 def test_a_changed_engine_is_refused_before_anything_loads_it(tmp_path: Path) -> None:
     path = write(tmp_path)
-    for content in (b"", path.read_bytes()[:-1], path.read_bytes() + b"0"):
+    good, random = path.read_bytes(), np.random.default_rng(0)
+    damaged = [b"", good[:-1], good + b"0", random.bytes(999)]
+    for _ in range(300):
+        content = bytearray(good[: random.integers(1, len(good) + 1)])
+        content[random.integers(len(content))] ^= random.integers(1, 256)
+        damaged.append(bytes(content))
+    for content in damaged:
         path.write_bytes(content)
         with pytest.raises(EngineError, match="was changed or cut short"):
             Recognizer.from_engine(path)
@@ -198,27 +205,54 @@ def test_without_a_driver_an_engine_is_one_error_and_never_a_crash(
     assert found["tensorrt"] == "failed"  # not installed, or another version than 10.3.0
 
 
-def test_the_made_up_tensorrt_has_no_name_that_the_real_one_lacks() -> None:
-    source = ast.parse((FAKES / "tensorrt" / "__init__.py").read_text())
-    names = {}
-    for cls in [node for node in source.body if isinstance(node, ast.ClassDef)]:
-        methods = [n.name for n in cls.body if isinstance(n, ast.FunctionDef)]
-        names[cls.name] = [name for name in methods if not name.startswith("_")]
-    names["ICudaEngine"].append("num_io_tensors")
+def names_of(module: str) -> dict[str, list[str]]:
+    """Classes of the made-up TensorRT, and their methods."""
+    source = ast.parse((FAKES / "tensorrt" / f"{module}.py").read_text())
+    classes = [node for node in source.body if isinstance(node, ast.ClassDef)]
+    return {
+        cls.name: [
+            n.name
+            for n in cls.body
+            if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")
+        ]
+        for cls in classes
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "module"), [("lean10", "__init__"), ("lean11", "__init__"), ("rtx", "builder")]
+)
+def test_the_made_up_tensorrt_has_no_name_that_the_real_one_lacks(
+    package: str, module: str
+) -> None:
+    folder, real = packages.find(package), packages.MODULES[package]
+    if folder is None:
+        pytest.skip("TensorRT's packages: run `python -m csrc.tensorrt.packages`")
+    names = names_of(module)
+    names.pop("EngineInspector", None)  # the runtimes alone have none
+    names.get("ICudaEngine", []).append("num_io_tensors")
+    names.pop("ITimingCache", None)
     script = (
-        "import json, sys, tensorrt_lean as trt; names = json.loads(sys.argv[1]);"
+        f"import json, sys, {real} as trt; names = json.loads(sys.argv[1]);"
         "print([f'{c}.{n}' for c, ns in names.items() for n in ['__init__', *ns]"
         " if not hasattr(getattr(trt, c, None), n)])"
     )
-    for name in ("lean10", "lean11"):
-        folder = packages.find(name)
-        if folder is None:
-            pytest.skip("TensorRT's packages: run `python -m csrc.tensorrt.packages`")
-        done = subprocess.run(
-            [sys.executable, "-c", script, json.dumps(names)],
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(names)],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_is_used_that_tensorrt_11_removed() -> None:
+    removed = ("BuilderFlag.FP16", "BuilderFlag.INT8", "EXPLICIT_BATCH", "int8_calibrator",
+               "set_precision", "execute_async_v2", "num_bindings", "max_workspace_size")  # fmt: skip
+    sources = (
+        *(TESTS.parents[1] / "cmlr_edge").rglob("*.py"),
+        *(TESTS.parents[1] / "export").glob("*.py"),
+    )
+    assert len(sources) > 50
+    assert not [(path, name) for path in sources for name in removed if name in path.read_text()]

@@ -8,12 +8,15 @@ from __future__ import annotations
 import ctypes
 import enum
 import itertools
+import time
 from collections.abc import Callable
 
 memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
 streams: dict[int, list[Callable[[], None]]] = {}
 capturing: dict[int, list[Callable[[], None]]] = {}
 graphs: dict[int, list[Callable[[], None]]] = {}
+recorded_on: dict[int, int] = {}
+times: dict[int, float] = {}
 launched_graphs = 0
 
 
@@ -25,6 +28,7 @@ class cudaError_t(enum.IntEnum):
 class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
@@ -118,6 +122,35 @@ def cudaGraphLaunch(graph: int, stream: int) -> tuple[cudaError_t]:
     launched_graphs += 1
     streams[stream] += graphs[graph]
     return (cudaError_t.cudaSuccess,)
+
+
+def cudaMemGetInfo() -> tuple[cudaError_t, int, int]:
+    return cudaError_t.cudaSuccess, 8 * 10**9 - sum(map(len, memory.values())), 8 * 10**9
+
+
+def cudaEventCreate() -> tuple[cudaError_t, int]:
+    event = next(_handles)
+    streams[event] = []
+    return cudaError_t.cudaSuccess, event
+
+
+def cudaEventRecord(event: int, stream: int) -> tuple[cudaError_t]:
+    recorded_on[event] = stream
+    put(stream, lambda: times.update({event: time.perf_counter()}))
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaEventSynchronize(event: int) -> tuple[cudaError_t]:
+    return cudaStreamSynchronize(recorded_on[event])
+
+
+def cudaEventElapsedTime(first: int, last: int) -> tuple[cudaError_t, float]:
+    return cudaError_t.cudaSuccess, (times[last] - times[first]) * 1e3
+
+
+def cudaEventDestroy(event: int) -> tuple[cudaError_t]:
+    del recorded_on[event], times[event]
+    return cudaStreamDestroy(event)
 
 
 def cudaGraphDestroy(graph: int) -> tuple[cudaError_t]:
