@@ -1,6 +1,6 @@
 """`cmlr-edge doctor`: what is here, what is missing, and what to do about it.
 
-The machine is read in `machine.py` and the libraries are asked in `probes.py`; here it is judged, a
+The machine is read in `hardware.py` and the libraries are asked in `probes.py`; here it is judged, a
 function per line of the report.
 """
 
@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from cmlr_edge import machine
-from cmlr_edge.machine import ROOT
+from cmlr_edge import hardware
+from cmlr_edge.hardware import ROOT
 from cmlr_edge.probes import Answer, ask_all, run_limited
 
 State: TypeAlias = Literal["ok", "warning", "problem"]
@@ -84,7 +84,7 @@ def examine(
 
 def judge(answers: Mapping[str, Answer], root: Path = ROOT) -> list[Finding]:
     """Judge what `ask_all` answered and what the files below `root` say."""
-    board = machine.jetson(root)
+    board = hardware.jetson(root)
     is_jetson = board is not None
     checks: list[Callable[[], Iterable[Finding]]] = [
         lambda: _python(answers["native"]),
@@ -165,7 +165,9 @@ def _opencv(answer: Answer, *, is_jetson: bool) -> Iterator[Finding]:
             "(in a virtual environment: --system-site-packages)",
         )
     else:
-        missing = "" if "GSTREAMER" in backends else "; no GStreamer, which only csi:// needs"
+        missing = (
+            "" if "GSTREAMER" in backends else "; no GStreamer, which csi:// and pipelines need"
+        )
         yield _SOFTWARE.ok("OpenCV", text + missing)
 
 
@@ -218,7 +220,7 @@ def _openvino(answer: Answer) -> Iterator[Finding]:
 
 
 def _tensorrt(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Finding]:
-    hidden = machine.system_tensorrt(root)
+    hidden = hardware.system_tensorrt(root)
     if answer.error:
         remedy = _OLD_NUMPY if "numpy" in answer.error.lower() else "reinstall TensorRT as a whole"
         yield _SOFTWARE.problem("TensorRT", answer.error, remedy)
@@ -252,7 +254,7 @@ def _cuda(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Finding]:
         )
         return
     if answer.found is None:
-        if is_jetson or machine.has_nvidia_kernel_driver(root):
+        if is_jetson or hardware.has_nvidia_kernel_driver(root):
             remedy = "start the container with --runtime nvidia, or reinstall the driver"
             yield _GPU.problem("CUDA driver", "the GPU is there, libcuda.so.1 is not", remedy)
         else:
@@ -263,7 +265,7 @@ def _cuda(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Finding]:
     yield _GPU.ok("GPU", f"{gpu['name']}, compute capability {gpu['compute_capability']}, {memory}")
 
 
-def _jetson(board: machine.Jetson, root: Path) -> Iterator[Finding]:
+def _jetson(board: hardware.Jetson, root: Path) -> Iterator[Finding]:
     if board.l4t is None:
         yield _JETSON.warning(
             "board",
@@ -273,7 +275,7 @@ def _jetson(board: machine.Jetson, root: Path) -> Iterator[Finding]:
     else:
         jetpack = f"JetPack {board.jetpack}" if board.jetpack else "a JetPack not known here"
         yield _JETSON.ok("board", f"{board.model}, L4T {board.l4t}, {jetpack}")
-    if machine.argus_socket(root):
+    if hardware.argus_socket(root):
         yield _JETSON.ok("Argus", "/tmp/argus_socket answers for csi:// cameras")
     else:
         yield _JETSON.warning(
@@ -281,7 +283,7 @@ def _jetson(board: machine.Jetson, root: Path) -> Iterator[Finding]:
             "no /tmp/argus_socket: csi:// cameras cannot be opened",
             "sudo systemctl restart nvargus-daemon; in a container -v /tmp/argus_socket:/tmp/argus_socket",
         )
-    mode = machine.power_mode(root)
+    mode = hardware.power_mode(root)
     if mode is None:
         yield _JETSON.warning("power mode", "unknown", "sudo nvpmodel -q tells it")
     elif "MAXN" in mode.upper():
@@ -295,7 +297,7 @@ def _jetson(board: machine.Jetson, root: Path) -> Iterator[Finding]:
 
 
 def _clocks(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
-    clocks = machine.clocks(root)
+    clocks = hardware.clocks(root)
     if not clocks:
         yield _MACHINE.ok("clocks", "not told by this kernel")
     else:
@@ -313,13 +315,13 @@ def _clocks(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
             )
         else:
             yield _MACHINE.ok("clocks", text)
-    if hot := {k: v for k, v in machine.temperatures_c(root).items() if v >= _HOT_C}:
+    if hot := {k: v for k, v in hardware.temperatures_c(root).items() if v >= _HOT_C}:
         text = ", ".join(f"{name} {value:.0f} °C" for name, value in hot.items())
         yield _MACHINE.warning("temperature", text, "improve the cooling: it will slow down")
 
 
 def _memory(root: Path) -> Iterator[Finding]:
-    memory = machine.memory_bytes(root)
+    memory = hardware.memory_bytes(root)
     total, free = memory.get("MemTotal"), memory.get("MemAvailable")
     swap = memory.get("SwapTotal", 0)
     if total is None or free is None:
@@ -343,7 +345,7 @@ def _memory(root: Path) -> Iterator[Finding]:
 
 def _disk() -> Iterator[Finding]:
     folder = Path.cwd()
-    free = machine.free_disk_bytes(folder)
+    free = hardware.free_disk_bytes(folder)
     if free is None:
         yield _MACHINE.warning("disk", f"{folder} cannot be looked at", "go to another folder")
     elif free < _LEAST_DISK:
@@ -354,7 +356,7 @@ def _disk() -> Iterator[Finding]:
 
 
 def _cameras(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
-    cameras = machine.cameras(root)
+    cameras = hardware.cameras(root)
     for camera in cameras:
         if camera.readable:
             yield _MACHINE.ok("camera", f"{camera.device}: {camera.name}")

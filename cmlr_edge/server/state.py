@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cmlr_edge import machine
+from cmlr_edge import hardware
 from cmlr_edge.capture.redaction import redact
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.recognizer import Recognizer
@@ -208,10 +208,10 @@ class LiveState:
 
 
 def _machine_view() -> MachineView:
-    memory = machine.memory_bytes()
+    memory = hardware.memory_bytes()
     return MachineView(
         memory_free_bytes=memory.get("MemAvailable"),
         memory_total_bytes=memory.get("MemTotal"),
-        hottest_c=max(machine.temperatures_c().values(), default=None),
-        power_mode=machine.power_mode(),
+        hottest_c=max(hardware.temperatures_c().values(), default=None),
+        power_mode=hardware.power_mode(),
     )

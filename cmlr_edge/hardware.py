@@ -1,4 +1,4 @@
-"""What this machine is, read from its files: nothing here imports, runs or opens a device.
+"""The hardware and its state, read from the kernel's files: nothing here imports, runs or opens a device.
 
 Every function takes the root of the file tree, so that a machine can be looked at from a copy of its
 files. What cannot be read is None, never an error.
