@@ -23,7 +23,7 @@ def main(
     sources: Annotated[int, typer.Option(min=3)] = 8,
     fps: Annotated[float, typer.Option(help="Of each source.")] = 5.0,
     minutes: Annotated[float, typer.Option(min=0.5)] = 10.0,
-    size: Annotated[str, typer.Option(help="Of the pictures.")] = "640x480",
+    size: Annotated[str, typer.Option(help="Of the pictures.")] = "320x240",
     stand_in: Annotated[
         bool, typer.Option(help="A model that costs nothing, to try the streams alone.")
     ] = False,

@@ -143,14 +143,13 @@ def _settled(before: Footprint) -> Footprint:
     return measure_footprint()
 
 
-def _memory(samples: Sequence[int]) -> dict[str, float]:
+def _memory(samples: Sequence[int]) -> dict[str, Any]:
     """Compare the last tenth of the run with the second tenth: the first one warms up."""
-    tenth = max(1, len(samples) // 10)
-    start, end = np.median(samples[tenth : 2 * tenth]), np.median(samples[-tenth:])
+    tenths = [float(np.median(part)) for part in np.array_split(samples, 10)]
+    start, end = tenths[1], tenths[-1]
     return {
-        "start_kb": float(start),
-        "end_kb": float(end),
-        "growth": float(end / start - 1),
+        "medians_of_tenths_kb": tenths,
+        "growth": end / start - 1,
         "highest_kb": float(max(samples)),
     }
 

@@ -1,8 +1,13 @@
-"""Keeps an output that hangs away from the stream: a thread of its own writes, and a short queue waits."""
+"""Keeps an output that hangs away from the stream: a thread of its own writes from a short queue.
+
+An output that is only slow makes its writers wait, so that nothing is lost; one that does nothing for a
+while costs results instead.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -12,9 +17,11 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.sinks import EventSink, Sink
 
+_PATIENCE_S = 1.0  # with an output that does nothing; one that is only slow makes its writers wait
+
 
 class _Queue:
-    """Runs actions in order, in a thread; refuses what does not fit."""
+    """Runs actions in order, in a thread; refuses what does not fit while nothing is done."""
 
     def __init__(self, name: str, max_waiting: int, flush_s: float) -> None:
         self._name, self._max_waiting, self._flush_s = name, max_waiting, flush_s
@@ -22,6 +29,7 @@ class _Queue:
         self._waiting: deque[Callable[[], None]] = deque()  # the first is being run
         self._error: Exception | None = None
         self._closing = False
+        self._progress_s = 0.0  # when something was last done, or began to wait to be
         self._thread = threading.Thread(target=self._run, name=f"write {name}", daemon=True)
         self._thread.start()
 
@@ -30,8 +38,13 @@ class _Queue:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if len(self._waiting) >= self._max_waiting:
-                raise OutputError(f"{self._name} hangs: {len(self._waiting)} results wait already")
+            while len(self._waiting) >= self._max_waiting:
+                left_s = self._progress_s + _PATIENCE_S - time.monotonic()
+                if left_s <= 0:
+                    raise OutputError(f"{self._name} hangs: {len(self._waiting)} results wait")
+                self._changed.wait(left_s)
+            if not self._waiting:
+                self._progress_s = time.monotonic()
             self._waiting.append(action)
             self._changed.notify_all()
 
@@ -59,6 +72,7 @@ class _Queue:
                 self._error = error
             with self._changed:
                 self._waiting.popleft()
+                self._progress_s = time.monotonic()
                 self._changed.notify_all()
 
     def _next(self) -> Callable[[], None] | None:

@@ -107,9 +107,10 @@ class Lane:
         ]
 
     def start(self) -> None:
-        """Take frames."""
+        """Take frames. Calling it twice is harmless."""
         for thread in self._threads:
-            thread.start()
+            if thread.ident is None:
+                thread.start()
 
     @property
     def over(self) -> bool:

@@ -79,9 +79,11 @@ class Streams:
             settings: Limits.
 
         Raises:
-            SpecError: The recognizers have different labels.
+            SpecError: There is none, or they have different labels.
         """
         given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+        if not given:
+            raise SpecError("no recognizer was given: a run needs at least one")
         self._settings = settings or StreamsSettings()
         self._labels = given[0].labels
         self._check_labels(given)
@@ -137,8 +139,8 @@ class Streams:
             if isinstance(sink, IsolatedSink | IsolatedEventSink)
         ]
         with self._changed:
-            if self._closed:
-                raise CaptureError(f"cannot add {name}: the run was closed")
+            if self._closed or self._drain_until_s < math.inf:
+                raise CaptureError(f"cannot add {name}: the run is ending")
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
@@ -165,7 +167,6 @@ class Streams:
             CaptureError: No source has that name.
         """
         lane = self._lane(name)
-        lane.request_end()
         self._finish([lane], time.monotonic() + self._settings.drain_s)
         status = lane.status()
         with self._changed:
@@ -278,11 +279,6 @@ class Streams:
             self._changed.notify_all()
             lanes = [*self._lanes.values()]
         self.request_end()
-        if not self._started:  # then each lane only has to close what it owns
-            self._queue.close()
-            for lane in lanes:
-                lane.abort()
-                lane.start()
         self._finish(lanes, self._drain_until_s)
         self._queue.close()
         for thread in self._workers:
@@ -317,7 +313,12 @@ class Streams:
             return self._lanes[name]
 
     def _finish(self, lanes: Sequence[Lane], deadline_s: float) -> None:
-        """Wait for lanes that were asked to end, and leave behind what hangs."""
+        """End lanes, wait for them, and leave behind what hangs."""
+        for lane in lanes:
+            lane.request_end()
+            if not self._started:  # it only has to close what it owns
+                lane.abort()
+                lane.start()
         with self._changed:
             left_s = max(0.0, deadline_s - time.monotonic())
             self._changed.wait_for(lambda: all(lane.over for lane in lanes), left_s)
@@ -391,5 +392,6 @@ class Streams:
         with self._changed:
             self._error, self._closed = self._error or error, True
             lanes = [*self._lanes.values()]
+        self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)

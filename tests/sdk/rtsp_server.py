@@ -12,6 +12,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from importlib import import_module
+from typing import Any
 
 FPS = 20
 BITS, BLOCK = 16, 8
@@ -26,31 +28,31 @@ def draw(number: int, width: int, height: int) -> bytes:
 
 
 def main() -> None:
-    import gi  # of the system
-
-    gi.require_version("Gst", "1.0")
-    gi.require_version("GstRtspServer", "1.0")
-    from gi.repository import GLib, Gst, GstRtspServer
-
+    gi = import_module("gi")  # of the system
+    for name in ("Gst", "GstRtspServer"):
+        gi.require_version(name, "1.0")
+    GLib, Gst, GstRtspServer = (
+        import_module(f"gi.repository.{name}") for name in ("GLib", "Gst", "GstRtspServer")
+    )
     port, size, started_at = sys.argv[1], sys.argv[2], float(sys.argv[3])
     scale = [1]
     Gst.init(None)
 
-    def feed(source: object, _length: int) -> None:
+    def feed(source: Any, _length: int) -> None:
         number = int((time.time() - started_at) * FPS) + 1
         time.sleep(max(0.0, started_at + number / FPS - time.time()))
         width, height = (int(side) * scale[0] for side in size.split("x"))
         caps = f"video/x-raw,format=BGR,width={width},height={height},framerate={FPS}/1"
-        source.set_property("caps", Gst.Caps.from_string(caps))  # type: ignore[attr-defined]
+        source.set_property("caps", Gst.Caps.from_string(caps))
         picture = Gst.Buffer.new_wrapped(draw(number, width, height))
-        source.emit("push-buffer", picture)  # type: ignore[attr-defined]
+        source.emit("push-buffer", picture)
 
     def double() -> bool:
         scale[0] = 2
         return True
 
-    def configure(_factory: object, media: object) -> None:
-        element = media.get_element().get_by_name("source")  # type: ignore[attr-defined]
+    def configure(_factory: object, media: Any) -> None:
+        element = media.get_element().get_by_name("source")
         element.connect("need-data", feed)
 
     factory = GstRtspServer.RTSPMediaFactory()

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,12 +183,14 @@ class Waiting:
         self.closed = True
 
 
-def test_a_queue_never_lets_a_writer_wait_and_keeps_the_order() -> None:
+def test_a_queue_before_an_output_that_hangs_lets_writers_wait_once_and_keeps_the_order() -> None:
     inner = Waiting()
     written = IsolatedSink(inner, "file")
     sink = IsolatedSink(QueuedSink(written, "file", max_waiting=10), "file")
+    start = time.monotonic()
     for i in range(13):
-        sink.write(frame(i), prediction())  # returns at once, though nothing is written
+        sink.write(frame(i), prediction())  # 10 find room, the next waits for a second
+    assert time.monotonic() - start < 2
     assert (sink.lost, inner.taken) == (3, [])
     inner.may.set()
     sink.close()
@@ -213,3 +216,15 @@ def test_a_failure_in_the_queue_is_raised_to_the_next_writer() -> None:
     sink.write(frame(3), prediction())
     with pytest.raises(OutputError, match="the fourth"):
         sink.close()
+
+
+def test_a_queue_before_a_slow_output_loses_nothing() -> None:
+    inner = Waiting()
+    sink = QueuedSink(inner, "file", max_waiting=2)
+    feeder = threading.Timer(0.3, inner.may.set)
+    feeder.start()
+    for i in range(4, 40):
+        sink.write(frame(i), prediction())
+    sink.close()
+    feeder.join()
+    assert inner.taken == [*range(4, 40)]

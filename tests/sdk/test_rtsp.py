@@ -69,9 +69,11 @@ def camera() -> Iterator[Camera]:
             "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
         )
     camera = Camera()
-    camera.start()
-    yield camera
-    camera.stop()
+    try:
+        camera.start()
+        yield camera
+    finally:
+        camera.stop()
 
 
 def await_true(condition: Callable[[], object], limit_s: float = 30) -> float:

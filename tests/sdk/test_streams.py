@@ -328,6 +328,41 @@ def test_a_model_that_fails_ends_the_run_with_its_error() -> None:
     assert {status.state for status in streams.status()} == {SourceState.FAILED}
 
 
+def test_a_model_that_fails_does_not_wait_for_a_source_that_hangs() -> None:
+    released = threading.Event()
+
+    class Hanging(ImageFiles):
+        def __iter__(self) -> Iterator[Frame]:
+            released.wait(30)
+            yield from ()
+
+    def fail(_: int) -> None:
+        raise EngineError("the device is gone")
+
+    streams = Streams(recognizer_of(SlowBackend(fail)), StreamsSettings(drain_s=0.3))
+    streams.add(Hanging("hangs", []))
+    streams.add(open_source("test://"), name="a")
+    start = time.monotonic()
+    with pytest.raises(EngineError, match="the device is gone"):
+        list(streams.results())
+    assert time.monotonic() - start < 5
+    released.set()
+
+
+def test_a_source_that_never_started_can_be_removed_and_none_is_added_to_an_ended_run(
+    recognizer: Recognizer,
+) -> None:
+    streams, sink = Streams(recognizer), Noted()
+    streams.add(open_source("test://"), name="a", sinks=[sink])
+    assert streams.remove("a").state is SourceState.ENDED
+    assert sink.times_closed == 1
+    streams.request_end()
+    with open_source("test://") as late, pytest.raises(CaptureError, match="is ending"):
+        streams.add(late)
+    with pytest.raises(SpecError, match="at least one"):
+        Streams([])
+
+
 def test_frames_that_waited_too_long_for_the_model_are_stale() -> None:
     waited = threading.Event()
     backend = SlowBackend(lambda _: waited.wait(0.3))
@@ -360,6 +395,7 @@ def test_no_thread_is_left_behind(recognizer: Recognizer) -> None:
     unstarted = Streams(recognizer)
     sink = Noted()
     unstarted.add(open_source("test://"), sinks=[sink])
+    unstarted.close()
     unstarted.close()
     assert sink.times_closed == 1
     assert threading.active_count() == before
