@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,10 +27,11 @@ from cmlr_edge.onnx_functions import without_function
 from csrc.tensorrt import packages
 from export import attention
 from export.build_engine import build_engine, main
-from export.engine import require_plugin_layers
+from export.engine import compare, require_plugin_layers
 from export.fuse import fuse
 from export.onnx_graph import export_onnx, store_as_float16
 from export.precision import to_float16
+from tests.conftest import make_spec
 from tests.export.test_fuse import input_spec, randomized
 from tests.tiny_training import tiny_config
 
@@ -166,6 +168,30 @@ def test_a_node_that_did_not_become_a_plugin_layer_is_noticed(exported: onnx.Mod
     require_plugin_layers(content, report)
     with pytest.raises(EngineError, match="0 of 1 CmlrAttention nodes became plugin layers"):
         require_plugin_layers(content, replace(report, plugin_layers=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (0.2, "differs from ONNX Runtime by 0.2 on 100 images, allowed 0.05"),
+        (np.nan, "differs from ONNX Runtime by nan"),
+        (0.04, "flips 3 of 300 label decisions of ONNX Runtime, allowed is 0.5%"),
+    ],
+)
+def test_an_engine_is_held_against_onnx_runtime_on_numbers_and_on_decisions(
+    change: float, message: str
+) -> None:
+    spec, path = make_spec(b""), Path("model.engine")
+    expected = np.full((100, 3), 0.3, np.float32)
+    expected[0] = 0.48  # thresholds are 0.5
+    actual = expected.copy()
+    actual[0] += np.float32(change)
+    with pytest.raises(EngineError, match=re.escape(message)):
+        compare(path, actual, expected, spec, "fp16")
+    if change == 0.04:
+        report = compare(path, actual, expected, spec, "fp16", max_flips=0.01)
+        assert (report.num_images, report.decision_flips) == (100, 3)
+        assert report.max_score_difference == pytest.approx(0.04, abs=1e-6)
 
 
 @pytest.fixture(scope="module")
