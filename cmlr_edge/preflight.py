@@ -102,7 +102,7 @@ def machine_findings(engine: EngineBuild | None = None) -> list[Finding]:
     findings.append(_look("tensorrt", lambda: _tensorrt(engine)))
     findings.append(_look("cuda-python", _cuda_python))
     if engine is None or engine.plugin_version is not None:
-        findings.append(_look("plugin", lambda: f"plugin {plugin_library()}"))
+        findings.append(_look("plugin", lambda: _plugin(engine)))
     return findings
 
 
@@ -179,6 +179,18 @@ def _tensorrt(engine: EngineBuild | None) -> str:
             f"with no other: {_REBUILD}"
         )
     return f"TensorRT {here}"
+
+
+def _plugin(engine: EngineBuild | None) -> str:
+    from cmlr_edge._native import ATTENTION_VERSION
+
+    library = plugin_library()
+    if engine is not None and engine.plugin_version != ATTENTION_VERSION:
+        raise EngineError(
+            f"the plugin has version {ATTENTION_VERSION}, the engine was built with "
+            f"{engine.plugin_version}: {_REBUILD}"
+        )
+    return f"plugin {library}"
 
 
 def _cuda_python() -> str:
