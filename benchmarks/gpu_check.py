@@ -1,6 +1,6 @@
 """Checks everything that is marked "unverified on hardware", on a machine with a GPU and TensorRT.
 
-    python -m benchmarks.gpu_check --model models/first [--data photos] [--json gpu.json]
+    python -m benchmarks.gpu_check --model models/first [--json gpu.json]
 
 `--model` is a folder that export/build_engine.py wrote. Prints one table; exit code 0 if everything
 holds, 1 if something does not, 2 with one sentence where it cannot be checked.

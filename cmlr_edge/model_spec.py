@@ -126,7 +126,7 @@ class BuiltFile:
 
     sha256: str
     runtime: Literal["onnx", "tensorrt"]
-    precision: Literal["fp32", "fp16"]
+    precision: Literal["fp32", "fp16", "int8"]
     parity: ParityReport
     golden: GoldenSample
     engine: EngineBuild | None = None  # of the runtime "tensorrt"

@@ -8,6 +8,7 @@ hash, the driver, TensorRT, the GPU, the plugin.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Literal
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.model_spec import BuiltFile, EngineBuild
 from cmlr_edge.nvidia_driver import Gpu, find_gpu
+
+_log = logging.getLogger(__name__)
 
 OLDEST_TENSORRT = (10, 3)
 PLUGIN_NAME = "libcmlr_plugin.so"
@@ -70,12 +73,15 @@ def preflight(path: Path, content: bytes, built: BuiltFile) -> list[Finding]:
 
 
 def require_preflight(path: Path, content: bytes, built: BuiltFile) -> None:
-    """Run `preflight` and refuse.
+    """Run `preflight`, log what is doubtful, and refuse what cannot work.
 
     Raises:
         EngineError: Something failed; the message has every remedy.
     """
     findings = preflight(path, content, built)
+    for finding in findings:
+        if finding.state == "warning":
+            _log.warning("%s: %s", path.name, finding.message)
     if failed := [finding.message for finding in findings if finding.state == "failed"]:
         raise EngineError(f"{path.name} cannot run here: {'; '.join(failed)}")
 
@@ -96,7 +102,7 @@ def machine_findings(engine: EngineBuild | None = None) -> list[Finding]:
     findings.append(_look("tensorrt", lambda: _tensorrt(engine)))
     findings.append(_look("cuda-python", _cuda_python))
     if engine is None or engine.plugin_version is not None:
-        findings.append(_look("plugin", lambda: f"plugin {plugin_library()}"))
+        findings.append(_look("plugin", lambda: _plugin(engine)))
     return findings
 
 
@@ -173,6 +179,18 @@ def _tensorrt(engine: EngineBuild | None) -> str:
             f"with no other: {_REBUILD}"
         )
     return f"TensorRT {here}"
+
+
+def _plugin(engine: EngineBuild | None) -> str:
+    from cmlr_edge._native import ATTENTION_VERSION
+
+    library = plugin_library()
+    if engine is not None and engine.plugin_version != ATTENTION_VERSION:
+        raise EngineError(
+            f"the plugin has version {ATTENTION_VERSION}, the engine was built with "
+            f"{engine.plugin_version}: {_REBUILD}"
+        )
+    return f"plugin {library}"
 
 
 def _cuda_python() -> str:

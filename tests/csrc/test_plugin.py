@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,38 @@ def test_nvidias_registries_load_the_plugin_and_create_from_good_fields_alone(
     assert (created.pop("good"), created.pop("int64")) == (ours, ours)
     assert created
     assert set(created.values()) == {None}
+
+
+LOAD = """
+import sys
+from pathlib import Path
+import tensorrt_lean as trt
+from cmlr_edge.backends.tensorrt import load_plugin
+from cmlr_edge.errors import EngineError
+try:
+    load_plugin(trt, Path(sys.executable))
+except EngineError as error:
+    print(error)
+for _ in range(2):
+    load_plugin(trt, Path(sys.argv[1]))
+print(trt.get_plugin_registry().get_creator("CmlrAttention", "1", "cmlr").name)
+"""
+
+
+@pytest.mark.parametrize("name", ["lean10", "lean11"])
+def test_the_sdk_loads_the_plugin_and_names_a_library_that_is_none(
+    plugin_library: Path, name: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(plugin_library)],
+        env={**os.environ, "PYTHONPATH": str(require_tensorrt(name))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refused, loaded = done.stdout.splitlines()
+    assert (done.returncode, loaded) == (0, "CmlrAttention")
+    assert f"does not take the plugin {sys.executable}" in refused
 
 
 def test_nvidias_parser_hands_the_nodes_attributes_to_the_plugin(

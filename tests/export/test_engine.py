@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import typer
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
 from cmlr_edge.engine_builder import BuildOptions, BuildReport, build_plan
 from cmlr_edge.errors import EngineError
@@ -23,11 +26,12 @@ from cmlr_edge.model_spec import ModelSpec
 from cmlr_edge.onnx_functions import without_function
 from csrc.tensorrt import packages
 from export import attention
-from export.build_engine import build_engine
-from export.engine import require_plugin_layers
+from export.build_engine import build_engine, main
+from export.engine import compare, require_plugin_layers
 from export.fuse import fuse
 from export.onnx_graph import export_onnx, store_as_float16
 from export.precision import to_float16
+from tests.conftest import make_spec
 from tests.export.test_fuse import input_spec, randomized
 from tests.tiny_training import tiny_config
 
@@ -166,6 +170,30 @@ def test_a_node_that_did_not_become_a_plugin_layer_is_noticed(exported: onnx.Mod
         require_plugin_layers(content, replace(report, plugin_layers=0))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (0.2, "differs from ONNX Runtime by 0.2 on 100 images, allowed 0.05"),
+        (np.nan, "differs from ONNX Runtime by nan"),
+        (0.04, "flips 3 of 300 label decisions of ONNX Runtime, allowed is 0.5%"),
+    ],
+)
+def test_an_engine_is_held_against_onnx_runtime_on_numbers_and_on_decisions(
+    change: float, message: str
+) -> None:
+    spec, path = make_spec(b""), Path("model.engine")
+    expected = np.full((100, 3), 0.3, np.float32)
+    expected[0] = 0.48  # thresholds are 0.5
+    actual = expected.copy()
+    actual[0] += np.float32(change)
+    with pytest.raises(EngineError, match=re.escape(message)):
+        compare(path, actual, expected, spec, "fp16")
+    if change == 0.04:
+        report = compare(path, actual, expected, spec, "fp16", max_flips=0.01)
+        assert (report.num_images, report.decision_flips) == (100, 3)
+        assert report.max_score_difference == pytest.approx(0.04, abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("driver")
@@ -233,33 +261,58 @@ def test_the_command_builds_verifies_and_writes_an_engine_that_the_sdk_runs(
     assert run_engine() == "TensorRT 10.3.0, Orin True\n"
 
 
-REFUSED = {
-    "no driver": ([], {}, "no NVIDIA driver here"),
-    "no TensorRT": ([], {"LD_LIBRARY_PATH": "driver"}, "TensorRT is needed and cannot be imported"),
-    "TensorRT 8": ([], {"FAKE_TENSORRT": "8.6.1"}, "TensorRT 8.6.1 is too old: 10.3 (JetPack 6.1)"),
-    "another function": ([], {"FAKE_BUILD": "wrong"}, "differs from ONNX Runtime by"),
-    "no DLA": (["--useDLACore", "0"], {"FAKE_GPU": "Orin"}, "this machine has 0: leave"),
-    "batch": (["--batch", "1,8"], {}, "expected smallest,tuned,largest such as 1,1,8"),
-    "flips": (["--max-flips", "many"], {}, "expected a share such as 0.5%"),
-    "profile": (["--batch", "1,1,99"], {"FAKE_GPU": "Orin"}, "does not take the batch profile"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_an_engine_that_cannot_be_had_is_one_sentence_and_nothing_is_written(
-    tiny_run: Path, driver: Path, tmp_path: Path, case: str
+def test_an_engine_that_computes_something_else_is_not_written(
+    tiny_run: Path, driver: Path, tmp_path: Path
 ) -> None:
-    options, given, message = REFUSED[case]
-    environment = dict(given)
-    if given:
-        environment["LD_LIBRARY_PATH"] = str(driver)
-    if any(name.startswith("FAKE") for name in given):
-        environment["PYTHONPATH"] = str(FAKES)
-    done = command(tiny_run, tmp_path / "out", "--no-plugin", *options, **environment)
+    fake = {"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(FAKES), "FAKE_BUILD": "wrong"}
+    done = command(tiny_run, tmp_path / "out", "--no-plugin", **fake)
     assert done.returncode == 2
+    assert "model.engine differs from ONNX Runtime by" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-plugin"], "no NVIDIA driver here"),
+        ([], "this installation has no TensorRT plugin"),
+        (["--batch", "1,8", "--no-plugin"], "expected smallest,tuned,largest such as 1,1,8"),
+        (["--batch", "4,1,8", "--no-plugin"], "1 or more and rising"),
+        (["--max-flips", "many", "--no-plugin"], "expected a share such as 0.5%"),
+    ],
+    ids=lambda value: str(value[:3]) if isinstance(value, list) else "",
+)
+def test_an_engine_that_cannot_be_had_is_one_sentence_before_anything_is_exported(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    app = typer.Typer()
+    app.command()(main)
+    where = ["--checkpoint", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*where, "--target", "tensorrt", *options])
+    assert done.exit_code == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dla_core": 0}, "this machine has 0: leave --useDLACore away"),
+        ({"batch": (1, 1, 99)}, r"does not take the batch profile \(1, 1, 99\)"),
+        ({"timing_cache": "cache"}, "is a timing cache of another machine"),
+    ],
+)
+def test_options_that_the_machine_does_not_have_are_named(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    (engine.parent / "cache").write_bytes(b"other")
+    if "timing_cache" in options:
+        options = {"timing_cache": str(engine.parent / "cache")}
+    with pytest.raises(EngineError, match=message):
+        build_plan(engine.read_bytes(), BuildOptions(**options))
 
 
 def test_python_callers_get_the_same_error_before_anything_is_exported(tmp_path: Path) -> None:

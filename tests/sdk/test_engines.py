@@ -156,11 +156,11 @@ def test_an_engine_with_other_outputs_is_refused(driver: Path, tmp_path: Path) -
 def test_a_changed_engine_is_refused_before_anything_loads_it(tmp_path: Path) -> None:
     path = write(tmp_path)
     good, random = path.read_bytes(), np.random.default_rng(0)
-    damaged = [b"", good[:-1], good + b"0", random.bytes(999)]
+    damaged: list[bytes] = [b"", good[:-1], good + b"0", random.bytes(999)]
     for _ in range(300):
-        content = bytearray(good[: random.integers(1, len(good) + 1)])
-        content[random.integers(len(content))] ^= random.integers(1, 256)
-        damaged.append(bytes(content))
+        changed = bytearray(good[: random.integers(1, len(good) + 1)])
+        changed[random.integers(len(changed))] ^= random.integers(1, 256)
+        damaged.append(bytes(changed))
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(EngineError, match="was changed or cut short"):
