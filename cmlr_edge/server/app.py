@@ -14,7 +14,6 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cmlr_edge.capture.live import SourceState
 from cmlr_edge.server.gate import Gate
 from cmlr_edge.server.state import LiveState, StateView
 from cmlr_edge.server.viewer import show
@@ -45,7 +44,7 @@ SourceId = Annotated[int, Path(ge=0, lt=100_000)]
 class Health:
     """Whether the recognition does its work."""
 
-    status: Literal["ok", "degraded"]  # degraded: some source gives no frames
+    status: Literal["ok", "degraded"]  # degraded: some source gives no frames, or no results
     sources: int
     sources_ok: int
 
@@ -189,7 +188,7 @@ def metrics(request: Request) -> Response:
 
 @router.get("/healthz")
 def healthz(request: Request) -> Health:
-    """Tell whether the sources give frames; needs no token."""
-    sources = _live(request).state().sources
-    num_ok = sum(source.status.state is SourceState.OK for source in sources)
-    return Health("ok" if num_ok == len(sources) else "degraded", len(sources), num_ok)
+    """Tell whether every source gives frames and the model answers them; needs no token."""
+    live = _live(request)
+    num_ok = live.num_healthy()
+    return Health("ok" if num_ok == live.num_sources else "degraded", live.num_sources, num_ok)

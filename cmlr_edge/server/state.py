@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmlr_edge import hardware
+from cmlr_edge.capture.live import SourceState
 from cmlr_edge.capture.redaction import redact
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.recognizer import Recognizer
@@ -93,12 +94,15 @@ class StateView:
 class LiveState:
     """Looks at a run of streams; any thread may ask."""
 
-    def __init__(self, streams: Streams, recognizer: Recognizer) -> None:
+    def __init__(
+        self, streams: Streams, recognizer: Recognizer, *, answered_within_s: float = 10.0
+    ) -> None:
         """Take what to look at; nothing is owned.
 
         Args:
             streams: The run, not started yet.
             recognizer: Which works there.
+            answered_within_s: A model that takes longer for a frame hangs or has far too much to do.
 
         Raises:
             DependencyError: prometheus-client is not installed.
@@ -106,7 +110,7 @@ class LiveState:
         self.started_at = time.time()
         self.closing = False  # set when viewers shall be sent away
         self.visits, self.metrics = VisitLog(), PrometheusMetrics(streams.status)
-        self._streams = streams
+        self._streams, self._answered_within_s = streams, answered_within_s
         self._names: list[str] = []
         self._pictures: list[NewestPicture] = []
         self._model = ModelView(
@@ -143,6 +147,19 @@ class LiveState:
             if self._state is None or now_s - self._gathered_s > _STATE_FOR_S:
                 self._state, self._gathered_s = self._gather(), now_s
             return self._state
+
+    def num_healthy(self) -> int:
+        """Count the sources that give frames which the model answers in time."""
+        return sum(
+            source.status.state is SourceState.OK and self._is_answered(source.id)
+            for source in self.state().sources
+        )
+
+    def _is_answered(self, source_id: int) -> bool:
+        if (result := self.result(source_id)) is None:
+            return False
+        arrived_s = result.frame.arrived_s
+        return arrived_s is None or time.monotonic() - arrived_s < self._answered_within_s
 
     def result(self, source_id: int) -> Result | None:
         """Return the newest result of a source; None before its first."""

@@ -27,13 +27,14 @@ def serving(
     *,
     token: str | None = None,
     policy: Policy = "newest",
+    answered_within_s: float = 10.0,
 ) -> Iterator[LiveServer]:
     """Recognise sources, given by name, and serve their page."""
     with ExitStack() as stack:
         recognizer = Recognizer.from_engine(engine) if isinstance(engine, Path) else engine
         stack.enter_context(recognizer)
         streams = stack.enter_context(Streams(recognizer))
-        live = LiveState(streams, recognizer)
+        live = LiveState(streams, recognizer, answered_within_s=answered_within_s)
         for name, source in sources.items():
             sinks, event_sinks = live.watch(name)
             opened = open_source(source, policy=policy)

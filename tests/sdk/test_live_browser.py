@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cmlr_edge.server.running import LiveServer
 from cmlr_edge.server.state import LiveState
 from cmlr_edge.streams import Streams
 from tests.sdk.live_page import serving
+from tests.sdk.test_streams import SlowBackend, recognizer_of
 
 PATTERN = "test://?fps=20&size=320x240"
 
@@ -130,6 +132,25 @@ def test_a_failing_source_shows_as_such_and_recovers(
         state_is(browser, 0, "ok")
         assert not trouble.is_displayed()
         wait_for(browser, "document.querySelector('[data-stat=reconnects]').textContent !== '0'")
+
+
+def test_a_model_that_hangs_never_leaves_an_old_picture_as_live(browser: webdriver.Chrome) -> None:
+    healthy = threading.Event()
+    healthy.set()
+    slow = recognizer_of(SlowBackend(lambda _: healthy.wait(60)))
+    try:
+        with serving(slow, {"door": PATTERN}) as server:
+            browser.get(server.url)
+            state_is(browser, 0, "ok")
+            healthy.clear()
+            state_is(browser, 0, "late")
+            assert (
+                "does not keep up" in card(browser, 0).find_element(By.CLASS_NAME, "trouble").text
+            )
+            healthy.set()
+            state_is(browser, 0, "ok")
+    finally:
+        healthy.set()
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (390, 844), (844, 390)])

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -30,6 +31,7 @@ from tests.conftest import LABELS, Image, make_spec, mean_color_model
 from tests.sdk.live_page import get, get_json, serving, states, wait_until
 from tests.sdk.test_cli import COMMAND, run
 from tests.sdk.test_recognizer import NanBackend
+from tests.sdk.test_streams import SlowBackend, recognizer_of
 
 TOKEN = "a-token-of-some-length"
 PATTERN = "test://?fps=20&size=128x96"
@@ -96,6 +98,24 @@ def test_metrics_and_health_agree_with_the_state(page: LiveServer) -> None:
     assert found["cmlr_source_ok", "yard"] == 1
     assert headers["content-type"].startswith("text/plain")
     assert get_json(page, "/healthz") == {"status": "ok", "sources": 2, "sources_ok": 2}
+
+
+def test_health_sees_a_lost_source_and_a_model_that_hangs() -> None:
+    healthy = threading.Event()
+    healthy.set()
+    model = recognizer_of(SlowBackend(lambda _: healthy.wait(60)))
+    sources = {"door": PATTERN, "lost": f"{PATTERN}&none=20:60"}
+    with serving(model, sources, answered_within_s=0.5) as server:
+        try:
+            wait_until(lambda: get_json(server, "/healthz")["sources_ok"] == 2)
+            wait_until(lambda: get_json(server, "/healthz")["status"] == "degraded")
+            wait_until(lambda: get_json(server, "/healthz")["sources_ok"] == 1)
+            healthy.clear()
+            wait_until(lambda: get_json(server, "/healthz")["sources_ok"] == 0)
+            assert states(server)[0] == "ok"
+        finally:
+            healthy.set()
+        wait_until(lambda: get_json(server, "/healthz")["sources_ok"] == 1)
 
 
 def test_a_viewer_gets_the_state_and_then_frames_with_every_score(page: LiveServer) -> None:

@@ -10,12 +10,14 @@ const SHOWN_EVENTS = 40;
 const KEPT_VISITS = 2000;
 const STATES = {
   ok: "live", connecting: "connecting", timeout: "no frames", reconnecting: "reconnecting",
-  ended: "ended", failed: "failed", frozen: "frozen", stale: "stale", invalid: "invalid",
+  ended: "ended", failed: "failed", late: "no results", frozen: "frozen", stale: "stale", invalid: "invalid",
 };
+const LATE_MS = 5000;        // without a new picture, while the source gives frames
 const REASONS = {  // of what a frame says of itself; a source gives its own
   frozen: "the source repeats one picture",
   stale: "frames wait too long: the model does not keep up with the sources",
   invalid: "the model returned no number",
+  late: "no picture comes: the model or the connection to this page does not keep up",
 };
 const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
 
@@ -89,6 +91,7 @@ class Card {
     this.frameStatus = "ok";
     this.capturedAt = null;
     this.arrived = this.painted = 0;
+    this.newsMs = performance.now();
     find("#sources").append(this.root);
   }
 
@@ -97,6 +100,7 @@ class Card {
     const picture = await createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
     if (number < this.painted) return picture.close();  // a newer one was decoded sooner
     this.painted = number;
+    this.newsMs = performance.now();
     if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
       this.canvas.width = picture.width;
       this.canvas.height = picture.height;
@@ -193,7 +197,8 @@ class Card {
   showState() {
     if (!this.status) return;
     const { state, reason } = this.status;
-    const shown = state === "ok" ? this.frameStatus : state;
+    const isLate = performance.now() - this.newsMs > LATE_MS;
+    const shown = state !== "ok" ? state : isLate ? "late" : this.frameStatus;
     const pill = find(".state", this.root);
     pill.dataset.state = shown;
     put(pill, STATES[shown] ?? shown);
@@ -376,6 +381,10 @@ async function connect(pauseMs = 500) {
     setTimeout(connect, pauseMs, opened ? 500 : Math.min(5000, pauseMs * 2));
   };
 }
+
+document.addEventListener("visibilitychange", () => {  // nothing came while nobody looked
+  for (const card of cards.values()) card.newsMs = performance.now();
+});
 
 find("#spans").addEventListener("click", ({ target }) => {
   if (!target.dataset.seconds) return;
