@@ -104,7 +104,7 @@ def test_health_sees_a_lost_source_and_a_model_that_hangs() -> None:
     healthy = threading.Event()
     healthy.set()
     model = recognizer_of(SlowBackend(lambda _: healthy.wait(60)))
-    sources = {"door": PATTERN, "lost": f"{PATTERN}&none=20:60"}
+    sources = {"door": PATTERN, "lost": f"{PATTERN}&none=100:60"}
     with serving(model, sources, answered_within_s=0.5) as server:
         try:
             wait_until(lambda: get_json(server, "/healthz")["sources_ok"] == 2)
