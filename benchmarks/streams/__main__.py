@@ -14,6 +14,7 @@ import typer
 from benchmarks.streams.endurance import endure
 from benchmarks.streams.stand_in import write_stand_in
 from cmlr_edge import Recognizer, demo_engine
+from cmlr_edge.allocator import bound_arenas
 from cmlr_edge.strict_json import write_atomically
 from train.reporting import exit_on_error
 
@@ -32,6 +33,7 @@ def main(
 
     Example: python -m benchmarks.streams --out benchmarks/results/streams/endurance.json
     """
+    bound_arenas()  # as the command line does
     settings = {"sources": sources, "fps": fps, "duration_s": minutes * 60, "size": size}
     with tempfile.TemporaryDirectory() as folder:
         engine = write_stand_in(Path(folder)) if stand_in else demo_engine()

@@ -124,10 +124,10 @@ def _uri(index: int, fps: float, duration_s: float, size: str) -> str:
 
 
 def _watch(streams: Streams, duration_s: float) -> list[int]:
-    """Wait, and return the resident memory of every second, in KB."""
+    """Wait, and return the resident memory again and again, in KB."""
     samples, end_s = [], time.monotonic() + duration_s
     while (left_s := end_s - time.monotonic()) > 0:
-        streams.wait(min(1.0, left_s))
+        streams.wait(min(1.0, duration_s / 20, left_s))
         samples.append(measure_footprint().resident_kb)
     return samples
 

@@ -30,6 +30,7 @@ def label(
     sources: Annotated[
         list[str],
         typer.Argument(
+            metavar="SOURCE",
             help="Video, picture, folder of pictures, quoted glob, camera (0, csi://0), or stream "
             "(rtsp://, http://); test:// is a moving pattern. Several are read side by side.",
         ),
@@ -105,9 +106,12 @@ def label(
     cmlr-edge label rtsp://user:password@door/1 rtsp://yard/1 --events events.jsonl
 
     \b
-    Exit code: 0 all is done; 1 some results were lost or some sources failed, the rest
-    is done; 2 an error, or every source failed; 130 or 143 ended by SIGINT or SIGTERM,
-    with open events ended and outputs finished (a second signal does not wait for that).
+    Exit codes
+    0    all is done
+    1    some results were lost, or some sources failed; the rest is done
+    2    an error, or every source failed
+    130  ended by SIGINT: open events are ended, outputs finished
+    143  likewise by SIGTERM; a second signal ends the process at once
     """  # noqa: D301 (typer's mark for keeping lines)
     options = OutputOptions(
         out, events, csv, overlay, contact_sheet, mqtt, webhook, metrics_port, rotate_mb
