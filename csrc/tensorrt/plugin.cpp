@@ -26,6 +26,7 @@ using nvinfer1::PluginFieldType;
 constexpr int kQuery = 0, kKey = 1, kValue = 2, kBias = 3;  // inputs; the bias may be missing
 constexpr const char* kHeadsField = "num_heads";
 constexpr const char* kScaleField = "scale";
+constexpr const char* kInputsField = "num_inputs";  // only in engines, never on a node
 
 std::mutex finder_mutex;
 nvinfer1::ILoggerFinder* logger_finder = nullptr;
@@ -55,6 +56,7 @@ void require(bool holds, const std::string& message) {
 struct Attributes {
   int64_t num_heads = 0;
   float scale = 0;
+  int64_t num_inputs = 0;  // 3, or 4 with a bias; 0: TensorRT has not said yet
 };
 
 int64_t integer_of(const PluginField& field) {
@@ -82,6 +84,8 @@ Attributes attributes_of(const nvinfer1::PluginFieldCollection* fields) {
     } else if (std::strcmp(field.name, kScaleField) == 0) {
       attributes.scale = number_of(field);
       has_scale = true;
+    } else if (std::strcmp(field.name, kInputsField) == 0) {
+      attributes.num_inputs = integer_of(field);
     }
   }
   require(has_heads && has_scale, "the node needs the attributes num_heads and scale");
@@ -140,6 +144,7 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
   explicit AttentionPlugin(const Attributes& attributes)
       : num_heads_(static_cast<int32_t>(attributes.num_heads)),
         scale_(attributes.scale),
+        num_inputs_(static_cast<int32_t>(attributes.num_inputs)),
         description_("num_heads=" + std::to_string(num_heads_) +
                      " scale=" + std::to_string(scale_)) {}
 
@@ -158,7 +163,7 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
 
   nvinfer1::IPluginV3* clone() noexcept override {
     nvinfer1::IPluginV3* copy = nullptr;
-    status_of([&] { copy = new AttentionPlugin({num_heads_, scale_}); });
+    status_of([&] { copy = new AttentionPlugin({num_heads_, scale_, num_inputs_}); });
     return copy;
   }
 
@@ -216,6 +221,7 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
       require_counts(num_inputs, num_outputs);
       require_shapes(in[kQuery].desc.dims, in[kKey].desc.dims, in[kValue].desc.dims,
                      num_inputs == 4 ? &in[kBias].desc.dims : nullptr, num_heads_);
+      num_inputs_ = num_inputs;
     });
   }
 
@@ -228,7 +234,7 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
       require_counts(num_inputs, num_outputs);
       require_shapes(in[kQuery].dims, in[kKey].dims, in[kValue].dims,
                      num_inputs == 4 ? &in[kBias].dims : nullptr, num_heads_);
-      has_bias_ = num_inputs == 4;
+      num_inputs_ = num_inputs;
     });
   }
 
@@ -236,6 +242,7 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
                   const void* const* inputs, void* const* outputs, void*,
                   cudaStream_t stream) noexcept override {
     return status_of([&] {
+      require(num_inputs_ == 3 || num_inputs_ == 4, "run before TensorRT gave it any shapes");
       const nvinfer1::Dims &query = in[kQuery].dims, &key = in[kKey].dims, &value = in[kValue].dims;
       const int64_t batch = out[0].dims.d[0];
       cmlr::cuda::AttentionParams p{};
@@ -244,7 +251,7 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
       p.query = inputs[kQuery];
       p.key = inputs[kKey];
       p.value = inputs[kValue];
-      p.key_bias = has_bias_ ? static_cast<const float*>(inputs[kBias]) : nullptr;
+      p.key_bias = num_inputs_ == 4 ? static_cast<const float*>(inputs[kBias]) : nullptr;
       p.out = outputs[0];
       p.batch = batch;
       p.num_queries = query.d[1];
@@ -265,7 +272,8 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
 
   const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override {
     fields_ = {PluginField(kHeadsField, &num_heads_, PluginFieldType::kINT32, 1),
-               PluginField(kScaleField, &scale_, PluginFieldType::kFLOAT32, 1)};
+               PluginField(kScaleField, &scale_, PluginFieldType::kFLOAT32, 1),
+               PluginField(kInputsField, &num_inputs_, PluginFieldType::kINT32, 1)};
     collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
     return &collection_;
   }
@@ -273,10 +281,9 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
  private:
   int32_t num_heads_;
   float scale_;
+  int32_t num_inputs_;  // enqueue is not told: kept from what came before, at build or at run time
   std::string description_;
-  // enqueue is not told how many inputs there are; TensorRT sets shapes on the same object before.
-  bool has_bias_ = false;
-  std::array<PluginField, 2> fields_;
+  std::array<PluginField, 3> fields_;
   nvinfer1::PluginFieldCollection collection_;
 };
 

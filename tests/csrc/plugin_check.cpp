@@ -292,6 +292,8 @@ void launch() {
   const char memory[5] = {};
   const void* const inputs[] = {memory, memory + 1, memory + 2, memory + 3};
   void* const outputs[] = {const_cast<char*>(memory) + 4};
+  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, nullptr) != 0);
+  CHECK(says("run before TensorRT gave it any shapes"));
   CHECK(runtime.onShapeChange(in, 4, &out, 1) == 0);
   CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, nullptr) == 0);
   const auto& p = launched;
@@ -316,9 +318,11 @@ void launch() {
 void serialised() {
   Plugin first = good();
   Plugin copy(first->clone());
+  const auto query = tensor({1, 5, 64}), key = tensor({1, 7, 64}), bias = tensor({7});
+  CHECK(configures(copy, {query, key, key, bias}));
   first.reset();  // a clone, and what it serialises, live on their own
   const nvinfer1::PluginFieldCollection* fields = runtime_of(copy).getFieldsToSerialize();
-  CHECK(fields->nbFields == 2);
+  CHECK(fields->nbFields == 3);
   CHECK(*static_cast<const int32_t*>(fields->fields[0].data) == kHeads);
   CHECK(*static_cast<const float*>(fields->fields[1].data) == kScale);
   Plugin again(creator().createPlugin("node", fields, nvinfer1::TensorRTPhase::kRUNTIME));
@@ -327,6 +331,13 @@ void serialised() {
   CHECK(std::string(build_of(again).getMetadataString()) == "num_heads=2 scale=0.250000");
   Plugin attached(runtime_of(again).attachToContext(nullptr));
   CHECK(attached != nullptr);
+  // What was known at build time, that there is a bias, is known to the engine.
+  const nvinfer1::PluginTensorDesc in[] = {query.desc, key.desc, key.desc, bias.desc};
+  const char memory[4] = {};
+  const void* const inputs[] = {memory, memory, memory, memory + 3};
+  void* const outputs[] = {const_cast<char*>(memory) + 1};
+  CHECK(runtime_of(attached).enqueue(in, in, inputs, outputs, nullptr, nullptr) == 0);
+  CHECK(static_cast<const void*>(launched.key_bias) == memory + 3);
   CHECK(build_of(attached).getWorkspaceSize(nullptr, 4, nullptr, 1) == 0);
 }
 

@@ -185,6 +185,16 @@ def test_the_spec_says_where_an_engine_was_built(tmp_path: Path) -> None:
         replace(BUILT, batch=(1, 9, 8))
 
 
+def test_inspect_says_what_an_engine_was_built_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cmlr_edge", "inspect", str(write(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "for Orin (8.7), TensorRT 10.3.0, batches of 1 to 8" in done.stdout
+
+
 @pytest.mark.parametrize("name", ["lean10", "lean11", None])
 def test_without_a_driver_an_engine_is_one_error_and_never_a_crash(
     tmp_path: Path, name: str | None
