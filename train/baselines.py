@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.dropout import drop
+
 _PARTS, _TEMPERATURE = 4, 32.0  # of CCD's cosine classifier
 _POOL_DROPOUT = 0.2
 
@@ -25,7 +27,7 @@ class PooledClassifier(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to logits (B, L)."""
-        pooled = F.dropout(tokens.mean(dim=1), _POOL_DROPOUT, self.training)
+        pooled = drop(tokens.mean(dim=1), _POOL_DROPOUT, training=self.training)
         logits: Tensor = self.linear(pooled)
         return logits
 
@@ -86,7 +88,7 @@ class FeatureSplitClassifier(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to logits (B, L)."""
-        pooled = F.dropout(tokens.mean(dim=1), _POOL_DROPOUT, self.training)
+        pooled = drop(tokens.mean(dim=1), _POOL_DROPOUT, training=self.training)
         own, company = pooled[:, : self.own_half], pooled[:, self.own_half :]
         logits: Tensor = self.company(company)
         if self.training:
