@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
@@ -78,6 +78,8 @@ def build_plan(onnx: bytes, options: BuildOptions) -> tuple[bytes, BuildReport]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = without_function(onnx, _attention_name()) if options.plugin else onnx
+        if len(model) == len(onnx):  # nothing there for the plugin to do
+            options = replace(options, plugin=None)
         (folder / "model.onnx").write_bytes(model)
         (folder / "options.json").write_text(json.dumps(asdict(options)))
         command = [sys.executable, "-m", "cmlr_edge.engine_build_process", str(folder)]

@@ -69,11 +69,13 @@ def engine_build(
         tensorrt=report.tensorrt,
         compute_capability=gpu.compute_capability,
         gpu=gpu.name,
-        plugin_version=ATTENTION_VERSION if options.plugin else None,
+        plugin_version=ATTENTION_VERSION if report.plugin_layers else None,
         batch=options.batch,
         source=source,
         source_sha256=source_file.sha256,
         layers=report.layers,
+        dla_core=options.dla_core,
+        dla_layers=report.dla_layers,
     )
 
 

@@ -112,6 +112,8 @@ class EngineBuild:
     source: str  # the ONNX file in this spec that it was built from
     source_sha256: str
     layers: dict[str, int] = field(default_factory=dict)  # by precision, as built
+    dla_core: int | None = None  # accelerator that it runs on, besides the GPU
+    dla_layers: int = 0  # that the accelerator takes
 
     def __post_init__(self) -> None:
         """Reject a batch that is no range."""

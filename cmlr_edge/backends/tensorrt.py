@@ -84,6 +84,8 @@ class TensorRtBackend:
             load_plugin(trt, plugin_library())
         self._logger = _logger(trt)
         self._runtime: Any = trt.Runtime(self._logger)
+        if engine.dla_core is not None:
+            self._runtime.DLA_core = engine.dla_core
         self._engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise EngineError(f"TensorRT cannot load {path}: {self._logger.last}. Build it again")

@@ -315,6 +315,17 @@ def test_options_that_the_machine_does_not_have_are_named(
         build_plan(engine.read_bytes(), BuildOptions(**options))
 
 
+def test_a_model_without_the_operator_needs_no_plugin(
+    engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    content = engine.read_bytes()
+    plan, report = build_plan(content, BuildOptions(plugin="/nowhere/libcmlr_plugin.so"))
+    assert plan == content
+    assert report.plugin_layers == 0
+    require_plugin_layers(content, report)
+
+
 def test_python_callers_get_the_same_error_before_anything_is_exported(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no NVIDIA driver here"):
         build_engine(tmp_path / "no run", tmp_path / "out", tensorrt=BuildOptions())
