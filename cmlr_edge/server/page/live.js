@@ -10,13 +10,14 @@ const SHOWN_EVENTS = 40;
 const KEPT_VISITS = 2000;
 const STATES = {
   ok: "live", connecting: "connecting", timeout: "no frames", reconnecting: "reconnecting",
-  ended: "ended", failed: "failed", late: "no results", frozen: "frozen", stale: "stale", invalid: "invalid",
+  ended: "ended", failed: "failed", lost: "connection lost", late: "no results", frozen: "frozen", stale: "stale", invalid: "invalid",
 };
 const LATE_MS = 5000;        // without a new picture, while the source gives frames
 const REASONS = {  // of what a frame says of itself; a source gives its own
   frozen: "the source repeats one picture",
   stale: "frames wait too long: the model does not keep up with the sources",
   invalid: "the model returned no number",
+  lost: "this page does not reach its server",
   late: "no picture comes: the model or the connection to this page does not keep up",
 };
 const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
@@ -29,6 +30,7 @@ let model = null;
 let clockOffsetS = 0;        // the server's clock minus ours
 let spanS = 300;
 let lastState = null;
+let isLinked = false;
 
 const nowS = () => Date.now() / 1000 + clockOffsetS;
 
@@ -198,7 +200,7 @@ class Card {
     if (!this.status) return;
     const { state, reason } = this.status;
     const isLate = performance.now() - this.newsMs > LATE_MS;
-    const shown = state !== "ok" ? state : isLate ? "late" : this.frameStatus;
+    const shown = !isLinked ? "lost" : state !== "ok" ? state : isLate ? "late" : this.frameStatus;
     const pill = find(".state", this.root);
     pill.dataset.state = shown;
     put(pill, STATES[shown] ?? shown);
@@ -368,14 +370,15 @@ async function connect(pauseMs = 500) {
   socket.binaryType = "arraybuffer";
   let opened = false;
   socket.onopen = () => {
-    opened = true;
+    opened = isLinked = true;
     visits.clear();
     showLink("ok", "connected");
   };
   socket.onmessage = ({ data }) => typeof data === "string" ? takeState(JSON.parse(data)) : takeFrame(data, socket);
   socket.onclose = async () => {
     showLink("lost", "connection lost, trying again");
-    for (const card of cards.values()) card.root.classList.add("troubled");
+    isLinked = false;
+    for (const card of cards.values()) card.showState();
     const answer = await fetch("/api/state").catch(() => null);
     if (answer?.status === 401) location.reload();  // the token is another one now
     setTimeout(connect, pauseMs, opened ? 500 : Math.min(5000, pauseMs * 2));
