@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
+_OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
 
 
@@ -38,16 +40,20 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        # Constants are read from the file alone: there is no such folder to find others in.
+        options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
         try:
             # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
             # a run, by going on with the CPU.
             session = ort.InferenceSession(content, options, providers=[wanted], enable_fallback=0)
+            placement = _check_placement(session, wanted)
+            self.num_labels = _check_signature(session, path)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"ONNX Runtime cannot load {path}: {error}. Export the model again"
             ) from error
-        placement = _check_placement(session, wanted)
-        self.num_labels = _check_signature(session, path)
         self.provider = provider
         self.description = f"ONNX Runtime {ort.__version__}, {wanted}{placement}"
         self._session: Any = session
