@@ -20,8 +20,8 @@ from cmlr_edge.golden import check_golden
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.prediction import Latency, Prediction, select_labels
 from cmlr_edge.preflight import require_preflight
-from cmlr_edge.preprocess import preprocess
-from cmlr_edge.stability import LabelStability
+from cmlr_edge.preprocess import Prepared, preprocess
+from cmlr_edge.stability import LabelStability, StabilityRules
 
 if TYPE_CHECKING:
     from cmlr_edge.stream import Result
@@ -169,7 +169,18 @@ class Recognizer:
                 preprocess(image.image_bgr, self._spec.preprocess, color="bgr", out=out)
             else:
                 preprocess(image, self._spec.preprocess, color=color, out=out)
-        resized = time.perf_counter()
+        share_ms = (time.perf_counter() - start) * 1e3 / len(images)
+        return self._score(buffer, images, [share_ms] * len(images), called_at)
+
+    def _score(
+        self,
+        buffer: NDArray[np.uint8],
+        images: Sequence[Any] | NDArray[np.uint8],
+        preprocess_ms: Sequence[float],
+        called_at: float,
+    ) -> list[Prediction]:
+        """Run the model on what is in the buffer; `images` tell times and status."""
+        start = time.perf_counter()
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
         selected = [select_labels(row, self.labels, self._thresholds) for row in scores]
@@ -177,24 +188,50 @@ class Recognizer:
             bool(np.isfinite(row).all()) and getattr(image, "status", "ok") == "ok"
             for row, image in zip(scores, images, strict=True)
         ]
-        stages = np.diff([start, resized, inferred, time.perf_counter()]) * 1e3 / len(images)
+        stages = np.diff([start, inferred, time.perf_counter()]) * 1e3 / len(images)
         return [
             Prediction(
                 scores=row,
                 labels=selected[i] if valid[i] else (),
-                latency_ms=Latency(getattr(images[i], "capture_ms", 0.0), *stages.tolist()),
+                latency_ms=Latency(
+                    getattr(images[i], "capture_ms", 0.0), preprocess_ms[i], *stages.tolist()
+                ),
                 captured_at=getattr(images[i], "captured_at", called_at),
                 valid=valid[i],
             )
             for i, row in enumerate(scores)
         ]
 
+    def prepare(self, frame: Frame) -> Prepared:
+        """Do to a frame what precedes the model. Any thread may call it while the model runs.
+
+        Raises:
+            FrameError: It holds no image.
+        """
+        spec, start = self._spec.preprocess, time.perf_counter()
+        pixels = preprocess(frame.image_bgr, spec, color="bgr")
+        return Prepared(frame, pixels, spec, (time.perf_counter() - start) * 1e3)
+
+    def recognize_prepared(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """Recognise what `prepare` returned, in one run of the model.
+
+        Args:
+            prepared: May be empty. What another model's Recognizer prepared is prepared again.
+        """
+        own = self._spec.preprocess
+        items = [item if item.spec == own else self.prepare(item.frame) for item in prepared]
+        if not items:
+            return []
+        buffer = np.stack([item.pixels for item in items])
+        preprocess_ms = [item.preprocess_ms for item in items]
+        return self._score(buffer, [item.frame for item in items], preprocess_ms, time.time())
+
     def stream(
         self,
         source: str | Path | int,
         *,
         policy: Policy | None = None,
-        stability: Mapping[str, LabelStability] | None = None,
+        stability: Mapping[str, LabelStability] | StabilityRules | None = None,
     ) -> Generator[Result, None, None]:
         """Open a source, recognise what it delivers, and follow each label over time.
 
@@ -207,7 +244,7 @@ class Recognizer:
         Args:
             source: As for `open_source`.
             policy: Likewise.
-            stability: By label, instead of what follows from the thresholds.
+            stability: By label, or rules, instead of what spec and thresholds say.
 
         Raises:
             CaptureError: The source cannot be opened, or has failed for good.

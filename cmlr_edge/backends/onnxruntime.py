@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
 
 
@@ -35,15 +37,19 @@ class OnnxRuntimeBackend:
         wanted = _require_provider(ort, provider)
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
+        # Constants are read from the file alone: there is no such folder to find others in.
+        options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
         try:
             session = ort.InferenceSession(content, options, providers=[wanted])
+            self.num_labels = _check_signature(session, path)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"ONNX Runtime cannot load {path}: {error}. Export the model again"
             ) from error
         if (actual := session.get_providers()[0]) != wanted:
             raise EngineError(f"asked ONNX Runtime for {wanted}, it would run on {actual} instead")
-        self.num_labels = _check_signature(session, path)
         self.description = f"ONNX Runtime {ort.__version__}, {wanted}"
         self._session: Any = session
 
