@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import stat
 import types
 from collections.abc import Collection
 from pathlib import Path
@@ -52,8 +53,11 @@ def read_json(path: Path, kind: type[T]) -> T:
         ValueError: Not JSON, too large, or not exactly the fields of `kind`; the text says where.
         OSError: The file cannot be read.
     """
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path.stat().st_size} bytes, expected at most {_MAX_BYTES}")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a device or a pipe may never end
+        raise ValueError("not a file")
+    if status.st_size > _MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes, expected at most {_MAX_BYTES}")
     try:
         value = json.loads(path.read_bytes())
     except RecursionError as error:

@@ -49,7 +49,9 @@ class Readout(nn.Module):
 
     def forward(self, label_features: Tensor) -> Tensor:
         """Map (B, L, d) to logits (B, L)."""
-        return (label_features * self.weight).sum(dim=-1) + self.bias
+        # With the dimension kept: OpenVINO 2026.4 rounds a sum that it fuses with the addition
+        # behind it to bfloat16, on a processor that has it, as soon as there are two images.
+        return (label_features * self.weight).sum(dim=-1, keepdim=True).squeeze(-1) + self.bias
 
 
 class Standardize(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from train.dropout import drop
 
-_PARTS, _TEMPERATURE = 4, 32.0  # of CCD's cosine classifier
+COSINE_PARTS, COSINE_TEMPERATURE = 4, 32.0  # of CCD's cosine classifier
 _POOL_DROPOUT = 0.2
 
 
@@ -60,10 +60,10 @@ class CcdClassifier(nn.Module):
         context = self.context_logits(tokens).softmax(dim=-1) @ self.memory
         strongest = tokens.amax(dim=1)
         debiased = strongest - self.gate(strongest).tanh() * context
-        parts = F.normalize(debiased.unflatten(-1, (_PARTS, -1)), dim=-1)
-        rows = F.normalize(self.weight.unflatten(-1, (_PARTS, -1)), dim=-1)
-        cosine = torch.einsum("bpd,lpd->bl", parts, rows) / _PARTS
-        return _TEMPERATURE * cosine + self.bias
+        parts = F.normalize(debiased.unflatten(-1, (COSINE_PARTS, -1)), dim=-1)
+        rows = F.normalize(self.weight.unflatten(-1, (COSINE_PARTS, -1)), dim=-1)
+        cosine = torch.einsum("bpd,lpd->bl", parts, rows) / COSINE_PARTS
+        return COSINE_TEMPERATURE * cosine + self.bias
 
 
 class FeatureSplitClassifier(nn.Module):

@@ -26,8 +26,10 @@ def load_backend(
     """
     match path.suffix:
         case ".onnx":
+            from cmlr_edge.backends.onnx_structure import check_structure
             from cmlr_edge.backends.onnxruntime import OnnxRuntimeBackend
 
+            check_structure(content, path.name)
             return OnnxRuntimeBackend(path, content, provider=provider or "cpu")
         case ".engine" if engine is not None:
             if provider not in {None, "cuda"}:
