@@ -89,7 +89,8 @@ class Card {
     this.bars = new Map();
     this.order = [];
     this.smoothed = null;
-    this.orderedMs = this.scoredMs = 0;
+    this.orderedMs = -Infinity;
+    this.scoredMs = 0;
     this.frameStatus = "ok";
     this.capturedAt = null;
     this.arrived = this.painted = 0;
