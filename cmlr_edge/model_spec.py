@@ -101,19 +101,44 @@ class GoldenSample:
 
 
 @dataclass(frozen=True)
+class EngineBuild:
+    """Where and from what a TensorRT engine was built: it runs nowhere else."""
+
+    tensorrt: str  # "10.3.0"
+    compute_capability: str  # "8.7"
+    gpu: str
+    plugin_version: str | None  # of CmlrAttention; None: its plain operations
+    batch: tuple[int, int, int]  # smallest, tuned for, largest
+    source: str  # the ONNX file in this spec that it was built from
+    source_sha256: str
+    layers: dict[str, int] = field(default_factory=dict)  # by precision, as built
+    dla_core: int | None = None  # accelerator that it runs on, besides the GPU
+    dla_layers: int = 0  # that the accelerator takes
+
+    def __post_init__(self) -> None:
+        """Reject a batch that is no range."""
+        smallest, tuned, largest = self.batch
+        if not 1 <= smallest <= tuned <= largest:
+            raise SpecError(f"batch is {self.batch}: expected 1 <= smallest <= tuned <= largest")
+
+
+@dataclass(frozen=True)
 class BuiltFile:
     """One model file that export wrote beside the spec."""
 
     sha256: str
-    runtime: Literal["onnx"]
+    runtime: Literal["onnx", "tensorrt"]
     precision: Literal["fp32", "fp16", "int8"]
     parity: ParityReport
     golden: GoldenSample
+    engine: EngineBuild | None = None  # of the runtime "tensorrt"
 
     def __post_init__(self) -> None:
-        """Reject a digest that cannot be one."""
+        """Reject a digest that cannot be one, and an engine of unknown origin."""
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise SpecError(f"sha256 {self.sha256!r} is not 64 lower-case hexadecimal digits")
+        if (self.runtime == "tensorrt") != (self.engine is not None):
+            raise SpecError('a file has "engine" if, and only if, its runtime is "tensorrt"')
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.golden import check_golden
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.prediction import Latency, Prediction, select_labels
+from cmlr_edge.preflight import require_preflight
 from cmlr_edge.preprocess import Prepared, preprocess
 from cmlr_edge.stability import LabelStability, StabilityRules
 
@@ -60,16 +60,22 @@ class Recognizer:
         cls,
         path: str | Path,
         *,
-        provider: str = "cpu",
+        provider: str | None = None,
         thresholds: Mapping[str, float] | float | None = None,
+        rebuild: bool = False,
     ) -> Recognizer:
         """Open a model that export/build_engine.py wrote, and the spec beside it.
 
-        The file's hash is checked before it is loaded, and a stored golden sample is run after.
+        The file's hash, and for an engine this machine, are checked before it is loaded; a stored
+        golden sample is run after.
 
         Args:
-            path: The `.onnx` file, or the folder with `model.onnx` in it; its spec has the same name, ending in .json.
-            provider: The device: "cpu" or "cuda". Another is never taken instead.
+            path: The `.onnx` or `.engine` file, or the folder with `model.onnx` in it; its spec has the same name,
+                ending in .json.
+            provider: The device: "cpu" or "cuda". Another is never taken instead. By default
+                "cpu" for an `.onnx` file and the GPU for an engine.
+            rebuild: Where an `.engine` is missing or was built for another machine, build it here
+                from the `.onnx` beside it, in minutes, and write it and its spec.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
 
         Raises:
@@ -78,6 +84,10 @@ class Recognizer:
             DependencyError: The runtime is not installed.
         """
         path = model_path(Path(path))
+        if rebuild and path.suffix == ".engine":
+            from cmlr_edge.engine_rebuild import rebuild_where_needed
+
+            rebuild_where_needed(path)
         if not path.is_file():
             raise EngineError(
                 f"no engine at {path}: export/build_engine.py writes one, "
@@ -86,12 +96,8 @@ class Recognizer:
         spec = ModelSpec.load(spec_path(path))
         built = _find_built_file(spec, path)
         content = path.read_bytes()
-        if (digest := hashlib.sha256(content).hexdigest()) != built.sha256:
-            raise EngineError(
-                f"{path} has sha256 {digest[:12]}..., its spec says {built.sha256[:12]}...: the "
-                "file was changed or cut short; copy engine and spec again, both together"
-            )
-        backend = load_backend(path, content, provider=provider)
+        require_preflight(path, content, built)
+        backend = load_backend(path, content, provider=provider, engine=built.engine)
         try:
             _check_label_count(backend, spec, path)
             check_golden(backend, built.golden, spec.preprocess.size_hw)
@@ -119,6 +125,11 @@ class Recognizer:
     def runtime(self) -> str:
         """The runtime and the device that really run the model."""
         return self._backend.description
+
+    @property
+    def provider(self) -> str:
+        """The device that really runs the model: "cpu", "cuda"."""
+        return self._backend.provider
 
     def __call__(self, image: Any, *, color: ColorOrder = "bgr") -> Prediction:
         """Recognise one image.

@@ -18,9 +18,9 @@ from onnxscript import values
 from torch import Tensor
 
 NAME, DOMAIN, VERSION = "CmlrAttention", "cmlr", "1"
+HEAD_WIDTHS = (32, 64)  # that the kernels take; a test holds them against the plugin
+PLAIN_NAME = "PlainAttention"  # the same operator at another width: never anything but its body
 _BODY_OPSET = 18
-_BIAS = f"""bias = Cast <to = {TensorProto.FLOAT}> (key_bias)
-            biased = Add (scores, bias)"""
 _ATTRIBUTES = ("num_heads", "scale", "plugin_version", "plugin_namespace")
 
 
@@ -34,7 +34,7 @@ def attention(
         query: (1|B, L, d).
         key: (1|B, T, d).
         value: (1|B, T, d).
-        key_bias: (T,), added to every scaled score.
+        key_bias: (T,), float32 whatever the others are, added to every scaled score.
         num_heads: Divides d; a head is a slice of d / num_heads columns.
         scale: Of the scores.
 
@@ -80,32 +80,36 @@ def add_body(model: onnx.ModelProto) -> None:
     """Give the operator's nodes a body, so that the file runs everywhere; in place.
 
     A function's body cannot tell an input that is missing: where one node has a key bias, the
-    others get one of zeros.
+    others get one of zeros. Nodes of a head width that the kernels do not take are named
+    otherwise, so that no runtime looks for a kernel.
     """
     nodes = [node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, NAME)]
     biased = any(len(node.input) == 4 for node in nodes)
     values = [*model.graph.input, *model.graph.value_info]
-    lengths = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in values if _rank(v) == 3}
-    lengths |= {t.name: t.dims[1] for t in model.graph.initializer if len(t.dims) == 3}
+    sizes = {v.name: _sizes(v) for v in values}
+    sizes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in nodes:
+        _, tokens, dim = sizes[node.input[1]]
+        heads = next(field.i for field in node.attribute if field.name == "num_heads")
+        if dim // heads not in HEAD_WIDTHS:
+            node.op_type = PLAIN_NAME
         if biased and len(node.input) == 3:
-            tokens = lengths[node.input[1]]
             zeros = numpy_helper.from_array(np.zeros(tokens, np.float32), f"{node.name}.no_bias")
             model.graph.initializer.append(zeros)
             node.input.append(zeros.name)
-    if nodes:
-        model.functions.append(_body(biased=biased))
+    for name in sorted({node.op_type for node in nodes}):
+        model.functions.append(_body(name, biased=biased))
 
 
-def _rank(value: onnx.ValueInfoProto) -> int:
-    return len(value.type.tensor_type.shape.dim)
+def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
-def _body(*, biased: bool) -> onnx.FunctionProto:
+def _body(name: str, *, biased: bool) -> onnx.FunctionProto:
     """The formula in standard operators; softmax in float32 whatever the type around it."""
     function: onnx.FunctionProto = onnx.parser.parse_function(
         f"""<domain: "{DOMAIN}", opset_import: ["" : {_BODY_OPSET}]>
-        {NAME} <{", ".join(_ATTRIBUTES)}> (query, key, value{", key_bias" * biased}) => (out)
+        {name} <{", ".join(_ATTRIBUTES)}> (query, key, value{", key_bias" * biased}) => (out)
         {{
             heads = Constant <value_int: int = @num_heads> ()
             first = Constant <value_ints = [0]> ()
@@ -125,7 +129,7 @@ def _body(*, biased: bool) -> onnx.FunctionProto:
             scaled = Mul (q, scale_like)
             products = MatMul (scaled, k)
             scores = Cast <to = {TensorProto.FLOAT}> (products)
-            {_BIAS if biased else "biased = Identity (scores)"}
+            {"biased = Add (scores, key_bias)" if biased else "biased = Identity (scores)"}
             weights_wide = Softmax <axis = -1> (biased)
             weights = CastLike (weights_wide, value)
             mixed = MatMul (weights, v)
@@ -144,7 +148,7 @@ def _schema() -> OpSchema:
         NAME,
         DOMAIN,
         int(VERSION),
-        inputs=[*inputs, parameter("key_bias", "T", param_option=optional)],
+        inputs=[*inputs, parameter("key_bias", "tensor(float)", param_option=optional)],
         outputs=[parameter("out", "T")],
         type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
         attributes=[

@@ -1,6 +1,8 @@
 """Checkpoint -> model.onnx, model.json and fusion.json, verified against the training model before it is written.
 
 python export/build_engine.py --checkpoint runs/first --out models/first --data photos
+
+On a Jetson `--target tensorrt` adds model.engine, verified against model.onnx.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,12 +28,15 @@ from rich.progress import Progress
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.capture.images import list_folder, read_image
-from cmlr_edge.errors import CmlrError, DataError
+from cmlr_edge.engine_builder import BuildOptions
+from cmlr_edge.errors import CmlrError, DataError, EngineError
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, PreprocessSpec, spec_path
+from cmlr_edge.preflight import plugin_library, require_gpu_software
 from cmlr_edge.preprocess import preprocess
 from cmlr_edge.strict_json import write_atomically
 from export.calibrate import quantize
 from export.deploy import DeployModel
+from export.engine import build_engine_file
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.fusion_report import FusionReport
@@ -50,6 +56,15 @@ _stderr = Console(stderr=True)
 
 
 Precision = Literal["fp32", "fp16", "int8"]
+
+
+class Target(str, Enum):
+    """What to build."""
+
+    onnx = "onnx"
+    tensorrt = "tensorrt"
+
+
 Report = Callable[[int, int], None]  # calibration pictures seen since, and how many there are
 
 
@@ -62,6 +77,7 @@ def build_engine(
     precision: Precision = "fp32",
     calibration: Path | None = None,
     max_flips: float | None = None,
+    tensorrt: BuildOptions | None = None,
     report: Report = lambda _done, _total: None,
 ) -> ModelSpec:
     """Export a run, verify it, and write it.
@@ -75,6 +91,7 @@ def build_engine(
         precision: "fp16" writes a typed float16 graph, "int8" one with a quantised backbone.
         calibration: Folder of pictures to measure ranges on, for "int8".
         max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
+        tensorrt: Build model.engine as well, for the GPU of this machine.
         report: Told how far calibration is.
 
     Returns:
@@ -83,8 +100,12 @@ def build_engine(
     Raises:
         DataError: The checkpoint or the data is missing or damaged, or has other labels.
         CaptureError: There are no calibration pictures, or one cannot be read.
-        EngineError: The exported model disagrees with the training model; nothing is written.
+        EngineError: The exported model disagrees with the training model, or the engine with the
+            exported model, or there is no GPU for it; nothing is written.
+        DependencyError: TensorRT or cuda-python is missing.
     """
+    if tensorrt is not None:
+        require_gpu_software()  # known before minutes are spent
     model, trained = load_model(checkpoint)
     part = None if data is None else read_dataset(data).split(split)
     if precision == "int8" and part is not None and part.classes != trained.labels:
@@ -124,8 +145,14 @@ def build_engine(
         parity=parity,
         golden=golden,
     )
-    spec = replace(spec, files={path.name: built})
-    _write(path, content, spec, fusion)
+    spec, files = replace(spec, files={path.name: built}), {path: content}
+    if tensorrt is not None:
+        engine = out / "model.engine"
+        files[engine], built_engine = build_engine_file(
+            engine, path, content, spec, frames, tensorrt, max_flips=max_flips
+        )
+        spec = replace(spec, files={**spec.files, engine.name: built_engine})
+    _write(out, files, spec, fusion)
     return spec
 
 
@@ -165,12 +192,13 @@ def _refit(
     )
 
 
-def _write(path: Path, content: bytes, spec: ModelSpec, fusion: FusionReport) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
-    spec.save(spec_path(path))
+def _write(out: Path, files: dict[Path, bytes], spec: ModelSpec, fusion: FusionReport) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for path, content in files.items():
+        write_atomically(path, content)
+    spec.save(spec_path(next(iter(files))))
     text = json.dumps(fusion.to_json(), indent=2)
-    write_atomically(path.parent / "fusion.json", text.encode())
+    write_atomically(out / "fusion.json", text.encode())
 
 
 def _read_frames(paths: Sequence[Path], spec: PreprocessSpec) -> NDArray[np.uint8]:
@@ -186,6 +214,13 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise typer.BadParameter(f"{text!r}: expected a share such as 0.5% or 0.005")
     return share
+
+
+def _read_batch(text: str) -> tuple[int, int, int]:
+    numbers = [int(part) for part in text.split(",") if part.strip().isdigit()]
+    if len(numbers) != 3 or text.count(",") != 2:
+        raise EngineError(f"--batch is {text!r}: expected smallest,tuned,largest such as 1,1,8")
+    return numbers[0], numbers[1], numbers[2]
 
 
 def main(
@@ -208,6 +243,19 @@ def main(
             parser=_share, metavar="SHARE", help="Of label decisions that may differ, as 0.5%."
         ),
     ] = None,
+    target: Annotated[
+        Target, typer.Option(help="tensorrt: build model.engine too, for the GPU here.")
+    ] = Target.onnx,
+    batch: Annotated[str, typer.Option(help="Smallest, tuned and largest batch.")] = "1,1,8",
+    no_plugin: Annotated[bool, typer.Option(help="Engine without our attention kernel.")] = False,
+    timing_cache: Annotated[
+        str | None, typer.Option("--timingCacheFile", help="Read, and written after a build.")
+    ] = None,
+    dla_core: Annotated[int | None, typer.Option("--useDLACore", help="Of a Jetson Orin.")] = None,
+    gpu_fallback: Annotated[
+        bool, typer.Option("--allowGPUFallback", help="For layers the DLA does not have.")
+    ] = False,
+    workspace: Annotated[int | None, typer.Option(help="MiB for TensorRT's scratch.")] = None,
 ) -> None:
     """Export a trained run for the SDK.
 
@@ -216,6 +264,16 @@ def main(
     try:
         if fp16 and int8:
             raise DataError("--fp16 and --int8 exclude each other: a file has one precision")
+        options = None
+        if target is Target.tensorrt:
+            options = BuildOptions(
+                batch=_read_batch(batch),
+                plugin=None if no_plugin else str(plugin_library()),
+                timing_cache=timing_cache,
+                dla_core=dla_core,
+                allow_gpu_fallback=gpu_fallback,
+                workspace_mib=workspace,
+            )
         precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
         with Progress(console=_stderr, transient=True) as progress:
             task = progress.add_task("exporting and verifying", total=None)
@@ -227,6 +285,7 @@ def main(
                 precision=precision,
                 calibration=calibration,
                 max_flips=max_flips,
+                tensorrt=options,
                 report=lambda done, total: progress.update(
                     task, description="calibrating", total=total, advance=done
                 ),
@@ -234,11 +293,13 @@ def main(
     except CmlrError as error:
         _stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    parity = spec.files["model.onnx"].parity
-    _stderr.print(
-        f"wrote {out / 'model.onnx'} and its spec: on {parity.num_images} images the largest score "
-        f"difference is {parity.max_score_difference:.2g}, {parity.decision_flips} decisions differ"
-    )
+    for name, built in spec.files.items():
+        parity = built.parity
+        _stderr.print(
+            f"wrote {out / name} and its spec: on {parity.num_images} images the largest score "
+            f"difference is {parity.max_score_difference:.2g}, {parity.decision_flips} decisions "
+            "differ"
+        )
     if int8 and data is None:
         _stderr.print(
             "thresholds are still those of the trained model: fit them to this file with "

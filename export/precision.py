@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from cmlr_edge.errors import EngineError
+from export.attention import NAME, PLAIN_NAME
 from export.fold_graph import constant_values, constants_to_initializers, fold_batch_norms
 
 _WIDE = {
@@ -117,8 +118,9 @@ class _Rewriter:
         if node.op_type == "Cast":
             self._convert_cast(node, wanted)
         else:
-            # The sizes of a Resize are float32 by definition.
-            count = 1 if node.op_type == "Resize" else len(node.input)
+            # By definition the sizes of a Resize are float32, and so is the bias of our attention.
+            count = {"Resize": 1, NAME: 3, PLAIN_NAME: 3}.get(node.op_type, len(node.input))
+            node.input[count:] = [self._as(name, TensorProto.FLOAT) for name in node.input[count:]]
             node.input[:count] = [self._as(name, wanted) for name in node.input[:count]]
         self.nodes.append(node)
         for name in node.output:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.errors import EngineError
 from cmlr_edge.golden import golden_frames
 from cmlr_edge.model_spec import GoldenSample, ModelSpec, ParityReport
-from export.deploy import DeployModel
+
+if TYPE_CHECKING:
+    from export.deploy import DeployModel
 
 # Largest allowed difference of a score between the training model and the built file, and at load
 # on another machine, by the precision that was built.
@@ -101,10 +103,12 @@ def _golden(spec: ModelSpec) -> NDArray[np.uint8]:
     return golden_frames(_GOLDEN_SEED, spec.preprocess.size_hw)
 
 
-@torch.inference_mode()
 def _run_torch(model: DeployModel, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import torch  # here, so that an engine can be verified on a device without it
+
     batches = [torch.from_numpy(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]
-    scores: NDArray[np.float32] = torch.cat([model(batch) for batch in batches]).numpy()
+    with torch.inference_mode():
+        scores: NDArray[np.float32] = torch.cat([model(batch) for batch in batches]).numpy()
     return scores
 
 

@@ -9,15 +9,20 @@ from cmlr_edge.errors import EngineError
 
 if TYPE_CHECKING:
     from cmlr_edge.backends.base import Backend
+    from cmlr_edge.model_spec import EngineBuild
 
 
-def load_backend(path: Path, content: bytes, *, provider: str) -> Backend:
+def load_backend(
+    path: Path, content: bytes, *, provider: str | None = None, engine: EngineBuild | None = None
+) -> Backend:
     """Open a model with the runtime that the suffix of `path` names.
 
     Args:
         path: The model file, for its suffix and for messages.
         content: Its bytes, already checked against the spec's hash.
-        provider: The device to run on; see the runtime's module.
+        provider: The device to run on; see the runtime's module. None: "cpu", and for an engine the
+            GPU that it was built for.
+        engine: Of an `.engine` file: what its spec says, already checked by preflight.
     """
     match path.suffix:
         case ".onnx":
@@ -25,8 +30,14 @@ def load_backend(path: Path, content: bytes, *, provider: str) -> Backend:
             from cmlr_edge.backends.onnxruntime import OnnxRuntimeBackend
 
             check_structure(content, path.name)
-            return OnnxRuntimeBackend(path, content, provider=provider)
+            return OnnxRuntimeBackend(path, content, provider=provider or "cpu")
+        case ".engine" if engine is not None:
+            if provider not in {None, "cuda"}:
+                raise EngineError(f"{path.name} is machine code for a GPU: it has no {provider!r}")
+            from cmlr_edge.backends.tensorrt import TensorRtBackend
+
+            return TensorRtBackend(path, content, engine)
         case suffix:
             raise EngineError(
-                f"cannot run {path.name}: expected a file ending in .onnx, got {suffix!r}"
+                f"cannot run {path.name}: expected a file ending in .onnx or .engine, got {suffix!r}"
             )

@@ -64,6 +64,7 @@ def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
                 "sha256": spec.files[name].sha256,
                 "precision": spec.files[name].precision,
                 "parity": vars(spec.files[name].parity),
+                "engine": spec.files[name].engine and vars(spec.files[name].engine),
             }
             for name, state in files.items()
         },
@@ -83,6 +84,11 @@ def _print_description(record: dict[str, Any]) -> None:
             f"difference {parity['max_score_difference']:.1e}, "
             f"{parity['decision_flips']} decisions differ"
         )
+        if engine := file["engine"]:
+            console.print(
+                f"  for {engine['gpu']} ({engine['compute_capability']}), TensorRT "
+                f"{engine['tensorrt']}, batches of {engine['batch'][0]} to {engine['batch'][2]}"
+            )
     for section in ("preprocess", "method", "provenance", "threshold_fit"):
         table = Table(title=section, show_header=False, title_justify="left")
         for key, value in record[section].items():

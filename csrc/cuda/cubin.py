@@ -35,11 +35,13 @@ def find_nvrtc() -> Path | None:
     return next((PACKAGES / "cuda_nvrtc" / "lib").glob("libnvrtc.so.12"), None)
 
 
-def cubin_from_nvcc(nvcc: str, architecture: str, output: Path) -> Path:
-    """Compiles attention.cu for one architecture."""
+def cubin_from_nvcc(
+    nvcc: str, architecture: str, output: Path, source: Path = CSRC / "cuda" / "attention.cu"
+) -> Path:
+    """Compiles one file for one architecture."""
     command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", "-cubin", "-o", str(output)]
     includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
-    subprocess.run([*command, *includes, str(CSRC / "cuda" / "attention.cu")], check=True)
+    subprocess.run([*command, *includes, str(source)], check=True)
     return output
 
 

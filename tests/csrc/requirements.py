@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from csrc.cuda import cubin
 from csrc.cuda.emulation.emulated_gpu import FLAGS, Build
+from csrc.tensorrt import packages
 
 
 def require_sanitizer(folder: Path, sanitizer: Build) -> None:
@@ -28,3 +30,16 @@ def require_nvcc() -> str:
     """Skips the test, saying why, where there is no CUDA compiler."""
     nvcc = shutil.which("nvcc", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
     return nvcc or pytest.skip("nvcc is not installed: what it makes of the kernels is not tested")
+
+
+def require_tensorrt(name: str) -> Path:
+    """Skips the test, saying why, without one of NVIDIA's packages."""
+    missing = "is not there: run `python -m csrc.tensorrt.packages`"
+    return packages.find(name) or pytest.skip(f"{packages.PACKAGES[name].split()[0]} {missing}")
+
+
+def require_cuda_headers() -> Path:
+    """Skips the test, saying why, without CUDA's headers, which TensorRT's include."""
+    folders = [Path("/usr/local/cuda/include"), cubin.PACKAGES / "cu13" / "include"]
+    found = [folder for folder in folders if (folder / "cuda_runtime_api.h").is_file()]
+    return found[0] if found else pytest.skip("CUDA's headers are not installed")

@@ -70,8 +70,10 @@ def test_products_are_float16_and_norms_softmax_and_logits_float32(name: str) ->
     narrow = to_float16(wide)
     found = types(narrow)
     for node in narrow.graph.node:
-        kinds = {found[x] for x in (*node.input, *node.output) if found.get(x) in {FLOAT, HALF}}
-        if node.op_type in {"Conv", "MatMul", "CmlrAttention"}:
+        names = [*node.input[:3], *node.output] if node.domain else [*node.input, *node.output]
+        kinds = {found[x] for x in names if found.get(x) in {FLOAT, HALF}}
+        if node.op_type in {"Conv", "MatMul", "CmlrAttention", "PlainAttention"}:
+            assert all(found[bias] == FLOAT for bias in node.input[3:] if node.domain)
             assert kinds == {HALF}, node.name
         elif node.op_type in {"LayerNormalization", "Softmax", "ReduceSum", "Sigmoid"}:
             assert kinds == {FLOAT}, node.name

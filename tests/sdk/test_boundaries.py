@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "cmlr_edge"
 BLOCK_AND_IMPORT = """
 import sys
-BLOCKED = {'torch', 'tensorrt', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'typer', 'rich', 'PIL',
+BLOCKED = {'torch', 'tensorrt', 'cuda', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'typer', 'rich', 'PIL',
            'train', 'export'}
 class Block:
     def find_spec(self, name, path=None, target=None):
@@ -51,7 +51,13 @@ def importers(package: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("package", "home"),
-    [("cv2", ["opencv.py"]), ("onnxruntime", ["backends/onnxruntime.py"]), ("torch", [])],
+    [
+        ("cv2", ["opencv.py"]),
+        ("onnxruntime", ["backends/onnxruntime.py"]),
+        ("tensorrt", ["backends/tensorrt.py"]),
+        ("cuda", ["backends/cuda_memory.py"]),
+        ("torch", []),
+    ],
 )
 def test_each_heavy_package_is_imported_in_one_place(package: str, home: list[str]) -> None:
     assert importers(package) == home

@@ -192,7 +192,7 @@ def test_another_suffix_is_refused_by_name(engine: Path) -> None:
     path = engine.with_name("model.pt")
     path.write_bytes(content)
     replace(spec, files={"model.pt": spec.files["model.onnx"]}).save(path.with_suffix(".json"))
-    with pytest.raises(EngineError, match=r"ending in .onnx, got '.pt'"):
+    with pytest.raises(EngineError, match=r"ending in .onnx or .engine, got '.pt'"):
         Recognizer.from_engine(path)
 
 
@@ -208,6 +208,7 @@ class NanBackend:
     """A runtime gone wrong."""
 
     description = "NaN"
+    provider = "cpu"
     num_labels = 3
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:

@@ -1,0 +1,125 @@
+"""A TensorRT engine on a real GPU: built, compared, timed, and watched."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cmlr_edge.backends.cuda_memory import call, import_cudart
+from cmlr_edge.backends.tensorrt import TensorRtBackend
+from cmlr_edge.engine_builder import BuildOptions
+from cmlr_edge.errors import EngineError
+from cmlr_edge.model_spec import BuiltFile, ModelSpec, spec_path
+from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.strict_json import write_atomically
+from export.engine import build_engine_file
+from export.verify import synthetic_frames
+
+_REPEATS, _BATCHES = 200, (1, 2, 8)
+_ALLOWED_GROWTH = 16 * 2**20  # bytes, of the process and of the GPU's free memory
+
+
+class Engine:
+    """One way of building, and what is checked of it."""
+
+    def __init__(self, model: Path, spec: ModelSpec, folder: Path, options: BuildOptions) -> None:
+        """Remember the model and an empty folder to build in."""
+        self._model, self._spec, self._options = model, spec, options
+        self._folder = folder / ("plugin" if options.plugin else "plain")
+        self._frames = synthetic_frames(spec.preprocess.size_hw, max(_BATCHES))
+        self._built: BuiltFile | None = None
+        self.path: Path | None = None
+
+    def build(self) -> str:
+        """Build it and hold it against ONNX Runtime, on numbers and on label decisions."""
+        path = self._folder / "model.engine"
+        started = time.perf_counter()
+        content = self._model.read_bytes()
+        plan, built = build_engine_file(
+            path, self._model, content, self._spec, self._frames, self._options
+        )
+        self._folder.mkdir()
+        write_atomically(path, plan)
+        replace(self._spec, files={path.name: built}).save(spec_path(path))
+        self._built, self.path = built, path
+        engine = built.engine
+        layers = {} if engine is None else engine.layers
+        return (
+            f"differs by {built.parity.max_score_difference:.2g}, {built.parity.decision_flips} "
+            f"decisions flip; {time.perf_counter() - started:.0f} s to build; layers {layers}"
+        )
+
+    def open_as_users_do(self) -> str:
+        """Preflight, load and golden self-test."""
+        assert self.path is not None
+        with Recognizer.from_engine(self.path) as recognizer:
+            return recognizer.runtime
+
+    def compare_cuda_graph(self) -> str:
+        """The same scores with and without.
+
+        Raises:
+            EngineError: They differ.
+        """
+        with closing(self._open()) as plain, closing(self._open(cuda_graph=True)) as graph:
+            for number in (1, 1, 1, 8, 8, 8, 3, 1, 1):
+                expected, actual = (b.infer(self._frames[:number]) for b in (plain, graph))
+                if not np.array_equal(expected, actual):
+                    difference = np.abs(expected - actual).max()
+                    raise EngineError(f"a batch of {number} differs by {difference:.2g}")
+        return "identical scores"
+
+    def measure(self) -> str:
+        """Median milliseconds of `infer`, copies included."""
+        found = []
+        for cuda_graph in (False, True):
+            with closing(self._open(cuda_graph=cuda_graph)) as backend:
+                times = [self._median_ms(backend, number) for number in _BATCHES]
+            sizes = ", ".join(f"B={n} {t:.2f}" for n, t in zip(_BATCHES, times, strict=True))
+            found.append(f"{'CUDA graph' if cuda_graph else 'launches'}: {sizes} ms")
+        return "; ".join(found)
+
+    def watch_memory(self, frames: int) -> str:
+        """Growth over many frames, of the process and on the GPU.
+
+        Raises:
+            EngineError: It is more than 16 MiB.
+        """
+        with closing(self._open()) as backend:
+            for _ in range(100):
+                backend.infer(self._frames[:1])
+            before = _memory()
+            for _ in range(frames):
+                backend.infer(self._frames[:1])
+            growth = [after - start for after, start in zip(_memory(), before, strict=True)]
+        text = f"{frames} frames: process {growth[0] >> 10} KiB, GPU {growth[1] >> 10} KiB more"
+        if max(growth) > _ALLOWED_GROWTH:
+            raise EngineError(text)
+        return text
+
+    def _open(self, *, cuda_graph: bool = False) -> TensorRtBackend:
+        assert self.path is not None
+        assert self._built is not None
+        assert self._built.engine is not None
+        content = self.path.read_bytes()
+        return TensorRtBackend(self.path, content, self._built.engine, cuda_graph=cuda_graph)
+
+    def _median_ms(self, backend: TensorRtBackend, number: int) -> float:
+        times = []
+        for _ in range(_REPEATS):
+            started = time.perf_counter()
+            backend.infer(self._frames[:number])
+            times.append((time.perf_counter() - started) * 1e3)
+        return float(np.median(times[_REPEATS // 10 :]))
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes that this process holds, and that are taken on the GPU."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    resident = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+    free, total = call(import_cudart().cudaMemGetInfo)
+    return resident, total - free

@@ -1,0 +1,238 @@
+"""TensorRT engines: the only module that imports `tensorrt`. Unverified on hardware.
+
+Written to what TensorRT 10.3 to 11.4 have in common: tensors by name, `execute_async_v3`.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.backends.cuda_memory import Graph, MirroredArray, Stream
+from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME, EngineBuild
+from cmlr_edge.nvidia_driver import find_gpu
+from cmlr_edge.preflight import plugin_library
+
+
+def import_tensorrt() -> Any:
+    """Return the `tensorrt` module, or `tensorrt_lean`, which runs engines but builds none.
+
+    Raises:
+        DependencyError: Neither is installed.
+    """
+    try:
+        import tensorrt
+    except ImportError as error:
+        try:
+            import tensorrt_lean as tensorrt
+        except ImportError:
+            raise DependencyError(
+                f"TensorRT is needed and cannot be imported ({error}): on a Jetson it comes with "
+                "JetPack; make the virtual environment with --system-site-packages"
+            ) from error
+    return tensorrt
+
+
+def load_plugin(trt: Any, library: Path) -> None:
+    """Give TensorRT the operator CmlrAttention; doing it twice is harmless.
+
+    Raises:
+        EngineError: TensorRT does not take the library.
+    """
+    from cmlr_edge._native import ATTENTION_DOMAIN, ATTENTION_NAME, ATTENTION_VERSION
+
+    registry = trt.get_plugin_registry()
+    name = (ATTENTION_NAME, ATTENTION_VERSION, ATTENTION_DOMAIN)
+    if registry.get_creator(*name) is None:
+        registry.load_library(str(library))
+    if registry.get_creator(*name) is None:
+        raise EngineError(
+            f"TensorRT {trt.__version__} does not take the plugin {library}: install cmlr-edge "
+            "again on this machine, so that it is compiled for it"
+        )
+
+
+class TensorRtBackend:
+    """Runs an engine; see `Backend`. Each thread that calls `infer` gets its own context."""
+
+    provider = "cuda"  # an engine is code for a GPU and runs on nothing else
+
+    def __init__(
+        self, path: Path, content: bytes, engine: EngineBuild, *, cuda_graph: bool = False
+    ) -> None:
+        """Load an engine that `cmlr_edge.preflight` has passed.
+
+        Args:
+            path: Where `content` came from, for messages.
+            content: The engine.
+            engine: What the spec says of it.
+            cuda_graph: Replay the launches of a batch as one, once a batch follows one of its size.
+
+        Raises:
+            DependencyError: TensorRT or cuda-python is not installed.
+            EngineError: There is no GPU, or TensorRT refuses the engine.
+        """
+        self._name, self._engine_build, self._cuda_graph = path.name, engine, cuda_graph
+        gpu = find_gpu()  # without a driver, a Runtime ends the process
+        trt = import_tensorrt()
+        if engine.plugin_version is not None:
+            load_plugin(trt, plugin_library())
+        self._logger = _logger(trt)
+        self._runtime: Any = trt.Runtime(self._logger)
+        if engine.dla_core is not None:
+            self._runtime.DLA_core = engine.dla_core
+        self._engine: Any = self._runtime.deserialize_cuda_engine(content)
+        if self._engine is None:
+            raise EngineError(f"TensorRT cannot load {path}: {self._logger.last}. Build it again")
+        self._frame_shape, self.num_labels = _check_signature(trt, self._engine, path)
+        self.description = f"TensorRT {trt.__version__}, {gpu.name}"
+        self._lanes: dict[int, _Lane] = {}
+        self._lock = threading.Lock()
+
+    def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Run the model; see `Backend.infer`. Batches beyond the engine's largest are split."""
+        if self._engine is None:
+            raise EngineError(f"{self._name} was closed: open the Recognizer again")
+        lane, largest = self._lane(), self._engine_build.batch[2]
+        scores = np.empty((len(frames), self.num_labels), np.float32)
+        for first in range(0, len(frames), largest):
+            part = slice(first, first + largest)
+            lane.run(frames[part], scores[part])
+        return scores
+
+    def close(self) -> None:
+        """Free contexts, buffers and engine; see `Backend.close`. No thread may be in `infer`."""
+        with self._lock:
+            for lane in self._lanes.values():
+                lane.close()
+            self._lanes.clear()
+        self._engine = self._runtime = None
+
+    def _lane(self) -> _Lane:
+        thread = threading.get_ident()
+        with self._lock:
+            if thread not in self._lanes:
+                self._lanes[thread] = _Lane(
+                    self._name,
+                    self._engine,
+                    self._engine_build.batch,
+                    self._frame_shape,
+                    self.num_labels,
+                    cuda_graph=self._cuda_graph,
+                )
+            return self._lanes[thread]
+
+
+class _Lane:
+    """One thread's context, stream and buffers."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Any,
+        batch: tuple[int, int, int],
+        frame_shape: tuple[int, ...],
+        num_labels: int,
+        *,
+        cuda_graph: bool,
+    ) -> None:
+        """Allocate for the largest batch."""
+        self._name, self._smallest, self._cuda_graph = name, batch[0], cuda_graph
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(f"not enough GPU memory to run {name}: close other programs")
+        self._stream = Stream()
+        self._frames = MirroredArray((batch[2], *frame_shape), np.uint8)
+        self._scores = MirroredArray((batch[2], num_labels), np.float32)
+        self._context.set_tensor_address(INPUT_NAME, self._frames.address)
+        self._context.set_tensor_address(OUTPUT_NAME, self._scores.address)
+        self._rows = 0  # that the context is set to
+        self._graph: Graph | None = None  # of that many rows
+
+    def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
+        """Fill `scores`; a batch below the engine's smallest is filled up."""
+        if frames.shape[1:] != self._frames.host.shape[1:]:
+            raise EngineError(
+                f"{self._name} takes frames {self._frames.host.shape[1:]}, got {frames.shape[1:]}"
+            )
+        self._frames.host[: len(frames)] = frames
+        self._launch(max(len(frames), self._smallest))
+        self._stream.synchronize()
+        scores[:] = self._scores.host[: len(frames)]
+
+    def _launch(self, rows: int) -> None:
+        first = self._rows != rows
+        if first:
+            self._set_rows(rows)
+        # Captured only after a run of this size: TensorRT allocates and sets up in the first.
+        if self._cuda_graph and not first and self._graph is None:
+            self._graph = self._stream.capture(lambda: self._enqueue(rows))
+        if self._graph is not None:
+            self._graph.launch()
+        else:
+            self._enqueue(rows)
+
+    def _set_rows(self, rows: int) -> None:
+        if self._graph is not None:  # it belongs to the context as it was
+            self._graph.close()
+            self._graph = None
+        shape = (rows, *self._frames.host.shape[1:])
+        if not self._context.set_input_shape(INPUT_NAME, shape):
+            raise EngineError(f"{self._name} does not take {rows} frames at once")
+        self._rows = rows
+
+    def _enqueue(self, rows: int) -> None:
+        self._frames.upload(rows, self._stream)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise EngineError(f"TensorRT failed on {self._name}")
+        self._scores.download(rows, self._stream)
+
+    def close(self) -> None:
+        self._stream.synchronize()
+        if self._graph is not None:
+            self._graph.close()
+        self._context = None
+        for owned in (self._frames, self._scores, self._stream):
+            owned.close()
+
+
+def _logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        """Keeps the last error, for our messages."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = "it gave no reason"
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in {trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR}:
+                self.last = message
+
+    return Logger()
+
+
+def _check_signature(trt: Any, engine: Any, path: Path) -> tuple[tuple[int, ...], int]:
+    """The shape of a frame and the number of labels, after checking names, types and ranks."""
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+    kinds = {name: engine.get_tensor_dtype(name) for name in names}
+    frames, scores = shapes.get(INPUT_NAME, ()), shapes.get(OUTPUT_NAME, ())
+    if (
+        set(names) != {INPUT_NAME, OUTPUT_NAME}
+        or kinds[INPUT_NAME] != trt.DataType.UINT8
+        or kinds[OUTPUT_NAME] != trt.DataType.FLOAT
+        or len(frames) != 4
+        or len(scores) != 2
+        or min(*frames[1:], scores[1]) < 1
+    ):
+        raise EngineError(
+            f"{path} is not an engine of this SDK: expected uint8 {INPUT_NAME!r} (N, H, W, 3) -> "
+            f"float32 {OUTPUT_NAME!r} (N, labels), got {shapes}. Build it with "
+            "export/build_engine.py --target tensorrt"
+        )
+    return frames[1:], scores[1]

@@ -1,0 +1,130 @@
+"""The frame kernel on the emulated GPU, against what the SDK does to a frame on the CPU."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.preprocess import preprocess
+from csrc.cuda import cubin, kernel_report
+from csrc.cuda.emulation.emulated_frames import EmulatedFrames, build_frame_runner
+from csrc.cuda.emulation.emulated_gpu import CSRC
+from tests.csrc.requirements import require_nvcc, require_sanitizer
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZES = {  # frame, result
+    "the same": ((64, 96), (64, 96)),
+    "by whole numbers": ((96, 128), (32, 64)),
+    "by fractions": ((98, 142), (33, 47)),
+    "by a lot": ((270, 480), (7, 5)),
+    "one axis alone": ((64, 96), (64, 50)),
+    "larger": ((20, 30), (64, 96)),
+    "larger by fractions": ((22, 38), (33, 47)),
+    "wider and lower": ((60, 20), (33, 47)),
+    "one pixel": ((2, 2), (1, 1)),
+}
+
+
+@pytest.fixture(scope="module", params=["quick", "address"])
+def gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EmulatedFrames:
+    folder = tmp_path_factory.mktemp("frames")
+    if request.param == "address":
+        require_sanitizer(folder, "address")
+    return build_frame_runner(folder, request.param)
+
+
+def draw(height: int, width: int) -> NDArray[np.uint8]:
+    """Smooth shapes and noise, with black and white reached."""
+    rng = np.random.default_rng(height + width)
+    coarse = cv2.resize(rng.integers(0, 256, (4, 5, 3), np.uint8), (width, height))
+    noise = rng.integers(-60, 60, (height, width, 3))
+    image: NDArray[np.uint8] = np.clip(coarse.astype(int) * 1.4 - 40 + noise, 0, 255).astype("u1")
+    return image
+
+
+def spec_of(size_hw: tuple[int, int]) -> PreprocessSpec:
+    return PreprocessSpec(size_hw, MEAN, STD)
+
+
+def difference(actual: NDArray[np.uint8], expected: NDArray[np.uint8]) -> int:
+    return int(np.abs(actual.astype(int) - expected.astype(int)).max())
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+def test_a_packed_frame_is_what_preprocess_makes_of_it(
+    gpu: EmulatedFrames, name: str, color: str
+) -> None:
+    from_hw, size_hw = SIZES[name]
+    image = draw(*from_hw)
+    expected = preprocess(image, spec_of(size_hw), color="bgr" if color == "bgr" else "rgb")
+    actual = gpu.resize([image], "bgr" if color == "bgr" else "rgb", size_hw, padding=13)
+    assert difference(actual, expected) <= 1
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_an_nv12_frame_is_what_opencv_and_preprocess_make_of_it(
+    gpu: EmulatedFrames, name: str
+) -> None:
+    (height, width), size_hw = SIZES[name]
+    planes = nv12(height, width)
+    image = cv2.cvtColorTwoPlane(planes[0], planes[1].reshape(height // 2, -1, 2),
+                                 cv2.COLOR_YUV2BGR_NV12)  # fmt: skip
+    expected = preprocess(image, spec_of(size_hw))
+    assert difference(gpu.resize(planes, "nv12", size_hw, padding=7), expected) <= 1
+
+
+def nv12(height: int, width: int) -> list[NDArray[np.uint8]]:
+    """All values, those outside the video range too."""
+    image = draw(height, width)
+    return [image[..., 0].copy(), image[: height // 2, :, 1].copy()]
+
+
+@pytest.mark.parametrize("name", ["by fractions", "larger"])
+def test_normalised_it_is_the_image_that_the_network_sees(gpu: EmulatedFrames, name: str) -> None:
+    from_hw, size_hw = SIZES[name]
+    image = draw(*from_hw)
+    actual = gpu.resize([image], "bgr", size_hw, mean_std=(MEAN, STD))
+    mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
+    pixels = preprocess(image, spec_of(size_hw)).transpose(2, 0, 1)
+    assert np.abs((actual * std + mean) * 255 - pixels).max() <= 1
+    np.testing.assert_allclose(actual, (pixels / 255 - mean) / std, atol=1 / 255 / min(STD))
+
+
+def test_a_full_hd_frame_fits(gpu: EmulatedFrames) -> None:
+    planes = nv12(1080, 1920)
+    image = cv2.cvtColorTwoPlane(planes[0], planes[1].reshape(540, -1, 2), cv2.COLOR_YUV2BGR_NV12)
+    actual = gpu.resize(planes, "nv12", (40, 40))
+    assert difference(actual, preprocess(image, spec_of((40, 40)))) <= 1
+
+
+def test_what_is_no_frame_is_refused_by_name(gpu: EmulatedFrames) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        gpu.resize(nv12(6, 5), "nv12", (2, 2))
+    assert "NV12 needs even sides" in error.value.stderr.decode()
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        gpu.resize([draw(4, 4)], "bgr", (2, 0))
+    assert "a side is 0, expected 1 to 16384" in error.value.stderr.decode()
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        gpu.resize([draw(4, 4)], "bgr", (2, 2), padding=-1)
+    assert "does not fit into 11 bytes" in error.value.stderr.decode()
+
+
+@pytest.mark.parametrize("architecture", kernel_report.ARCHITECTURES)
+def test_the_compiler_needs_no_stack_and_spills_nothing(tmp_path: Path, architecture: str) -> None:
+    nvcc, cuobjdump = require_nvcc(), cubin.find_tool("cuobjdump")
+    if cuobjdump is None:
+        pytest.skip("cuobjdump is not installed: what nvcc makes of the kernel is not tested")
+    source = CSRC / "cuda" / "frame.cu"
+    path = cubin.cubin_from_nvcc(nvcc, architecture, tmp_path / "frame.cubin", source)
+    kernels = cubin.resources(cuobjdump, path)
+    assert len(kernels) == 4
+    for used in kernels.values():
+        assert (used["STACK"], used["LOCAL"], used["SHARED"]) == (0, 0, 0)
+        assert used["REG"] <= 64

@@ -1,0 +1,162 @@
+"""CUDA's runtime in the host's memory; a stream does nothing before it is waited for.
+
+So a result that is read too early is not there yet, and memory that is freed is counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import itertools
+import time
+from collections.abc import Callable
+
+memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
+streams: dict[int, list[Callable[[], None]]] = {}
+capturing: dict[int, list[Callable[[], None]]] = {}
+graphs: dict[int, list[Callable[[], None]]] = {}
+recorded_on: dict[int, int] = {}
+times: dict[int, float] = {}
+launched_graphs = 0
+
+
+class cudaError_t(enum.IntEnum):
+    cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
+
+
+class cudaMemcpyKind(enum.IntEnum):
+    cudaMemcpyHostToDevice = 1
+    cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
+
+
+class cudaStreamCaptureMode(enum.IntEnum):
+    cudaStreamCaptureModeThreadLocal = 1
+
+
+_handles = itertools.count(4096, 8)
+
+
+def put(stream: int, work: Callable[[], None]) -> None:
+    """What a launch does: onto the stream, or into the graph that it captures."""
+    (capturing[stream] if stream in capturing else streams[stream]).append(work)
+
+
+def _allocate(size: int) -> tuple[cudaError_t, int]:
+    if size > 10**9:
+        return cudaError_t.cudaErrorMemoryAllocation, 0
+    block = ctypes.create_string_buffer(b"\xff" * size, size)
+    memory[ctypes.addressof(block)] = block
+    return cudaError_t.cudaSuccess, ctypes.addressof(block)
+
+
+def cudaMalloc(size: int) -> tuple[cudaError_t, int]:
+    return _allocate(size)
+
+
+def cudaMallocHost(size: int) -> tuple[cudaError_t, int]:
+    return _allocate(size)
+
+
+def cudaFree(address: int) -> tuple[cudaError_t]:
+    del memory[address]
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaFreeHost(address: int) -> tuple[cudaError_t]:
+    return cudaFree(address)
+
+
+def cudaStreamCreate() -> tuple[cudaError_t, int]:
+    stream = next(_handles)
+    streams[stream] = []
+    return cudaError_t.cudaSuccess, stream
+
+
+def cudaStreamDestroy(stream: int) -> tuple[cudaError_t]:
+    del streams[stream]
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaStreamSynchronize(stream: int) -> tuple[cudaError_t]:
+    waiting, streams[stream] = streams[stream], []
+    for work in waiting:
+        work()
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaMemcpyAsync(
+    to: int, source: int, size: int, kind: cudaMemcpyKind, stream: int
+) -> tuple[cudaError_t]:
+    assert kind in cudaMemcpyKind
+
+    def copy() -> None:
+        ctypes.memmove(to, source, size)
+
+    put(stream, copy)
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaStreamBeginCapture(stream: int, mode: cudaStreamCaptureMode) -> tuple[cudaError_t]:
+    assert mode in cudaStreamCaptureMode
+    capturing[stream] = []
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaStreamEndCapture(stream: int) -> tuple[cudaError_t, int]:
+    graph = next(_handles)
+    graphs[graph] = capturing.pop(stream)
+    return cudaError_t.cudaSuccess, graph
+
+
+def cudaGraphInstantiate(graph: int, flags: int) -> tuple[cudaError_t, int]:
+    assert flags == 0
+    executable = next(_handles)
+    graphs[executable] = graphs[graph]
+    return cudaError_t.cudaSuccess, executable
+
+
+def cudaGraphLaunch(graph: int, stream: int) -> tuple[cudaError_t]:
+    global launched_graphs  # noqa: PLW0603
+    launched_graphs += 1
+    streams[stream] += graphs[graph]
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaMemGetInfo() -> tuple[cudaError_t, int, int]:
+    return cudaError_t.cudaSuccess, 8 * 10**9 - sum(map(len, memory.values())), 8 * 10**9
+
+
+def cudaEventCreate() -> tuple[cudaError_t, int]:
+    event = next(_handles)
+    streams[event] = []
+    return cudaError_t.cudaSuccess, event
+
+
+def cudaEventRecord(event: int, stream: int) -> tuple[cudaError_t]:
+    recorded_on[event] = stream
+    put(stream, lambda: times.update({event: time.perf_counter()}))
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaEventSynchronize(event: int) -> tuple[cudaError_t]:
+    return cudaStreamSynchronize(recorded_on[event])
+
+
+def cudaEventElapsedTime(first: int, last: int) -> tuple[cudaError_t, float]:
+    return cudaError_t.cudaSuccess, (times[last] - times[first]) * 1e3
+
+
+def cudaEventDestroy(event: int) -> tuple[cudaError_t]:
+    del recorded_on[event], times[event]
+    return cudaStreamDestroy(event)
+
+
+def cudaGraphDestroy(graph: int) -> tuple[cudaError_t]:
+    del graphs[graph]
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaGraphExecDestroy(graph: int) -> tuple[cudaError_t]:
+    return cudaGraphDestroy(graph)
