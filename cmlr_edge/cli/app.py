@@ -9,6 +9,8 @@ import typer
 
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
+from cmlr_edge.cli.run import run
+from cmlr_edge.cli.service import service
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 app.command()(label)
 app.command()(inspect)
+app.command()(run)
+app.add_typer(service, name="service")
 
 
 @app.callback(invoke_without_command=True)
