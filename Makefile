@@ -47,6 +47,10 @@ build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 	  --config-settings=cmake.define.CMLR_WARNINGS_AS_ERRORS=ON
 	mkdir -p build && touch $@
 
+# What of NVIDIA's runs without a GPU; where a package cannot be had, its tests are skipped and say so.
+build/tensorrt/.fetched: csrc/tensorrt/packages.py | build/.dev-installed
+	$(DEV)/python -m csrc.tensorrt.packages && touch $@ || true
+
 wheels: build/.wheels-installed
 	build/wheels-venv/bin/python -m release.wheels --pythons $(PYTHONS) --out dist \
 	  --results release/results/wheels.json
@@ -72,10 +76,6 @@ build/.wheels-installed: pyproject.toml
 	build/wheels-venv/bin/python -m pip install --quiet --upgrade pip
 	build/wheels-venv/bin/python -m pip install --quiet --group wheels
 	touch $@
-
-# What of NVIDIA's runs without a GPU; where a package cannot be had, its tests are skipped and say so.
-build/tensorrt/.fetched: csrc/tensorrt/packages.py | build/.dev-installed
-	$(DEV)/python -m csrc.tensorrt.packages && touch $@ || true
 
 format: build/.dev-installed
 	$(DEV)/ruff format .
