@@ -19,7 +19,7 @@ from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.golden import check_golden
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
-from cmlr_edge.prediction import Latency, Prediction, select_labels
+from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.preprocess import preprocess
 from cmlr_edge.stability import LabelStability
 
@@ -42,6 +42,7 @@ class Recognizer:
         spec: ModelSpec,
         *,
         thresholds: Mapping[str, float] | float | None = None,
+        why: str = "",
     ) -> None:
         """Combine a loaded runtime with the spec of the model it runs.
 
@@ -49,8 +50,10 @@ class Recognizer:
             backend: Owned by the Recognizer from here on.
             spec: Input format, labels and thresholds.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
+            why: This runtime was chosen, for `runtime`.
         """
         self._backend = backend
+        self._runtime = backend.description + why
         self._spec = spec
         self._thresholds = _merge_thresholds(spec, thresholds)
         self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
@@ -69,7 +72,11 @@ class Recognizer:
 
         Args:
             path: The `.onnx` file, or the folder with `model.onnx` in it; its spec has the same name, ending in .json.
-            provider: The device: "cpu" or "cuda". Another is never taken instead.
+            provider: What runs it. "cpu" and "cuda" are ONNX Runtime's, as is any other device of the
+                installed build; "openvino" computes in float32 on the CPU, "openvino-bf16" in bfloat16,
+                which moves scores by up to 0.05. Another is never taken instead. "auto" takes the
+                fastest that passes the self-test and decides as the first does, measured once on this
+                machine for this model; `runtime` says what it took and why.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
 
         Raises:
@@ -91,11 +98,17 @@ class Recognizer:
                 f"{path} has sha256 {digest[:12]}..., its spec says {built.sha256[:12]}...: the "
                 "file was changed or cut short; copy engine and spec again, both together"
             )
+        why = ""
+        if provider == "auto":
+            from cmlr_edge.backends.auto import choose_provider
+
+            choice = choose_provider(path, content, spec, built)
+            provider, why = choice.provider, f"; auto took {choice.provider} of: {choice.reason}"
         backend = load_backend(path, content, provider=provider)
         try:
             _check_label_count(backend, spec, path)
-            check_golden(backend, built.golden, spec.preprocess.size_hw)
-            return cls(backend, spec, thresholds=thresholds)
+            check_golden(backend, built.golden, spec.preprocess.size_hw, provider=provider)
+            return cls(backend, spec, thresholds=thresholds, why=why)
         except BaseException:
             backend.close()
             raise
@@ -117,8 +130,8 @@ class Recognizer:
 
     @property
     def runtime(self) -> str:
-        """The runtime and the device that really run the model."""
-        return self._backend.description
+        """The runtime and the device that really run the model, and why where that was chosen."""
+        return self._runtime
 
     def __call__(self, image: Any, *, color: ColorOrder = "bgr") -> Prediction:
         """Recognise one image.
@@ -166,21 +179,31 @@ class Recognizer:
         resized = time.perf_counter()
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
-        selected = [select_labels(row, self.labels, self._thresholds) for row in scores]
+        finite: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
+        reached = scores >= self._thresholds
         valid = [
-            bool(np.isfinite(row).all()) and getattr(image, "status", "ok") == "ok"
-            for row, image in zip(scores, images, strict=True)
+            bool(ok) and getattr(image, "status", "ok") == "ok"
+            for ok, image in zip(finite, images, strict=True)
         ]
-        stages = np.diff([start, resized, inferred, time.perf_counter()]) * 1e3 / len(images)
+        selected = [
+            rank_labels(row, self.labels, mask) if ok else ()
+            for row, mask, ok in zip(scores, reached, valid, strict=True)
+        ]
+        share = 1e3 / len(images)
+        stages = (
+            (resized - start) * share,
+            (inferred - resized) * share,
+            (time.perf_counter() - inferred) * share,
+        )
         return [
             Prediction(
-                scores=row,
-                labels=selected[i] if valid[i] else (),
-                latency_ms=Latency(getattr(images[i], "capture_ms", 0.0), *stages.tolist()),
-                captured_at=getattr(images[i], "captured_at", called_at),
+                scores=scores[i],
+                labels=selected[i],
+                latency_ms=Latency(getattr(image, "capture_ms", 0.0), *stages),
+                captured_at=getattr(image, "captured_at", called_at),
                 valid=valid[i],
             )
-            for i, row in enumerate(scores)
+            for i, image in enumerate(images)
         ]
 
     def stream(

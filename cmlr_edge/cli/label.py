@@ -72,7 +72,9 @@ def label(
         str | None,
         typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
     ] = None,
-    provider: Annotated[str, typer.Option(help="Device: cpu or cuda; never another.")] = "cpu",
+    provider: Annotated[
+        str, typer.Option(help="cpu, cuda, openvino, openvino-bf16, or auto: the fastest.")
+    ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
     """Label the frames of SOURCE: all of a file, the newest of a camera.
