@@ -179,7 +179,7 @@ class Recognizer:
         resized = time.perf_counter()
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
-        finite: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
+        finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
         reached = scores >= self._thresholds
         valid = [
             bool(ok) and getattr(image, "status", "ok") == "ok"

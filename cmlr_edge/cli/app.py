@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(label)
 app.command()(inspect)
+app.command()(bench)
 
 
 @app.callback(invoke_without_command=True)
