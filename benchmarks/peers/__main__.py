@@ -15,7 +15,8 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.peers.models import NETWORKS, SIZE_HW, prepare
+from benchmarks.peers.frames import SIZE_HW
+from benchmarks.peers.models import NETWORKS, prepare
 from benchmarks.peers.report import write_report
 from benchmarks.peers.routes import FLOORS, OURS, route_names
 from benchmarks.peers.turns import Worker, take_turns
@@ -62,11 +63,16 @@ def _check(
 
 
 def _times(worker: Worker) -> dict[str, float | int]:
-    """Of all frames in ms; `undisturbed` is the tenth percentile, for machines that do other work."""
+    """Of all frames, in ms."""
     times = np.concatenate([np.asarray(turn) for turn in worker.turns])
-    shares = {"undisturbed": 10, "p50": 50, "p90": 90, "p99": 99}
+    shares = {"p10": 10, "p50": 50, "p90": 90, "p99": 99}
     percentiles = {name: float(np.percentile(times, share)) for name, share in shares.items()}
-    return {"frames": len(times), **percentiles, "max": float(times.max())}
+    return {
+        "frames": len(times),
+        "min": float(times.min()),
+        **percentiles,
+        "max": float(times.max()),
+    }
 
 
 def main(

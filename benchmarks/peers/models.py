@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from benchmarks.peers.frames import NUM_FRAMES, frames
 from cmlr_edge.golden import golden_frames
 from cmlr_edge.model_spec import (
     BuiltFile,
@@ -36,14 +37,11 @@ from cmlr_edge.strict_json import write_atomically
 from export.deploy import DeployModel, FusedModel
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
-from export.verify import GOLDEN_TOLERANCE, synthetic_frames
+from export.verify import GOLDEN_TOLERANCE
 from train.backbones import _WEIGHT_PACKAGES
 from train.config import ModelConfig
 from train.confounders import Confounders, ContextTerm
 from train.model import CausalRecognizer
-
-SIZE_HW = (480, 640)  # of the frames, as a network camera gives them
-_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,6 @@ NETWORKS = {
         Network("resnet101-448", "resnet101", 448, 512, 2),
     )
 }
-
-
-def frames() -> NDArray[np.uint8]:
-    """Seeded BGR frames of coloured blocks under noise: (16, 480, 640, 3)."""
-    rng = np.random.default_rng(0)
-    blocks = synthetic_frames(SIZE_HW, _FRAMES).astype(np.int16)
-    noise = rng.integers(-24, 25, blocks.shape, np.int16)
-    return np.clip(blocks + noise, 0, 255).astype(np.uint8)
 
 
 @torch.no_grad()
@@ -136,7 +126,7 @@ def _make_spec(network: Network, num_labels: int, model: CausalRecognizer) -> Mo
         preprocess=PreprocessSpec((side, side), backbone.mean, backbone.std),
         method=method,
         provenance=Provenance("none", 0, 0, 0, "0"),
-        threshold_fit=ThresholdFit("median score", "seeded patterns", _FRAMES, "float32", 0.0),
+        threshold_fit=ThresholdFit("median score", "seeded patterns", NUM_FRAMES, "float32", 0.0),
     )
 
 

@@ -32,11 +32,17 @@ def _times_table(comparisons: dict[str, Any]) -> list[str]:
     lines = [f"| network, labels | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
     for record in comparisons.values():
         cells = [
-            f"{record['routes'][name]['p50']:.2f}" if name in record["routes"] else "-"
+            "{p50:.2f} ({min:.2f})".format(**record["routes"][name])
+            if name in record["routes"]
+            else "-"
             for name in names
         ]
         lines.append(f"| {record['network']}, {record['labels']} | {' | '.join(cells)} |")
-    return ["Medians in ms, from a BGR frame 640 x 480 to labels:", "", *lines]
+    return [
+        "Medians, and minima in brackets, in ms, from a BGR frame 640 x 480 to labels:",
+        "",
+        *lines,
+    ]
 
 
 def _ratio_table(comparisons: dict[str, Any]) -> list[str]:
@@ -58,13 +64,15 @@ def _ratio_table(comparisons: dict[str, Any]) -> list[str]:
                 f"| {record['network']}, {record['labels']} | {engine} | {over_bare} | {over_ours} "
                 f"| {flips} |"
             )
-    note = "Ratios of medians, in brackets of tenth percentiles, which other work disturbs least:"
+    note = (
+        "Ratios of medians, in brackets of minima, which other work on the machine disturbs least:"
+    )
     return [note, "", *lines]
 
 
 def ratio(routes: dict[str, Any], above: str, below: str) -> str:
-    """Of two routes: medians, and tenth percentiles."""
-    values = [routes[above][key] / routes[below][key] for key in ("p50", "undisturbed")]
+    """Of two routes: medians, and minima."""
+    values = [routes[above][key] / routes[below][key] for key in ("p50", "min")]
     return f"{values[0]:.2f} ({values[1]:.2f})"
 
 

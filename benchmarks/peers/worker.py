@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.models import frames
+from benchmarks.peers.frames import frames
 from benchmarks.peers.routes import open_route
 
 _WARM_UP = 3
