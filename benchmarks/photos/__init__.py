@@ -1,0 +1,1 @@
+"""Heads compared on real photos: on stored tokens of a frozen backbone, and with fine-tuning."""

@@ -1,0 +1,59 @@
+"""Train one method with one seed and score the validation photos."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.context_bias.features import COMPONENTS, extract_tokens, fit_reduction
+from train import checkpoint
+from train.backbones import create_backbone
+from train.config import TrainConfig
+from train.datasets import LabeledImages
+from train.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.inference import DatasetScores, score_images
+from train.loop import fit
+from train.transforms import ImageTensors
+
+Scores = dict[str, NDArray[np.float32]]  # read-out -> (N, L)
+
+
+def frozen_tokens(photos: LabeledImages, config: TrainConfig) -> dict[str, TokenSet]:
+    """Tokens of both splits, each stage reduced to its principal components."""
+    model = config.model
+    backbone = create_backbone(model.backbone, model.image_size, stages=2, pretrained=True).eval()
+    raw = {
+        split: extract_tokens(backbone, photos.split(split), model, lambda _done: None)
+        for split in ("train", "val")
+    }
+    reduce = fit_reduction(raw["train"], backbone.finer_channels)
+    return {
+        split: TokenSet(reduce(tokens), photos.split(split).targets(), COMPONENTS[0])
+        for split, tokens in raw.items()
+    }
+
+
+def run_frozen(config: TrainConfig, seed: int, parts: dict[str, TokenSet]) -> Scores:
+    """Train a head on stored tokens."""
+    config = replace(config, seed=seed)
+    head = fit_head(config, parts["train"], prepare_tokens(config, parts["train"]))
+    return _by_read_out(score_tokens(head, parts["val"]))
+
+
+def run_tuned(config: TrainConfig, seed: int, photos: LabeledImages, folder: Path) -> Scores:
+    """Train a whole network, or take the one that an interrupted comparison left in `folder`."""
+    if not (folder / checkpoint.SPEC).is_file():
+        started = (folder / checkpoint.STATE).is_file()
+        fit(photos, folder, replace(config, seed=seed), resume=started)
+    model, spec = checkpoint.load_model(folder)
+    images = ImageTensors(photos.split("val"), spec.preprocess)
+    return _by_read_out(score_images(model, images, spec.preprocess))
+
+
+def _by_read_out(scores: DatasetScores) -> Scores:
+    if scores.own_context is None or scores.prior_context is None:
+        return {"deployed": scores.deployed}
+    return {"prior": scores.prior_context, "own": scores.own_context}
