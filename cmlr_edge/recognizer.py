@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
@@ -24,6 +23,8 @@ from cmlr_edge.preprocess import preprocess
 from cmlr_edge.stability import LabelStability
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cmlr_edge.stream import Result
 
 

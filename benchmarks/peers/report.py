@@ -28,10 +28,14 @@ def write_report(folder: Path) -> None:
     """Write peers.md, routes.png and labels.png beside peers.json."""
     report = json.loads((folder / "peers.json").read_text())
     comparisons = report["comparisons"]
-    text = "\n".join([*_times_table(comparisons), "", *_ratio_table(comparisons)]) + "\n"
-    write_atomically(folder / "peers.md", text.encode())
+    write_atomically(folder / "peers.md", tables(comparisons).encode())
     _plot_routes(comparisons, folder / "routes.png")
     _plot_labels(comparisons, folder / "labels.png")
+
+
+def tables(comparisons: dict[str, Any]) -> str:
+    """Both tables in Markdown."""
+    return "\n".join([*_times_table(comparisons), "", *_ratio_table(comparisons)]) + "\n"
 
 
 def _times_table(comparisons: dict[str, Any]) -> list[str]:
@@ -94,6 +98,8 @@ def ratio(routes: dict[str, Any], above: str, below: str) -> str:
 
 def _plot_routes(comparisons: dict[str, Any], path: Path) -> None:
     records = [r for r in comparisons.values() if r["labels"] == 80]
+    if not records:
+        return
     figure, axes = plt.subplots(
         1, len(records), figsize=(3.2 * len(records), 3.6), squeeze=False, layout="constrained"
     )

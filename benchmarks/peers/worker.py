@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.peers.frames import frames
 from benchmarks.peers.routes import open_route
 
-_WARM_UP = 3
+_WARM_UP = 2
 
 
 def main() -> None:
