@@ -1,8 +1,8 @@
 """The networks that are timed, with seeded weights, and the files that the routes load.
 
 Times do not hang on what weights say, so none of these is trained; a backbone whose weights come as a
-package has them. thresholds are the medians of the training model's scores on `frames`, so that half
-of all decisions are positive and a route that computes something else shows.
+package has them. Thresholds are the medians of the training model's scores on `frames`: half of all
+labels are reported, which is the most work that reporting them can be.
 """
 
 from __future__ import annotations
