@@ -100,7 +100,7 @@ class Recognizer:
                 "file was changed or cut short; copy engine and spec again, both together"
             )
         why = ""
-        if provider == "auto":
+        if provider == "auto" and path.suffix == ".onnx":  # other files name their runtime
             from cmlr_edge.backends.auto import choose_provider
 
             choice = choose_provider(path, content, spec, built)
