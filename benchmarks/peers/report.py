@@ -39,7 +39,8 @@ def tables(comparisons: dict[str, Any]) -> str:
 
 
 def _times_table(comparisons: dict[str, Any]) -> list[str]:
-    names = [*PEERS, *OURS, *FLOORS]
+    timed = {name for record in comparisons.values() for name in record["routes"]}
+    names = [name for name in (*PEERS, *OURS, *FLOORS) if name in timed]
     lines = [f"| network, labels | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
     for record in comparisons.values():
         cells = [
