@@ -12,8 +12,9 @@ from cmlr_edge.events import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.stability import LabelStability
+from cmlr_edge.stability import LabelStability, StabilityChange, StabilityRules
 from cmlr_edge.stream import Result
+from cmlr_edge.streams import SourceStatus, Streams, StreamsSettings
 
 __all__ = [
     "CmlrError",
@@ -25,6 +26,11 @@ __all__ = [
     "Prediction",
     "Recognizer",
     "Result",
+    "SourceStatus",
+    "StabilityChange",
+    "StabilityRules",
+    "Streams",
+    "StreamsSettings",
     "demo_engine",
     "open_source",
 ]

@@ -30,6 +30,7 @@ class Frame:
     source: str  # the file, or the camera; without passwords
     # frozen: the source repeats a picture; stale: it waited too long. Neither says what is there now.
     status: FrameStatus = "ok"
+    arrived_s: float | None = None  # on time.monotonic(), when a live source delivered it
 
 
 def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:

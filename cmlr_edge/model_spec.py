@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from cmlr_edge.errors import SpecError
+from cmlr_edge.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.strict_json import read_json, write_json
 
 FORMAT_VERSION = 1
@@ -105,7 +106,7 @@ class BuiltFile:
 
     sha256: str
     runtime: Literal["onnx"]
-    precision: Literal["fp32", "fp16"]
+    precision: Literal["fp32", "fp16", "int8"]
     parity: ParityReport
     golden: GoldenSample
 
@@ -127,6 +128,7 @@ class ModelSpec:
     provenance: Provenance
     threshold_fit: ThresholdFit
     files: dict[str, BuiltFile] = field(default_factory=dict)
+    stability: StabilityRules = field(default_factory=StabilityRules)  # of its labels' events
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -148,6 +150,9 @@ class ModelSpec:
             )
         if outside := [value for value in self.thresholds if not 0 <= value <= 1]:
             raise SpecError(f"thresholds must lie in [0, 1], got {outside}")
+        stability_from_thresholds(
+            dict(zip(self.labels, self.thresholds, strict=True)), self.stability
+        )
         for name, built in self.files.items():
             if name in {"", ".", ".."} or "/" in name:
                 raise SpecError(f"files lists {name!r}: expected plain file names, without folders")
@@ -159,7 +164,8 @@ class ModelSpec:
 
     def save(self, path: Path) -> None:
         """Write the spec as JSON, whole or not at all."""
-        write_json(path, self)
+        # An older cmlr_edge refuses what it does not know, so write it only where it says something.
+        write_json(path, self, omit=() if self.stability != StabilityRules() else ("stability",))
 
     @classmethod
     def load(cls, path: Path) -> ModelSpec:

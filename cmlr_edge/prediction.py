@@ -45,6 +45,8 @@ class Prediction:
     # False: nothing can be said, for the model returned a NaN or an infinity, or the frame is frozen
     # or stale.
     valid: bool = True
+    # True: the scene had not changed, so this repeats the scores of an earlier frame.
+    repeated: bool = False
 
 
 def rank_labels(

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cmlr_edge._native import resize_area
-from cmlr_edge.frame import ColorOrder, as_color_image
+from cmlr_edge.frame import ColorOrder, Frame, as_color_image
 from cmlr_edge.opencv import opencv
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cmlr_edge.model_spec import PreprocessSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame and the model input made of it; see `Recognizer.prepare`."""
+
+    frame: Frame
+    pixels: NDArray[np.uint8]  # (*spec.size_hw, 3), RGB
+    spec: PreprocessSpec
+    preprocess_ms: float
 
 
 def preprocess(

@@ -19,8 +19,8 @@ from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.golden import check_golden
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
-from cmlr_edge.preprocess import preprocess
-from cmlr_edge.stability import LabelStability
+from cmlr_edge.preprocess import Prepared, preprocess
+from cmlr_edge.stability import LabelStability, StabilityRules
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -177,7 +177,18 @@ class Recognizer:
                 preprocess(image.image_bgr, self._spec.preprocess, color="bgr", out=out)
             else:
                 preprocess(image, self._spec.preprocess, color=color, out=out)
-        resized = time.perf_counter()
+        share_ms = (time.perf_counter() - start) * 1e3 / len(images)
+        return self._score(buffer, images, [share_ms] * len(images), called_at)
+
+    def _score(
+        self,
+        buffer: NDArray[np.uint8],
+        images: Sequence[Any] | NDArray[np.uint8],
+        preprocess_ms: Sequence[float],
+        called_at: float,
+    ) -> list[Prediction]:
+        """Run the model on what is in the buffer; `images` tell times and status."""
+        start = time.perf_counter()
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
         finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
@@ -191,28 +202,48 @@ class Recognizer:
             for row, mask, ok in zip(scores, reached, valid, strict=True)
         ]
         share = 1e3 / len(images)
-        stages = (
-            (resized - start) * share,
-            (inferred - resized) * share,
-            (time.perf_counter() - inferred) * share,
-        )
+        stages = (inferred - start) * share, (time.perf_counter() - inferred) * share
         return [
             Prediction(
                 scores=scores[i],
                 labels=selected[i],
-                latency_ms=Latency(getattr(image, "capture_ms", 0.0), *stages),
+                latency_ms=Latency(getattr(image, "capture_ms", 0.0), preprocess_ms[i], *stages),
                 captured_at=getattr(image, "captured_at", called_at),
                 valid=valid[i],
             )
             for i, image in enumerate(images)
         ]
 
+    def prepare(self, frame: Frame) -> Prepared:
+        """Do to a frame what precedes the model. Any thread may call it while the model runs.
+
+        Raises:
+            FrameError: It holds no image.
+        """
+        spec, start = self._spec.preprocess, time.perf_counter()
+        pixels = preprocess(frame.image_bgr, spec, color="bgr")
+        return Prepared(frame, pixels, spec, (time.perf_counter() - start) * 1e3)
+
+    def recognize_prepared(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """Recognise what `prepare` returned, in one run of the model.
+
+        Args:
+            prepared: May be empty. What another model's Recognizer prepared is prepared again.
+        """
+        own = self._spec.preprocess
+        items = [item if item.spec == own else self.prepare(item.frame) for item in prepared]
+        if not items:
+            return []
+        buffer = np.stack([item.pixels for item in items])
+        preprocess_ms = [item.preprocess_ms for item in items]
+        return self._score(buffer, [item.frame for item in items], preprocess_ms, time.time())
+
     def stream(
         self,
         source: str | Path | int,
         *,
         policy: Policy | None = None,
-        stability: Mapping[str, LabelStability] | None = None,
+        stability: Mapping[str, LabelStability] | StabilityRules | None = None,
     ) -> Generator[Result, None, None]:
         """Open a source, recognise what it delivers, and follow each label over time.
 
@@ -225,7 +256,7 @@ class Recognizer:
         Args:
             source: As for `open_source`.
             policy: Likewise.
-            stability: By label, instead of what follows from the thresholds.
+            stability: By label, or rules, instead of what spec and thresholds say.
 
         Raises:
             CaptureError: The source cannot be opened, or has failed for good.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,19 +53,62 @@ class LabelStability:
                 raise SpecError(f"{name} is {getattr(self, name)}: expected seconds above 0")
 
 
+@dataclass(frozen=True)
+class StabilityChange:
+    """Settings of `LabelStability` to be other than the default; None leaves one as it is."""
+
+    enter: float | None = None
+    leave: float | None = None
+    smoothing_s: float | None = None
+    min_duration_s: float | None = None
+    min_gap_s: float | None = None
+    update_every_s: float | None = None
+    max_step_s: float | None = None
+
+
+@dataclass(frozen=True)
+class StabilityRules:
+    """Changes for all labels, and for some; the latter count more."""
+
+    all_labels: StabilityChange = StabilityChange()
+    labels: dict[str, StabilityChange] = field(default_factory=dict)
+
+
 def stability_from_thresholds(
-    thresholds: Mapping[str, float], *, leave_share: float = 0.8
+    thresholds: Mapping[str, float], *rules: StabilityRules, leave_share: float = 0.8
 ) -> dict[str, LabelStability]:
     """Derive settings from a model's thresholds: a label enters at its threshold.
 
     Args:
         thresholds: By label, as in `Recognizer.thresholds`.
-        leave_share: A label leaves below this share of its threshold, in [0, 1].
+        rules: Change that; later ones count more.
+        leave_share: A label leaves below this share of where it enters, in [0, 1].
+
+    Raises:
+        SpecError: A rule names an unknown label, or a setting is not usable.
     """
+    settings: dict[str, dict[str, float]] = {label: {} for label in thresholds}
+    for rule in rules:
+        if unknown := sorted(set(rule.labels) - set(thresholds)):
+            raise SpecError(f"stability names unknown labels {unknown}; known: {[*thresholds]}")
+        for label, changed in settings.items():
+            for change in (rule.all_labels, rule.labels.get(label, StabilityChange())):
+                changed |= {k: v for k, v in vars(change).items() if v is not None}
     return {
-        label: LabelStability(enter=value, leave=value * leave_share)
-        for label, value in thresholds.items()
+        label: _build_stability(label, threshold, settings[label], leave_share)
+        for label, threshold in thresholds.items()
     }
+
+
+def _build_stability(
+    label: str, threshold: float, changed: dict[str, float], leave_share: float
+) -> LabelStability:
+    enter = changed.get("enter", threshold)
+    values = {"enter": enter, "leave": enter * leave_share} | changed
+    try:
+        return LabelStability(**values)
+    except SpecError as error:
+        raise SpecError(f"stability of {label}: {error}") from error
 
 
 @dataclass
@@ -99,10 +142,7 @@ class EventTracker:
             new_id: Gives each event its id.
         """
         self._labels = tuple(settings)
-        self._settings = tuple(settings.values())
-        self._enter = np.array([item.enter for item in self._settings])
-        self._smoothing_s = np.array([item.smoothing_s for item in self._settings])
-        self._max_step_s = np.array([item.max_step_s for item in self._settings])
+        self.change_settings(settings)
         self._source = source
         self._new_id = new_id
         self._smoothed: NDArray[np.float64] | None = None
@@ -110,6 +150,14 @@ class EventTracker:
         self._last_s: float | None = None
         self._captured_at = 0.0
         self._visits: dict[int, _Visit] = {}
+
+    def change_settings(self, settings: Mapping[str, LabelStability]) -> None:
+        """Judge the next frames by other settings of the same labels; open events go on."""
+        assert tuple(settings) == self._labels
+        self._settings = tuple(settings.values())
+        self._enter = np.array([item.enter for item in self._settings])
+        self._smoothing_s = np.array([item.smoothing_s for item in self._settings])
+        self._max_step_s = np.array([item.max_step_s for item in self._settings])
 
     def add(
         self,

@@ -1,8 +1,8 @@
-"""Source -> recognizer -> events -> sinks: the loop behind `cmlr-edge label` and `Recognizer.stream`."""
+"""Source -> recognizer -> events -> sinks, for one source in the caller's own thread; see also `streams`."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +14,12 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
-from cmlr_edge.stability import EventTracker, LabelStability, stability_from_thresholds
+from cmlr_edge.stability import (
+    EventTracker,
+    LabelStability,
+    StabilityRules,
+    stability_from_thresholds,
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,64 @@ class Result:
     frame: Frame
     prediction: Prediction
     events: tuple[Event, ...]  # in the order of the labels; always empty for still pictures
+    source: str = ""  # its name, as events give it
+
+
+class Outlet:
+    """What becomes of one source's predictions: events, and every frame and event to its sinks."""
+
+    def __init__(
+        self,
+        source: str,
+        stability: Mapping[str, LabelStability],
+        sinks: Sequence[Sink] = (),
+        event_sinks: Sequence[EventSink] = (),
+    ) -> None:
+        """Own the sinks from here on.
+
+        Args:
+            source: Name for results and events.
+            stability: For every label, in the order of the scores.
+            sinks: Take every frame.
+            event_sinks: Take every event.
+        """
+        self._source = source
+        self._sinks, self._event_sinks = sinks, event_sinks
+        self._tracker = EventTracker(stability, source=source)
+
+    def change_stability(self, stability: Mapping[str, LabelStability]) -> None:
+        """Go on with other settings; see `EventTracker.change_settings`."""
+        self._tracker.change_settings(stability)
+
+    def take(self, frame: Frame, prediction: Prediction) -> Result:
+        """Follow the labels and tell the sinks."""
+        events = self._track(frame, prediction)
+        for sink in self._sinks:
+            sink.write(frame, prediction)
+        self._send(events)
+        return Result(frame, prediction, tuple(events), self._source)
+
+    def close(self) -> None:
+        """End the open events and close every sink, even if one of them fails to."""
+        with ExitStack() as cleanup:
+            for close in _closers(self._sinks, self._event_sinks):
+                cleanup.callback(close)
+            self._send(self._tracker.finish())
+
+    def _track(self, frame: Frame, prediction: Prediction) -> list[Event]:
+        if frame.time_s is None:
+            return []
+        return self._tracker.add(
+            prediction.scores,
+            frame.time_s,
+            valid=prediction.valid,
+            captured_at=frame.captured_at,
+        )
+
+    def _send(self, events: Iterable[Event]) -> None:
+        for event in events:
+            for sink in self._event_sinks:
+                sink.write_event(event)
 
 
 def recognize_stream(
@@ -32,7 +95,7 @@ def recognize_stream(
     *,
     sinks: Sequence[Sink] = (),
     event_sinks: Sequence[EventSink] = (),
-    stability: Mapping[str, LabelStability] | None = None,
+    stability: Mapping[str, LabelStability] | StabilityRules | None = None,
     max_frames: int | None = None,
 ) -> Generator[Result, None, None]:
     """Recognise every frame that the source delivers, hand it to every sink, and yield it.
@@ -45,44 +108,37 @@ def recognize_stream(
         recognizer: Likewise.
         sinks: Take every frame. Closed here.
         event_sinks: Take every event. Closed here.
-        stability: By label, instead of what follows from the recognizer's thresholds.
+        stability: By label, or rules, instead of what spec and thresholds say.
         max_frames: Stop after this many.
 
     Raises:
         SpecError: `stability` names a label that the model does not know.
     """
-    with ExitStack() as cleanup:  # closes every sink, even if one of them fails to
-        for close in [sink.close for sink in sinks] + [sink.close for sink in event_sinks]:
+    with ExitStack() as cleanup:
+        for close in _closers(sinks, event_sinks):  # also if the settings are refused
             cleanup.callback(close)
-        tracker = EventTracker(_merge_stability(recognizer, stability), source=source.name)
-        cleanup.callback(lambda: _send(tracker.finish(), event_sinks))
+        outlet = Outlet(source.name, merge_stability(recognizer, stability), sinks, event_sinks)
+        cleanup.callback(outlet.close)
         for frame in islice(source, max_frames):
-            prediction = recognizer(frame)
-            events = _track(tracker, frame, prediction)
-            for sink in sinks:
-                sink.write(frame, prediction)
-            _send(events, event_sinks)
-            yield Result(frame, prediction, tuple(events))
+            yield outlet.take(frame, recognizer(frame))
 
 
-def _merge_stability(
-    recognizer: Recognizer, override: Mapping[str, LabelStability] | None
+def _closers(sinks: Sequence[Sink], event_sinks: Sequence[EventSink]) -> list[Callable[[], None]]:
+    return [sink.close for sink in sinks] + [sink.close for sink in event_sinks]
+
+
+def merge_stability(
+    recognizer: Recognizer, override: Mapping[str, LabelStability] | StabilityRules | None
 ) -> dict[str, LabelStability]:
-    merged = stability_from_thresholds(recognizer.thresholds)
+    """Settings for every label: those given, and for the rest what spec and thresholds say.
+
+    Raises:
+        SpecError: A label is not one of the model's, or a setting is not usable.
+    """
+    if isinstance(override, StabilityRules):
+        own = recognizer.spec.stability
+        return stability_from_thresholds(recognizer.thresholds, own, override)
+    merged = stability_from_thresholds(recognizer.thresholds, recognizer.spec.stability)
     if unknown := sorted(set(override or {}) - set(merged)):
         raise SpecError(f"stability names unknown labels {unknown}; known: {list(merged)}")
     return merged | dict(override or {})
-
-
-def _track(tracker: EventTracker, frame: Frame, prediction: Prediction) -> list[Event]:
-    if frame.time_s is None:
-        return []
-    return tracker.add(
-        prediction.scores, frame.time_s, valid=prediction.valid, captured_at=frame.captured_at
-    )
-
-
-def _send(events: Iterable[Event], event_sinks: Sequence[EventSink]) -> None:
-    for event in events:
-        for sink in event_sinks:
-            sink.write_event(event)

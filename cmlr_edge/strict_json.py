@@ -10,7 +10,9 @@ import dataclasses
 import json
 import math
 import os
+import stat
 import types
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,9 +20,16 @@ T = TypeVar("T")
 _MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
 
 
-def write_json(path: Path, record: Any) -> None:
-    """Write a dataclass as JSON, whole or not at all: to a temporary file, then renamed."""
-    text = json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False, ensure_ascii=False)
+def write_json(path: Path, record: Any, *, omit: Collection[str] = ()) -> None:
+    """Write a dataclass as JSON, whole or not at all: to a temporary file, then renamed.
+
+    Args:
+        path: Its folder must exist.
+        record: The dataclass.
+        omit: Fields to leave out.
+    """
+    values = {k: v for k, v in dataclasses.asdict(record).items() if k not in omit}
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
 
 
@@ -44,8 +53,11 @@ def read_json(path: Path, kind: type[T]) -> T:
         ValueError: Not JSON, too large, or not exactly the fields of `kind`; the text says where.
         OSError: The file cannot be read.
     """
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path.stat().st_size} bytes, expected at most {_MAX_BYTES}")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a device or a pipe may never end
+        raise ValueError("not a file")
+    if status.st_size > _MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes, expected at most {_MAX_BYTES}")
     try:
         value = json.loads(path.read_bytes())
     except RecursionError as error:

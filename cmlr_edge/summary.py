@@ -33,6 +33,7 @@ class RunSummary:
 
     frames: int = 0
     invalid_frames: int = 0
+    repeated_frames: int = 0  # without a run of the model, for the scene had not changed
     labels: dict[str, LabelPresence] = field(default_factory=dict)
     latencies_ms: list[tuple[float, ...]] = field(default_factory=list)
     _started: float = field(default_factory=time.perf_counter)
@@ -43,6 +44,7 @@ class RunSummary:
         """Take one result."""
         self.frames += 1
         self.invalid_frames += not prediction.valid
+        self.repeated_frames += prediction.repeated
         self._elapsed = time.perf_counter() - self._started
         at = float(frame.index) if frame.time_s is None else frame.time_s
         if frame.time_s is not None:
@@ -58,6 +60,8 @@ class RunSummary:
             seen.score_sum += item.score
             seen.max_score = max(seen.max_score, item.score)
             seen.last = at
+        if prediction.repeated:
+            return
         latency = prediction.latency_ms
         self.latencies_ms.append(tuple(getattr(latency, stage) for stage in STAGES))
         if len(self.latencies_ms) > 2 * _MAX_LATENCIES:
@@ -88,6 +92,7 @@ class RunSummary:
         return {
             "frames": self.frames,
             "invalid_frames": self.invalid_frames,
+            "repeated_frames": self.repeated_frames,
             "frames_per_second": self.frames_per_second,
             "labels": [
                 {

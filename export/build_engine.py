@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,25 +21,36 @@ import onnx
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import Progress
 
-from cmlr_edge.capture.images import read_image
-from cmlr_edge.errors import CmlrError
+from cmlr_edge.backends import load_backend
+from cmlr_edge.capture.images import list_folder, read_image
+from cmlr_edge.errors import CmlrError, DataError
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, PreprocessSpec, spec_path
 from cmlr_edge.preprocess import preprocess
 from cmlr_edge.strict_json import write_atomically
+from export.calibrate import quantize
 from export.deploy import DeployModel
+from export.fold_graph import fold_graph
 from export.fuse import fuse
+from export.fusion_report import FusionReport
 from export.onnx_graph import export_onnx, store_as_float16
 from export.precision import to_float16
 from export.verify import synthetic_frames, verify
 from train.checkpoint import load_config, load_model
 from train.datasets import read_dataset
+from train.datasets.base import LabeledImages
+from train.model import CausalRecognizer
+from train.refit import with_refitted_thresholds
+from train.thresholds import ThresholdRule
 
 _SYNTHETIC_FRAMES = 8
+_MOST_CALIBRATION_PICTURES = 100  # more did not change the ranges that matter
 _stderr = Console(stderr=True)
 
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
+Report = Callable[[int, int], None]  # calibration pictures seen since, and how many there are
 
 
 def build_engine(
@@ -48,36 +60,63 @@ def build_engine(
     data: Path | None = None,
     split: str = "val",
     precision: Precision = "fp32",
+    calibration: Path | None = None,
+    max_flips: float | None = None,
+    report: Report = lambda _done, _total: None,
 ) -> ModelSpec:
     """Export a run, verify it, and write it.
 
     Args:
         checkpoint: Run folder that `python -m train fit` wrote.
         out: Folder to write model.onnx and model.json to; created.
-        data: Pictures to verify on as well; seeded patterns are always used.
+        data: Pictures to verify on as well; seeded patterns are always used. "int8" fits the
+            thresholds on them again.
         split: Of `data`.
-        precision: "fp16" writes a typed float16 graph.
+        precision: "fp16" writes a typed float16 graph, "int8" one with a quantised backbone.
+        calibration: Folder of pictures to measure ranges on, for "int8".
+        max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
+        report: Told how far calibration is.
 
     Returns:
         The spec as written; what fusion saved is written to fusion.json beside it.
 
     Raises:
-        DataError: The checkpoint or the data is missing or damaged.
+        DataError: The checkpoint or the data is missing or damaged, or has other labels.
+        CaptureError: There are no calibration pictures, or one cannot be read.
         EngineError: The exported model disagrees with the training model; nothing is written.
     """
-    model, spec = load_model(checkpoint)
-    deploy = DeployModel(model, spec.preprocess).eval()
-    fused, report = fuse(model, spec.preprocess)
-    onnx_model = _in_precision(
-        export_onnx(fused, spec.preprocess.size_hw),
-        precision,
-        narrow_storage=load_config(checkpoint).weight_storage == "float16",
-    )
+    model, trained = load_model(checkpoint)
+    part = None if data is None else read_dataset(data).split(split)
+    if precision == "int8" and part is not None and part.classes != trained.labels:
+        raise DataError(
+            f"{part.name} has other classes than the run: thresholds cannot be fitted on it again"
+        )
+    seen = _calibration_frames(calibration, trained) if precision == "int8" else None
+    narrow = load_config(checkpoint).weight_storage == "float16"
+    onnx_model, fusion = _export(model, trained, keep_weights=narrow and precision == "fp32")
+    if seen is not None:
+        onnx_model = quantize(onnx_model, seen, report=lambda done: report(done, len(seen)))
+    elif precision == "fp16":
+        onnx_model = to_float16(onnx_model)
+    if narrow and precision != "fp16":
+        onnx_model = store_as_float16(onnx_model)
     content, path = onnx_model.SerializeToString(), out / "model.onnx"
-    frames = synthetic_frames(spec.preprocess.size_hw, _SYNTHETIC_FRAMES)
-    if data is not None:
-        frames = np.concatenate([frames, _read_frames(data, split, spec.preprocess)])
-    parity, golden = verify(path, content, deploy, spec, frames, precision=precision)
+    frames, spec = synthetic_frames(trained.preprocess.size_hw, _SYNTHETIC_FRAMES), trained
+    if part is not None:
+        own = _read_frames([image.path for image in part.images], trained.preprocess)
+        frames = np.concatenate([frames, own])
+        if precision == "int8":
+            spec = _refit(path, content, own, part, spec)
+    parity, golden = verify(
+        path,
+        content,
+        DeployModel(model, spec.preprocess).eval(),
+        spec,
+        frames,
+        precision=precision,
+        trained_thresholds=trained.thresholds,
+        max_flips=max_flips,
+    )
     built = BuiltFile(
         sha256=hashlib.sha256(content).hexdigest(),
         runtime="onnx",
@@ -86,24 +125,67 @@ def build_engine(
         golden=golden,
     )
     spec = replace(spec, files={path.name: built})
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
-    spec.save(spec_path(path))
-    write_atomically(out / "fusion.json", json.dumps(report.to_json(), indent=2).encode())
+    _write(path, content, spec, fusion)
     return spec
 
 
-def _in_precision(
-    model: onnx.ModelProto, precision: Precision, *, narrow_storage: bool
-) -> onnx.ModelProto:
-    if precision == "fp16":
-        return to_float16(model)
-    return store_as_float16(model) if narrow_storage else model
+def _calibration_frames(folder: Path | None, spec: ModelSpec) -> NDArray[np.uint8]:
+    """Some pictures of the folder, spread evenly over their names."""
+    if folder is None:
+        raise DataError("int8 needs --calibration DIR, a folder of pictures like those to come")
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: expected one with calibration pictures in it")
+    paths = list_folder(folder)
+    count = min(len(paths), _MOST_CALIBRATION_PICTURES)
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    return _read_frames(chosen, spec.preprocess)
 
 
-def _read_frames(data: Path, split: str, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    images = read_dataset(data).split(split).images
-    return np.stack([preprocess(read_image(image.path), spec) for image in images])
+def _export(
+    model: CausalRecognizer, spec: ModelSpec, *, keep_weights: bool
+) -> tuple[onnx.ModelProto, FusionReport]:
+    fused, fusion = fuse(model, spec.preprocess)
+    onnx_model = export_onnx(fused, spec.preprocess.size_hw)
+    return onnx_model, fusion.with_folds(fold_graph(onnx_model, norms=not keep_weights))
+
+
+def _refit(
+    path: Path, content: bytes, frames: NDArray[np.uint8], part: LabeledImages, spec: ModelSpec
+) -> ModelSpec:
+    """Thresholds that fit the quantised scores, by the rule that the trained ones were fitted by."""
+    backend = load_backend(path, content, provider="cpu")
+    try:
+        scores = np.concatenate([backend.infer(frame[None]) for frame in frames])
+    finally:
+        backend.close()
+    fit = spec.threshold_fit
+    rule = ThresholdRule.parse(fit.rule)
+    return with_refitted_thresholds(
+        spec, scores, part, rule, shrinkage=fit.shrinkage, precision="int8"
+    )
+
+
+def _write(path: Path, content: bytes, spec: ModelSpec, fusion: FusionReport) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    spec.save(spec_path(path))
+    text = json.dumps(fusion.to_json(), indent=2)
+    write_atomically(path.parent / "fusion.json", text.encode())
+
+
+def _read_frames(paths: Sequence[Path], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    return np.stack([preprocess(read_image(path), spec) for path in paths])
+
+
+def _share(text: str) -> float:
+    """Read "0.5%" or "0.005"."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"{text!r}: expected a share such as 0.5% or 0.005")
+    return share
 
 
 def main(
@@ -114,15 +196,41 @@ def main(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of --data to verify on.")] = "val",
     fp16: Annotated[bool, typer.Option("--fp16", help="Write a typed float16 graph.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise the backbone; needs --calibration.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of pictures to measure int8 ranges on.")
+    ] = None,
+    max_flips: Annotated[
+        float | None,
+        typer.Option(
+            parser=_share, metavar="SHARE", help="Of label decisions that may differ, as 0.5%."
+        ),
+    ] = None,
 ) -> None:
     """Export a trained run for the SDK.
 
     Example: python export/build_engine.py --checkpoint runs/first --out models/first
     """
     try:
-        with _stderr.status("exporting and verifying"):
-            precision: Precision = "fp16" if fp16 else "fp32"
-            spec = build_engine(checkpoint, out, data=data, split=split, precision=precision)
+        if fp16 and int8:
+            raise DataError("--fp16 and --int8 exclude each other: a file has one precision")
+        precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
+        with Progress(console=_stderr, transient=True) as progress:
+            task = progress.add_task("exporting and verifying", total=None)
+            spec = build_engine(
+                checkpoint,
+                out,
+                data=data,
+                split=split,
+                precision=precision,
+                calibration=calibration,
+                max_flips=max_flips,
+                report=lambda done, total: progress.update(
+                    task, description="calibrating", total=total, advance=done
+                ),
+            )
     except CmlrError as error:
         _stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
@@ -131,6 +239,11 @@ def main(
         f"wrote {out / 'model.onnx'} and its spec: on {parity.num_images} images the largest score "
         f"difference is {parity.max_score_difference:.2g}, {parity.decision_flips} decisions differ"
     )
+    if int8 and data is None:
+        _stderr.print(
+            "thresholds are still those of the trained model: fit them to this file with "
+            f"python -m train refit-thresholds --engine {out} --data DIR, or give --data"
+        )
 
 
 if __name__ == "__main__":

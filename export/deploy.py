@@ -29,7 +29,8 @@ class DeployModel(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
-        images = (frames.permute(0, 3, 1, 2).float() - self.pixel_mean) / self.pixel_std
+        # Widened before it is transposed: TensorRT moves no uint8.
+        images = (frames.float().permute(0, 3, 1, 2) - self.pixel_mean) / self.pixel_std
         return self.model.scores(self.model(images))
 
 
@@ -94,7 +95,7 @@ class FusedModel(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
-        images = frames.permute(0, 3, 1, 2).float()
+        images = frames.float().permute(0, 3, 1, 2)
         if self.pixel_mean is not None:
             images = images - self.pixel_mean
         if self.pixel_scale is not None:

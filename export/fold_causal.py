@@ -20,8 +20,8 @@ from export.fused_causal import (
 )
 from export.fusion_report import Ledger
 from train.confounders import ASSIGNMENT_SHARPNESS
-from train.intervention import _LINK_SCALE as LINK_SCALE
 from train.intervention import (
+    LINK_SCALE,
     AttentionLinks,
     BackDoorIntervention,
     ExpectationIntervention,
@@ -110,7 +110,9 @@ def _fold_gated(links: GatedAttentionLinks, ledger: Ledger) -> FromScores:
     link_j = w_j . (W_o concat_h sum_i A_hji p_i (W_v e_i)_h + W_o b_v + b_o), times the scale.
     """
     attention, (labels, width) = links.attention, links.embeddings.shape
-    weights = attention._weights(links.queries, links.embeddings[None], links.mask)[0]  # (H, L, L)
+    weights = attention.head_weights(links.queries, links.embeddings[None], links.mask)[
+        0
+    ]  # (H, L, L)
     heads = (attention.num_heads, -1)
     values = (links.embeddings @ attention.value.weight.T).unflatten(-1, heads)  # (L, H, d / H)
     readout = (links.weight @ attention.out.weight).unflatten(-1, heads)

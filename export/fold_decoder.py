@@ -11,7 +11,7 @@ import copy
 
 from torch import Tensor, nn
 
-from export.fused import Affine, Attention, Decoder, DecoderLayer, Readout
+from export.fused import Affine, Attention, Decoder, DecoderLayer, PooledDecoder, Readout
 from export.fusion_report import Ledger
 from train.attention import MultiHeadAttention
 from train.intervention import LabelReadout
@@ -77,7 +77,7 @@ def output_bias(attention: MultiHeadAttention, project: nn.Linear | None = None)
     return attention.out.bias + attention.out.weight @ bias
 
 
-def fold_decoder(decoder: LabelDecoder, num_tokens: int, ledger: Ledger) -> Decoder:
+def fold_decoder(decoder: LabelDecoder, num_tokens: int, ledger: Ledger) -> Decoder | PooledDecoder:
     """Fold a decoder.
 
     Args:
@@ -85,6 +85,8 @@ def fold_decoder(decoder: LabelDecoder, num_tokens: int, ledger: Ledger) -> Deco
         num_tokens: T.
         ledger: Notes what was folded.
     """
+    if not decoder.layers:
+        return _fold_pooled(decoder, num_tokens, ledger)
     memory, project = _fold_memory(decoder, num_tokens, ledger)
     x: Tensor = decoder.label_queries
     layers = []
@@ -95,6 +97,23 @@ def fold_decoder(decoder: LabelDecoder, num_tokens: int, ledger: Ledger) -> Deco
         ledger.add(name, what, before=[layer, owned], after=[folded], multiply_adds=saved)
         layers.append(folded)
     return Decoder(memory, layers)
+
+
+def _fold_pooled(decoder: LabelDecoder, num_tokens: int, ledger: Ledger) -> PooledDecoder:
+    """Without layers: the mean of linear maps is the map of the mean."""
+    norm, start = copy.deepcopy(decoder.pool_norm), decoder.label_queries.data
+    if isinstance(decoder, MlDecoder):
+        memory = nn.Sequential(affine(decoder.project), nn.ReLU())
+        folded, what, saved = PooledDecoder(memory, None, start, norm), "unused norm dropped", 0
+    else:
+        weight, token_norm = decoder.project.weight, copy.deepcopy(decoder.token_norm)
+        start = start + decoder.project.bias
+        folded = PooledDecoder(token_norm, Affine(weight.T), start, norm)
+        what, saved = "tokens averaged before the projection", (num_tokens - 1) * weight.numel()
+    queries = decoder.label_queries
+    before = (decoder.token_norm, decoder.project, queries, decoder.pool_norm)
+    ledger.add("decoder", [what], before=before, after=[folded], multiply_adds=saved)
+    return folded
 
 
 def _fold_memory(

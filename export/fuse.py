@@ -19,8 +19,8 @@ from export.fold_decoder import affine, fold_decoder, fold_readout
 from export.fused import Affine, CosineClassifier, MeanClassifier, PooledReadout, Standardize
 from export.fusion_report import FusionReport, Ledger
 from train.baselines import (
-    _PARTS,
-    _TEMPERATURE,
+    COSINE_PARTS,
+    COSINE_TEMPERATURE,
     CcdClassifier,
     FeatureSplitClassifier,
     PooledClassifier,
@@ -83,9 +83,15 @@ def _fold_normalisation(
     weight = convolution.weight.double() / std.double()
     convolution.weight = nn.Parameter(weight.float())
     # Zeros around a normalised picture stand for pixels of the mean colour. Zeros around raw
-    # pixels would stand for black: with padding the mean has to be subtracted before.
+    # pixels would stand for black: with padding the mean has to be subtracted before, or a map be
+    # added behind that is right at the border too.
     if type(convolution) is not nn.Conv2d or any(convolution.padding):
-        what = "std in the first convolution; the mean kept: its zero padding means the mean colour"
+        (height, width), (down, right) = spec.size_hw, convolution.stride
+        mapped = convolution.out_channels * -(-height // down) * -(-width // right)
+        what = (
+            f"std in the first convolution; the mean kept: {3 * height * width:,} subtractions, "
+            f"where a map that is right at the padded border takes {mapped:,} additions"
+        )
         ledger.add("preprocess", [what])
         return mean, None
     shift = (weight * mean.double()).sum(dim=(1, 2, 3))
@@ -154,13 +160,13 @@ def _fold_standardisation(head: CausalHead, ledger: Ledger) -> Standardize | Non
 def _fold_classifier(head: CausalHead, ledger: Ledger) -> nn.Module:
     classifier = head.classifier
     if isinstance(classifier, CcdClassifier):
-        rows = F.normalize(classifier.weight.unflatten(-1, (_PARTS, -1)), dim=-1).flatten(1)
+        rows = F.normalize(classifier.weight.unflatten(-1, (COSINE_PARTS, -1)), dim=-1).flatten(1)
         folded: nn.Module = CosineClassifier(
             affine(classifier.context),
             classifier.memory,
             affine(classifier.gate),
-            Affine(rows.T * (_TEMPERATURE / _PARTS), classifier.bias),
-            _PARTS,
+            Affine(rows.T * (COSINE_TEMPERATURE / COSINE_PARTS), classifier.bias),
+            COSINE_PARTS,
         )
         what = "rows normalised, temperature in them"
     elif isinstance(classifier, FeatureSplitClassifier):

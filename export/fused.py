@@ -49,7 +49,9 @@ class Readout(nn.Module):
 
     def forward(self, label_features: Tensor) -> Tensor:
         """Map (B, L, d) to logits (B, L)."""
-        return (label_features * self.weight).sum(dim=-1) + self.bias
+        # With the dimension kept: OpenVINO 2026.4 rounds a sum that it fuses with the addition
+        # behind it to bfloat16, on a processor that has it, as soon as there are two images.
+        return (label_features * self.weight).sum(dim=-1, keepdim=True).squeeze(-1) + self.bias
 
 
 class Standardize(nn.Module):
@@ -185,6 +187,35 @@ class Decoder(nn.Module):
             x = layer(x, memory)
         assert x is not None
         return x
+
+
+class PooledDecoder(nn.Module):
+    """A decoder without layers: the mean token beside constants, one for each label."""
+
+    start: Tensor
+
+    def __init__(
+        self, memory: nn.Module, project: Affine | None, start: Tensor, out_norm: nn.LayerNorm
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            memory: Maps each token.
+            project: Maps their mean.
+            start: (1, L, d), added to it.
+            out_norm: Behind the sum.
+        """
+        super().__init__()
+        self.memory, self.project, self.out_norm = memory, project, out_norm
+        self.register_buffer("start", constant(start))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map image tokens (B, T, D) to label features (B, L, d)."""
+        mean = self.memory(tokens).mean(dim=1, keepdim=True)
+        features: Tensor = self.out_norm(
+            self.start + (mean if self.project is None else self.project(mean))
+        )
+        return features
 
 
 class CosineClassifier(nn.Module):

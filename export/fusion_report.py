@@ -35,6 +35,10 @@ class FusionReport:
         """Of float32 constants."""
         return sum(fold.bytes_saved for fold in self.folds)
 
+    def with_folds(self, folds: Iterable[Fold]) -> FusionReport:
+        """The same report with what was folded later."""
+        return FusionReport((*self.folds, *folds))
+
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, totals included."""
         return {

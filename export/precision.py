@@ -6,7 +6,6 @@ behind them. A runtime that builds strongly typed then has nothing left to choos
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from cmlr_edge.errors import EngineError
+from export.fold_graph import constant_values, constants_to_initializers, fold_batch_norms
 
 _WIDE = {
     "LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization",
@@ -45,8 +45,8 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = result.graph
     if nested := [n.name for n in graph.node if any(a.HasField("g") for a in n.attribute)]:
         raise EngineError(f"float16 needs a graph without branches or loops, it has {nested}")
-    _constants_to_initializers(graph)
-    _fold_batch_norm(graph)
+    constants_to_initializers(graph)
+    fold_batch_norms(graph)
     typed = shape_inference.infer_shapes(result)
     values = [*typed.graph.input, *typed.graph.output, *typed.graph.value_info]
     floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -58,49 +58,13 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    for node in [n for n in graph.node if n.op_type == "Constant"]:
-        if node.attribute[0].name == "value":
-            tensor = graph.initializer.add()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-            graph.node.remove(node)
-
-
-def _fold_batch_norm(graph: onnx.GraphProto) -> None:
-    """Scale the weights of every convolution that a batch-norm alone reads."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
-    for norm in [n for n in graph.node if n.op_type == "BatchNormalization"]:
-        conv = producers.get(norm.input[0])
-        if conv is None or conv.op_type != "Conv" or readers[norm.input[0]] > 1:
-            continue
-        weight = _values(tensors[conv.input[1]])
-        scale, shift, mean, variance = (_values(tensors[name]) for name in norm.input[1:])
-        epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
-        factor = scale / np.sqrt(variance + epsilon)
-        bias = _values(tensors[conv.input[2]]) if len(conv.input) > 2 else np.zeros_like(mean)
-        folded = {
-            f"{norm.output[0]}.weight": weight * factor[:, None, None, None],
-            f"{norm.output[0]}.bias": (bias - mean) * factor + shift,
-        }
-        for name, array in folded.items():
-            graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-        conv.input[:] = [conv.input[0], *folded]
-        conv.output[0] = norm.output[0]
-        graph.node.remove(norm)
-
-
-def _values(tensor: TensorProto) -> NDArray[np.float64]:
-    return numpy_helper.to_array(tensor).astype(np.float64)
-
-
 def _wide_nodes(graph: onnx.GraphProto) -> set[str]:
     """First outputs of the nodes that stay in float32."""
     producers = {name: node for node in graph.node for name in node.output}
     constants = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT}
-    outside = {name for name, tensor in constants.items() if not _fits_float16(_values(tensor))}
+    outside = {
+        name for name, tensor in constants.items() if not _fits_float16(constant_values(tensor))
+    }
     # A computed divisor is a length, kept above 0 by less than float16 can tell from 0.
     ratios = [n for n in graph.node if n.op_type == "Div" and n.input[1] not in constants]
     wide = {n.output[0] for n in graph.node if n.op_type in _WIDE or outside & set(n.input)}

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from train.__main__ import build_config
 from train.config import TrainConfig
+from train.settings import build_config
 
 CLASSES = ["red", "green", "blue"]
 TINY = [

@@ -8,12 +8,32 @@ import time
 import torch
 from torch import nn
 
+from train import distributed
+
 _GAIN = 0.85  # bf16 is taken only if it needs at most this share of the float32 time
+_PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 _log = logging.getLogger(__name__)
 
 
+def choose_precision(mode: str, backbone: nn.Module, image_size: int) -> torch.dtype:
+    """Decide what convolutions and products are computed in, the same for all processes.
+
+    Args:
+        mode: "off", "bf16", "fp16", or "auto": on a GPU bf16 where it has it, else fp16; on a CPU
+            bf16 where a timed step gains by it.
+        backbone: Takes (B, 3, S, S).
+        image_size: S.
+    """
+    if mode in {"off", "bf16", "fp16"}:
+        return _PRECISIONS[("off", "bf16", "fp16").index(mode)]
+    if distributed.device().type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    fast = distributed.decide(lambda: int(choose_autocast(mode, backbone, image_size)))
+    return torch.bfloat16 if fast else torch.float32
+
+
 def choose_autocast(mode: str, backbone: nn.Module, image_size: int) -> bool:
-    """Decide whether to train in bfloat16.
+    """Decide whether a CPU should compute in bfloat16.
 
     Args:
         mode: "off", "bf16", or "auto": time one step each way.

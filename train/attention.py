@@ -34,14 +34,15 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, L, d).
         """
-        mixed = self._weights(query, key, bias) @ self._split(self.value(value))
+        mixed = self.head_weights(query, key, bias) @ self._split(self.value(value))
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, query: Tensor, key: Tensor, *, bias: Tensor | None = None) -> Tensor:
         """Attention weights, averaged over heads, (1|B, L, T); rows sum to 1."""
-        return self._weights(query, key, bias).mean(dim=1)
+        return self.head_weights(query, key, bias).mean(dim=1)
 
-    def _weights(self, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+    def head_weights(self, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+        """Attention weights (1|B, H, L, T); rows sum to 1."""
         q, k = self._split(self.query(query)), self._split(self.key(key))
         scores = (q * self.scale) @ k.transpose(-1, -2)
         if bias is not None:

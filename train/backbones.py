@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmlr_edge.errors import DataError, DependencyError
+from train.config import ModelConfig
 
 # Packages that carry ImageNet weights: timm name -> (distribution, module, class).
 _WEIGHT_PACKAGES = {
@@ -29,7 +30,9 @@ _log = logging.getLogger(__name__)
 class Backbone(nn.Module):
     """A timm model read out as spatial tokens."""
 
-    def __init__(self, network: nn.Module, name: str, stages: int = 1) -> None:
+    def __init__(
+        self, network: nn.Module, name: str, stages: int = 1, layer: int | None = None
+    ) -> None:
         """Wrap a timm model without its classifier.
 
         Args:
@@ -37,6 +40,7 @@ class Backbone(nn.Module):
             name: Its name.
             stages: 1: what the classifier would see. 2: the last two feature maps; the finer one
                 is folded, 2 x 2 positions into one, and stands beside the coarser one.
+            layer: The one feature map to read instead, -1 the last.
         """
         super().__init__()
         # Depthwise convolutions run several times faster in this layout.
@@ -45,10 +49,12 @@ class Backbone(nn.Module):
         config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
         self.mean: tuple[float, float, float] = tuple(config["mean"])
         self.std: tuple[float, float, float] = tuple(config["std"])
-        self.stages = stages
+        self.stages, self.layer = stages, layer
         self.finer_channels = 0  # leading channels of a token that come from the finer stage
         self.num_features = int(network.num_features)  # type: ignore[arg-type]
-        if stages == 2:
+        if layer is not None:
+            self.num_features = _layer_channels(network, name, layer)
+        elif stages == 2:
             finer, last = _stage_channels(network, name)
             self.finer_channels = 4 * finer
             self.num_features = self.finer_channels + last
@@ -62,13 +68,18 @@ class Backbone(nn.Module):
         Returns:
             (B, T, D): spatial positions row by row; class and register tokens are left out.
         """
+        if self.layer is not None:
+            (features,) = self.network.forward_intermediates(  # type: ignore[operator]
+                images, indices=[self.layer], intermediates_only=True
+            )
+            return features.flatten(2).transpose(1, 2)
         if self.stages == 2:
             finer, last = self.network.forward_intermediates(  # type: ignore[operator]
                 images, indices=2, intermediates_only=True
             )
             folded = F.pixel_unshuffle(finer, 2)
             return torch.cat([folded, last], dim=1).flatten(2).transpose(1, 2)
-        features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        features = self.network.forward_features(images)  # type: ignore[operator]
         if features.ndim == 3:
             return features[:, getattr(self.network, "num_prefix_tokens", 0) :]
         if features.shape[1] != self.num_features:  # Swin and friends keep channels last
@@ -90,7 +101,25 @@ def _stage_channels(network: nn.Module, name: str) -> tuple[int, int]:
     return int(finer["num_chs"]), int(last["num_chs"])
 
 
-def create_backbone(name: str, image_size: int, *, pretrained: bool, stages: int = 1) -> Backbone:
+def _layer_channels(network: nn.Module, name: str, layer: int) -> int:
+    """Channels of one of a model's feature maps."""
+    maps: list[dict[str, Any]] = getattr(network, "feature_info", [])
+    if not hasattr(network, "forward_intermediates") or not -len(maps) <= layer < len(maps):
+        raise DataError(
+            f"timm's {name} gives {len(maps)} feature maps, and not number {layer}: "
+            "choose another confounders.layer"
+        )
+    return int(maps[layer]["num_chs"])
+
+
+def create_backbone(
+    name: str,
+    image_size: int,
+    *,
+    pretrained: bool,
+    stages: int = 1,
+    layer: int | None = None,
+) -> Backbone:
     """Build a timm backbone.
 
     Args:
@@ -98,6 +127,7 @@ def create_backbone(name: str, image_size: int, *, pretrained: bool, stages: int
         image_size: Side of the square input, for models that fix it.
         pretrained: With ImageNet weights; never a random start instead.
         stages: Feature maps that the tokens are made of, 1 or 2.
+        layer: The one feature map that the tokens are made of instead, -1 the last.
 
     Raises:
         DependencyError: The weights can be had neither from the hub nor from a package.
@@ -110,19 +140,35 @@ def create_backbone(name: str, image_size: int, *, pretrained: bool, stages: int
     if _has_fixed_size(name):
         options["img_size"] = image_size
     if not pretrained:
-        return Backbone(timm.create_model(name, num_classes=0, **options), name, stages)
+        return Backbone(timm.create_model(name, num_classes=0, **options), name, stages, layer)
     if (packaged := _packaged_weights(name)) is not None:
         network = timm.create_model(name, pretrained=False, **options)
         _load_by_order(network, packaged)
         network.reset_classifier(0)  # type: ignore[operator]
         _log.info("weights of %s from %s", name, packaged.name)
-        return Backbone(network, name, stages)
+        return Backbone(network, name, stages, layer)
     try:
-        return Backbone(
-            timm.create_model(name, pretrained=True, num_classes=0, **options), name, stages
-        )
+        network = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:
         raise DependencyError(_no_weights_message(name, error)) from error
+    return Backbone(network, name, stages, layer)
+
+
+def create_confounder_view(config: ModelConfig, *, pretrained: bool = True) -> Backbone | None:
+    """Build the frozen backbone whose tokens are clustered, where it is not the usual one."""
+    settings = config.confounders
+    if not settings.other_view or settings.kind == "none" or config.intervention == "none":
+        return None
+    name = settings.backbone or config.backbone
+    view = create_backbone(name, config.image_size, pretrained=pretrained, layer=settings.layer)
+    return view.eval().requires_grad_(False)
+
+
+def confounder_view_features(config: ModelConfig) -> int | None:
+    """Width of the tokens that are clustered, where they are others than the usual ones."""
+    with torch.device("meta"):  # no weights are made to ask for a width
+        view = create_confounder_view(config, pretrained=False)
+    return None if view is None else view.num_features
 
 
 def _has_fixed_size(name: str) -> bool:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_PARTS, _TEMPERATURE = 4, 32.0  # of CCD's cosine classifier
+from train.dropout import drop
+
+COSINE_PARTS, COSINE_TEMPERATURE = 4, 32.0  # of CCD's cosine classifier
 _POOL_DROPOUT = 0.2
 
 
@@ -25,7 +27,7 @@ class PooledClassifier(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to logits (B, L)."""
-        pooled = F.dropout(tokens.mean(dim=1), _POOL_DROPOUT, self.training)
+        pooled = drop(tokens.mean(dim=1), _POOL_DROPOUT, training=self.training)
         logits: Tensor = self.linear(pooled)
         return logits
 
@@ -58,10 +60,10 @@ class CcdClassifier(nn.Module):
         context = self.context_logits(tokens).softmax(dim=-1) @ self.memory
         strongest = tokens.amax(dim=1)
         debiased = strongest - self.gate(strongest).tanh() * context
-        parts = F.normalize(debiased.unflatten(-1, (_PARTS, -1)), dim=-1)
-        rows = F.normalize(self.weight.unflatten(-1, (_PARTS, -1)), dim=-1)
-        cosine = torch.einsum("bpd,lpd->bl", parts, rows) / _PARTS
-        return _TEMPERATURE * cosine + self.bias
+        parts = F.normalize(debiased.unflatten(-1, (COSINE_PARTS, -1)), dim=-1)
+        rows = F.normalize(self.weight.unflatten(-1, (COSINE_PARTS, -1)), dim=-1)
+        cosine = torch.einsum("bpd,lpd->bl", parts, rows) / COSINE_PARTS
+        return COSINE_TEMPERATURE * cosine + self.bias
 
 
 class FeatureSplitClassifier(nn.Module):
@@ -86,7 +88,7 @@ class FeatureSplitClassifier(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to logits (B, L)."""
-        pooled = F.dropout(tokens.mean(dim=1), _POOL_DROPOUT, self.training)
+        pooled = drop(tokens.mean(dim=1), _POOL_DROPOUT, training=self.training)
         own, company = pooled[:, : self.own_half], pooled[:, self.own_half :]
         logits: Tensor = self.company(company)
         if self.training:

@@ -76,8 +76,8 @@ def find_biased_pairs(
     if not found:
         raise DataError(
             f"no label of {len(labels)} is both with and without a companion that is on "
-            f"{min_share:.0%} of its images, {min_images} images each: use more images or lower "
-            "bounds"
+            f"{min_share:.0%} of its images, {min_images} images each: use more images, or "
+            "lower --min-images or --min-share"
         )
     return tuple(
         BiasedPair(

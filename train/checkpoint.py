@@ -2,13 +2,15 @@
 
 RUN/model.safetensors  weights, confounders included      RUN/log.jsonl   one line per epoch
 RUN/model.json         the spec                            RUN/state.pt    for resuming only
-RUN/config.json        the TrainConfig
+RUN/config.json        the TrainConfig                    RUN/skipped.json  damaged pictures left out
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +19,68 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from cmlr_edge.errors import DataError
+from cmlr_edge.errors import DataError, OutputError
 from cmlr_edge.model_spec import ModelSpec
 from cmlr_edge.strict_json import read_json, write_atomically, write_json
 from train.config import TrainConfig
 from train.model import CausalRecognizer
 
-WEIGHTS, SPEC, CONFIG, LOG, STATE = (
+WEIGHTS, SPEC, CONFIG, LOG, STATE, SKIPPED = (
     "model.safetensors",
     "model.json",
     "config.json",
     "log.jsonl",
     "state.pt",
+    "skipped.json",
 )
+
+
+@contextmanager
+def _clear_when_full(path: Path) -> Iterator[None]:
+    """Turn what fails while writing into one error; every writer leaves the old file whole."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save has its own words for a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(
+            f"{path} cannot be written: {reason}. What was there before is whole: make room, then "
+            "go on with the same command and --resume"
+        ) from error
+
+
+def open_folder(
+    run: Path, config: TrainConfig, skipped: dict[str, str] | None, *, resume: bool
+) -> None:
+    """Create the run folder, or clear it of what a killed process left half-written.
+
+    Args:
+        run: The folder.
+        config: Written unless `resume`.
+        skipped: Pictures left out, path -> reason; None where none were looked for.
+        resume: The folder is there.
+    """
+    with _clear_when_full(run):
+        run.mkdir(parents=True, exist_ok=True)
+        for partial in run.glob(".*.part"):
+            partial.unlink()
+        if not resume:
+            save_config(run, config)
+        if skipped is not None:
+            text = json.dumps({"count": len(skipped), "pictures": skipped}, indent=2) + "\n"
+            write_atomically(run / SKIPPED, text.encode())
 
 
 def save_weights(run: Path, model: nn.Module) -> None:
     """Write the model's weights and buffers."""
-    tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
-    write_atomically(run / WEIGHTS, save(tensors))
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with _clear_when_full(run / WEIGHTS):
+        write_atomically(run / WEIGHTS, save(tensors))
+
+
+def save_spec(run: Path, spec: ModelSpec) -> None:
+    """Write the spec: with it the run is finished."""
+    with _clear_when_full(run / SPEC):
+        spec.save(run / SPEC)
 
 
 def save_config(run: Path, config: TrainConfig) -> None:
@@ -98,8 +143,12 @@ def save_state(run: Path, state: dict[str, Any]) -> None:
     """Write what resuming needs: tensors and plain values only."""
     partial = run / f".{STATE}.{os.getpid()}.part"
     try:
-        torch.save(state, partial)
-        partial.replace(run / STATE)
+        with _clear_when_full(run / STATE):
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(run / STATE)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -114,12 +163,14 @@ def load_state_file(run: Path) -> dict[str, Any] | None:
         raise DataError(
             f"{run / STATE} cannot be read ({str(error)[:200]}): delete it to start this run again"
         ) from error
+    if "precision" not in state:
+        raise DataError(f"{run / STATE} is of an older version: start the run again elsewhere")
     return state
 
 
 def append_log(run: Path, record: dict[str, Any]) -> None:
     """Add one line to the log."""
-    with (run / LOG).open("a", encoding="utf-8") as file:
+    with _clear_when_full(run / LOG), (run / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
 
 

@@ -20,9 +20,25 @@ class ConfounderConfig:
     kind: Literal["kmeans", "random", "early", "label", "none"] = "kmeans"
     num_confounders: int = 40
     prior: Literal["share", "uniform"] = "share"
-    tokens_per_image: int = 32  # sampled for the clustering, so that memory stays bounded
+    tokens_per_image: int = 32  # sampled for the clustering; fewer where there are many images:
+    max_tokens: int = 200_000  # of all images together, so that memory stays bounded
+    backbone: str | None = None  # timm model whose tokens are clustered; None: the recognition one
+    layer: int | None = None  # feature map of it that is clustered, -1 the last; None: its output
     num_contexts: int = 64  # representative training contexts that stand for P(c) at inference
     ridge: float | None = None  # L2 strength of the context term; None: by cross-validation
+
+    def __post_init__(self) -> None:
+        """Reject numbers that nothing can be clustered with."""
+        for name in ("num_confounders", "tokens_per_image", "num_contexts", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise DataError(
+                    f"confounders.{name} is {getattr(self, name)}: at least 1 is needed"
+                )
+
+    @property
+    def other_view(self) -> bool:
+        """Whether other tokens are clustered than those the labels are recognised from."""
+        return self.backbone is not None or self.layer is not None
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ class ModelConfig:
     # features. pooled: mean tokens and a linear classifier. feature-split: the same in two halves.
     head: Literal["decoder", "ml-decoder", "ccd", "pooled", "feature-split"] = "decoder"
     embed_dim: int = 256
-    decoder_layers: int = 1
+    decoder_layers: int = 1  # 0: a label's query is added to the mean token
     num_heads: int = 8
     ffn_dim: int = 512
     self_attention: bool = False  # of the label queries, inside the decoder
@@ -57,8 +73,10 @@ class ModelConfig:
             raise DataError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
             )
-        if self.decoder_layers < 1:
-            raise DataError(f"decoder_layers is {self.decoder_layers}: at least 1 is needed")
+        if self.decoder_layers < 0:
+            raise DataError(f"decoder_layers is {self.decoder_layers}: it should be 0 or more")
+        if self.decoder_layers == 0 and self.self_attention:
+            raise DataError("self_attention is a part of a decoder layer, and decoder_layers is 0")
         if self.image_size < _SMALLEST_IMAGE:
             raise DataError(
                 f"image_size is {self.image_size}: at least {_SMALLEST_IMAGE} pixels are needed"
@@ -72,6 +90,12 @@ class ModelConfig:
             )
         if self.confounders.kind == "none" and self.intervention == "explicit":
             raise DataError("the explicit sum has nothing to sum over without confounders")
+        if self.confounders.other_view and self.inference_context == "own":
+            raise DataError(
+                "inference_context 'own' assigns the recognition backbone's tokens to the "
+                "confounders, which confounders.backbone or confounders.layer build from other "
+                "tokens: take inference_context 'prior', or leave both out"
+            )
 
     @property
     def needs_label_features(self) -> bool:
@@ -87,7 +111,8 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     epochs: int = 20
-    batch_size: int = 32
+    batch_size: int = 32  # per step, of all processes together
+    accumulate: int = 1  # parts that a process computes its share of a batch in, to save memory
     lr: float = 1e-3  # of the head, at the top of the OneCycle schedule
     backbone_lr: float = 1e-4
     weight_decay: float = 1e-2
@@ -99,7 +124,8 @@ class TrainConfig:
     freeze_batch_norm: bool = True  # of the backbone's statistics: small batches spoil them
     ema_decay: float = 0.97  # per step; the averaged weights are the ones evaluated and kept
     augmentation: Literal["none", "flip", "standard", "strong"] = "standard"
-    amp: Literal["auto", "off", "bf16"] = "auto"
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    skip_damaged: bool = False  # leave out pictures that cannot be read, and list them
     weight_storage: Literal["float32", "float16"] = "float32"
     validation_share: float = 0.2  # taken from train where the data has no val split
     threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see train/thresholds.py
@@ -109,7 +135,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Reject numbers that no training can use."""
-        for name in ("epochs", "batch_size", "lr", "gradient_clip"):
+        for name in ("epochs", "batch_size", "accumulate", "lr", "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be more than 0")
         for name in ("backbone_lr", "weight_decay", "workers", "threshold_shrinkage", "seed"):

@@ -46,24 +46,45 @@ class ContextTerm:
     ridge: float
 
 
-def sample_tokens(batches: Iterable[Tensor], per_image: int, seed: int) -> NDArray[np.float32]:
-    """Draw tokens evenly from all images, so that memory is bounded by `per_image`.
+@dataclass(frozen=True)
+class SamplePlan:
+    """Which images tokens are drawn from, and how many of each: memory stays bounded."""
+
+    per_image: int
+    stride: int  # every stride-th image is drawn from
+
+    @staticmethod
+    def of(num_images: int, config: ConfounderConfig) -> SamplePlan:
+        """Draw `tokens_per_image`, or what `max_tokens` leaves to each of so many images."""
+        per_image = min(config.tokens_per_image, config.max_tokens // num_images)
+        return SamplePlan(max(1, per_image), -(-num_images // config.max_tokens))
+
+
+def sample_tokens(
+    batches: Iterable[Tensor], plan: SamplePlan, seed: int, *, first_image: int = 0
+) -> NDArray[np.float32]:
+    """Draw tokens evenly from all images.
 
     Args:
-        batches: Tokens, each (B, T, D).
-        per_image: Tokens kept of each image, at most T.
-        seed: Of the draw.
+        batches: Tokens, each (B, T, D), of successive images.
+        plan: How many.
+        seed: Of the draw, which is the same for an image wherever the batches begin.
+        first_image: Index of the first image of the batches.
 
     Returns:
-        (N, D).
+        (N, T', D): T' tokens of each image that is drawn from.
     """
-    rng = np.random.default_rng(seed)
-    kept = [
-        image[rng.permutation(len(image))[:per_image]].float().numpy()
-        for tokens in batches
-        for image in tokens
-    ]
-    return np.concatenate(kept)
+    rng, index, kept = np.random.default_rng(seed), 0, []
+    for tokens in batches:
+        while index < first_image:
+            rng.permutation(tokens.shape[1])
+            index += 1
+        for image in tokens:
+            chosen = rng.permutation(len(image))[: plan.per_image]
+            if index % plan.stride == 0:
+                kept.append(image[chosen].float().numpy())
+            index += 1
+    return np.stack(kept) if kept else np.zeros((0, 0, 0), np.float32)
 
 
 def build_confounders(

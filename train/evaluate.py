@@ -14,20 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
+from train import distributed
 from train.bootstrap import mean_ap_interval
 from train.checkpoint import load_model
 from train.context_bias import score_context_bias
 from train.datasets.base import ContextBias, LabeledImages
 from train.datasets.common_labels import common_labels
+from train.datasets.damaged import leave_out_damaged
 from train.inference import score_images
 from train.metrics import evaluate_scores
+from train.reporting import progress_bars
 from train.transforms import ImageTensors
 
 
 def evaluate_run(
-    run: Path, data: LabeledImages, split: str, *, min_positives: int
+    run: Path, data: LabeledImages, split: str, *, min_positives: int, skip_damaged: bool = False
 ) -> dict[str, Any]:
-    """Score one split.
+    """Score one split, in as many processes as there are.
+
+    Args:
+        run: A finished run.
+        data: With the classes of the run, or with some in common where those are known.
+        split: Of the data.
+        min_positives: Labels with fewer are left out of the averages.
+        skip_damaged: Leave out pictures that cannot be read; `num_skipped` counts them.
 
     Returns:
         A JSON-ready report: `read_outs` maps "deployed", "decoupled" (no causal branch) and, for
@@ -38,7 +48,11 @@ def evaluate_run(
         DataError: The data has other classes than the run, and no shared labels are known.
     """
     model, spec = load_model(run)
-    part = data.split(split)
+    model.to(distributed.device())
+    part, skipped = data.split(split), dict[str, str]()
+    if skip_damaged:
+        with progress_bars(visible=distributed.is_first()) as progress:
+            part, skipped = leave_out_damaged(part, progress)
     ours, theirs = _shared_columns(spec.labels, data)
     labels = tuple(spec.labels[k] for k in ours)
     scores = score_images(model, ImageTensors(part, spec.preprocess), spec.preprocess)
@@ -58,6 +72,7 @@ def evaluate_run(
         "data": data.name,
         "split": split,
         "num_images": len(part.images),
+        "num_skipped": len(skipped),
         "min_positives": min_positives,
         "read_outs": read_outs,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cmlr_edge.errors import DataError
 from cmlr_edge.model_spec import ModelSpec
 from cmlr_edge.strict_json import write_atomically
+from train.backbones import create_confounder_view
 from train.confounders import cosine_to_centres
 from train.datasets.base import LabeledImages
 from train.explain_figures import (
@@ -37,7 +38,8 @@ from train.transforms import ImageTensors, normalize
 
 _STRONGEST = 15  # links listed
 _CAM_IMAGES, _CAM_LABELS = 4, 3
-_SCATTER_IMAGES = 200
+_SCATTER_IMAGES, _SCATTER_POINTS = 200, 800
+_IMAGES, _OF_EACH_LABEL = 1000, 4  # looked at; rates and co-occurrence are of all
 _PATCHES = 6  # per confounder
 
 
@@ -74,27 +76,32 @@ def explain(
     """
     _check(model, spec, data, cause)
     folder.mkdir(parents=True, exist_ok=True)
+    every = data.targets()
+    data = replace(data, images=tuple(data.images[i] for i in _choose_images(every)))
     images = ImageTensors(data, spec.preprocess)
-    report("reading the pictures")
+    report(f"reading {len(images)} pictures")
     tokens = torch.cat(list(iterate_tokens(model.backbone, images, spec.preprocess)))
     stored = TokenSet(tokens.half().numpy(), data.targets(), model.backbone.finer_channels)
     report("swapping labels")
-    effects, together = swap_effects(model, stored), cooccurrence(data.targets())
+    effects, together = swap_effects(model, stored), cooccurrence(every)
     report("drawing")
-    index = spec.labels.index(cause)
-    rates = data.targets().mean(axis=0)
+    index, rates = spec.labels.index(cause), every.mean(axis=0)
     draw_bars(rates, effects[:, index], spec.labels, cause, folder / "do.png")
     draw_link_map(effects, together, spec.labels, folder / "links.png")
     maps = [_heat_maps(model, spec, images, i, data) for i in range(min(_CAM_IMAGES, len(images)))]
     draw_heat_maps([item for row in maps for item in row], folder / "heat_maps.png")
-    _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
+    points = _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
     if model.intervention is not None:
-        patches = _nearest_patches(model, tokens, images)
+        report("looking at the confounders")
+        seen = _confounder_tokens(model, tokens, images, spec)
+        patches = _nearest_patches(seen, model.intervention.centres, images)
         draw_patches(patches, folder / "confounders.png")
     links = _list_links(effects, together, spec.labels)
     return {
         "cause": cause,
-        "num_images": len(data.images),
+        "num_images": len(every),
+        "num_images_looked_at": len(data.images),
+        "points": points,
         "p": dict(zip(spec.labels, map(float, rates), strict=True)),
         "p_change_do": dict(zip(spec.labels, map(float, effects[:, index]), strict=True)),
         "strongest": [vars(link) for link in links[:_STRONGEST]],
@@ -152,14 +159,31 @@ def _heat_maps(
     return result
 
 
+def _choose_images(targets: NDArray[np.float32]) -> list[int]:
+    """Take at most `_IMAGES`, a few of every label among them."""
+    order = np.random.default_rng(0).permutation(len(targets))
+    first = [i for label in targets[order].T for i in order[label > 0][:_OF_EACH_LABEL]]
+    chosen = [*dict.fromkeys(map(int, [*first, *order]))][:_IMAGES]
+    return sorted(chosen)
+
+
+def _confounder_tokens(
+    model: CausalRecognizer, tokens: torch.Tensor, images: ImageTensors, spec: ModelSpec
+) -> torch.Tensor:
+    """The images' tokens (N, T, D) as they were clustered."""
+    view = create_confounder_view(model.config)
+    if view is None:
+        with torch.no_grad():
+            return model.standardize(tokens)
+    own_input = replace(spec.preprocess, mean=view.mean, std=view.std)
+    return torch.cat(list(iterate_tokens(view, images, own_input)))
+
+
 def _nearest_patches(
-    model: CausalRecognizer, tokens: torch.Tensor, images: ImageTensors
+    tokens: torch.Tensor, centres: torch.Tensor, images: ImageTensors
 ) -> list[list[NDArray[np.uint8]]]:
     """For every confounder, what lies around the tokens nearest to it, of different pictures."""
-    assert model.intervention is not None
-    with torch.no_grad():
-        standard = model.standardize(tokens)
-        cosine = cosine_to_centres(standard, model.intervention.centres)
+    cosine = cosine_to_centres(tokens, centres)
     best, place = cosine.max(dim=1)  # (N, K): each picture's nearest token
     side = int(tokens.shape[1] ** 0.5)
     rows = []
@@ -182,21 +206,41 @@ def _crop(picture: torch.Tensor, token: int, side: int) -> NDArray[np.uint8]:
     return patch
 
 
+@torch.no_grad()
 def _draw_features(
     model: CausalRecognizer, tokens: torch.Tensor, labels: tuple[str, ...], path: Path
-) -> None:
-    """Draw the features of the labels that are there, or of all where none is."""
-    with torch.no_grad():
-        output = model.head(tokens)
+) -> dict[str, int]:
+    """Draw the features of the labels that are there, or of all where none is, and confounders.
+
+    Returns:
+        How many points of each kind were drawn.
+    """
+    output = model.head(tokens)
     features = output.label_features
     if features is None:
-        return
+        return {"label_features": 0, "confounders": 0}
     there = output.decoupled_logits > 0
     chosen = there.nonzero()
     if len(chosen) < 5:
         chosen = torch.nonzero(torch.ones_like(there))
+    chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))]
+    chosen = chosen[:_SCATTER_POINTS]
     names = [labels[int(label)] for _, label in chosen]
-    draw_scatter(features[chosen[:, 0], chosen[:, 1]].numpy(), names, path)
+    confounders = _confounder_features(model)
+    draw_scatter(features[chosen[:, 0], chosen[:, 1]].numpy(), names, confounders.numpy(), path)
+    return {"label_features": len(chosen), "confounders": len(confounders)}
+
+
+def _confounder_features(model: CausalRecognizer) -> torch.Tensor:
+    """Confounders in the space of the label features, (K, d); none where they are not in it."""
+    intervention = model.intervention
+    if isinstance(intervention, BackDoorIntervention):
+        if model.decoder is None or model.config.confounders.other_view:
+            return torch.zeros(0, model.config.embed_dim)
+        return model.decoder.memory(intervention.centres)  # as the label queries see them
+    if intervention is None:
+        return torch.zeros(0, model.config.embed_dim)
+    return intervention.projected()[0]
 
 
 def write_explanation(record: dict[str, Any], folder: Path) -> None:

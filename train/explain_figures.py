@@ -96,18 +96,26 @@ def draw_patches(rows: list[list[NDArray[np.uint8]]], path: Path) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def draw_scatter(features: NDArray[np.float32], names: list[str], path: Path) -> None:
-    """t-SNE of features (N, d), coloured by name."""
+def draw_scatter(
+    features: NDArray[np.float32], names: list[str], confounders: NDArray[np.float32], path: Path
+) -> None:
+    """t-SNE of features (N, d), coloured by name, and of confounders (K, d), numbered from 0."""
     plt = _pyplot()
-    perplexity = min(30.0, max(2.0, (len(features) - 1) / 3))
-    places = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(features)
+    points = np.concatenate([features, confounders])
+    perplexity = min(30.0, max(2.0, (len(points) - 1) / 3))
+    places = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(points)
     figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
     for name in sorted(set(names)):
         rows = [i for i, other in enumerate(names) if other == name]
         axes.scatter(places[rows, 0], places[rows, 1], s=12, label=name)
+    own = places[len(features) :]
+    if len(own):
+        axes.scatter(own[:, 0], own[:, 1], s=30, marker="x", color="black", label="confounders")
+        for number, (x, y) in enumerate(own):
+            axes.annotate(str(number), (x, y), fontsize=6)
     if len(set(names)) <= 2 * _SHOWN:
         axes.legend(fontsize=7, ncols=2)
-    axes.set(title="label features (t-SNE)", xticks=[], yticks=[])
+    axes.set(title="label features and confounders (t-SNE)", xticks=[], yticks=[])
     _save(plt, figure, path)
 
 

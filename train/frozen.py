@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cmlr_edge.errors import TrainingError
+from cmlr_edge.errors import DataError, TrainingError
 from train.baselines import FeatureSplitClassifier
 from train.config import TrainConfig
 from train.inference import DatasetScores, concatenate_scores, score_batch
 from train.losses import asymmetric_loss
 from train.model import CausalHead
-from train.prepare import Preparation, install, prepare
+from train.prepare import Preparation, TokenReaders, install, prepare
 
 _BATCH = 250  # of passes without gradients
 
@@ -41,13 +41,10 @@ class TokenSet:
 
 def prepare_tokens(config: TrainConfig, train: TokenSet) -> Preparation:
     """`prepare` on stored tokens."""
-    return prepare(
-        config.model,
-        train.batches,
-        train.targets,
-        finer_channels=train.finer_channels,
-        seed=config.seed,
-    )
+    if config.model.confounders.other_view:
+        raise DataError("stored tokens are of one backbone: confounders.backbone needs the images")
+    readers = TokenReaders(train.batches, range(len(train.tokens)), train.finer_channels)
+    return prepare(config.model, readers, train.targets, seed=config.seed)
 
 
 def fit_head(

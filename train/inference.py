@@ -1,4 +1,7 @@
-"""Run a trained network over a data set: scores of every read-out, and the backbone's tokens."""
+"""Run a trained network over a data set: scores of every read-out, and the backbone's tokens.
+
+Several processes divide the pictures among them; the scores come together on every one.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
 from cmlr_edge.model_spec import PreprocessSpec
+from train import distributed
 from train.backbones import Backbone
 from train.intervention import BackDoorIntervention
 from train.model import CausalHead, CausalRecognizer, ModelOutput
 from train.transforms import ImageTensors, normalize
+
+BATCH = 32  # images at once, without gradients
 
 
 @dataclass(frozen=True)
@@ -28,30 +34,60 @@ class DatasetScores:
     prior_context: NDArray[np.float32] | None  # back-door only: averaged over the prior
 
 
-def image_batches(images: ImageTensors, spec: PreprocessSpec, batch_size: int) -> Iterator[Tensor]:
-    """Yield normalised batches (B, 3, H, W) in order."""
-    for batch in DataLoader(images, batch_size=batch_size):
-        yield normalize(batch, spec)
+def own_batches(
+    images: ImageTensors, spec: PreprocessSpec, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield this process's share as normalised batches (B, 3, H, W), in order."""
+    rows = distributed.own_rows(len(images), BATCH)
+    for batch in DataLoader(Subset(images, rows), batch_size=BATCH):
+        yield normalize(batch.to(device), spec)
 
 
 @torch.inference_mode()
 def score_images(
-    model: CausalRecognizer, images: ImageTensors, spec: PreprocessSpec, *, batch_size: int = 32
+    model: CausalRecognizer, images: ImageTensors, spec: PreprocessSpec
 ) -> DatasetScores:
     """Score every image in evaluation mode, float32."""
     model.eval()
-    batches = image_batches(images, spec, batch_size)
-    return concatenate_scores([score_batch(model, model(batch)) for batch in batches])
+    own = [score_batch(model, model(b)) for b in own_batches(images, spec, device_of(model))]
+    if distributed.count() == 1:
+        return concatenate_scores(own)
+
+    def gather(name: str) -> NDArray[np.float32]:
+        parts = [torch.from_numpy(getattr(scores, name)) for scores in own]
+        gathered: NDArray[np.float32] = distributed.gather_batches(
+            parts, model.num_labels, len(images), BATCH
+        ).numpy()
+        return gathered
+
+    with_own, with_prior = _contexts(model)
+    return DatasetScores(
+        deployed=gather("deployed"),
+        decoupled=gather("decoupled"),
+        own_context=gather("own_context") if with_own else None,
+        prior_context=gather("prior_context") if with_prior else None,
+    )
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network is."""
+    return next(module.parameters()).device
+
+
+def _contexts(head: CausalHead) -> tuple[bool, bool]:
+    """Whether a head can be read at an image's own context, and averaged over the prior."""
+    back_door = isinstance(head.intervention, BackDoorIntervention)
+    return back_door and not head.config.confounders.other_view, back_door
 
 
 def score_batch(head: CausalHead, output: ModelOutput) -> DatasetScores:
     """Probabilities of one batch, by read-out."""
-    back_door = isinstance(head.intervention, BackDoorIntervention)
+    with_own, with_prior = _contexts(head)
     return DatasetScores(
-        deployed=head.scores(output).numpy(),
-        decoupled=output.decoupled_logits.sigmoid().numpy(),
-        own_context=head.scores(output, "own").numpy() if back_door else None,
-        prior_context=head.scores(output, "prior").numpy() if back_door else None,
+        deployed=head.scores(output).cpu().numpy(),
+        decoupled=output.decoupled_logits.sigmoid().cpu().numpy(),
+        own_context=head.scores(output, "own").cpu().numpy() if with_own else None,
+        prior_context=head.scores(output, "prior").cpu().numpy() if with_prior else None,
     )
 
 
@@ -73,20 +109,18 @@ def iterate_tokens(
     images: ImageTensors,
     spec: PreprocessSpec,
     *,
-    batch_size: int = 32,
     report: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Tensor]:
-    """Yield the backbone's tokens (B, T, D), batch by batch.
+    """Yield the backbone's tokens (B, T, D) of this process's images, batch by batch, on the CPU.
 
     Args:
         backbone: In evaluation mode.
         images: Without augmentation.
         spec: The input format.
-        batch_size: Images at once.
         report: Called with the number of images done in each batch.
     """
-    for batch in image_batches(images, spec, batch_size):
-        tokens = backbone(batch)
+    for batch in own_batches(images, spec, device_of(backbone)):
+        tokens = backbone(batch).cpu()
         report(len(tokens))
         yield tokens
 
@@ -98,8 +132,6 @@ def follow_centres(
     centres: Tensor,
     images: ImageTensors,
     spec: PreprocessSpec,
-    *,
-    batch_size: int = 32,
 ) -> Tensor:
     """Find the centres again after the backbone was fine-tuned.
 
@@ -113,15 +145,19 @@ def follow_centres(
         centres: (K, D).
         images: Training images, without augmentation.
         spec: The input format.
-        batch_size: Images at once.
 
     Returns:
         (K, D).
     """
-    sums, counts = torch.zeros_like(centres), torch.zeros(len(centres))
+    number, device = len(centres), centres.device
+    sums, counts = torch.zeros_like(centres), torch.zeros(number, 1, device=device)
     directions = torch.nn.functional.normalize(centres, dim=-1)
-    for batch in image_batches(images, spec, batch_size):
+    for batch in own_batches(images, spec, device):
         cluster = (frozen(batch) @ directions.T).argmax(dim=-1).flatten()
         sums.index_add_(0, cluster, trained(batch).flatten(0, 1))
-        counts += torch.bincount(cluster, minlength=len(centres))
-    return torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
+        counts += torch.bincount(cluster, minlength=number)[:, None]
+    processes = distributed.count()
+    shares = distributed.gather_rows(torch.cat([sums, counts], dim=1).cpu(), [number] * processes)
+    summed = shares.view(processes, number, -1).sum(dim=0).to(device)
+    sums, counts = summed[:, :-1], summed[:, -1:]
+    return torch.where(counts > 0, sums / counts.clamp_min(1), centres)

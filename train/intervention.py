@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from train.attention import MultiHeadAttention
 from train.confounders import Confounders, ContextTerm, assign_context
 
-_LINK_SCALE = 30.0  # lets the link matrix learn faster than the network around it
+LINK_SCALE = 30.0  # lets the link matrix learn faster than the network around it
 _EXCLUDED = -1e4  # attention bias of a label towards itself
 
 
@@ -58,7 +58,7 @@ class MatrixLinks(nn.Module):
 
     def matrix(self) -> Tensor:
         """A, (L, L): from label (column) to label (row), zero on the diagonal."""
-        return self.strength * self.others * _LINK_SCALE
+        return self.strength * self.others * LINK_SCALE
 
     def forward(self, label_features: Tensor | None, decoupled_logits: Tensor) -> Tensor:
         """Map decoupled logits (B, L) to link logits (B, L)."""
@@ -137,7 +137,7 @@ class GatedAttentionLinks(nn.Module):
         keys = self.embeddings[None]
         values = decoupled_logits.detach().sigmoid()[..., None] * self.embeddings
         mixed = self.attention(self.queries, keys, values, bias=self.mask)
-        return (mixed * self.weight).sum(dim=-1) * _LINK_SCALE
+        return (mixed * self.weight).sum(dim=-1) * LINK_SCALE
 
 
 class BackDoorIntervention(nn.Module):

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.attention import MultiHeadAttention
-from train.backbones import Backbone, create_backbone
+from train.backbones import Backbone, confounder_view_features, create_backbone
 from train.baselines import CcdClassifier, FeatureSplitClassifier, PooledClassifier
 from train.config import ModelConfig
+from train.dropout import SampleDropout
 from train.intervention import (
     AttentionLinks,
     BackDoorIntervention,
@@ -45,11 +46,11 @@ class DecoderLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(width, config.ffn_dim),
             nn.GELU(),
-            nn.Dropout(config.dropout),
+            SampleDropout(config.dropout),
             nn.Linear(config.ffn_dim, width),
         )
         self.out_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = SampleDropout(config.dropout)
 
     def forward(self, label_features: Tensor, tokens: Tensor) -> Tensor:
         """Map label features (1|B, L, d) and tokens (B, T, d) to label features (B, L, d)."""
@@ -70,11 +71,15 @@ class LabelDecoder(nn.Module):
         self.project = nn.Linear(num_features, config.embed_dim)
         self.label_queries = nn.Parameter(torch.randn(1, num_labels, config.embed_dim))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        if not self.layers:
+            self.pool_norm = nn.LayerNorm(config.embed_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to label features (B, L, d)."""
         memory = self.memory(tokens)
         x: Tensor = self.label_queries
+        if not self.layers:
+            return self.pool_norm(x + memory.mean(dim=1, keepdim=True))
         for layer in self.layers:
             x = layer(x, memory)
         return x
@@ -129,16 +134,23 @@ class CausalHead(nn.Module):
     token_mean: Tensor
     token_scale: Tensor
 
-    def __init__(self, config: ModelConfig, num_labels: int, num_features: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_labels: int,
+        num_features: int,
+        confounder_features: int | None = None,
+    ) -> None:
         """Build the head; `intervention.set_confounders` must follow where there is one.
 
         Args:
             config: The network's settings.
             num_labels: L.
             num_features: D, of the tokens.
+            confounder_features: Of the confounders, where they are of other tokens.
         """
         super().__init__()
-        self.config = config
+        self.config, self.num_labels = config, num_labels
         stored = config.standardize_tokens
         self.register_buffer("token_mean", torch.zeros(num_features), persistent=stored)
         self.register_buffer("token_scale", torch.ones(num_features), persistent=stored)
@@ -157,7 +169,9 @@ class CausalHead(nn.Module):
             self.classifier = PooledClassifier(num_features, num_labels, _START_BIAS)
         self.pooled = PooledReadout(num_features, num_labels) if config.pooled_skip else None
         self.links = _build_links(config, num_labels)
-        self.intervention = _build_intervention(config, num_labels, num_features)
+        self.intervention = _build_intervention(
+            config, num_labels, confounder_features or num_features
+        )
 
     def standardize(self, tokens: Tensor) -> Tensor:
         """Give every channel of the backbone's tokens (B, T, D) mean 0 and deviation 1."""
@@ -259,7 +273,8 @@ class CausalRecognizer(CausalHead):
         backbone = create_backbone(
             config.backbone, config.image_size, stages=config.token_stages, pretrained=pretrained
         )
-        super().__init__(config, num_labels, backbone.num_features)
+        features = confounder_view_features(config)
+        super().__init__(config, num_labels, backbone.num_features, features)
         self.backbone: Backbone = backbone
 
     def forward(self, images: Tensor) -> ModelOutput:

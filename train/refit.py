@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmlr_edge import Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError
-from cmlr_edge.model_spec import ThresholdFit, model_path, spec_path
+from cmlr_edge.model_spec import ModelSpec, ThresholdFit, model_path, spec_path
 from train.datasets.base import LabeledImages
 from train.thresholds import LabelExpectation, ThresholdRule, expect, fit_thresholds
 
@@ -51,16 +52,41 @@ def refit_thresholds(
         for image in data.images:
             scores.append(recognizer(read_image(image.path)).scores)
             report(1)
-    table, targets = np.stack(scores), data.targets()
-    thresholds = fit_thresholds(table, targets, shrinkage=shrinkage, rule=rule)
+    table, precision = np.stack(scores), spec.files[path.name].precision
+    refitted = with_refitted_thresholds(
+        spec, table, data, rule, shrinkage=shrinkage, precision=precision
+    )
+    refitted.save(spec_path(path))
+    expected = expect(table, data.targets(), np.asarray(refitted.thresholds, np.float32))
+    return dict(zip(spec.labels, expected, strict=True))
+
+
+def with_refitted_thresholds(
+    spec: ModelSpec,
+    scores: NDArray[np.float32],
+    data: LabeledImages,
+    rule: ThresholdRule,
+    *,
+    shrinkage: float,
+    precision: str,
+) -> ModelSpec:
+    """A spec with thresholds that fit the scores (N, L) of a built file on `data`.
+
+    Args:
+        spec: Stays as it is.
+        scores: In the order of the data's images.
+        data: Its classes are the spec's labels.
+        rule: What thresholds should be best for.
+        shrinkage: As in `fit_thresholds`.
+        precision: Of the built file.
+    """
+    thresholds = fit_thresholds(scores, data.targets(), shrinkage=shrinkage, rule=rule)
     fitted = ThresholdFit(
         rule=str(rule),
         data=f"{data.name}, {len(data.images)} images",
         num_images=len(data.images),
-        precision=spec.files[path.name].precision,
+        precision=precision,
         shrinkage=shrinkage,
     )
     rounded = tuple(round(float(value), 6) for value in thresholds)
-    replace(spec, thresholds=rounded, threshold_fit=fitted).save(spec_path(path))
-    expected = expect(table, targets, np.asarray(rounded, np.float32))
-    return dict(zip(spec.labels, expected, strict=True))
+    return replace(spec, thresholds=rounded, threshold_fit=fitted)

@@ -10,16 +10,21 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cmlr_edge.errors import CmlrError
 
 
 @contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Log to stderr; turn a deliberate error into one line there and exit code 2."""
+def exit_on_error(process: int = 0) -> Iterator[None]:
+    """Log to stderr; turn a deliberate error into one line there and exit code 2.
+
+    Args:
+        process: Of several, the first tells what goes on; the others only what went wrong.
+    """
     console = Console(stderr=True)
     logging.basicConfig(
-        level=logging.INFO,
+        level=logging.INFO if process == 0 else logging.ERROR,
         format="%(message)s",
         handlers=[RichHandler(console=console, show_path=False)],
     )
@@ -32,5 +37,13 @@ def exit_on_error() -> Iterator[None]:
         console.print("stopped")
         sys.exit(130)
     except CmlrError as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        who = f" in process {process}" if process else ""
+        line = f"[red]error{who}:[/red] {escape(str(error))}"
+        console.print(line, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def progress_bars(*, visible: bool = True) -> Progress:
+    """Bars on stderr; only one of several processes should show them."""
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not visible)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from cmlr_edge.capture.images import read_image
+from cmlr_edge.errors import CaptureError
 from cmlr_edge.model_spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from train.datasets.base import LabeledImages
@@ -49,7 +49,9 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
 def normalize(images: Tensor, spec: PreprocessSpec) -> Tensor:
     """Turn uint8 images (B, 3, H, W) into the backbone's float input."""
     scaled = images.to(torch.float32).div(255)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    mean, std = (
+        torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (spec.mean, spec.std)
+    )
     return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -103,7 +105,12 @@ class ImageTensors(Dataset[Tensor]):
     def _read(self, index: int) -> NDArray[np.uint8]:
         if (kept := self._cache.get(index)) is not None:
             return kept
-        image = preprocess(read_image(Path(self._paths[index])), self._spec)
+        try:
+            image = preprocess(read_image(self._paths[index]), self._spec)
+        except CaptureError as error:
+            raise CaptureError(
+                f"{error}; `fit` and `evaluate` leave such pictures out with --skip-damaged"
+            ) from error
         if self._room >= image.nbytes:
             self._room -= image.nbytes
             self._cache[index] = image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,8 +13,9 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS
-from benchmarks.context_bias.report import markdown_table, plot_gains, summarize
+from benchmarks.context_bias.report import markdown_table, plot_gains, rounded, summarize
 from benchmarks.context_bias.runs import Job, run_all
+from cmlr_edge.errors import DataError
 from cmlr_edge.strict_json import write_atomically
 from train.datasets.context_scenes import PARTS, SceneConfig, generate
 from train.reporting import exit_on_error
@@ -30,7 +31,10 @@ def compare(
     data_seeds: Annotated[int, typer.Option(min=1, help="Worlds to draw.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per world, main methods.")] = 3,
     ablation_seeds: Annotated[int, typer.Option(min=0, help="The same, ablations.")] = 2,
-    only: Annotated[str, typer.Option(help="Methods whose name contains this.")] = "",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this method; give it again for more.")
+    ] = None,
+    scale: Annotated[float, typer.Option(min=0.01, max=1, help="Scenes per world, a share.")] = 1.0,
     mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False,
     contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1,
     bias_strength: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
@@ -46,7 +50,11 @@ def compare(
     if quick:
         data_seeds = seeds = 1
         ablation_seeds = 0
-    scale = _QUICK_SCALE if quick else 1.0
+        scale = _QUICK_SCALE
+    if unknown := set(only or []) - {method.name for method in METHODS}:
+        raise DataError(
+            f"no such methods: {sorted(unknown)}; there are {[m.name for m in METHODS]}"
+        )
     variant = f"{'mixed-' if mixed else ''}{contexts_per_scene}-{bias_strength:g}-{scale:g}"
     worlds = [work / variant / f"world-{seed}" for seed in range(data_seeds)]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
@@ -64,11 +72,12 @@ def compare(
             Job(method.name, str(world), seed)
             for world in worlds
             for method in METHODS
-            if only in method.name
+            if not only or method.name in only
             for seed in range(seeds if method.group == "main" else ablation_seeds)
         ]
-        # Runs that share a preparation follow each other.
-        jobs.sort(key=lambda job: (job.scenes, job.seed))
+        # Those of the main methods first; runs that share a preparation follow each other.
+        ablations = {method.name for method in METHODS if method.group == "ablation"}
+        jobs.sort(key=lambda job: (job.method in ablations, job.scenes, job.seed))
         task = progress.add_task("training heads", total=len(jobs))
         finished = work / variant / "runs.jsonl"
         run_all(
@@ -103,9 +112,12 @@ def _prepare_world(
     progress.update(task, completed=total)
 
 
-def write_report(runs: list[dict[str, object]], out: Path, variant: str) -> None:
-    """Write results.json, tables.md and gains.png."""
+def write_report(runs: list[dict[str, Any]], out: Path, variant: str) -> None:
+    """Write runs.jsonl, and results.json, tables.md and gains.png that follow from it."""
     out.mkdir(parents=True, exist_ok=True)
+    runs = [rounded(run) for run in sorted(runs, key=lambda run: run["key"])]
+    lines = "".join(json.dumps(run) + "\n" for run in runs)
+    write_atomically(out / "runs.jsonl", lines.encode())
     report = {"variant": variant} | summarize(runs)
     text = json.dumps(report, indent=1) + "\n"
     write_atomically(out / "results.json", text.encode())

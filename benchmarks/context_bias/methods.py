@@ -53,12 +53,16 @@ def _inside(confounders: dict[str, Any] | None = None, **changes: Any) -> ModelC
 
 
 DECODER = "label decoder"
+ML_DECODER = "ML-Decoder"
+CONTROL = "matrix links, no confounders"
+DEEP_DECODER = "two decoder layers"
 DEFAULT = "back-door, matrix links"
+DEEP = "back-door, gated attention links, two decoder layers, K = 80"
 _POOLED_LR = 1e-2  # pooled heads learn too slowly at the common rate; chosen on validation
 METHODS = (
     Method("standard (pooled)", _model(head="pooled"), "main", lr=_POOLED_LR),
     Method(DECODER, _model(), "main"),
-    Method("ML-Decoder", _model(head="ml-decoder", num_heads=8), "main"),
+    Method(ML_DECODER, _model(head="ml-decoder", num_heads=8), "main"),
     Method("CCD", _model(head="ccd"), "main", lr=_POOLED_LR),
     Method("label decoder, known pairs weighted", _model(), "main", exclusive_weight=10.0),
     Method(
@@ -67,10 +71,15 @@ METHODS = (
     Method(DEFAULT, _back_door(), "main"),
     Method("back-door, gated attention links", _back_door(label_links="gated-attention"), "main"),
     Method("back-door, attention links", _back_door(label_links="attention"), "main"),
-    Method("matrix links, no confounders", _back_door({"kind": "none"}), "main"),
+    Method(CONTROL, _back_door({"kind": "none"}), "main"),
+    Method(DEEP_DECODER, _model(decoder_layers=2), "main"),
+    Method(
+        DEEP,
+        _back_door({"num_confounders": 80}, decoder_layers=2, label_links="gated-attention"),
+        "main",
+    ),
     Method("back-door, no links", _back_door(label_links="none")),
     Method("back-door, a label links to itself too", _back_door(include_self=True)),
-    Method("two decoder layers", _model(decoder_layers=2)),
     Method("back-door, two decoder layers", _back_door(decoder_layers=2)),
     Method("back-door on pooled features", _back_door(head="pooled"), lr=_POOLED_LR),
     Method("back-door, uniform prior", _back_door({"prior": "uniform"})),

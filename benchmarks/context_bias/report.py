@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.context_bias.methods import DECODER, METHODS, Method
+from benchmarks.context_bias.methods import (
+    CONTROL,
+    DECODER,
+    DEEP_DECODER,
+    METHODS,
+    ML_DECODER,
+    Method,
+)
 
 _RESAMPLES = 2000
+_Value = Callable[[dict[str, Any]], float]  # a number of one run
+REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL)
 MEASURES = (
     ("do", "exclusive"),
     ("do", "co_occur"),
@@ -33,8 +42,15 @@ class Interval:
     high: float
 
 
+def rounded(value: Any) -> Any:
+    """Round every number of a record to what its noise leaves of it, so that it can be stored."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return round(value, 5) if isinstance(value, float) else value
+
+
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Build the report: for every method and read-out, every measure and its gain on the decoder.
+    """Build the report: for every method and read-out, every measure and its gain on others.
 
     Args:
         runs: Records of `runs.run`.
@@ -42,36 +58,25 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
     by_method: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         by_method.setdefault(run["method"], []).append(run)
-    reference = {(run["scenes"], run["seed"]): run for run in by_method.get(DECODER, [])}
+    references = {
+        name: {_id(run): run for run in by_method[name]} for name in REFERENCES if name in by_method
+    }
     rows = []
     for method in METHODS:
         mine = by_method.get(method.name, [])
         if mine:
-            rows += [_row(method, mine, read_out, reference) for read_out in mine[0]["parts"]["do"]]
-    return {"reference": DECODER, "rows": rows}
+            rows += [
+                _row(method, mine, read_out, references) for read_out in mine[0]["parts"]["do"]
+            ]
+    return {"rows": rows}
 
 
 def _row(
     method: Method,
     runs: list[dict[str, Any]],
     read_out: str,
-    reference: dict[tuple[str, int], dict[str, Any]],
+    references: dict[str, dict[tuple[str, int], dict[str, Any]]],
 ) -> dict[str, Any]:
-    pairs = [(run, reference[run["scenes"], run["seed"]]) for run in runs if _id(run) in reference]
-    values, gains = {}, {}
-    for part, measure in MEASURES:
-        name = f"{part} {measure}"
-
-        def of(run: dict[str, Any], part: str = part, measure: str = measure) -> float:
-            return float(run["parts"][part].get(read_out, {}).get(measure, np.nan))
-
-        def gain(pair: Any, part: str = part, measure: str = measure) -> float:
-            ours = pair[0]["parts"][part][read_out][measure]
-            return float(ours - pair[1]["parts"][part]["deployed"][measure])
-
-        values[name] = vars(_interval(runs, of))
-        if pairs and method.name != DECODER:
-            gains[name] = vars(_interval(pairs, gain))
     links = {}
     if "do-swap" in runs[0]["links"]:
         for key in ("auc", "causal", "spurious"):
@@ -83,23 +88,49 @@ def _row(
         "read_out": read_out,
         "knows_pairs": method.knows_pairs,
         "runs": len(runs),
-        "values": values,
-        "gains": gains,
+        "values": {
+            f"{part} {measure}": vars(_interval(runs, _value(part, measure, read_out)))
+            for part, measure in MEASURES
+        },
+        "gains": {
+            name: _gains(runs, read_out, reference)
+            for name, reference in references.items()
+            if name != method.name and any(_id(run) in reference for run in runs)
+        },
         "links": links,
         "seconds": float(np.median([run["seconds"] for run in runs])),
     }
+
+
+def _gains(
+    runs: list[dict[str, Any]], read_out: str, reference: dict[tuple[str, int], dict[str, Any]]
+) -> dict[str, Any]:
+    """Each run against the reference of the same world and training seed."""
+    paired = [run for run in runs if _id(run) in reference]
+    gains = {}
+    for part, measure in MEASURES:
+        mine, other = _value(part, measure, read_out), _value(part, measure, "deployed")
+
+        def gain(run: dict[str, Any], a: _Value = mine, b: _Value = other) -> float:
+            return a(run) - b(reference[_id(run)])
+
+        gains[f"{part} {measure}"] = vars(_interval(paired, gain))
+    return gains
+
+
+def _value(part: str, measure: str, read_out: str) -> _Value:
+    return lambda run: float(run["parts"][part][read_out][measure])
 
 
 def _id(run: dict[str, Any]) -> tuple[str, int]:
     return run["scenes"], run["seed"]
 
 
-def _interval(items: list[Any], value: Callable[[Any], float]) -> Interval:
+def _interval(runs: list[dict[str, Any]], value: _Value) -> Interval:
     """Resample data seeds, and within each its training seeds."""
     groups: dict[str, list[float]] = {}
-    for item in items:
-        run = item[0] if isinstance(item, tuple) else item
-        groups.setdefault(run["scenes"], []).append(value(item))
+    for run in runs:
+        groups.setdefault(run["scenes"], []).append(value(run))
     means = _hierarchical_means([np.array(group) for group in groups.values()])
     low, high = np.percentile(means, [2.5, 97.5])
     every = np.concatenate([np.array(group) for group in groups.values()])
@@ -107,12 +138,16 @@ def _interval(items: list[Any], value: Callable[[Any], float]) -> Interval:
 
 
 def _hierarchical_means(groups: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    rng = np.random.default_rng(0)
-    means = np.empty(_RESAMPLES)
-    for i in range(_RESAMPLES):
-        drawn = [groups[k] for k in rng.integers(len(groups), size=len(groups))]
-        means[i] = np.mean([rng.choice(group, len(group)).mean() for group in drawn])
-    return means
+    """Mean over drawn groups of the mean over drawn members, for every resample."""
+    rng, shape = np.random.default_rng(0), (_RESAMPLES, len(groups))
+    means = np.stack(
+        [
+            group[rng.integers(len(group), size=(*shape, len(group)))].mean(axis=2)
+            for group in groups
+        ]
+    )
+    drawn = rng.integers(len(groups), size=(1, *shape))
+    return np.asarray(np.take_along_axis(means, drawn, axis=0)[0].mean(axis=1))
 
 
 def markdown_table(report: dict[str, Any], group: str) -> str:
@@ -146,7 +181,7 @@ def plot_gains(report: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = [row for row in report["rows"] if row["gains"]]
+    rows = [row for row in report["rows"] if DECODER in row["gains"]]
     figure, axes = plt.subplots(
         1, 3, figsize=(13, 0.32 * len(rows) + 1.2), sharey=True, layout="constrained"
     )
@@ -159,7 +194,7 @@ def plot_gains(report: dict[str, Any], path: Path) -> None:
     places = np.arange(len(rows))[::-1]
     titles = {"do exclusive": "Exclusive", "do co_occur": "Co-occur", "iid all": "All, iid"}
     for axis, (measure, title) in zip(axes, titles.items(), strict=True):
-        gains = [row["gains"][measure] for row in rows]
+        gains = [row["gains"][DECODER][measure] for row in rows]
         middle = np.array([gain["median"] for gain in gains])
         low = np.array([gain["low"] for gain in gains])
         high = np.array([gain["high"] for gain in gains])

@@ -102,7 +102,11 @@ def _plot_routes(comparisons: dict[str, Any], path: Path) -> None:
     if not records:
         return
     figure, axes = plt.subplots(
-        1, len(records), figsize=(max(6.4, 3.2 * len(records)), 3.6), squeeze=False, layout="constrained"
+        1,
+        len(records),
+        figsize=(max(6.4, 3.2 * len(records)), 3.6),
+        squeeze=False,
+        layout="constrained",
     )
     for axis, record in zip(axes[0], records, strict=True):
         names = [n for n in (*PEERS, *OURS, *FLOORS) if n in record["routes"]]

@@ -25,13 +25,17 @@ def load_backend(path: Path, content: bytes, *, provider: str) -> Backend:
     """
     match path.suffix, provider:
         case ".onnx", "openvino" | "openvino-bf16":
+            from cmlr_edge.backends.onnx_structure import check_structure
             from cmlr_edge.backends.openvino import OpenVinoBackend, Precision
 
             precision: Precision = "bf16" if provider == OPENVINO_BF16 else "f32"
+            check_structure(content, path.name)
             return OpenVinoBackend(path, content, precision=precision)
         case ".onnx", _:
+            from cmlr_edge.backends.onnx_structure import check_structure
             from cmlr_edge.backends.onnxruntime import OnnxRuntimeBackend
 
+            check_structure(content, path.name)
             return OnnxRuntimeBackend(path, content, provider=provider)
         case suffix, _:
             raise EngineError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
 _SUFFIX = "ExecutionProvider"
 # Not devices of this machine: a web service, and what has a backend of its own.
 _NOT_OURS = {"azure", "openvino"}
+_OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
 
 
@@ -41,15 +43,19 @@ class OnnxRuntimeBackend:
         options.log_severity_level = _ERRORS_ONLY
         # As many threads as cores we may run on: by itself it counts those of the machine.
         options.intra_op_num_threads = usable_cores()
+        # Constants are read from the file alone: there is no such folder to find others in.
+        options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
         try:
             session = ort.InferenceSession(content, options, providers=[wanted])
+            self.num_labels = _check_signature(session, path)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"ONNX Runtime cannot load {path}: {error}. Export the model again"
             ) from error
         if (actual := session.get_providers()[0]) != wanted:
             raise EngineError(f"asked ONNX Runtime for {wanted}, it would run on {actual} instead")
-        self.num_labels = _check_signature(session, path)
         self.description = f"ONNX Runtime {ort.__version__}, {wanted}"
         self._session: Any = session
 

@@ -21,8 +21,9 @@ __all__ = ["Policy", "Source", "is_live", "open_source"]
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
     "a video file, a picture, a folder of pictures, a quoted glob, a camera (0, /dev/video0, csi://0), "
-    "a stream (rtsp://, http://), or test://"
+    "a stream (rtsp://, http://), a GStreamer pipeline (... ! appsink), or test://"
 )
+_PIPELINE = re.compile(r"\s!\s.*\bappsink\b", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https", "v4l2", "csi", "test")
 
@@ -30,6 +31,8 @@ _LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https", "v4l2", "csi", "test")
 def is_live(source: str | Path | int) -> bool:
     """Tell a camera or stream from files."""
     text = str(source)
+    if _PIPELINE.search(text):
+        return True
     scheme = _SCHEME.match(text)
     if scheme:
         return scheme[1].lower() in _LIVE_SCHEMES
@@ -50,7 +53,9 @@ def open_source(
     Args:
         source: A video file, a picture, a folder of pictures, a glob pattern for pictures; a local
             camera (0, "/dev/video0", "v4l2:///dev/video0") or a Jetson's ("csi://0"); a stream
-            ("rtsp://...", "http://..." with MJPEG); or "test://", see `cmlr_edge.capture.pattern`.
+            ("rtsp://...", "http://..." with MJPEG); a GStreamer pipeline that ends in
+            "video/x-raw,format=BGR ! appsink", where OpenCV has GStreamer; or "test://", see
+            `cmlr_edge.capture.pattern`.
         policy: Overrides the above: "every" for a live source makes the reader wait, "newest" for a
             video file plays it at its own pace and drops what is not taken in time.
         live: Timeouts and limits of a live source.
@@ -79,7 +84,10 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
     found = _SCHEME.match(text)
     scheme = found[1].lower() if found else ""
     open_reader: OpenReader
-    if scheme == "test":
+    if _PIPELINE.search(text):
+        require_backend("GSTREAMER", redact(text))
+        open_reader = partial(OpenCvReader, text, "GSTREAMER")
+    elif scheme == "test":
         open_reader = PatternCamera(text).open
     elif scheme == "csi":
         pipeline = csi_pipeline(text)

@@ -113,13 +113,11 @@ class LiveSource(ClosesItself):
         self.name = redact(name)
         self.fps: float | None = 25.0  # until the source announces its own
         self._open_reader = open_reader
-        self._settings = settings or LiveSettings()
-        self._policy = policy
+        self.settings = settings or LiveSettings()
+        self.policy: Policy = policy
         self._clock = clock
         self._end_requested = False
-        self._backoff = Backoff(
-            self._settings.backoff_first_s, self._settings.backoff_max_s, random
-        )
+        self._backoff = Backoff(self.settings.backoff_first_s, self.settings.backoff_max_s, random)
         self._changed = threading.Condition()  # guards everything below
         self._buffer: deque[tuple[float, Frame]] = deque()
         self._state, self._reason = SourceState.CONNECTING, ""
@@ -169,7 +167,7 @@ class LiveSource(ClosesItself):
             if not self._buffer or self._end_requested:
                 return None
             arrived_s, frame = self._buffer.popleft()
-            if frame.status == "ok" and self._clock() - arrived_s > self._settings.stale_after_s:
+            if frame.status == "ok" and self._clock() - arrived_s > self.settings.stale_after_s:
                 frame = replace(frame, status="stale")
             self._count(delivered=1, stale=int(frame.status == "stale"))
             self._changed.notify_all()  # a reader may wait for room
@@ -193,6 +191,8 @@ class LiveSource(ClosesItself):
     def close(self) -> None:
         """Stop the threads; one that hangs in its driver is left behind. See `Source`."""
         with self._changed:
+            if self._closing:
+                return
             self._closing = True
             if self._state is not SourceState.FAILED:
                 self._set_state(SourceState.ENDED, "closed")
@@ -244,7 +244,7 @@ class LiveSource(ClosesItself):
 
     def _watch(self, session: _Session) -> str:
         """Wait until the connection is over; return why."""
-        settings = self._settings
+        settings = self.settings
         while not self._closing and not session.ended and not session.lost_because:
             idle_s = 0.0 if session.waits_for_room else self._clock() - session.progress_s
             limit_s = settings.hang_timeout_s if session.opened else settings.open_timeout_s
@@ -259,7 +259,7 @@ class LiveSource(ClosesItself):
         return session.lost_because
 
     def _gives_up(self, reason: str) -> bool:
-        limit_s = self._settings.first_frame_timeout_s
+        limit_s = self.settings.first_frame_timeout_s
         if limit_s is None or self._stats.received:
             return False
         if self._clock() - self._started_s < limit_s:
@@ -269,7 +269,7 @@ class LiveSource(ClosesItself):
 
     def _pause_before_opening(self, session: _Session) -> None:
         first_s = session.first_frame_s
-        if first_s is not None and self._clock() - first_s >= self._settings.stable_after_s:
+        if first_s is not None and self._clock() - first_s >= self.settings.stable_after_s:
             self._backoff.reset()
         self._changed.wait_for(lambda: self._closing, self._backoff.next_s())
         self._changed.wait_for(lambda: self._closing or self._running < _MAX_HUNG_READERS)
@@ -283,7 +283,7 @@ class LiveSource(ClosesItself):
                 session.opened, session.progress_s = True, self._clock()
                 self.fps = reader.fps or self.fps
                 self._changed.notify_all()
-            frozen = FrozenDetector(self._settings.frozen_after_s)
+            frozen = FrozenDetector(self.settings.frozen_after_s)
             while True:
                 start = time.perf_counter()
                 if (grab := reader.read()) is None:
@@ -323,15 +323,18 @@ class LiveSource(ClosesItself):
                 capture_ms,
                 self.name,
                 "frozen" if is_frozen else "ok",
+                time.monotonic(),
             )
-            dropped = len(self._buffer) if self._policy == "newest" else 0
+            dropped = len(self._buffer) if self.policy == "newest" else 0
             if dropped:
                 self._buffer.clear()
             self._buffer.append((now_s, frame))
-            self._count(received=1, dropped=dropped, frozen=int(is_frozen))
+            self._count(
+                received=1 + grab.skipped, dropped=dropped + grab.skipped, frozen=int(is_frozen)
+            )
             self._set_state(SourceState.OK)
             self._changed.notify_all()
             return True
 
     def _has_room(self) -> bool:
-        return self._policy == "newest" or len(self._buffer) < self._settings.queue_frames
+        return self.policy == "newest" or len(self._buffer) < self.settings.queue_frames

@@ -18,6 +18,9 @@ from cmlr_edge.capture.video import VideoFile, announced_fps, open_quietly
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.opencv import opencv
 
+_USUAL_FPS = 25.0  # of a stream that does not say
+_PAUSE_S = 0.5  # a wait that may have let frames pile up
+_CATCH_UP_S = 0.5  # at most, so that a stream faster than it says is read, too
 _CSI_DEFAULTS = {"width": 1280, "height": 720, "fps": 30, "flip": 0}
 
 
@@ -31,6 +34,7 @@ class Grab:
 
     image_bgr: NDArray[np.uint8]  # (H, W, 3), not written to afterwards
     captured_at: float  # seconds since the epoch
+    skipped: int = 0  # older frames that the reader left out before this one
 
 
 class Reader(Protocol):
@@ -79,26 +83,68 @@ class OpenCvReader:
             parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
         self._capture = open_quietly(source, getattr(cv2, f"CAP_{backend}"), parameters)
         if not self._capture.isOpened():
-            raise CaptureError("it cannot be opened: check address, user and password, and power")
+            remedy = "check address, user and password, and power"
+            if backend == "GSTREAMER":
+                remedy = (
+                    "try the pipeline with gst-launch-1.0 and a fakesink instead of the appsink"
+                )
+            raise CaptureError(f"it cannot be opened: {remedy}")
         if backend == "V4L2":
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver obeys
         self.fps = announced_fps(self._capture)
         count = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         # A file that a web server hands out knows its length and is over at its end.
         self._is_finite = backend == "FFMPEG" and math.isfinite(count) and count > 0
+        self._catches_up = backend == "FFMPEG" and not self._is_finite
+        self._usual_wait_s = 1 / (self.fps or _USUAL_FPS)
+        self._is_first = True
 
     def read(self) -> Grab | None:
-        """Wait for a frame; see `Reader`."""
-        ok, image = self._capture.read()
-        if ok:
-            return Grab(image, time.time())
+        """Wait for a frame; see `Reader`.
+
+        Frames of a network stream pile up while it is opened and while the network pauses. They then
+        come without a wait and would pass for new, so they are left out.
+        """
+        waited_s, skipped = self._grab(), 0
+        if waited_s is not None and self._catches_up and self._follows_pause(waited_s):
+            until_s = time.monotonic() + _CATCH_UP_S
+            waited_s = 0.0
+            while waited_s is not None and waited_s < self._usual_wait_s / 4:
+                waited_s, skipped = self._grab(), skipped + 1
+                if time.monotonic() > until_s:
+                    break
+        if waited_s is not None:
+            ok, image = self._capture.retrieve()
+            if ok:
+                return Grab(_check_bgr(image), time.time(), skipped)
         if self._is_finite:
             raise EndOfSource
         return None
 
+    def _grab(self) -> float | None:
+        """Take the next frame; return how long it took to come, None where none came."""
+        start_s = time.monotonic()
+        return time.monotonic() - start_s if self._capture.grab() else None
+
+    def _follows_pause(self, waited_s: float) -> bool:
+        pause_s = max(_PAUSE_S, 3 * self._usual_wait_s)
+        follows, self._is_first = self._is_first or waited_s > pause_s, False
+        self._usual_wait_s += 0.2 * (waited_s - self._usual_wait_s)
+        return follows
+
     def close(self) -> None:
         """Release the connection; see `Reader`."""
         self._capture.release()
+
+
+def _check_bgr(image: Any) -> Any:
+    """Refuse what a pipeline gives in another format: some of them look like a grey picture."""
+    if image.ndim == 3 and image.shape[2] == 3:
+        return image
+    raise CaptureError(
+        f"it gives pictures of shape {image.shape} instead of BGR: end the pipeline with "
+        "`videoconvert ! video/x-raw,format=BGR ! appsink`"
+    )
 
 
 class PacedFile:

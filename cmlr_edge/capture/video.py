@@ -15,6 +15,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.opencv import opencv
 
 _MISSING_SHARE = 0.05  # containers announce a few frames more than they hold; this is beyond that
+_SILENT = 0  # OpenCV's number of it
 _log = logging.getLogger(__name__)
 
 
@@ -95,5 +96,8 @@ def open_quietly(source: int | str, backend: int = 0, parameters: Sequence[int] 
         parameters: Pairs of property and value, for opening.
     """
     cv2 = opencv()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # Debian's and JetPack's OpenCV may have the older of the two names only.
+    logging_of = getattr(cv2.utils, "logging", None)
+    set_level = cv2.setLogLevel if logging_of is None else logging_of.setLogLevel
+    set_level(_SILENT)
     return cv2.VideoCapture(source, backend, list(parameters))

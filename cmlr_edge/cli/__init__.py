@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from cmlr_edge.allocator import bound_arenas
 from cmlr_edge.errors import CmlrError
 
 
@@ -21,6 +22,7 @@ def main() -> None:
         if missing.name not in {"typer", "rich"}:
             raise
         sys.exit(f"error: the command line needs {missing.name}: pip install cmlr-edge")
+    bound_arenas()
     handler = RichHandler(console=stderr, show_path=False, show_time=False)
     # FFmpeg's own lines on stderr would stand beside our one-line errors; -8 is its "quiet".
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

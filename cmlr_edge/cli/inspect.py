@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,7 @@ def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
         "method": vars(spec.method),
         "provenance": vars(spec.provenance),
         "threshold_fit": vars(spec.threshold_fit),
+        "stability": asdict(spec.stability),
         "files": {
             name: {
                 "state": state,

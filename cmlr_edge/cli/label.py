@@ -1,47 +1,38 @@
-"""`cmlr-edge label SOURCE`: the frames of a source, labelled, into files and to servers."""
+"""`cmlr-edge label SOURCE...`: the frames of sources, labelled, into files and to servers."""
 
 from __future__ import annotations
 
-import json
-import signal
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
 
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Policy, Source, open_source
-from cmlr_edge.capture.live import LiveSource
+from cmlr_edge.capture.live import LiveSettings
 from cmlr_edge.cli.console import stderr
-from cmlr_edge.errors import CaptureError, OutputError
+from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
+from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
+from cmlr_edge.cli.signals import Interruption, noted_signals
+from cmlr_edge.errors import SpecError
 from cmlr_edge.model_spec import model_path, spec_path
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.sinks import EventSink, Sink
-from cmlr_edge.sinks.contact_sheet import ContactSheet
-from cmlr_edge.sinks.csv_table import CsvTable
-from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
-from cmlr_edge.sinks.jsonl import EventLines, JsonLines
-from cmlr_edge.sinks.mqtt import MqttEvents
-from cmlr_edge.sinks.overlay import OverlayVideo
-from cmlr_edge.sinks.webhook import Webhook
-from cmlr_edge.stream import Result, recognize_stream
+from cmlr_edge.stability import StabilityChange, StabilityRules
+from cmlr_edge.streams import Streams
 from cmlr_edge.summary import RunSummary
 
 
 def label(
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str],
         typer.Argument(
+            metavar="SOURCE",
             help="Video, picture, folder of pictures, quoted glob, camera (0, csi://0), or stream "
-            "(rtsp://, http://); test:// is a moving pattern."
+            "(rtsp://, http://); test:// is a moving pattern. Several are read side by side.",
         ),
     ],
     engine: Annotated[
@@ -60,14 +51,43 @@ def label(
         float | None,
         typer.Option(min=0.001, help="Start new files at this size; the last five are kept."),
     ] = None,
-    overlay: Annotated[Path | None, typer.Option(help="MP4 with the labels drawn in.")] = None,
-    contact_sheet: Annotated[
-        Path | None, typer.Option(help="PNG: frames with labels, and when each label was there.")
+    overlay: Annotated[
+        Path | None,
+        typer.Option(help="MP4 with the labels drawn in; NAME-1.mp4 and so on of several sources."),
     ] = None,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG: frames with labels, and when each label was there; likewise per source."
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many, of each source.")
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
     ] = None,
+    stability: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting of the events for all labels (min_gap_s=2) or one (person.enter=0.7); "
+            "may be given again. Others: leave, smoothing_s, min_duration_s, update_every_s."
+        ),
+    ] = None,
+    skip_unchanged: Annotated[
+        float | None,
+        typer.Option(help="While the scene does not change, run the model every so many seconds."),
+    ] = None,
+    frozen_after: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds until a live picture that stays the same is invalid; 0: never."
+        ),
+    ] = 10.0,
     policy: Annotated[
         str | None,
         typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
@@ -77,190 +97,143 @@ def label(
     ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
-    """Label the frames of SOURCE: all of a file, the newest of a camera.
+    """Label the frames of each SOURCE: all of a file, the newest of a camera.
 
     \b
     cmlr-edge label street.mp4 --out street.jsonl --overlay street_labels.mp4
     cmlr-edge label "photos/*.jpg" --contact-sheet sheet.png
     cmlr-edge label 0 --max-frames 300
-    cmlr-edge label rtsp://user:password@camera/stream --events events.jsonl
+    cmlr-edge label rtsp://user:password@door/1 rtsp://yard/1 --events events.jsonl
+
+    \b
+    Exit codes
+    0    all is done
+    1    some results were lost, or some sources failed; the rest is done
+    2    an error, or every source failed
+    130  ended by SIGINT: open events are ended, outputs finished
+    143  likewise by SIGTERM; a second signal ends the process at once
     """  # noqa: D301 (typer's mark for keeping lines)
-    outputs = [path for path in (out, events, csv, overlay, contact_sheet) if path is not None]
-    path = model_path(engine or demo_engine())
-    _check_outputs(outputs, [Path(source), path, spec_path(path)])
-    summary = RunSummary()
-    with (
-        Recognizer.from_engine(path, provider=provider, thresholds=threshold) as recognizer,
-        open_source(source, policy=cast("Policy | None", policy)) as frames,
-    ):
-        _check_outputs(outputs, [Path(file) for file in frames.files])
-        rotate_bytes = None if rotate_mb is None else round(rotate_mb * 1e6)
-        sinks = _make_sinks(frames, out, overlay, contact_sheet, rotate_bytes)
-        if csv is not None:
-            sinks.append(CsvTable(csv, recognizer.labels, rotate_bytes=rotate_bytes))
-        if isinstance(frames, LiveSource):
-            sinks = [IsolatedSink(sink, type(sink).__name__) for sink in sinks]
-        event_sinks = _make_event_sinks(frames, events, mqtt, webhook, rotate_bytes)
-        results = recognize_stream(
-            frames, recognizer, sinks=sinks, event_sinks=event_sinks, max_frames=max_frames
-        )
-        stopped_by = _run(frames, results, summary, max_frames, quiet=as_json)
-        runtime = recognizer.runtime
-    if as_json:
-        record: dict[str, Any] = {"source": frames.name, "engine": str(path), "runtime": runtime}
-        if isinstance(frames, LiveSource):
-            record["capture"] = asdict(frames.stats)
-        print(json.dumps(record | summary.to_record(), indent=2, allow_nan=False))  # noqa: T201
-    else:
-        _print_summary(summary, frames, runtime, outputs)
-    lost = sum(
-        sink.lost
-        for sink in (*sinks, *event_sinks)
-        if isinstance(sink, IsolatedSink | IsolatedEventSink)
+    options = OutputOptions(
+        out, events, csv, overlay, contact_sheet, mqtt, webhook, metrics_port, rotate_mb
     )
-    if lost:
-        stderr.print(f"{lost} results were lost by their outputs, see the warnings above")
-    if stopped_by:
-        stderr.print(f"interrupted after {summary.frames} frames; outputs hold what was done")
-        raise typer.Exit(128 + stopped_by)
-    if lost:
-        raise typer.Exit(1)
-
-
-def _check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
-    for path in outputs:
-        if not path.absolute().parent.is_dir():
-            raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder; give a file name")
-        if path.resolve() in {item.resolve() for item in inputs}:
-            raise OutputError(
-                f"{path} belongs to the source or the model: choose another name for the output"
-            )
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise OutputError("two outputs have the same name: give each its own")
-
-
-def _make_sinks(
-    frames: Source,
-    out: Path | None,
-    overlay: Path | None,
-    contact_sheet: Path | None,
-    rotate_bytes: int | None,
-) -> list[Sink]:
-    sinks: list[Sink] = []
-    if out is not None:
-        sinks.append(JsonLines(out, rotate_bytes=rotate_bytes))
-    if overlay is not None:
-        sinks.append(OverlayVideo(overlay, frames.fps))
-    if contact_sheet is not None:
-        sinks.append(ContactSheet(contact_sheet))
-    return sinks
-
-
-def _make_event_sinks(
-    frames: Source,
-    events: Path | None,
-    mqtt: str | None,
-    webhook: str | None,
-    rotate_bytes: int | None,
-) -> list[EventSink]:
-    if frames.fps is None and (events or mqtt or webhook):
-        raise CaptureError(
-            f"{frames.name} has no times, so there are no events: leave out --events, --mqtt and "
-            "--webhook, or give a video, camera or stream"
+    path = model_path(engine or demo_engine())
+    check_files(options.files(len(sources)), [*map(Path, sources), path, spec_path(path)])
+    rules = _read_rules(stability or [])
+    live = LiveSettings(frozen_after_s=frozen_after or None)
+    with noted_signals() as interruption, ExitStack() as stack:
+        recognizer = stack.enter_context(
+            Recognizer.from_engine(path, provider=provider, thresholds=threshold)
         )
-    sinks: list[EventSink] = []
-    if events is not None:
-        file: EventSink = EventLines(events, rotate_bytes=rotate_bytes)
-        is_live = isinstance(frames, LiveSource)
-        sinks.append(IsolatedEventSink(file, "EventLines") if is_live else file)
-    if mqtt is not None:
-        broker = MqttEvents(mqtt)
-        sinks.append(IsolatedEventSink(broker, broker.name))
-    if webhook is not None:
-        receiver = Webhook(webhook)
-        sinks.append(IsolatedEventSink(receiver, receiver.name))
-    return sinks
+        opened = [
+            stack.enter_context(open_source(uri, policy=cast("Policy | None", policy), live=live))
+            for uri in sources
+        ]
+        check_files(options.files(len(opened)), [Path(f) for item in opened for f in item.files])
+        streams = Streams(recognizer)
+        outputs = stack.enter_context(closing(Outputs(options, opened, recognizer.labels, streams)))
+        stack.enter_context(streams)  # ends before the outputs do
+        _add_sources(streams, opened, outputs, rules, skip_unchanged, max_frames)
+        summaries = _run(streams, interruption, _expected(opened, max_frames), quiet=as_json)
+        runtime = recognizer.runtime
+    _raise_single_error(streams, interruption)
+    reports = [
+        SourceReport(status, summaries[status.name], source.fps is not None)
+        for status, source in zip(streams.status(), opened, strict=True)
+    ]
+    lost = outputs.lost + sum(report.status.lost for report in reports)
+    if as_json:
+        print_json(reports, path, runtime, lost)
+    else:
+        print_tables(reports, runtime, options.files(len(opened)))
+    print_problems(reports, lost)
+    _exit(reports, lost, interruption.number)
+
+
+def _add_sources(
+    streams: Streams,
+    sources: Sequence[Source],
+    outputs: Outputs,
+    rules: StabilityRules,
+    skip_unchanged_s: float | None,
+    max_frames: int | None,
+) -> None:
+    for index, (source, name) in enumerate(zip(sources, _distinct(sources), strict=True)):
+        sinks, event_sinks = outputs.of_source(index, name)
+        streams.add(
+            source,
+            name=name,
+            sinks=sinks,
+            event_sinks=event_sinks,
+            stability=rules,
+            skip_unchanged_s=skip_unchanged_s,
+            max_frames=max_frames,
+        )
 
 
 def _run(
-    frames: Source,
-    results: Generator[Result, None, None],
-    summary: RunSummary,
-    max_frames: int | None,
-    *,
-    quiet: bool,
-) -> int:
-    """Run to the end, or to SIGINT or SIGTERM; return that signal's number or 0."""
-    total = min((n for n in (frames.num_frames, max_frames) if n is not None), default=None)
+    streams: Streams, interruption: Interruption, total: int | None, *, quiet: bool
+) -> dict[str, RunSummary]:
+    """Run to the end, or to SIGINT or SIGTERM."""
+    summaries = {status.name: RunSummary() for status in streams.status()}
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     hidden = quiet or not stderr.is_terminal
     with (
-        _ended_by_signals(frames) as received,
         Progress(*columns, console=stderr, disable=hidden) as progress,
-        closing(results),
+        closing(streams.results()) as results,
     ):
+        interruption.calls(streams.request_end)
         task = progress.add_task("labelling", total=total)
         for result in results:
-            summary.add(result.frame, result.prediction)
+            summaries[result.source].add(result.frame, result.prediction)
             progress.advance(task)
-            if received:
-                break
-    return received[0] if received else 0
+    return summaries
 
 
-@contextmanager
-def _ended_by_signals(frames: Source) -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM instead of raising: an exception could break a lock or an output."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt  # asked twice: leave at once
-        received.append(number)
-        if isinstance(frames, LiveSource):
-            frames.request_end()
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _raise_single_error(streams: Streams, interruption: Interruption) -> None:
+    """What ended the only source is the error of the command."""
+    statuses = streams.status()
+    if len(statuses) == 1 and not interruption.number:
+        error = streams.error(statuses[0].name)
+        if error is not None:
+            raise error
 
 
-def _print_summary(summary: RunSummary, frames: Source, runtime: str, outputs: list[Path]) -> None:
-    console = Console()
-    console.print(f"[bold]{escape(frames.name)}[/bold]", soft_wrap=True)
-    pace = f"{summary.frames} frames at {summary.frames_per_second:.1f} per second"
-    console.print(_presence_table(summary, stills=frames.fps is None, title=pace))
-    latency = Table("stage", "median ms", "p95 ms", title=runtime)
-    for stage, values in summary.latency_percentiles().items():
-        latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
-    console.print(latency)
-    if summary.invalid_frames:
-        console.print(
-            f"{summary.invalid_frames} frames were invalid: frozen, stale, or no number from the model"
-        )
-    if isinstance(frames, LiveSource):
-        stats = frames.stats
-        console.print(
-            f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "
-            f"{stats.reconnects} times connected again"
-        )
-    for path in outputs:
-        console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+def _exit(reports: Sequence[SourceReport], lost: int, signal_number: int) -> None:
+    if signal_number:
+        frames = sum(report.status.frames for report in reports)
+        stderr.print(f"interrupted after {frames} frames; outputs hold what was done")
+        raise typer.Exit(128 + signal_number)
+    failed = [report.failed for report in reports]
+    if any(failed) or lost:
+        raise typer.Exit(2 if all(failed) else 1)
 
 
-def _presence_table(summary: RunSummary, *, stills: bool, title: str) -> Table:
-    when = ("first picture", "last picture") if stills else ("seconds", "first s", "last s")
-    table = Table("label", title=title)
-    for column in ("frames", "share", "mean score", "max", *when):
-        table.add_column(column, justify="right")
-    for name, seen in summary.ranked():
-        share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
-        numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
-        times = [seen.first, seen.last] if stills else [seen.seconds or 0.0, seen.first, seen.last]
-        table.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
-    return table
+def _expected(sources: Sequence[Source], max_frames: int | None) -> int | None:
+    """Frames to come, where every source announces them."""
+    each = [
+        min((n for n in (source.num_frames, max_frames) if n is not None), default=None)
+        for source in sources
+    ]
+    return None if None in each else sum(n for n in each if n is not None)
+
+
+def _distinct(sources: Sequence[Source]) -> list[str]:
+    """Their names, numbered where one is given more than once."""
+    names = [source.name for source in sources]
+    counts = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name} #{n + 1}" if n else name for name, n in zip(names, counts, strict=True)]
+
+
+def _read_rules(given: Sequence[str]) -> StabilityRules:
+    known = [*vars(StabilityChange())]
+    values: dict[str, dict[str, float]] = {}
+    for text in given:
+        found = re.fullmatch(r"(?:(.+)\.)?(\w+)=(\d*\.?\d+)", text, re.ASCII)
+        if found is None or found[2] not in known:
+            raise SpecError(
+                f"cannot read --stability {text}: expected SETTING=NUMBER or LABEL.SETTING=NUMBER, "
+                f"with one of {known}"
+            )
+        values.setdefault(found[1] or "", {})[found[2]] = float(found[3])
+    changes = {name: StabilityChange(**changed) for name, changed in values.items()}
+    return StabilityRules(changes.pop("", StabilityChange()), changes)

@@ -92,3 +92,17 @@ class IsolatedEventSink:
     def close(self) -> None:
         """Finish the output, or count that as lost."""
         self._guard.close(self._sink.close)
+
+
+def isolate(sink: Sink) -> IsolatedSink:
+    """Isolate a sink, unless it is already."""
+    if isinstance(sink, IsolatedSink):
+        return sink
+    return IsolatedSink(sink, getattr(sink, "name", type(sink).__name__))
+
+
+def isolate_events(sink: EventSink) -> IsolatedEventSink:
+    """Isolate a sink of events, unless it is already."""
+    if isinstance(sink, IsolatedEventSink):
+        return sink
+    return IsolatedEventSink(sink, getattr(sink, "name", type(sink).__name__))

@@ -16,18 +16,23 @@ from cmlr_edge.sinks.line_file import LineFile
 class JsonLines:
     """Writes a line per frame; a process killed at any moment leaves whole lines."""
 
-    def __init__(self, path: Path, *, rotate_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, rotate_bytes: int | None = None, name_source: bool = False
+    ) -> None:
         """Remember the path; the file is replaced at the first frame.
 
         Args:
             path: Its folder must exist.
             rotate_bytes: See `LineFile`.
+            name_source: Every line says its source, for a file that several share.
         """
         self._lines = LineFile(path, rotate_bytes=rotate_bytes)
+        self._name_source = name_source
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Append one line; see `Sink`."""
-        self._lines.append(_dump(to_record(frame, prediction)))
+        record = {"source": frame.source} if self._name_source else {}
+        self._lines.append(_dump(record | to_record(frame, prediction)))
 
     def close(self) -> None:
         """Close the file; see `Sink`."""
@@ -63,7 +68,8 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     """Build the JSON object of one frame.
 
     `time_s` is null for pictures, which name their `file` instead; `valid` is false, and `labels`
-    empty, where the model returned no number; frozen and stale frames say so in `status`.
+    empty, where the model returned no number; frozen and stale frames say so in `status`, and frames
+    that repeat earlier scores in `repeated`.
     """
     record: dict[str, Any] = {
         "frame": frame.index,
@@ -80,4 +86,6 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
         record["file"] = frame.source
     if frame.status != "ok":
         record["status"] = frame.status
+    if prediction.repeated:
+        record["repeated"] = True
     return record

@@ -51,7 +51,7 @@ class MqttEvents:
         if parts.scheme == "mqtts":
             self._client.tls_set()
         self._client.max_queued_messages_set(max_queue + 2)  # and our own "online" and "offline"
-        self._client.reconnect_delay_set(min_delay=1, max_delay=2)
+        self._client.reconnect_delay_set(min_delay=1, max_delay=1)  # whole seconds
         self._client.will_set(self._availability, "offline", qos=1, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect

@@ -37,7 +37,7 @@ class Webhook:
 
     A server that fails or hangs is tried again, so it may see an event twice where its answer was lost:
     the header `Idempotency-Key` is then the same. An answer 3xx or 4xx means that it will never want
-    the event; that is counted in `refused`.
+    the event; that is counted in `refused`, and every request in `attempts`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Webhook:
         self._queue: deque[Event] = deque()
         self._closing = self._stopped = False
         self._fails = False
-        self.refused = 0
+        self.refused = self.attempts = 0
         self._thread = threading.Thread(target=self._deliver, name="webhook", daemon=True)
         self._thread.start()
 
@@ -104,6 +104,7 @@ class Webhook:
         while (event := self._next()) is not None:
             problem, try_again = self._post(event)
             with self._changed:
+                self.attempts += 1
                 if problem and not self._fails:
                     _log.warning("%s: %s", self.name, problem)
                 self._fails = bool(problem)

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.context_bias.features import COMPONENTS, fit_reduction
-from benchmarks.context_bias.methods import DECODER, DEFAULT, METHODS
+from benchmarks.context_bias.methods import DECODER, DEEP, DEEP_DECODER, DEFAULT, METHODS
 from benchmarks.context_bias.report import markdown_table, plot_gains, summarize
 from benchmarks.context_bias.runs import exclusive_examples
 from train.datasets.context_scenes import SceneConfig, SceneTruth
@@ -28,6 +28,8 @@ PAGE_ROWS = {
         "prior",
     ),
     "the same links without confounders": ("matrix links, no confounders", "deployed"),
+    "two decoder layers and K = 80, gated attention links, averaged prior": (DEEP, "prior"),
+    "two decoder layers, no intervention": (DEEP_DECODER, "deployed"),
     "ML-Decoder": ("ML-Decoder", "deployed"),
 }
 PAGE_COLUMNS = (
@@ -57,7 +59,7 @@ def test_gains_are_taken_against_the_same_world_and_seed(tmp_path: Path) -> None
             runs += [run(DECODER, world, seed, base), run(DEFAULT, world, seed, base + 5)]
     report = summarize(runs)
     row = next(row for row in report["rows"] if row["method"] == DEFAULT)
-    assert row["gains"]["do exclusive"] == {"median": 5.0, "low": 5.0, "high": 5.0}
+    assert row["gains"][DECODER]["do exclusive"] == {"median": 5.0, "low": 5.0, "high": 5.0}
     interval = row["values"]["do exclusive"]
     assert interval["low"] < 20  # worlds differ far more than seeds
     assert interval["high"] > 105
@@ -94,8 +96,24 @@ def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
 
 
 def test_every_method_of_the_results_is_still_compared() -> None:
-    report = json.loads((RESULTS / "results.json").read_text())
-    assert {row["method"] for row in report["rows"]} == {method.name for method in METHODS}
+    rows = [
+        row
+        for name in ("results.json", "ablations.json")
+        for row in json.loads((RESULTS / name).read_text())["rows"]
+    ]
+    assert {row["method"] for row in rows} == {method.name for method in METHODS}
+
+
+def test_the_results_follow_from_the_stored_runs() -> None:
+    runs = [json.loads(line) for line in (RESULTS / "runs.jsonl").read_text().splitlines()]
+    stored = json.loads((RESULTS / "results.json").read_text())["rows"]
+    for row, again in zip(stored, summarize(runs)["rows"], strict=True):
+        assert (row["method"], row["read_out"]) == (again["method"], again["read_out"])
+        for column, value in again["values"].items():
+            assert row["values"][column] == pytest.approx(value)
+        for reference, gains in again["gains"].items():
+            for column, value in gains.items():
+                assert row["gains"][reference][column] == pytest.approx(value)
 
 
 @pytest.mark.parametrize("name", PAGE_ROWS)
@@ -107,7 +125,7 @@ def test_the_page_says_what_was_measured(name: str) -> None:
     line = next(text for text in page.splitlines() if text.startswith(f"| {name} |"))
     numbers = [float(n) for n in re.findall(r"(?<![\w.])[+-]?\d+\.\d", line)]
     expected = [
-        round(row["gains"][column][key], 1)
+        round(row["gains"][DECODER][column][key], 1)
         for column in PAGE_COLUMNS
         for key in ("median", "low", "high")
     ]

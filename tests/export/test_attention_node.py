@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from onnx.reference import ReferenceEvaluator
 
 from cmlr_edge import _native
 from export import attention
 from export.deploy import DeployModel
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
+from tests.export.runtimes import run_everywhere
 from tests.export.test_fuse import CASES, input_spec, random_frames, randomized, small
 
 ROOT = Path(__file__).parents[2]
@@ -84,12 +83,6 @@ def formula(
     return np.einsum("bhlt,bthw->blhw", weights, v).reshape(batch, query.shape[1], -1)
 
 
-def run_everywhere(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[list[Array]]:
-    content = model.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return [session.run(None, inputs), ReferenceEvaluator(model).run(None, inputs)]
-
-
 def test_the_contract_header_the_native_module_and_export_use_the_same_names() -> None:
     header = (ROOT / "csrc/include/cmlr/attention.h").read_text()
     for constant, ours, native in (
@@ -126,7 +119,7 @@ def test_the_body_sums_the_softmax_in_float32_between_float16_tensors() -> None:
     model = one_node(inputs, 2, 0.5)  # type: ignore[arg-type]
     casts = [n.attribute[0].i for n in model.functions[0].node if n.op_type == "Cast"]
     assert casts == [TensorProto.FLOAT]
-    for out, _ in run_everywhere(model, inputs):  # type: ignore[arg-type]
+    for out, _ in run_everywhere(model, inputs):
         assert out.dtype == np.float16
         np.testing.assert_allclose(out, 1, atol=2e-3)
 

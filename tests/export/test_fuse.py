@@ -35,6 +35,8 @@ HEADS = {
     "feature-split": ["model.head=feature-split", "model.intervention=none"],
     "feature-split, own context": ["model.head=feature-split", "model.inference_context=own"],
     "decoder": ["model.intervention=none"],
+    "no layer": ["model.decoder_layers=0", "model.label_links=attention"],
+    "ml-decoder, no layer": ["model.head=ml-decoder", "model.decoder_layers=0"],
     "two stages": ["model.token_stages=2"],
     "no confounders": ["model.confounders.kind=none"],
     "expectation, no confounders": [

@@ -76,6 +76,23 @@ def test_a_webhook_that_is_down_never_blocks_and_holds_a_bounded_queue() -> None
             hook.close()
 
 
+def test_events_reach_a_server_within_2_s_of_its_return() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = int(unused.getsockname()[1])
+    hook = Webhook(f"http://127.0.0.1:{port}/", random=lambda: 1.0)  # the longest delays
+    for i in range(5):
+        hook.write_event(event(i))
+    wait_until(lambda: hook.attempts >= 5)  # by now the delays are at their longest
+    receiver = Receiver(port)
+    returned_s = time.monotonic()
+    wait_until(lambda: len(receiver.taken) == 5)
+    assert time.monotonic() - returned_s < 2.0
+    hook.close()
+    receiver.close()
+    assert receiver.taken == ["0", "1", "2", "3", "4"]
+
+
 @pytest.mark.parametrize(
     "url", ["ftp://x/", "http://", "http://x:port/", "x", "http://a:s@x:y@:1/"]
 )
@@ -121,6 +138,10 @@ class Broker:
             self.process.terminate()
             self.process.wait(10)
 
+    def listens(self) -> bool:
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", self.port)) == 0
+
     def ids(self) -> list[str]:
         return [json.loads(text)["id"] for topic, text in self.seen if topic == "door/events"]
 
@@ -161,6 +182,10 @@ def test_events_wait_while_the_broker_is_down_and_none_is_lost_or_doubled(broker
     for i in range(1, 6):
         sink.write_event(event(i))
     broker.start()
+    wait_until(broker.listens)
+    returned_s = time.monotonic()
+    wait_until(sink._client.is_connected)
+    assert time.monotonic() - returned_s < 2.0
     sink.close()
     wait_until(lambda: len(broker.ids()) >= 6)
     assert broker.ids() == [str(i) for i in range(6)]

@@ -7,6 +7,8 @@ import json
 import logging
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from cmlr_edge.sinks.csv_table import CsvTable
 from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.line_file import LineFile
+from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
 from tests.sdk.test_sinks import frame, prediction
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +91,7 @@ import json, resource, signal, sys
 from pathlib import Path
 from cmlr_edge.sinks.isolation import IsolatedSink
 from cmlr_edge.sinks.jsonl import JsonLines
+from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
 from tests.sdk.test_sinks import frame, prediction
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
@@ -155,3 +159,72 @@ def test_jsonl_says_which_frames_are_frozen(tmp_path: Path) -> None:
     sink.write(replace(frame(0), status="frozen"), replace(prediction(), valid=False))
     sink.close()
     assert json.loads((tmp_path / "o.jsonl").read_text())["status"] == "frozen"
+
+
+class Waiting:
+    """Takes what comes once it may; notes in which thread."""
+
+    def __init__(self) -> None:
+        self.may = threading.Event()
+        self.taken: list[int] = []
+        self.closed = False
+
+    def write(self, taken: Frame, _: Prediction) -> None:
+        assert self.may.wait(30)
+        if taken.index == 3:
+            raise OutputError("the fourth does not fit")
+        self.taken.append(taken.index)
+
+    def write_event(self, taken: Event) -> None:
+        assert self.may.wait(30)
+        self.taken.append(int(taken.id))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_queue_before_an_output_that_hangs_lets_writers_wait_once_and_keeps_the_order() -> None:
+    inner = Waiting()
+    written = IsolatedSink(inner, "file")
+    sink = IsolatedSink(QueuedSink(written, "file", max_waiting=10), "file")
+    start = time.monotonic()
+    for i in range(13):
+        sink.write(frame(i), prediction())  # 10 find room, the next waits for a second
+    assert time.monotonic() - start < 2
+    assert (sink.lost, inner.taken) == (3, [])
+    inner.may.set()
+    sink.close()
+    sink.close()
+    assert inner.taken == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert (sink.lost, written.lost, inner.closed) == (3, 1, True)
+
+
+def test_what_still_hangs_at_the_end_is_left_behind_and_said() -> None:
+    inner = Waiting()
+    sink = QueuedEventSink(inner, "file", flush_s=0.1)
+    for i in range(4):
+        sink.write_event(event(i))
+    with pytest.raises(OutputError, match="4 results were not written"):
+        sink.close()
+    inner.may.set()
+
+
+def test_a_failure_in_the_queue_is_raised_to_the_next_writer() -> None:
+    inner = Waiting()
+    inner.may.set()
+    sink = QueuedSink(inner, "file")
+    sink.write(frame(3), prediction())
+    with pytest.raises(OutputError, match="the fourth"):
+        sink.close()
+
+
+def test_a_queue_before_a_slow_output_loses_nothing() -> None:
+    inner = Waiting()
+    sink = QueuedSink(inner, "file", max_waiting=2)
+    feeder = threading.Timer(0.3, inner.may.set)
+    feeder.start()
+    for i in range(4, 40):
+        sink.write(frame(i), prediction())
+    sink.close()
+    feeder.join()
+    assert inner.taken == [*range(4, 40)]

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cmlr_edge import open_source
-from cmlr_edge.capture.live import LiveSource
+from cmlr_edge import Recognizer, Streams, open_source
 from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.prometheus import PrometheusMetrics
 from tests.sdk.test_lasting_sinks import event
 from tests.sdk.test_sinks import frame, prediction
 
 
-def scrape(port: int) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+def parse(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -23,29 +21,50 @@ def scrape(port: int) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
-def test_metrics_are_what_was_written_and_what_the_source_counts() -> None:
-    with open_source("test://?fps=0&frames=30", policy="every") as source:
-        assert isinstance(source, LiveSource)
-        list(source)
-        metrics = PrometheusMetrics(0, source=source)
-        for i in range(3):
-            metrics.write(frame(i), prediction())
-        metrics.write_event(event(1))
-        found = scrape(metrics.port)
-        metrics.close()
-    assert found["cmlr_frames_total", frozenset({("valid", "true")})] == 3
-    assert found["cmlr_events_total", frozenset({("label", "dog"), ("kind", "start")})] == 1
+def labels(**values: str) -> frozenset[tuple[str, str]]:
+    return frozenset(values.items())
+
+
+def test_metrics_are_what_was_written_for_each_source() -> None:
+    metrics = PrometheusMetrics()
+    door, yard = metrics.of_source("door"), metrics.of_source("yard")
+    for i in range(3):
+        door.write(frame(i), prediction())
+    yard.write(frame(0), prediction())
+    yard.write_event(event(1))
+    port = metrics.serve(0)
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        found = parse(answer.read().decode())
+    metrics.close()
+    assert found["cmlr_frames_total", labels(source="door", valid="true")] == 3
+    assert found["cmlr_frames_total", labels(source="yard", valid="true")] == 1
+    assert found["cmlr_events_total", labels(source="yard", label="dog", kind="start")] == 1
     # 3 ms of inference for each of three frames, as `prediction` says.
-    assert found["cmlr_stage_seconds_sum", frozenset({("stage", "inference")})] == pytest.approx(
-        0.009
-    )
-    assert found["cmlr_source_received", frozenset()] == 30
-    assert found["cmlr_source_ok", frozenset()] == 0
+    spent = found["cmlr_stage_seconds_sum", labels(source="door", stage="inference")]
+    assert spent == pytest.approx(0.009)
+
+
+def test_metrics_tell_what_each_source_of_a_run_counts(engine: Path) -> None:
+    with Recognizer.from_engine(engine) as recognizer:
+        streams = Streams(recognizer)
+        metrics = PrometheusMetrics(streams.status)
+        for name, frames in (("door", 30), ("yard", 20)):
+            source = open_source(f"test://?fps=0&frames={frames}", policy="every")
+            streams.add(source, name=name, sinks=[metrics.of_source(name)])
+        assert sum(1 for _ in streams.results()) == 50
+        found = parse(metrics.render().decode())
+    for name, frames in (("door", 30), ("yard", 20)):
+        assert found["cmlr_frames_total", labels(source=name, valid="true")] == frames
+        assert found["cmlr_source_received_total", labels(source=name)] == frames
+        assert found["cmlr_source_lost_total", labels(source=name)] == 0
+        assert found["cmlr_source_ok", labels(source=name)] == 0  # it has ended
 
 
 def test_a_port_in_use_is_one_error() -> None:
-    first = PrometheusMetrics(0)
-    with pytest.raises(OutputError, match=str(first.port)):
-        PrometheusMetrics(first.port)
+    first, second = PrometheusMetrics(), PrometheusMetrics()
+    port = first.serve(0)
+    with pytest.raises(OutputError, match=str(port)):
+        second.serve(port)
+    second.close()
     first.close()
     first.close()

@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
+from cmlr_edge.stability import (
+    LabelStability,
+    StabilityChange,
+    StabilityRules,
+    stability_from_thresholds,
+)
 from tests.conftest import make_spec, mean_color_model
 
 SPEC = make_spec(mean_color_model())
@@ -28,6 +34,26 @@ def test_spec_round_trips(tmp_path: Path) -> None:
     SPEC.save(tmp_path / "spec.json")
     assert ModelSpec.load(tmp_path / "spec.json") == SPEC
     assert [p.name for p in tmp_path.iterdir()] == ["spec.json"]
+
+
+def test_stability_travels_with_the_spec_and_is_written_only_where_it_says_something(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "model.json"
+    SPEC.save(path)
+    assert "stability" not in json.loads(path.read_text())  # an older version can read it
+    rules = StabilityRules(
+        StabilityChange(min_gap_s=3.0, enter=0.75), {"red": StabilityChange(enter=0.5)}
+    )
+    replace(SPEC, stability=rules).save(path)
+    spec = ModelSpec.load(path)
+    assert spec.stability == rules
+    thresholds = dict(zip(spec.labels, spec.thresholds, strict=True))
+    argument = StabilityRules(StabilityChange(min_gap_s=1.5))
+    settings = stability_from_thresholds(thresholds, spec.stability, argument)
+    # The argument counts more than the spec, the spec more than the default.
+    assert settings["red"] == LabelStability(enter=0.5, leave=0.4, min_gap_s=1.5)
+    assert settings["blue"] == LabelStability(enter=0.75, leave=0.75 * 0.8, min_gap_s=1.5)
 
 
 def test_missing_spec_names_the_file_and_the_remedy(tmp_path: Path) -> None:
@@ -68,6 +94,10 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ({"preprocess": {**RECORD["preprocess"], "std": [1, 0, 1]}}, "above 0"),
         ({"preprocess": {**RECORD["preprocess"], "size_hw": [5]}}, "a list of 2"),
         ({"preprocess": {**RECORD["preprocess"], "resize": "crop"}}, "'stretch'"),
+        ({"stability": {"labels": {"unicorn": {}}}}, "unicorn"),
+        ({"stability": {"labels": {"red": {"enter": 0.3, "leave": 0.4}}}}, "stability of red"),
+        ({"stability": {"all_labels": {"min_gap_s": -1}}}, "min_gap_s is -1"),
+        ({"stability": {"all_labels": {"min_gap": 1}}}, "unknown keys"),
     ],
 )
 def test_a_contradiction_is_refused(tmp_path: Path, change: dict[str, Any], word: str) -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from cmlr_edge.errors import DataError
 from tests.train import official_trees
-from train.__main__ import app
 from train.biased_pairs import find_biased_pairs, read_scores, score_part
+from train.checkpoint import load_model
+from train.cli.app import app
 from train.datasets import read_dataset
+from train.inference import score_images
+from train.transforms import ImageTensors
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 5)) < [0.6, 0.5, 0.4, 0.3, 0.0]).astype(np.float32)
@@ -147,3 +152,27 @@ def test_no_model_or_two_are_refused(tiny_data: Path, tiny_run: Path, tmp_path: 
         call("biased-pairs", "--data", tiny_data, *both)
     with pytest.raises(DataError, match="in another order"):
         score_part(official_trees.write_coco(tmp_path / "coco"), "val", run=tiny_run)
+
+
+def test_own_data_that_names_a_biased_pair_is_scored_with_and_without_the_context(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "data", tmp_path / "report.json"
+    shutil.copytree(tiny_data, root)
+    record = json.loads((root / "labels.json").read_text())
+    record["biased_pairs"] = [["red", "blue"]]
+    (root / "labels.json").write_text(json.dumps(record))
+    arguments = ["evaluate", "--checkpoint", tiny_run, "--data", root, "--json", out]
+    app([str(argument) for argument in arguments], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "exclusive" in printed
+    assert "co-occur" in printed
+    model, spec = load_model(tiny_run)
+    part = read_dataset(root).split("val")
+    scores = score_images(model, ImageTensors(part, spec.preprocess), spec.preprocess).deployed
+    red, blue = part.targets()[:, 0] > 0, part.targets()[:, 2] > 0
+    found = json.loads(out.read_text())["read_outs"]["deployed"]["context_bias"]
+    for name, company in (("exclusive", ~blue), ("co_occur", blue)):
+        kept = ~red | company
+        expected = average_precision_score(red[kept], scores[kept, 0])
+        assert found[name]["value"] == pytest.approx(expected)

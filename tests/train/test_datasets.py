@@ -23,6 +23,10 @@ def entry(**changes: Any) -> dict[str, Any]:
     return {"file": "1.png", "split": "train", "labels": ["cat"], **changes}
 
 
+def with_pairs(*pairs: Any) -> dict[str, Any]:
+    return {"classes": ["cat", "dog"], "images": [entry()], "biased_pairs": [*pairs]}
+
+
 def test_labels_json_becomes_targets_in_the_order_of_its_classes(tmp_path: Path) -> None:
     record = {
         "classes": ["dog", "cat", "cow"],
@@ -50,6 +54,11 @@ def test_labels_json_becomes_targets_in_the_order_of_its_classes(tmp_path: Path)
         ({"classes": ["cat", "cat"], "images": [entry()]}, "repeats"),
         ({"classes": [], "images": [entry()]}, "classes"),
         ({"images": [entry()]}, "expected"),
+        (with_pairs(["cat", "sofa"]), r"names \['sofa'\]"),
+        (with_pairs(["cat"]), r"\[label, context\] pairs"),
+        (with_pairs("cat"), r"\[label, context\] pairs"),
+        (with_pairs(["cat", "cat"]), "with itself"),
+        (with_pairs(["cat", "dog"], ["cat", "dog"]), "twice"),
         ([], "JSON object"),
     ],
 )

@@ -75,6 +75,8 @@ def test_an_explanation_of_a_run_has_its_numbers_and_figures(
     stored = json.loads((tmp_path / "why" / "explanation.json").read_text())
     assert stored["p"]["red"] == pytest.approx(float(data.targets()[:, 0].mean()))
     assert stored["p_change_do"]["red"] == 0
+    assert stored["points"]["confounders"] == 4
+    assert stored["points"]["label_features"] >= 5
     assert {link["cause"] for link in stored["strongest"]} <= set(spec.labels)
     for name in ("do", "links", "heat_maps", "features", "confounders"):
         picture = cv2.imread(str(tmp_path / "why" / f"{name}.png"))

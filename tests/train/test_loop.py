@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pickle
@@ -23,7 +24,7 @@ from train.checkpoint import load_config, load_model
 from train.datasets import read_dataset
 from train.evaluate import evaluate_run
 from train.loop import fit
-from train.plot import plot_log
+from train.plot import plot_log, write_table
 from train.transforms import ImageTensors
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +205,11 @@ def test_any_kind_of_backbone_gives_spatial_tokens(name: str) -> None:
 def test_the_log_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
     plot_log(tiny_run, tmp_path / "log.png")
     assert read_image(tmp_path / "log.png").std() > 5
+    write_table(tiny_run, tmp_path / "log.csv")
+    with (tmp_path / "log.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    logged = [json.loads(line) for line in (tiny_run / "log.jsonl").read_text().splitlines()]
+    assert [{k: float(v) for k, v in row.items()} for row in rows] == logged
     with pytest.raises(DataError, match=r"log.jsonl cannot be read"):
         plot_log(tmp_path, tmp_path / "none.png")
 

@@ -263,6 +263,18 @@ def test_a_table_equals_the_same_labels_json(tmp_path: Path) -> None:
     assert read_dataset(tmp_path) == table
 
 
+def test_biased_pairs_of_a_table_equal_those_of_labels_json(tmp_path: Path) -> None:
+    write_table(tmp_path, "file,split,labels\n1.jpg,train,dog\n2.jpg,val,\n")
+    (tmp_path / "biased_pairs.csv").write_text("label,context\ndog,person\n")
+    bias = read_dataset(tmp_path).context_bias
+    assert bias is not None
+    assert bias.pairs == ((1, 0),)
+    assert bias.measure == "average precision"
+    (tmp_path / "biased_pairs.csv").write_text("dog,person\n")
+    with pytest.raises(DataError, match="heading label,context"):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("table", "word"),
     [

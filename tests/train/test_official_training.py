@@ -1,4 +1,4 @@
-"""Every published layout goes through the command line: fit, then evaluate."""
+"""Every published layout goes through the command line: fit, evaluate, explain."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import average_precision_score
 
+from cmlr_edge.capture.images import read_image
 from tests.tiny_training import TINY
 from tests.train import official_trees
-from train.__main__ import app
 from train.checkpoint import load_model
+from train.cli.app import app
 from train.datasets import read_dataset
 from train.datasets.common_labels import COCO_TO_NUS_WIDE
 from train.inference import score_images
@@ -31,23 +32,31 @@ def fit(data: Path, run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "split", "num_labels"),
+    ("write", "split", "num_labels", "cause"),
     [
-        (official_trees.write_coco, "val", 80),
-        (official_trees.write_coco_stuff, "test", 171),
-        (official_trees.write_deepfashion, "test", 250),
-        (official_trees.write_nus_wide, "test", 81),
+        (official_trees.write_coco, "val", 80, None),
+        (official_trees.write_coco_stuff, "test", 171, "person"),
+        (official_trees.write_deepfashion, "test", 250, "skinny"),
+        (official_trees.write_nus_wide, "test", 81, "person"),
     ],
     ids=["coco", "coco-stuff", "deepfashion", "nus-wide"],
 )
-def test_a_published_layout_is_trained_and_evaluated_on(
-    tmp_path: Path, write: Callable[[Path], Path], split: str, num_labels: int
+def test_a_published_layout_is_trained_evaluated_and_explained(
+    tmp_path: Path, write: Callable[[Path], Path], split: str, num_labels: int, cause: str | None
 ) -> None:
     data, run, out = write(tmp_path / "data"), tmp_path / "run", tmp_path / "report.json"
     fit(data, run)
     call("evaluate", "--checkpoint", run, "--data", data, "--split", split, "--json", out)
     metrics = json.loads(out.read_text())["read_outs"]["deployed"]
     assert len(metrics["ap"]) == num_labels
+    if cause is not None:
+        call("explain", "--checkpoint", run, "--data", data, "--split", split,
+             "--cause", cause, "--out", tmp_path / "why")  # fmt: skip
+        record = json.loads((tmp_path / "why" / "explanation.json").read_text())
+        assert len(record["p"]) == len(record["p_change_do"]) == num_labels
+        assert record["points"]["confounders"] == 4
+        for name in ("do", "links", "heat_maps", "features", "confounders"):
+            assert read_image(tmp_path / "why" / f"{name}.png").std() > 5
     low, high = metrics["mean_ap_interval"]
     assert 0 < low <= metrics["mean_ap"] <= high <= 1
     benchmark = read_dataset(data).context_bias

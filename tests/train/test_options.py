@@ -35,6 +35,7 @@ OPTIONS = {
     "ccd": ["model.head=ccd", "model.intervention=none"],
     "feature-split": ["model.head=feature-split", "model.intervention=none", "lr=0.05"],
     "decoder": ["model.intervention=none", "model.decoder_layers=2", "model.self_attention=true"],
+    "no decoder layer": ["model.decoder_layers=0", "model.intervention=expectation"],
     "matrix links, own context": ["model.inference_context=own"],
     "attention links": ["model.label_links=attention", "model.include_self=true"],
     "gated attention links": ["model.label_links=gated-attention"],
@@ -97,7 +98,7 @@ def randomized(config: ModelConfig) -> CausalRecognizer:
 @pytest.mark.parametrize(
     "name",
     [
-        "ml-decoder", "ccd", "matrix links, own context", "attention links",
+        "ml-decoder", "ccd", "no decoder layer", "matrix links, own context", "attention links",
         "gated attention links", "standardised two-stage tokens", "expectation",
         "expectation, logit sum", "explicit", "linear",
     ],
@@ -256,6 +257,11 @@ def test_early_confounders_look_at_the_finer_stage_alone() -> None:
         (["model.head=ccd", "model.intervention=expectation"], "no feature per label"),
         (["model.token_stages=3"], "1 or 2"),
         (["model.intervention=explicit", "model.confounders.kind=none"], "nothing to sum"),
+        (["model.decoder_layers=0", "model.self_attention=true"], "part of a decoder layer"),
+        (["model.decoder_layers=-1"], "0 or more"),
+        (["model.confounders.layer=-2", "model.inference_context=own"], "take inference_context"),
+        (["model.confounders.num_confounders=0"], "at least 1"),
+        (["accumulate=0"], "more than 0"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(settings: list[str], message: str) -> None:

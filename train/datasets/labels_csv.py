@@ -6,7 +6,8 @@
 
 `file` is relative to the folder and stays inside it; labels are separated by `;` and may be none.
 Further columns are refused, but `license` and `source`. `classes.txt` fixes the order of the labels
-and makes a misspelt label an error.
+and makes a misspelt label an error. `biased_pairs.csv` may name labels that are mostly seen with
+another one, with the heading `label,context`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,18 @@ import csv
 from pathlib import Path
 
 from cmlr_edge.errors import DataError
-from train.datasets.base import LabeledImages, read_text_lines, require_images_exist
-from train.datasets.labels_json import check_classes, read_entry, refuse_repeated
+from train.datasets.base import (
+    ContextBias,
+    LabeledImages,
+    read_text_lines,
+    require_images_exist,
+)
+from train.datasets.labels_json import (
+    check_classes,
+    read_biased_pairs,
+    read_entry,
+    refuse_repeated,
+)
 
 _SEPARATOR = ";"
 
@@ -41,7 +52,17 @@ def read_labels_csv(root: Path) -> LabeledImages:
         images.append(read_entry(entry, where, root, index))
     if not images:
         raise DataError(f"{path} should have the heading file,split,labels and a line per picture")
-    data = LabeledImages(root.resolve().name, tuple(index), tuple(images))
+    bias = _read_pairs(root / "biased_pairs.csv", index)
+    data = LabeledImages(root.resolve().name, tuple(index), tuple(images), bias)
     refuse_repeated(data.images, path)
     require_images_exist(data)
     return data
+
+
+def _read_pairs(path: Path, index: dict[str, int]) -> ContextBias | None:
+    if not path.exists():
+        return None
+    heading, *rows = [*csv.reader(read_text_lines(path))] or [[]]
+    if heading != ["label", "context"]:
+        raise DataError(f"{path} should have the heading label,context, got {','.join(heading)!r}")
+    return read_biased_pairs([row for row in rows if row], index, path)

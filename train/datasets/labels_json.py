@@ -4,6 +4,7 @@
  "images": [{"file": "train/1.jpg", "split": "train", "labels": ["person"]}, ...]}
 
 `file` is relative to the folder and stays inside it; `license` and `source` may stand beside it.
+`"biased_pairs": [["cup", "table"], ...]` may stand beside the classes: cup is mostly seen with table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from cmlr_edge.errors import DataError
 from train.datasets.base import (
+    ContextBias,
     LabeledImage,
     LabeledImages,
     read_json_object,
@@ -31,8 +33,11 @@ def read_labels_json(root: Path) -> LabeledImages:
     """
     path = root / "labels.json"
     record = read_json_object(path)
-    if set(record) != {"classes", "images"}:
-        raise DataError(f"{path} has keys {sorted(record)}, expected ['classes', 'images']")
+    if not {"classes", "images"} <= set(record) <= {"classes", "images", "biased_pairs"}:
+        raise DataError(
+            f"{path} has keys {sorted(record)}, expected ['classes', 'images'] and perhaps "
+            "'biased_pairs'"
+        )
     classes = check_classes(record["classes"], path)
     if not isinstance(record["images"], list) or not record["images"]:
         raise DataError(f"{path}: images should be a list with at least one entry")
@@ -41,7 +46,8 @@ def read_labels_json(root: Path) -> LabeledImages:
         read_entry(entry, f"{path}: images[{i}]", root, index)
         for i, entry in enumerate(record["images"])
     )
-    data = LabeledImages(root.resolve().name, classes, images)
+    bias = read_biased_pairs(record.get("biased_pairs", []), index, path)
+    data = LabeledImages(root.resolve().name, classes, images, bias)
     refuse_repeated(images, path)
     require_images_exist(data)
     return data
@@ -87,6 +93,35 @@ def read_entry(entry: Any, where: str, root: Path, index: dict[str, int]) -> Lab
             "or add them to classes"
         )
     return LabeledImage(root / relative, split, tuple(sorted({index[label] for label in labels})))
+
+
+def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextBias | None:
+    """Read pairs of names, to be scored by average precision; None where there is none.
+
+    Args:
+        value: [[label, its usual company], ...].
+        index: Class name -> index.
+        path: Named in errors.
+
+    Raises:
+        DataError: Not pairs of two different classes, or one twice.
+    """
+    pairs = value if isinstance(value, list) else [value]
+    for pair in pairs:
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(isinstance(n, str) for n in pair)
+        ):
+            raise DataError(
+                f"{path}: biased_pairs should hold [label, context] pairs, got {pair!r}"
+            )
+        if unknown := [name for name in pair if name not in index]:
+            raise DataError(f"{path}: biased pair {pair} names {unknown}, which is not in classes")
+        if pair[0] == pair[1] or pairs.count(pair) > 1:
+            raise DataError(f"{path}: biased pair {pair} is a label with itself, or stands twice")
+    found = tuple((index[label], index[context]) for label, context in pairs)
+    return ContextBias(found, (), "average precision") if found else None
 
 
 def refuse_repeated(images: tuple[LabeledImage, ...], path: Path) -> None:

@@ -1,0 +1,111 @@
+"""Small whole engines to damage: plain, int8, and one whose attention stands in a function body."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from cmlr_edge.backends import load_backend
+from cmlr_edge.golden import golden_frames
+from cmlr_edge.model_spec import (
+    BuiltFile,
+    GoldenSample,
+    MethodSpec,
+    ModelSpec,
+    ParityReport,
+    PreprocessSpec,
+    Provenance,
+    ThresholdFit,
+    spec_path,
+)
+from export.calibrate import quantize
+from export.deploy import FusedHead, FusedModel
+from export.fold_graph import fold_graph
+from export.fused import Affine, Attention, Combine, Decoder, DecoderLayer, Readout
+from export.onnx_graph import export_onnx
+from export.precision import to_float16
+
+SIZE_HW = (16, 16)
+_LABELS, _WIDTH = 3, 8
+
+
+class _Tokens(nn.Sequential):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = super().forward(images)
+        return tokens.flatten(2).transpose(1, 2)
+
+
+def _network() -> FusedModel:
+    """The parts that an exported network has, one of each, as small as can be."""
+    torch.manual_seed(0)
+
+    def affine(rows: int, columns: int) -> Affine:
+        return Affine(torch.randn(rows, columns), torch.randn(columns))
+
+    backbone = _Tokens(
+        nn.Conv2d(3, _WIDTH, 3, stride=4, padding=1), nn.BatchNorm2d(_WIDTH), nn.ReLU6()
+    )
+    cross = Attention(
+        2,
+        torch.randn(1, _LABELS, _WIDTH),
+        Affine(torch.randn(_WIDTH, _WIDTH)),
+        affine(_WIDTH, _WIDTH),
+        out=affine(_WIDTH, _WIDTH),
+    )
+    feed_forward = nn.Sequential(affine(_WIDTH, _WIDTH), nn.GELU(), affine(_WIDTH, _WIDTH))
+    layer = DecoderLayer(
+        cross,
+        nn.LayerNorm(_WIDTH),
+        feed_forward,
+        nn.LayerNorm(_WIDTH),
+        start=torch.randn(1, _LABELS, _WIDTH),
+    )
+    decouple = Decoder(affine(_WIDTH, _WIDTH), [layer])
+    readout = Readout(torch.randn(_LABELS, _WIDTH), torch.randn(_LABELS))
+    head = FusedHead(None, decouple, readout, None, None, Combine(mean=False))
+    return FusedModel(backbone, head, torch.full((1, 3, 1, 1), 127.5), None).eval()
+
+
+def write_seeds(folder: Path) -> list[Path]:
+    """Write an engine and its spec for each precision, and return the engines."""
+    plain = export_onnx(_network(), SIZE_HW)
+    fold_graph(plain, norms=True)
+    frames = np.concatenate([golden_frames(seed, SIZE_HW) for seed in range(4)])
+    files = {"fp32": plain, "fp16": to_float16(plain), "int8": quantize(plain, frames)}
+    return [_write(folder / name, model, name) for name, model in files.items()]
+
+
+def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
+    folder.mkdir(parents=True)
+    path, buffer = folder / "model.onnx", io.BytesIO()
+    buffer.write(model.SerializeToString())
+    content = buffer.getvalue()
+    path.write_bytes(content)
+    backend = load_backend(path, content, provider="cpu")
+    scores = backend.infer(golden_frames(7, SIZE_HW))[0]
+    backend.close()
+    built = BuiltFile(
+        sha256=hashlib.sha256(content).hexdigest(),
+        runtime="onnx",
+        precision=precision,  # type: ignore[arg-type]
+        parity=ParityReport(1, 0.0, 0),
+        golden=GoldenSample(7, tuple(scores.tolist()), 0.1),
+    )
+    spec = ModelSpec(
+        name="fuzz",
+        labels=("a", "b", "c"),
+        thresholds=(0.5, 0.5, 0.5),
+        preprocess=PreprocessSpec(SIZE_HW, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        method=MethodSpec("none", "none", "prior", 0, _WIDTH, 1),
+        provenance=Provenance("none", 0, 0, 0, "0"),
+        threshold_fit=ThresholdFit("fixed", "none", 0, precision, 0.0),
+        files={path.name: built},
+    )
+    spec.save(spec_path(path))
+    return path

@@ -1,0 +1,108 @@
+"""What `cmlr-edge label` says at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cmlr_edge.capture.live import SourceState
+from cmlr_edge.cli.console import stderr
+from cmlr_edge.streams import SourceStatus
+from cmlr_edge.summary import RunSummary
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """How one source ended and what it showed."""
+
+    status: SourceStatus
+    summary: RunSummary
+    has_times: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended before its time."""
+        return self.status.state is SourceState.FAILED
+
+    def to_record(self) -> dict[str, Any]:
+        """Build a JSON-ready object."""
+        status = self.status
+        record: dict[str, Any] = {
+            "source": status.name,
+            "state": status.state.value,
+            "reason": status.reason,
+            "lost": status.lost,
+        }
+        if status.capture is not None:
+            record["capture"] = asdict(status.capture)
+        return record | self.summary.to_record()
+
+
+def print_json(reports: Sequence[SourceReport], engine: Path, runtime: str, lost: int) -> None:
+    """Print one object: of the source, or with a list of several."""
+    run: dict[str, Any] = {"engine": str(engine), "runtime": runtime, "results_lost": lost}
+    records = [report.to_record() for report in reports]
+    record = records[0] | run if len(records) == 1 else run | {"sources": records}
+    print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201
+
+
+def print_tables(reports: Sequence[SourceReport], runtime: str, outputs: Sequence[Path]) -> None:
+    """Print a table of labels and one of latencies per source."""
+    console = Console()
+    for report in reports:
+        _print_source(console, report, runtime)
+    for path in outputs:
+        if path.exists():
+            console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+
+
+def print_problems(reports: Sequence[SourceReport], lost: int) -> None:
+    """Say on stderr what is missing from the outputs."""
+    for status in (report.status for report in reports if report.failed):
+        stderr.print(f"{escape(status.name)} failed: {escape(status.reason)}", soft_wrap=True)
+    if lost:
+        stderr.print(f"{lost} results were lost by their outputs, see the warnings above")
+
+
+def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
+    status, summary = report.status, report.summary
+    console.print(f"[bold]{escape(status.name)}[/bold]", soft_wrap=True)
+    pace = f"{summary.frames} frames at {summary.frames_per_second:.1f} per second"
+    console.print(_presence_table(summary, stills=not report.has_times, title=pace))
+    latency = Table("stage", "median ms", "p95 ms", title=runtime)
+    for stage, values in summary.latency_percentiles().items():
+        latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
+    console.print(latency)
+    if summary.repeated_frames:
+        console.print(
+            f"{summary.repeated_frames} frames repeat the scores before, for nothing had changed"
+        )
+    if summary.invalid_frames:
+        console.print(
+            f"{summary.invalid_frames} frames were invalid: frozen, stale, or no number from the model"
+        )
+    if (stats := status.capture) is not None:
+        console.print(
+            f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "
+            f"{stats.reconnects} times connected again"
+        )
+
+
+def _presence_table(summary: RunSummary, *, stills: bool, title: str) -> Table:
+    when = ("first picture", "last picture") if stills else ("seconds", "first s", "last s")
+    table = Table("label", title=title)
+    for column in ("frames", "share", "mean score", "max", *when):
+        table.add_column(column, justify="right")
+    for name, seen in summary.ranked():
+        share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
+        numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
+        times = [seen.first, seen.last] if stills else [seen.seconds or 0.0, seen.first, seen.last]
+        table.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
+    return table

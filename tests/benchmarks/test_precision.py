@@ -1,0 +1,57 @@
+"""The stored comparison of precisions: it reaches its goals, and the page says what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "precision.md"
+BUILT = "int8, percentile 99.99"  # what export writes
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    path = ROOT / "benchmarks" / "results" / "precision" / "results.json"
+    stored: dict[str, Any] = json.loads(path.read_text())
+    return stored
+
+
+@pytest.fixture(scope="module")
+def rows(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in record["rows"]}
+
+
+def test_fp16_and_int8_reach_their_goals(rows: dict[str, dict[str, Any]]) -> None:
+    assert rows["fp16"]["flips_share"] <= 0.005
+    assert rows[BUILT]["flips_share"] <= 0.02
+    assert rows[BUILT]["mean_ap"] >= rows["fp32"]["mean_ap"] - 0.01
+
+
+def test_runtimes_agree_on_the_float32_file(rows: dict[str, dict[str, Any]]) -> None:
+    assert rows["fp32"]["openvino_difference"] <= 1e-4
+
+
+def test_every_number_of_the_page_is_in_the_record(
+    record: dict[str, Any], rows: dict[str, dict[str, Any]]
+) -> None:
+    page = PAGE.read_text()
+    for row in rows.values():
+        assert (
+            f"| {row['name']} | {row['megabytes']:.1f} | {row['mean_ap']:.3f} "
+            f"| {row['flips']} ({row['flips_share']:.2%}) | {row['largest_difference']:.2f} "
+            f"| {row['mean_difference']:.4f} | {row['openvino_difference']:.1g} |"
+        ) in page
+    for runtime, times in record.get("time_of_fp32", {}).items():
+        numbers = " | ".join(f"{times[name]:.2f}" for name in ("fp16", BUILT))
+        assert f"| {runtime} | {numbers} |" in page
+    assert f"{record['calibration_pictures']} calibration pictures" in page
+
+
+def test_ten_thousand_damaged_files_did_no_harm() -> None:
+    fuzz = json.loads((ROOT / "benchmarks" / "results" / "fuzz" / "results.json").read_text())
+    assert fuzz["cases"] >= 10_000
+    assert fuzz["wrong"] == []

@@ -1,0 +1,71 @@
+"""`python -m train evaluate`: how good a run is on a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from train.cli.options import CheckpointOption, DataOption, write_report
+
+
+def evaluate(
+    checkpoint: CheckpointOption,
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="Split to score.")] = "val",
+    min_positives: Annotated[
+        int, typer.Option(min=1, help="Labels with fewer positives are left out of the averages.")
+    ] = 3,
+    skip_damaged: Annotated[
+        bool,
+        typer.Option("--skip-damaged", help="Leave out pictures that cannot be read; count them."),
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers, per-label AP too.")
+    ] = None,
+) -> None:
+    """Score a run: mAP, CF1 and OF1 of every read-out, and per-label AP.
+
+    Example: python -m train evaluate --checkpoint runs/first --data photos --json first.json
+    """
+    from train import distributed
+    from train.datasets import read_dataset
+    from train.evaluate import evaluate_run
+
+    report = evaluate_run(
+        checkpoint,
+        read_dataset(data),
+        split,
+        min_positives=min_positives,
+        skip_damaged=skip_damaged,
+    )
+    if not distributed.is_first():
+        return
+    write_report(json_file, report)
+    Console().print(_read_out_table(report))
+
+
+def _read_out_table(report: dict[str, Any]) -> Table:
+    """One row per read-out; Exclusive and Co-occur where the data names biased pairs."""
+    read_outs = report["read_outs"]
+    first = next(iter(read_outs.values()))
+    left_out = f", {report['num_skipped']} damaged left out" if report["num_skipped"] else ""
+    table = Table(
+        "read-out",
+        title=f"{report['num_images']} images of {report['split']}{left_out}",
+        caption=f"mAP, CF1, OF1 over the {first['num_labels_scored']} of {len(first['ap'])} labels "
+        f"with at least {report['min_positives']} positives",
+    )
+    biased = "context_bias" in first
+    for heading in ("mAP", "CF1", "OF1", *(("exclusive", "co-occur") if biased else ())):
+        table.add_column(heading, justify="right")
+    for name, metrics in read_outs.items():
+        cells = [f"{metrics[key]:.3f}" for key in ("mean_ap", "cf1", "of1")]
+        if biased:
+            found = (metrics["context_bias"][key]["value"] for key in ("exclusive", "co_occur"))
+            cells += ["-" if value is None else f"{value:.3f}" for value in found]
+        table.add_row(name, *cells)
+    return table

@@ -1,0 +1,26 @@
+"""`python -m train plot`: the log of a run as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("log.png"),
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Also write loss and metrics as a table.")
+    ] = None,
+) -> None:
+    """Draw the loss and the validation mAP of a run over its epochs.
+
+    Example: python -m train plot runs/first --out first.png
+    """
+    from train.plot import plot_log, write_table
+
+    if csv_file is not None:
+        write_table(run, csv_file)
+    plot_log(run, out)

@@ -1,0 +1,44 @@
+"""Settings of the command line over the defaults of `TrainConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from cmlr_edge.errors import DataError
+from cmlr_edge.strict_json import from_json
+from train.config import TrainConfig
+
+
+def build_config(given: dict[str, Any], settings: list[str]) -> TrainConfig:
+    """Put options and `key=value` settings over the defaults.
+
+    Args:
+        given: Dotted key -> value.
+        settings: "dotted.key=value" each; the value is read as JSON where it is JSON.
+
+    Raises:
+        DataError: A key does not exist or a value has the wrong type.
+    """
+    record = dataclasses.asdict(TrainConfig())
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise DataError(f"--set {setting!r} should read key=value")
+        try:
+            given[key] = json.loads(value)
+        except ValueError:
+            given[key] = value
+    for key, value in given.items():
+        *parents, leaf = key.split(".")
+        place: Any = record
+        for parent in parents:
+            place = place.get(parent, {})
+        if not isinstance(place, dict) or leaf not in place:
+            raise DataError(f"there is no setting {key!r}: see train/config.py for all of them")
+        place[leaf] = value
+    try:
+        return from_json(TrainConfig, record)
+    except ValueError as error:
+        raise DataError(f"settings: {error}") from error
