@@ -1,4 +1,4 @@
-"""OpenVINO: the only module that imports `openvino`."""
+"""OpenVINO: with `openvino_attention`, the only module that imports `openvino`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge._native import ATTENTION_DOMAIN, ATTENTION_NAME
+from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine import usable_cores
 from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
@@ -41,7 +41,8 @@ class OpenVinoBackend:
         self._name, ov = path.name, _import_openvino()
         self._ov, self._core = ov, ov.Core()
         _require_precision(self._core, precision)
-        self._core.add_extension(_attention_extension())
+        for extension in attention_extensions():
+            self._core.add_extension(extension)
         self._precision, self._cores = precision, usable_cores()
         try:
             self._model: Any = self._core.read_model(content)
@@ -140,34 +141,6 @@ def _require_precision(core: Any, precision: Precision) -> None:
             f"bf16 was asked for, but OpenVINO offers only {sorted(found)} on this CPU: "
             "ask for provider='openvino-f32'"
         )
-
-
-def _attention_extension() -> Any:
-    """Our attention node in OpenVINO's own operators: it does not read bodies of unknown nodes."""
-    from openvino.frontend.onnx import ConversionExtension
-
-    return ConversionExtension(ATTENTION_NAME, ATTENTION_DOMAIN, _convert_attention)
-
-
-def _convert_attention(node: Any) -> list[Any]:
-    """What `csrc/include/cmlr/attention.h` says."""
-    import openvino.opset13 as ops
-
-    def numbers(*values: int) -> Any:
-        return ops.constant(np.array(values, np.int64))
-
-    split = numbers(0, 0, node.get_attribute("num_heads"), -1)
-    swap = numbers(0, 2, 1, 3)
-    heads = [
-        ops.transpose(ops.reshape(node.get_input(i), split, special_zero=True), swap)
-        for i in range(3)
-    ]
-    has_bias = node.get_input_size() == 4
-    bias = node.get_input(3) if has_bias else ops.constant(np.zeros(1, np.float32))
-    scale = ops.constant(np.float32(node.get_attribute("scale")))
-    mixed = ops.scaled_dot_product_attention(*heads, ops.unsqueeze(bias, numbers(0)), scale)
-    joined = ops.reshape(ops.transpose(mixed, swap), numbers(0, 0, -1), special_zero=True)
-    return [joined.output(0)]
 
 
 def _check_signature(model: Any, path: Path) -> int:

@@ -54,7 +54,7 @@ def importers(package: str) -> list[str]:
     [
         ("cv2", ["opencv.py"]),
         ("onnxruntime", ["backends/onnxruntime.py"]),
-        ("openvino", ["backends/openvino.py"]),
+        ("openvino", ["backends/openvino.py", "backends/openvino_attention.py"]),
         ("torch", []),
     ],
 )
