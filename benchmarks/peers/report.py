@@ -85,9 +85,7 @@ def _ratio_table(comparisons: dict[str, Any]) -> list[str]:
                 f"| {record['network']}, {record['labels']} | {engine} | {over_bare} | {over_ours} "
                 f"| {wanted} | {flips} |"
             )
-    note = (
-        "Ratios of medians, in brackets of minima, which other work on the machine disturbs least:"
-    )
+    note = "Ratios of medians, in brackets of minima:"
     return [note, "", *lines]
 
 

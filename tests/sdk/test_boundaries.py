@@ -69,7 +69,6 @@ def test_importing_the_sdk_loads_nothing_that_takes_its_time() -> None:
     slow |= {
         "concurrent",
         "email",
-        "logging",
         "ssl",
         "tempfile",
         "importlib.metadata",
