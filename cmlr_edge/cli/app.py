@@ -10,6 +10,8 @@ import typer
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
+from cmlr_edge.cli.run import run
+from cmlr_edge.cli.service import service
 
 app = typer.Typer(
     add_completion=False,
@@ -21,6 +23,8 @@ app = typer.Typer(
 app.command()(label)
 app.command()(inspect)
 app.command()(bench)
+app.command()(run)
+app.add_typer(service, name="service")
 
 
 @app.callback(invoke_without_command=True)

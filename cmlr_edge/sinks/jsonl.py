@@ -17,16 +17,22 @@ class JsonLines:
     """Writes a line per frame; a process killed at any moment leaves whole lines."""
 
     def __init__(
-        self, path: Path, *, rotate_bytes: int | None = None, name_source: bool = False
+        self,
+        path: Path,
+        *,
+        rotate_bytes: int | None = None,
+        name_source: bool = False,
+        keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is replaced at the first frame.
+        """Remember the path; the file is replaced at the first frame, unless `keep_old`.
 
         Args:
             path: Its folder must exist.
             rotate_bytes: See `LineFile`.
             name_source: Every line says its source, for a file that several share.
+            keep_old: See `LineFile`.
         """
-        self._lines = LineFile(path, rotate_bytes=rotate_bytes)
+        self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
         self._name_source = name_source
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
@@ -42,14 +48,17 @@ class JsonLines:
 class EventLines:
     """Writes a line per start, update and end of an event."""
 
-    def __init__(self, path: Path, *, rotate_bytes: int | None = None) -> None:
-        """Remember the path; the file is replaced at the first event.
+    def __init__(
+        self, path: Path, *, rotate_bytes: int | None = None, keep_old: bool = False
+    ) -> None:
+        """Remember the path; the file is replaced at the first event, unless `keep_old`.
 
         Args:
             path: Its folder must exist.
             rotate_bytes: See `LineFile`.
+            keep_old: See `LineFile`.
         """
-        self._lines = LineFile(path, rotate_bytes=rotate_bytes)
+        self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
 
     def write_event(self, event: Event) -> None:
         """Append one line; see `EventSink`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import FileIO
 from pathlib import Path
 
@@ -12,9 +13,15 @@ class LineFile:
     """Appends lines; a process killed at any moment leaves whole ones."""
 
     def __init__(
-        self, path: Path, *, header: str = "", rotate_bytes: int | None = None, keep: int = 5
+        self,
+        path: Path,
+        *,
+        header: str = "",
+        rotate_bytes: int | None = None,
+        keep: int = 5,
+        keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is replaced at the first line.
+        """Remember the path; the file is replaced at the first line, or gone on with.
 
         Args:
             path: Its folder must exist.
@@ -22,11 +29,13 @@ class LineFile:
             rotate_bytes: A file that would grow beyond is renamed to `path.1`, older ones to `path.2`
                 and so on. None for a single file.
             keep: Renamed files to keep; older ones are deleted.
+            keep_old: Go on behind the last whole line of a file that is there already.
         """
         self._path = path
         self._header = f"{header}\n".encode() if header else b""
         self._rotate_bytes = rotate_bytes
         self._keep = keep
+        self._keep_old = keep_old
         self._file: FileIO | None = None
         self._size = 0
 
@@ -41,10 +50,12 @@ class LineFile:
         """
         data = line.encode() + b"\n"
         try:
-            if self._file is not None and self._is_full(len(data)):
-                self._rotate()
             if self._file is None:
-                self._file, self._size = self._path.open("wb", buffering=0), 0
+                self._open()
+            if self._is_full(len(data)):
+                self._rotate()
+                self._open()
+            assert self._file is not None
             self._write(self._file, data if self._size else self._header + data)
         except OSError as error:
             raise OutputError(
@@ -55,6 +66,15 @@ class LineFile:
         """Close the file. Calling it twice is harmless."""
         if self._file is not None:
             self._file.close()
+
+    def _open(self) -> None:
+        if not (self._keep_old and self._path.is_file()):
+            self._file, self._size = self._path.open("wb", buffering=0), 0
+            return
+        self._file = self._path.open("r+b", buffering=0)
+        self._size = _end_of_last_line(self._file)
+        self._file.truncate(self._size)
+        self._file.seek(self._size)
 
     def _write(self, file: FileIO, data: bytes) -> None:
         # One unbuffered write per line: the kernel has all of it or nothing, but on a full disk.
@@ -80,3 +100,15 @@ class LineFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _end_of_last_line(file: FileIO) -> int:
+    """Where the last whole line ends; a power cut may have left a part of one behind it."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 4096)
+        file.seek(start)
+        if (found := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -23,7 +23,8 @@ hang, ends or waits alone; the others never notice.
 
 from __future__ import annotations
 
+from cmlr_edge.streams.settings import StreamsSettings
 from cmlr_edge.streams.status import SourceStatus
-from cmlr_edge.streams.streams import Streams, StreamsSettings
+from cmlr_edge.streams.streams import Streams
 
 __all__ = ["SourceStatus", "Streams", "StreamsSettings"]

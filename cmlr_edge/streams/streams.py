@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
 from cmlr_edge.capture import Source
@@ -30,28 +29,12 @@ from cmlr_edge.stream import Outlet, Result, merge_stability
 from cmlr_edge.streams.batches import BatchSize, FairQueue
 from cmlr_edge.streams.lane import Lane, LaneLinks, Ticket
 from cmlr_edge.streams.scene import SceneGate
+from cmlr_edge.streams.settings import StreamsSettings
 from cmlr_edge.streams.status import SourceStatus
 
 _RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StreamsSettings:
-    """Limits of a run."""
-
-    max_batch: int = 8  # frames in one run of the model
-    latency_budget_s: float = 0.2  # for waiting and being recognised; limits the batches
-    frames_ahead: int = 4  # of a source that gives every frame, decoded and not yet handed on
-    drain_s: float = 10.0  # `close` waits so long for frames under way and for sinks
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if min(self.max_batch, self.frames_ahead) < 1:
-            raise SpecError("max_batch and frames_ahead must be at least 1")
-        if min(self.latency_budget_s, self.drain_s) < 0:
-            raise SpecError("latency_budget_s and drain_s must not be negative")
 
 
 class _Seat:
@@ -60,6 +43,7 @@ class _Seat:
     def __init__(self, recognizer: Recognizer, settings: StreamsSettings) -> None:
         self.recognizer = recognizer
         self.at_work: Recognizer | None = None
+        self.began_s = 0.0  # when it took its last batch, on time.monotonic()
         self.batch_size = BatchSize(settings.max_batch, settings.latency_budget_s / 2)
 
 
@@ -200,6 +184,22 @@ class Streams:
             leaving = {*old} - {*given}
             self._changed.wait_for(lambda: not {seat.at_work for seat in self._seats} & leaving)
         return old
+
+    def change_stability(
+        self, name: str, stability: Mapping[str, LabelStability] | StabilityRules | None
+    ) -> None:
+        """Follow the labels of a source by other settings, as `add` takes them; open events go on."""
+        lane = self._lane(name)
+        with self._changed:
+            merged = merge_stability(self._seats[0].recognizer, stability)
+            self._stability[name] = stability
+            lane.use_stability(merged)
+
+    def longest_run_s(self) -> float:
+        """How long the model has been at the frames it has now: it hangs if this grows and grows."""
+        with self._changed:
+            began_s = [seat.began_s for seat in self._seats if seat.at_work is not None]
+        return time.monotonic() - min(began_s) if began_s else 0.0
 
     def start(self) -> None:
         """Begin, in threads; results go to the sinks, `status` and `latest` alone."""
@@ -373,6 +373,7 @@ class Streams:
         while batch := self._queue.take(seat.batch_size.limit):
             with self._changed:
                 seat.at_work = recognizer = seat.recognizer
+                seat.began_s = time.monotonic()
             try:
                 start = time.perf_counter()
                 predictions = recognizer.recognize_prepared([item.freshened() for item in batch])

@@ -99,19 +99,25 @@ int check_ldmatrix() {
 }
 
 // The compiler's own half type converts in hardware or in libgcc.
+#if defined(__aarch64__)
+using CompilerHalf = __fp16;  // GCC 12 has no _Float16 in C++ there
+#else
+using CompilerHalf = _Float16;
+#endif
+
 int check_half() {
   int wrong = 0;
   for (uint32_t i = 0; i < 65536; ++i) {
     const auto bits = static_cast<uint16_t>(i);
     const float ours = emulation::float_from_half(bits);
-    const auto theirs = static_cast<float>(emulation::bits_as<_Float16>(bits));
+    const auto theirs = static_cast<float>(emulation::bits_as<CompilerHalf>(bits));
     wrong += std::isnan(theirs) ? !std::isnan(ours) : ours != theirs;
   }
   for (uint64_t i = 0; i < 1ull << 32; i += 977) {
     const float x = emulation::bits_as<float>(static_cast<uint32_t>(i));
     if (std::isnan(x)) continue;
     wrong +=
-        emulation::half_from_float(x) != emulation::bits_as<uint16_t>(static_cast<_Float16>(x));
+        emulation::half_from_float(x) != emulation::bits_as<uint16_t>(static_cast<CompilerHalf>(x));
   }
   return wrong;
 }

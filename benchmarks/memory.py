@@ -1,0 +1,82 @@
+"""Peak memory and processor time of starting: `python -m benchmarks.memory --out benchmarks/results/memory.json`.
+
+Each run is a process of its own; the peak is VmHWM, which counts what the process itself touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_STAGES = """
+import json, sys, time
+start_s = time.process_time()
+def note(stage):
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    peak, now = (int(status[key].split()[0]) / 1024 for key in ("VmHWM", "VmRSS"))
+    print(json.dumps({"stage": stage, "peak_mb": peak, "now_mb": now,
+                      "cpu_s": time.process_time() - start_s}))
+note("python")
+import cmlr_edge
+note("import cmlr_edge")
+import numpy as np
+recognizer = cmlr_edge.Recognizer.from_engine(sys.argv[1])
+note("engine loaded and checked")
+frame = np.zeros((1080, 1920, 3), np.uint8)
+recognizer(frame)
+note("first frame, 1920 x 1080")
+for _ in range(20):
+    recognizer(frame)
+note("21 frames")
+recognizer.recognize_batch([frame] * 8)
+note("a batch of 8")
+"""
+
+
+def measure(engine: Path, runs: int) -> list[dict[str, Any]]:
+    """Start `runs` times; return the median of every stage, in MB (2**20 bytes) and processor seconds."""
+    command = [sys.executable, "-c", _STAGES, str(engine)]
+    outputs = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for _ in range(runs)
+    ]
+    table = [[json.loads(line) for line in output.splitlines()] for output in outputs]
+    return [
+        {
+            "stage": stages[0]["stage"],
+            **{
+                key: round(statistics.median(stage[key] for stage in stages), 2)
+                for key in ("peak_mb", "now_mb", "cpu_s")
+            },
+        }
+        for stages in zip(*table, strict=True)
+    ]
+
+
+def main() -> None:
+    """Measure the bundled model, or another."""
+    from cmlr_edge import demo_engine
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", type=Path, default=demo_engine())
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    record = {
+        "engine_mb": round(args.engine.stat().st_size / 2**20, 2),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "runs": args.runs,
+        "stages": measure(args.engine, args.runs),
+    }
+    args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

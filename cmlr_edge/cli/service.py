@@ -1,0 +1,115 @@
+"""`cmlr-edge service ...`: set a service up under systemd, and replace its engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmlr_edge.errors import EngineError, OutputError, SpecError
+from cmlr_edge.service.config import load_config
+from cmlr_edge.service.engines import store_of
+from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
+from cmlr_edge.service.unit import unit_text
+from cmlr_edge.service.update import reason_of, start_check
+from cmlr_edge.strict_json import write_atomically
+
+service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
+Config = Annotated[Path, typer.Argument(help="The TOML file that `cmlr-edge run` takes.")]
+User = Annotated[str, typer.Option(help="Who it runs as; in the group video.")]
+MemoryMax = Annotated[str, typer.Option(help="Bound for systemd, such as 3G.")]
+
+
+@service.command("print")
+def print_unit(config: Config, user: User = "cmlr", memory_max: MemoryMax = "3G") -> None:
+    """Print the systemd unit of CONFIG."""
+    print(_unit(config, user, memory_max), end="")  # noqa: T201
+
+
+@service.command("install")
+def install_unit(
+    config: Config,
+    user: User = "cmlr",
+    memory_max: MemoryMax = "3G",
+    units: Annotated[Path, typer.Option(help="Where units lie.")] = Path("/etc/systemd/system"),
+) -> None:
+    """Write the systemd unit of CONFIG, called cmlr-edge-NAME after the file, and say how to start it."""
+    text = _unit(config, user, memory_max)
+    path = units / f"cmlr-edge-{config.stem}.service"
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; use sudo, or --units") from error
+    print(  # noqa: T201
+        f"wrote {path}; now: systemctl daemon-reload && systemctl enable --now {path.stem}"
+    )
+
+
+@service.command("update")
+def update_engine(
+    config: Config,
+    model: Annotated[Path, typer.Argument(help="Engine or its folder, with the spec beside it.")],
+    wait_s: Annotated[float, typer.Option(help="For the service's verdict.")] = 900.0,
+) -> None:
+    """Offer MODEL to the running service, which tries it on live frames before it replaces the old one.
+
+    Where no service runs, hash and golden sample are checked, and MODEL serves from the next start on.
+    """
+    store = _store(config)
+    engine = store.add(model)
+    try:
+        with store.served():
+            _accept_unserved(config, store, engine)
+            return
+    except InServiceError:
+        pass
+    store.offer(engine)
+    report = store.report_path(engine)
+    deadline_s = time.monotonic() + wait_s
+    while not report.is_file():
+        if time.monotonic() > deadline_s:
+            raise EngineError(f"no verdict on {engine.id} in {wait_s:g} s; it is still to come")
+        time.sleep(0.2)
+    text = report.read_text()
+    print(text, end="")  # noqa: T201
+    if not json.loads(text)["accepted"]:
+        raise typer.Exit(1)
+
+
+@service.command("roll-back")
+def roll_back(config: Config) -> None:
+    """Let the engine before the present one serve again; a running service takes it at a reload."""
+    _store(config).roll_back()
+    status(config)
+
+
+@service.command()
+def status(config: Config) -> None:
+    """Print which engine serves, and which would take its place."""
+    print(json.dumps(asdict(_store(config).state), indent=2))  # noqa: T201
+
+
+def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> None:
+    check = start_check(store.checked_path(engine), load_config(config).engine.provider)
+    if reason := reason_of(check):
+        raise EngineError(f"engine {engine.id} is refused: {reason}")
+    store.accept(engine)
+    print(f"engine {engine.id} serves from the next start on")  # noqa: T201
+
+
+def _store(config: Path) -> EngineStore:
+    store = store_of(load_config(config), config.absolute().parent)
+    if store is None:
+        raise SpecError(f"{config} names one engine path: name a store, a folder, to update")
+    return store
+
+
+def _unit(config: Path, user: str, memory_max: str) -> str:
+    settings, folder = load_config(config), config.absolute().parent
+    writable = {(folder / sink.path).parent for sink in settings.sinks if sink.path}
+    writable |= {folder / settings.engine.store} if settings.engine.store else set()
+    return unit_text(config, user=user, writable=sorted(writable), memory_max=memory_max)

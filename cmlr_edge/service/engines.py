@@ -1,0 +1,54 @@
+"""Which engine a configuration means, and loading it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from cmlr_edge.errors import EngineError
+from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.service.config import ServiceConfig
+from cmlr_edge.service.store import EngineStore
+
+_log = logging.getLogger(__name__)
+
+
+def store_of(config: ServiceConfig, folder: Path) -> EngineStore | None:
+    """Return the store that the configuration names, if it does; relative to `folder`."""
+    return EngineStore(folder / config.engine.store) if config.engine.store else None
+
+
+def load(path: Path, config: ServiceConfig) -> Recognizer:
+    """Load an engine with the provider and thresholds of the configuration."""
+    thresholds = config.thresholds or None
+    return Recognizer.from_engine(path, provider=config.engine.provider, thresholds=thresholds)
+
+
+def load_serving(config: ServiceConfig, folder: Path) -> tuple[Recognizer, str]:
+    """Load what is to serve, or the engine before it if that one is damaged.
+
+    Returns:
+        The recognizer, and the id of its engine in the store; "" without a store.
+
+    Raises:
+        EngineError: No engine can be loaded.
+        SpecError: Thresholds of the configuration do not fit the model.
+    """
+    store = store_of(config, folder)
+    if store is None:
+        return load(folder / config.engine.path, config), ""
+    state = store.state
+    if state.serving is None:
+        raise EngineError(
+            f"{folder / config.engine.store} holds no engine in service: put one there with "
+            "cmlr-edge service update CONFIG MODEL"
+        )
+    try:
+        return load(store.checked_path(state.serving), config), state.serving.id
+    except EngineError as error:
+        if state.fallback is None:
+            raise
+        _log.error("engine %s: %s; going back to %s", state.serving.id, error, state.fallback.id)
+        recognizer = load(store.checked_path(state.fallback), config)
+        store.roll_back()
+        return recognizer, state.fallback.id

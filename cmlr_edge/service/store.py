@@ -1,0 +1,279 @@
+"""Engines on disk, so that one valid engine is in service whatever stops the machine, and when.
+
+    STORE/engines/ID/     an engine and its spec, complete and never changed; ID names their content
+    STORE/engines/.*      being copied; left behind by whatever stopped the copying
+    STORE/state.json      which engine serves and which is to serve if that one fails
+    STORE/offer.json      the engine to be tried next
+    STORE/reports/ID.json what became of an offer
+
+Every change is one rename of a complete file or folder that was flushed to the disk before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cmlr_edge.errors import EngineError
+from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
+from cmlr_edge.strict_json import read_json, write_json
+
+MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
+
+
+class InServiceError(EngineError):
+    """A service holds the store already."""
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """One engine in the store."""
+
+    id: str
+    file: str  # name of the model file; its spec has the same name, ending in .json
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """What the store stands for, at any moment."""
+
+    serving: StoredEngine | None = None
+    fallback: StoredEngine | None = None  # served before, and is known to work
+    on_trial: bool = False  # `serving` has not yet proved itself in service
+    unconfirmed_starts: int = 0  # of the service since the trial began
+    refused: str = ""  # the engine that was last rolled back
+
+
+class EngineStore:
+    """Changes are made one at a time, whichever processes make them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use the store in `folder`, which need not exist."""
+        self._folder = folder
+        self._engines = folder / "engines"
+        self._reports = folder / "reports"
+
+    @property
+    def state(self) -> StoreState:
+        """What serves now.
+
+        Raises:
+            EngineError: The record is not one that this class wrote.
+        """
+        try:
+            return read_json(self._folder / "state.json", StoreState)
+        except FileNotFoundError:
+            return StoreState()
+        except (ValueError, OSError) as error:
+            raise EngineError(
+                f"{self._folder / 'state.json'} cannot be used: {error}; delete it and put an "
+                "engine in service again: cmlr-edge service update CONFIG MODEL"
+            ) from error
+
+    def path(self, engine: StoredEngine) -> Path:
+        """Where the model file of `engine` lies."""
+        return self._engines / engine.id / engine.file
+
+    def checked_path(self, engine: StoredEngine) -> Path:
+        """Where the model file of `engine` lies, after its content was compared with the id.
+
+        Raises:
+            EngineError: Engine or spec is missing or no longer what was added.
+        """
+        path = self.path(engine)
+        try:
+            found = _identity(path.read_bytes(), spec_path(path).read_bytes())
+        except OSError as error:
+            raise EngineError(f"{path} cannot be read: {error}") from error
+        if found != engine.id:
+            raise EngineError(f"{path.parent} was changed: its content makes {found}")
+        return path
+
+    def add(self, source: Path) -> StoredEngine:
+        """Copy an engine and its spec into the store, complete or not at all.
+
+        Args:
+            source: The model file or its folder, as for `Recognizer.from_engine`.
+
+        Raises:
+            SpecError: The spec cannot be used.
+            EngineError: The file is missing, or not the one that the spec describes.
+        """
+        source = model_path(source)
+        content, spec_text = _read_checked(source)
+        engine = StoredEngine(_identity(content, spec_text), source.name)
+        with self._locked():
+            if self.path(engine).is_file():
+                return engine
+            partial = self._engines / f".{engine.id}"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            _write_durably(partial / source.name, content)
+            _write_durably(partial / spec_path(source).name, spec_text)
+            flush_folder(partial)
+            partial.rename(self._engines / engine.id)
+            flush_folder(self._engines)
+        return engine
+
+    def offer(self, engine: StoredEngine) -> None:
+        """Ask the service to try `engine`."""
+        with self._locked():
+            self.report_path(engine).unlink(missing_ok=True)
+            self._write(self._folder / "offer.json", engine)
+
+    def take_offer(self) -> StoredEngine | None:
+        """Take the engine that is to be tried, once: one that kills the service is not tried again.
+
+        Raises:
+            EngineError: The offer cannot be read; it is gone.
+        """
+        with self._locked():
+            path = self._folder / "offer.json"
+            if not path.is_file():
+                return None
+            try:
+                return read_json(path, StoredEngine)
+            except ValueError as error:
+                raise EngineError(f"{path} was not written by this program: {error}") from error
+            finally:
+                path.unlink()
+                flush_folder(self._folder)
+
+    def accept(self, engine: StoredEngine, *, on_trial: bool = True) -> None:
+        """Let `engine` serve; what served before is its fallback."""
+        with self._locked():
+            if engine == (now := self.state).serving:
+                return
+            fallback = now.fallback if now.on_trial else now.serving
+            self._write_state(StoreState(engine, fallback, on_trial and fallback is not None))
+
+    def confirm(self) -> None:
+        """The serving engine has proved itself."""
+        with self._locked():
+            if (now := self.state).on_trial:
+                self._write_state(replace(now, on_trial=False, unconfirmed_starts=0))
+
+    def note_start(self) -> StoreState:
+        """Count a start of the service, and roll back if the trial engine had too many of them."""
+        with self._locked():
+            now = self.state
+            if not now.on_trial:
+                return now
+            if now.unconfirmed_starts < MAX_UNCONFIRMED_STARTS:
+                now = replace(now, unconfirmed_starts=now.unconfirmed_starts + 1)
+            else:
+                now = _rolled_back(now)
+            self._write_state(now)
+            return now
+
+    def roll_back(self) -> StoreState:
+        """Let the fallback serve again.
+
+        Raises:
+            EngineError: There is none.
+        """
+        with self._locked():
+            now = self.state
+            if now.fallback is None:
+                raise EngineError(f"{self._folder} holds no earlier engine to go back to")
+            now = _rolled_back(now)
+            self._write_state(now)
+            return now
+
+    @contextmanager
+    def served(self) -> Generator[None, None, None]:
+        """Hold the store as the one service that it has.
+
+        Raises:
+            InServiceError: Another one holds it.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".service").open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InServiceError(f"another service already uses {self._folder}") from error
+            yield
+
+    def clean(self) -> None:
+        """Delete every engine that neither serves nor could, and what was left half-copied."""
+        with self._locked():
+            now = self.state
+            offered = self._folder / "offer.json"
+            kept = {engine.id for engine in (now.serving, now.fallback) if engine is not None}
+            kept |= {read_json(offered, StoredEngine).id} if offered.is_file() else set()
+            for folder in [*self._engines.glob("*"), *self._engines.glob(".*")]:
+                if folder.name not in kept:
+                    shutil.rmtree(folder)
+
+    def write_report(self, engine: StoredEngine, record: object) -> None:
+        """Say what became of an offer; `record` is a dataclass."""
+        self._reports.mkdir(parents=True, exist_ok=True)
+        self._write(self.report_path(engine), record)
+
+    def report_path(self, engine: StoredEngine) -> Path:
+        """Where the report on the newest offer of `engine` appears."""
+        return self._reports / f"{engine.id}.json"
+
+    def _write_state(self, state: StoreState) -> None:
+        self._write(self._folder / "state.json", state)
+
+    def _write(self, path: Path, record: object) -> None:
+        write_json(path, record)
+        flush_folder(path.parent)
+
+    @contextmanager
+    def _locked(self) -> Generator[None, None, None]:
+        """Exclude other processes; the lock goes with the process that holds it."""
+        self._engines.mkdir(parents=True, exist_ok=True)
+        self._reports.mkdir(exist_ok=True)
+        with (self._folder / ".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _rolled_back(now: StoreState) -> StoreState:
+    assert now.serving is not None
+    return StoreState(serving=now.fallback, fallback=None, refused=now.serving.id)
+
+
+def _identity(content: bytes, spec_text: bytes) -> str:
+    return hashlib.sha256(hashlib.sha256(content).digest() + spec_text).hexdigest()[:16]
+
+
+def _read_checked(path: Path) -> tuple[bytes, bytes]:
+    spec = ModelSpec.load(spec_path(path))
+    if path.name not in spec.files or not path.is_file():
+        raise EngineError(
+            f"{path} cannot be added: the file and its spec must lie together, and the spec "
+            f"describes {sorted(spec.files)}; copy both again"
+        )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != spec.files[path.name].sha256:
+        raise EngineError(
+            f"{path} is not the file that its spec describes: it was changed or cut short; copy "
+            "engine and spec again, both together"
+        )
+    return content, spec_path(path).read_bytes()
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

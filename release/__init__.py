@@ -1,0 +1,1 @@
+"""Repository tools that make wheels and try them out on another architecture; never shipped."""

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge.errors import SpecError
+from cmlr_edge.service.config import load_config
+
+WHOLE = """
+[engine]
+store = "engines"
+provider = "cpu"
+
+[engine.update]
+max_flip_share = 0.1
+
+[thresholds]
+person = 0.4
+"traffic light" = 0.3
+
+[stability.all_labels]
+min_duration_s = 1.5
+
+[[sources]]
+name = "door"
+uri = "rtsp://camera/1"
+
+[[sources]]
+name = "yard"
+uri = "test://"
+policy = "every"
+
+[[sinks]]
+kind = "mqtt"
+url = "mqtt://broker/topic"
+"""
+
+
+def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(WHOLE)
+    config = load_config(path)
+    assert [source.name for source in config.sources] == ["door", "yard"]
+    assert config.thresholds == {"person": 0.4, "traffic light": 0.3}
+    assert config.engine.update.max_flip_share == 0.1
+    assert config.stability.all_labels.min_duration_s == 1.5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        ('provider = "cpu"', 'povider = "cpu"', "povider"),
+        ("max_flip_share = 0.1", 'max_flip_share = "much"', "float"),
+        ("person = 0.4", "person = true", "float"),
+        ("person = 0.4", "person = 1.4", "0 to 1"),
+        ('policy = "every"', 'policy = "sometimes"', "newest"),
+        ('name = "yard"', 'name = "door"', "two sources"),
+        ('name = "yard"', "name = yard", "line"),
+        ("min_duration_s = 1.5", 'min_duration_s = "long"', "float"),
+    ],
+)
+def test_an_error_names_the_line_of_the_setting(
+    tmp_path: Path, before: str, after: str, word: str
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(WHOLE.replace(before, after))
+    line = path.read_text().splitlines().index(after) + 1
+    if word == "two sources":  # the first of both is named
+        line = path.read_text().splitlines().index('name = "door"') + 1
+    with pytest.raises(SpecError, match=rf"(?s)line {line}\b.*{word}|{word}.*line {line}\b"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "before", "after", "word"),
+    [
+        ("[[sinks]]", 'url = "mqtt://broker/topic"', 'path = "x"', "takes url"),
+        ("[engine]", 'store = "engines"', "", "store"),
+        ("[engine.update]", "max_flip_share = 0.1", "max_flip_share = 2", "max_flip_share"),
+        ("[stability.all_labels]", "min_duration_s = 1.5", "min_duration_s = -1", "min_duration_s"),
+        ("[[sources]]", 'uri = "rtsp://camera/1"', "", "lacks"),
+    ],
+)
+def test_an_error_of_a_table_names_the_line_of_its_header(
+    tmp_path: Path, header: str, before: str, after: str, word: str
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(WHOLE.replace(before, after))
+    line = path.read_text().splitlines().index(header) + 1
+    with pytest.raises(SpecError, match=rf"line {line}: .*{word}"):
+        load_config(path)
+
+
+def test_a_file_without_sources_or_without_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('sources = []\n[engine]\npath = "x"\n')
+    with pytest.raises(SpecError, match=r"line 1: .*at least one"):
+        load_config(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match="cannot read"):
+        load_config(path)
+    with pytest.raises(SpecError, match="cannot read"):
+        load_config(tmp_path / "none.toml")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.service.store import MAX_UNCONFIRMED_STARTS, EngineStore, StoreState
+
+KILL_AT_EVERY_STEP = """
+import itertools, os, shutil, signal, sys
+from pathlib import Path
+from cmlr_edge.service.store import EngineStore
+
+work, first, second = map(Path, sys.argv[1:])
+
+def update(store):
+    engine = store.add(second)
+    store.offer(engine)
+    assert store.take_offer() == engine
+    store.accept(engine)
+    store.confirm()
+    store.clean()
+
+def killed_at(step, store):
+    steps = itertools.count()
+    def hook(event, _arguments):
+        if event in {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}:
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+    child = os.fork()
+    if child == 0:
+        sys.addaudithook(hook)
+        update(store)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+for step in itertools.count():
+    shutil.rmtree(work, ignore_errors=True)
+    store = EngineStore(work)
+    old = store.add(first)
+    store.accept(old)
+    killed = killed_at(step, store)
+    serving = store.state.serving
+    store.checked_path(serving)
+    new = store.add(second)
+    print(step, serving in {old, new}, serving == new)
+    update(store)
+    assert store.state.serving == new and store.checked_path(new)
+    if not killed:
+        break
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EngineStore:
+    return EngineStore(tmp_path / "store")
+
+
+def test_an_added_engine_is_checked_against_the_id_that_its_content_makes(
+    store: EngineStore, engine: Path
+) -> None:
+    added = store.add(engine)
+    assert store.checked_path(added).read_bytes() == engine.read_bytes()
+    assert store.add(engine.parent) == added
+    path = store.path(added)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(EngineError, match="was changed"):
+        store.checked_path(added)
+
+
+def test_a_file_that_its_spec_does_not_describe_is_never_copied(
+    store: EngineStore, engine: Path, tmp_path: Path
+) -> None:
+    engine.write_bytes(engine.read_bytes()[:100])
+    with pytest.raises(EngineError, match="copy engine and spec again"):
+        store.add(engine)
+    engine.with_suffix(".json").unlink()
+    with pytest.raises(SpecError):
+        store.add(engine)
+    assert not (tmp_path / "store" / "engines").exists()
+
+
+def test_the_first_engine_is_trusted_and_the_second_has_to_prove_itself(
+    store: EngineStore, engine: Path, color_engine: Path
+) -> None:
+    first, second = store.add(engine), store.add(color_engine)
+    store.accept(first)
+    assert store.state == StoreState(serving=first)
+    store.accept(second)
+    assert store.state == StoreState(serving=second, fallback=first, on_trial=True)
+    store.confirm()
+    assert store.state == StoreState(serving=second, fallback=first)
+    assert store.roll_back() == StoreState(serving=first, refused=second.id)
+    with pytest.raises(EngineError, match="no earlier engine"):
+        store.roll_back()
+
+
+def test_an_engine_that_never_outlives_its_trial_is_rolled_back(
+    store: EngineStore, engine: Path, color_engine: Path
+) -> None:
+    first, second = store.add(engine), store.add(color_engine)
+    store.accept(first)
+    store.accept(second)
+    for _ in range(MAX_UNCONFIRMED_STARTS):
+        assert store.note_start().serving == second
+    assert store.note_start() == StoreState(serving=first, refused=second.id)
+    assert store.note_start().serving == first
+
+
+def test_an_offer_is_taken_once_and_cleaning_spares_what_is_needed(
+    store: EngineStore, engine: Path, color_engine: Path
+) -> None:
+    first, second = store.add(engine), store.add(color_engine)
+    store.accept(first)
+    store.offer(second)
+    store.clean()
+    assert store.take_offer() == second
+    assert store.take_offer() is None
+    store.clean()
+    assert store.path(first).is_file()
+    assert not store.path(second).exists()
+
+
+def test_a_record_that_nobody_wrote_is_an_error_with_a_remedy(
+    store: EngineStore, engine: Path, tmp_path: Path
+) -> None:
+    store.accept(store.add(engine))
+    (tmp_path / "store" / "state.json").write_text("{}[")
+    with pytest.raises(EngineError, match="cmlr-edge service update"):
+        _ = store.state
+
+
+def test_a_store_serves_one_service(store: EngineStore, tmp_path: Path) -> None:
+    with (
+        store.served(),
+        pytest.raises(EngineError, match="another service"),
+        EngineStore(tmp_path / "store").served(),
+    ):
+        pass
+
+
+def test_a_kill_at_any_step_of_an_update_leaves_one_valid_engine_and_the_update_can_be_repeated(
+    tmp_path: Path, engine: Path, color_engine: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILL_AT_EVERY_STEP, tmp_path / "store", engine, color_engine],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    steps = [line.split() for line in done.stdout.splitlines()]
+    assert all(one_of_both == "True" for _, one_of_both, _ in steps)
+    changed = [new == "True" for _, _, new in steps]
+    assert changed == sorted(changed)  # the old one, up to one step, and the new one from there on
+    assert len(changed) > 20
+    assert 5 < changed.index(True) < len(changed) - 1
+
+
+def test_the_state_is_plain_json(store: EngineStore, engine: Path, tmp_path: Path) -> None:
+    added = store.add(engine)
+    store.accept(added)
+    record = json.loads((tmp_path / "store" / "state.json").read_text())
+    assert record["serving"] == {"id": added.id, "file": "model.onnx"}
+    shutil.rmtree(tmp_path / "store")
+    assert store.state == StoreState()
