@@ -14,3 +14,6 @@ def attention(
     scale: float,
     key_bias: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
+def resize_area(
+    source: NDArray[np.uint8], out: NDArray[np.uint8], *, swap_channels: bool
+) -> None: ...

@@ -49,18 +49,16 @@ class Prediction:
     repeated: bool = False
 
 
-def select_labels(
-    scores: NDArray[np.float32],
-    labels: tuple[str, ...],
-    thresholds: NDArray[np.float32],
+def rank_labels(
+    scores: NDArray[np.float32], labels: tuple[str, ...], reached: NDArray[np.bool_]
 ) -> tuple[LabelScore, ...]:
-    """Keep the labels whose score reaches their own threshold, most probable first.
+    """The labels that reach their own threshold, most probable first.
 
     Args:
         scores: (L,), in the order of `labels`.
         labels: L names.
-        thresholds: (L,).
+        reached: (L,), which do.
     """
-    reached = np.flatnonzero(scores >= thresholds)
-    ranked = reached[np.argsort(-scores[reached], kind="stable")]
-    return tuple(LabelScore(labels[i], float(scores[i])) for i in ranked)
+    found = reached.nonzero()[0]
+    ranked = sorted(zip((-scores[found]).tolist(), found.tolist(), strict=True))  # ties: the order
+    return tuple(LabelScore(labels[i], -negative) for negative, i in ranked)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmlr_edge._native import resize_area
 from cmlr_edge.frame import ColorOrder, Frame, as_color_image
 from cmlr_edge.opencv import opencv
 
@@ -49,13 +50,28 @@ def preprocess(
     Raises:
         FrameError: `image` is not an image.
     """
-    cv2 = opencv()
     pixels, order = as_color_image(image, color)
     height, width = spec.size_hw
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
+    if _is_native(pixels, height, width):
+        resize_area(pixels, out, swap_channels=order == "bgr")
+        return out
+    cv2 = opencv()
     # Resized first: the channel swap then touches the small image only.
     cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_AREA)
     if order == "bgr":
         cv2.cvtColor(out, cv2.COLOR_BGR2RGB, dst=out)
     return out
+
+
+def _is_native(pixels: NDArray[np.uint8], height: int, width: int) -> bool:
+    """Whether our operator gives OpenCV's bytes, sooner.
+
+    It shrinks only, and where both sides shrink by whole numbers OpenCV sums integers, which rounds
+    otherwise and is as fast.
+    """
+    rows, columns, _ = pixels.shape
+    whole = rows % height == 0 and columns % width == 0
+    packed = pixels.strides[1:] == (3, 1)
+    return rows >= height and columns >= width and not whole and packed

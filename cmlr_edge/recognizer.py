@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
@@ -18,12 +17,14 @@ from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.golden import check_golden
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
-from cmlr_edge.prediction import Latency, Prediction, select_labels
+from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.preflight import require_preflight
 from cmlr_edge.preprocess import Prepared, preprocess
 from cmlr_edge.stability import LabelStability, StabilityRules
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cmlr_edge.stream import Result
 
 
@@ -42,6 +43,7 @@ class Recognizer:
         spec: ModelSpec,
         *,
         thresholds: Mapping[str, float] | float | None = None,
+        why: str = "",
     ) -> None:
         """Combine a loaded runtime with the spec of the model it runs.
 
@@ -49,8 +51,10 @@ class Recognizer:
             backend: Owned by the Recognizer from here on.
             spec: Input format, labels and thresholds.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
+            why: This runtime was chosen, for `runtime`.
         """
         self._backend = backend
+        self._runtime = backend.description + why
         self._spec = spec
         self._thresholds = _merge_thresholds(spec, thresholds)
         self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
@@ -72,8 +76,12 @@ class Recognizer:
         Args:
             path: The `.onnx` or `.engine` file, or the folder with `model.onnx` in it; its spec has the same name,
                 ending in .json.
-            provider: The device: "cpu" or "cuda". Another is never taken instead. By default
-                "cpu" for an `.onnx` file and the GPU for an engine.
+            provider: What runs it. "cpu" and "cuda" are ONNX Runtime's, as is any other device of the
+                installed build; "openvino" computes in float32 on the CPU, "openvino-bf16" in bfloat16,
+                which moves scores by up to 0.05. Another is never taken instead. "auto" takes the
+                fastest that passes the self-test and decides as the first does, measured once on this
+                machine for this model; `runtime` says what it took and why. By default "cpu" for an
+                `.onnx` file and the GPU for an engine.
             rebuild: Where an `.engine` is missing or was built for another machine, build it here
                 from the `.onnx` beside it, in minutes, and write it and its spec.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
@@ -97,11 +105,14 @@ class Recognizer:
         built = _find_built_file(spec, path)
         content = path.read_bytes()
         require_preflight(path, content, built)
+        why = ""
+        if provider == "auto":
+            provider, why = _choose_provider(path, content, spec, built)
         backend = load_backend(path, content, provider=provider, engine=built.engine)
         try:
             _check_label_count(backend, spec, path)
-            check_golden(backend, built.golden, spec.preprocess.size_hw)
-            return cls(backend, spec, thresholds=thresholds)
+            check_golden(backend, built.golden, spec.preprocess.size_hw, provider=provider)
+            return cls(backend, spec, thresholds=thresholds, why=why)
         except BaseException:
             backend.close()
             raise
@@ -123,8 +134,8 @@ class Recognizer:
 
     @property
     def runtime(self) -> str:
-        """The runtime and the device that really run the model."""
-        return self._backend.description
+        """The runtime and the device that really run the model, and why where that was chosen."""
+        return self._runtime
 
     @property
     def provider(self) -> str:
@@ -188,23 +199,27 @@ class Recognizer:
         start = time.perf_counter()
         scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
-        selected = [select_labels(row, self.labels, self._thresholds) for row in scores]
+        finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
+        reached = scores >= self._thresholds
         valid = [
-            bool(np.isfinite(row).all()) and getattr(image, "status", "ok") == "ok"
-            for row, image in zip(scores, images, strict=True)
+            bool(ok) and getattr(image, "status", "ok") == "ok"
+            for ok, image in zip(finite, images, strict=True)
         ]
-        stages = np.diff([start, inferred, time.perf_counter()]) * 1e3 / len(images)
+        selected = [
+            rank_labels(row, self.labels, mask) if ok else ()
+            for row, mask, ok in zip(scores, reached, valid, strict=True)
+        ]
+        share = 1e3 / len(images)
+        stages = (inferred - start) * share, (time.perf_counter() - inferred) * share
         return [
             Prediction(
-                scores=row,
-                labels=selected[i] if valid[i] else (),
-                latency_ms=Latency(
-                    getattr(images[i], "capture_ms", 0.0), preprocess_ms[i], *stages.tolist()
-                ),
-                captured_at=getattr(images[i], "captured_at", called_at),
+                scores=scores[i],
+                labels=selected[i],
+                latency_ms=Latency(getattr(image, "capture_ms", 0.0), preprocess_ms[i], *stages),
+                captured_at=getattr(image, "captured_at", called_at),
                 valid=valid[i],
             )
-            for i, row in enumerate(scores)
+            for i, image in enumerate(images)
         ]
 
     def prepare(self, frame: Frame) -> Prepared:
@@ -276,6 +291,18 @@ class Recognizer:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _choose_provider(
+    path: Path, content: bytes, spec: ModelSpec, built: BuiltFile
+) -> tuple[str | None, str]:
+    """The fastest provider for an ONNX file, and why; an engine names its device itself."""
+    if path.suffix != ".onnx":
+        return None, ""
+    from cmlr_edge.backends.auto import choose_provider
+
+    choice = choose_provider(path, content, spec, built)
+    return choice.provider, f"; auto took {choice.provider} of: {choice.reason}"
 
 
 def _find_built_file(spec: ModelSpec, path: Path) -> BuiltFile:

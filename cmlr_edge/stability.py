@@ -11,12 +11,15 @@ import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.events import Event, EventKind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ROUNDING_S = 1e-9  # sums of frame times miss the exact value by less than this
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
 from cmlr_edge.errors import CmlrError, EngineError
-from cmlr_edge.golden import golden_difference
+from cmlr_edge.golden import allowed_difference, golden_difference
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.preflight import preflight
 
@@ -67,6 +67,10 @@ def _checks(path: Path, spec: ModelSpec, provider: str | None) -> Iterator[Check
     if any(finding.state == "failed" for finding in findings):
         return
     try:
+        if provider == "auto":
+            from cmlr_edge.backends.auto import choose_provider
+
+            provider = choose_provider(path, content, spec, built).provider
         backend = load_backend(path, content, provider=provider, engine=built.engine)
     except CmlrError as error:
         yield Check("runtime", False, str(error), _LOOK)
@@ -94,9 +98,8 @@ def _runtime_checks(
     except CmlrError as error:
         yield Check("golden sample", False, str(error), _LOOK)
         return
-    passed = difference <= golden.tolerance  # a NaN fails too
-    found = (
-        f"scores differ by {difference:.3g} from the stored ones, {golden.tolerance:.3g} allowed"
-    )
+    allowed = allowed_difference(golden, backend.provider)
+    passed = difference <= allowed  # a NaN fails too
+    found = f"scores differ by {difference:.3g} from the stored ones, {allowed:.3g} allowed"
     remedy = "" if passed else "try another provider, or export the model again for this machine"
     yield Check("golden sample", passed, found, remedy)

@@ -1,7 +1,8 @@
-"""Runtimes that can execute a model, chosen by the model file's suffix."""
+"""Runtimes that can execute a model, chosen by the model file's suffix and the provider's name."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,33 +12,58 @@ if TYPE_CHECKING:
     from cmlr_edge.backends.base import Backend
     from cmlr_edge.model_spec import EngineBuild
 
+OPENVINO, OPENVINO_BF16 = "openvino", "openvino-bf16"
+
 
 def load_backend(
     path: Path, content: bytes, *, provider: str | None = None, engine: EngineBuild | None = None
 ) -> Backend:
-    """Open a model with the runtime that the suffix of `path` names.
+    """Open a model with the runtime that the suffix of `path` and the provider name.
 
     Args:
         path: The model file, for its suffix and for messages.
         content: Its bytes, already checked against the spec's hash.
-        provider: The device to run on; see the runtime's module. None: "cpu", and for an engine the
-            GPU that it was built for.
+        provider: Of an `.onnx` file: "openvino" computes in float32 and "openvino-bf16" in bfloat16,
+            both on the CPU; any other is a device of ONNX Runtime, see its module. None: "cpu", and
+            for an engine the GPU that it was built for.
         engine: Of an `.engine` file: what its spec says, already checked by preflight.
     """
-    match path.suffix:
-        case ".onnx":
+    match path.suffix, provider:
+        case ".onnx", "openvino" | "openvino-bf16":
+            from cmlr_edge.backends.onnx_structure import check_structure
+            from cmlr_edge.backends.openvino import OpenVinoBackend, Precision
+
+            precision: Precision = "bf16" if provider == OPENVINO_BF16 else "f32"
+            check_structure(content, path.name)
+            return OpenVinoBackend(path, content, precision=precision)
+        case ".onnx", _:
             from cmlr_edge.backends.onnx_structure import check_structure
             from cmlr_edge.backends.onnxruntime import OnnxRuntimeBackend
 
             check_structure(content, path.name)
             return OnnxRuntimeBackend(path, content, provider=provider or "cpu")
-        case ".engine" if engine is not None:
+        case ".engine", _ if engine is not None:
             if provider not in {None, "cuda"}:
                 raise EngineError(f"{path.name} is machine code for a GPU: it has no {provider!r}")
             from cmlr_edge.backends.tensorrt import TensorRtBackend
 
             return TensorRtBackend(path, content, engine)
-        case suffix:
+        case suffix, _:
             raise EngineError(
                 f"cannot run {path.name}: expected a file ending in .onnx or .engine, got {suffix!r}"
             )
+
+
+def find_providers() -> list[str]:
+    """Every provider that the installed runtimes offer for ONNX files, ONNX Runtime's CPU first."""
+    from cmlr_edge.backends.onnxruntime import available_providers
+    from cmlr_edge.backends.openvino import supported_precisions
+    from cmlr_edge.errors import DependencyError
+
+    names = {"f32": OPENVINO, "bf16": OPENVINO_BF16}
+    found = []
+    with suppress(DependencyError):
+        found += available_providers()
+    with suppress(DependencyError):
+        found += [names[precision] for precision in supported_precisions()]
+    return found

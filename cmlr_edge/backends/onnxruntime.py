@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.machine import usable_cores
 from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_SUFFIX = "ExecutionProvider"
+# Not devices of this machine: a web service, and what has a backend of its own.
+_NOT_OURS = {"azure", "openvino"}
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
@@ -28,7 +31,8 @@ class OnnxRuntimeBackend:
         Args:
             path: Where `content` came from, for messages.
             content: The ONNX file.
-            provider: "cpu" or "cuda". Another device is never taken instead.
+            provider: "cpu", "cuda", or another device of this ONNX Runtime in lower case: "CoreMLExecutionProvider"
+                is "coreml". Another is never taken instead.
 
         Raises:
             DependencyError: ONNX Runtime is not installed.
@@ -40,6 +44,8 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        # As many threads as cores we may run on: by itself it counts those of the machine.
+        options.intra_op_num_threads = usable_cores()
         # Constants are read from the file alone: there is no such folder to find others in.
         options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
         try:
@@ -84,16 +90,27 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def available_providers() -> list[str]:
+    """Devices of the installed ONNX Runtime, the CPU first; see `OnnxRuntimeBackend`.
+
+    Raises:
+        DependencyError: ONNX Runtime is not installed.
+    """
+    offered = _import_onnxruntime().get_available_providers()
+    names = [name.removesuffix(_SUFFIX).lower() for name in offered]
+    return sorted(set(names) - _NOT_OURS, key=lambda name: (name != "cpu", names.index(name)))
+
+
 def _require_provider(ort: Any, provider: str) -> str:
-    if provider not in _PROVIDERS:
-        raise EngineError(f"unknown provider {provider!r}: expected one of {sorted(_PROVIDERS)}")
-    available = ort.get_available_providers()
-    if _PROVIDERS[provider] not in available:
+    """ONNX Runtime's own name of the provider."""
+    offered = {name.removesuffix(_SUFFIX).lower(): name for name in ort.get_available_providers()}
+    if provider not in offered or provider in _NOT_OURS:
+        known = sorted(set(offered) - _NOT_OURS)
         raise EngineError(
-            f"provider {provider!r} was asked for, but this ONNX Runtime offers only {available}: "
-            "install a build that has it, or ask for provider='cpu'"
+            f"unknown provider {provider!r}: this ONNX Runtime offers {known}, OpenVINO "
+            "'openvino' and 'openvino-bf16', and 'auto' takes the fastest; install a build that has it"
         )
-    return _PROVIDERS[provider]
+    return str(offered[provider])
 
 
 def _check_placement(session: Any, wanted: str) -> str:

@@ -25,7 +25,7 @@ def attention_extensions() -> list[Any]:
         from openvino.frontend.onnx import ConversionExtension
     except ImportError as error:
         raise DependencyError(
-            f"OpenVINO is needed and cannot be imported ({error}): pip install openvino"
+            f"OpenVINO is needed and cannot be imported ({error}): pip install 'cmlr-edge[openvino]'"
         ) from error
     return [ConversionExtension(name, _DOMAIN, _convert) for name in _NAMES]
 

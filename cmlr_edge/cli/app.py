@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(label)
 app.command()(serve)
 app.command()(inspect)
+app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
 app.command()(verify)

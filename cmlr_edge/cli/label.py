@@ -93,7 +93,8 @@ def label(
         typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
     ] = None,
     provider: Annotated[
-        str | None, typer.Option(help="Device: cpu or cuda; never another.")
+        str | None,
+        typer.Option(help="cpu, cuda, openvino, openvino-bf16, or auto: the fastest."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cmlr/attention.h"
+#include "cmlr/resize.h"
 
 namespace py = pybind11;
 using Array = py::array_t<float, py::array::c_style>;
@@ -89,6 +90,35 @@ Array attention(const py::array& any_query, const py::array& any_key, const py::
   return out;
 }
 
+using Pixels = py::array_t<uint8_t>;
+
+// (H, W, 3); rows may lie apart, as in a cut-out, pixels and channels not.
+void require_pixels(const py::array& array, const char* name) {
+  if (!py::isinstance<Pixels>(array) || array.ndim() != 3 || array.shape(2) != 3 ||
+      array.strides(2) != 1 || array.strides(1) != 3)
+    throw py::type_error(std::string(name) +
+                         " should be uint8 (H, W, 3) with pixels in a row, got " +
+                         std::string(py::str(array.dtype())) + " of shape " + shape_of(array) +
+                         " and strides " + std::string(py::str(array.attr("strides"))));
+}
+
+void resize_area(const py::array& source, py::array out, bool swap_channels) {
+  require_pixels(source, "source");
+  require_pixels(out, "out");
+  if (out.strides(0) != 3 * out.shape(1))
+    throw py::type_error("out should be contiguous, its rows lie apart");
+  const cmlr::ResizeAreaParams params{static_cast<const uint8_t*>(source.data()),
+                                      static_cast<uint8_t*>(out.mutable_data()),
+                                      source.shape(0),
+                                      source.shape(1),
+                                      source.strides(0),
+                                      out.shape(0),
+                                      out.shape(1),
+                                      swap_channels};
+  py::gil_scoped_release release;
+  cmlr::resize_area(params);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -102,4 +132,7 @@ PYBIND11_MODULE(_native, m) {
       py::arg("key_bias").noconvert() = py::none(),
       "CmlrAttention on the CPU: query (1|N, L, D), key and value (1|N, T, D), key_bias (T,), all "
       "C-contiguous float32 -> (N, L, D).");
+  m.def("resize_area", &resize_area, py::arg("source").noconvert(), py::arg("out").noconvert(),
+        py::kw_only(), py::arg("swap_channels"),
+        "Shrinks uint8 (H, W, 3) to the size of `out` by area means, as OpenCV's INTER_AREA does.");
 }

@@ -1,0 +1,1 @@
+"""The attention kernel's work against what each board could do at best: counts, never times."""

@@ -1,0 +1,202 @@
+"""The networks that are timed, with seeded weights, and the files that the routes load.
+
+Times do not hang on what weights say, so none of these is trained; a backbone whose weights come as a
+package has them. Thresholds are the medians of the training model's scores on `frames`: half of all
+labels are reported, which is the most work that reporting them can be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim
+
+from benchmarks.peers.frames import NUM_FRAMES, frames
+from cmlr_edge.golden import golden_frames
+from cmlr_edge.model_spec import (
+    BuiltFile,
+    GoldenSample,
+    MethodSpec,
+    ModelSpec,
+    ParityReport,
+    PreprocessSpec,
+    Provenance,
+    ThresholdFit,
+)
+from cmlr_edge.preprocess import preprocess
+from cmlr_edge.strict_json import write_atomically
+from export.deploy import DeployModel, FusedModel
+from export.fuse import fuse
+from export.onnx_graph import export_onnx
+from export.verify import GOLDEN_TOLERANCE
+from train.backbones import _WEIGHT_PACKAGES
+from train.config import ModelConfig
+from train.confounders import Confounders, ContextTerm
+from train.model import CausalRecognizer
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network whose routes are compared."""
+
+    name: str
+    backbone: str
+    image_size: int
+    embed_dim: int
+    decoder_layers: int
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("lite0-224", "tf_efficientnet_lite0", 224, 256, 1),
+        Network("lite0-320", "tf_efficientnet_lite0", 320, 256, 1),
+        Network("mobilenetv3-224", "mobilenetv3_large_100", 224, 256, 1),
+        Network("mobilenetv4-224", "mobilenetv4_conv_medium", 224, 256, 1),
+        Network("resnet50-448", "resnet50", 448, 512, 2),
+        Network("resnet101-448", "resnet101", 448, 512, 2),
+    )
+}
+
+
+@torch.no_grad()
+def make_model(network: Network, num_labels: int) -> CausalRecognizer:
+    """Make a network with seeded weights: the same on every call."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        backbone=network.backbone,
+        image_size=network.image_size,
+        embed_dim=network.embed_dim,
+        ffn_dim=2 * network.embed_dim,
+        decoder_layers=network.decoder_layers,
+    )
+    packaged = network.backbone in _WEIGHT_PACKAGES
+    model = CausalRecognizer(config, num_labels, pretrained=packaged).eval()
+    _set_confounders(model, num_labels)
+    return model
+
+
+def prepare(network: Network, num_labels: int, folder: Path) -> None:
+    """Write the files that the routes load, unless they are there: ours, the plain and the bare one."""
+    if (folder / "model.json").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    model = make_model(network, num_labels)
+    spec = _make_spec(network, num_labels, model)
+    fused, _ = fuse(model, spec.preprocess)
+    size_hw = spec.preprocess.size_hw
+    write_atomically(folder / "bare.onnx", _export(bare_backbone(fused), size_hw))
+    pixels = torch.zeros(2, 3, *size_hw)
+    write_atomically(folder / "plain.onnx", _export_plain(PlainModel(model).eval(), pixels))
+    content, path = _export(fused, size_hw), folder / "model.onnx"
+    images = np.stack([preprocess(frame, spec.preprocess) for frame in frames()])
+    scores = run_frames(DeployModel(model, spec.preprocess).eval(), images)
+    spec = replace(spec, thresholds=tuple(np.median(scores, axis=0).tolist()))
+    golden = golden_frames(0, size_hw)
+    stored = run_frames(DeployModel(model, spec.preprocess).eval(), golden)[0].tolist()
+    built = BuiltFile(
+        hashlib.sha256(content).hexdigest(),
+        "onnx",
+        "fp32",
+        ParityReport(0, 0.0, 0),
+        GoldenSample(0, tuple(stored), GOLDEN_TOLERANCE["fp32"]),
+    )
+    write_atomically(path, content)
+    replace(spec, files={path.name: built}).save(folder / "model.json")
+
+
+def _make_spec(network: Network, num_labels: int, model: CausalRecognizer) -> ModelSpec:
+    backbone, side = model.backbone, network.image_size
+    method = MethodSpec(
+        network.backbone, "back-door", "prior", 40, network.embed_dim, network.decoder_layers
+    )
+    return ModelSpec(
+        name=f"{network.name}, {num_labels} labels, seeded weights",
+        labels=tuple(f"label {i}" for i in range(num_labels)),
+        thresholds=(0.5,) * num_labels,
+        preprocess=PreprocessSpec((side, side), backbone.mean, backbone.std),
+        method=method,
+        provenance=Provenance("none", 0, 0, 0, "0"),
+        threshold_fit=ThresholdFit("median score", "seeded patterns", NUM_FRAMES, "float32", 0.0),
+    )
+
+
+def run_frames(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Scores (N, L) of model inputs (N, H, W, 3), one by one."""
+    with torch.inference_mode():
+        scores = [model(torch.from_numpy(image)[None]) for image in images]
+    return torch.cat(scores).numpy()
+
+
+def _export(model: FusedModel, size_hw: tuple[int, int]) -> bytes:
+    content: bytes = export_onnx(model, size_hw).SerializeToString()
+    return content
+
+
+def _export_plain(model: nn.Module, pixels: Tensor) -> bytes:
+    """As PyTorch's documentation shows it."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model, (pixels,), dynamo=True, dynamic_shapes=({0: Dim("batch")},)
+        )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+class PlainModel(nn.Module):
+    """The training model as a user would export it: normalised images in, scores out."""
+
+    def __init__(self, model: CausalRecognizer) -> None:
+        """Wrap it."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to scores (N, L)."""
+        return self.model.scores(self.model(images))
+
+
+def _set_confounders(model: CausalRecognizer, num_labels: int) -> None:
+    """Give the intervention, links and read-out something to say."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    intervention = model.intervention
+    confounders = Confounders(draw(40, model.backbone.num_features), torch.full((40,), 1 / 40))
+    term = ContextTerm(
+        draw(40, num_labels),
+        torch.zeros(num_labels),
+        draw(64, 40).softmax(dim=1),
+        torch.full((64,), 1 / 64),
+        torch.zeros(1, num_labels),
+        1.0,
+    )
+    intervention.set_confounders(confounders, term)  # type: ignore[union-attr, call-arg]
+    for parameter in model.links.parameters():  # type: ignore[union-attr]
+        parameter.copy_(draw(*parameter.shape) * 0.01 / num_labels**0.5)
+
+
+class MeanTokens(nn.Module):
+    """The cheapest head there is, for the floor of every recognizer."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (N, T, D) to (N, D)."""
+        return tokens.mean(dim=1)
+
+
+def bare_backbone(fused: FusedModel) -> FusedModel:
+    """The backbone of a fused network, normalisation included, without its head."""
+    return FusedModel(fused.backbone, MeanTokens(), fused.pixel_mean, fused.pixel_scale).eval()

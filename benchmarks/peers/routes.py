@@ -1,0 +1,137 @@
+"""A route: one way from a BGR frame to the indices of the labels at or above their threshold.
+
+The peers do what their documentation shows: resize and colours by OpenCV, normalisation by NumPy, the
+network as `torch.onnx.export` writes it. The floor is the backbone alone, its input ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge import Recognizer
+from cmlr_edge.backends.openvino import supported_precisions
+from cmlr_edge.machine import usable_cores
+from cmlr_edge.model_spec import ModelSpec
+
+Frame = NDArray[np.uint8]
+Scores = NDArray[np.float32]
+Route = Callable[[Frame], tuple[Scores, list[int]]]  # scores (L,), indices of the labels reached
+
+PEERS = ("torch-eager", "torch-compile", "ort-f32", "openvino-f32", "openvino-bf16")
+OURS = {
+    "ours-ort-f32": "cpu",
+    "ours-openvino-f32": "openvino",
+    "ours-openvino-bf16": "openvino-bf16",
+}
+FLOORS = ("bare-ort-f32", "bare-openvino-f32", "bare-openvino-bf16")
+
+
+def route_names() -> list[str]:
+    """Every route that this machine can run."""
+    names = [*PEERS, *OURS, *FLOORS]
+    if "bf16" in supported_precisions():
+        return names
+    return [name for name in names if "bf16" not in name]
+
+
+def open_route(name: str, folder: Path) -> Route:
+    """Load what a route needs from the files that `prepare` wrote."""
+    spec = ModelSpec.load(folder / "model.json")
+    if name in OURS:
+        return _ours(folder, OURS[name])
+    if name in FLOORS:
+        return _floor(name.removeprefix("bare-"), folder / "bare.onnx", spec)
+    if name.startswith("torch"):
+        return _torch(folder, spec, compiled=name == "torch-compile")
+    return _plain(_session(name, folder / "plain.onnx"), spec)
+
+
+def _ours(folder: Path, provider: str) -> Route:
+    recognizer = Recognizer.from_engine(folder, provider=provider)
+    indices = {label: i for i, label in enumerate(recognizer.labels)}
+
+    def run(frame: Frame) -> tuple[Scores, list[int]]:
+        prediction = recognizer(frame)
+        return prediction.scores, [indices[item.label] for item in prediction.labels]
+
+    return run
+
+
+def _floor(engine: str, path: Path, spec: ModelSpec) -> Route:
+    pixels = np.zeros((1, *spec.preprocess.size_hw, 3), np.uint8)
+    infer = _session(engine, path, static=True)
+
+    def run(_frame: Frame) -> tuple[Scores, list[int]]:
+        return infer(pixels)[0], []
+
+    return run
+
+
+def _plain(infer: Callable[[NDArray[Any]], Scores], spec: ModelSpec) -> Route:
+    thresholds = np.asarray(spec.thresholds, np.float32)
+
+    def run(frame: Frame) -> tuple[Scores, list[int]]:
+        scores = infer(normalised(frame, spec))[0]
+        return scores, np.flatnonzero(scores >= thresholds).tolist()
+
+    return run
+
+
+def normalised(frame: Frame, spec: ModelSpec) -> NDArray[np.float32]:
+    """A frame as a plain network takes it: float32 (1, 3, H, W)."""
+    size = spec.preprocess.size_hw[::-1]
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    pixels = cv2.cvtColor(small, cv2.COLOR_BGR2RGB).astype(np.float32)
+    pixels -= 255 * np.asarray(spec.preprocess.mean, np.float32)
+    pixels /= 255 * np.asarray(spec.preprocess.std, np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def _session(engine: str, path: Path, *, static: bool = False) -> Callable[[NDArray[Any]], Scores]:
+    """A network in an engine, with all cores and otherwise as the engine comes."""
+    if engine == "ort-f32":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = usable_cores()
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return lambda pixels: session.run(None, {name: pixels})[0]
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    if static:
+        model.reshape([1, *list(model.input(0).partial_shape)[1:]])
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": engine.removeprefix("openvino-"),
+        "INFERENCE_NUM_THREADS": usable_cores(),
+    }
+    compiled = core.compile_model(model, "CPU", settings)
+    return lambda pixels: compiled(pixels)[0]
+
+
+def _torch(folder: Path, spec: ModelSpec, *, compiled: bool) -> Route:
+    import torch
+
+    from benchmarks.peers.models import NETWORKS, PlainModel, make_model
+
+    torch.set_num_threads(usable_cores())
+    network = NETWORKS[folder.name.rpartition("-")[0]]
+    model: Any = PlainModel(make_model(network, len(spec.labels))).eval()
+    if compiled:
+        model = torch.compile(model)
+
+    def infer(pixels: NDArray[Any]) -> Scores:
+        with torch.inference_mode():
+            scores: Scores = model(torch.from_numpy(pixels)).numpy()
+        return scores
+
+    return _plain(infer, spec)
