@@ -38,14 +38,19 @@ def golden_frames(seed: int, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(blocks.astype(np.uint8)[rows[:, None], cols][None])
 
 
+def golden_difference(backend: Backend, golden: GoldenSample, size_hw: tuple[int, int]) -> float:
+    """Run the golden sample; return how far the furthest score is from the stored one, or NaN."""
+    scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
+    return float(np.abs(scores - np.asarray(golden.scores, np.float32)).max())
+
+
 def check_golden(backend: Backend, golden: GoldenSample, size_hw: tuple[int, int]) -> None:
     """Run the golden sample.
 
     Raises:
         EngineError: The scores are further than `golden.tolerance` from the stored ones.
     """
-    scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
-    difference = float(np.abs(scores - np.asarray(golden.scores, np.float32)).max())
+    difference = golden_difference(backend, golden, size_hw)
     if not difference <= golden.tolerance:  # a NaN fails too
         raise EngineError(
             f"golden self-test failed: scores differ by {difference:.3g} from those stored at "

@@ -126,6 +126,11 @@ class Recognizer:
         """The runtime and the device that really run the model."""
         return self._backend.description
 
+    @property
+    def provider(self) -> str:
+        """The device that really runs the model: "cpu", "cuda"."""
+        return self._backend.provider
+
     def __call__(self, image: Any, *, color: ColorOrder = "bgr") -> Prediction:
         """Recognise one image.
 

@@ -18,6 +18,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def provider(self) -> str:
+        """The device that really runs the model, as `--provider` names it; read back, not assumed."""
+        ...
+
+    @property
     def num_labels(self) -> int:
         """Columns of the scores it returns."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
 
@@ -37,10 +39,14 @@ class OnnxRuntimeBackend:
         wanted = _require_provider(ort, provider)
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry(_RECORD_PLACEMENT, "1")
         # Constants are read from the file alone: there is no such folder to find others in.
         options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
         try:
-            session = ort.InferenceSession(content, options, providers=[wanted])
+            # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
+            # a run, by going on with the CPU.
+            session = ort.InferenceSession(content, options, providers=[wanted], enable_fallback=0)
+            placement = _check_placement(session, wanted)
             self.num_labels = _check_signature(session, path)
         except EngineError:
             raise
@@ -48,9 +54,8 @@ class OnnxRuntimeBackend:
             raise EngineError(
                 f"ONNX Runtime cannot load {path}: {error}. Export the model again"
             ) from error
-        if (actual := session.get_providers()[0]) != wanted:
-            raise EngineError(f"asked ONNX Runtime for {wanted}, it would run on {actual} instead")
-        self.description = f"ONNX Runtime {ort.__version__}, {wanted}"
+        self.provider = provider
+        self.description = f"ONNX Runtime {ort.__version__}, {wanted}{placement}"
         self._session: Any = session
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
@@ -89,6 +94,32 @@ def _require_provider(ort: Any, provider: str) -> str:
             "install a build that has it, or ask for provider='cpu'"
         )
     return _PROVIDERS[provider]
+
+
+def _check_placement(session: Any, wanted: str) -> str:
+    """Read back where the model runs; return what to say of nodes that run elsewhere.
+
+    Raises:
+        EngineError: On another device than the wanted one.
+    """
+    if (actual := session.get_providers()[0]) != wanted:
+        raise EngineError(
+            f"asked ONNX Runtime for {wanted}, it would run on {actual} instead: the device's "
+            "libraries are missing or of another version (`cmlr-edge doctor` looks), or ask for "
+            "provider='cpu'"
+        )
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # older versions do not tell
+        return ""
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    if not counts[wanted]:
+        raise EngineError(
+            f"asked ONNX Runtime for {wanted}, and it took none of the model's {counts.total()} "
+            "nodes: this build cannot run the model there; ask for provider='cpu'"
+        )
+    elsewhere = counts.total() - counts[wanted]
+    return f" ({elsewhere} of {counts.total()} nodes on the CPU)" if elsewhere else ""
 
 
 def _check_signature(session: Any, path: Path) -> int:

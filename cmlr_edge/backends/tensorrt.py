@@ -60,6 +60,8 @@ def load_plugin(trt: Any, library: Path) -> None:
 class TensorRtBackend:
     """Runs an engine; see `Backend`. Each thread that calls `infer` gets its own context."""
 
+    provider = "cuda"  # an engine is code for a GPU and runs on nothing else
+
     def __init__(
         self, path: Path, content: bytes, engine: EngineBuild, *, cuda_graph: bool = False
     ) -> None:

@@ -44,6 +44,7 @@ def open_source(
     *,
     policy: Policy | None = None,
     live: LiveSettings | None = None,
+    loop: bool = False,
 ) -> Source:
     """Open a source of frames.
 
@@ -59,6 +60,7 @@ def open_source(
         policy: Overrides the above: "every" for a live source makes the reader wait, "newest" for a
             video file plays it at its own pace and drops what is not taken in time.
         live: Timeouts and limits of a live source.
+        loop: A video file under the policy "newest" starts again at its end.
 
     Raises:
         CaptureError: There is no such thing, it holds no pictures, or this OpenCV cannot read it.
@@ -72,7 +74,7 @@ def open_source(
         raise CaptureError(f"the source is empty: give {_FORMS}")
     if scheme := _SCHEME.match(text):
         raise CaptureError(f"cannot open {scheme[1]}:// sources: give {_FORMS}")
-    return _open_files(text, policy, live)
+    return _open_files(text, policy, live, loop=loop)
 
 
 def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSource:
@@ -122,7 +124,9 @@ def _camera_device(text: str) -> str:
     return path
 
 
-def _open_files(text: str, policy: Policy | None, live: LiveSettings | None) -> Source:
+def _open_files(
+    text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool
+) -> Source:
     from cmlr_edge.capture.images import IMAGE_SUFFIXES, ImageFiles, list_folder
     from cmlr_edge.capture.live import LiveSource
     from cmlr_edge.capture.readers import PacedFile
@@ -139,7 +143,7 @@ def _open_files(text: str, policy: Policy | None, live: LiveSettings | None) -> 
     if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
         if policy == "newest":
             VideoFile(path).close()  # fails here and now, if it does
-            return LiveSource(text, partial(PacedFile, path), live)
+            return LiveSource(text, partial(PacedFile, path, loop=loop), live)
         return VideoFile(path)
     if is_file:
         pictures = [path]
@@ -149,7 +153,7 @@ def _open_files(text: str, policy: Policy | None, live: LiveSettings | None) -> 
         pictures = _match_pattern(text)
     if policy == "newest":
         raise CaptureError(
-            f"{text}: pictures have no time, so none is the newest; leave the policy"
+            f"{text}: pictures have no time, so none is the newest: give a video, or another policy"
         )
     return ImageFiles(text, pictures)
 

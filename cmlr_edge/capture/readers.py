@@ -150,19 +150,31 @@ def _check_bgr(image: Any) -> Any:
 class PacedFile:
     """A video file that plays at its own frame rate, as a camera would."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file; see `VideoFile`."""
-        self._video = VideoFile(path)
+    def __init__(self, path: Path, *, loop: bool = False) -> None:
+        """Open the file; see `VideoFile`.
+
+        Args:
+            path: The file.
+            loop: At its end it starts again.
+        """
+        self._path, self._loop = path, loop
+        self._start()
+        self.fps = self._video.fps
+
+    def _start(self) -> None:
+        self._video = VideoFile(self._path)
         self._frames = iter(self._video)
         self._started_s = time.monotonic()
-        self.fps = self._video.fps
 
     def read(self) -> Grab:
         """Wait until the next frame is due; see `Reader`."""
-        try:
+        frame = next(self._frames, None)
+        if frame is None:
+            if not self._loop:
+                raise EndOfSource
+            self._video.close()
+            self._start()
             frame = next(self._frames)
-        except StopIteration:
-            raise EndOfSource from None
         due_s = self._started_s + (frame.time_s or 0.0)
         time.sleep(max(0.0, due_s - time.monotonic()))
         return Grab(frame.image_bgr, time.time())

@@ -1,4 +1,4 @@
-"""The command line: `cmlr-edge label SOURCE`, `cmlr-edge inspect PATH`; a module per command."""
+"""The command line: `cmlr-edge label SOURCE` and the other commands; a module per command."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
+from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
+from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
     add_completion=False,
@@ -20,9 +23,12 @@ app = typer.Typer(
     help="Label pictures, videos and cameras with a multi-label recognizer.",
 )
 app.command()(label)
+app.command()(serve)
 app.command()(inspect)
 app.command()(run)
 app.add_typer(service, name="service")
+app.command()(verify)
+app.command()(doctor)
 
 
 @app.callback(invoke_without_command=True)

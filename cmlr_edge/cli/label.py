@@ -118,7 +118,7 @@ def label(
     )
     path = model_path(engine or demo_engine())
     check_files(options.files(len(sources)), [*map(Path, sources), path, spec_path(path)])
-    rules = _read_rules(stability or [])
+    rules = read_rules(stability or [])
     live = LiveSettings(frozen_after_s=frozen_after or None)
     with noted_signals() as interruption, ExitStack() as stack:
         recognizer = stack.enter_context(
@@ -134,7 +134,7 @@ def label(
         stack.enter_context(streams)  # ends before the outputs do
         _add_sources(streams, opened, outputs, rules, skip_unchanged, max_frames)
         summaries = _run(streams, interruption, _expected(opened, max_frames), quiet=as_json)
-        runtime = recognizer.runtime
+        device, runtime = recognizer.provider, recognizer.runtime
     _raise_single_error(streams, interruption)
     reports = [
         SourceReport(status, summaries[status.name], source.fps is not None)
@@ -142,7 +142,7 @@ def label(
     ]
     lost = outputs.lost + sum(report.status.lost for report in reports)
     if as_json:
-        print_json(reports, path, runtime, lost)
+        print_json(reports, path, device, runtime, lost)
     else:
         print_tables(reports, runtime, options.files(len(opened)))
     print_problems(reports, lost)
@@ -224,7 +224,12 @@ def _distinct(sources: Sequence[Source]) -> list[str]:
     return [f"{name} #{n + 1}" if n else name for name, n in zip(names, counts, strict=True)]
 
 
-def _read_rules(given: Sequence[str]) -> StabilityRules:
+def read_rules(given: Sequence[str]) -> StabilityRules:
+    """Read what `--stability` was given.
+
+    Raises:
+        SpecError: It is written otherwise than its help says.
+    """
     known = [*vars(StabilityChange())]
     values: dict[str, dict[str, float]] = {}
     for text in given:

@@ -45,9 +45,12 @@ class SourceReport:
         return record | self.summary.to_record()
 
 
-def print_json(reports: Sequence[SourceReport], engine: Path, runtime: str, lost: int) -> None:
+def print_json(
+    reports: Sequence[SourceReport], engine: Path, provider: str, runtime: str, lost: int
+) -> None:
     """Print one object: of the source, or with a list of several."""
-    run: dict[str, Any] = {"engine": str(engine), "runtime": runtime, "results_lost": lost}
+    run: dict[str, Any] = {"engine": str(engine), "provider": provider, "runtime": runtime}
+    run["results_lost"] = lost
     records = [report.to_record() for report in reports]
     record = records[0] | run if len(records) == 1 else run | {"sources": records}
     print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -253,6 +254,13 @@ def test_a_file_under_the_policy_newest_plays_at_its_own_pace(tmp_path: Path) ->
     assert time.monotonic() - start >= 19 / 50
     assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
     assert source.state is SourceState.ENDED
+
+
+def test_a_file_that_loops_starts_again_at_its_end(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", [solid(60 * i, 0, 0) for i in range(4)], fps=50)
+    with open_source(path, policy="newest", loop=True) as source:
+        reds = [frame.image_bgr[0, 0, 2] // 50 for frame, _ in zip(source, range(12), strict=False)]
+    assert sum(after < before for before, after in pairwise(reds)) >= 2
 
 
 def test_pictures_have_no_newest(tmp_path: Path) -> None:

@@ -208,6 +208,7 @@ class NanBackend:
     """A runtime gone wrong."""
 
     description = "NaN"
+    provider = "cpu"
     num_labels = 3
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:

@@ -35,6 +35,7 @@ class SlowBackend:
     """Scores as the mean colour does, slowly, noting the batches; may wait or fail on demand."""
 
     description = "slow"
+    provider = "cpu"
     num_labels = 3
 
     def __init__(self, wait: Callable[[int], object] = lambda _: None, offset: float = 0.0) -> None:
