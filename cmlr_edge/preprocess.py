@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmlr_edge._native import resize_area
 from cmlr_edge.frame import ColorOrder, Frame, as_color_image
 from cmlr_edge.opencv import opencv
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from cmlr_edge.model_spec import PreprocessSpec
@@ -54,7 +56,7 @@ def preprocess(
     height, width = spec.size_hw
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
-    if _is_native(pixels, height, width):
+    if _suits_native(pixels, height, width) and (resize_area := _native_resize()):
         resize_area(pixels, out, swap_channels=order == "bgr")
         return out
     cv2 = opencv()
@@ -65,7 +67,17 @@ def preprocess(
     return out
 
 
-def _is_native(pixels: NDArray[np.uint8], height: int, width: int) -> bool:
+@cache
+def _native_resize() -> Callable[..., None] | None:
+    """Our operator; None in a source tree that was not built, where OpenCV gives the same bytes."""
+    try:
+        from cmlr_edge._native import resize_area
+    except ImportError:
+        return None
+    return resize_area
+
+
+def _suits_native(pixels: NDArray[np.uint8], height: int, width: int) -> bool:
     """Whether our operator gives OpenCV's bytes, sooner.
 
     It shrinks only, and where both sides shrink by whole numbers OpenCV sums integers, which rounds

@@ -275,7 +275,7 @@ def main(
                 workspace_mib=workspace,
             )
         precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
-        with Progress(console=_stderr, transient=True) as progress:
+        with Progress(console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
             task = progress.add_task("exporting and verifying", total=None)
             spec = build_engine(
                 checkpoint,

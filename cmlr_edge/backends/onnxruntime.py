@@ -107,8 +107,9 @@ def _require_provider(ort: Any, provider: str) -> str:
     if provider not in offered or provider in _NOT_OURS:
         known = sorted(set(offered) - _NOT_OURS)
         raise EngineError(
-            f"unknown provider {provider!r}: this ONNX Runtime offers {known}, OpenVINO "
-            "'openvino' and 'openvino-bf16', and 'auto' takes the fastest; install a build that has it"
+            f"provider {provider!r} was asked for, but this ONNX Runtime offers {known}: install a "
+            "build that has it, or ask for one of these, for OpenVINO's 'openvino' or 'openvino-bf16', "
+            "or for 'auto', the fastest"
         )
     return str(offered[provider])
 

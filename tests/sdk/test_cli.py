@@ -109,7 +109,7 @@ def test_a_wrong_source_is_one_line_and_leaves_no_output(
         (["--out", "a.mp4", "--overlay", "a.mp4"], "same name"),
         (["--overlay", "o.avi"], "end in .mp4"),
         (["--engine", "missing.onnx"], "no engine at"),
-        (["--provider", "tpu"], "unknown provider"),
+        (["--provider", "tpu"], "provider 'tpu' was asked for"),
         (["--threshold", "7"], r"[0, 1]"),
     ],
 )

@@ -52,6 +52,7 @@ def attention_model(*, biased: bool) -> bytes:
         [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["n", 4, 2, 3])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 12])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+        value_info=[helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["n", 4, 6])],
     )
     imports = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, int(VERSION))]
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
