@@ -129,7 +129,7 @@ def test_label_on_a_full_disk_says_so_and_the_other_outputs_are_whole(
     small_disk: Path, engine: Path, tmp_path: Path
 ) -> None:
     done = run(
-        "label", "test://?fps=0&frames=300", "--policy", "every", "--engine", engine,
+        "label", "test://?fps=100&frames=300", "--policy", "every", "--engine", engine,
         "--threshold", "0.1", "--out", small_disk / "o.jsonl", "--overlay", small_disk / "o.mp4",
         "--events", tmp_path / "e.jsonl", "--csv", tmp_path / "t.csv",
     )  # fmt: skip
