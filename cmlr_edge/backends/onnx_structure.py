@@ -6,9 +6,8 @@ or read other files: loops, branches, functions that call functions, and constan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cmlr_edge.errors import EngineError
+from cmlr_edge.protobuf import fields
 
 # Field numbers of onnx.proto: of messages to look into, by the message that they are in.
 _FIELDS = {
@@ -34,7 +33,6 @@ _FOREIGN = {
 }
 _NODE_INPUT, _NODE_DOMAIN, _FUNCTION_DOMAIN = 1, 7, 10
 _STANDARD = (b"", b"ai.onnx")
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_structure(content: bytes, name: str) -> None:
@@ -54,7 +52,7 @@ def check_structure(content: bytes, name: str) -> None:
             kind, message = todo.pop()
             has_graph |= kind == "graph"
             domain, last_input = b"", b"none"
-            for number, value in _fields(message):
+            for number, value, _ in fields(message):
                 if what := _FOREIGN.get(kind, {}).get(number):
                     raise _foreign(name, what)
                 if kind == "function node" and number == _NODE_DOMAIN and len(value):
@@ -83,40 +81,3 @@ def _foreign(name: str, what: str) -> EngineError:
 
 def _damaged(name: str, why: str) -> EngineError:
     return EngineError(f"cannot load {name}, it is not an ONNX file: {why}. Export the model again")
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and bytes of every field; the bytes of a number are left out."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        number, wire = tag >> 3, tag & 7
-        end = position
-        if wire == _VARINT:
-            _, end = _varint(message, position)
-            position = end
-        elif wire == _BYTES:
-            length, position = _varint(message, position)
-            end = position + length
-        elif wire in {_FIXED64, _FIXED32}:
-            end = position + (8 if wire == _FIXED64 else 4)
-        else:
-            raise ValueError(f"field {number} is of unknown kind {wire}")
-        if end > len(message) or number == 0:
-            raise ValueError("it is cut short or changed")
-        yield number, message[position:end]
-        position = end
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            raise ValueError("it is cut short")
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number in it does not end")
