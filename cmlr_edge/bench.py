@@ -48,7 +48,7 @@ class BenchSettings:
 
 
 def run_bench(
-    engine: Path, source: str | None, *, provider: str, settings: BenchSettings
+    engine: Path, source: str | None, *, provider: str | None, settings: BenchSettings
 ) -> dict[str, Any]:
     """Load, check and time a model.
 
@@ -79,11 +79,11 @@ def run_bench(
             "by_batch": _by_batch(recognizer, synthetic, settings),
             "by_streams": _by_streams(engine, provider, synthetic, settings),
         }
-        runtime = recognizer.runtime
+        runtime, in_use = recognizer.runtime, recognizer.provider
     return {
         "engine": engine.name,
         "sha256": hashlib.sha256(engine.read_bytes()).hexdigest(),
-        "provider": provider,
+        "provider": in_use,
         "runtime": runtime,
         "source": redact(source) if source else "one picture of 640 x 480 in memory",
         "machine": describe_machine(),
@@ -216,14 +216,18 @@ def _rate(work: Callable[[], object], settings: BenchSettings) -> float:
 
 
 def _by_streams(
-    engine: Path, provider: str, image: NDArray[np.uint8], settings: BenchSettings
+    engine: Path, provider: str | None, image: NDArray[np.uint8], settings: BenchSettings
 ) -> dict[str, float]:
     """Frames per second of several threads, each with an engine of its own."""
     return {str(n): _threads_rate(n, engine, provider, image, settings) for n in settings.streams}
 
 
 def _threads_rate(
-    number: int, engine: Path, provider: str, image: NDArray[np.uint8], settings: BenchSettings
+    number: int,
+    engine: Path,
+    provider: str | None,
+    image: NDArray[np.uint8],
+    settings: BenchSettings,
 ) -> float:
     rates: list[float] = []
     ready = threading.Barrier(number)

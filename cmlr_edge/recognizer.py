@@ -105,9 +105,9 @@ class Recognizer:
         built = _find_built_file(spec, path)
         content = path.read_bytes()
         require_preflight(path, content, built)
-        why = ""
-        if provider == "auto":
-            provider, why = _choose_provider(path, content, spec, built)
+        from cmlr_edge.backends.auto import resolve_provider
+
+        provider, why = resolve_provider(path, content, spec, built, provider)
         backend = load_backend(path, content, provider=provider, engine=built.engine)
         try:
             _check_label_count(backend, spec, path)
@@ -139,7 +139,7 @@ class Recognizer:
 
     @property
     def provider(self) -> str:
-        """The device that really runs the model: "cpu", "cuda"."""
+        """The provider that really runs the model, as `from_engine` takes it."""
         return self._backend.provider
 
     def __call__(self, image: Any, *, color: ColorOrder = "bgr") -> Prediction:
@@ -291,18 +291,6 @@ class Recognizer:
     ) -> None:
         """Close."""
         self.close()
-
-
-def _choose_provider(
-    path: Path, content: bytes, spec: ModelSpec, built: BuiltFile
-) -> tuple[str | None, str]:
-    """The fastest provider for an ONNX file, and why; an engine names its device itself."""
-    if path.suffix != ".onnx":
-        return None, ""
-    from cmlr_edge.backends.auto import choose_provider
-
-    choice = choose_provider(path, content, spec, built)
-    return choice.provider, f"; auto took {choice.provider} of: {choice.reason}"
 
 
 def _find_built_file(spec: ModelSpec, path: Path) -> BuiltFile:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.auto import resolve_provider
 from cmlr_edge.backends.base import Backend
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.golden import allowed_difference, golden_difference
@@ -67,10 +68,7 @@ def _checks(path: Path, spec: ModelSpec, provider: str | None) -> Iterator[Check
     if any(finding.state == "failed" for finding in findings):
         return
     try:
-        if provider == "auto":
-            from cmlr_edge.backends.auto import choose_provider
-
-            provider = choose_provider(path, content, spec, built).provider
+        provider, _ = resolve_provider(path, content, spec, built, provider)
         backend = load_backend(path, content, provider=provider, engine=built.engine)
     except CmlrError as error:
         yield Check("runtime", False, str(error), _LOOK)

@@ -64,6 +64,21 @@ class Choice:
         )
 
 
+def resolve_provider(
+    path: Path, content: bytes, spec: ModelSpec, built: BuiltFile, provider: str | None
+) -> tuple[str | None, str]:
+    """Turn "auto" into a provider, and say why; leave any other as it is.
+
+    An engine of TensorRT names its device itself.
+    """
+    if provider != "auto":
+        return provider, ""
+    if path.suffix != ".onnx":
+        return None, ""
+    choice = choose_provider(path, content, spec, built)
+    return choice.provider, f"; auto took {choice.provider} of: {choice.reason}"
+
+
 def choose_provider(
     path: Path, content: bytes, spec: ModelSpec, built: BuiltFile, *, cache: Path | None = None
 ) -> Choice:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cmlr_edge.bench import BenchSettings, find_regressions, run_bench
 from cmlr_edge.bundled import demo_engine
+from cmlr_edge.cli import options
 from cmlr_edge.cli.console import stderr
 from cmlr_edge.errors import DataError, OutputError
 from cmlr_edge.model_spec import model_path
@@ -27,7 +28,7 @@ def bench(
         str | None,
         typer.Argument(help="As for label. Default: one picture of 640 x 480 in memory."),
     ] = None,
-    provider: Annotated[str, typer.Option(help="As for label.")] = "cpu",
+    provider: options.Provider = None,
     warm_up: Annotated[float, typer.Option("--warmUp", min=0, help="ms before timing.")] = 200,
     duration: Annotated[float, typer.Option("--duration", min=0, help="Seconds, at least.")] = 10,
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Frames, at least.")] = 10,

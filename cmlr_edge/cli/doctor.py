@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cmlr_edge.cli import options
 from cmlr_edge.doctor import Finding, examine, worst
 
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -21,7 +22,7 @@ def doctor(
     engine: Annotated[
         Path | None, typer.Argument(help="Also try whether this model would run here.")
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="Device to try it on: cpu or cuda.")] = None,
+    provider: options.Provider = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Look at this machine: libraries, GPU, Jetson, memory, cameras; with a remedy for each trouble.

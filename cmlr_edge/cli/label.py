@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Policy, Source, open_source
 from cmlr_edge.capture.live import LiveSettings
+from cmlr_edge.cli import options
 from cmlr_edge.cli.console import stderr
 from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
@@ -35,22 +36,13 @@ def label(
             "(rtsp://, http://); test:// is a moving pattern. Several are read side by side.",
         ),
     ],
-    engine: Annotated[
-        Path | None, typer.Option(help="Model that build_engine.py wrote. Default: the bundled.")
-    ] = None,
+    engine: options.Engine = None,
     out: Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")] = None,
-    events: Annotated[
-        Path | None, typer.Option(help="JSON lines: when each label comes, stays and goes.")
-    ] = None,
-    mqtt: Annotated[
-        str | None, typer.Option(help="Events to mqtt://user:password@host:1883/topic.")
-    ] = None,
-    webhook: Annotated[str | None, typer.Option(help="Events as HTTP POST to this URL.")] = None,
+    events: options.Events = None,
+    mqtt: options.Mqtt = None,
+    webhook: options.Webhook = None,
     csv: Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")] = None,
-    rotate_mb: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Start new files at this size; the last five are kept."),
-    ] = None,
+    rotate_mb: options.RotateMb = None,
     overlay: Annotated[
         Path | None,
         typer.Option(help="MP4 with the labels drawn in; NAME-1.mp4 and so on of several sources."),
@@ -68,20 +60,9 @@ def label(
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many, of each source.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
-    ] = None,
-    stability: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A setting of the events for all labels (min_gap_s=2) or one (person.enter=0.7); "
-            "may be given again. Others: leave, smoothing_s, min_duration_s, update_every_s."
-        ),
-    ] = None,
-    skip_unchanged: Annotated[
-        float | None,
-        typer.Option(help="While the scene does not change, run the model every so many seconds."),
-    ] = None,
+    threshold: options.Threshold = None,
+    stability: options.Stability = None,
+    skip_unchanged: options.SkipUnchanged = None,
     frozen_after: Annotated[
         float,
         typer.Option(
@@ -92,10 +73,7 @@ def label(
         str | None,
         typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
     ] = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, openvino, openvino-bf16, or auto: the fastest."),
-    ] = None,
+    provider: options.Provider = None,
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
     """Label the frames of each SOURCE: all of a file, the newest of a camera.
@@ -114,11 +92,11 @@ def label(
     130  ended by SIGINT: open events are ended, outputs finished
     143  likewise by SIGTERM; a second signal ends the process at once
     """  # noqa: D301 (typer's mark for keeping lines)
-    options = OutputOptions(
+    wanted = OutputOptions(
         out, events, csv, overlay, contact_sheet, mqtt, webhook, metrics_port, rotate_mb
     )
     path = model_path(engine or demo_engine())
-    check_files(options.files(len(sources)), [*map(Path, sources), path, spec_path(path)])
+    check_files(wanted.files(len(sources)), [*map(Path, sources), path, spec_path(path)])
     rules = read_rules(stability or [])
     live = LiveSettings(frozen_after_s=frozen_after or None)
     with noted_signals() as interruption, ExitStack() as stack:
@@ -129,9 +107,9 @@ def label(
             stack.enter_context(open_source(uri, policy=cast("Policy | None", policy), live=live))
             for uri in sources
         ]
-        check_files(options.files(len(opened)), [Path(f) for item in opened for f in item.files])
+        check_files(wanted.files(len(opened)), [Path(f) for item in opened for f in item.files])
         streams = Streams(recognizer)
-        outputs = stack.enter_context(closing(Outputs(options, opened, recognizer.labels, streams)))
+        outputs = stack.enter_context(closing(Outputs(wanted, opened, recognizer.labels, streams)))
         stack.enter_context(streams)  # ends before the outputs do
         _add_sources(streams, opened, outputs, rules, skip_unchanged, max_frames)
         summaries = _run(streams, interruption, _expected(opened, max_frames), quiet=as_json)
@@ -145,7 +123,7 @@ def label(
     if as_json:
         print_json(reports, path, device, runtime, lost)
     else:
-        print_tables(reports, runtime, options.files(len(opened)))
+        print_tables(reports, runtime, wanted.files(len(opened)))
     print_problems(reports, lost)
     _exit(reports, lost, interruption.number)
 

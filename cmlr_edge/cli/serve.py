@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Source, open_source
+from cmlr_edge.cli import options
 from cmlr_edge.cli.console import stderr
 from cmlr_edge.cli.label import read_rules
 from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
@@ -35,9 +36,7 @@ def serve(
             help="As for `label`, several at once; door=rtsp://... gives one a name.",
         ),
     ],
-    engine: Annotated[
-        Path | None, typer.Option(help="Model that build_engine.py wrote. Default: the bundled.")
-    ] = None,
+    engine: options.Engine = None,
     host: Annotated[
         str, typer.Option(help="Address to serve at; other than this machine needs --token.")
     ] = "127.0.0.1",
@@ -46,34 +45,15 @@ def serve(
         str | None,
         typer.Option(envvar="CMLR_TOKEN", help="Visitors must know it. Or set CMLR_TOKEN."),
     ] = None,
-    events: Annotated[
-        Path | None, typer.Option(help="JSON lines: when each label comes, stays and goes.")
-    ] = None,
-    mqtt: Annotated[
-        str | None, typer.Option(help="Events to mqtt://user:password@host:1883/topic.")
-    ] = None,
-    webhook: Annotated[str | None, typer.Option(help="Events as HTTP POST to this URL.")] = None,
-    rotate_mb: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, help="Start a new events file at this size; the last five are kept."
-        ),
-    ] = None,
-    stability: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting of the events, as for `label`; may be given again."),
-    ] = None,
-    skip_unchanged: Annotated[
-        float | None,
-        typer.Option(help="While the scene does not change, run the model every so many seconds."),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
-    ] = None,
+    events: options.Events = None,
+    mqtt: options.Mqtt = None,
+    webhook: options.Webhook = None,
+    rotate_mb: options.RotateMb = None,
+    stability: options.Stability = None,
+    skip_unchanged: options.SkipUnchanged = None,
+    threshold: options.Threshold = None,
     loop: Annotated[bool, typer.Option(help="Play video files again and again.")] = False,
-    provider: Annotated[
-        str | None, typer.Option(help="Device: cpu or cuda; never another.")
-    ] = None,
+    provider: options.Provider = None,
 ) -> None:
     """Show cameras, streams and files with their labels on a live page.
 
@@ -94,8 +74,8 @@ def serve(
         ) from error
     check_exposure(host, token)  # before anything is opened
     path = model_path(engine or demo_engine())
-    options = OutputOptions(events=events, mqtt=mqtt, webhook=webhook, rotate_mb=rotate_mb)
-    check_files(options.files(len(sources)), [path, spec_path(path)])
+    wanted = OutputOptions(events=events, mqtt=mqtt, webhook=webhook, rotate_mb=rotate_mb)
+    check_files(wanted.files(len(sources)), [path, spec_path(path)])
     rules = read_rules(stability or [])
     with noted_signals() as interruption, ExitStack() as stack:
         recognizer = stack.enter_context(
@@ -103,7 +83,7 @@ def serve(
         )
         names, opened = _open(sources, stack, loop=loop)
         streams = Streams(recognizer)
-        outputs = stack.enter_context(closing(Outputs(options, opened, recognizer.labels, streams)))
+        outputs = stack.enter_context(closing(Outputs(wanted, opened, recognizer.labels, streams)))
         stack.enter_context(streams)  # ends before the outputs do
         live = LiveState(streams, recognizer)
         for index, (source, name) in enumerate(zip(opened, names, strict=True)):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.bundled import demo_engine
+from cmlr_edge.cli import options
 from cmlr_edge.model_spec import model_path
 from cmlr_edge.verification import verify_engine
 
@@ -20,7 +21,7 @@ def verify(
     engine: Annotated[
         Path | None, typer.Argument(help="Model file, or its folder. Default: the bundled.")
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="Device to run on: cpu or cuda.")] = None,
+    provider: options.Provider = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Check an engine: its hash, its labels, the device it runs on, and its golden sample.

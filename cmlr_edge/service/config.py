@@ -39,7 +39,7 @@ class EngineSettings:
 
     store: str = ""  # folder of the engines that can be replaced while the service runs
     path: str = ""  # instead of a store: one model file or folder
-    provider: str = "cpu"
+    provider: str | None = None  # of an ONNX file the CPU, of an engine the GPU
     update: UpdateSettings = field(default_factory=UpdateSettings)
 
     def __post_init__(self) -> None:

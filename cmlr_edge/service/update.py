@@ -18,7 +18,7 @@ _CHECK = """
 import sys
 from cmlr_edge import CmlrError, Recognizer
 try:
-    Recognizer.from_engine(sys.argv[1], provider=sys.argv[2]).close()
+    Recognizer.from_engine(sys.argv[1], provider=sys.argv[2] or None).close()
 except CmlrError as error:
     sys.exit(str(error))
 """
@@ -40,9 +40,9 @@ class UpdateReport:
     invalid: int = 0  # frames on which the new engine returned no number
 
 
-def start_check(engine: Path, provider: str) -> subprocess.Popen[str]:
+def start_check(engine: Path, provider: str | None) -> subprocess.Popen[str]:
     """Load an engine in a process of its own, which checks hash and golden sample; it says why not."""
-    command = [sys.executable, "-c", _CHECK, str(engine), provider]
+    command = [sys.executable, "-c", _CHECK, str(engine), provider or ""]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

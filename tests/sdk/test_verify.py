@@ -64,6 +64,17 @@ def test_labels_of_another_model_are_counted(tmp_path: Path) -> None:
     assert checks["labels"]["found"] == "2 scores for 3 labels"
 
 
+def test_auto_is_checked_as_the_provider_that_it_takes(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the choice is remembered
+    code, checks = checks_of(engine, "--provider", "auto")
+    assert code == 0
+    (choice,) = (tmp_path / ".cache" / "cmlr_edge" / "providers").iterdir()
+    taken = json.loads(choice.read_text())["provider"]
+    assert checks["provider"]["found"] == f"asked for {taken}, runs on {taken}"
+
+
 def test_a_provider_that_is_not_here_fails_and_no_other_runs(engine: Path) -> None:
     code, checks = checks_of(engine, "--provider", "cuda")
     assert code == 1

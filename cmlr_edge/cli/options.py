@@ -1,0 +1,44 @@
+"""Options that several commands share, so that they mean and say the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Engine: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Model that build_engine.py wrote. Default: the bundled.")
+]
+Provider: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda, openvino, openvino-bf16, or auto: the fastest. No other takes its place. "
+        "Default: cpu, and the GPU for an .engine."
+    ),
+]
+Threshold: TypeAlias = Annotated[
+    float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
+]
+Events: TypeAlias = Annotated[
+    Path | None, typer.Option(help="JSON lines: when each label comes, stays and goes.")
+]
+Mqtt: TypeAlias = Annotated[
+    str | None, typer.Option(help="Events to mqtt://user:password@host:1883/topic.")
+]
+Webhook: TypeAlias = Annotated[str | None, typer.Option(help="Events as HTTP POST to this URL.")]
+RotateMb: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Start new files at this size; the last five are kept."),
+]
+Stability: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A setting of the events for all labels (min_gap_s=2) or one (person.enter=0.7); "
+        "may be given again. Others: leave, smoothing_s, min_duration_s, update_every_s."
+    ),
+]
+SkipUnchanged: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="While the scene does not change, run the model every so many seconds."),
+]
