@@ -15,5 +15,10 @@ def attention(
     key_bias: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 def resize_area(
-    source: NDArray[np.uint8], out: NDArray[np.uint8], *, swap_channels: bool
+    source: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    *,
+    swap_channels: bool,
+    instruction_set: str | None = None,
 ) -> None: ...
+def resize_instruction_sets() -> list[str]: ...

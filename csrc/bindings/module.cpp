@@ -102,7 +102,8 @@ void require_pixels(const py::array& array, const char* name) {
                          " and strides " + std::string(py::str(array.attr("strides"))));
 }
 
-void resize_area(const py::array& source, py::array out, bool swap_channels) {
+void resize_area(const py::array& source, py::array out, bool swap_channels,
+                 const std::optional<std::string>& instruction_set) {
   require_pixels(source, "source");
   require_pixels(out, "out");
   if (out.strides(0) != 3 * out.shape(1))
@@ -114,7 +115,8 @@ void resize_area(const py::array& source, py::array out, bool swap_channels) {
                                       source.strides(0),
                                       out.shape(0),
                                       out.shape(1),
-                                      swap_channels};
+                                      swap_channels,
+                                      instruction_set ? instruction_set->c_str() : nullptr};
   py::gil_scoped_release release;
   cmlr::resize_area(params);
 }
@@ -133,6 +135,8 @@ PYBIND11_MODULE(_native, m) {
       "CmlrAttention on the CPU: query (1|N, L, D), key and value (1|N, T, D), key_bias (T,), all "
       "C-contiguous float32 -> (N, L, D).");
   m.def("resize_area", &resize_area, py::arg("source").noconvert(), py::arg("out").noconvert(),
-        py::kw_only(), py::arg("swap_channels"),
+        py::kw_only(), py::arg("swap_channels"), py::arg("instruction_set") = py::none(),
         "Shrinks uint8 (H, W, 3) to the size of `out` by area means, as OpenCV's INTER_AREA does.");
+  m.def("resize_instruction_sets", &cmlr::resize_instruction_sets,
+        "What `resize_area` can be told to use on this machine, the fastest first.");
 }

@@ -1,40 +1,17 @@
-// A source row is widened to floats, shrunk once, and added to the one or two rows it lies under.
-// While it is shrunk a pixel is a vector of four floats, the fourth of them the neighbour's first
-// channel, which is never written; the other loops are plain, for compilers to vectorise.
+// A source row is shrunk once, and added to the one or two output rows it lies under.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cmlr/resize.h"
-
-// x86-64 alone promises SSE2; the loader takes the best of these that the machine has.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define CMLR_VERSIONS __attribute__((target_clones("avx2", "sse4.1", "default")))
-#else
-#define CMLR_VERSIONS
-#endif
-// Into each of those versions; a function of its own would be compiled for SSE2.
-#define CMLR_INLINE inline __attribute__((always_inline))
+#include "cpu/resize_rows.h"
 
 namespace cmlr {
 namespace {
 
-using Floats4 = float __attribute__((vector_size(16)));
-
 constexpr double kSliver = 1e-3;  // of a source pixel: what is less is not looked at
-// Added to a float in [0, 2^22] it leaves the nearest integer, half to even, in the low bits.
-constexpr float kRounder = 12582912.0f;
-
-// Which source pixels lie under an output pixel, along one axis: `taps` in a row from `first`, and
-// their weights, 0 where fewer lie under it.
-struct Axis {
-  int64_t taps = 0;
-  std::vector<int64_t> first;
-  std::vector<float> weight;  // (outputs, taps)
-};
 
 struct Cell {
   int64_t first;
@@ -76,77 +53,51 @@ Axis axis_of(int64_t size, int64_t outputs) {
   return axis;
 }
 
+Groups groups_of(const Axis& axis) {
+  const int64_t outputs = axis.first.size();
+  Groups groups;
+  if (axis.taps > kMostTaps) return groups;
+  for (int64_t begin = 0; begin < outputs; begin += kGroup) {
+    const int64_t end = std::min(begin + kGroup, outputs);
+    const int64_t first = axis.first[begin];
+    const int64_t bytes = 3 * (axis.first[end - 1] + axis.taps - first);
+    if (bytes > kWindow) return {};
+    groups.first_byte.push_back(3 * first);
+    groups.readable.push_back(bytes == kWindow ? ~uint64_t{0} : (uint64_t{1} << bytes) - 1);
+    std::vector<uint8_t> index(kWindow, 0);
+    std::vector<float> weight(16 * axis.taps, 0.0f);
+    for (int64_t x = begin; x < end; ++x)
+      for (int64_t tap = 0; tap < axis.taps; ++tap)
+        for (int64_t channel = 0; channel < 3; ++channel) {
+          const int64_t lane = 16 * tap + 4 * (x - begin) + channel;
+          index[lane] = static_cast<uint8_t>(3 * (axis.first[x] - first + tap) + channel);
+          weight[lane] = axis.weight[x * axis.taps + tap];
+        }
+    groups.index.insert(groups.index.end(), index.begin(), index.end());
+    groups.weight.insert(groups.weight.end(), weight.begin(), weight.end());
+  }
+  return groups;
+}
+
 struct Workspace {
-  int64_t source_height = 0, source_width = 0, height = 0, width = 0;
-  Axis rows, columns;
-  std::vector<float> row;          // (source_width * 3), and one more to be read
-  std::vector<float> shrunk, sum;  // (width * 4)
+  int64_t source_height = 0, height = 0;
+  Axis rows;
+  Columns columns;
+  std::vector<float> widened, shrunk, sum;
 
   void prepare(const ResizeAreaParams& p) {
-    if (p.source_height == source_height && p.source_width == source_width && p.height == height &&
-        p.width == width)
+    if (p.source_height == source_height && p.source_width == columns.source_width &&
+        p.height == height && p.width == columns.width)
       return;
     rows = axis_of(p.source_height, p.height);
-    columns = axis_of(p.source_width, p.width);
-    row.resize(3 * p.source_width + 1);
-    shrunk.resize(4 * p.width);
-    sum.resize(4 * p.width);
-    source_height = p.source_height, source_width = p.source_width;
-    height = p.height, width = p.width;
+    columns = {p.source_width, p.width, axis_of(p.source_width, p.width), {}};
+    columns.groups = groups_of(columns.axis);
+    widened.resize(3 * p.source_width + 1);
+    shrunk.resize(columns.row_floats());
+    sum.resize(columns.row_floats());
+    source_height = p.source_height, height = p.height;
   }
 };
-
-CMLR_INLINE Floats4 load_pixel(const float* pixel) {
-  Floats4 values;
-  std::memcpy(&values, pixel, sizeof values);
-  return values;
-}
-
-// kTaps: known to the compiler, which then unrolls; 0 for any number.
-template <int kTaps>
-CMLR_INLINE void shrink(const float* row, const Axis& columns, int64_t width, float* shrunk) {
-  const int64_t taps = kTaps ? kTaps : columns.taps;
-  const int64_t* first = columns.first.data();
-  const float* weight = columns.weight.data();
-  for (int64_t x = 0; x < width; ++x, weight += taps) {
-    const float* pixel = row + 3 * first[x];
-    Floats4 sum = load_pixel(pixel) * weight[0];
-    for (int64_t k = 1; k < taps; ++k) sum += load_pixel(pixel + 3 * k) * weight[k];
-    std::memcpy(shrunk + 4 * x, &sum, sizeof sum);
-  }
-}
-
-CMLR_VERSIONS void shrink_row(const uint8_t* source, const Axis& columns, int64_t source_width,
-                              int64_t width, float* __restrict row, float* __restrict shrunk) {
-  for (int64_t i = 0; i < 3 * source_width; ++i) row[i] = source[i];
-  switch (columns.taps) {
-    case 2:
-      return shrink<2>(row, columns, width, shrunk);
-    case 3:
-      return shrink<3>(row, columns, width, shrunk);
-    case 4:
-      return shrink<4>(row, columns, width, shrunk);
-    default:
-      return shrink<0>(row, columns, width, shrunk);
-  }
-}
-
-CMLR_VERSIONS void add_row(const float* __restrict shrunk, float weight, bool first, int64_t count,
-                           float* __restrict sum) {
-  if (first)
-    for (int64_t i = 0; i < count; ++i) sum[i] = shrunk[i] * weight;
-  else
-    for (int64_t i = 0; i < count; ++i) sum[i] += shrunk[i] * weight;
-}
-
-CMLR_VERSIONS void write_row(const float* sum, int64_t width, int first, uint8_t* out) {
-  for (int64_t x = 0; x < width; ++x, out += 3) {
-    const Floats4 rounded = load_pixel(sum + 4 * x) + kRounder;
-    uint8_t bytes[sizeof rounded];
-    std::memcpy(bytes, &rounded, sizeof rounded);
-    out[first] = bytes[0], out[1] = bytes[4], out[2 - first] = bytes[8];
-  }
-}
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument("resize_area: " + message);
@@ -156,6 +107,16 @@ std::string size_of(int64_t height, int64_t width) {
   return std::to_string(height) + " x " + std::to_string(width);
 }
 
+const RowOps& ops_of(const char* instruction_set) {
+  std::string known;
+  for (const RowOps& ops : row_ops()) {
+    if (!instruction_set || std::string(instruction_set) == ops.name) return ops;
+    known += std::string(known.empty() ? "" : ", ") + ops.name;
+  }
+  throw std::invalid_argument(std::string("resize_area: no instruction set ") + instruction_set +
+                              " here, there are " + known);
+}
+
 }  // namespace
 
 void resize_area(const ResizeAreaParams& p) {
@@ -163,8 +124,10 @@ void resize_area(const ResizeAreaParams& p) {
   require(p.height > 0 && p.width > 0 && p.height <= p.source_height && p.width <= p.source_width,
           "cannot shrink " + size_of(p.source_height, p.source_width) + " pixels to " +
               size_of(p.height, p.width));
+  const RowOps& ops = ops_of(p.instruction_set);
   thread_local Workspace work;
   work.prepare(p);
+  const int64_t floats = work.columns.row_floats();
   int64_t shrunk_row = -1;  // the source row that work.shrunk is of: two cells can share it
   for (int64_t y = 0; y < p.height; ++y) {
     bool first = true;
@@ -173,15 +136,21 @@ void resize_area(const ResizeAreaParams& p) {
       if (weight == 0.0f) continue;
       const int64_t source_row = work.rows.first[y] + k;
       if (source_row != shrunk_row) {
-        shrink_row(p.source + source_row * p.source_stride, work.columns, p.source_width, p.width,
-                   work.row.data(), work.shrunk.data());
+        ops.shrink(p.source + source_row * p.source_stride, work.columns, work.widened.data(),
+                   work.shrunk.data());
         shrunk_row = source_row;
       }
-      add_row(work.shrunk.data(), weight, first, 4 * p.width, work.sum.data());
+      ops.add(work.shrunk.data(), weight, first, floats, work.sum.data());
       first = false;
     }
-    write_row(work.sum.data(), p.width, p.swap_channels ? 2 : 0, p.out + y * p.width * 3);
+    ops.write(work.sum.data(), p.width, p.swap_channels ? 2 : 0, p.out + y * p.width * 3);
   }
+}
+
+std::vector<std::string> resize_instruction_sets() {
+  std::vector<std::string> names;
+  for (const RowOps& ops : row_ops()) names.push_back(ops.name);
+  return names;
 }
 
 }  // namespace cmlr

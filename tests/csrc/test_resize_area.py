@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import platform
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cmlr_edge._native import resize_area
+from cmlr_edge._native import resize_area, resize_instruction_sets
 
 Image = NDArray[np.uint8]
 SIZES = [
@@ -22,6 +25,8 @@ SIZES = [
     ((480, 640), (480, 300)),
     ((500, 640), (224, 640)),
     ((3, 5), (2, 3)),
+    ((61, 643), (60, 641)),
+    ((48, 700), (16, 126)),
 ]
 
 
@@ -29,9 +34,15 @@ def draw(size_hw: tuple[int, int], seed: int = 0) -> Image:
     return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), np.uint8)
 
 
-def resized(image: Image, size_hw: tuple[int, int], *, swap: bool = False) -> Image:
+def resized(
+    image: Image,
+    size_hw: tuple[int, int],
+    *,
+    swap: bool = False,
+    instruction_set: str | None = None,
+) -> Image:
     out = np.empty((*size_hw, 3), np.uint8)
-    resize_area(image, out, swap_channels=swap)
+    resize_area(image, out, swap_channels=swap, instruction_set=instruction_set)
     return out
 
 
@@ -52,6 +63,38 @@ def test_the_bytes_are_those_of_opencv(size: tuple[int, int], wanted: tuple[int,
     allowed = 0 if platform.machine() == "x86_64" else 1
     np.testing.assert_allclose(actual.astype(int), expected.astype(int), rtol=0, atol=allowed)
     np.testing.assert_array_equal(resized(image, wanted, swap=True), actual[..., ::-1])
+
+
+@pytest.mark.parametrize("name", resize_instruction_sets())
+@pytest.mark.parametrize(("size", "wanted"), SIZES)
+def test_every_instruction_set_gives_the_same_bytes(
+    size: tuple[int, int], wanted: tuple[int, int], name: str
+) -> None:
+    image = draw(size, seed=2)
+    for swap in (False, True):
+        actual = resized(image, wanted, swap=swap, instruction_set=name)
+        np.testing.assert_array_equal(
+            actual, resized(image, wanted, swap=swap, instruction_set="plain")
+        )
+
+
+def test_nothing_behind_the_last_pixel_is_read(tmp_path: Path) -> None:
+    """The image ends where a page does, and touching the next one would end the process."""
+    page, (height, width) = mmap.PAGESIZE, (8, 170)
+    file = tmp_path / "pixels"
+    file.write_bytes(draw((2, page)).tobytes()[: 2 * page])
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 2 * page) as mapped:
+        os.truncate(opened.fileno(), page)
+        size = height * width * 3
+        image = np.frombuffer(mapped, np.uint8, size, page - size).reshape(height, width, 3)
+        for name in resize_instruction_sets():
+            resized(image, (5, 68), instruction_set=name)
+        del image  # mapped cannot be closed before
+
+
+def test_an_instruction_set_of_another_machine_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no instruction set sve here, there are .*plain"):
+        resized(draw((8, 9)), (4, 4), instruction_set="sve")
 
 
 @pytest.mark.parametrize(("size", "wanted"), SIZES)

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace cmlr {
 
@@ -16,12 +18,17 @@ struct ResizeAreaParams {
   int64_t source_height, source_width, source_stride;
   int64_t height, width;
   bool swap_channels;  // write the third channel first: BGR to RGB and back
+  // One of `resize_instruction_sets`; null for the best. The bytes are the same.
+  const char* instruction_set = nullptr;
 };
 
 // Runs in the calling thread; tables and rows of the last sizes seen stay allocated in it.
 //
 // Throws std::invalid_argument if a size is not positive, the picture would grow in a direction, or
-// a pointer is null; the message says which.
+// a pointer is null, or this machine lacks the instruction set; the message says which.
 void resize_area(const ResizeAreaParams& params);
+
+// That `resize_area` has loops for and this machine has, the fastest first.
+std::vector<std::string> resize_instruction_sets();
 
 }  // namespace cmlr
