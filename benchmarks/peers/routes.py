@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.peers.settings import open_variant
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.openvino import supported_precisions
 from cmlr_edge.machine import usable_cores
@@ -24,10 +25,13 @@ Scores = NDArray[np.float32]
 Route = Callable[[Frame], tuple[Scores, list[int]]]  # scores (L,), indices of the labels reached
 
 PEERS = ("torch-eager", "torch-compile", "ort-f32", "openvino-f32", "openvino-bf16")
-OURS = {
-    "ours-ort-f32": "cpu",
-    "ours-openvino-f32": "openvino",
-    "ours-openvino-bf16": "openvino-bf16",
+OURS = {  # folder of the model, and provider
+    "ours-ort-f32": ("", "cpu"),
+    "ours-ort-int8": ("int8", "cpu"),
+    "ours-openvino-f32": ("", "openvino"),
+    "ours-openvino-bf16": ("", "openvino-bf16"),
+    "ours-openvino-int8": ("int8", "openvino"),
+    "ours-openvino-int8-bf16": ("int8", "openvino-bf16"),
 }
 FLOORS = ("bare-ort-f32", "bare-openvino-f32", "bare-openvino-bf16")
 
@@ -44,9 +48,13 @@ def open_route(name: str, folder: Path) -> Route:
     """Load what a route needs from the files that `prepare` wrote."""
     spec = ModelSpec.load(folder / "model.json")
     if name in OURS:
-        return _ours(folder, OURS[name])
+        inside, provider = OURS[name]
+        return _ours(folder / inside, provider)
     if name in FLOORS:
-        return _floor(name.removeprefix("bare-"), folder / "bare.onnx", spec)
+        infer = _session(name.removeprefix("bare-"), folder / "bare.onnx", static=True)
+        return _ready(infer, spec)
+    if ": " in name:
+        return _ready(open_variant(name, folder / "model.onnx"), spec)
     if name.startswith("torch"):
         return _torch(folder, spec, compiled=name == "torch-compile")
     return _plain(_session(name, folder / "plain.onnx"), spec)
@@ -63,9 +71,9 @@ def _ours(folder: Path, provider: str) -> Route:
     return run
 
 
-def _floor(engine: str, path: Path, spec: ModelSpec) -> Route:
+def _ready(infer: Callable[[NDArray[Any]], Scores], spec: ModelSpec) -> Route:
+    """A network with its input ready, whatever the frame."""
     pixels = np.zeros((1, *spec.preprocess.size_hw, 3), np.uint8)
-    infer = _session(engine, path, static=True)
 
     def run(_frame: Frame) -> tuple[Scores, list[int]]:
         return infer(pixels)[0], []
