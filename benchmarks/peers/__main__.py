@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.peers.frames import SIZE_HW
-from benchmarks.peers.models import NETWORKS, prepare
+from benchmarks.peers.models import NETWORKS, prepare, prepare_ncnn
 from benchmarks.peers.report import write_report
 from benchmarks.peers.routes import FLOORS, OURS, route_names
 from benchmarks.peers.turns import Worker, take_turns, times_ms
@@ -97,6 +97,8 @@ def main(
             key = f"{network}-{count}"
             with _stderr.status(f"{key}: exporting"):
                 prepare(NETWORKS[network], count, files / key)
+                if "ncnn" in names:
+                    prepare_ncnn(NETWORKS[network], count, files / key)
             with _stderr.status(f"{key}: timing {len(names)} routes"):
                 record = compare(files / key, names, rounds=rounds, seconds=seconds)
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")

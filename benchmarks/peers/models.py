@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,6 +114,20 @@ def prepare(network: Network, num_labels: int, folder: Path) -> None:
     spec = replace(spec, thresholds=(threshold,) * num_labels)
     _write(folder / INT8, quantize(exported, images[:_CALIBRATION_FRAMES]), spec, "int8")
     _write(folder, exported, spec, "fp32")
+
+
+def prepare_ncnn(network: Network, num_labels: int, folder: Path) -> None:
+    """Write the plain network as ncnn reads it, by ncnn's own converter, unless it is there."""
+    if (folder / "plain.ncnn.bin").is_file():
+        return
+    import pnnx
+
+    model = PlainModel(make_model(network, num_labels)).eval()
+    pixels = torch.zeros(1, 3, network.image_size, network.image_size)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
+        pnnx.export(model, str(Path(scratch) / "plain.pt"), (pixels,))
+        for name in ("plain.ncnn.param", "plain.ncnn.bin"):  # the second says that both are there
+            write_atomically(folder / name, (Path(scratch) / name).read_bytes())
 
 
 def _write(

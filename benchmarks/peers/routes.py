@@ -6,6 +6,7 @@ network as `torch.onnx.export` writes it. The floor is the backbone alone, its i
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ Frame = NDArray[np.uint8]
 Scores = NDArray[np.float32]
 Route = Callable[[Frame], tuple[Scores, list[int]]]  # scores (L,), indices of the labels reached
 
-PEERS = ("torch-eager", "torch-compile", "ort-f32", "openvino-f32", "openvino-bf16")
+PEERS = ("torch-eager", "torch-compile", "ncnn", "ort-f32", "openvino-f32", "openvino-bf16")
 OURS = {  # folder of the model, and provider
     "ours-ort-f32": ("", "cpu"),
     "ours-ort-int8": ("int8", "cpu"),
@@ -39,6 +40,8 @@ FLOORS = ("bare-ort-f32", "bare-openvino-f32", "bare-openvino-bf16")
 def route_names() -> list[str]:
     """Every route that this machine can run."""
     names = [*PEERS, *OURS, *FLOORS]
+    if not all(importlib.util.find_spec(package) for package in ("ncnn", "pnnx")):
+        names.remove("ncnn")
     if "bf16" in supported_precisions():
         return names
     return [name for name in names if "bf16" not in name]
@@ -57,7 +60,8 @@ def open_route(name: str, folder: Path) -> Route:
         return _ready(open_variant(name, folder / "model.onnx"), spec)
     if name.startswith("torch"):
         return _torch(folder, spec, compiled=name == "torch-compile")
-    return _plain(_session(name, folder / "plain.onnx"), spec)
+    infer = _ncnn(folder) if name == "ncnn" else _session(name, folder / "plain.onnx")
+    return _plain(infer, spec)
 
 
 def _ours(folder: Path, provider: str) -> Route:
@@ -124,6 +128,23 @@ def _session(engine: str, path: Path, *, static: bool = False) -> Callable[[NDAr
     }
     compiled = core.compile_model(model, "CPU", settings)
     return lambda pixels: compiled(pixels)[0]
+
+
+def _ncnn(folder: Path) -> Callable[[NDArray[Any]], Scores]:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = usable_cores()
+    net.load_param(str(folder / "plain.ncnn.param"))
+    net.load_model(str(folder / "plain.ncnn.bin"))
+
+    def infer(pixels: NDArray[Any]) -> Scores:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(pixels[0]))
+        _, scores = extractor.extract("out0")
+        return np.array(scores)[None]
+
+    return infer
 
 
 def _torch(folder: Path, spec: ModelSpec, *, compiled: bool) -> Route:
