@@ -156,11 +156,10 @@ def _plot_routes(comparisons: dict[str, Any], path: Path) -> None:
         bars = axis.barh(names, values, color=colors)
         axis.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
         axis.invert_yaxis()
-        axis.set_xscale("log")
         axis.set_title(record["network"], fontsize=9)
         axis.set_xlabel("median, ms", fontsize=8)
         axis.tick_params(labelsize=7, labelleft=axis is axes[0][0])
-        axis.margins(x=0.25)
+        axis.margins(x=0.2)
     figure.suptitle("Frame to 80 labels: peers, ours, and the bare backbone", fontsize=10)
     _save(figure, path)
 

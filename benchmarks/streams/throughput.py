@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from benchmarks.peers.frames import frames
 from cmlr_edge import Frame, Recognizer, Streams
@@ -36,18 +37,27 @@ class FromMemory(ClosesItself):
     num_frames = None
     fps = None
 
-    def __init__(self, name: str, end_s: float, *, first_s: float = 0.0, every_s: float = 0.0):
+    def __init__(
+        self,
+        name: str,
+        images: NDArray[np.uint8],
+        end_s: float,
+        *,
+        first_s: float = 0.0,
+        every_s: float = 0.0,
+    ):
         """Plan the frames.
 
         Args:
             name: Of the source.
+            images: BGR, (N, H, W, 3), given again and again.
             end_s: When to stop, on time.monotonic().
             first_s: When the first is due, likewise.
             every_s: From one to the next; 0 for as fast as they are taken.
         """
         self.name, self.files = name, tuple[Path, ...]()
         self._end_s, self._first_s, self._every_s = end_s, first_s, every_s
-        self._images = frames()
+        self._images = images
 
     def __enter__(self) -> FromMemory:
         """Return itself."""
@@ -94,7 +104,8 @@ def run(
         seconds: Of the run; its first tenth is not counted.
         fps: Of each source, or None for as fast as frames are taken.
     """
-    begin_s = time.monotonic() + 0.2
+    images = frames()
+    begin_s = time.monotonic() + 0.5
     every_s = 0.0 if fps is None else 1 / fps
     finished_s: list[float] = []
     latencies_ms: list[float] = []
@@ -102,7 +113,7 @@ def run(
         for i in range(number):
             # Sources are not in step: each begins a share of a period after the one before.
             first_s = begin_s + every_s * i / number
-            source = FromMemory(str(i), begin_s + seconds, first_s=first_s, every_s=every_s)
+            source = FromMemory(str(i), images, begin_s + seconds, first_s=first_s, every_s=every_s)
             streams.add(source)
         for result in streams.results():
             now_s = time.monotonic()
