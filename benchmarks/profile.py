@@ -56,23 +56,10 @@ def profile_layers(path: Path, precision: str, *, runs: int) -> list[dict[str, A
         precision: "f32" or "bf16".
         runs: To take the median of.
     """
-    import openvino as ov
-
-    core = ov.Core()
-    for extension in attention_extensions():
-        core.add_extension(extension)
-    model = core.read_model(path)
-    shape = model.input(0).partial_shape
-    size_hw = shape[1].get_length(), shape[2].get_length()
-    model.reshape([1, *size_hw, 3])
-    settings = {
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": usable_cores(),
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERF_COUNT": True,
-    }
-    compiled = core.compile_model(model, "CPU", settings)
-    request, pixels = compiled.create_infer_request(), golden_frames(0, size_hw)
+    compiled = _compile_counting(path, precision)
+    request = compiled.create_infer_request()
+    _, height, width, _ = compiled.input(0).shape
+    pixels = golden_frames(0, (height, width))
     times: dict[str, list[float]] = defaultdict(list)
     kinds: dict[str, tuple[str, str]] = {}
     for _ in range(runs):
@@ -81,20 +68,50 @@ def profile_layers(path: Path, precision: str, *, runs: int) -> list[dict[str, A
             if layer.status.name == "EXECUTED":
                 times[layer.node_name].append(layer.real_time.total_seconds() * 1e3)
                 kinds[layer.node_name] = layer.node_type, layer.exec_type
+    part_of = _parts_of_layers(compiled, path, [*times])
+    return [
+        {
+            "layer": name,
+            "part": part_of[name],
+            "kind": kinds[name][0],
+            "kernel": kinds[name][1],
+            "ms": float(np.median(values[len(values) // 4 :])),
+        }
+        for name, values in times.items()
+    ]
+
+
+def _compile_counting(path: Path, precision: str) -> Any:
+    """The graph as the backend compiles it for one image, with its layers' times counted."""
+    import openvino
+
+    core = openvino.Core()
+    for extension in attention_extensions():
+        core.add_extension(extension)
+    model = core.read_model(path)
+    model.reshape([1, *list(model.input(0).partial_shape)[1:]])
+    settings = {
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": usable_cores(),
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERF_COUNT": True,
+    }
+    return core.compile_model(model, "CPU", settings)
+
+
+def _parts_of_layers(compiled: Any, path: Path, layers: list[str]) -> dict[str, str]:
+    """Part by layer, by the nodes that each was made of."""
     parts = parts_of_nodes(onnx.load(path).graph)
     origins = {
         op.get_friendly_name(): op.get_rt_info()["originalLayersNames"].astype(str).split(",")
         for op in compiled.get_runtime_model().get_ops()
     }
-    layers, part = [], PARTS[0]
-    for name, values in times.items():
+    found, part = {}, PARTS[0]
+    for name in layers:
         known = [parts[origin] for origin in origins.get(name, []) if origin in parts]
         # A layer that OpenVINO put in by itself belongs to what runs before it.
-        part = max(known, key=PARTS.index) if known else part
-        kind, kernel = kinds[name]
-        ms = float(np.median(values[len(values) // 4 :]))
-        layers.append({"layer": name, "part": part, "kind": kind, "kernel": kernel, "ms": ms})
-    return layers
+        found[name] = part = max(known, key=PARTS.index) if known else part
+    return found
 
 
 def profile_stages(path: Path, provider: str, *, seconds: float) -> dict[str, float]:
