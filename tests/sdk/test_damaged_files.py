@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -43,6 +44,34 @@ def test_damaged_engines_and_specs_are_refused_or_work(engines: list[Path], tmp_
     assert record["wrong"] == []
     found = {outcome for outcomes in record["outcomes"].values() for outcome in outcomes}
     assert found == {"SpecError", "EngineError", "loaded"}
+
+
+def test_an_engine_with_any_byte_flipped_is_refused_before_it_is_loaded(engine: Path) -> None:
+    content = bytearray(engine.read_bytes())
+    for position in range(len(content)):
+        content[position] ^= 0xFF
+        engine.write_bytes(content)
+        with pytest.raises(EngineError, match="changed"):
+            Recognizer.from_engine(engine)
+        content[position] ^= 0xFF
+    engine.write_bytes(content)
+    Recognizer.from_engine(engine).close()
+
+
+def test_a_spec_with_any_byte_flipped_is_refused_or_describes_an_engine_that_works(
+    engine: Path,
+) -> None:
+    path = engine.with_suffix(".json")
+    content, loaded = bytearray(path.read_bytes()), 0
+    for position in range(len(content)):
+        flipped = 1 << position % 8
+        content[position] ^= flipped
+        path.write_bytes(content)
+        with suppress(SpecError, EngineError), Recognizer.from_engine(engine) as recognizer:
+            assert recognizer(np.zeros((5, 5, 3), np.uint8)).valid
+            loaded += 1
+        content[position] ^= flipped
+    assert 0 < loaded < len(content) / 2  # a letter of a name, a digit of a number
 
 
 @pytest.mark.parametrize(
