@@ -15,6 +15,7 @@ from benchmarks.streams.endurance import endure
 from benchmarks.streams.stand_in import write_stand_in
 from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.allocator import bound_arenas
+from cmlr_edge.machine import cpu_name, usable_cores
 from cmlr_edge.strict_json import write_atomically
 from train.reporting import exit_on_error
 
@@ -51,8 +52,8 @@ def main(
         engine = write_stand_in(Path(folder)) if stand_in else demo_engine()
         with Recognizer.from_engine(engine, thresholds=threshold) as recognizer:
             machine = {
-                "cpu": platform.machine(),
-                "cores": os.cpu_count(),
+                "cpu": cpu_name(),
+                "cores": usable_cores(),
                 "load_at_start": os.getloadavg()[0],
                 "python": platform.python_version(),
                 "runtime": recognizer.runtime,

@@ -18,6 +18,7 @@ from cmlr_edge.capture.live import SourceState
 _NUM_FAILING = 2
 _FAULT_EVERY_S = 30.0  # one of the two fails, then the other
 _FAULT_LASTS_S = 8.0  # beyond the hang watchdog's 5 s
+_OUTAGE_S = 4.0  # a gap beyond; slower sources and busy machines leave shorter ones
 _LIMITS = {"kept": 0.95, "memory_growth": 0.02, "recovery_s": 2.0}
 
 
@@ -27,7 +28,7 @@ class Noted:
 
     ok_frames: int = 0
     last_s: float | None = None
-    gaps_s: list[float] = field(default_factory=list)  # the longer ones
+    gaps_s: list[float] = field(default_factory=list)  # the outages
     kinds: Counter[str] = field(default_factory=Counter)
     open_events: set[str] = field(default_factory=set)
     misplaced_events: int = 0  # a second start, or an update or end of what is not open
@@ -36,7 +37,7 @@ class Noted:
         """Count a frame; see `Sink`."""
         self.ok_frames += prediction.valid
         assert frame.time_s is not None
-        if self.last_s is not None and frame.time_s - self.last_s > 1.0:
+        if self.last_s is not None and frame.time_s - self.last_s > _OUTAGE_S:
             self.gaps_s.append(frame.time_s - self.last_s)
         self.last_s = frame.time_s
 
