@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
