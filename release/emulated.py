@@ -71,7 +71,11 @@ class EmulatedSystem:
     def run_anyhow(self, command: Sequence[str]) -> tuple[int, str]:
         """Run a program there, which may fail; return its exit code and what it prints."""
         run = subprocess.run(
-            [*self._enter(), *command], env=_ENVIRONMENT, capture_output=True, text=True, check=False
+            [*self._enter(), *command],
+            env=_ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return run.returncode, run.stdout
 
