@@ -131,9 +131,10 @@ def main() -> int:
     results.add("unpack", None, lambda: str(unpack(args.work / _SUITE, _SUITE).path(".").name))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(_JOBS[name], args, results) for name in args.only]
-    for job in jobs:
-        job.result()
-    return results.finish()
+    failed = [error for job in jobs if (error := job.exception())]
+    for error in failed:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    return 1 if failed else results.finish()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,13 @@ _RULE = (
     b":" + _QEMU.encode() + b":OCF"
 )
 _PATH = "/opt/cmlr/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENVIRONMENT = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+_ENVIRONMENT = {
+    "PATH": _PATH,
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "QEMU_CPU": "cortex-a76",  # qemu's nearest to the Cortex-A78AE of Orin
+}
 
 
 def missing_tools() -> str:
@@ -80,10 +86,10 @@ class EmulatedSystem:
         return run.returncode, run.stdout
 
     def _enter(self) -> list[str]:
-        # /proc is seen by this one program alone: nothing stays mounted in the folder.
-        mounted = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+        # Seen by this one program alone: nothing stays mounted in the folder.
+        mounts = 'mount -t proc proc "$0/proc" && mount --bind "$0/etc/cpuinfo" "$0/proc/cpuinfo"'
         alone = ["unshare", "--mount", "--propagation=private"]
-        return [*alone, "sh", "-c", mounted, str(self._folder)]
+        return [*alone, "sh", "-c", f'{mounts} && exec chroot "$0" "$@"', str(self._folder)]
 
 
 def unpack(folder: Path, suite: str) -> EmulatedSystem:
@@ -102,8 +108,21 @@ def unpack(folder: Path, suite: str) -> EmulatedSystem:
     for package in sorted(system.path("var/cache/apt/archives").glob("*.deb")):
         output_of(["dpkg-deb", "--extract", str(package), str(folder)])
         package.unlink()
+    _describe_processor(system)
     system.path(".unpacked").touch()
     return system
+
+
+def _describe_processor(system: EmulatedSystem) -> None:
+    """Tell of two cores like Orin's; ONNX Runtime ends where the kernel tells of none, or of others."""
+    folder = system.path("sys/devices/system/cpu")
+    folder.mkdir(parents=True)
+    for name in ("possible", "present"):
+        (folder / name).write_text("0-1\n")
+    features = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimdrdm asimddp"
+    core = f"Features : {features}\nCPU implementer : 0x41\nCPU architecture: 8\nCPU part : 0xd42\n"
+    text = "\n".join(f"processor : {number}\n{core}" for number in range(2))
+    system.path("etc/cpuinfo").write_text(text)
 
 
 def fresh_copy(system: EmulatedSystem, folder: Path) -> EmulatedSystem:

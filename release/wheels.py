@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +93,45 @@ def build_sdist(out: Path) -> Path:
 
 def build_wheel(sdist: Path, interpreter: str, architecture: str, out: Path) -> Path:
     """Compile for one interpreter and architecture, and let auditwheel name what it needs."""
-    target = f"{architecture}-linux-gnu.{_GLIBC}"
-    version, suffix = _interpreter_facts(interpreter, architecture)
     options = {
+        "CMAKE_CXX_COMPILER_TARGET": f"{architecture}-linux-gnu.{_GLIBC}",
+        "CMLR_STATIC_CXX_LIBRARY": "ON",
+    }
+    compiler = f"{sys.executable} -m ziglang c++"
+    return cross_compile(sdist, interpreter, architecture, compiler, options, out)
+
+
+def cross_compile(
+    sdist: Path,
+    interpreter: str,
+    architecture: str,
+    compiler: str,
+    options: Mapping[str, str],
+    out: Path,
+) -> Path:
+    """Compile a wheel, and let auditwheel name what it needs of the system.
+
+    Args:
+        sdist: From `build_sdist`.
+        interpreter: Of this machine; the wheel is for that version.
+        architecture: Of the wheel.
+        compiler: For C++, of that architecture.
+        options: For CMake.
+        out: Folder for the wheel.
+    """
+    version, suffix = _interpreter_facts(interpreter, architecture)
+    target = {
         "CMAKE_SYSTEM_NAME": "Linux",
         "CMAKE_SYSTEM_PROCESSOR": architecture,
-        "CMAKE_CXX_COMPILER_TARGET": target,
-        "CMLR_STATIC_CXX_LIBRARY": "ON",
         "PYTHON_MODULE_EXTENSION": suffix,
     }
     environment = os.environ | {
-        "CXX": f"{sys.executable} -m ziglang c++",
+        "CXX": compiler,
         "SETUPTOOLS_EXT_SUFFIX": suffix,
         "_PYTHON_HOST_PLATFORM": f"linux-{architecture}",
-        "CMAKE_ARGS": " ".join(f"-D{name}={value}" for name, value in options.items()),
+        "CMAKE_ARGS": " ".join(
+            f"-D{name}={value}" for name, value in {**target, **options}.items()
+        ),
     }
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--python", interpreter, "wheel", "--no-deps"]
@@ -132,7 +158,7 @@ def describe(wheel: Path) -> dict[str, Any]:
     }
 
 
-def check_content(wheel: Path, files: dict[str, int]) -> None:
+def check_content(wheel: Path, files: dict[str, int], glibc: str = _GLIBC) -> None:
     """Refuse a wheel with anything but the package, or without licences or a valid SBOM.
 
     Raises:
@@ -142,8 +168,8 @@ def check_content(wheel: Path, files: dict[str, int]) -> None:
     if strange := [name for name in files if not name.startswith(("cmlr_edge/", f"{info}/"))]:
         raise SystemExit(f"{wheel.name} holds {strange}: only the package belongs into a wheel")
     needed = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", wheel.name)]
-    if not needed or min(needed) > int(_GLIBC.split(".")[1]):
-        raise SystemExit(f"{wheel.name} should need glibc {_GLIBC} at most")
+    if not needed or min(needed) > int(glibc.split(".")[1]):
+        raise SystemExit(f"{wheel.name} should need glibc {glibc} at most")
     wanted = {
         f"licenses/{name}" for name in ("LICENSE", "licenses/pybind11.txt", "licenses/llvm.txt")
     }
