@@ -30,6 +30,7 @@ from release.wheelhouse import find_wheel
 from release.wheels import sha256
 
 _SUITE, _PYTHON = "bookworm", "3.11"  # a Debian and its Python
+_CUDA = "cuda13"  # folder of the wheel with CUDA, beside the others
 
 
 class Results:
@@ -39,7 +40,10 @@ class Results:
         """Begin a new file for the wheels of one source, which `make wheels` described."""
         self._path, self._lock, self._start_s = path, Lock(), time.perf_counter()
         built = json.loads((wheels / "wheels.json").read_text())
-        self._hashes = {record["wheel"]: record["sha256"] for record in built["wheels"]}
+        self._hashes = {wheels / one["wheel"]: one["sha256"] for one in built["wheels"]}
+        if (also := wheels / _CUDA / "wheels.json").is_file():
+            listed = json.loads(also.read_text())["wheels"]
+            self._hashes |= {also.with_name(one["wheel"]): one["sha256"] for one in listed}
         source = {key: built[key] for key in ("source", "sdist")}
         self._record: dict[str, Any] = {**source, "system": _SUITE, "parts": {}}
 
@@ -49,13 +53,13 @@ class Results:
         Raises:
             SystemExit: The wheel is not of this source, or the part failed.
         """
-        if wheel and self._hashes.get(wheel.name) != sha256(wheel):
+        if wheel and self._hashes.get(wheel) != sha256(wheel):
             raise SystemExit(f"{wheel} is not what make wheels built last: make wheels")
         start_s = time.perf_counter()
         found = find()
         part: dict[str, Any] = {"seconds": round(time.perf_counter() - start_s, 1), "found": found}
         if wheel:
-            part |= {"wheel": wheel.name, "wheel_sha256": self._hashes[wheel.name]}
+            part |= {"wheel": wheel.name, "wheel_sha256": self._hashes[wheel]}
         with self._lock:
             print(f"{name}: {json.dumps(part)}", flush=True)  # noqa: T201
             self._record["parts"][name] = part
@@ -99,6 +103,8 @@ def try_guide(name: str, args: argparse.Namespace, results: Results) -> None:
     add_system_packages(system, jetpack, cache)
     label = partial(device.label, clip=args.clip, frames=2)
     results.add(name, wheel, partial(follow, system, jetpack, wheel, label))
+    for with_cuda in (args.wheels / _CUDA).glob(f"*-cp{jetpack.python.replace('.', '')}-*.whl"):
+        results.add("cuda_parts", with_cuda, partial(device.cuda_parts, system, with_cuda))
 
 
 def try_kernels(args: argparse.Namespace, results: Results) -> None:

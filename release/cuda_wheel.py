@@ -8,19 +8,26 @@ docs/tensorrt.md says.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from csrc.tensorrt import packages
 from release.interpreters import find_interpreters
 from release.programs import output_of
 from release.wheelhouse import fetch
-from release.wheels import build_sdist, check_content, cross_compile, describe, source_state
+from release.wheels import (
+    build_sdist,
+    check_content,
+    cross_compile,
+    describe,
+    kept_records,
+    write_results,
+)
 
 _PYTHON, _GLIBC = "3.12", "2.39"  # of JetPack 7
 _COMPILER = "aarch64-linux-gnu-g++"
@@ -32,15 +39,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("dist/cuda13"))
     parser.add_argument("--work", type=Path, default=Path("build/cuda-aarch64"))
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--results", type=Path, help="JSON, and Markdown beside it")
     args = parser.parse_args()
     if missing := missing_tools():
         print(f"\n*** SKIPPED: the wheel with CUDA needs {missing} ***\n", file=sys.stderr)  # noqa: T201
         return 0
-    start_s = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
-    sdist = build_sdist(args.out)
-    nvcc = cross_toolkit(args.work)
+    sdist, built = build_sdist(args.out), args.out / "wheels.json"
+    records = kept_records(sdist, built) or [build(sdist, args.work, args.out)]
+    for path in (built, *([args.results] if args.results else [])):
+        write_results(sdist, records, path)
+    return 0
+
+
+def build(sdist: Path, work: Path, out: Path) -> dict[str, Any]:
+    """Compile, check and describe the wheel."""
+    start_s = time.perf_counter()
+    nvcc = cross_toolkit(work)
     options = {
         "CMLR_CUDA": "ON",
         "CMLR_TENSORRT": "ON",
@@ -50,16 +65,15 @@ def main() -> int:
         "CMAKE_MODULE_LINKER_FLAGS": "-static-libstdc++",  # the board's may be older than ours
     }
     interpreter = find_interpreters([_PYTHON])[_PYTHON]
-    wheel = cross_compile(sdist, interpreter, "aarch64", _COMPILER, options, args.out)
-    record = describe(wheel)
+    wheel = cross_compile(sdist, interpreter, "aarch64", _COMPILER, options, out)
+    record = {"made_for": [_PYTHON, "aarch64"], **describe(wheel)}
+    record["nvcc"] = output_of([str(nvcc), "--version"]).splitlines()[-2]
+    record["build_s"] = round(time.perf_counter() - start_s, 1)
     check_content(wheel, record["files"], _GLIBC)
     if lacking := [name for name in _PARTS if f"cmlr_edge/{name}" not in record["files"]]:
         raise SystemExit(f"{wheel} lacks {lacking}")
-    record |= {"source": source_state(), "build_s": round(time.perf_counter() - start_s, 1)}
-    record["nvcc"] = output_of([str(nvcc), "--version"]).splitlines()[-2]
-    args.results.write_text(json.dumps(record, indent=1) + "\n")
     print(f"{wheel}: {record['bytes'] / 1e6:.1f} MB, {record['build_s']} s")  # noqa: T201
-    return 0
+    return record
 
 
 def missing_tools() -> str:

@@ -87,3 +87,15 @@ def native_tests(system: EmulatedSystem) -> str:
     pytest = ["python", "-m", "pytest", "-q", "--rootdir=/tests", "--import-mode=importlib"]
     options = ["-p", "no:cacheprovider", "-o", "pythonpath=/tests", "/tests/tests/csrc"]
     return system.run([*pytest, *options]).strip().splitlines()[-1]
+
+
+def cuda_parts(system: EmulatedSystem, wheel: Path) -> dict[str, Any]:
+    """Put the wheel with CUDA in place of the other, and load its parts without a GPU."""
+    shutil.copy(wheel, system.path("wheelhouse"))
+    pip = ["pip", "install", "--quiet", "--no-index", "--force-reinstall", "--no-deps"]
+    system.run([*pip, f"/wheelhouse/{wheel.name}"])
+    shutil.copy(_ROOT / "release/cuda_parts.py", system.path("cuda_parts.py"))
+    record: dict[str, Any] = json.loads(system.run(["python", "/cuda_parts.py"]))
+    if record["plugins"] != 1 or not record["refusals"][2].startswith("CmlrAttention: the launch"):
+        raise SystemExit(f"expected one plugin, and CUDA's word about the launch: {record}")
+    return record
