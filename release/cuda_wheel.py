@@ -26,6 +26,7 @@ from release.wheels import (
     cross_compile,
     describe,
     kept_records,
+    source_state,
     write_results,
 )
 
@@ -45,10 +46,11 @@ def main() -> int:
         print(f"\n*** SKIPPED: the wheel with CUDA needs {missing} ***\n", file=sys.stderr)  # noqa: T201
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
-    sdist, built = build_sdist(args.out), args.out / "wheels.json"
-    records = kept_records(sdist, built) or [build(sdist, args.work, args.out)]
+    source, sdist, built = source_state(), build_sdist(args.out), args.out / "wheels.json"
+    source, records = kept_records(sdist, built) or (source, [])
+    records = records or [build(sdist, args.work, args.out)]
     for path in (built, *([args.results] if args.results else [])):
-        write_results(sdist, records, path)
+        write_results(source, sdist, records, path)
     return 0
 
 

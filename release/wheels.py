@@ -39,9 +39,9 @@ def main() -> None:
     args = parser.parse_args()
     interpreters = find_interpreters(args.pythons)
     args.out.mkdir(parents=True, exist_ok=True)
-    sdist = build_sdist(args.out)
+    source, sdist = source_state(), build_sdist(args.out)
     built = args.out / "wheels.json"
-    records = kept_records(sdist, built)
+    source, records = kept_records(sdist, built) or (source, [])
     wanted = [[version, one] for version in interpreters for one in args.architectures]
     for version, architecture in wanted:
         if any(record["made_for"] == [version, architecture] for record in records):
@@ -52,21 +52,21 @@ def main() -> None:
         record["build_s"] = round(time.perf_counter() - start, 1)
         check_content(wheel, record["files"])
         records.append(record)
-        write_results(sdist, records, built)  # after each, so that what is done stays done
+        write_results(source, sdist, records, built)  # after each, so that what is done stays done
         print(f"{wheel.name}: {record['bytes'] / 1e6:.1f} MB, {record['build_s']} s")  # noqa: T201
     if args.results:
         chosen = [record for record in records if record["made_for"] in wanted]
-        write_results(sdist, chosen, args.results)
+        write_results(source, sdist, chosen, args.results)
 
 
-def kept_records(sdist: Path, built: Path) -> list[dict[str, Any]]:
-    """Return what an earlier run made of the same sdist, and is still there."""
+def kept_records(sdist: Path, built: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """Return the source of an earlier run that made the same sdist, and its wheels that are still there."""
     if not built.is_file():
-        return []
+        return None
     earlier = json.loads(built.read_text())
     if earlier["sdist"]["sha256"] != sha256(sdist):
-        return []
-    return [
+        return None
+    return earlier["source"], [
         record
         for record in earlier["wheels"]
         if (wheel := built.with_name(record["wheel"])).is_file()
@@ -184,10 +184,12 @@ def check_content(wheel: Path, files: dict[str, int], glibc: str = _GLIBC) -> No
         raise SystemExit(f"{wheel.name}: {_SBOM} is not CycloneDX 1.6: {error}")
 
 
-def write_results(sdist: Path, records: list[dict[str, Any]], path: Path) -> None:
+def write_results(
+    source: dict[str, Any], sdist: Path, records: list[dict[str, Any]], path: Path
+) -> None:
     """Write what was built, for programs, and beside it for people."""
-    source = {"file": sdist.name, "bytes": sdist.stat().st_size, "sha256": sha256(sdist)}
-    written = {"source": source_state(), "sdist": source, "wheels": records}
+    packed = {"file": sdist.name, "bytes": sdist.stat().st_size, "sha256": sha256(sdist)}
+    written = {"source": source, "sdist": packed, "wheels": records}
     path.write_text(json.dumps(written, indent=1) + "\n")
     lines = ["| wheel | MB | build s | needs |", "|---|---|---|---|"]
     for record in records:
