@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -37,7 +37,7 @@ class Results:
     """Adds what each part found to one file; each names the wheel that it tried."""
 
     def __init__(self, path: Path, wheels: Path) -> None:
-        """Begin a new file for the wheels of one source, which `make wheels` described."""
+        """Begin a new file, or go on with one for the same source, which `make wheels` described."""
         self._path, self._lock, self._start_s = path, Lock(), time.perf_counter()
         built = json.loads((wheels / "wheels.json").read_text())
         self._hashes = {wheels / one["wheel"]: one["sha256"] for one in built["wheels"]}
@@ -46,6 +46,8 @@ class Results:
             self._hashes |= {also.with_name(one["wheel"]): one["sha256"] for one in listed}
         source = {key: built[key] for key in ("source", "sdist")}
         self._record: dict[str, Any] = {**source, "system": _SUITE, "parts": {}}
+        if path.is_file() and (earlier := json.loads(path.read_text()))["sdist"] == built["sdist"]:
+            self._record["parts"] = earlier["parts"]  # of the same wheels: done again or kept
 
     def add(self, name: str, wheel: Path | None, find: Callable[[], Any]) -> None:
         """Run one part and keep what it returns.
@@ -65,10 +67,11 @@ class Results:
             self._record["parts"][name] = part
             self._write()
 
-    def finish(self) -> int:
-        """Write how long all of it took; return the exit code."""
-        self._record["total_s"] = round(time.perf_counter() - self._start_s, 1)
-        self._write()
+    def finish(self, *, whole: bool) -> int:
+        """Write how long a whole run took; return the exit code."""
+        if whole:
+            self._record["total_s"] = round(time.perf_counter() - self._start_s, 1)
+            self._write()
         found = [part["found"] for part in self._record["parts"].values()]
         labels = [one.get("label", one) for one in found if isinstance(one, dict)]
         return int(not all(one.get("equal", True) for one in labels))
@@ -137,10 +140,11 @@ def main() -> int:
     results.add("unpack", None, lambda: str(unpack(args.work / _SUITE, _SUITE).path(".").name))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(_JOBS[name], args, results) for name in args.only]
-    failed = [error for job in jobs if (error := job.exception())]
-    for error in failed:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    return 1 if failed else results.finish()
+        for job in as_completed(jobs):
+            if error := job.exception():
+                print(f"error: {error!r}", file=sys.stderr, flush=True)  # noqa: T201
+    whole = [*args.only] == [*_JOBS]
+    return 1 if any(job.exception() for job in jobs) else results.finish(whole=whole)
 
 
 if __name__ == "__main__":
