@@ -72,6 +72,7 @@ def stages(system: EmulatedSystem, clip: Path) -> dict[str, float]:
 
 def service(system: EmulatedSystem) -> dict[str, Any]:
     """Start, reload, stop and restart the service there, with a supervisor that listens."""
+    system.path("srv").mkdir(exist_ok=True)
     scaled_engine(system.path("srv/engine"), 1.0)  # tiny: this is about the service
     shutil.copy(_ROOT / "release/service_life.py", system.path("service_life.py"))
     record: dict[str, Any] = json.loads(system.run(["python", "/service_life.py", "/srv"]))
