@@ -1,5 +1,7 @@
 """`python -m benchmarks.resize`: a frame made small by our operator and by OpenCV, in turn.
 
+Ours is timed with every instruction set that this machine has; it takes the first by itself.
+
 Both run in one thread; the bytes are compared before anything is timed.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +18,7 @@ import cv2
 import numpy as np
 import typer
 
-from cmlr_edge._native import resize_area
+from cmlr_edge._native import resize_area, resize_instruction_sets
 from cmlr_edge.machine import describe_machine
 from cmlr_edge.strict_json import write_atomically
 
@@ -32,15 +35,19 @@ def measure(size_hw: tuple[int, int], side: int) -> dict[str, Any]:
         cv2.resize(frame, (side, side), dst=theirs, interpolation=cv2.INTER_AREA)
         cv2.cvtColor(theirs, cv2.COLOR_BGR2RGB, dst=theirs)
 
-    def by_us() -> None:
-        resize_area(frame, ours, swap_channels=True)
+    def by_us(instruction_set: str) -> None:
+        resize_area(frame, ours, swap_channels=True, instruction_set=instruction_set)
 
+    ways = {"opencv": by_opencv}
+    differing = 0
     by_opencv()
-    by_us()
-    differing = int((ours != theirs).sum())
-    times: dict[str, list[float]] = {"opencv": [], "cmlr_edge": []}
+    for name in resize_instruction_sets():
+        ways[name] = partial(by_us, name)
+        ways[name]()
+        differing += int((ours != theirs).sum())
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(_RUNS):
-        for name, work in (("opencv", by_opencv), ("cmlr_edge", by_us)):
+        for name, work in ways.items():
             times[name].append(_milliseconds(work))
     return {
         "frame_hw": size_hw,

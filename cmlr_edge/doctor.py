@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -27,6 +28,7 @@ _LEAST_MEMORY = 512 * _MIB  # for a Recognizer and its runtime, with some room
 _BUILD_MEMORY = 6 * _GIB  # memory and swap; with less the system may end the building of an engine
 _LEAST_DISK = _GIB
 _HOT_C = 85.0  # some degrees below where boards slow themselves down
+_EXTRAS = {"mqtt": "paho", "prometheus": "prometheus_client", "serve": "fastapi"}
 _OLD_NUMPY = "pip install 'numpy<2'"
 
 
@@ -93,6 +95,7 @@ def judge(answers: Mapping[str, Answer], root: Path = ROOT) -> list[Finding]:
         lambda: _onnxruntime(answers["onnxruntime"], has_gpu=bool(answers["cuda_driver"].found)),
         lambda: _openvino(answers["openvino"]),
         lambda: _tensorrt(answers["tensorrt"], root, is_jetson=is_jetson),
+        _extras,
         lambda: _cuda(answers["cuda_driver"], root, is_jetson=is_jetson),
         lambda: _jetson(board, root) if board else (),
         lambda: _clocks(root, is_jetson=is_jetson),
@@ -165,10 +168,8 @@ def _opencv(answer: Answer, *, is_jetson: bool) -> Iterator[Finding]:
             "(in a virtual environment: --system-site-packages)",
         )
     else:
-        missing = (
-            "" if "GSTREAMER" in backends else "; no GStreamer, which csi:// and pipelines need"
-        )
-        yield _SOFTWARE.ok("OpenCV", text + missing)
+        missing = "; no GStreamer: csi:// and pipelines need it, Debian's python3-opencv has it"
+        yield _SOFTWARE.ok("OpenCV", text + ("" if "GSTREAMER" in backends else missing))
 
 
 def _onnxruntime(answer: Answer, *, has_gpu: bool) -> Iterator[Finding]:
@@ -213,7 +214,9 @@ def _openvino(answer: Answer) -> Iterator[Finding]:
     if answer.error:
         yield _SOFTWARE.warning("OpenVINO", answer.error, "pip install --upgrade openvino")
     elif answer.found is None:
-        yield _SOFTWARE.ok("OpenVINO", "not installed; ONNX Runtime does without")
+        yield _SOFTWARE.ok(
+            "OpenVINO", "not installed; may be faster on Intel: pip install 'cmlr-edge[openvino]'"
+        )
     else:
         devices = ", ".join(answer.found["devices"])
         yield _SOFTWARE.ok("OpenVINO", f"{answer.found['version']}, runs on {devices}")
@@ -242,6 +245,13 @@ def _tensorrt(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Findin
         yield _SOFTWARE.warning("TensorRT", "not installed", "sudo apt install nvidia-jetpack")
     else:
         yield _SOFTWARE.ok("TensorRT", "not installed; only .engine files need it")
+
+
+def _extras() -> Iterator[Finding]:
+    missing = [name for name, module in _EXTRAS.items() if find_spec(module) is None]
+    found = ", ".join(name for name in _EXTRAS if name not in missing) or "none"
+    more = f"; for more: pip install 'cmlr-edge[{','.join(missing)}]'" if missing else ""
+    yield _SOFTWARE.ok("extras", found + more)
 
 
 def _cuda(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class LabelScore:
+class LabelScore(NamedTuple):
     """One label and the model's probability for it, in [0, 1]."""
 
     label: str
@@ -61,4 +60,4 @@ def rank_labels(
     """
     found = reached.nonzero()[0]
     ranked = sorted(zip((-scores[found]).tolist(), found.tolist(), strict=True))  # ties: the order
-    return tuple(LabelScore(labels[i], -negative) for negative, i in ranked)
+    return tuple([LabelScore(labels[i], -negative) for negative, i in ranked])

@@ -20,7 +20,6 @@ if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import onnx
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
@@ -37,16 +36,13 @@ from cmlr_edge.strict_json import write_atomically
 from export.calibrate import quantize
 from export.deploy import DeployModel
 from export.engine import build_engine_file
-from export.fold_graph import fold_graph
-from export.fuse import fuse
 from export.fusion_report import FusionReport
-from export.onnx_graph import export_onnx, store_as_float16
+from export.onnx_graph import export_fused, store_as_float16
 from export.precision import to_float16
 from export.verify import synthetic_frames, verify
 from train.checkpoint import load_config, load_model
 from train.datasets import read_dataset
 from train.datasets.base import LabeledImages
-from train.model import CausalRecognizer
 from train.refit import with_refitted_thresholds
 from train.thresholds import ThresholdRule
 
@@ -114,7 +110,9 @@ def build_engine(
         )
     seen = _calibration_frames(calibration, trained) if precision == "int8" else None
     narrow = load_config(checkpoint).weight_storage == "float16"
-    onnx_model, fusion = _export(model, trained, keep_weights=narrow and precision == "fp32")
+    # Folded norms would change weights that were trained to fit float16.
+    keep_norms = narrow and precision == "fp32"
+    onnx_model, fusion = export_fused(model, trained.preprocess, norms=not keep_norms)
     if seen is not None:
         onnx_model = quantize(onnx_model, seen, report=lambda done: report(done, len(seen)))
     elif precision == "fp16":
@@ -166,14 +164,6 @@ def _calibration_frames(folder: Path | None, spec: ModelSpec) -> NDArray[np.uint
     count = min(len(paths), _MOST_CALIBRATION_PICTURES)
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     return _read_frames(chosen, spec.preprocess)
-
-
-def _export(
-    model: CausalRecognizer, spec: ModelSpec, *, keep_weights: bool
-) -> tuple[onnx.ModelProto, FusionReport]:
-    fused, fusion = fuse(model, spec.preprocess)
-    onnx_model = export_onnx(fused, spec.preprocess.size_hw)
-    return onnx_model, fusion.with_folds(fold_graph(onnx_model, norms=not keep_weights))
 
 
 def _refit(

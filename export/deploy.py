@@ -87,7 +87,7 @@ class FusedModel(nn.Module):
         pixel_mean: Tensor | None,
         pixel_scale: Tensor | None,
     ) -> None:
-        """Keep the normalisation (1, 3, 1, 1) that is not in the first convolution."""
+        """Keep the normalisation (1, 1, 1, 3) that is not in the first convolution."""
         super().__init__()
         self.backbone, self.head = backbone, head
         self.register_buffer("pixel_mean", pixel_mean)
@@ -95,10 +95,12 @@ class FusedModel(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
-        images = frames.float().permute(0, 3, 1, 2)
+        # Normalised as the pixels lie: what is left before the first convolution is a transpose, and
+        # engines that compute with channels last (OpenVINO on a CPU) drop it.
+        pixels = frames.float()
         if self.pixel_mean is not None:
-            images = images - self.pixel_mean
+            pixels = pixels - self.pixel_mean
         if self.pixel_scale is not None:
-            images = images * self.pixel_scale
-        scores: Tensor = self.head(self.backbone(images))
+            pixels = pixels * self.pixel_scale
+        scores: Tensor = self.head(self.backbone(pixels.permute(0, 3, 1, 2)))
         return scores

@@ -74,13 +74,13 @@ def fuse_head(model: CausalHead, num_tokens: int, ledger: Ledger) -> FusedHead:
 def _fold_normalisation(
     backbone: nn.Module, spec: PreprocessSpec, ledger: Ledger
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Put mean and std into the first convolution; what cannot be is returned (1, 3, 1, 1)."""
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (spec.mean, spec.std))
+    """Put mean and std into the first convolution; what cannot be is returned (1, 1, 1, 3)."""
+    mean, std = (torch.tensor(v) * 255 for v in (spec.mean, spec.std))
     convolution = _first_convolution(backbone, spec.size_hw)
     if convolution is None:
         ledger.add("preprocess", ["kept: no plain convolution reads the image"])
-        return mean, 1 / std
-    weight = convolution.weight.double() / std.double()
+        return mean.view(1, 1, 1, 3), 1 / std.view(1, 1, 1, 3)
+    weight = convolution.weight.double() / std.view(3, 1, 1).double()
     convolution.weight = nn.Parameter(weight.float())
     # Zeros around a normalised picture stand for pixels of the mean colour. Zeros around raw
     # pixels would stand for black: with padding the mean has to be subtracted before, or a map be
@@ -93,8 +93,8 @@ def _fold_normalisation(
             f"where a map that is right at the padded border takes {mapped:,} additions"
         )
         ledger.add("preprocess", [what])
-        return mean, None
-    shift = (weight * mean.double()).sum(dim=(1, 2, 3))
+        return mean.view(1, 1, 1, 3), None
+    shift = (weight * mean.view(3, 1, 1).double()).sum(dim=(1, 2, 3))
     bias = -shift if convolution.bias is None else convolution.bias.double() - shift
     before = [convolution.bias]
     convolution.bias = nn.Parameter(bias.float())

@@ -14,12 +14,31 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.export import Dim
 
-from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
+from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, onnx_translation
 from export.deploy import DeployModel, FusedModel
+from export.fold_graph import fold_graph
+from export.fuse import fuse
+from export.fusion_report import FusionReport
+from train.model import CausalRecognizer
 
 OPSET = 18
 _SMALL = 256  # elements; below this a constant is not worth a Cast node
+
+
+def export_fused(
+    model: CausalRecognizer, spec: PreprocessSpec, *, norms: bool = True
+) -> tuple[onnx.ModelProto, FusionReport]:
+    """Trained network -> float32 graph with everything folded that hangs on weights alone.
+
+    Args:
+        model: Stays as it is.
+        spec: Size, mean and std of its input.
+        norms: See `fold_graph`.
+    """
+    fused, report = fuse(model, spec)
+    exported = export_onnx(fused, spec.size_hw)
+    return exported, report.with_folds(fold_graph(exported, norms=norms))
 
 
 def export_onnx(model: DeployModel | FusedModel, size_hw: tuple[int, int]) -> onnx.ModelProto:

@@ -1,14 +1,14 @@
-"""`python -m benchmarks.fuzz`: damage engines and specs, and see that each is refused or works.
+"""`python -m benchmarks.fuzz`: damage ONNX files, engines and specs; each is refused or works.
 
-Most damaged engines get a spec whose hash agrees, as somebody with bad intent would write it,
-so that the file reaches the runtime.
+Most damaged files get a spec whose hash agrees, as somebody with bad intent would write it, so that
+the file gets as far as it can: an ONNX file to the runtime, an engine to the search for a driver, and
+on the made-up GPU to the made-up TensorRT and the self-test.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import select
 import subprocess
 import sys
@@ -24,47 +24,53 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.fuzz.machines import Machine, compile_driver
 from benchmarks.fuzz.mutations import OF_BYTES, OF_JSON
 from benchmarks.fuzz.onnx_mutations import OF_ONNX
+from benchmarks.fuzz.seeds import Seed, write_seeds
 from cmlr_edge.strict_json import write_atomically
 from train.reporting import exit_on_error
 
+_ROOT = Path(__file__).parents[2]
 _PATIENCE_S = 120.0  # for one case; thousands of times what one takes
 
 
-def damage(seed: int, engines: list[Path], folder: Path) -> tuple[Path, str]:
-    """Write one damaged engine with its spec; the engine, and what was done to it."""
-    random = Random(seed)
-    engine, other = random.choice(engines), random.choice(engines)
-    content, spec = engine.read_bytes(), engine.with_suffix(".json").read_bytes()
-    kind = random.choice(["spec", "engine", *["engine, hash agrees"] * 4])
-    mutations = {"spec": OF_JSON, "engine": OF_BYTES}.get(kind, (*OF_BYTES, *OF_ONNX))
+def damage(number: int, seeds: list[Seed], folder: Path) -> tuple[Path, Machine, str]:
+    """Write one damaged file with its spec; the file, its machine, and what was done to it."""
+    random = Random(number)
+    seed, other = random.choice(seeds), random.choice(seeds)
+    content, spec = seed.path.read_bytes(), seed.path.with_suffix(".json").read_bytes()
+    kind = random.choice(["spec", "file", *["file, hash agrees"] * 4])
+    mutations = {"spec": OF_JSON, "file": OF_BYTES}.get(kind, (*OF_BYTES, *OF_ONNX))
     mutate = random.choice(mutations)
     if kind == "spec":
-        spec = mutate(random, spec, other.with_suffix(".json").read_bytes())
+        spec = mutate(random, spec, other.path.with_suffix(".json").read_bytes())
     else:
-        content = mutate(random, content, other.read_bytes())
-    if kind == "engine, hash agrees":
+        content = mutate(random, content, other.path.read_bytes())
+    if kind == "file, hash agrees":
         record = json.loads(spec)
-        record["files"][engine.name]["sha256"] = hashlib.sha256(content).hexdigest()
+        built = record["files"][seed.path.name]
+        built["sha256"] = hashlib.sha256(content).hexdigest()
         if random.random() < 0.5:  # a self-test that lets anything pass
-            record["files"][engine.name]["golden"]["tolerance"] = 1e30
+            built["golden"]["tolerance"] = 1e30
         spec = json.dumps(record).encode()
-    path = folder / engine.name
+    path = folder / seed.path.name
     path.write_bytes(content)
     path.with_suffix(".json").write_bytes(spec)
-    return path, f"{kind}: {mutate.__name__}"
+    return path, seed.machine, f"{kind}: {mutate.__name__}"
 
 
-class _Worker:
-    """A process that opens engines; a new one after a crash or a hang."""
+class Worker:
+    """A process that opens files on a machine; a new one after a crash or a hang."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
+        """Start nothing yet."""
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     def open(self, path: Path) -> str:
         """What came of it, see `worker.open_engine`; or "crash: ..." or "hang"."""
-        process = self._process = self._process or _start()
+        process = self._process = self._process or _start(self._environment)
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(f"{path}\n".encode())
@@ -92,18 +98,19 @@ class _Worker:
             self._process = None
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.fuzz.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=_ROOT,
+        env=environment,
     )
 
 
 def fuzz(
-    engines: list[Path],
+    seeds: list[Seed],
     cases: range,
     folder: Path,
     *,
@@ -112,56 +119,73 @@ def fuzz(
     """Open every case.
 
     Args:
-        engines: Whole ones to damage, their specs beside them.
-        cases: Seeds.
-        folder: To write damaged files to.
+        seeds: Whole files to damage, their specs beside them.
+        cases: Numbers to draw from.
+        folder: To write damaged files and the made-up driver to.
         report: Told how many cases were done since.
 
     Returns:
-        A JSON-ready record: outcomes by what was done, and every case that went wrong.
+        A JSON-ready record: outcomes by machine and by what was done, and every case that went wrong.
     """
-    outcomes: dict[str, Counter[str]] = {}
+    compile_driver(folder)
+    workers = {s.machine: Worker(s.machine.environment(folder)) for s in seeds}
+    outcomes: dict[Machine, dict[str, Counter[str]]] = {machine: {} for machine in workers}
     wrong: list[dict[str, Any]] = []
-    worker = _Worker()
     try:
-        for seed in cases:
-            path, what = damage(seed, engines, folder)
-            outcome = worker.open(path)
-            if outcome.startswith(("untyped", "crash", "hang")):
-                wrong.append({"seed": seed, "what": what, "outcome": outcome})
-            outcomes.setdefault(what, Counter())[outcome.split(":")[0]] += 1
+        for number in cases:
+            path, machine, what = damage(number, seeds, folder)
+            outcome = workers[machine].open(path)
+            if _is_wrong(outcome, path, machine):
+                wrong.append({"case": number, "what": what, "outcome": outcome})
+            outcomes[machine].setdefault(what, Counter())[outcome.split(":")[0]] += 1
             report(1)
     finally:
-        worker.close()
+        for worker in workers.values():
+            worker.close()
     return {
         "cases": len(cases),
         "onnxruntime": onnxruntime.__version__,
-        "outcomes": {what: dict(sorted(found.items())) for what, found in sorted(outcomes.items())},
+        "totals": {
+            m.name: _sorted(sum(found.values(), Counter())) for m, found in outcomes.items()
+        },
+        "outcomes": {
+            m.name: {what: _sorted(counts) for what, counts in sorted(found.items())}
+            for m, found in outcomes.items()
+        },
         "wrong": wrong,
     }
+
+
+def _is_wrong(outcome: str, path: Path, machine: Machine) -> bool:
+    """An engine that loads without a GPU is as wrong as a crash."""
+    if path.suffix == ".engine" and not machine.has_gpu and outcome == "loaded":
+        return True
+    return outcome.startswith(("untyped", "crash", "hang"))
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
 
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     cases: Annotated[int, typer.Option(min=1, help="Damaged files to open.")] = 10_000,
-    first: Annotated[int, typer.Option(min=0, help="Seed of the first.")] = 0,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first.")] = 0,
 ) -> None:
-    """Damage engines and specs, and open every one.
+    """Damage ONNX files, engines and specs, and open every one.
 
     Example: python -m benchmarks.fuzz --out fuzz.json
     """
-    from benchmarks.fuzz.seeds import write_seeds  # it imports torch
-
     with (
         tempfile.TemporaryDirectory() as name,
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
         folder = Path(name)
-        engines = write_seeds(folder / "whole")
+        seeds = write_seeds(folder / "whole")
         (folder / "damaged").mkdir()
         task = progress.add_task("opening", total=cases)
         record = fuzz(
-            engines,
+            seeds,
             range(first, first + cases),
             folder / "damaged",
             report=lambda done: progress.advance(task, done),

@@ -1,9 +1,14 @@
-"""Small whole engines to damage: plain, int8, and one whose attention stands in a function body."""
+"""Small whole files to damage: ONNX files of every precision, and engines.
+
+What an engine holds does not matter where there is no driver: nothing may read it. On the made-up
+GPU it is an ONNX file, which the made-up TensorRT runs.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
+from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +16,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from benchmarks.fuzz.machines import CPU, GPU, Machine, without_driver
 from cmlr_edge.backends import load_backend
 from cmlr_edge.golden import golden_frames
 from cmlr_edge.model_spec import (
     BuiltFile,
+    EngineBuild,
     GoldenSample,
     MethodSpec,
     ModelSpec,
@@ -69,23 +76,34 @@ def _network() -> FusedModel:
     decouple = Decoder(affine(_WIDTH, _WIDTH), [layer])
     readout = Readout(torch.randn(_LABELS, _WIDTH), torch.randn(_LABELS))
     head = FusedHead(None, decouple, readout, None, None, Combine(mean=False))
-    return FusedModel(backbone, head, torch.full((1, 3, 1, 1), 127.5), None).eval()
+    return FusedModel(backbone, head, torch.full((1, 1, 1, 3), 127.5), None).eval()
 
 
-def write_seeds(folder: Path) -> list[Path]:
-    """Write an engine and its spec for each precision, and return the engines."""
+@dataclass(frozen=True)
+class Seed:
+    """A whole file, its spec beside it, and the machine to open damaged copies on."""
+
+    path: Path
+    machine: Machine
+
+
+def write_seeds(folder: Path) -> list[Seed]:
+    """Write an ONNX file for each precision, and an engine or two for each machine that has them."""
     plain = export_onnx(_network(), SIZE_HW)
     fold_graph(plain, norms=True)
     frames = np.concatenate([golden_frames(seed, SIZE_HW) for seed in range(4)])
     files = {"fp32": plain, "fp16": to_float16(plain), "int8": quantize(plain, frames)}
-    return [_write(folder / name, model, name) for name, model in files.items()]
+    seeds = [Seed(_write(folder / name, model, name), CPU) for name, model in files.items()]
+    engines = [
+        Seed(_write_engine(seed.path, folder / f"engine {i}"), machine)
+        for i, (machine, seed) in enumerate(zip([*without_driver(), GPU, GPU], cycle(seeds)))
+    ]
+    return seeds + engines
 
 
 def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
     folder.mkdir(parents=True)
-    path, buffer = folder / "model.onnx", io.BytesIO()
-    buffer.write(model.SerializeToString())
-    content = buffer.getvalue()
+    path, content = folder / "model.onnx", model.SerializeToString()
     path.write_bytes(content)
     backend = load_backend(path, content, provider="cpu")
     scores = backend.infer(golden_frames(7, SIZE_HW))[0]
@@ -108,4 +126,16 @@ def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
         files={path.name: built},
     )
     spec.save(spec_path(path))
+    return path
+
+
+def _write_engine(onnx_path: Path, folder: Path) -> Path:
+    """The same file as an engine for the GPU of `machines.py`; both are in its spec."""
+    folder.mkdir()
+    path, spec = folder / "model.engine", ModelSpec.load(spec_path(onnx_path))
+    built = spec.files[onnx_path.name]
+    engine = EngineBuild("10.3.0", "8.7", "Orin", None, (1, 1, 8), onnx_path.name, built.sha256)
+    path.write_bytes(onnx_path.read_bytes())
+    files = {**spec.files, path.name: replace(built, runtime="tensorrt", engine=engine)}
+    replace(spec, files=files).save(spec_path(path))
     return path

@@ -1,4 +1,4 @@
-"""One process that opens damaged engines, one after another, under limits on memory.
+"""One process that opens damaged files, one after another, under limits on memory.
 
 Run by `benchmarks.fuzz`: it reads a line per case and answers with a line, so that the process that
 started it knows which case it died of, or hangs in.

@@ -3,7 +3,7 @@
 Work and bytes follow from the sizes. Instructions per `mma` were counted where the kernel ran on the
 emulated GPU (`csrc/cuda/kernels.json`), and are taken over to other numbers of queries, heads and
 images, which only repeat blocks. The bounds are hard floors: caches hold everything that is read twice,
-no launch costs anything, and every scheduler issues in every clock.
+no launch costs anything, and every scheduler that has a warp issues in every clock.
 """
 
 from __future__ import annotations
@@ -88,19 +88,24 @@ def counted_instructions(case: Case, executed: list[dict[str, Any]]) -> dict[str
             instructions = round(row["warp_instructions"] * times)
             return {
                 "kernel": row["kernel"],
+                "warps": blocks(case) * warps_of(row["kernel"]),
                 "warp_instructions": instructions,
                 "mma": round(row["mma"] * times),
             }
     raise LookupError(f"no counted launch has width {width} and {case.tokens} tokens")
 
 
+def warps_of(kernel: str) -> int:
+    """Warps of a block, from a name such as `attention_f16_kernel<32, 4, 2, 2>`."""
+    return int(kernel.partition("<")[2].split(",")[1])
+
+
 def floors_us(case: Case, board: Board, instructions: dict[str, Any]) -> dict[str, float]:
     """Least microseconds for tensor cores, memory and issue slots, over the SMs that get a block."""
-    busy = min(board.sms, blocks(case))
-    clocks_per_us = board.clock_mhz
-    rate = busy * clocks_per_us
+    rate = min(board.sms, blocks(case)) * board.clock_mhz
+    schedulers = min(_SCHEDULERS * board.sms, instructions["warps"])
     return {
         "tensor_cores": instructions["mma"] * _MMA_FLOP / (rate * board.mma_flop_per_sm_clock),
         "memory": least_bytes(case) / (board.bandwidth_gb_s * 1e3),
-        "issue": instructions["warp_instructions"] / (rate * _SCHEDULERS),
+        "issue": instructions["warp_instructions"] / (schedulers * board.clock_mhz),
     }

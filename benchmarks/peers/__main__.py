@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.peers.frames import SIZE_HW
-from benchmarks.peers.models import NETWORKS, prepare
+from benchmarks.peers.models import NETWORKS, prepare, prepare_ncnn
 from benchmarks.peers.report import write_report
 from benchmarks.peers.routes import FLOORS, OURS, route_names
-from benchmarks.peers.turns import Worker, take_turns
+from benchmarks.peers.turns import Worker, take_turns, times_ms
 from cmlr_edge.machine import describe_machine
 from cmlr_edge.strict_json import write_atomically
 
@@ -43,7 +43,7 @@ def compare(folder: Path, names: list[str], *, rounds: int, seconds: float) -> d
     routes = {}
     for worker in workers:
         check = {} if worker.name in FLOORS else _check(_scores(worker), expected, thresholds)
-        routes[worker.name] = {**_times(worker), "load_s": worker.ready["load_s"], **check}
+        routes[worker.name] = {**times_ms(worker), "load_s": worker.ready["load_s"], **check}
     return {"routes": routes, "failed": failed, "rounds": rounds, "seconds_a_turn": seconds}
 
 
@@ -74,19 +74,6 @@ def _check(
     }
 
 
-def _times(worker: Worker) -> dict[str, float | int]:
-    """Of all frames, in ms."""
-    times = np.concatenate([np.asarray(turn) for turn in worker.turns])
-    shares = {"p10": 10, "p50": 50, "p90": 90, "p99": 99}
-    percentiles = {name: float(np.percentile(times, share)) for name, share in shares.items()}
-    return {
-        "frames": len(times),
-        "min": float(times.min()),
-        **percentiles,
-        "max": float(times.max()),
-    }
-
-
 def main(
     networks: Annotated[str, typer.Option(help="By commas.")] = ",".join(NETWORKS),
     labels: Annotated[
@@ -110,6 +97,8 @@ def main(
             key = f"{network}-{count}"
             with _stderr.status(f"{key}: exporting"):
                 prepare(NETWORKS[network], count, files / key)
+                if "ncnn" in names:
+                    prepare_ncnn(NETWORKS[network], count, files / key)
             with _stderr.status(f"{key}: timing {len(names)} routes"):
                 record = compare(files / key, names, rounds=rounds, seconds=seconds)
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")

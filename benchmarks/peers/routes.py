@@ -6,6 +6,7 @@ network as `torch.onnx.export` writes it. The floor is the backbone alone, its i
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.peers.settings import open_variant
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.openvino import supported_precisions
 from cmlr_edge.machine import usable_cores
@@ -23,11 +25,14 @@ Frame = NDArray[np.uint8]
 Scores = NDArray[np.float32]
 Route = Callable[[Frame], tuple[Scores, list[int]]]  # scores (L,), indices of the labels reached
 
-PEERS = ("torch-eager", "torch-compile", "ort-f32", "openvino-f32", "openvino-bf16")
-OURS = {
-    "ours-ort-f32": "cpu",
-    "ours-openvino-f32": "openvino",
-    "ours-openvino-bf16": "openvino-bf16",
+PEERS = ("torch-eager", "torch-compile", "ncnn", "ort-f32", "openvino-f32", "openvino-bf16")
+OURS = {  # folder of the model, and provider
+    "ours-ort-f32": ("", "cpu"),
+    "ours-ort-int8": ("int8", "cpu"),
+    "ours-openvino-f32": ("", "openvino"),
+    "ours-openvino-bf16": ("", "openvino-bf16"),
+    "ours-openvino-int8": ("int8", "openvino"),
+    "ours-openvino-int8-bf16": ("int8", "openvino-bf16"),
 }
 FLOORS = ("bare-ort-f32", "bare-openvino-f32", "bare-openvino-bf16")
 
@@ -35,6 +40,8 @@ FLOORS = ("bare-ort-f32", "bare-openvino-f32", "bare-openvino-bf16")
 def route_names() -> list[str]:
     """Every route that this machine can run."""
     names = [*PEERS, *OURS, *FLOORS]
+    if not all(importlib.util.find_spec(package) for package in ("ncnn", "pnnx")):
+        names.remove("ncnn")
     if "bf16" in supported_precisions():
         return names
     return [name for name in names if "bf16" not in name]
@@ -44,12 +51,17 @@ def open_route(name: str, folder: Path) -> Route:
     """Load what a route needs from the files that `prepare` wrote."""
     spec = ModelSpec.load(folder / "model.json")
     if name in OURS:
-        return _ours(folder, OURS[name])
+        inside, provider = OURS[name]
+        return _ours(folder / inside, provider)
     if name in FLOORS:
-        return _floor(name.removeprefix("bare-"), folder / "bare.onnx", spec)
+        infer = _session(name.removeprefix("bare-"), folder / "bare.onnx", static=True)
+        return _ready(infer, spec)
+    if ": " in name:
+        return _ready(open_variant(name, folder / "model.onnx"), spec)
     if name.startswith("torch"):
         return _torch(folder, spec, compiled=name == "torch-compile")
-    return _plain(_session(name, folder / "plain.onnx"), spec)
+    infer = _ncnn(folder) if name == "ncnn" else _session(name, folder / "plain.onnx")
+    return _plain(infer, spec)
 
 
 def _ours(folder: Path, provider: str) -> Route:
@@ -63,9 +75,9 @@ def _ours(folder: Path, provider: str) -> Route:
     return run
 
 
-def _floor(engine: str, path: Path, spec: ModelSpec) -> Route:
+def _ready(infer: Callable[[NDArray[Any]], Scores], spec: ModelSpec) -> Route:
+    """A network with its input ready, whatever the frame."""
     pixels = np.zeros((1, *spec.preprocess.size_hw, 3), np.uint8)
-    infer = _session(engine, path, static=True)
 
     def run(_frame: Frame) -> tuple[Scores, list[int]]:
         return infer(pixels)[0], []
@@ -116,6 +128,23 @@ def _session(engine: str, path: Path, *, static: bool = False) -> Callable[[NDAr
     }
     compiled = core.compile_model(model, "CPU", settings)
     return lambda pixels: compiled(pixels)[0]
+
+
+def _ncnn(folder: Path) -> Callable[[NDArray[Any]], Scores]:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = usable_cores()
+    net.load_param(str(folder / "plain.ncnn.param"))
+    net.load_model(str(folder / "plain.ncnn.bin"))
+
+    def infer(pixels: NDArray[Any]) -> Scores:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(pixels[0]))
+        _, scores = extractor.extract("out0")
+        return np.array(scores)[None]
+
+    return infer
 
 
 def _torch(folder: Path, spec: ModelSpec, *, compiled: bool) -> Route:

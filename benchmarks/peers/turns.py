@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _LOAD_SECONDS = 300
 
 
@@ -50,6 +52,19 @@ class Worker:
             self.process.wait(timeout=_LOAD_SECONDS)
             raise RuntimeError(f"{self.name} ended with code {self.process.returncode}")
         return json.loads(line)
+
+
+def times_ms(worker: Worker) -> dict[str, float | int]:
+    """Of all frames of all turns."""
+    times = np.concatenate([np.asarray(turn) for turn in worker.turns])
+    shares = {"p10": 10, "p50": 50, "p90": 90, "p99": 99}
+    percentiles = {name: float(np.percentile(times, share)) for name, share in shares.items()}
+    return {
+        "frames": len(times),
+        "min": float(times.min()),
+        **percentiles,
+        "max": float(times.max()),
+    }
 
 
 def take_turns(

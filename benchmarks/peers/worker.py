@@ -32,7 +32,8 @@ def main() -> None:
     route(images[0])
     load_s = time.perf_counter() - started
     results = [route(image) for image in images]
-    scores = [row.tolist() for row, _ in results] if not name.startswith("bare") else []
+    has_scores = not name.startswith("bare") and ": " not in name
+    scores = [row.tolist() for row, _ in results] if has_scores else []
     answer({"load_s": load_s, "scores": scores, "labels": [sorted(found) for _, found in results]})
     for line in sys.stdin:
         times: list[float] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from cmlr_edge.capture.live import SourceState
 _NUM_FAILING = 2
 _FAULT_EVERY_S = 30.0  # one of the two fails, then the other
 _FAULT_LASTS_S = 8.0  # beyond the hang watchdog's 5 s
+_OUTAGE_S = 4.0  # a gap beyond; slower sources and busy machines leave shorter ones
 _LIMITS = {"kept": 0.95, "memory_growth": 0.02, "recovery_s": 2.0}
 
 
@@ -28,20 +28,27 @@ class Noted:
 
     ok_frames: int = 0
     last_s: float | None = None
-    gaps_s: list[float] = field(default_factory=list)  # the longer ones
+    gaps_s: list[float] = field(default_factory=list)  # the outages
     kinds: Counter[str] = field(default_factory=Counter)
+    open_events: set[str] = field(default_factory=set)
+    misplaced_events: int = 0  # a second start, or an update or end of what is not open
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Count a frame; see `Sink`."""
         self.ok_frames += prediction.valid
         assert frame.time_s is not None
-        if self.last_s is not None and frame.time_s - self.last_s > 1.0:
+        if self.last_s is not None and frame.time_s - self.last_s > _OUTAGE_S:
             self.gaps_s.append(frame.time_s - self.last_s)
         self.last_s = frame.time_s
 
     def write_event(self, event: Event) -> None:
-        """Count an event; see `EventSink`."""
+        """Count an event, and hold it against those before it; see `EventSink`."""
         self.kinds[event.kind] += 1
+        self.misplaced_events += (event.id in self.open_events) == (event.kind == "start")
+        if event.kind == "end":
+            self.open_events.discard(event.id)
+        else:
+            self.open_events.add(event.id)
 
     def close(self) -> None:
         """Nothing to finish."""
@@ -52,7 +59,7 @@ class Footprint:
     """What the process holds."""
 
     resident_kb: int
-    threads: int
+    threads: int  # the kernel's count: those of the runtimes are among them
     files: int
 
 
@@ -60,14 +67,16 @@ def measure_footprint() -> Footprint:
     """Ask the kernel about this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     resident_kb = pages * os.sysconf("SC_PAGE_SIZE") // 1024
+    threads = len(list(Path("/proc/self/task").iterdir()))
     files = len(list(Path("/proc/self/fd").iterdir()))
-    return Footprint(resident_kb, threading.active_count(), files)
+    return Footprint(resident_kb, threads, files)
 
 
 def endure(
     recognizer: Recognizer, *, sources: int, fps: float, duration_s: float, size: str
 ) -> dict[str, Any]:
     """Run, and report in a JSON-ready object; `passed` says whether all limits held."""
+    recognizer(np.zeros((240, 320, 3), np.uint8))  # runtimes start threads when first used
     before = measure_footprint()
     noted = [Noted() for _ in range(sources)]
     streams = Streams(recognizer)
@@ -89,7 +98,8 @@ def endure(
             "longest_gap_s": max(sink.gaps_s, default=0.0),
             "recovery_s": max((gap - _FAULT_LASTS_S for gap in sink.gaps_s), default=None),
             "outages": len(sink.gaps_s),
-            "events": dict(sink.kinds),
+            "events": {kind: sink.kinds[kind] for kind in ("start", "update", "end")},
+            "events_lost_or_doubled": len(sink.open_events) + sink.misplaced_events,
             "capture": asdict(status.capture) if status.capture else None,
             "latency_ms": status.latency_ms,
             "failed": status.state is SourceState.FAILED,
@@ -163,7 +173,8 @@ def _passed(report: dict[str, Any]) -> bool:
         and all(source["outages"] > 0 for source in bad)
         and all(source["recovery_s"] <= _LIMITS["recovery_s"] for source in bad)
         and not any(source["failed"] for source in report["sources"])
-        and all(source["events"]["start"] == source["events"]["end"] for source in good + bad)
+        and all(source["events"]["start"] > 0 for source in good + bad)
+        and not any(source["events_lost_or_doubled"] for source in good + bad)
         and report["memory"]["growth"] < _LIMITS["memory_growth"]
         and all(before[what] == after[what] for what in ("threads", "files"))
     )

@@ -11,11 +11,15 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cmlr_edge import Recognizer, demo_engine, open_source
+from cmlr_edge import Frame, Recognizer, demo_engine, open_source
 from cmlr_edge.stability import EventTracker, LabelStability
 from cmlr_edge.stream import merge_stability
 from cmlr_edge.strict_json import write_atomically
 from train.reporting import exit_on_error
+
+_VISITS = Path(__file__).with_name("visits.json")
+_BETWEEN = 3  # frames made of each frame of the clip, for a rate that it does not have
+_BATCH = 4
 
 
 def count_flicker(scores: NDArray[np.float32], threshold: float) -> int:
@@ -44,43 +48,110 @@ def find_events(
     ]
 
 
+def blend(first: Frame, second: Frame, share: float) -> NDArray[np.uint8]:
+    """What a camera would have seen between two frames, roughly: a mixture of both."""
+    mixed = first.image_bgr * (1 - share) + second.image_bgr * share
+    return np.rint(mixed).astype(np.uint8)
+
+
+def score_clip(recognizer: Recognizer, clip: Path) -> tuple[float, NDArray[np.float32]]:
+    """Recognise a clip, and two blended frames between each two of its own.
+
+    Returns:
+        Frames per second of the clip; scores (N, L), where every third row is a frame of the clip.
+    """
+    rows: list[NDArray[np.float32]] = []
+    waiting: list[NDArray[np.uint8]] = []
+    with open_source(clip) as source:
+        before: Frame | None = None
+        for frame in source:
+            if before is not None:
+                waiting += [blend(before, frame, i / _BETWEEN) for i in range(1, _BETWEEN)]
+            waiting.append(frame.image_bgr)
+            before = frame
+            if len(waiting) >= _BATCH:
+                rows += [item.scores for item in recognizer.recognize_batch(waiting)]
+                waiting = []
+        rows += [item.scores for item in recognizer.recognize_batch(waiting)]
+        if source.fps is None:
+            raise typer.BadParameter(f"{clip} does not say how many frames it has per second")
+        return source.fps, np.stack(rows)
+
+
+def decimate(fps: float, scores: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The same scores as cameras of other rates would have seen them, by frames per second.
+
+    Args:
+        fps: Of the clip.
+        scores: (N,), as from `score_clip`.
+    """
+    own = scores[::_BETWEEN]
+    return {
+        f"{fps / 2:g}": own[::2],
+        f"{fps:g}": own,
+        f"{fps * _BETWEEN:g}": scores,
+        f"{fps * _BETWEEN:g}, each frame shown {_BETWEEN} times": np.repeat(own, _BETWEEN),
+    }
+
+
+def report_rates(
+    fps: float,
+    scores: NDArray[np.float32],
+    threshold: float,
+    settings: LabelStability,
+) -> dict[str, Any]:
+    """Rises and events of one label at each rate; `scores` (N,) as from `score_clip`."""
+    report = {}
+    for name, values in decimate(fps, scores).items():
+        rate = float(name.partition(",")[0])
+        times_s = [index / rate for index in range(len(values))]
+        report[name] = {
+            "frames": len(values),
+            "rises_above_threshold": count_flicker(values, threshold),
+            "events": find_events(times_s, values, settings),
+        }
+    return report
+
+
 def main(
     clip: Annotated[Path, typer.Option(help="A video.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     label: Annotated[str, typer.Option(help="What to look for.")] = "person",
-    every: Annotated[int, typer.Option(min=1, help="Look at every so many frames.")] = 2,
 ) -> None:
     """Score a clip once; count rises above the threshold, and events, at several frame rates.
 
     Example: python -m benchmarks.streams.flicker --clip CLIPS/one-by-one-person-detection.mp4 \
       --out benchmarks/results/streams/flicker.json
     """
-    times_s, scores = [], []
-    with Recognizer.from_engine(demo_engine()) as recognizer, open_source(clip) as source:
-        column = recognizer.labels.index(label)
-        settings = merge_stability(recognizer, None)[label]
-        threshold = recognizer.thresholds[label]
-        for frame in source:
-            if frame.index % every == 0 and frame.time_s is not None:
-                times_s.append(frame.time_s)
-                scores.append(float(recognizer(frame).scores[column]))
-        fps = (source.fps or 0.0) / every
-    values = np.asarray(scores, np.float32)
+    with Recognizer.from_engine(demo_engine()) as recognizer:
+        fps, scores = score_clip(recognizer, clip)
+        settings, thresholds = merge_stability(recognizer, None), recognizer.thresholds
+    columns = list(thresholds)
+    by_label = {
+        name: report_rates(fps, scores[:, columns.index(name)], thresholds[name], settings[name])
+        for name in columns
+    }
     record: dict[str, Any] = {
         "clip": clip.name,
+        "clip_fps": fps,
         "label": label,
-        "threshold": threshold,
-        "settings": vars(settings),
-        "by_frame_rate": {
-            f"{fps / step:g}": {
-                "frames": len(values[::step]),
-                "rises_above_threshold": count_flicker(values[::step], threshold),
-                "events": find_events(times_s[::step], values[::step], settings),
+        "threshold": thresholds[label],
+        "settings": vars(settings[label]),
+        "visits": json.loads(_VISITS.read_text()).get(clip.name, {}).get(label),
+        "by_frame_rate": by_label[label],
+        "all_labels_by_frame_rate": {
+            rate: {
+                "rises_above_threshold": sum(
+                    item[rate]["rises_above_threshold"] for item in by_label.values()
+                ),
+                "events": sum(len(item[rate]["events"]) for item in by_label.values()),
             }
-            for step in (1, 2)
+            for rate in by_label[label]
         },
+        # Of the label; every third is a frame of the clip, the others are blended.
+        "scores": [round(float(score), 5) for score in scores[:, columns.index(label)]],
     }
-    write_atomically(out, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(out, (json.dumps(record, allow_nan=False, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -215,7 +215,8 @@ class LiveSource(ClosesItself):
             return
         self._state, self._reason = state, redact(reason)
         level = logging.INFO if state in {SourceState.OK, SourceState.ENDED} else logging.WARNING
-        _log.log(level, "%s: %s %s", self.name, state.value, self._reason)
+        why = f" ({self._reason})" if self._reason else ""
+        _log.log(level, "%s: %s%s", self.name, state.value, why)
         self._changed.notify_all()
 
     def _count(self, **more: int) -> None:

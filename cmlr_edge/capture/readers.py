@@ -197,7 +197,7 @@ def require_backend(backend: str, uri: str) -> None:
         return
     remedy = {
         "GSTREAMER": "on a Jetson remove opencv-python from pip and use JetPack's python3-opencv; "
-        "elsewhere build OpenCV with GStreamer",
+        "elsewhere use Debian's python3-opencv, or build OpenCV with GStreamer",
         "FFMPEG": "pip install opencv-python-headless",
         "V4L2": "use Linux and pip install opencv-python-headless",
     }[backend]

@@ -7,7 +7,10 @@ import re
 _SECRET_KEY = r"[\w-]*(?:pass|pwd|pw|user|login|token|key|auth|secret|sig|credential)[\w-]*"
 # Greedy up to the last @: a password may hold any character, an @ and a / among them.
 _AFTER_SCHEME = re.compile(r"(://).*@", re.DOTALL)
-_WITHOUT_SCHEME = re.compile(r"(?<![\w/])[^\s:@]*:[^\s@]*@\S*@|(?<![\w/])[^\s:@]*:[^\s@]*@")
+# What `_AFTER_SCHEME` has left is no user with a password: the scheme stays readable.
+_WITHOUT_SCHEME = re.compile(
+    r"(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@\S*@|(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@"
+)
 _KEY_AND_VALUE = re.compile(rf"({_SECRET_KEY}\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)", re.IGNORECASE)
 
 

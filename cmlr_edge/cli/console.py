@@ -1,7 +1,16 @@
-"""Where every command says what went wrong."""
+"""Where every command says what went wrong, and what it does for long."""
 
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
+
+from cmlr_edge.recognizer import Recognizer
 
 stderr = Console(stderr=True)
+
+
+def print_device(recognizer: Recognizer) -> None:
+    """Say what runs, and where it really runs, at the start of what goes on until it is ended."""
+    text = f"{recognizer.spec.name} runs on {recognizer.runtime}; Ctrl-C ends"
+    stderr.print(escape(text), soft_wrap=True, highlight=False)

@@ -13,9 +13,9 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Policy, Source, open_source
-from cmlr_edge.capture.live import LiveSettings
+from cmlr_edge.capture.live import LiveSettings, LiveSource
 from cmlr_edge.cli import options
-from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.console import print_device, stderr
 from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
 from cmlr_edge.cli.signals import Interruption, noted_signals
@@ -74,6 +74,7 @@ def label(
         typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
     ] = None,
     provider: options.Provider = None,
+    rebuild: options.Rebuild = False,
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
     """Label the frames of each SOURCE: all of a file, the newest of a camera.
@@ -101,7 +102,7 @@ def label(
     live = LiveSettings(frozen_after_s=frozen_after or None)
     with noted_signals() as interruption, ExitStack() as stack:
         recognizer = stack.enter_context(
-            Recognizer.from_engine(path, provider=provider, thresholds=threshold)
+            Recognizer.from_engine(path, provider=provider, rebuild=rebuild, thresholds=threshold)
         )
         opened = [
             stack.enter_context(open_source(uri, policy=cast("Policy | None", policy), live=live))
@@ -112,6 +113,8 @@ def label(
         outputs = stack.enter_context(closing(Outputs(wanted, opened, recognizer.labels, streams)))
         stack.enter_context(streams)  # ends before the outputs do
         _add_sources(streams, opened, outputs, rules, skip_unchanged, max_frames)
+        if not as_json and any(isinstance(source, LiveSource) for source in opened):
+            print_device(recognizer)
         summaries = _run(streams, interruption, _expected(opened, max_frames), quiet=as_json)
         device, runtime = recognizer.provider, recognizer.runtime
     _raise_single_error(streams, interruption)

@@ -17,6 +17,13 @@ Provider: TypeAlias = Annotated[
         "Default: cpu, and the GPU for an .engine."
     ),
 ]
+Rebuild: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        help="Build an .engine again, from the .onnx beside it, where it is missing or was built for "
+        "another machine. Takes minutes."
+    ),
+]
 Threshold: TypeAlias = Annotated[
     float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
 ]

@@ -62,8 +62,8 @@ def print_tables(reports: Sequence[SourceReport], runtime: str, outputs: Sequenc
     for report in reports:
         _print_source(console, report, runtime)
     for path in outputs:
-        if path.exists():
-            console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+        said = "wrote" if path.exists() else "there was nothing to write to"
+        console.print(f"{said} {escape(str(path))}", soft_wrap=True)
 
 
 def print_problems(reports: Sequence[SourceReport], lost: int) -> None:
@@ -78,7 +78,10 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
     status, summary = report.status, report.summary
     console.print(f"[bold]{escape(status.name)}[/bold]", soft_wrap=True)
     pace = f"{summary.frames} frames at {summary.frames_per_second:.1f} per second"
-    console.print(_presence_table(summary, stills=not report.has_times, title=pace))
+    if summary.frames and not summary.ranked():
+        console.print(f"{pace}; no label reached its threshold")
+    else:
+        console.print(_presence_table(summary, stills=not report.has_times, title=pace))
     latency = Table("stage", "median ms", "p95 ms", title=runtime)
     for stage, values in summary.latency_percentiles().items():
         latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")

@@ -15,7 +15,7 @@ from rich.markup import escape
 from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.cli import options
-from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.console import print_device, stderr
 from cmlr_edge.cli.label import read_rules
 from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.signals import noted_signals
@@ -54,6 +54,7 @@ def serve(
     threshold: options.Threshold = None,
     loop: Annotated[bool, typer.Option(help="Play video files again and again.")] = False,
     provider: options.Provider = None,
+    rebuild: options.Rebuild = False,
 ) -> None:
     """Show cameras, streams and files with their labels on a live page.
 
@@ -79,7 +80,7 @@ def serve(
     rules = read_rules(stability or [])
     with noted_signals() as interruption, ExitStack() as stack:
         recognizer = stack.enter_context(
-            Recognizer.from_engine(path, provider=provider, thresholds=threshold)
+            Recognizer.from_engine(path, provider=provider, rebuild=rebuild, thresholds=threshold)
         )
         names, opened = _open(sources, stack, loop=loop)
         streams = Streams(recognizer)
@@ -98,7 +99,11 @@ def serve(
             )
         server = stack.enter_context(LiveServer(live, host=host, port=port, token=token))
         streams.start()
-        _print_welcome(server.url, recognizer, needs_token=token is not None)
+        how = "" if token is None else " (visitors need the token)"
+        stderr.print(
+            f"live page at [bold]{escape(server.url)}[/bold]{how}", soft_wrap=True, highlight=False
+        )
+        print_device(recognizer)
         while not interruption.number:
             streams.wait(0)  # raises if the model failed
             time.sleep(_LOOK_S)
@@ -114,13 +119,3 @@ def _open(given: Sequence[str], stack: ExitStack, *, loop: bool) -> tuple[list[s
         names.append(named[1].strip() if named else source.name)
         opened.append(source)
     return names, opened
-
-
-def _print_welcome(url: str, recognizer: Recognizer, *, needs_token: bool) -> None:
-    how = " (visitors need the token)" if needs_token else ""
-    stderr.print(f"live page at [bold]{escape(url)}[/bold]{how}", soft_wrap=True, highlight=False)
-    stderr.print(
-        f"{escape(recognizer.spec.name)} runs on {escape(recognizer.runtime)}; Ctrl-C ends",
-        soft_wrap=True,
-        highlight=False,
-    )

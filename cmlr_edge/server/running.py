@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from types import TracebackType
@@ -53,12 +54,19 @@ class LiveServer:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="live server", daemon=True
+            target=lambda: asyncio.run(self._serve()), name="live server", daemon=True
         )
 
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()
+
+    async def _serve(self) -> None:
+        await self._server.serve([self._socket])
+        for connection in [*self._server.server_state.connections]:  # too slow to say farewell
+            if (transport := getattr(connection, "transport", None)) is not None:
+                transport.abort()
+        await asyncio.sleep(0)  # lets the transports close
 
     def close(self) -> None:
         """Send viewers away and stop. Calling it twice is harmless."""

@@ -116,7 +116,8 @@ class Service:
         status = self._streams.status()
         frames = sum(item.frames for item in status)
         states = ", ".join(f"{item.name} {item.state.name.lower()}" for item in status)
-        return f"{frames} frames; {states}; {self._outputs.lost} results lost"
+        device, lost = self._recognizer.provider, self._outputs.lost
+        return f"{frames} frames on {device}; {states}; {lost} results lost"
 
     def _await(self, job: Callable[[], T]) -> T:
         """Do something slow while the supervisor goes on being told that all is well."""

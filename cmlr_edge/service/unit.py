@@ -8,7 +8,6 @@ from pathlib import Path
 _TEMPLATE = """\
 [Unit]
 Description=Multi-label recognition, {config}
-Documentation=https://pypi.org/project/cmlr-edge/
 After=network.target nvargus-daemon.service
 StartLimitIntervalSec=300
 StartLimitBurst=5

@@ -76,9 +76,10 @@ def _dump(record: dict[str, Any]) -> str:
 def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     """Build the JSON object of one frame.
 
-    `time_s` is null for pictures, which name their `file` instead; `valid` is false, and `labels`
-    empty, where the model returned no number; frozen and stale frames say so in `status`, and frames
-    that repeat earlier scores in `repeated`.
+    `time_s` is null for pictures, which name their `file` instead; frames of a live source say when
+    they were captured, in seconds since the epoch; `valid` is false, and `labels` empty, where the
+    model returned no number; frozen and stale frames say so in `status`, and frames that repeat
+    earlier scores in `repeated`.
     """
     record: dict[str, Any] = {
         "frame": frame.index,
@@ -93,6 +94,8 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     }
     if frame.time_s is None:
         record["file"] = frame.source
+    if frame.arrived_s is not None:
+        record["captured_at"] = round(frame.captured_at, 3)
     if frame.status != "ok":
         record["status"] = frame.status
     if prediction.repeated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields
 from typing import Any
@@ -58,13 +59,20 @@ class PrometheusMetrics:
             buckets=_BUCKETS_S,
             registry=registry,
         )
+        self._whole = client.Histogram(
+            "cmlr_capture_to_label_seconds",
+            "From a live frame's arrival to its result, waiting included.",
+            ["source"],
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
         registry.register(_StatusCollector(client, status))
         self._server: Any = None
         self._thread: Any = None
 
     def of_source(self, name: str) -> SourceMetrics:
         """Return a sink of frames and of events for one source."""
-        return SourceMetrics(name, self._frames, self._events, self._seconds)
+        return SourceMetrics(name, self._frames, self._events, self._seconds, self._whole)
 
     def render(self) -> bytes:
         """Return the text that Prometheus reads, for a server of one's own."""
@@ -98,12 +106,13 @@ class PrometheusMetrics:
 class SourceMetrics:
     """Counts one source's results; see `Sink` and `EventSink`."""
 
-    def __init__(self, source: str, frames: Any, events: Any, seconds: Any) -> None:
+    def __init__(self, source: str, frames: Any, events: Any, seconds: Any, whole: Any) -> None:
         """Take the metrics to count in; see `PrometheusMetrics.of_source`."""
         self._source = source
         self._frames, self._events, self._seconds = frames, events, seconds
+        self._whole = whole
 
-    def write(self, _frame: Frame, prediction: Prediction) -> None:
+    def write(self, frame: Frame, prediction: Prediction) -> None:
         """Count one result; see `Sink`."""
         self._frames.labels(self._source, str(prediction.valid).lower()).inc()
         if prediction.repeated:
@@ -111,6 +120,8 @@ class SourceMetrics:
         for field in fields(Latency):
             milliseconds = getattr(prediction.latency_ms, field.name)
             self._seconds.labels(self._source, field.name).observe(milliseconds / 1e3)
+        if frame.arrived_s is not None:
+            self._whole.labels(self._source).observe(time.monotonic() - frame.arrived_s)
 
     def write_event(self, event: Event) -> None:
         """Count one event; see `EventSink`."""

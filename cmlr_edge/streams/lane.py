@@ -245,11 +245,15 @@ class Lane:
         self._close(self._outlet.close)
         self._await_taken()
         self._close(self._source.close)
-        if self._error is not None:
+        if self._error is not None and self._own_error():
             _log.warning("%s ended: %s", self.name, redact(str(self._error)))
         with self._changed:
             self._over = True
         self._links.finished()
+
+    def _own_error(self) -> bool:
+        """Whether the error is not what the live source has said already."""
+        return self._live is None or self._live.state is not SourceState.FAILED
 
     def _await_taken(self) -> None:
         """Closing a file while another thread reads it would crash OpenCV."""

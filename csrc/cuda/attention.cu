@@ -3,6 +3,8 @@
 //
 // Grid: blocks of 16 queries x heads x batch. Up to 256 keys are taken in one pass over the scores;
 // in float32 one chunk a warp already covers 128, so a single step of the looping kernel is that.
+// In float16 fewer keys take fewer warps: what a warp does besides its products, and merging what
+// warps found, is most of the work where each has but one chunk.
 #include <climits>
 #include <cmath>
 #include <string>
@@ -33,12 +35,13 @@ AttentionArguments arguments_of(const AttentionParams& p) {
 }
 
 template <class Kernel>
-void launch(Kernel kernel, int shared_bytes, const AttentionParams& p,
+void launch(Kernel kernel, int warps, int shared_bytes, const AttentionParams& p,
             [[maybe_unused]] Stream stream) {
   const auto blocks = (p.num_queries + kQueriesPerBlock - 1) / kQueriesPerBlock;
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(p.num_heads),
                   static_cast<unsigned>(p.batch));
-  CMLR_LAUNCH(kernel, grid, dim3(kThreads), shared_bytes, stream, arguments_of(p));
+  CMLR_LAUNCH(kernel, grid, dim3(static_cast<unsigned>(32 * warps)), shared_bytes, stream,
+              arguments_of(p));
 #if defined(__CUDACC__)
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess)
@@ -47,35 +50,32 @@ void launch(Kernel kernel, int shared_bytes, const AttentionParams& p,
 #endif
 }
 
-template <int kWidth, int kChunks, int kStages>
+template <int kWidth, int kWarps, int kChunks, int kStages = 1>
 void launch_f16(const AttentionParams& p, Stream stream) {
-  constexpr int kSharedBytes = F16Warp<kWidth, kChunks, kStages>::kSharedBytes;
-  launch(attention_f16_kernel<kWidth, kChunks, kStages>, kSharedBytes, p, stream);
+  constexpr int kSharedBytes = F16Warp<kWidth, kWarps, kChunks, kStages>::kSharedBytes;
+  launch(attention_f16_kernel<kWidth, kWarps, kChunks, kStages>, kWarps, kSharedBytes, p, stream);
 }
 
 template <int kWidth, int kChunks>
 void launch_f32(const AttentionParams& p, Stream stream) {
-  constexpr int kSharedBytes = F32Warp<kWidth, kChunks>::kSharedBytes;
-  launch(attention_f32_kernel<kWidth, kChunks>, kSharedBytes, p, stream);
+  using Warp = F32Warp<kWidth, kChunks>;
+  launch(attention_f32_kernel<kWidth, kChunks>, Warp::kWarps, Warp::kSharedBytes, p, stream);
 }
 
 template <int kWidth>
 void launch_width(const AttentionParams& p, Stream stream) {
+  const int64_t keys = p.num_tokens;
   if (p.element == Element::kFloat32)
-    return p.num_tokens > 128 && p.num_tokens <= 256 ? launch_f32<kWidth, 2>(p, stream)
-                                                     : launch_f32<kWidth, 1>(p, stream);
-  switch ((p.num_tokens + 63) / 64) {  // chunks of 16 keys for each of four warps
-    case 1:
-      return launch_f16<kWidth, 1, 1>(p, stream);
-    case 2:
-      return launch_f16<kWidth, 2, 1>(p, stream);
-    case 3:
-      return launch_f16<kWidth, 3, 1>(p, stream);
-    case 4:
-      return launch_f16<kWidth, 4, 1>(p, stream);
-    default:
-      return launch_f16<kWidth, 2, 2>(p, stream);
-  }
+    return keys > 128 && keys <= 256 ? launch_f32<kWidth, 2>(p, stream)
+                                     : launch_f32<kWidth, 1>(p, stream);
+  if (keys <= 32) return launch_f16<kWidth, 1, 2>(p, stream);
+  if (keys <= 48) return launch_f16<kWidth, 1, 3>(p, stream);
+  if (keys <= 64) return launch_f16<kWidth, 1, 4>(p, stream);
+  if (keys <= 96) return launch_f16<kWidth, 2, 3>(p, stream);
+  if (keys <= 128) return launch_f16<kWidth, 2, 4>(p, stream);
+  if (keys <= 192) return launch_f16<kWidth, 4, 3>(p, stream);
+  if (keys <= 256) return launch_f16<kWidth, 4, 4>(p, stream);
+  launch_f16<kWidth, 4, 2, 2>(p, stream);
 }
 
 bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }

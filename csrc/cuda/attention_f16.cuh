@@ -1,7 +1,9 @@
 // CmlrAttention in float16 on tensor cores, accumulated in float32.
 //
-// Block: 16 queries of a head, four warps along the keys (attention_block.cuh). A warp works on
-// chunks of 16 keys; the chunks of a warp are every fourth of the sequence.
+// Block: 16 queries of a head, and as few warps along the keys (attention_block.cuh) as their
+// scores fit into registers: one for up to 64 keys, which writes the answer as it is, two for up to
+// 128, otherwise four. A warp works on chunks of 16 keys; those of a warp are every fourth of the
+// sequence where there are four warps, and so on.
 //   Scores   no element of K is used twice in a block, so keys go from global memory straight into
 //            registers, 16 bytes a lane. That hands a lane eight neighbouring columns where the mma
 //            wants pairs eight apart: a sum does not care about the order of its terms, so queries
@@ -15,8 +17,11 @@
 // two chunks a step, rescaled when a larger score comes; while one step is computed, the next
 // step's keys are on their way to registers and its values to the other one of two stages.
 //
+// Merge: warps but the first leave their partial answers in shared memory, in the order of their
+// fragments, so that no lane meets another in a bank; the first takes them in and writes.
+//
 // Shared memory: up to 64 keys of values a warp, 16 KiB a block at width 32 and 32 KiB at 64, later
-// taken by the partial answers. One block barrier. Scores are in powers of two.
+// taken by the partial answers. One block barrier, or none. Scores are in powers of two.
 // Unverified on hardware.
 #pragma once
 
@@ -24,16 +29,23 @@
 
 namespace cmlr::cuda {
 
+// Warps that a multiprocessor must be able to hold, which bounds a thread's registers.
+constexpr int kResidentWarps = 12;
+
 // kChunks: of a step, whose scores are in registers together. kStages: 1 if there is only one step.
-template <int kWidth, int kChunks, int kStages>
+template <int kWidth, int kWarps, int kChunks, int kStages>
 struct F16Warp {
   static constexpr int kKeys = 16;             // of a chunk
   static constexpr int kBlocks = kWidth / 32;  // of columns that one 16-byte load a lane covers
   static constexpr int kPieces = kWidth / 8;   // of 16 bytes in a row of values
 
+  struct Partial {  // of the lanes of a warp
+    float4 sums[kWidth / 8][32];
+    float4 largest_and_weights[32];  // two and two
+  };
   union Region {  // of shared memory, one for each warp
     uint16_t values[kStages * kChunks][kKeys * kWidth];
-    Partial<kWidth> partial;
+    Partial partial;
   };
   static constexpr int kSharedBytes = kWarps * sizeof(Region);
 
@@ -132,15 +144,31 @@ struct F16Warp {
       load_rows(keys[chunk], key, first_key(step, chunk), a.num_tokens);
   }
 
-  // Added to every score of a key: its bias, or minus infinity behind the last.
-  __device__ __forceinline__ float key_offset(int token, bool may_be_behind) const {
-    float offset = 0.0f;
-    if (a.key_bias) offset = __ldg(a.key_bias + min(token, a.num_tokens - 1)) * kLog2E;
-    return may_be_behind && token >= a.num_tokens ? minus_infinity() : offset;
+  // Added to the scores of the lane's keys: their bias, or minus infinity behind the last.
+  __device__ __forceinline__ void key_offsets(float (&offset)[2][2], int first,
+                                              bool may_end) const {
+    const int token = first + quad * 2;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) offset[i / 2][i % 2] = 0.0f;
+    if (a.key_bias) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int mine = min(token + i / 2 * 8 + i % 2, a.num_tokens - 1);
+        offset[i / 2][i % 2] = __ldg(a.key_bias + mine) * kLog2E;
+      }
+    }
+    if (may_end) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (token + i / 2 * 8 + i % 2 >= a.num_tokens) offset[i / 2][i % 2] = minus_infinity();
+    }
   }
 
   __device__ __forceinline__ void score_chunk(int step, int chunk) {
-    const bool may_end = kStages > 1 || chunk == kChunks - 1;
+    // The kernel for the fewest keys takes even fewer; others are launched with full chunks before.
+    const bool may_end = kStages > 1 || chunk == kChunks - 1 || kWarps * kChunks == 2;
+    float offset[2][2];
+    key_offsets(offset, first_key(step, chunk), may_end);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float (&s)[4] = score[chunk][n];
@@ -152,10 +180,8 @@ struct F16Warp {
         mma_m16n8k16(s, query[2 * b], first);
         mma_m16n8k16(s, query[2 * b + 1], second);
       }
-      const int token = first_key(step, chunk) + n * 8 + quad * 2;
-      const float offset[2] = {key_offset(token, may_end), key_offset(token + 1, may_end)};
 #pragma unroll
-      for (int i = 0; i < 4; ++i) s[i] = s[i] * (a.scale * kLog2E) + offset[i % 2];
+      for (int i = 0; i < 4; ++i) s[i] = s[i] * (a.scale * kLog2E) + offset[n][i % 2];
     }
   }
 
@@ -195,15 +221,8 @@ struct F16Warp {
         for (int i = 0; i < 4; ++i)
           score[chunk][n][i] = fast_exp2(score[chunk][n][i] - reference[i / 2]);
     }
-    if (kStages > 1) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float factor = fast_exp2(largest[i / 2] - reference[i / 2]);
-        weight[i] *= factor;
-#pragma unroll
-        for (int n = 0; n < kWidth / 8; ++n) sum[n][i] *= factor;
-      }
-    }
+    if (kStages > 1)
+      rescale(fast_exp2(largest[0] - reference[0]), fast_exp2(largest[1] - reference[1]));
     largest[0] = now[0];
     largest[1] = now[1];
   }
@@ -228,25 +247,82 @@ struct F16Warp {
     for (int chunk = 0; chunk < kChunks; ++chunk) add_chunk(values(step, chunk), score[chunk]);
   }
 
-  __device__ __forceinline__ void store_partial() {
+  __device__ __forceinline__ void leave_partial() {
+    Partial& to = region.partial;
+#pragma unroll
+    for (int n = 0; n < kWidth / 8; ++n)
+      to.sums[n][lane] = make_float4(sum[n][0], sum[n][1], sum[n][2], sum[n][3]);
+    to.largest_and_weights[lane] = make_float4(largest[0], largest[1], weight[0], weight[2]);
+  }
+
+  // The first warp's, whose region is the first.
+  __device__ __forceinline__ void take_in_partials() {
+    const Region* regions = &region;
+    float4 other[kWarps];
+    float now[2] = {largest[0], largest[1]};
+#pragma unroll
+    for (int w = 1; w < kWarps; ++w) {
+      other[w] = regions[w].partial.largest_and_weights[lane];
+      now[0] = fmaxf(now[0], other[w].x);
+      now[1] = fmaxf(now[1], other[w].y);
+    }
+    const float reference[2] = {finite_reference(now[0]), finite_reference(now[1])};
+    rescale(fast_exp2(largest[0] - reference[0]), fast_exp2(largest[1] - reference[1]));
+#pragma unroll
+    for (int w = 1; w < kWarps; ++w) {
+      const float first = fast_exp2(other[w].x - reference[0]);
+      const float second = fast_exp2(other[w].y - reference[1]);
+      weight[0] += first * other[w].z;
+      weight[2] += second * other[w].w;
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; ++n) {
+        const float4 x = regions[w].partial.sums[n][lane];
+        sum[n][0] += first * x.x;
+        sum[n][1] += first * x.y;
+        sum[n][2] += second * x.z;
+        sum[n][3] += second * x.w;
+      }
+    }
+  }
+
+  // Brings what was summed so far to new largest scores, of queries `group` and `group` + 8.
+  __device__ __forceinline__ void rescale(float first, float second) {
+    const float factor[2] = {first, second};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      weight[i] *= factor[i / 2];
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; ++n) sum[n][i] *= factor[i / 2];
+    }
+  }
+
+  // Zeros where every key is masked.
+  __device__ __forceinline__ void write_answer() {
+    uint16_t* out = static_cast<uint16_t*>(a.out) + blockIdx.z * a.out_batch_stride +
+                    blockIdx.y * kWidth + quad * 2;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int row = group + 8 * h;
+      const int row = blockIdx.x * kQueriesPerBlock + group + 8 * h;
+      if (row >= a.num_queries) break;
+      const float total = weight[2 * h], inverse = 1.0f / total;
+      uint32_t* mine = reinterpret_cast<uint32_t*>(row_at(out, row, row_bytes));
+      if (total == 0.0f) {
 #pragma unroll
-      for (int n = 0; n < kWidth / 8; ++n)
-        store_pair(&region.partial.sums[Partial<kWidth>::index(row, n * 8 + quad * 2)],
-                   sum[n][2 * h], sum[n][2 * h + 1]);
-      if (quad == 0)
-        region.partial.largest_and_weight[row] = make_float2(largest[h], weight[2 * h]);
+        for (int n = 0; n < kWidth / 8; ++n) mine[n * 4] = 0u;
+      } else {
+#pragma unroll
+        for (int n = 0; n < kWidth / 8; ++n)
+          mine[n * 4] = pack_halves(sum[n][2 * h] * inverse, sum[n][2 * h + 1] * inverse);
+      }
     }
   }
 };
 
-template <int kWidth, int kChunks, int kStages>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+template <int kWidth, int kWarps, int kChunks, int kStages>
+__global__ void __launch_bounds__(32 * kWarps, kResidentWarps / kWarps)
     attention_f16_kernel(AttentionArguments a) {
   CMLR_SHARED_MEMORY(shared);
-  using Warp = F16Warp<kWidth, kChunks, kStages>;
+  using Warp = F16Warp<kWidth, kWarps, kChunks, kStages>;
   Warp warp(a, shared);
   warp.copy_values(0);
   warp.load_queries();
@@ -264,11 +340,15 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     warp.add_step(step);
     __syncwarp();  // before the values are written again: by the next copy, or the partial answer
   }
-  wait_async_copies<0>();  // zeros behind the last step, on their way to where the answer goes
-  __syncwarp();
-  warp.store_partial();
-  __syncthreads();
-  merge_partials<kWidth, uint16_t>(a, reinterpret_cast<const typename Warp::Region*>(shared), 1.0f);
+  if (kWarps > 1) {
+    wait_async_copies<0>();  // zeros behind the last step, on their way to where partials go
+    __syncwarp();
+    if (warp.warp > 0) warp.leave_partial();
+    __syncthreads();
+    if (warp.warp > 0) return;
+    warp.take_in_partials();
+  }
+  warp.write_answer();
 }
 
 }  // namespace cmlr::cuda

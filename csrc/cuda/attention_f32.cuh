@@ -21,8 +21,81 @@
 
 namespace cmlr::cuda {
 
+// A partial answer in shared memory. Groups of eight columns are XORed with the row, so that
+// neither writing fragments nor reading rows makes lanes meet in a bank.
+template <int kWidth>
+struct Partial {
+  float sums[kQueriesPerBlock * kWidth];
+  float2 largest_and_weight[kQueriesPerBlock];
+
+  static __device__ __forceinline__ int index(int query, int column) {
+    const int group = (column / 8) ^ (query % 4);
+    return query * kWidth + group * 8 + column % 8;
+  }
+};
+
+// Factors that bring the four partial answers of a query to one scale and divide by the total
+// weight. `unit`: what to multiply scores by to get powers of two.
+// Returns whether there is any weight.
+template <int kWarps, class Region>
+__device__ __forceinline__ bool merge_factors(const Region* regions, int query, float unit,
+                                              float (&factor)[kWarps]) {
+  float2 part[kWarps];
+  float largest = minus_infinity();
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    part[w] = regions[w].partial.largest_and_weight[query];
+    largest = fmaxf(largest, part[w].x);
+  }
+  const float reference = finite_reference(largest);
+  float total = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    factor[w] = fast_exp2((part[w].x - reference) * unit);
+    total += factor[w] * part[w].y;
+  }
+  const float inverse = 1.0f / total;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) factor[w] *= inverse;
+  return total != 0.0f;
+}
+
+__device__ __forceinline__ void store_four(float* to, const float (&x)[4]) {
+  *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
+}
+__device__ __forceinline__ void store_four(uint16_t* to, const float (&x)[4]) {
+  *reinterpret_cast<uint2*>(to) = make_uint2(pack_halves(x[0], x[1]), pack_halves(x[2], x[3]));
+}
+
+// After a barrier: every thread writes four neighbouring columns of a query, one to four times.
+template <int kWidth, int kWarps, class T, class Region>
+__device__ __forceinline__ void merge_partials(const AttentionArguments& a, const Region* regions,
+                                               float unit) {
+  T* out = static_cast<T*>(a.out) + blockIdx.z * a.out_batch_stride + blockIdx.y * kWidth;
+#pragma unroll
+  for (int i = threadIdx.x; i < kQueriesPerBlock * kWidth / 4; i += 32 * kWarps) {
+    const int query = i / (kWidth / 4), column = i % (kWidth / 4) * 4;
+    const int row = blockIdx.x * kQueriesPerBlock + query;
+    if (row >= a.num_queries) break;
+    float factor[kWarps], mean[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (merge_factors<kWarps>(regions, query, unit, factor)) {
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        const float4 sum = *reinterpret_cast<const float4*>(
+            &regions[w].partial.sums[Partial<kWidth>::index(query, column)]);
+        mean[0] += factor[w] * sum.x;
+        mean[1] += factor[w] * sum.y;
+        mean[2] += factor[w] * sum.z;
+        mean[3] += factor[w] * sum.w;
+      }
+    }
+    store_four(out + static_cast<int64_t>(row) * a.row + column, mean);
+  }
+}
+
 template <int kWidth, int kChunks>  // kChunks: of a step, whose scores are in registers together
 struct F32Warp {
+  static constexpr int kWarps = 4;
   static constexpr int kKeys = 32;  // of a chunk
   static constexpr int kPanelFloats = 512;
   static constexpr int kPanels = kKeys * kWidth / kPanelFloats;  // of a chunk's keys, or values
@@ -223,7 +296,7 @@ struct F32Warp {
 };
 
 // The block's queries, zeros behind the last; all threads.
-template <int kWidth>
+template <int kWidth, int kThreads>
 __device__ __forceinline__ void copy_queries(const AttentionArguments& a, float* to) {
   const float* from = head_slice<float>(a.query, a.query_batch_stride, kWidth);
 #pragma unroll
@@ -238,15 +311,16 @@ __device__ __forceinline__ void copy_queries(const AttentionArguments& a, float*
 }
 
 template <int kWidth, int kChunks>
-__global__ void __launch_bounds__(kThreads) attention_f32_kernel(AttentionArguments a) {
+__global__ void __launch_bounds__(32 * F32Warp<kWidth, kChunks>::kWarps)
+    attention_f32_kernel(AttentionArguments a) {
   CMLR_SHARED_MEMORY(shared);
   using Warp = F32Warp<kWidth, kChunks>;
   Warp warp(a, shared);
   warp.copy_panel(0);
-  copy_queries<kWidth>(a, const_cast<float*>(warp.queries));
+  copy_queries<kWidth, 32 * Warp::kWarps>(a, const_cast<float*>(warp.queries));
   __syncthreads();
 
-  constexpr int kStepKeys = kWarps * kChunks * Warp::kKeys;
+  constexpr int kStepKeys = Warp::kWarps * kChunks * Warp::kKeys;
   const int steps = kChunks == 1 ? (a.num_tokens + kStepKeys - 1) / kStepKeys : 1;
   for (int step = 0; step < steps; ++step) {
     warp.score_step(step);
@@ -257,7 +331,8 @@ __global__ void __launch_bounds__(kThreads) attention_f32_kernel(AttentionArgume
   __syncwarp();
   warp.store_partial();
   __syncthreads();
-  merge_partials<kWidth, float>(a, reinterpret_cast<const typename Warp::Region*>(shared), kLog2E);
+  merge_partials<kWidth, Warp::kWarps, float>(
+      a, reinterpret_cast<const typename Warp::Region*>(shared), kLog2E);
 }
 
 }  // namespace cmlr::cuda

@@ -19,8 +19,10 @@ CSRC = Path(__file__).parents[1]
 PACKAGES = Path(get_paths()["purelib"]) / "nvidia"
 
 NVRTC_SOURCE = '#include "cuda/attention_f16.cuh"\n#include "cuda/attention_f32.cuh"\n'
-# Every kernel that attention.cu launches: (head width, chunks, stages), and (head width, chunks).
-F16_KERNELS = [(w, c, s) for w in (32, 64) for c, s in ((1, 1), (2, 1), (3, 1), (4, 1), (2, 2))]
+# Every kernel that attention.cu launches: (head width, warps, chunks, stages) in float16, and
+# (head width, chunks) in float32.
+_ONE_PASS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (4, 3), (4, 4))
+F16_KERNELS = [(w, *k) for w in (32, 64) for k in (*((*k, 1) for k in _ONE_PASS), (4, 2, 2))]
 F32_KERNELS = [(w, c) for w in (32, 64) for c in (1, 2)]
 
 

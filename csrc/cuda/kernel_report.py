@@ -28,13 +28,14 @@ BUDGET = {
     "shared_bytes": 32 * 1024,
     "stack_bytes": 0,
     "local_bytes": 0,
-    "instructions_per_mma": 25.0,  # of launches that fill their chunks: 196 and 784 tokens
+    "instructions_per_mma": 25.0,  # of every launch below
     "excess_wavefronts": 0,  # passes over the banks of shared memory beyond the fewest possible
 }
 REQUIRED = {"f16": ("HMMA", "LDSM", "LDGSTS"), "f32": ("FFMA", "LDGSTS")}
 FORBIDDEN = ("LDL", "STL")
 ARCHITECTURES = ("sm_87", "sm_110")
-TOKENS = (49, 80, 160, 196, 784)  # one launch of every kernel
+# One launch of every kernel, at least.
+TOKENS = {np.float16: (32, 40, 49, 80, 100, 160, 196, 784), np.float32: (49, 196, 784)}
 QUERIES, HEADS = 80, 2
 
 Record = dict[str, Any]
@@ -99,7 +100,10 @@ def _compiled(compiler: str, architecture: str, path: Path) -> list[Record]:
 
 
 def readable(mangled: str) -> str:
-    """`attention_f16_kernel<32, 4, 1>`: head width, chunks of a step, stages (fp16 only)."""
+    """`attention_f16_kernel<32, 4, 4, 1>`: head width, warps, chunks of a step, stages.
+
+    `attention_f32_kernel<32, 1>`: head width, chunks of a step.
+    """
     name = re.search(r"attention_f\d\d_kernel", mangled)
     arguments = re.findall(r"Li(\d+)E", mangled)
     return f"{name[0] if name else mangled}<{', '.join(arguments)}>"
@@ -108,9 +112,9 @@ def readable(mangled: str) -> str:
 def _executed(nvcc: str, folder: Path) -> list[Record]:
     gpu = build_ptx_runner(folder / "ptx", build_runner(folder / "source"), nvcc, "sm_87")
     rows = []
-    for dtype in (np.float16, np.float32):
+    for dtype, numbers in TOKENS.items():
         for width in (32, 64):
-            for tokens in TOKENS:
+            for tokens in numbers:
                 random = np.random.default_rng(0)
                 query, key, value = (
                     random.standard_normal((1, rows_, HEADS * width)).astype(dtype)

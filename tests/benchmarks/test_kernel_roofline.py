@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kernel.__main__ import build_report, table
-from benchmarks.kernel.roofline import Board, Case, blocks, floors_us, flop, least_bytes
+from benchmarks.kernel.roofline import Board, Case, blocks, floors_us, flop, least_bytes, warps_of
 
 SMALL = Case("small", queries=17, tokens=5, dim=64, heads=2, batch=3)
 STORED = Path(__file__).parents[2] / "benchmarks/results/kernel/kernel.json"
@@ -24,7 +24,7 @@ def test_work_and_bytes_are_those_of_the_formula() -> None:
 
 def test_a_floor_is_what_one_unit_does_at_its_best() -> None:
     board = Board("sm_87", sms=10, clock_mhz=1000, bandwidth_gb_s=100, mma_flop_per_sm_clock=2048)
-    floors = floors_us(SMALL, board, {"mma": 20_000, "warp_instructions": 400_000})
+    floors = floors_us(SMALL, board, {"mma": 20_000, "warp_instructions": 400_000, "warps": 99})
     assert floors["tensor_cores"] == pytest.approx(
         20_000 * 2 * 16 * 8 * 16 / (10 * 1e9 * 2048) * 1e6
     )
@@ -32,10 +32,14 @@ def test_a_floor_is_what_one_unit_does_at_its_best() -> None:
     assert floors["memory"] == pytest.approx(least_bytes(SMALL) / 100e9 * 1e6)
 
 
-def test_fewer_blocks_than_multiprocessors_leave_some_idle() -> None:
+def test_fewer_warps_than_schedulers_leave_some_idle() -> None:
     board = Board("sm_87", sms=1000, clock_mhz=1000, bandwidth_gb_s=1, mma_flop_per_sm_clock=1)
-    floors = floors_us(SMALL, board, {"mma": 1, "warp_instructions": 48_000})
-    assert floors["issue"] == pytest.approx(48_000 / (12 * 4 * 1000))
+    floors = floors_us(SMALL, board, {"mma": 1, "warp_instructions": 48_000, "warps": 24})
+    assert floors["issue"] == pytest.approx(48_000 / (24 * 1000))
+
+
+def test_the_warps_of_a_block_are_in_the_kernels_name() -> None:
+    assert [warps_of(f"attention_f16_kernel<64, {n}, 3, 1>") for n in (1, 2, 4)] == [1, 2, 4]
 
 
 def test_the_stored_report_is_what_the_counts_give() -> None:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 
 from benchmarks.peers.__main__ import widest_gaps
 from benchmarks.peers.report import GOALS, ratio, tables
+from benchmarks.profile import parts_of_nodes, sums
 from benchmarks.resize import measure
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results/latency"
@@ -31,9 +33,12 @@ def test_every_route_decides_as_the_training_code_does() -> None:
         for name, route in record["routes"].items():
             if name.startswith("bare"):
                 continue
-            # Frames move the scores of seeded weights by little more than bf16 rounds.
+            assert route["largest_score_difference"] <= (0.005 if "int8" in name else 0.002), name
+            # Frames move the scores of seeded weights by little more than bf16 rounds, and by less
+            # than int8 does: what that costs in decisions is measured on photos.
             allowed = 0.05 if name.endswith("bf16") else 0.001
-            assert route["decisions_that_differ"] <= allowed * route["decisions"], name
+            if "int8" not in name:
+                assert route["decisions_that_differ"] <= allowed * route["decisions"], name
 
 
 def test_a_ratio_is_of_medians_and_of_minima() -> None:
@@ -45,3 +50,42 @@ def test_a_ratio_is_of_medians_and_of_minima() -> None:
 def test_a_threshold_lies_in_the_middle_of_the_widest_gap() -> None:
     scores = np.array([[0.1, 0.9], [0.2, 0.5], [0.8, 0.1]], np.float32)
     np.testing.assert_allclose(widest_gaps(scores), [0.5, 0.3], rtol=1e-6)
+
+
+def test_the_page_has_the_rows_of_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs/speed.md").read_text().splitlines()
+    table = (RESULTS / "peers.md").read_text().splitlines()
+    wanted = [line for line in table if ", 80 | openvino-bf16 |" in line]
+    assert len(wanted) >= 4
+    assert [line for line in page if line.startswith("| ") and "openvino-bf16 |" in line][
+        -len(wanted) :
+    ] == wanted
+
+
+def test_the_head_begins_at_its_first_constant_and_never_ends() -> None:
+    graph = onnx.parser.parse_graph(
+        "g (float[1,3,8,8] x, float[3] mean) => (float[1,4] y) "
+        "<float[4,3,1,1] w = {0,0,0,0,0,0,0,0,0,0,0,0}> {\n"
+        "a = Identity(x)\n b = Conv(a, w)\n c = Relu(b)\n d = Identity(c)\n e = Identity(d)\n}"
+    )
+    for i, node in enumerate(graph.node):
+        node.name = f"n{i}"
+    graph.node[3].input.append("head.weight")
+    parts = ["pixels", "backbone", "backbone", "head", "head"]
+    assert [*parts_of_nodes(graph).values()] == parts
+
+
+def test_the_profile_adds_up() -> None:
+    for model in json.loads((RESULTS / "profile.json").read_text())["models"]:
+        layers, stages = model["layers"], model["stages_ms"]
+        assert model["parts_ms"] == sums(layers)
+        counted = sum(model["parts_ms"].values())
+        assert 0.8 * stages["inference"] < counted < 1.3 * stages["inference"]
+
+
+def test_the_throughput_ratios_are_those_of_the_runs() -> None:
+    record = json.loads((RESULTS.parent / "streams/throughput.json").read_text())
+    for model in record["models"].values():
+        own = np.median(model["own_fps"]["each"])
+        reached = np.median(model["streams_fps"]["8"]["each"])
+        np.testing.assert_allclose(model["share_of_own_pace"], reached / own)

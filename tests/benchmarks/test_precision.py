@@ -31,6 +31,17 @@ def test_fp16_and_int8_reach_their_goals(rows: dict[str, dict[str, Any]]) -> Non
     assert rows[BUILT]["mean_ap"] >= rows["fp32"]["mean_ap"] - 0.01
 
 
+def test_the_bundled_run_reached_them_too_and_the_page_says_how() -> None:
+    path = ROOT / "benchmarks" / "results" / "precision" / "bundled.json"
+    fp32, fp16, int8, _ = json.loads(path.read_text())["rows"]
+    assert int8["flips_share"] <= 0.02
+    assert int8["mean_ap"] >= fp32["mean_ap"] - 0.01
+    half, integer = (f"{row['flips']} ({row['flips_share']:.2%})" for row in (fp16, int8))
+    page = PAGE.read_text().replace("\n", " ")
+    assert f"gave {half} for fp16 and {integer} for int8" in page
+    assert f"fell from {fp32['mean_ap']:.3f} to {int8['mean_ap']:.3f}" in page
+
+
 def test_runtimes_agree_on_the_float32_file(rows: dict[str, dict[str, Any]]) -> None:
     assert rows["fp32"]["openvino_difference"] <= 1e-4
 
@@ -46,12 +57,25 @@ def test_every_number_of_the_page_is_in_the_record(
             f"| {row['mean_difference']:.4f} | {row['openvino_difference']:.1g} |"
         ) in page
     for runtime, times in record.get("time_of_fp32", {}).items():
-        numbers = " | ".join(f"{times[name]:.2f}" for name in ("fp16", BUILT))
+        numbers = " | ".join(f"{times[name]:.2f}" for name in ("fp16", BUILT, "int8, head too"))
         assert f"| {runtime} | {numbers} |" in page
     assert f"{record['calibration_pictures']} calibration pictures" in page
+
+
+def test_ways_to_int8_were_compared_and_timed(
+    record: dict[str, Any], rows: dict[str, dict[str, Any]]
+) -> None:
+    assert {BUILT, "int8, percentile 99.9", "int8, entropy", "int8, head too"} < set(rows)
+    assert set(record["time_of_fp32"]) == {"onnxruntime", "openvino"}
 
 
 def test_ten_thousand_damaged_files_did_no_harm() -> None:
     fuzz = json.loads((ROOT / "benchmarks" / "results" / "fuzz" / "results.json").read_text())
     assert fuzz["cases"] >= 10_000
     assert fuzz["wrong"] == []
+    driverless = [found for name, found in fuzz["totals"].items() if "without" in name]
+    assert driverless
+    assert all(found.keys() <= {"SpecError", "EngineError"} for found in driverless)
+    opened = {name: sum(found.values()) for name, found in fuzz["totals"].items()}
+    assert sum(opened.values()) == fuzz["cases"]
+    assert min(opened["ONNX files"], opened["engines, made-up GPU and TensorRT"]) > 2000

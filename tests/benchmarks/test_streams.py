@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.streams.endurance import endure
-from benchmarks.streams.flicker import count_flicker, find_events
+from benchmarks.streams.flicker import blend, count_flicker, find_events, report_rates
 from benchmarks.streams.stand_in import write_stand_in
-from cmlr_edge import LabelStability, Recognizer
+from cmlr_edge import Frame, LabelStability, Recognizer, demo_engine, open_source
+
+RESULTS = Path("benchmarks/results/streams")
+
+
+@pytest.fixture(scope="module")
+def flicker() -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((RESULTS / "flicker.json").read_text())
+    return record
 
 
 def test_a_short_run_is_counted_and_leaves_no_thread_and_no_file(tmp_path: Path) -> None:
@@ -18,7 +29,8 @@ def test_a_short_run_is_counted_and_leaves_no_thread_and_no_file(tmp_path: Path)
     for source in report["sources"]:
         assert source["due"] == 60
         assert source["kept"] == pytest.approx(1, abs=0.2)
-        assert source["events"] == {"start": 3, "end": 3}
+        assert source["events"] == {"start": 3, "update": 0, "end": 3}
+        assert source["events_lost_or_doubled"] == 0
     assert report["before"]["threads"] == report["after"]["threads"]
     assert report["before"]["files"] == report["after"]["files"]
     assert not report["passed"]  # too short for an outage, so nothing was proved
@@ -30,3 +42,64 @@ def test_flicker_counts_rises_and_events_bridge_them() -> None:
     assert count_flicker(scores, 0.5) == 3
     settings = LabelStability(0.5, 0.3, smoothing_s=0, min_duration_s=0.5, min_gap_s=1)
     assert find_events(times_s, scores, settings) == [[0.0, 3.0]]
+
+
+def test_a_blended_frame_lies_between_its_neighbours() -> None:
+    dark, light = (
+        Frame(np.full((2, 2, 3), grey, np.uint8), 0, 0.0, 0.0, 0.0, "") for grey in (30, 60)
+    )
+    assert np.unique(blend(dark, light, 1 / 3)).tolist() == [40]
+
+
+def test_each_visit_of_a_person_is_one_event_at_every_frame_rate(flicker: dict[str, Any]) -> None:
+    scores = np.array(flicker["scores"], np.float32)
+    settings = LabelStability(**flicker["settings"])
+    found = report_rates(flicker["clip_fps"], scores, flicker["threshold"], settings)
+    assert found == flicker["by_frame_rate"]
+    assert {float(name.partition(",")[0]) for name in found} == {5, 10, 30}
+    visits = np.array(flicker["visits"])  # seen by eye
+    for rate in found.values():
+        events = np.array(rate["events"])
+        assert events.shape == visits.shape
+        assert (np.abs(events - visits) < 1.5).all()
+    # More frames flicker more, and make no other event.
+    assert found["30"]["rises_above_threshold"] > 4 * len(visits)
+    slowest = np.array(found["5"]["events"])
+    for name, rate in found.items():
+        a_frame_of_each_s = 1 / 5 + 1 / float(name.partition(",")[0]) + 1e-6
+        np.testing.assert_allclose(rate["events"], slowest, atol=a_frame_of_each_s, rtol=0)
+
+
+def test_the_page_says_what_was_measured(flicker: dict[str, Any]) -> None:
+    page = " ".join(Path("docs/label_a_camera.md").read_text().split())
+    run = json.loads((RESULTS / "endurance.json").read_text())
+    assert run["passed"]
+    assert (
+        run["machine"]["model"]
+        == json.loads(demo_engine().with_suffix(".json").read_text())["name"]
+    )
+    assert run["settings"]["duration_s"] == 600
+    kept = min(source["kept"] for source in run["sources"] if not source["fails"])
+    failing = [source for source in run["sources"] if source["fails"]]
+    assert f"kept {kept * 100 - 0.05:.1f} %" in page
+    assert f"at most {max(s['recovery_s'] for s in failing):.1f} s after" in page
+    assert f"over {sum(s['outages'] for s in failing)} outages" in page
+    assert f"was {run['memory']['growth'] * 100:.1f} % above" in page
+    rises = [(rate["rises_above_threshold"], 6) for rate in flicker["by_frame_rate"].values()]
+    rows = re.findall(r"\| (\d+) \| (\d+) \|", page)
+    assert sorted((int(a), int(b)) for a, b in rows) == sorted(rises)
+    whole = flicker["all_labels_by_frame_rate"]["10"]
+    assert f"{whole['rises_above_threshold']} rises at 10" in page
+    assert f"are {whole['events']} events" in page
+
+
+def test_the_stored_scores_are_those_of_the_clip(clips: Path, flicker: dict[str, Any]) -> None:
+    with (
+        Recognizer.from_engine(demo_engine()) as recognizer,
+        open_source(clips / flicker["clip"]) as source,
+    ):
+        column = recognizer.labels.index(flicker["label"])
+        for frame in source:
+            if frame.index % 97 == 0:
+                score = recognizer(frame).scores[column]
+                assert score == pytest.approx(flicker["scores"][3 * frame.index], abs=2e-3)

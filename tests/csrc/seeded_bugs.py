@@ -32,11 +32,11 @@ class Bug:
         return copy
 
 
-F16, F32, BLOCK = "attention_f16.cuh", "attention_f32.cuh", "attention_block.cuh"
+F16, F32 = "attention_f16.cuh", "attention_f32.cuh"
 
 BUGS = {
     "barrier before the merge dropped, fp16": Bug(
-        F16, "store_partial();\n  __syncthreads();", "store_partial();"
+        F16, "leave_partial();\n    __syncthreads();", "leave_partial();"
     ),
     "barrier before the merge dropped, fp32": Bug(
         F32, "store_partial();\n  __syncthreads();", "store_partial();"
@@ -66,9 +66,7 @@ BUGS = {
     "copies not waited for at the end": Bug(
         F32, "wait_async_copies<0>();  // the panel", "// the panel"
     ),
-    "keys behind the last not masked, fp16": Bug(
-        F16, "may_be_behind && token >= a.num_tokens ? minus_infinity() : offset", "offset"
-    ),
+    "keys behind the last not masked, fp16": Bug(F16, "if (may_end) {", "if (false) {"),
     "keys behind the last not masked, fp32": Bug(
         F32,
         "exists ? a.scale * score[chunk][q] + bias : minus_infinity()",
@@ -82,21 +80,30 @@ BUGS = {
     "value fragments swapped": Bug(
         F16, "swizzled(row, 2 * n + lane / 16)", "swizzled(row, 2 * n + 1 - lane / 16)"
     ),
-    "sums not rescaled, fp16": Bug(F16, "fast_exp2(largest[i / 2] - reference[i / 2])", "1.0f"),
+    "sums not rescaled, fp16": Bug(
+        F16, "if (kStages > 1)\n      rescale(", "if (false)\n      rescale("
+    ),
+    "a partial answer not rescaled, fp16": Bug(
+        F16, "first = fast_exp2(other[w].x - reference[0])", "first = 1.0f"
+    ),
     "sums not rescaled, fp32": Bug(
         F32, "rescale(q, fast_exp2((largest[q] - reference) * kLog2E))", "rescale(q, 1.0f)"
     ),
     "values take the stride of the keys": Bug(
         F16, "a.value_batch_stride, kWidth", "a.key_batch_stride, kWidth"
     ),
-    "a pair of warps merged twice": Bug(BLOCK, "part[w] = regions[w]", "part[w] = regions[w % 2]"),
+    "a warp merged twice, fp16": Bug(F16, "x = regions[w].partial", "x = regions[1].partial"),
+    "a pair of warps merged twice, fp32": Bug(
+        F32, "part[w] = regions[w]", "part[w] = regions[w % 2]"
+    ),
     "shared memory too small": Bug(
         F16, "kSharedBytes = kWarps * sizeof(Region)", "kSharedBytes = kWarps * sizeof(Region) - 64"
     ),
     "lanes return before the last barrier": Bug(
         F16,
-        "  warp.store_partial();",
-        "  if (blockIdx.x * 16 + warp.group >= a.num_queries) return;\n  warp.store_partial();",
+        "    if (warp.warp > 0) warp.leave_partial();",
+        "    if (blockIdx.x * 16 + warp.group >= a.num_queries) return;\n"
+        "    if (warp.warp > 0) warp.leave_partial();",
     ),
     "keys read behind the last": Bug(
         F16, "min(first + i * 8 + group, rows - 1)", "first + i * 8 + group", "address"
@@ -112,11 +119,14 @@ BUGS = {
     ),
     "bias read behind the last": Bug(
         F16,
-        "__ldg(a.key_bias + min(token, a.num_tokens - 1))",
-        "__ldg(a.key_bias + token)",
+        "min(token + i / 2 * 8 + i % 2, a.num_tokens - 1)",
+        "token + i / 2 * 8 + i % 2",
         "address",
     ),
-    "queries written behind the last": Bug(
-        BLOCK, "if (row >= a.num_queries) break;", "", "address"
+    "queries written behind the last, fp16": Bug(
+        F16, "if (row >= a.num_queries) break;", "", "address"
+    ),
+    "queries written behind the last, fp32": Bug(
+        F32, "if (row >= a.num_queries) break;", "", "address"
     ),
 }

@@ -28,8 +28,8 @@ from tests.csrc.requirements import require_nvcc
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
 both_types = pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["fp32", "fp16"])
 both_widths = pytest.mark.parametrize("width", [32, 64])
-# One chunk, one pass and the looping softmax, each with a ragged end.
-every_path = pytest.mark.parametrize("tokens", [9, 33, 196, 300])
+# One, two and four warps in one pass, and the looping softmax, each with a ragged end.
+every_path = pytest.mark.parametrize("tokens", [9, 33, 70, 196, 300])
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,22 @@ def test_kernel_equals_numpy_in_float64(
 
 @both_types
 @both_widths
-@pytest.mark.parametrize("tokens", [1, 33, 196, 784])
+@pytest.mark.parametrize("with_bias", [False, True], ids=["no-bias", "bias"])
+def test_kernel_equals_numpy_where_another_kernel_takes_over(
+    source_gpu: EmulatedGpu, dtype: Any, width: int, with_bias: bool
+) -> None:
+    """attention.cu chooses by the number of keys."""
+    for last in (16, 32, 48, 64, 96, 128, 192, 256):
+        for tokens in (last - 1, last, last + 1):
+            query, key, value = draw_case(dtype, 1, 17, tokens, width)
+            bias = draw(tokens, seed=9) if with_bias else None
+            actual = source_gpu.attention(query, key, value, heads=1, scale=0.2, bias=bias)
+            assert_close(actual, reference(query, key, value, 1, 0.2, bias))
+
+
+@both_types
+@both_widths
+@pytest.mark.parametrize("tokens", [1, 33, 70, 196, 784])
 @pytest.mark.parametrize(("batch", "queries"), [(1, 1), (2, 17), (1, 80)])
 @pytest.mark.parametrize("architecture", ["sm_87", "sm_110"])
 def test_the_ptx_of_nvcc_computes_what_the_source_computes(

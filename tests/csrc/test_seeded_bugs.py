@@ -30,7 +30,7 @@ from tests.csrc.seeded_bugs import BUGS, F32
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
 # (tokens, width, schedules): a few launches that reach every kernel's corners.
 LAUNCHES = {
-    np.float16: [(33, 32, 3), (310, 64, 3), (150, 64, 1), (310, 32, 1)],
+    np.float16: [(33, 32, 3), (310, 64, 3), (150, 64, 1), (310, 32, 1), (20, 64, 1), (70, 32, 1)],
     np.float32: [(33, 64, 3), (310, 32, 3), (150, 32, 1), (310, 64, 1)],
 }
 Objects = Callable[[Build], list[Path]]

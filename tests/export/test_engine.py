@@ -27,7 +27,9 @@ from cmlr_edge.onnx_functions import without_function
 from csrc.tensorrt import packages
 from export import attention
 from export.build_engine import build_engine, main
+from export.calibrate import quantize
 from export.engine import compare, require_plugin_layers
+from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.onnx_graph import export_onnx, store_as_float16
 from export.precision import to_float16
@@ -59,19 +61,37 @@ def exported(request: pytest.FixtureRequest) -> onnx.ModelProto:
     return export_onnx(fuse(model, spec)[0], spec.size_hw)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "fp32, stored as fp16"])
+def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As the command writes it: batch-norms folded, products of the backbone between Q and DQ."""
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    fold_graph(folded, norms=True)
+    sizes = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    return quantize(folded, np.random.default_rng(0).integers(0, 256, (2, *sizes), np.uint8))
+
+
+PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "fp32": lambda model: model,
+    "fp16": to_float16,
+    "fp32, stored as fp16": store_as_float16,
+    "int8": to_int8,
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_nvidias_builder_takes_every_precision_with_a_batch_profile(
     exported: onnx.ModelProto, precision: str, rtx: Callable[..., BuildOptions], tmp_path: Path
 ) -> None:
-    model = exported
-    if precision != "fp32":
-        model = (to_float16 if precision == "fp16" else store_as_float16)(exported)
+    model = PRECISIONS[precision](exported)
     cache = tmp_path / "timing.cache"
     options = rtx(batch=(1, 2, 8), workspace_mib=64, timing_cache=str(cache))
     plan, report = build_plan(model.SerializeToString(), options)
     assert len(plan) > model.ByteSize() / 2
     assert report.layers["FLOAT"] > 0
     assert (report.layers.get("HALF", 0) > report.layers["FLOAT"]) == (precision == "fp16")
+    integers = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    assert report.layers.get("INT8", 0) >= integers  # none was taken out again
+    assert (integers > 20) == (precision == "int8")
     assert report.tensorrt == "1.7.1.116"
     assert cache.stat().st_size > 0
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.fuzz.__main__ import fuzz
+from benchmarks.fuzz.__main__ import Worker, fuzz
+from benchmarks.fuzz.machines import CPU, GPU, Machine, compile_driver, without_driver
 from benchmarks.fuzz.onnx_mutations import branch_deeply, call_itself, loop_forever, point_outside
-from benchmarks.fuzz.seeds import write_seeds
+from benchmarks.fuzz.seeds import Seed, write_seeds
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.onnx_structure import check_structure
 from cmlr_edge.errors import EngineError, SpecError
@@ -25,24 +26,77 @@ from tests.conftest import make_spec, mean_color_model, write_engine
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_seeds(tmp_path_factory.mktemp("whole"))
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Seed]:
+    return write_seeds(tmp_path_factory.mktemp("seeds") / "whole")
 
 
-def test_whole_engines_of_every_precision_load_and_give_their_golden_scores(
-    engines: list[Path],
+@pytest.fixture(scope="module")
+def engines(seeds: list[Seed]) -> list[Path]:
+    """ONNX files of every precision."""
+    return [seed.path for seed in seeds if seed.machine == CPU]
+
+
+def test_whole_files_load_and_give_their_golden_scores_but_engines_without_a_gpu(
+    seeds: list[Seed], tmp_path: Path
 ) -> None:
-    for path in engines:
-        with Recognizer.from_engine(path) as recognizer:
-            assert recognizer(np.zeros((5, 5, 3), np.uint8)).valid
+    compile_driver(tmp_path)
+    outcomes: dict[Machine, set[str]] = {}
+    for seed in seeds:
+        worker = Worker(seed.machine.environment(tmp_path))
+        outcomes.setdefault(seed.machine, set()).add(worker.open(seed.path))
+        worker.close()
+    lacking = {machine: {"EngineError"} for machine in without_driver()}
+    assert outcomes == {CPU: {"loaded"}, GPU: {"loaded"}} | lacking
 
 
-def test_damaged_engines_and_specs_are_refused_or_work(engines: list[Path], tmp_path: Path) -> None:
-    """A part of what `python -m benchmarks.fuzz` does, with other seeds."""
-    record = fuzz(engines, range(1_000_000, 1_000_400), tmp_path)
+def test_damaged_files_are_refused_or_work_on_every_machine(
+    seeds: list[Seed], tmp_path: Path
+) -> None:
+    """A part of what `python -m benchmarks.fuzz` does, with other numbers."""
+    record = fuzz(seeds, range(1_000_000, 1_000_800), tmp_path)
     assert record["wrong"] == []
-    found = {outcome for outcomes in record["outcomes"].values() for outcome in outcomes}
-    assert found == {"SpecError", "EngineError", "loaded"}
+    found = {name: set(outcomes) for name, outcomes in record["totals"].items()}
+    lacking = {machine.name: {"SpecError", "EngineError"} for machine in without_driver()}
+    everything = {"SpecError", "EngineError", "loaded"}
+    assert found == {CPU.name: everything, GPU.name: everything} | lacking
+
+
+def test_an_engine_that_loads_without_a_gpu_is_counted_as_wrong(
+    seeds: list[Seed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = next(seed for seed in seeds if seed.machine == GPU)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))  # where `fuzz` puts the made-up driver
+    unaware = replace(on_gpu, machine=replace(GPU, has_gpu=False))
+    record = fuzz([unaware], range(40), tmp_path)
+    assert {case["outcome"] for case in record["wrong"]} == {"loaded"}
+
+
+def test_an_engine_with_any_byte_flipped_is_refused_before_it_is_loaded(engine: Path) -> None:
+    content = bytearray(engine.read_bytes())
+    for position in range(len(content)):
+        content[position] ^= 0xFF
+        engine.write_bytes(content)
+        with pytest.raises(EngineError, match="changed"):
+            Recognizer.from_engine(engine)
+        content[position] ^= 0xFF
+    engine.write_bytes(content)
+    Recognizer.from_engine(engine).close()
+
+
+def test_a_spec_with_any_byte_flipped_is_refused_or_describes_an_engine_that_works(
+    engine: Path,
+) -> None:
+    path = engine.with_suffix(".json")
+    content, loaded = bytearray(path.read_bytes()), 0
+    for position in range(len(content)):
+        flipped = 1 << position % 8
+        content[position] ^= flipped
+        path.write_bytes(content)
+        with suppress(SpecError, EngineError), Recognizer.from_engine(engine) as recognizer:
+            assert recognizer(np.zeros((5, 5, 3), np.uint8)).valid
+            loaded += 1
+        content[position] ^= flipped
+    assert 0 < loaded < len(content) / 2  # a letter of a name, a digit of a number
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.webhook import Webhook
 from tests.sdk.receiver import Receiver
+from tests.sdk.test_cli import read_lines
+from tests.sdk.test_label_many import await_true, count_lines, start_label, terminate
 from tests.sdk.test_lasting_sinks import event
 
 
@@ -189,6 +191,24 @@ def test_events_wait_while_the_broker_is_down_and_none_is_lost_or_doubled(broker
     sink.close()
     wait_until(lambda: len(broker.ids()) >= 6)
     assert broker.ids() == [str(i) for i in range(6)]
+
+
+def test_label_starts_without_its_broker_and_loses_no_event(
+    broker: Broker, engine: Path, tmp_path: Path
+) -> None:
+    broker.stop()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    url = f"mqtt://127.0.0.1:{broker.port}/door"
+    process = start_label(engine, folder, "test://?fps=50", "--mqtt", url)
+    await_true(process, lambda: count_lines(folder / "o.jsonl") >= 10)
+    broker.start()
+    wait_until(lambda: len(broker.ids()) >= 3)
+    terminate(process, 10)
+    wait_until(lambda: broker.availability()[-1:] == ["offline"])
+    written = [str(line["id"]) for line in read_lines(folder / "e.jsonl")]
+    assert sorted(broker.ids()) == sorted(written)
+    assert len(written) == 2 * len(set(written)) == 6
 
 
 def test_a_broker_that_never_comes_costs_the_events_and_says_so(tmp_path: Path) -> None:

@@ -315,6 +315,11 @@ def test_redaction_leaves_alone_what_holds_no_password(text: str) -> None:
     assert redact(text) == text
 
 
+def test_the_scheme_and_the_address_stay_readable() -> None:
+    assert redact("rtsp://admin:hunter2@cam:554/1") == "rtsp://***@cam:554/1"
+    assert redact("mqtt://admin:p@ss:hunter2@broker/a") == "mqtt://***@broker/a"
+
+
 @pytest.mark.parametrize("uri", [text for text in SECRETS if "location" not in text])
 def test_no_password_reaches_an_error_a_log_or_a_name(
     uri: str, caplog: pytest.LogCaptureFixture

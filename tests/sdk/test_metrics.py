@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -29,7 +31,7 @@ def test_metrics_are_what_was_written_for_each_source() -> None:
     metrics = PrometheusMetrics()
     door, yard = metrics.of_source("door"), metrics.of_source("yard")
     for i in range(3):
-        door.write(frame(i), prediction())
+        door.write(replace(frame(i), arrived_s=time.monotonic() - 2), prediction())
     yard.write(frame(0), prediction())
     yard.write_event(event(1))
     port = metrics.serve(0)
@@ -42,6 +44,9 @@ def test_metrics_are_what_was_written_for_each_source() -> None:
     # 3 ms of inference for each of three frames, as `prediction` says.
     spent = found["cmlr_stage_seconds_sum", labels(source="door", stage="inference")]
     assert spent == pytest.approx(0.009)
+    waited = found["cmlr_capture_to_label_seconds_sum", labels(source="door")]
+    assert waited == pytest.approx(6, abs=2)
+    assert ("cmlr_capture_to_label_seconds_sum", labels(source="yard")) not in found  # a file
 
 
 def test_metrics_tell_what_each_source_of_a_run_counts(engine: Path) -> None:

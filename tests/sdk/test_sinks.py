@@ -41,6 +41,13 @@ def test_a_jsonl_line_holds_exactly_the_documented_fields(tmp_path: Path) -> Non
     }
 
 
+def test_a_line_of_a_live_source_says_when_it_was_captured(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "out.jsonl")
+    sink.write(replace(frame(3), arrived_s=5.0), prediction())
+    sink.close()
+    assert json.loads((tmp_path / "out.jsonl").read_text())["captured_at"] == 1.7e9
+
+
 def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "out.jsonl")
     sink.write(frame(0), prediction())

@@ -3,14 +3,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import count, groupby
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cmlr_edge import Recognizer, demo_engine, open_source
 from cmlr_edge.errors import SpecError
 from cmlr_edge.events import Event
 from cmlr_edge.stability import EventTracker, LabelStability, stability_from_thresholds
@@ -227,23 +225,3 @@ def test_labels_have_their_own_settings_and_updates_tell_the_highest_score() -> 
 def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, float], word: str) -> None:
     with pytest.raises(SpecError, match=word):
         replace(DIRECT, **changes)
-
-
-# Counted by eye on a sheet with a frame per second: from the first second with somebody in it to the
-# first without.
-VISITS_S = [(6, 21), (23, 46), (51, 71), (75, 88), (93, 121), (124, 137)]
-
-
-def test_each_visit_of_a_person_is_one_event(clips: Path) -> None:
-    path = clips / "one-by-one-person-detection.mp4"
-    with Recognizer.from_engine(demo_engine()) as recognizer, open_source(path) as source:
-        stability = {"person": stability_from_thresholds(recognizer.thresholds)["person"]}
-        tracker, events = EventTracker(stability), []
-        person = recognizer.labels.index("person")
-        for frame in source:
-            if frame.index % 5 == 0 and frame.time_s is not None:  # 2 of 10 frames per second
-                scores = recognizer(frame).scores[person : person + 1]
-                events += tracker.add(scores, frame.time_s)
-    found = spans(events + tracker.finish())
-    assert len(found) == len(VISITS_S)
-    np.testing.assert_allclose(found, VISITS_S, atol=2, rtol=0)

@@ -63,11 +63,11 @@ function labelColor(label) {
   return `hsl(${hue} 100% ${lightness * 100}%)`;
 }
 
-function duration(seconds) {
+function duration(seconds) {  // with spaces that no line breaks at
   seconds = Math.max(0, seconds);
-  if (seconds < 60) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds / 60) % 60} min`;
+  if (seconds < 60) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)}\u00a0s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}\u00a0min ${Math.floor(seconds % 60)}\u00a0s`;
+  return `${Math.floor(seconds / 3600)}\u00a0h ${Math.floor(seconds / 60) % 60}\u00a0min`;
 }
 
 const clock = (seconds) => new Date((seconds - clockOffsetS) * 1000).toLocaleTimeString([], { hour12: false });
@@ -239,7 +239,11 @@ function drawTimeline() {
   const ranked = [...rows.values()].sort((a, b) => b.total - a.total).slice(0, SHOWN_ROWS);
   ranked.sort((a, b) => a.visit.source.localeCompare(b.visit.source) || b.total - a.total);
   const place = (time) => `${(time - begin) / spanS * 100}%`;
-  const drawn = ranked.map((row) => drawRow(row, place, end));
+  const drawn = ranked.flatMap((row, i) => {
+    const { source } = row.visit;
+    const isFirst = cards.size > 1 && source !== ranked[i - 1]?.visit.source;
+    return [...(isFirst ? [element("h3", "of", source)] : []), drawRow(row, place, end)];
+  });
   const hidden = rows.size - ranked.length;
   if (!drawn.length) drawn.push(element("p", "empty", "No label has been there in this time."));
   if (hidden > 0) drawn.push(element("p", "empty", `and ${hidden} more`));
@@ -248,7 +252,6 @@ function drawTimeline() {
 
 function drawRow({ visit, parts }, place, end) {
   const row = element("div", "row"), who = element("div", "who", visit.label), lane = element("div", "lane");
-  if (cards.size > 1) who.append(element("small", "", visit.source));
   row.style.setProperty("--hue", labelColor(visit.label));
   for (const part of parts) {
     const bar = element("i", part.visit.end_at === null ? "lasting" : "");
@@ -296,12 +299,18 @@ function drawEvents() {
 function drawLatencies(sources) {
   const rows = [];
   for (const { status } of sources) {
-    for (const stage of STAGES) {
-      const values = status.latency_ms[stage];
-      if (!values) continue;
+    const stages = STAGES.filter((stage) => status.latency_ms[stage]);
+    if (sources.length > 1 && stages.length) {
+      const head = element("th", "of", status.name);
+      head.colSpan = 4;
+      head.scope = "rowgroup";
+      rows.push(element("tr"));
+      rows.at(-1).append(head);
+    }
+    for (const stage of stages) {
       const row = element("tr", stage === "capture_to_label" ? "whole" : "");
-      const cells = [stage === STAGES[0] ? status.name : "", stage.replaceAll("_", " ")];
-      for (const rank of ["p50", "p95", "p99"]) cells.push(milliseconds(values[rank]));
+      const cells = [stage.replaceAll("_", " ")];
+      for (const rank of ["p50", "p95", "p99"]) cells.push(milliseconds(status.latency_ms[stage][rank]));
       row.append(...cells.map((text) => element("td", "", text)));
       rows.push(row);
     }

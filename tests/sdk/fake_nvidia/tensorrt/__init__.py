@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from cuda.bindings import runtime as cudart
 
+from cmlr_edge.backends.onnx_structure import check_structure
 from tensorrt.builder import *
 
 __version__ = os.environ.get("FAKE_TENSORRT", "10.3.0")
@@ -38,6 +39,7 @@ class Runtime:
 
     def deserialize_cuda_engine(self, content):
         try:
+            check_structure(content, "plan")  # what ONNX Runtime would crash on or loop in
             return ICudaEngine(onnxruntime.InferenceSession(content))
         except Exception as error:  # noqa: BLE001
             self.logger.log(ILogger.ERROR, "cannot be deserialised: " + type(error).__name__)  # noqa: G003
@@ -90,14 +92,18 @@ class IExecutionContext:
     def set_input_shape(self, name, shape):
         assert name == "frames"
         self._shape = shape
-        return shape[0] <= self._largest
+        fixed = self._engine.get_tensor_shape(name)[0]
+        return shape[0] <= self._largest and fixed in {-1, shape[0]}
 
     def execute_async_v3(self, stream):
         shape = self._shape
 
         def run():
             frames = _device_array(self._addresses["frames"], shape, np.uint8).copy()
-            (scores,) = self._engine.session.run(["scores"], {"frames": frames})
+            try:
+                (scores,) = self._engine.session.run(["scores"], {"frames": frames})
+            except Exception as error:
+                raise cudart.LaunchFailure from error
             _device_array(self._addresses["scores"], scores.shape, np.float32)[:] = scores
 
         cudart.put(stream, run)

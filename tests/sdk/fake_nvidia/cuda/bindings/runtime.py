@@ -23,6 +23,11 @@ launched_graphs = 0
 class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
+    cudaErrorLaunchFailure = 719
+
+
+class LaunchFailure(Exception):
+    """Raised by work on a stream; whoever waits for the stream is given an error."""
 
 
 class cudaMemcpyKind(enum.IntEnum):
@@ -81,8 +86,11 @@ def cudaStreamDestroy(stream: int) -> tuple[cudaError_t]:
 
 def cudaStreamSynchronize(stream: int) -> tuple[cudaError_t]:
     waiting, streams[stream] = streams[stream], []
-    for work in waiting:
-        work()
+    try:
+        for work in waiting:
+            work()
+    except LaunchFailure:
+        return (cudaError_t.cudaErrorLaunchFailure,)
     return (cudaError_t.cudaSuccess,)
 
 

@@ -1,0 +1,24 @@
+"""docs/faults.md names tests that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.sdk.test_faults import FAULTS
+
+_TEST = re.compile(r"`((?:tests/\w+/)?test_\w+\.py)::(test_\w+)(?:\[[^\]]+\])?`")
+_CASE = re.compile(r"\[([^\]`]+)\]`")
+
+
+def test_every_fault_of_the_page_has_its_test() -> None:
+    page = Path("docs/faults.md").read_text()
+    named = _TEST.findall(page)
+    assert len(named) >= 40
+    for file, name in named:
+        path = Path(file if "/" in file else f"tests/sdk/{file}")
+        assert re.search(rf"^def {name}\(", path.read_text(), re.MULTILINE), f"{path}::{name}"
+    assert set(_CASE.findall(page)) == set(FAULTS)
+    rows = [row for row in page.splitlines() if row.startswith("|")]
+    headers = [row for row in rows if row.startswith(("| fault", "|---"))]
+    assert all("test_" in row or "...[" in row for row in rows if row not in headers)
