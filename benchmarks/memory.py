@@ -1,18 +1,25 @@
-"""Peak memory and processor time of starting: `python -m benchmarks.memory --out benchmarks/results/memory.json`.
+"""Peak memory of starting, and of building an engine; processor time of starting.
 
-Each run is a process of its own; the peak is VmHWM, which counts what the process itself touched.
+    python -m benchmarks.memory --out benchmarks/results/memory.json
+
+Each run is a process of its own; the peak is VmHWM, which counts what the process itself touched. The engine
+is built by TensorRT-RTX, which needs no GPU (`python -m csrc.tensorrt.packages` fetches it).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from cmlr_edge.engine_builder import BuildOptions, build_plan, memory_to_build
+from csrc.tensorrt import packages
 
 _STAGES = """
 import json, sys, time
@@ -59,6 +66,23 @@ def measure(engine: Path, runs: int) -> list[dict[str, Any]]:
     ]
 
 
+def measure_build(model: Path, rtx: Path) -> dict[str, Any]:
+    """Build an engine of an ONNX file once, for batches of 1 to 8; memory in MB (2**20 bytes).
+
+    Args:
+        model: The file.
+        rtx: Folder of TensorRT-RTX.
+    """
+    os.environ["PYTHONPATH"] = str(rtx)  # for the process that builds
+    content, options = model.read_bytes(), BuildOptions(batch=(1, 1, 8), module="tensorrt_rtx")
+    report = build_plan(content, options)[1]
+    return {
+        "builder": f"TensorRT-RTX {report.tensorrt}",
+        "peak_mb": round(report.peak_bytes / 2**20, 2),
+        "not_started_below_mb": memory_to_build(len(content), options) // 2**20,
+    }
+
+
 def main() -> None:
     """Measure the bundled model, or another."""
     from cmlr_edge import demo_engine
@@ -75,6 +99,10 @@ def main() -> None:
         "runs": args.runs,
         "stages": measure(args.engine, args.runs),
     }
+    if rtx := packages.find("rtx"):
+        record["engine_build"] = measure_build(args.engine, rtx)
+    else:
+        print("engine build not measured: python -m csrc.tensorrt.packages", file=sys.stderr)  # noqa: T201
     args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -11,6 +11,16 @@ if(CMLR_STATIC_CXX_LIBRARY) # else the device's own libstdc++ is used, and nothi
       \"licenses\": [{\"expression\": \"Apache-2.0 WITH LLVM-exception\"}]
     },")
 endif()
+if(TARGET cmlr_cuda)
+  set(CMLR_SBOM_CUDA "
+    {
+      \"type\": \"library\",
+      \"bom-ref\": \"cudart\",
+      \"name\": \"NVIDIA CUDA Runtime\",
+      \"description\": \"of the nvcc that compiled, linked into cmlr_edge/_cuda and libcmlr_plugin\",
+      \"licenses\": [{\"license\": {\"name\": \"NVIDIA CUDA Toolkit EULA\"}}]
+    },")
+endif()
 configure_file(release/sbom.cdx.json.in ${CMAKE_CURRENT_BINARY_DIR}/cmlr-edge.cdx.json @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/cmlr-edge.cdx.json
         DESTINATION ${SKBUILD_METADATA_DIR}/sboms)

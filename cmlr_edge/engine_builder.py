@@ -114,14 +114,18 @@ def _why(done: subprocess.CompletedProcess[str], error: Path) -> str:
 
 
 def _require_memory(file_bytes: int, options: BuildOptions) -> None:
-    needed = _BASE_BYTES + _TIMES_THE_FILE * file_bytes + (options.workspace_mib or 0) * _MIB
-    available = available_memory()
+    needed, available = memory_to_build(file_bytes, options), available_memory()
     if available < needed:
         raise EngineError(
             f"building this engine needs about {needed // _MIB} MiB of memory, "
             f"{available // _MIB} MiB are free: close other programs (on a Jetson: "
             "`sudo init 3` ends the desktop), add swap, or give a smaller --workspace"
         )
+
+
+def memory_to_build(file_bytes: int, options: BuildOptions) -> int:
+    """Bytes of free memory without which no build is started, for an ONNX file of that size."""
+    return _BASE_BYTES + _TIMES_THE_FILE * file_bytes + (options.workspace_mib or 0) * _MIB
 
 
 def available_memory() -> int:

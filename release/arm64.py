@@ -1,187 +1,150 @@
-"""Tries the wheel as a device would, on an emulated arm64 system: `make test-arm64`.
+"""Tries the wheels as a device would, on an emulated arm64 system: `make test-arm64`.
 
-A Debian of another architecture is unpacked into a folder, and runs under qemu's user-mode emulation:
-its Python installs the wheel from a wheelhouse, without a compiler or a network, labels a clip, runs
-the tests of the native code, and starts, stops and restarts the service. The same clip is labelled
-here, and the two are compared.
+A Debian of another architecture is unpacked into a folder, and runs under qemu's user-mode emulation. In
+one copy of it its Python installs the wheel from a wheelhouse, without a compiler or a network, labels a
+clip, runs the tests of the native code, and starts, stops and restarts the service. In two more copies
+the guide for a JetPack is followed with that JetPack's Python. The same clip is labelled here, and compared.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import shutil
-import subprocess
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-import numpy as np
-
 from cmlr_edge.strict_json import write_atomically
-from release.comparison import compare
+from release import device
 from release.cuda_on_arm64 import run_checks
-from release.emulated import EmulatedSystem, missing_tools
-from release.wheelhouse import fill_wheelhouse, find_wheel
-from tests.service.tiny_engines import scaled_engine
+from release.emulated import fresh_copy, missing_tools, unpack
+from release.guide import JETPACKS, add_system_packages, follow
+from release.other_pythons import install_python
+from release.wheelhouse import find_wheel
+from release.wheels import sha256
 
-_ROOT = Path(__file__).parents[1]
-_PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}  # of the Debian releases; 3.10 and 3.12 have none
+_SUITE, _PYTHON = "bookworm", "3.11"  # a Debian and its Python
+_CUDA = "cuda13"  # folder of the wheel with CUDA, beside the others
+
+
+class Results:
+    """Adds what each part found to one file; each names the wheel that it tried."""
+
+    def __init__(self, path: Path, wheels: Path) -> None:
+        """Begin a new file, or go on with one for the same source, which `make wheels` described."""
+        self._path, self._lock, self._start_s = path, Lock(), time.perf_counter()
+        built = json.loads((wheels / "wheels.json").read_text())
+        self._hashes = {wheels / one["wheel"]: one["sha256"] for one in built["wheels"]}
+        if (also := wheels / _CUDA / "wheels.json").is_file():
+            listed = json.loads(also.read_text())["wheels"]
+            self._hashes |= {also.with_name(one["wheel"]): one["sha256"] for one in listed}
+        source = {key: built[key] for key in ("source", "sdist")}
+        self._record: dict[str, Any] = {**source, "system": _SUITE, "parts": {}}
+        if path.is_file() and (earlier := json.loads(path.read_text()))["sdist"] == built["sdist"]:
+            self._record["parts"] = earlier["parts"]  # of the same wheels: done again or kept
+
+    def add(self, name: str, wheel: Path | None, find: Callable[[], Any]) -> None:
+        """Run one part and keep what it returns.
+
+        Raises:
+            SystemExit: The wheel is not of this source, or the part failed.
+        """
+        if wheel and self._hashes.get(wheel) != sha256(wheel):
+            raise SystemExit(f"{wheel} is not what make wheels built last: make wheels")
+        start_s = time.perf_counter()
+        found = find()
+        part: dict[str, Any] = {"seconds": round(time.perf_counter() - start_s, 1), "found": found}
+        if wheel:
+            part |= {"wheel": wheel.name, "wheel_sha256": self._hashes[wheel]}
+        with self._lock:
+            print(f"{name}: {json.dumps(part)}", flush=True)  # noqa: T201
+            self._record["parts"][name] = part
+            self._write()
+
+    def finish(self, *, whole: bool) -> int:
+        """Write how long a whole run took; return the exit code."""
+        if whole:
+            self._record["total_s"] = round(time.perf_counter() - self._start_s, 1)
+            self._write()
+        found = [part["found"] for part in self._record["parts"].values()]
+        labels = [one.get("label", one) for one in found if isinstance(one, dict)]
+        return int(not all(one.get("equal", True) for one in labels))
+
+    def _write(self) -> None:
+        write_atomically(self._path, (json.dumps(self._record, indent=1) + "\n").encode())
+
+
+def try_device(args: argparse.Namespace, results: Results) -> None:
+    """Everything on Debian's own Python."""
+    wheel = find_wheel(args.wheels, _PYTHON, "aarch64")
+    system = fresh_copy(unpack(args.work / _SUITE, _SUITE), args.work / "device")
+    parts: dict[str, Callable[[], Any]] = {
+        "install": partial(device.install, system, wheel, _PYTHON),
+        "inspect": partial(device.inspect, system),
+        "label": partial(device.label, system, args.clip, args.frames),
+        "stages": partial(device.stages, system, args.clip),
+        "service": partial(device.service, system),
+        "native_tests": partial(device.native_tests, system),
+    }
+    for name, find in parts.items():
+        results.add(name, wheel, find)
+
+
+def try_guide(name: str, args: argparse.Namespace, results: Results) -> None:
+    """The guide for one JetPack, in a fresh system."""
+    jetpack = JETPACKS[name]
+    wheel = find_wheel(args.wheels, jetpack.python, "aarch64")
+    system = fresh_copy(unpack(args.work / _SUITE, _SUITE), args.work / name)
+    cache = args.work / "downloads"
+    install_python(system, jetpack.python, args.tools, cache)
+    add_system_packages(system, jetpack, cache)
+    label = partial(device.label, clip=args.clip, frames=2)
+    results.add(name, wheel, partial(follow, system, jetpack, wheel, label))
+    for with_cuda in (args.wheels / _CUDA).glob(f"*-cp{jetpack.python.replace('.', '')}-*.whl"):
+        results.add("cuda_parts", with_cuda, partial(device.cuda_parts, system, with_cuda))
+
+
+def try_kernels(args: argparse.Namespace, results: Results) -> None:
+    """The emulation of the CUDA kernels, compiled as aarch64 code; no wheel has it."""
+    results.add("kernels", None, partial(run_checks, args.work / "kernels"))
+
+
+_JOBS: dict[str, Callable[[argparse.Namespace, Results], None]] = {
+    "device": try_device,
+    **{name: partial(try_guide, name) for name in JETPACKS},
+    "kernels": try_kernels,
+}
 
 
 def main() -> int:
     """Run everything and write --results; 0 also where emulation is missing, which it says loudly."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--suite", default="bookworm", choices=[*_PYTHONS])
     parser.add_argument("--clip", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=3)
-    parser.add_argument("--parts", nargs="+", default=[*_PARTS], choices=[*_PARTS])
+    parser.add_argument("--frames", type=int, default=10)
+    parser.add_argument("--only", nargs="+", default=[*_JOBS], choices=[*_JOBS])
     parser.add_argument("--wheels", type=Path, default=Path("dist"))
+    parser.add_argument("--tools", type=Path, default=Path("build/wheels-venv/bin"))
     parser.add_argument("--work", type=Path, default=Path("build/arm64"))
     parser.add_argument("--results", type=Path, required=True)
     args = parser.parse_args()
     if missing := missing_tools():
         print(f"\n*** SKIPPED: the arm64 tests need {missing} ***\n", file=sys.stderr)  # noqa: T201
         return 0
-    python = _PYTHONS[args.suite]
-    wheel = find_wheel(args.wheels, python, "aarch64")
-    system = EmulatedSystem(args.work / args.suite, args.suite)
-    tests = ["pytest>=8", "hypothesis>=6"]
-    fill_wheelhouse(system.path("wheelhouse"), wheel, python, extras=["cpu"], also=tests)
-    digest = install(system, wheel)
-    for name in args.parts:
-        start_s = time.perf_counter()
-        found = _PARTS[name](system, args)
-        print(f"{name}: {json.dumps(found)}")  # noqa: T201
-        seconds = round(time.perf_counter() - start_s, 1)
-        write_part(
-            args.results,
-            args.suite,
-            name,
-            {"wheel_sha256": digest, "seconds": seconds, "found": found},
-        )
-    record = json.loads(args.results.read_text())
-    return 0 if record["parts"].get("label", {"found": {"equal": True}})["found"]["equal"] else 1
-
-
-def write_part(path: Path, suite: str, name: str, found: dict[str, Any]) -> None:
-    """Add one part to the results; each names the wheel that it tried."""
-    record: dict[str, Any] = {"suite": suite, "parts": {}}
-    if path.is_file():
-        record = json.loads(path.read_text())
-    record["parts"][name] = found
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def install(system: EmulatedSystem, wheel: Path) -> str:
-    """Make a virtual environment and install from the wheelhouse alone, unless this wheel is there.
-
-    Returns:
-        The wheel's sha256.
-    """
-    stamp, digest = system.path("opt/cmlr/wheel"), hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if stamp.is_file() and stamp.read_text() == digest:
-        return digest
-    shutil.rmtree(system.path("opt/cmlr"), ignore_errors=True)
-    system.run(["python3", "-m", "venv", "/opt/cmlr"])
-    offline = [
-        "pip",
-        "install",
-        "--quiet",
-        "--no-compile",
-        "--no-index",
-        "--find-links=/wheelhouse",
-    ]
-    system.run([*offline, "cmlr-edge[cpu]", "pytest", "hypothesis"])
-    stamp.write_text(digest)
-    return digest
-
-
-def inspect(system: EmulatedSystem, _args: argparse.Namespace) -> dict[str, Any]:
-    """What the system is, and whether the installed model is whole."""
-    facts = "import json, platform as p; print(json.dumps([p.machine(), p.python_version(), p.libc_ver()]))"
-    machine, python, libc = json.loads(system.run(["python", "-c", facts]))
-    return {
-        "machine": machine,
-        "python": python,
-        "libc": libc,
-        "compilers": [name for name in ("cc", "gcc", "g++", "clang") if system.has(name)],
-        "model_files": json.loads(system.run(["cmlr-edge", "inspect", "--json"]))["files"],
-    }
-
-
-def label(system: EmulatedSystem, args: argparse.Namespace) -> dict[str, Any]:
-    """Label the clip on both machines with every score written, and compare."""
-    shutil.copy(args.clip, system.path("clip.mp4"))
-    options = ["--max-frames", str(args.frames), "--json"]
-    system.run(["cmlr-edge", "label", "/clip.mp4", "--csv", "/arm64.csv", *options])
-    here = system.path("x86_64.csv")
-    this = [sys.executable, "-m", "cmlr_edge"]
-    _run([*this, "label", str(args.clip), "--csv", str(here), *options])
-    thresholds = json.loads(_run([*this, "inspect", "--json"]))["labels"]
-    return {"clip": args.clip.name, **compare(here, system.path("arm64.csv"), thresholds)}
-
-
-def stages(system: EmulatedSystem, args: argparse.Namespace) -> dict[str, float]:
-    """Where the machines begin to differ: the largest difference after each stage, from the same input."""
-    shutil.copy(args.clip, system.path("clip.mp4"))
-    shutil.copy(_ROOT / "release/stages.py", system.path("stages.py"))
-    system.run(["python", "/stages.py", "/clip.mp4", "/arm64.npz"])
-    here = system.path("x86_64.npz")
-    _run([sys.executable, str(_ROOT / "release/stages.py"), str(args.clip), str(here)])
-    with np.load(here) as first, np.load(system.path("arm64.npz")) as second:
-        return {
-            name: float(np.abs(first[name].astype(np.float64) - second[name]).max())
-            for name in first.files
-        }
-
-
-def service(system: EmulatedSystem, _args: argparse.Namespace) -> dict[str, Any]:
-    """Start, reload, stop and restart the service there, with a supervisor that listens."""
-    engine = system.path("srv/engine")
-    shutil.rmtree(engine, ignore_errors=True)
-    scaled_engine(engine, 1.0)  # tiny: this is about the service
-    shutil.copy(_ROOT / "release/service_life.py", system.path("service_life.py"))
-    record: dict[str, Any] = json.loads(system.run(["python", "/service_life.py", "/srv"]))
-    return record
-
-
-def kernels(_system: EmulatedSystem, args: argparse.Namespace) -> dict[str, Any] | str:
-    """Run the emulation of the CUDA kernels as aarch64 code."""
-    return run_checks(args.work / "kernels")
-
-
-def native_tests(system: EmulatedSystem, _args: argparse.Namespace) -> str:
-    """Run the tests of the native operators against the installed wheel; return pytest's last line."""
-    tests = system.path("tests")
-    shutil.rmtree(tests, ignore_errors=True)
-    target = tests / "tests/csrc"
-    target.mkdir(parents=True)
-    for name in ("attention_reference.py", "test_attention_cpu.py"):
-        shutil.copy(_ROOT / "tests/csrc" / name, target)
-    pytest = ["python", "-m", "pytest", "-q", "--rootdir=/tests", "--import-mode=importlib"]
-    options = ["-p", "no:cacheprovider", "-o", "pythonpath=/tests", "/tests/tests/csrc"]
-    return system.run([*pytest, *options]).strip().splitlines()[-1]
-
-
-_PARTS = {
-    "inspect": inspect,
-    "label": label,
-    "stages": stages,
-    "service": service,
-    "kernels": kernels,
-    "native_tests": native_tests,
-}
-
-
-def _run(command: Sequence[str]) -> str:
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout}\n{run.stderr}")
-    return run.stdout
+    results = Results(args.results, args.wheels)
+    results.add("unpack", None, lambda: str(unpack(args.work / _SUITE, _SUITE).path(".").name))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(_JOBS[name], args, results) for name in args.only]
+        for job in as_completed(jobs):
+            if error := job.exception():
+                print(f"error: {error!r}", file=sys.stderr, flush=True)  # noqa: T201
+    whole = [*args.only] == [*_JOBS]
+    return 1 if any(job.exception() for job in jobs) else results.finish(whole=whole)
 
 
 if __name__ == "__main__":

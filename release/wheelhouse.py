@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from release.programs import output_of
 
 # glibc of the oldest system served, JetPack 6 on Ubuntu 22.04, and older
 _GLIBC_MINORS = (17, 24, 26, 27, 28, 31, 34, 35)
@@ -73,15 +74,21 @@ def fill_wheelhouse(
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("cmlr_edge-*"):
         old.unlink()
+    wanted = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
+    fetch(folder, python, architecture, [wanted, *older_pythons_need(wheel, python), *also])
+
+
+def fetch(folder: Path, python: str, architecture: str, wanted: Sequence[str]) -> None:
+    """Download wheels for another machine.
+
+    Raises:
+        SystemExit: Something is not to be had as a wheel for that machine.
+    """
     platforms = [f"--platform=manylinux_2_{minor}_{architecture}" for minor in _GLIBC_MINORS]
     platforms.append(f"--platform=manylinux2014_{architecture}")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
     target = [f"--python-version={python}", f"--find-links={folder}", f"--dest={folder}"]
-    wanted = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
-    command = [*pip, *platforms, *target, wanted, *older_pythons_need(wheel, python), *also]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{run.stderr}")
+    output_of([*pip, *platforms, *target, *wanted])
 
 
 def older_pythons_need(wheel: Path, python: str) -> list[str]:
