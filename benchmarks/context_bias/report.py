@@ -14,6 +14,7 @@ from benchmarks.context_bias.methods import (
     CONTROL,
     DECODER,
     DEEP_DECODER,
+    DEFAULT,
     METHODS,
     ML_DECODER,
     Method,
@@ -21,7 +22,7 @@ from benchmarks.context_bias.methods import (
 
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
-REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL)
+REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEFAULT)
 MEASURES = (
     ("do", "exclusive"),
     ("do", "co_occur"),
@@ -98,8 +99,14 @@ def _row(
             if name != method.name and any(_id(run) in reference for run in runs)
         },
         "links": links,
-        "seconds": float(np.median([run["seconds"] for run in runs])),
+        "cpu_seconds": _median_cost(runs),
     }
+
+
+def _median_cost(runs: list[dict[str, Any]]) -> float | None:
+    """CPU seconds of one run; None where none was measured."""
+    measured = [run["cpu_seconds"] for run in runs if "cpu_seconds" in run]
+    return float(np.median(measured)) if measured else None
 
 
 def _gains(
@@ -109,13 +116,20 @@ def _gains(
     paired = [run for run in runs if _id(run) in reference]
     gains = {}
     for part, measure in MEASURES:
-        mine, other = _value(part, measure, read_out), _value(part, measure, "deployed")
 
-        def gain(run: dict[str, Any], a: _Value = mine, b: _Value = other) -> float:
-            return a(run) - b(reference[_id(run)])
+        def gain(run: dict[str, Any], part: str = part, measure: str = measure) -> float:
+            other = reference[_id(run)]
+            theirs = _value(part, measure, _same_read_out(other, read_out))(other)
+            return _value(part, measure, read_out)(run) - theirs
 
         gains[f"{part} {measure}"] = vars(_interval(paired, gain))
     return gains
+
+
+def _same_read_out(run: dict[str, Any], read_out: str) -> str:
+    """The read-out of `run` to compare with: the same one, else the averaged prior or its only."""
+    known = run["parts"]["do"]
+    return next(name for name in (read_out, "prior", "deployed") if name in known)
 
 
 def _value(part: str, measure: str, read_out: str) -> _Value:
