@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.context_bias.features import COMPONENTS, fit_reduction
-from benchmarks.context_bias.methods import DECODER, DEEP, DEEP_DECODER, DEFAULT, METHODS
+from benchmarks.context_bias.features import COMPONENTS, fit_reduction, load_tokens
+from benchmarks.context_bias.methods import BASE, DECODER, DEEP, DEEP_DECODER, DEFAULT, METHODS
 from benchmarks.context_bias.report import markdown_table, plot_gains, summarize
 from benchmarks.context_bias.runs import exclusive_examples
 from train.datasets.context_scenes import SceneConfig, SceneTruth
@@ -83,6 +84,29 @@ def test_reduced_tokens_are_principal_components_of_standardised_channels() -> N
     for component in range(5):  # a component has no sign of its own
         cosine = np.corrcoef(found[:, component], expected[:, component])[0, 1]
         assert abs(cosine) == pytest.approx(1, abs=1e-2)
+
+
+def test_an_interrupted_extraction_goes_on_and_gives_the_same_tokens(tmp_path: Path) -> None:
+    scenes, cache = tmp_path / "scenes", tmp_path / "tokens"
+    scenes.mkdir()
+    rng, images = np.random.default_rng(0), []
+    for index, split in enumerate(["train"] * 8 + ["val"] * 2):
+        picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        cv2.imwrite(str(scenes / f"{index}.png"), picture)
+        images.append({"file": f"{index}.png", "split": split, "labels": ["a"]})
+    (scenes / "labels.json").write_text(json.dumps({"classes": ["a", "b"], "images": images}))
+    (scenes / "graph.json").write_text("{}")
+    whole = {
+        split: np.array(part.tokens) for split, part in load_tokens(scenes, cache, BASE).items()
+    }
+    (folder,) = cache.iterdir()
+    (folder / "whole").unlink()
+    (folder / "val.npy").unlink()
+    written = (folder / "train.npy").stat().st_mtime_ns
+    again = load_tokens(scenes, cache, BASE)
+    assert (folder / "train.npy").stat().st_mtime_ns == written  # not computed a second time
+    for split, tokens in whole.items():
+        np.testing.assert_array_equal(again[split].tokens, tokens)
 
 
 def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
