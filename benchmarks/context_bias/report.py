@@ -69,7 +69,7 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
             rows += [
                 _row(method, mine, read_out, references) for read_out in mine[0]["parts"]["do"]
             ]
-    return {"rows": rows}
+    return {"cpu_minutes": _cpu_minutes(runs), "rows": rows}
 
 
 def _row(
@@ -101,6 +101,12 @@ def _row(
         "links": links,
         "cpu_seconds": _median_cost(runs),
     }
+
+
+def _cpu_minutes(runs: list[dict[str, Any]]) -> float | None:
+    """Of all heads, on one core; None where some were not measured."""
+    measured = [run["cpu_seconds"] for run in runs if "cpu_seconds" in run]
+    return round(sum(measured) / 60, 1) if len(measured) == len(runs) else None
 
 
 def _median_cost(runs: list[dict[str, Any]]) -> float | None:

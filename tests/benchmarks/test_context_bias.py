@@ -22,6 +22,7 @@ from train.datasets.context_scenes.graph import CONTEXTS, LABELS, draw_graph
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
+FOLDERS = ("", "ablations", "mixed", "unbiased", "two_contexts", "weak_bias")
 PAGE_ROWS = {
     "back-door, matrix links, averaged prior": ("back-door, matrix links", "prior"),
     "back-door, gated attention links, averaged prior": (
@@ -122,15 +123,17 @@ def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
 def test_every_method_of_the_results_is_still_compared() -> None:
     rows = [
         row
-        for name in ("results.json", "ablations.json")
+        for name in ("results.json", "ablations/results.json")
         for row in json.loads((RESULTS / name).read_text())["rows"]
     ]
     assert {row["method"] for row in rows} == {method.name for method in METHODS}
 
 
-def test_the_results_follow_from_the_stored_runs() -> None:
-    runs = [json.loads(line) for line in (RESULTS / "runs.jsonl").read_text().splitlines()]
-    stored = json.loads((RESULTS / "results.json").read_text())["rows"]
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_results_follow_from_the_stored_runs(folder: str) -> None:
+    lines = (RESULTS / folder / "runs.jsonl").read_text().splitlines()
+    runs = [json.loads(line) for line in lines]
+    stored = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
     for row, again in zip(stored, summarize(runs)["rows"], strict=True):
         assert (row["method"], row["read_out"]) == (again["method"], again["read_out"])
         for column, value in again["values"].items():
@@ -140,6 +143,12 @@ def test_the_results_follow_from_the_stored_runs() -> None:
                 assert row["gains"][reference][column] == pytest.approx(value)
 
 
+WORLDS = (
+    ("direct cause too", "mixed"),
+    ("two contexts", "two_contexts"),
+    ("weaker bias", "weak_bias"),
+    ("no bias", "unbiased"),
+)
 OTHER_ROWS = {
     "matrix, averaged prior": ("back-door, matrix links", "prior"),
     "matrix, own context": ("back-door, matrix links", "own"),
@@ -149,9 +158,12 @@ OTHER_ROWS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("title", "folder"), [("direct cause too", "mixed"), ("no bias", "unbiased")]
-)
+def test_every_ablation_has_five_runs_or_more() -> None:
+    rows = json.loads((RESULTS / "ablations" / "results.json").read_text())["rows"]
+    assert min(row["runs"] for row in rows) >= 5
+
+
+@pytest.mark.parametrize(("title", "folder"), WORLDS)
 @pytest.mark.parametrize("name", OTHER_ROWS)
 def test_the_page_says_what_was_measured_in_other_worlds(
     title: str, folder: str, name: str
