@@ -23,6 +23,7 @@ from benchmarks.context_bias.methods import (
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
 REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEFAULT)
+AVERAGED = "the same, averaged prior"  # what the own context is compared with as well
 MEASURES = (
     ("do", "exclusive"),
     ("do", "co_occur"),
@@ -83,6 +84,14 @@ def _row(
         for key in ("auc", "causal", "spurious"):
             links[key] = float(np.median([run["links"]["do-swap"][key] for run in runs]))
         links["ratio"] = links["spurious"] / max(links["causal"], 1e-9)
+    gains = {
+        name: _gains(runs, read_out, reference)
+        for name, reference in references.items()
+        if name != method.name and any(_id(run) in reference for run in runs)
+    }
+    if read_out == "own":
+        itself = {_id(run): run for run in runs}
+        gains[AVERAGED] = _gains(runs, read_out, itself, compared_with="prior")
     return {
         "method": method.name,
         "group": method.group,
@@ -93,11 +102,7 @@ def _row(
             f"{part} {measure}": vars(_interval(runs, _value(part, measure, read_out)))
             for part, measure in MEASURES
         },
-        "gains": {
-            name: _gains(runs, read_out, reference)
-            for name, reference in references.items()
-            if name != method.name and any(_id(run) in reference for run in runs)
-        },
+        "gains": gains,
         "links": links,
         "cpu_seconds": _median_cost(runs),
     }
@@ -116,17 +121,28 @@ def _median_cost(runs: list[dict[str, Any]]) -> float | None:
 
 
 def _gains(
-    runs: list[dict[str, Any]], read_out: str, reference: dict[tuple[str, int], dict[str, Any]]
+    runs: list[dict[str, Any]],
+    read_out: str,
+    reference: dict[tuple[str, int], dict[str, Any]],
+    *,
+    compared_with: str | None = None,
 ) -> dict[str, Any]:
-    """Each run against the reference of the same world and training seed."""
+    """Each run against the reference of the same world and training seed.
+
+    Args:
+        runs: Of one method.
+        read_out: Of those runs.
+        reference: By world and seed.
+        compared_with: The reference's read-out; None: the same one where it has it.
+    """
     paired = [run for run in runs if _id(run) in reference]
     gains = {}
     for part, measure in MEASURES:
 
         def gain(run: dict[str, Any], part: str = part, measure: str = measure) -> float:
             other = reference[_id(run)]
-            theirs = _value(part, measure, _same_read_out(other, read_out))(other)
-            return _value(part, measure, read_out)(run) - theirs
+            theirs = compared_with or _same_read_out(other, read_out)
+            return _value(part, measure, read_out)(run) - _value(part, measure, theirs)(other)
 
         gains[f"{part} {measure}"] = vars(_interval(paired, gain))
     return gains

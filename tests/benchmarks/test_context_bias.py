@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.context_bias.features import COMPONENTS, fit_reduction, load_tokens
 from benchmarks.context_bias.methods import BASE, DECODER, DEEP, DEEP_DECODER, DEFAULT, METHODS
-from benchmarks.context_bias.report import markdown_table, plot_gains, summarize
+from benchmarks.context_bias.report import AVERAGED, markdown_table, plot_gains, summarize
 from benchmarks.context_bias.runs import exclusive_examples
 from train.datasets.context_scenes import SceneConfig, SceneTruth
 from train.datasets.context_scenes.graph import CONTEXTS, LABELS, draw_graph
@@ -141,6 +141,20 @@ def test_the_results_follow_from_the_stored_runs(folder: str) -> None:
         for reference, gains in again["gains"].items():
             for column, value in gains.items():
                 assert row["gains"][reference][column] == pytest.approx(value)
+
+
+def test_the_rule_for_the_read_out_is_what_was_measured() -> None:
+    rows = json.loads((RESULTS / "results.json").read_text())["rows"]
+    gains = [row["gains"][AVERAGED] for row in rows if row["read_out"] == "own"]
+    page = " ".join((ROOT / "docs" / "context_scenes.md").read_text().split())
+    for column, sign, text in (
+        ("do exclusive", -1, "{} to {} points less of Exclusive"),
+        ("do all", -1, "{} to {} less of All"),
+        ("iid all", 1, "{} to {} points more of All on the iid part"),
+    ):
+        medians = sorted(sign * gain[column]["median"] for gain in gains)
+        assert text.format(*(f"{medians[place]:.1f}" for place in (0, -1))) in page
+        assert all(sign * gain[column][end] > 0 for gain in gains for end in ("low", "high"))
 
 
 WORLDS = (
