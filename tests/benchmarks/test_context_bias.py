@@ -143,6 +143,14 @@ def test_the_results_follow_from_the_stored_runs(folder: str) -> None:
                 assert row["gains"][reference][column] == pytest.approx(value)
 
 
+@pytest.mark.parametrize("name", [m.name for m in METHODS if m.group == "ablation"])
+def test_the_page_says_what_each_ablation_changed(name: str) -> None:
+    results = RESULTS / "ablations" / "results.json"
+    rows = json.loads(results.read_text())["rows"]
+    read_out = next(row["read_out"] for row in rows if row["method"] == name)  # prior, or the only
+    assert_page_holds(name, results, name, read_out)
+
+
 def test_the_rule_for_the_read_out_is_what_was_measured() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
     gains = [row["gains"][AVERAGED] for row in rows if row["read_out"] == "own"]
