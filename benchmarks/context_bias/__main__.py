@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, COMPARED, METHODS, Method
 from benchmarks.context_bias.report import markdown_table, plot_gains, rounded, summarize
-from benchmarks.context_bias.runs import Job, run_all
+from benchmarks.context_bias.runs import Job, finished_keys, run_all
 from cmlr_edge.errors import DataError
 from cmlr_edge.strict_json import write_atomically
 from train.datasets.context_scenes import PARTS, SceneConfig, generate
@@ -41,6 +41,9 @@ def compare(
     mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False,
     contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1,
     bias_strength: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
+    keep_runs: Annotated[
+        bool, typer.Option(help="Go on from the runs that the folder of results holds.")
+    ] = False,
     quick: Annotated[bool, typer.Option(help="One small world, main methods: a smoke test.")] = (
         False
     ),
@@ -80,6 +83,8 @@ def compare(
         jobs = _jobs(worlds, chosen, seeds, ablation_seeds)
         task = progress.add_task("training heads", total=len(jobs))
         finished = work / variant / "runs.jsonl"
+        if keep_runs:
+            take_over(out, variant, finished)
         run_all(
             jobs,
             work / "tokens",
@@ -90,6 +95,29 @@ def compare(
     wanted = {job.key for job in jobs}
     runs = [record for line in finished.open() if (record := json.loads(line))["key"] in wanted]
     write_report(runs, out, variant)
+
+
+def take_over(out: Path, variant: str, finished: Path) -> None:
+    """Add the runs of an earlier report to the file of finished ones.
+
+    Args:
+        out: Folder of the report.
+        variant: The worlds that are compared on now.
+        finished: JSON lines; runs that are there already stay as they are.
+
+    Raises:
+        DataError: There is no report, or one of other worlds.
+    """
+    try:
+        known = json.loads((out / "results.json").read_text())["variant"]
+        lines = (out / "runs.jsonl").read_text().splitlines()
+    except OSError as error:
+        raise DataError(f"{out} holds no runs to keep: {error}; leave out --keep-runs") from error
+    if known != variant:
+        raise DataError(f"{out} holds runs on worlds {known}, not {variant}: choose another --out")
+    present = finished_keys(finished)
+    with finished.open("a") as file:
+        file.writelines(f"{line}\n" for line in lines if json.loads(line)["key"] not in present)
 
 
 def _jobs(worlds: list[Path], methods: list[Method], seeds: int, ablation_seeds: int) -> list[Job]:
