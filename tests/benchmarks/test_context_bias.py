@@ -24,7 +24,7 @@ from train.datasets.context_scenes.graph import CONTEXTS, LABELS, draw_graph
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
-FOLDERS = ("", "ablations", "mixed", "unbiased", "two_contexts")
+FOLDERS = ("", "ablations", "mixed", "unbiased", "two_contexts", "weak_bias")
 PAGE_ROWS = {
     "back-door, matrix links, averaged prior": ("back-door, matrix links", "prior"),
     "back-door, gated attention links, averaged prior": (
@@ -196,6 +196,7 @@ def test_the_rule_for_the_read_out_is_what_was_measured() -> None:
 WORLDS = (
     ("direct cause too", "mixed"),
     ("two contexts", "two_contexts"),
+    ("weaker bias", "weak_bias"),
     ("no bias", "unbiased"),
 )
 OTHER_ROWS = {
