@@ -179,6 +179,19 @@ def test_the_page_says_how_strong_spurious_links_stay(folder: str, text: str) ->
     assert text.format(*(f"{ratios[name]:.2f}" for name in names)) in page
 
 
+def test_every_ablation_has_five_runs_or_more() -> None:
+    rows = json.loads((RESULTS / "ablations" / "results.json").read_text())["rows"]
+    assert min(row["runs"] for row in rows) >= 5
+
+
+@pytest.mark.parametrize("name", [m.name for m in METHODS if m.group == "ablation"])
+def test_the_page_says_what_each_ablation_changed(name: str) -> None:
+    results = RESULTS / "ablations" / "results.json"
+    rows = json.loads(results.read_text())["rows"]
+    first = next(row for row in rows if row["method"] == name)  # the averaged prior, or the only
+    assert_page_holds(f"{name} | {first['runs']}", results, name, first["read_out"])
+
+
 def test_the_rule_for_the_read_out_is_what_was_measured() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
     gains = [row["gains"][AVERAGED] for row in rows if row["read_out"] == "own"]
