@@ -86,6 +86,29 @@ class Backbone(nn.Module):
             features = features.permute(0, 3, 1, 2)
         return features.flatten(2).transpose(1, 2)
 
+    def freeze_stages(self, number: int) -> None:
+        """Keep the layers of the first `number` feature maps from being trained.
+
+        Raises:
+            DataError: The network has fewer, or does not say where they end.
+        """
+        stages: list[dict[str, Any]] = getattr(self.network, "feature_info", [])[:number]
+        if len(stages) < number:
+            raise DataError(
+                f"timm's {self.name} gives {len(stages)} feature maps: frozen_stages={number} is "
+                "more"
+            )
+        if number == 0:
+            return
+        last, reached = stages[-1]["module"], False
+        for name, module in self.network.named_modules():  # in the order of the layers
+            inside = name == last or name.startswith(f"{last}.")
+            if reached and not inside:
+                return
+            reached |= inside
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(requires_grad=False)
+
 
 def _stage_channels(network: nn.Module, name: str) -> tuple[int, int]:
     """Channels of the last two feature maps, the first twice as fine as the second."""

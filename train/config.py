@@ -115,6 +115,7 @@ class TrainConfig:
     accumulate: int = 1  # parts that a process computes its share of a batch in, to save memory
     lr: float = 1e-3  # of the head, at the top of the OneCycle schedule
     backbone_lr: float = 1e-4
+    frozen_stages: int = 0  # leading feature maps of the backbone whose layers stay as they are
     weight_decay: float = 1e-2
     warmup_share: float = 0.2
     gradient_clip: float = 1.0
@@ -138,7 +139,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "lr", "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be more than 0")
-        for name in ("backbone_lr", "weight_decay", "workers", "threshold_shrinkage", "seed"):
+        for name in (
+            "backbone_lr", "frozen_stages", "weight_decay", "workers", "threshold_shrinkage", "seed",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be 0 or more")
         for name in ("warmup_share", "validation_share", "ema_decay"):

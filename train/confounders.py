@@ -138,8 +138,7 @@ def _cluster(tokens: NDArray[np.float32], number: int, seed: int) -> Confounders
     directions = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
     kmeans = MiniBatchKMeans(number, n_init=3, batch_size=4096, random_state=seed).fit(directions)
     counts = np.bincount(kmeans.labels_, minlength=number)
-    sums = np.zeros((number, tokens.shape[1]))
-    np.add.at(sums, kmeans.labels_, tokens)
+    sums = np.stack([np.bincount(kmeans.labels_, channel, number) for channel in tokens.T], axis=1)
     used = counts > 0  # k-means may leave a cluster empty
     return Confounders(
         centres=torch.from_numpy(sums[used] / counts[used, None]).float(),

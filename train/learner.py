@@ -75,6 +75,7 @@ class Learner:
         self.config, self.spec, self.model = config, spec, model
         self.device = distributed.device()
         model.backbone.requires_grad_(config.backbone_lr > 0)
+        model.backbone.freeze_stages(config.frozen_stages)
         self._logits: nn.Module = _TrainingLogits(model, precision)
         if distributed.count() > 1:
             self._logits = DistributedDataParallel(

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from benchmarks.context_bias.features import load_tokens
-from benchmarks.context_bias.methods import BASE, METHODS
+from benchmarks.context_bias.methods import BASE, COMPARED, METHODS, Method
 from benchmarks.context_bias.report import markdown_table, plot_gains, rounded, summarize
-from benchmarks.context_bias.runs import Job, run_all
+from benchmarks.context_bias.runs import Job, finished_keys, run_all
 from cmlr_edge.errors import DataError
 from cmlr_edge.strict_json import write_atomically
 from train.datasets.context_scenes import PARTS, SceneConfig, generate
@@ -34,10 +34,16 @@ def compare(
     only: Annotated[
         list[str] | None, typer.Option(help="Only this method; give it again for more.")
     ] = None,
+    ablations_only: Annotated[
+        bool, typer.Option(help="Only ablations, and the heads that they are compared with.")
+    ] = False,
     scale: Annotated[float, typer.Option(min=0.01, max=1, help="Scenes per world, a share.")] = 1.0,
     mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False,
     contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1,
     bias_strength: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
+    keep_runs: Annotated[
+        bool, typer.Option(help="Go on from the runs that the folder of results holds.")
+    ] = False,
     quick: Annotated[bool, typer.Option(help="One small world, main methods: a smoke test.")] = (
         False
     ),
@@ -55,6 +61,12 @@ def compare(
         raise DataError(
             f"no such methods: {sorted(unknown)}; there are {[m.name for m in METHODS]}"
         )
+    chosen = [
+        method
+        for method in METHODS
+        if (not only or method.name in only)
+        and (not ablations_only or method.group == "ablation" or method.name in COMPARED)
+    ]
     variant = f"{'mixed-' if mixed else ''}{contexts_per_scene}-{bias_strength:g}-{scale:g}"
     worlds = [work / variant / f"world-{seed}" for seed in range(data_seeds)]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
@@ -68,18 +80,11 @@ def compare(
                 bias_strength=bias_strength,
             )
             _prepare_world(world, config, work, progress, workers)
-        jobs = [
-            Job(method.name, str(world), seed)
-            for world in worlds
-            for method in METHODS
-            if not only or method.name in only
-            for seed in range(seeds if method.group == "main" else ablation_seeds)
-        ]
-        # Those of the main methods first; runs that share a preparation follow each other.
-        ablations = {method.name for method in METHODS if method.group == "ablation"}
-        jobs.sort(key=lambda job: (job.method in ablations, job.scenes, job.seed))
+        jobs = _jobs(worlds, chosen, seeds, ablation_seeds)
         task = progress.add_task("training heads", total=len(jobs))
         finished = work / variant / "runs.jsonl"
+        if keep_runs:
+            take_over(out, variant, finished)
         run_all(
             jobs,
             work / "tokens",
@@ -90,6 +95,41 @@ def compare(
     wanted = {job.key for job in jobs}
     runs = [record for line in finished.open() if (record := json.loads(line))["key"] in wanted]
     write_report(runs, out, variant)
+
+
+def take_over(out: Path, variant: str, finished: Path) -> None:
+    """Add the runs of an earlier report to the file of finished ones.
+
+    Args:
+        out: Folder of the report.
+        variant: The worlds that are compared on now.
+        finished: JSON lines; runs that are there already stay as they are.
+
+    Raises:
+        DataError: There is no report, or one of other worlds.
+    """
+    try:
+        known = json.loads((out / "results.json").read_text())["variant"]
+        lines = (out / "runs.jsonl").read_text().splitlines()
+    except OSError as error:
+        raise DataError(f"{out} holds no runs to keep: {error}; leave out --keep-runs") from error
+    if known != variant:
+        raise DataError(f"{out} holds runs on worlds {known}, not {variant}: choose another --out")
+    present = finished_keys(finished)
+    with finished.open("a") as file:
+        file.writelines(f"{line}\n" for line in lines if json.loads(line)["key"] not in present)
+
+
+def _jobs(worlds: list[Path], methods: list[Method], seeds: int, ablation_seeds: int) -> list[Job]:
+    """Those of the main methods first; runs that share a preparation follow each other."""
+    jobs = [
+        (method.group == "ablation", Job(method.name, str(world), seed))
+        for world in worlds
+        for method in methods
+        for seed in range(seeds if method.group == "main" else ablation_seeds)
+    ]
+    jobs.sort(key=lambda job: (job[0], job[1].scenes, job[1].seed))
+    return [job for _, job in jobs]
 
 
 def _prepare_world(

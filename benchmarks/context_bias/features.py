@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 
 from cmlr_edge.model_spec import PreprocessSpec
-from train.amp import choose_autocast
+from cmlr_edge.strict_json import write_atomically
 from train.backbones import Backbone, create_backbone
 from train.config import ModelConfig
 from train.datasets import LabeledImages, read_dataset
@@ -27,9 +30,9 @@ from train.transforms import ImageTensors
 
 COMPONENTS = (256, 128)  # of the finer and of the last stage
 _SAMPLE = 60_000  # training tokens that the components are fitted on
+_THREADS = 2
 
 Tokens = NDArray[np.float16]
-Reduce = Callable[[Tokens], Tokens]
 
 
 def load_tokens(
@@ -68,13 +71,28 @@ def load_tokens(
 def _extract(
     data: LabeledImages, folder: Path, config: ModelConfig, report: Callable[[str, int], None]
 ) -> None:
+    """Store every part that an interrupted run has not stored."""
     backbone = create_backbone(config.backbone, config.image_size, stages=2, pretrained=True).eval()
-    reduce: Reduce | None = None
+    fitted = folder / "reduction.npz"
+    # The first is train: the reduction is fitted on it.
     for split in sorted(data.splits, key=lambda name: name != "train"):
+        part = folder / f"{split}.npy"
+        if part.is_file():
+            report(split, len(data.split(split).images))
+            continue
         tokens = extract_tokens(backbone, data.split(split), config, partial(report, split))
-        if reduce is None:  # the first is train
-            reduce = fit_reduction(tokens, backbone.finer_channels)
-        np.save(folder / f"{split}.npy", reduce(tokens))
+        if not fitted.is_file():
+            reduction = fit_reduction(tokens, backbone.finer_channels)
+            _save(fitted, partial(np.savez, **vars(reduction)))
+        with np.load(fitted) as arrays:
+            reduced = Reduction(**arrays)(tokens)
+        _save(part, partial(np.save, arr=reduced))
+
+
+def _save(path: Path, write: Callable[[BytesIO], object]) -> None:
+    buffer = BytesIO()
+    write(buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def extract_tokens(
@@ -84,21 +102,31 @@ def extract_tokens(
     side = config.image_size
     spec = PreprocessSpec(size_hw=(side, side), mean=backbone.mean, std=backbone.std)
     images = ImageTensors(data, spec, cache_bytes=0)
-    fast = choose_autocast("auto", backbone, side)
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-        batches = iterate_tokens(backbone, images, spec, report=report)
-        return np.concatenate([tokens.half().numpy() for tokens in batches])
+    # In float32 whatever the machine: one that finds bfloat16 faster would get other tokens.
+    batches = iterate_tokens(backbone, images, spec, report=report)
+    return np.concatenate([tokens.half().numpy() for tokens in batches])
 
 
-def fit_reduction(tokens: Tokens, finer_channels: int) -> Reduce:
+@dataclass(frozen=True)
+class Reduction:
+    """Tokens (N, T, D) to the principal components of each stage's channels."""
+
+    weight: NDArray[np.float32]  # (D, sum of COMPONENTS)
+    shift: NDArray[np.float32]  # (sum of COMPONENTS,)
+
+    def __call__(self, tokens: Tokens) -> Tokens:
+        """Reduce (N, T, D) to (N, T, sum of COMPONENTS)."""
+        weight, shift = torch.from_numpy(self.weight), torch.from_numpy(self.shift)
+        batches = (torch.tensor(tokens[i : i + 250]) for i in range(0, len(tokens), 250))
+        return np.concatenate([(b.float() @ weight - shift).half().numpy() for b in batches])
+
+
+def fit_reduction(tokens: Tokens, finer_channels: int) -> Reduction:
     """Fit mean, deviation and principal components of each stage's channels.
 
     Args:
         tokens: (N, T, D), of training images.
         finer_channels: Leading channels that come from the finer stage.
-
-    Returns:
-        Maps tokens (N, T, D) to (N, T, sum of COMPONENTS).
     """
     flat = tokens.reshape(-1, tokens.shape[2])
     rows = np.random.default_rng(0).permutation(len(flat))[:_SAMPLE]
@@ -108,13 +136,9 @@ def fit_reduction(tokens: Tokens, finer_channels: int) -> Reduce:
     stages = (slice(0, finer_channels), slice(finer_channels, None))
     matrix = np.zeros((flat.shape[1], sum(COMPONENTS)), np.float32)
     for stage, number, start in zip(stages, COMPONENTS, (0, COMPONENTS[0]), strict=True):
-        pca = PCA(number, svd_solver="covariance_eigh").fit(scaled[:, stage])
+        # The last bits depend on the number of threads: a fixed one gives every run the same.
+        with threadpool_limits(_THREADS, "blas"):
+            pca = PCA(number, svd_solver="covariance_eigh").fit(scaled[:, stage])
         matrix[stage, start : start + number] = pca.components_.T
     weight = torch.from_numpy(matrix / deviation[:, None])
-    shift = torch.from_numpy(mean) @ weight
-
-    def reduce(raw: Tokens) -> Tokens:
-        batches = (torch.tensor(raw[i : i + 250]) for i in range(0, len(raw), 250))
-        return np.concatenate([(b.float() @ weight - shift).half().numpy() for b in batches])
-
-    return reduce
+    return Reduction(weight.numpy(), (torch.from_numpy(mean) @ weight).numpy())

@@ -58,6 +58,7 @@ CONTROL = "matrix links, no confounders"
 DEEP_DECODER = "two decoder layers"
 DEFAULT = "back-door, matrix links"
 DEEP = "back-door, gated attention links, two decoder layers, K = 80"
+COMPARED = (DECODER, CONTROL, DEFAULT)  # what an ablation is held against
 _POOLED_LR = 1e-2  # pooled heads learn too slowly at the common rate; chosen on validation
 METHODS = (
     Method("standard (pooled)", _model(head="pooled"), "main", lr=_POOLED_LR),

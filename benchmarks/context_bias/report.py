@@ -14,6 +14,7 @@ from benchmarks.context_bias.methods import (
     CONTROL,
     DECODER,
     DEEP_DECODER,
+    DEFAULT,
     METHODS,
     ML_DECODER,
     Method,
@@ -21,7 +22,8 @@ from benchmarks.context_bias.methods import (
 
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
-REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL)
+REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEFAULT)
+AVERAGED = "the same, averaged prior"  # what the own context is compared with as well
 MEASURES = (
     ("do", "exclusive"),
     ("do", "co_occur"),
@@ -68,7 +70,7 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
             rows += [
                 _row(method, mine, read_out, references) for read_out in mine[0]["parts"]["do"]
             ]
-    return {"rows": rows}
+    return {"cpu_minutes": _cpu_minutes(runs), "rows": rows}
 
 
 def _row(
@@ -82,6 +84,14 @@ def _row(
         for key in ("auc", "causal", "spurious"):
             links[key] = float(np.median([run["links"]["do-swap"][key] for run in runs]))
         links["ratio"] = links["spurious"] / max(links["causal"], 1e-9)
+    gains = {
+        name: _gains(runs, read_out, reference)
+        for name, reference in references.items()
+        if name != method.name and any(_id(run) in reference for run in runs)
+    }
+    if read_out == "own":
+        itself = {_id(run): run for run in runs}
+        gains[AVERAGED] = _gains(runs, read_out, itself, compared_with="prior")
     return {
         "method": method.name,
         "group": method.group,
@@ -92,30 +102,56 @@ def _row(
             f"{part} {measure}": vars(_interval(runs, _value(part, measure, read_out)))
             for part, measure in MEASURES
         },
-        "gains": {
-            name: _gains(runs, read_out, reference)
-            for name, reference in references.items()
-            if name != method.name and any(_id(run) in reference for run in runs)
-        },
+        "gains": gains,
         "links": links,
-        "seconds": float(np.median([run["seconds"] for run in runs])),
+        "cpu_seconds": _median_cost(runs),
     }
 
 
+def _cpu_minutes(runs: list[dict[str, Any]]) -> float | None:
+    """Of all heads, on one core; None where some were not measured."""
+    measured = [run["cpu_seconds"] for run in runs if "cpu_seconds" in run]
+    return round(sum(measured) / 60, 1) if len(measured) == len(runs) else None
+
+
+def _median_cost(runs: list[dict[str, Any]]) -> float | None:
+    """CPU seconds of one run; None where none was measured."""
+    measured = [run["cpu_seconds"] for run in runs if "cpu_seconds" in run]
+    return float(np.median(measured)) if measured else None
+
+
 def _gains(
-    runs: list[dict[str, Any]], read_out: str, reference: dict[tuple[str, int], dict[str, Any]]
+    runs: list[dict[str, Any]],
+    read_out: str,
+    reference: dict[tuple[str, int], dict[str, Any]],
+    *,
+    compared_with: str | None = None,
 ) -> dict[str, Any]:
-    """Each run against the reference of the same world and training seed."""
+    """Each run against the reference of the same world and training seed.
+
+    Args:
+        runs: Of one method.
+        read_out: Of those runs.
+        reference: By world and seed.
+        compared_with: The reference's read-out; None: the same one where it has it.
+    """
     paired = [run for run in runs if _id(run) in reference]
     gains = {}
     for part, measure in MEASURES:
-        mine, other = _value(part, measure, read_out), _value(part, measure, "deployed")
 
-        def gain(run: dict[str, Any], a: _Value = mine, b: _Value = other) -> float:
-            return a(run) - b(reference[_id(run)])
+        def gain(run: dict[str, Any], part: str = part, measure: str = measure) -> float:
+            other = reference[_id(run)]
+            theirs = compared_with or _same_read_out(other, read_out)
+            return _value(part, measure, read_out)(run) - _value(part, measure, theirs)(other)
 
         gains[f"{part} {measure}"] = vars(_interval(paired, gain))
     return gains
+
+
+def _same_read_out(run: dict[str, Any], read_out: str) -> str:
+    """The read-out of `run` to compare with: the same one, else the averaged prior or its only."""
+    known = run["parts"]["do"]
+    return next(name for name in (read_out, "prior", "deployed") if name in known)
 
 
 def _value(part: str, measure: str, read_out: str) -> _Value:

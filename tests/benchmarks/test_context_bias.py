@@ -7,20 +7,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.context_bias.features import COMPONENTS, fit_reduction
-from benchmarks.context_bias.methods import DECODER, DEEP, DEEP_DECODER, DEFAULT, METHODS
-from benchmarks.context_bias.report import markdown_table, plot_gains, summarize
-from benchmarks.context_bias.runs import exclusive_examples
+from benchmarks.context_bias.__main__ import take_over, write_report
+from benchmarks.context_bias.features import COMPONENTS, fit_reduction, load_tokens
+from benchmarks.context_bias.methods import BASE, DECODER, DEEP, DEEP_DECODER, DEFAULT, METHODS
+from benchmarks.context_bias.report import AVERAGED, markdown_table, plot_gains, summarize
+from benchmarks.context_bias.runs import exclusive_examples, finished_keys
+from cmlr_edge.errors import DataError
 from train.datasets.context_scenes import SceneConfig, SceneTruth
 from train.datasets.context_scenes.graph import CONTEXTS, LABELS, draw_graph
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
+FOLDERS = ("", "ablations", "mixed", "unbiased", "two_contexts", "weak_bias")
 PAGE_ROWS = {
     "back-door, matrix links, averaged prior": ("back-door, matrix links", "prior"),
     "back-door, gated attention links, averaged prior": (
@@ -85,6 +89,45 @@ def test_reduced_tokens_are_principal_components_of_standardised_channels() -> N
         assert abs(cosine) == pytest.approx(1, abs=1e-2)
 
 
+def test_an_interrupted_extraction_goes_on_and_gives_the_same_tokens(tmp_path: Path) -> None:
+    scenes, cache = tmp_path / "scenes", tmp_path / "tokens"
+    scenes.mkdir()
+    rng, images = np.random.default_rng(0), []
+    for index, split in enumerate(["train"] * 8 + ["val"] * 2):
+        picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        cv2.imwrite(str(scenes / f"{index}.png"), picture)
+        images.append({"file": f"{index}.png", "split": split, "labels": ["a"]})
+    (scenes / "labels.json").write_text(json.dumps({"classes": ["a", "b"], "images": images}))
+    (scenes / "graph.json").write_text("{}")
+    whole = {
+        split: np.array(part.tokens) for split, part in load_tokens(scenes, cache, BASE).items()
+    }
+    (folder,) = cache.iterdir()
+    (folder / "whole").unlink()
+    (folder / "val.npy").unlink()
+    written = (folder / "train.npy").stat().st_mtime_ns
+    again = load_tokens(scenes, cache, BASE)
+    assert (folder / "train.npy").stat().st_mtime_ns == written  # not computed a second time
+    for split, tokens in whole.items():
+        np.testing.assert_array_equal(again[split].tokens, tokens)
+
+
+def test_runs_of_an_earlier_report_are_kept_once_and_only_of_the_same_worlds(
+    tmp_path: Path,
+) -> None:
+    out, finished = tmp_path / "out", tmp_path / "runs.jsonl"
+    runs = [{"key": f"{seed}"} | run(DECODER, "a", seed, 1.0) for seed in range(3)]
+    write_report(runs, out, "1-1-0.4")
+    finished.write_text(json.dumps(runs[1]) + "\n")
+    take_over(out, "1-1-0.4", finished)
+    assert sorted(finished_keys(finished)) == ["0", "1", "2"]
+    assert len(finished.read_text().splitlines()) == 3
+    with pytest.raises(DataError, match=r"on worlds 1-1-0\.4, not mixed-1-1-0\.4"):
+        take_over(out, "mixed-1-1-0.4", finished)
+    with pytest.raises(DataError, match="no runs to keep"):
+        take_over(tmp_path, "1-1-0.4", finished)
+
+
 def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
     truth = SceneTruth(SceneConfig(), LABELS, CONTEXTS, draw_graph(1), {})
     targets = (np.random.default_rng(0).random((50, len(LABELS))) < 0.3).astype(np.float32)
@@ -98,15 +141,17 @@ def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
 def test_every_method_of_the_results_is_still_compared() -> None:
     rows = [
         row
-        for name in ("results.json", "ablations.json")
+        for name in ("results.json", "ablations/results.json")
         for row in json.loads((RESULTS / name).read_text())["rows"]
     ]
     assert {row["method"] for row in rows} == {method.name for method in METHODS}
 
 
-def test_the_results_follow_from_the_stored_runs() -> None:
-    runs = [json.loads(line) for line in (RESULTS / "runs.jsonl").read_text().splitlines()]
-    stored = json.loads((RESULTS / "results.json").read_text())["rows"]
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_results_follow_from_the_stored_runs(folder: str) -> None:
+    lines = (RESULTS / folder / "runs.jsonl").read_text().splitlines()
+    runs = [json.loads(line) for line in lines]
+    stored = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
     for row, again in zip(stored, summarize(runs)["rows"], strict=True):
         assert (row["method"], row["read_out"]) == (again["method"], again["read_out"])
         for column, value in again["values"].items():
@@ -116,6 +161,57 @@ def test_the_results_follow_from_the_stored_runs() -> None:
                 assert row["gains"][reference][column] == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("folder", "text"),
+    [
+        (
+            "mixed",
+            "Matrix links keep {} of the strength of causal links on spurious ones there, gated attention {}",
+        ),
+        ("two_contexts", "Matrix links keep {} there, gated attention {}"),
+    ],
+)
+def test_the_page_says_how_strong_spurious_links_stay(folder: str, text: str) -> None:
+    rows = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
+    ratios = {row["method"]: row["links"].get("ratio") for row in rows}
+    page = " ".join((ROOT / "docs" / "context_scenes.md").read_text().split())
+    names = (DEFAULT, "back-door, gated attention links")
+    assert text.format(*(f"{ratios[name]:.2f}" for name in names)) in page
+
+
+def test_every_ablation_has_five_runs_or_more() -> None:
+    rows = json.loads((RESULTS / "ablations" / "results.json").read_text())["rows"]
+    assert min(row["runs"] for row in rows) >= 5
+
+
+@pytest.mark.parametrize("name", [m.name for m in METHODS if m.group == "ablation"])
+def test_the_page_says_what_each_ablation_changed(name: str) -> None:
+    results = RESULTS / "ablations" / "results.json"
+    rows = json.loads(results.read_text())["rows"]
+    first = next(row for row in rows if row["method"] == name)  # the averaged prior, or the only
+    assert_page_holds(f"{name} | {first['runs']}", results, name, first["read_out"])
+
+
+def test_the_rule_for_the_read_out_is_what_was_measured() -> None:
+    rows = json.loads((RESULTS / "results.json").read_text())["rows"]
+    gains = [row["gains"][AVERAGED] for row in rows if row["read_out"] == "own"]
+    page = " ".join((ROOT / "docs" / "context_scenes.md").read_text().split())
+    for column, sign, text in (
+        ("do exclusive", -1, "{} to {} points less of Exclusive"),
+        ("do all", -1, "{} to {} less of All"),
+        ("iid all", 1, "{} to {} points more of All on the iid part"),
+    ):
+        medians = sorted(sign * gain[column]["median"] for gain in gains)
+        assert text.format(*(f"{medians[place]:.1f}" for place in (0, -1))) in page
+        assert all(sign * gain[column][end] > 0 for gain in gains for end in ("low", "high"))
+
+
+WORLDS = (
+    ("direct cause too", "mixed"),
+    ("two contexts", "two_contexts"),
+    ("weaker bias", "weak_bias"),
+    ("no bias", "unbiased"),
+)
 OTHER_ROWS = {
     "matrix, averaged prior": ("back-door, matrix links", "prior"),
     "matrix, own context": ("back-door, matrix links", "own"),
@@ -125,9 +221,7 @@ OTHER_ROWS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("title", "folder"), [("direct cause too", "mixed"), ("no bias", "unbiased")]
-)
+@pytest.mark.parametrize(("title", "folder"), WORLDS)
 @pytest.mark.parametrize("name", OTHER_ROWS)
 def test_the_page_says_what_was_measured_in_other_worlds(
     title: str, folder: str, name: str

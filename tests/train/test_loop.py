@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,36 @@ def test_any_kind_of_backbone_gives_spatial_tokens(name: str) -> None:
         tokens = backbone(torch.zeros(2, 3, 64, 64))
     side = 64 // (16 if name.startswith("vit") else 32)
     assert tokens.shape == (2, side * side, backbone.num_features)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "kept", "trained"),
+    [
+        ("tf_efficientnet_lite0", 2, "blocks.1.", "blocks.2."),
+        ("resnet18", 1, "bn1.", "layer1."),  # its first feature map ends in a layer without weights
+    ],
+)
+def test_frozen_stages_end_where_timm_says(name: str, stages: int, kept: str, trained: str) -> None:
+    backbone = create_backbone(name, 64, pretrained=False)
+    backbone.freeze_stages(stages)
+    fixed = [n for n, p in backbone.network.named_parameters() if not p.requires_grad]
+    learned = [n for n, p in backbone.network.named_parameters() if p.requires_grad]
+    assert fixed[-1].startswith(kept)
+    assert learned[0].startswith(trained)
+    with pytest.raises(DataError, match="frozen_stages=9"):
+        backbone.freeze_stages(9)
+
+
+def test_training_leaves_frozen_stages_as_imagenet_made_them(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    config = replace(tiny_config(), epochs=1, backbone_lr=1e-3, frozen_stages=2)
+    fit(read_dataset(tiny_data), tmp_path / "run", config)
+    found = load_file(tmp_path / "run" / "model.safetensors")
+    start = create_backbone(config.model.backbone, 64, pretrained=True).state_dict()
+    same = {n: torch.equal(found[f"backbone.{n}"], start[n]) for n in start if ".conv" in n}
+    assert all(same[n] for n in same if n.startswith(("network.blocks.0.", "network.blocks.1.")))
+    assert not any(same[n] for n in same if n.startswith("network.blocks.3."))
 
 
 def test_the_log_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
