@@ -46,7 +46,8 @@ class Results:
             self._hashes |= {also.with_name(one["wheel"]): one["sha256"] for one in listed}
         source = {key: built[key] for key in ("source", "sdist")}
         self._record: dict[str, Any] = {**source, "system": _SUITE, "parts": {}}
-        if path.is_file() and (earlier := json.loads(path.read_text()))["sdist"] == built["sdist"]:
+        earlier = json.loads(path.read_text()) if path.is_file() else {}
+        if earlier.get("sdist") == built["sdist"]:
             self._record["parts"] = earlier["parts"]  # of the same wheels: done again or kept
 
     def add(self, name: str, wheel: Path | None, find: Callable[[], Any]) -> None:
