@@ -12,7 +12,7 @@ PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -
 
 demo: build/.runtime-installed $(SOURCE)
 	mkdir -p demo
-	$(RUNTIME)/cmlr-edge label $(SOURCE) --out demo/labels.jsonl --overlay demo/overlay.mp4 \
+	$(RUNTIME)/cmlr-edge label "$(SOURCE)" --out demo/labels.jsonl --overlay demo/overlay.mp4 \
 	  --contact-sheet demo/contact_sheet.png
 
 # A public clip by package name; any other SOURCE is taken as it is.

@@ -1,4 +1,4 @@
-"""Peak memory of starting, and of building an engine; processor time of starting.
+"""Peak memory of starting, and of building an engine; processor time and seconds of starting.
 
     python -m benchmarks.memory --out benchmarks/results/memory.json
 
@@ -23,12 +23,13 @@ from csrc.tensorrt import packages
 
 _STAGES = """
 import json, sys, time
-start_s = time.process_time()
+start_s, start_wall_s = time.process_time(), time.perf_counter()
 def note(stage):
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     peak, now = (int(status[key].split()[0]) / 1024 for key in ("VmHWM", "VmRSS"))
     print(json.dumps({"stage": stage, "peak_mb": peak, "now_mb": now,
-                      "cpu_s": time.process_time() - start_s}))
+                      "cpu_s": time.process_time() - start_s,
+                      "wall_s": time.perf_counter() - start_wall_s}))
 note("python")
 import cmlr_edge
 note("import cmlr_edge")
@@ -47,7 +48,7 @@ note("a batch of 8")
 
 
 def measure(engine: Path, runs: int) -> list[dict[str, Any]]:
-    """Start `runs` times; return the median of every stage, in MB (2**20 bytes) and processor seconds."""
+    """Start `runs` times; return the median of every stage, in MB (2**20 bytes), processor seconds and seconds."""
     command = [sys.executable, "-c", _STAGES, str(engine)]
     outputs = [
         subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -59,7 +60,7 @@ def measure(engine: Path, runs: int) -> list[dict[str, Any]]:
             "stage": stages[0]["stage"],
             **{
                 key: round(statistics.median(stage[key] for stage in stages), 2)
-                for key in ("peak_mb", "now_mb", "cpu_s")
+                for key in ("peak_mb", "now_mb", "cpu_s", "wall_s")
             },
         }
         for stages in zip(*table, strict=True)

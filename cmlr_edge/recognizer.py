@@ -16,6 +16,7 @@ from cmlr_edge.capture import Policy, open_source
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.golden import check_golden
+from cmlr_edge.label_names import require_known
 from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.preflight import require_preflight
@@ -315,8 +316,7 @@ def _merge_thresholds(
 ) -> NDArray[np.float32]:
     merged = dict(zip(spec.labels, spec.thresholds, strict=True))
     if isinstance(override, Mapping):
-        if unknown := sorted(set(override) - set(merged)):
-            raise SpecError(f"thresholds name unknown labels {unknown}; known: {list(merged)}")
+        require_known(override, merged, "thresholds name")
         merged.update(override)
     elif override is not None:
         merged = dict.fromkeys(merged, float(override))

@@ -17,6 +17,7 @@ import numpy as np
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.events import Event, EventKind
+from cmlr_edge.label_names import require_known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,8 +90,7 @@ def stability_from_thresholds(
     """
     settings: dict[str, dict[str, float]] = {label: {} for label in thresholds}
     for rule in rules:
-        if unknown := sorted(set(rule.labels) - set(thresholds)):
-            raise SpecError(f"stability names unknown labels {unknown}; known: {[*thresholds]}")
+        require_known(rule.labels, thresholds, "stability names")
         for label, changed in settings.items():
             for change in (rule.all_labels, rule.labels.get(label, StabilityChange())):
                 changed |= {k: v for k, v in vars(change).items() if v is not None}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cmlr_edge.capture import Source
-from cmlr_edge.errors import SpecError
 from cmlr_edge.events import Event
 from cmlr_edge.frame import Frame
+from cmlr_edge.label_names import require_known
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import EventSink, Sink
@@ -139,6 +139,6 @@ def merge_stability(
         own = recognizer.spec.stability
         return stability_from_thresholds(recognizer.thresholds, own, override)
     merged = stability_from_thresholds(recognizer.thresholds, recognizer.spec.stability)
-    if unknown := sorted(set(override or {}) - set(merged)):
-        raise SpecError(f"stability names unknown labels {unknown}; known: {list(merged)}")
-    return merged | dict(override or {})
+    changed = dict(override or {})
+    require_known(changed, merged, "stability names")
+    return merged | changed

@@ -71,7 +71,9 @@ def print_problems(reports: Sequence[SourceReport], lost: int) -> None:
     for status in (report.status for report in reports if report.failed):
         stderr.print(f"{escape(status.name)} failed: {escape(status.reason)}", soft_wrap=True)
     if lost:
-        stderr.print(f"{lost} results were lost by their outputs, see the warnings above")
+        stderr.print(
+            f"outputs failed to take results or events {lost} times, see the warnings above"
+        )
 
 
 def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
@@ -97,7 +99,7 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
     if (stats := status.capture) is not None:
         console.print(
             f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "
-            f"{stats.reconnects} times connected again"
+            f"{stats.reconnects} attempts to connect again"
         )
 
 

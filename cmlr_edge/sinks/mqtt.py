@@ -53,7 +53,9 @@ class MqttEvents:
         self._client.max_queued_messages_set(max_queue + 2)  # and our own "online" and "offline"
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)  # whole seconds
         self._client.will_set(self._availability, "offline", qos=1, retain=True)
+        self._trouble = ""  # what was said of the broker last; empty while it is there
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_publish = self._on_publish
         self._client.connect_async(str(parts.hostname), port, keepalive=15)
@@ -103,16 +105,27 @@ class MqttEvents:
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
         if reason.is_failure:
-            _log.warning("%s refuses us: %s; check user and password", self.name, reason)
+            self._tell(f"refuses us: {reason}; check user and password, trying again")
             return
+        self._trouble = ""
         _log.info("%s connected", self.name)
         client.publish(self._availability, "online", qos=1, retain=True)
 
     def _on_disconnect(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any
     ) -> None:
-        if reason.is_failure:
-            _log.warning("%s lost: %s; connecting again", self.name, reason)
+        if reason.is_failure and not self._trouble:
+            self._tell(f"lost: {reason}; connecting again")
+
+    def _on_connect_fail(self, _client: Any, _data: Any) -> None:
+        if not self._trouble:
+            self._tell("cannot be reached; trying again, and keeping events meanwhile")
+
+    def _tell(self, trouble: str) -> None:
+        """Say once what repeats every second."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.warning("%s %s", self.name, trouble)
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _props: Any) -> None:
         # Called with paho's locks held: a lock of our own here could wait for ever.

@@ -25,7 +25,7 @@ _CAPTURED = {
     "dropped": "Frames replaced by newer ones before anybody took them.",
     "frozen": "Frames that repeat a picture for too long.",
     "stale": "Frames that waited too long.",
-    "reconnects": "Times a live source was connected again.",
+    "reconnects": "Attempts to connect a live source again.",
 }
 
 

@@ -223,6 +223,34 @@ def test_a_broker_that_never_comes_costs_the_events_and_says_so(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_broker_that_is_away_is_named_once_and_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    sink = MqttEvents("mqtt://user:hunter2@127.0.0.1:9/door", flush_s=0.1)
+    wait_until(lambda: caplog.messages)
+    threading.Event().wait(2.5)  # it tries again every second
+    sink.close()
+    (said,) = caplog.messages
+    assert "***@127.0.0.1:9/door cannot be reached; trying again" in said
+
+
+def test_a_broker_that_refuses_the_password_is_named_once_and_not_called_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("mosquitto is not installed, so MQTT IS NOT TESTED: apt install mosquitto")
+    broker = Broker(tmp_path)
+    text = broker.config.read_text()
+    broker.config.write_text(text.replace("allow_anonymous true", "allow_anonymous false"))
+    broker.start()
+    wait_until(broker.listens)
+    sink = MqttEvents(f"mqtt://user:hunter2@127.0.0.1:{broker.port}/door", flush_s=0.1)
+    wait_until(lambda: caplog.messages)
+    threading.Event().wait(2.5)
+    sink.close()
+    broker.stop()
+    (said,) = caplog.messages
+    assert "refuses us: Not authorized; check user and password" in said
+
+
 def test_the_broker_tells_that_we_died(broker: Broker) -> None:
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door")
     wait_until(lambda: broker.availability() == ["online"])
