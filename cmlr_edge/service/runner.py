@@ -154,7 +154,9 @@ class Service:
             store.offer(offer)
             return
         store.write_report(offer, report)
-        _log.warning("engine %s accepted: %s; %s", offer.id, report.accepted, report.reason)
+        verdict = "accepted" if report.accepted else "refused"
+        # A warning also where it is good news: the journal should have it, and shows no less.
+        _log.warning("engine %s %s: %s", offer.id, verdict, report.reason)
         store.clean()
 
     def _judge(self, store: EngineStore, offer: StoredEngine) -> UpdateReport | None:
