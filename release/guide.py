@@ -34,12 +34,11 @@ JETPACKS = {
 _OFFLINE = ["pip", "install", "--quiet", "--no-index", "--find-links=/wheelhouse"]
 _FACTS = """
 import json, platform
-from importlib.metadata import distributions
+from importlib.metadata import version  # of what is imported: the system has a NumPy too
 import cv2
-versions = {item.name: item.version for item in distributions()}
 names = ("cmlr-edge", "numpy", "onnxruntime", "opencv-python-headless")
 print(json.dumps({"python": platform.python_version(), "machine": platform.machine(),
-                  "cv2_from": cv2.__file__, **{name: versions[name] for name in names}}))
+                  "cv2_from": cv2.__file__, **{name: version(name) for name in names}}))
 """
 
 

@@ -1,4 +1,4 @@
-"""What the pages say of stored runs."""
+"""What is stored of runs of `make wheels` and `make test-arm64`, and what the pages say of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,47 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+GUIDES = ("jetpack6", "jetpack7")
+ON_DEVICE = ("install", "inspect", "label", "stages", "service", "native_tests")
 
 
 def stored(path: str) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((ROOT / path).read_text())
     return record
+
+
+def test_all_parts_of_the_stored_run_tried_the_stored_wheels() -> None:
+    run, wheels = stored("release/results/arm64.json"), stored("release/results/wheels.json")
+    assert run["sdist"] == wheels["sdist"]
+    assert run["source"]["changed"] == wheels["source"]["changed"] == []
+    hashes = {one["wheel"]: one["sha256"] for one in wheels["wheels"]}
+    assert len(hashes) == 8
+    parts = run["parts"]
+    assert parts.keys() == {"unpack", *ON_DEVICE, *GUIDES, "kernels", "cuda_parts"}
+    for name in (*ON_DEVICE, *GUIDES):
+        assert parts[name]["wheel_sha256"] == hashes[parts[name]["wheel"]], name
+    assert len({parts[name]["wheel"] for name in ON_DEVICE}) == 1
+    assert ["cp310" in parts[name]["wheel"] for name in GUIDES] == [True, False]
+    cuda = stored("release/results/cuda_wheel.json")
+    assert parts["cuda_parts"]["wheel_sha256"] == cuda["wheels"][0]["sha256"]
+    assert cuda["sdist"] == run["sdist"]
+
+
+def test_the_jetson_page_says_what_the_stored_run_found() -> None:
+    parts = stored("release/results/arm64.json")["parts"]
+    page = " ".join((ROOT / "docs/jetson.md").read_text().split())
+    label, stages = parts["label"]["found"], parts["stages"]["found"]
+    guides = [parts[name]["found"] for name in GUIDES]
+    assert f"all {label['decisions']} decisions on {label['frames']} frames" in page
+    assert f"score was {label['max_score_difference']:.3f}" in page
+    assert f"scores by {stages['scores']:.1e}" in page
+    assert f"up to {stages['decoded']:.0f} of 255" in page
+    assert parts["native_tests"]["found"].split(" in ")[0] in page
+    assert all(guide["label"]["decisions_that_differ"] == 0 for guide in guides)
+    for guide in guides:
+        assert guide["installed"]["python"] in page
+        assert "numpy<2" in str(guide["doctor_with_numpy_2"])
+        assert guide["doctor"] == guide["doctor_after_its_remedy"] == []
 
 
 def test_the_service_page_says_what_the_stored_storm_found() -> None:
