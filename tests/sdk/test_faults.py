@@ -134,7 +134,7 @@ def test_label_on_a_full_disk_says_so_and_the_other_outputs_are_whole(
         "--events", tmp_path / "e.jsonl", "--csv", tmp_path / "t.csv",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert "results were lost" in done.stderr
+    assert "outputs failed to take results" in done.stderr
     assert re.search("the disk is full|No space left", " ".join(done.stderr.split()))
     frames = [line["frame"] for line in read_lines(small_disk / "o.jsonl")]
     assert frames == [*range(len(frames))]
