@@ -244,7 +244,8 @@ def test_a_second_signal_does_not_wait_for_what_hangs(
     process = start_label(engine, tmp_path, "test://?fps=50", "--webhook", receiver.url)
     await_true(process, lambda: bool(receiver.requests))
     process.send_signal(signal.SIGTERM)
-    await_true(process, lambda: b'"end"' in (tmp_path / "e.jsonl").read_bytes())
+    events = tmp_path / "e.jsonl"  # written by a thread of its own, so perhaps not there yet
+    await_true(process, lambda: events.exists() and b'"end"' in events.read_bytes())
     terminate(process, 3)
 
 
