@@ -29,9 +29,7 @@ from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from cmlr_edge.preprocess import preprocess
 from cmlr_edge.strict_json import write_atomically
 from export.calibrate import quantize
-from export.fold_graph import fold_graph
-from export.fuse import fuse
-from export.onnx_graph import export_onnx
+from export.onnx_graph import export_fused
 from export.precision import to_float16
 from train.checkpoint import WEIGHTS, load_model
 from train.datasets import read_dataset
@@ -107,8 +105,7 @@ def compare_precisions(
     known = json.loads(out.read_text()) if out.exists() else {}
     rows = known.get("rows", []) if known.items() >= header.items() else []
     report("exporting")
-    fp32 = export_onnx(fuse(model, spec.preprocess)[0], spec.preprocess.size_hw)
-    fold_graph(fp32, norms=True)
+    fp32, _ = export_fused(model, spec.preprocess)
     missing = {"fp32", "fp16", *_INT8} - {row["name"] for row in rows}
     plain = _score(_on_onnxruntime(fp32), frames if missing else frames[:1])
     timed = {"fp32": fp32}

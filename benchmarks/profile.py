@@ -22,10 +22,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from benchmarks.peers.frames import frames
+from benchmarks.peers.settings import compile_openvino
 from cmlr_edge import Recognizer
-from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.golden import golden_frames
-from cmlr_edge.machine import describe_machine, usable_cores
+from cmlr_edge.machine import describe_machine
 from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
 from cmlr_edge.strict_json import write_atomically
 
@@ -56,7 +56,8 @@ def profile_layers(path: Path, precision: str, *, runs: int) -> list[dict[str, A
         precision: "f32" or "bf16".
         runs: To take the median of.
     """
-    compiled = _compile_counting(path, precision)
+    counting = {"INFERENCE_PRECISION_HINT": precision, "PERF_COUNT": True}
+    compiled = compile_openvino(path, counting)
     request = compiled.create_infer_request()
     _, height, width, _ = compiled.input(0).shape
     pixels = golden_frames(0, (height, width))
@@ -79,24 +80,6 @@ def profile_layers(path: Path, precision: str, *, runs: int) -> list[dict[str, A
         }
         for name, values in times.items()
     ]
-
-
-def _compile_counting(path: Path, precision: str) -> Any:
-    """The graph as the backend compiles it for one image, with its layers' times counted."""
-    import openvino
-
-    core = openvino.Core()
-    for extension in attention_extensions():
-        core.add_extension(extension)
-    model = core.read_model(path)
-    model.reshape([1, *list(model.input(0).partial_shape)[1:]])
-    settings = {
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": usable_cores(),
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERF_COUNT": True,
-    }
-    return core.compile_model(model, "CPU", settings)
 
 
 def _parts_of_layers(compiled: Any, path: Path, layers: list[str]) -> dict[str, str]:

@@ -54,7 +54,8 @@ def open_variant(name: str, path: Path) -> Callable[[NDArray[Any]], NDArray[np.f
     return (_openvino if engine == "openvino" else _onnxruntime)(path, changed)
 
 
-def _openvino(path: Path, changed: dict[str, Any]) -> Callable[..., NDArray[np.float32]]:
+def compile_openvino(path: Path, changed: dict[str, Any]) -> Any:
+    """A network as the backend compiles it for one image, but for what is changed; None leaves out."""
     import openvino
 
     from cmlr_edge.backends.openvino import supported_precisions
@@ -71,7 +72,13 @@ def _openvino(path: Path, changed: dict[str, Any]) -> Callable[..., NDArray[np.f
         "INFERENCE_PRECISION_HINT": supported_precisions()[0],
     } | changed
     settings = {name: value for name, value in settings.items() if value is not None}
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return core.compile_model(model, "CPU", settings)
+
+
+def _openvino(path: Path, changed: dict[str, Any]) -> Callable[..., NDArray[np.float32]]:
+    import openvino
+
+    request = compile_openvino(path, changed).create_infer_request()
 
     def run(pixels: NDArray[Any]) -> NDArray[np.float32]:
         request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))
