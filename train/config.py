@@ -117,6 +117,9 @@ class TrainConfig:
     backbone_lr: float = 1e-4
     frozen_stages: int = 0  # leading feature maps of the backbone whose layers stay as they are
     weight_decay: float = 1e-2
+    # L1 of a link matrix, per unit of learning rate. AdamW's step is a gradient over its deviation,
+    # so a link stays at 0 whose gradient points one way by less than about this share of its noise.
+    link_sparsity: float = 0.0
     warmup_share: float = 0.2
     gradient_clip: float = 1.0
     gamma_positive: float = 0.0  # asymmetric loss (Ridnik et al. 2021)
@@ -140,10 +143,18 @@ class TrainConfig:
             if getattr(self, name) <= 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be more than 0")
         for name in (
-            "backbone_lr", "frozen_stages", "weight_decay", "workers", "threshold_shrinkage", "seed",
+            "backbone_lr", "frozen_stages", "weight_decay", "link_sparsity", "workers",
+            "threshold_shrinkage", "seed",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be 0 or more")
         for name in ("warmup_share", "validation_share", "ema_decay"):
             if not 0 < getattr(self, name) < 1:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be between 0 and 1")
+        intervention, links = self.model.intervention, self.model.label_links
+        if self.link_sparsity and (intervention, links) != ("back-door", "matrix"):
+            raise DataError(
+                f"link_sparsity {self.link_sparsity:g} is for the back-door's link matrix, and there "
+                f"is none with intervention {intervention!r} and {links!r} links: "
+                "take model.label_links=matrix, or link_sparsity=0"
+            )

@@ -95,6 +95,7 @@ def fit_head(
             loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), config.gradient_clip)
             optimizer.step()
+            head.shrink_links(float(scheduler.get_last_lr()[-1]) * config.link_sparsity)
             scheduler.step()
             report(float(loss.detach()))
     return head.eval()

@@ -65,6 +65,11 @@ class MatrixLinks(nn.Module):
         del label_features
         return decoupled_logits.detach().sigmoid() @ self.matrix().T
 
+    @torch.no_grad()
+    def shrink(self, amount: float) -> None:
+        """Move every strength towards 0 by `amount`, and no further: a proximal step of L1."""
+        self.strength.copy_(F.softshrink(self.strength, amount))
+
 
 class LabelAttention(nn.Module):
     """A learned query per label attends to one feature per label, and is read out.

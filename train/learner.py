@@ -144,6 +144,7 @@ class Learner:
             self._scaler.step(self._optimizer)
             self._scaler.update()
             if self._scaler.get_scale() >= scale:  # else float16 overflowed and nothing was learned
+                self.model.shrink_links(self.lr * self.config.link_sparsity)
                 self._scheduler.step()
                 self.averaged.update_parameters(self.model)
         return loss

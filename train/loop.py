@@ -59,6 +59,7 @@ def fit(
     *,
     resume: bool = False,
     cache: Path | None = None,
+    show_progress: bool = True,
 ) -> ModelSpec:
     """Train, evaluate, fit thresholds and write the run folder.
 
@@ -72,6 +73,7 @@ def fit(
         config: The recipe.
         resume: Continue the run in `folder`.
         cache: Folder of confounders that runs on the same pictures share.
+        show_progress: Draw bars on stderr.
 
     Raises:
         DataError: The folder holds a run already, or one of another configuration or data.
@@ -79,7 +81,7 @@ def fit(
         OutputError: The run folder cannot be written; the last whole epoch is kept.
     """
     ThresholdRule.parse(config.threshold_rule)  # a slip is found before hours of training
-    with progress_bars(visible=distributed.is_first()) as progress:
+    with progress_bars(visible=show_progress and distributed.is_first()) as progress:
         run, state = _open(data, folder, config, progress, resume=resume)
         _prepare_intervention(run, cache)
         return finish(run, _train_epochs(run, state))
@@ -145,7 +147,10 @@ def _content_key(run: Run) -> str:
 def _build_confounders(run: Run) -> Preparation:
     images = ImageTensors(run.train, run.spec)
     rows = distributed.own_rows(len(images), BATCH)
-    total = num_passes(run.config.model) * len(rows)
+    passes = num_passes(run.config.model)
+    # Said aloud too: without a terminal there is no bar, and this may take longer than an epoch.
+    _log.info("building confounders: %d passes over %d pictures", passes, len(images))
+    total = passes * len(rows)
     task = run.progress.add_task("confounders", total=total)
 
     def reader(backbone: Backbone) -> Callable[[], Iterator[Tensor]]:

@@ -201,6 +201,11 @@ class CausalHead(nn.Module):
             return self.intervention(label_features.detach() if detach else label_features)
         return None
 
+    def shrink_links(self, amount: float) -> None:
+        """Make the link matrix sparser after a training step; 0 leaves it as it is."""
+        if amount > 0 and isinstance(self.links, MatrixLinks):
+            self.links.shrink(amount)
+
     def _decouple(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
         if self.classifier is not None:
             return None, self.classifier(tokens)

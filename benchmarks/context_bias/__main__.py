@@ -13,7 +13,13 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, COMPARED, METHODS, Method
-from benchmarks.context_bias.report import markdown_table, plot_gains, rounded, summarize
+from benchmarks.context_bias.report import (
+    gains_table,
+    markdown_table,
+    plot_gains,
+    rounded,
+    summarize,
+)
 from benchmarks.context_bias.runs import Job, finished_keys, run_all
 from cmlr_edge.errors import DataError
 from cmlr_edge.strict_json import write_atomically
@@ -21,6 +27,7 @@ from train.datasets.context_scenes import PARTS, SceneConfig, generate
 from train.reporting import exit_on_error
 
 _QUICK_SCALE = 0.15
+_FIRST_REPORTED = 3  # worlds 0 to 2 are for development: methods are chosen on them
 
 
 def compare(
@@ -29,6 +36,9 @@ def compare(
         Path("build/context_bias")
     ),
     data_seeds: Annotated[int, typer.Option(min=1, help="Worlds to draw.")] = 3,
+    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = (
+        _FIRST_REPORTED
+    ),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per world, main methods.")] = 3,
     ablation_seeds: Annotated[int, typer.Option(min=0, help="The same, ablations.")] = 2,
     only: Annotated[
@@ -68,10 +78,11 @@ def compare(
         and (not ablations_only or method.group == "ablation" or method.name in COMPARED)
     ]
     variant = f"{'mixed-' if mixed else ''}{contexts_per_scene}-{bias_strength:g}-{scale:g}"
-    worlds = [work / variant / f"world-{seed}" for seed in range(data_seeds)]
+    world_seeds = range(first_world, first_world + data_seeds)
+    worlds = [work / variant / f"world-{seed}" for seed in world_seeds]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        for seed, world in enumerate(worlds):
+        for seed, world in zip(world_seeds, worlds, strict=True):
             config = SceneConfig(
                 seed=seed,
                 counts={name: round(n * scale) for name, n in SceneConfig().counts.items()},
@@ -161,7 +172,11 @@ def write_report(runs: list[dict[str, Any]], out: Path, variant: str) -> None:
     report = {"variant": variant} | summarize(runs)
     text = json.dumps(report, indent=1) + "\n"
     write_atomically(out / "results.json", text.encode())
-    tables = "\n\n".join(markdown_table(report, group) for group in ("main", "ablation"))
+    tables = "\n\n".join(
+        table(report, group)
+        for table in (markdown_table, gains_table)
+        for group in ("main", "ablation")
+    )
     write_atomically(out / "tables.md", (tables + "\n").encode())
     plot_gains(report, out / "gains.png")
     Console().print(tables)

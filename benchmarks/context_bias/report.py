@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.context_bias.methods import (
     CONTROL,
     DECODER,
+    DEEP_CONTROL,
     DEEP_DECODER,
     DEFAULT,
     METHODS,
@@ -22,7 +23,7 @@ from benchmarks.context_bias.methods import (
 
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
-REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEFAULT)
+REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT)
 AVERAGED = "the same, averaged prior"  # what the own context is compared with as well
 MEASURES = (
     ("do", "exclusive"),
@@ -33,6 +34,15 @@ MEASURES = (
     ("cross", "all"),
     ("do", "nll"),
 )
+_GAINS = {
+    "do exclusive": "Exclusive",
+    "do co_occur": "Co-occur",
+    "do all": "All, do",
+    "do causal_effects": "causal effects",
+    "iid all": "All, iid",
+    "cross all": "All, cross-style",
+}
+_READ_OUT_NAMES = {"deployed": "", "prior": ", averaged prior", "own": ", own context"}
 
 
 @dataclass(frozen=True)
@@ -186,6 +196,42 @@ def _hierarchical_means(groups: list[NDArray[np.float64]]) -> NDArray[np.float64
     return np.asarray(np.take_along_axis(means, drawn, axis=0)[0].mean(axis=1))
 
 
+def gains_table(report: dict[str, Any], group: str, *, own: bool = True) -> str:
+    """Gains on the label decoder as a Markdown table, in points.
+
+    Args:
+        report: Of `summarize`.
+        group: "main" or "ablation".
+        own: Show the image's own context too, not only the averaged prior.
+    """
+    rows = {
+        f"{row['method']}{_READ_OUT_NAMES[row['read_out']]} | {row['runs']}": row["gains"][DECODER]
+        for row in report["rows"]
+        if row["group"] == group and DECODER in row["gains"] and (own or row["read_out"] != "own")
+    }
+    return _table("head, read-out | runs", rows)
+
+
+def references_table(report: dict[str, Any], method: str) -> str:
+    """Gains of one method with the averaged prior on every reference, as a Markdown table."""
+    row = next(
+        row for row in report["rows"] if (row["method"], row["read_out"]) == (method, "prior")
+    )
+    return _table("against", row["gains"])
+
+
+def _table(heading: str, rows: dict[str, dict[str, Any]]) -> str:
+    lines = [f"| {heading} | " + " | ".join(_GAINS.values()) + " |"]
+    lines.append("|---" * (lines[0].count("|") - 1) + "|")
+    for name, gains in rows.items():
+        lines.append(f"| {name} | " + " | ".join(_gain_cell(gains[key]) for key in _GAINS) + " |")
+    return "\n".join(lines)
+
+
+def _gain_cell(gain: dict[str, float]) -> str:
+    return f"{gain['median']:+.1f} ({gain['low']:.1f} - {gain['high']:.1f})"
+
+
 def markdown_table(report: dict[str, Any], group: str) -> str:
     """Medians and 95 % intervals as a Markdown table."""
     columns = [f"{part} {measure}" for part, measure in MEASURES]
@@ -211,13 +257,13 @@ def _cell(interval: dict[str, float], column: str) -> str:
 
 
 def plot_gains(report: dict[str, Any], path: Path) -> None:
-    """Draw every method's gain on the decoder under do(context), with its interval."""
+    """Draw the gain of every main method on the decoder, with its interval."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = [row for row in report["rows"] if DECODER in row["gains"]]
+    rows = [row for row in report["rows"] if DECODER in row["gains"] and row["group"] == "main"]
     figure, axes = plt.subplots(
         1, 3, figsize=(13, 0.32 * len(rows) + 1.2), sharey=True, layout="constrained"
     )
@@ -239,6 +285,7 @@ def plot_gains(report: dict[str, Any], path: Path) -> None:
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(f"{title}: gain on the label decoder, points", fontsize=9)
         axis.grid(axis="x", alpha=0.3)
+        axis.margins(y=0.02)
     axes[0].set_yticks(places, names, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -57,7 +57,7 @@ def run_all(
             report(job)
     # Spawned: a fork of a process with running threads may hang.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _one_thread) as pool:
+    with ProcessPoolExecutor(workers, spawn, one_thread) as pool:
         futures = {pool.submit(run, job, cache): job for job in todo}
         for future in as_completed(futures):
             with results.open("a") as file:
@@ -65,7 +65,7 @@ def run_all(
             report(futures[future])
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Keep every library of a worker to its own core."""
     torch.set_num_threads(1)
     threadpool_limits(1)
@@ -82,7 +82,13 @@ def run(job: Job, cache: Path) -> dict[str, Any]:
     started = time.process_time()
     method = next(m for m in METHODS if m.name == job.method)
     truth, parts = _open(job.scenes, str(cache))
-    config = replace(RECIPE, model=method.model, lr=method.lr, seed=job.seed)
+    config = replace(
+        RECIPE,
+        model=method.model,
+        lr=method.lr,
+        link_sparsity=method.link_sparsity,
+        seed=job.seed,
+    )
     exclusive = exclusive_examples(truth, parts["train"].targets) if method.knows_pairs else None
     head = fit_head(
         config,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +13,10 @@ from rich.progress import track
 
 from benchmarks.photos.methods import frozen_methods, tuned_methods
 from benchmarks.photos.report import summarize, write_table
-from benchmarks.photos.runs import Scores, frozen_tokens, run_frozen, run_tuned
+from benchmarks.photos.runs import Scores, TunedRun, frozen_tokens, run_all_tuned, run_frozen
 from train.config import TrainConfig
 from train.datasets import LabeledImages, read_dataset
-from train.reporting import exit_on_error
+from train.reporting import exit_on_error, progress_bars
 
 
 def compare(
@@ -27,6 +27,9 @@ def compare(
         Path("build/photos")
     ),
     seeds: Annotated[int, typer.Option(min=2, help="Trainings per method.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Networks tuned side by side.")] = (
+        os.cpu_count() or 1
+    ),
 ) -> None:
     """Compare heads on real photos, on a frozen EfficientNet-Lite2 or a fine-tuned Lite0.
 
@@ -36,11 +39,10 @@ def compare(
     """  # noqa: D301
     photos = read_dataset(data)
     methods = tuned_methods() if fine_tune else frozen_methods()
-    train = _tuner(photos, work) if fine_tune else _head_trainer(photos, methods)
-    found: dict[str, list[Scores]] = {name: [] for name in methods}
-    jobs = [(seed, name) for seed in range(seeds) for name in methods]
-    for seed, name in track(jobs, "training", console=Console(stderr=True)):
-        found[name].append(train(name, methods[name], seed))
+    if fine_tune:
+        found = _fine_tune(data, work, list(methods), seeds, workers)
+    else:
+        found = _train_heads(photos, methods, seeds)
     validation = photos.split("val")
     record = {
         "images": {split: len(photos.split(split).images) for split in ("train", "val")},
@@ -50,20 +52,25 @@ def compare(
     Console().print(write_table(out, "fine_tuned" if fine_tune else "frozen", record))
 
 
-_Trainer = Callable[[str, TrainConfig, int], Scores]
-
-
-def _head_trainer(photos: LabeledImages, methods: dict[str, TrainConfig]) -> _Trainer:
+def _train_heads(
+    photos: LabeledImages, methods: dict[str, TrainConfig], seeds: int
+) -> dict[str, list[Scores]]:
     parts = frozen_tokens(photos, next(iter(methods.values())))
-    return lambda _name, config, seed: run_frozen(config, seed, parts)
+    jobs = [(name, seed) for name in methods for seed in range(seeds)]
+    found: dict[str, list[Scores]] = {name: [] for name in methods}
+    for name, seed in track(jobs, "training", console=Console(stderr=True)):
+        found[name].append(run_frozen(methods[name], seed, parts))
+    return found
 
 
-def _tuner(photos: LabeledImages, work: Path) -> _Trainer:
-    def run(name: str, config: TrainConfig, seed: int) -> Scores:
-        folder = work / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-        return run_tuned(config, seed, photos, folder)
-
-    return run
+def _fine_tune(
+    data: Path, work: Path, names: list[str], seeds: int, workers: int
+) -> dict[str, list[Scores]]:
+    runs = [TunedRun(name, seed, data, work) for seed in range(seeds) for name in names]
+    with progress_bars() as progress:
+        task = progress.add_task("fine-tuning", total=len(runs))
+        found = run_all_tuned(runs, workers=workers, report=lambda: progress.advance(task))
+    return {name: [found[run] for run in runs if run.method == name] for name in names}
 
 
 if __name__ == "__main__":

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import COMPONENTS, extract_tokens, fit_reduction
+from benchmarks.context_bias.runs import one_thread
+from benchmarks.photos.methods import tuned_methods
 from train import checkpoint
 from train.backbones import create_backbone
 from train.config import TrainConfig
-from train.datasets import LabeledImages
+from train.datasets import LabeledImages, read_dataset
 from train.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
 from train.inference import DatasetScores, score_images
 from train.loop import fit
@@ -43,11 +48,49 @@ def run_frozen(config: TrainConfig, seed: int, parts: dict[str, TokenSet]) -> Sc
     return _by_read_out(score_tokens(head, parts["val"]))
 
 
-def run_tuned(config: TrainConfig, seed: int, photos: LabeledImages, folder: Path) -> Scores:
-    """Train a whole network, or take the one that an interrupted comparison left in `folder`."""
+@dataclass(frozen=True)
+class TunedRun:
+    """One network to fine-tune; made so that another process can be given it."""
+
+    method: str  # of `tuned_methods`
+    seed: int
+    photos: Path
+    work: Path  # run folders are kept there
+
+    @property
+    def folder(self) -> Path:
+        """Of this run."""
+        return self.work / f"{self.method.replace(', ', '-').replace(' ', '-')}-{self.seed}"
+
+
+def run_all_tuned(
+    runs: list[TunedRun], *, workers: int, report: Callable[[], None]
+) -> dict[TunedRun, Scores]:
+    """Fine-tune every network, one core each.
+
+    Args:
+        runs: Those that an interrupted comparison left in their folders are not trained again.
+        workers: Processes.
+        report: Called as each ends.
+    """
+    found = {}
+    # Spawned: a fork of a process with running threads may hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, one_thread) as pool:
+        futures = {pool.submit(run_tuned, run): run for run in runs}
+        for future in as_completed(futures):
+            found[futures[future]] = future.result()
+            report()
+    return found
+
+
+def run_tuned(run: TunedRun) -> Scores:
+    """Train a whole network, or take the one that an interrupted comparison left in its folder."""
+    photos, folder = read_dataset(run.photos), run.folder
     if not (folder / checkpoint.SPEC).is_file():
         started = (folder / checkpoint.STATE).is_file()
-        fit(photos, folder, replace(config, seed=seed), resume=started)
+        config = replace(tuned_methods()[run.method], seed=run.seed)
+        fit(photos, folder, config, resume=started, show_progress=False)
     model, spec = checkpoint.load_model(folder)
     images = ImageTensors(photos.split("val"), spec.preprocess)
     return _by_read_out(score_images(model, images, spec.preprocess))

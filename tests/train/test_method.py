@@ -127,6 +127,18 @@ def test_links_leave_out_the_label_itself_and_send_no_gradient_to_it() -> None:
     )
 
 
+def test_shrinking_links_is_the_proximal_step_of_l1() -> None:
+    links, amount = MatrixLinks(LABELS), 0.3
+    nn.init.normal_(links.strength)
+    before = links.strength.detach().double().numpy()
+    links.shrink(amount)
+    # argmin over a of (a - before)^2 / 2 + amount |a|, searched for on a grid.
+    grid = np.linspace(-5, 5, 100_001)
+    cost = (grid - before[..., None]) ** 2 / 2 + amount * np.abs(grid)
+    np.testing.assert_allclose(links.strength.detach(), grid[cost.argmin(axis=-1)], atol=1e-4)
+    assert (links.strength == 0).any()
+
+
 def test_permuting_label_queries_permutes_label_features() -> None:
     config = ModelConfig(embed_dim=WIDTH, num_heads=2, ffn_dim=8, self_attention=True)
     decoder, tokens = LabelDecoder(config, LABELS, FEATURES).eval(), torch.randn(2, 7, FEATURES)

@@ -24,6 +24,7 @@ from train.intervention import (
     ExplicitIntervention,
     GatedAttentionLinks,
     LinearIntervention,
+    MatrixLinks,
 )
 from train.model import CausalHead, CausalRecognizer
 
@@ -189,6 +190,29 @@ def test_a_detached_causal_branch_leaves_the_label_features_alone() -> None:
         assert (head.decoder.label_queries.grad is None) is detach
 
 
+def test_sparse_links_keep_what_a_label_says_of_another_and_drop_noise() -> None:
+    train = tokens(600)
+    rng = np.random.default_rng(1)
+    # Label 1 follows label 0 and cannot be seen itself; nothing links the others.
+    unseen = train.tokens.copy()
+    unseen[:, :3, 1] -= (3 * train.targets[:, 1:2]).astype(np.float16)
+    targets = train.targets.copy()
+    targets[:, 1] = rng.random(len(targets)) < np.where(targets[:, 0] > 0, 0.9, 0.1)
+    data = TokenSet(unseen, targets, train.finer_channels)
+    links = {}
+    for sparsity in (0.0, 0.5):
+        settings = (f"link_sparsity={sparsity}", "batch_size=32", "model.confounders.kind=none")
+        config = small_config(*settings)
+        head = fit_head(config, data, prepare_tokens(config, data))
+        assert isinstance(head.links, MatrixLinks)
+        links[sparsity] = head.links.matrix().detach().numpy()
+    assert (links[0.0][~np.eye(LABELS, dtype=bool)] != 0).all()
+    strength = np.abs(links[0.5])
+    assert 1 <= np.count_nonzero(strength) <= 6
+    # Label 1 is recognised by label 0, so the link may run either way.
+    assert divmod(int(strength.argmax()), LABELS) in {(0, 1), (1, 0)}
+
+
 def test_the_linear_intervention_without_itself_ignores_its_own_feature() -> None:
     torch.manual_seed(0)
     module = LinearIntervention(
@@ -262,6 +286,8 @@ def test_early_confounders_look_at_the_finer_stage_alone() -> None:
         (["model.confounders.layer=-2", "model.inference_context=own"], "take inference_context"),
         (["model.confounders.num_confounders=0"], "at least 1"),
         (["accumulate=0"], "more than 0"),
+        (["link_sparsity=-1"], "0 or more"),
+        (["link_sparsity=1", "model.label_links=attention"], "take model.label_links=matrix"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(settings: list[str], message: str) -> None:
