@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import Progress
 
 from benchmarks.context_bias.features import load_tokens
-from benchmarks.context_bias.methods import BASE, COMPARED, METHODS, Method
+from benchmarks.context_bias.methods import BASE, METHODS, Method
 from benchmarks.context_bias.report import (
     gains_table,
     markdown_table,
@@ -24,7 +24,7 @@ from benchmarks.context_bias.runs import Job, finished_keys, run_all
 from cmlr_edge.errors import DataError
 from cmlr_edge.strict_json import write_atomically
 from train.datasets.context_scenes import PARTS, SceneConfig, generate
-from train.reporting import exit_on_error
+from train.reporting import exit_on_error, progress_bars
 
 _QUICK_SCALE = 0.15
 _FIRST_REPORTED = 3  # worlds 0 to 2 are for development: methods are chosen on them
@@ -44,9 +44,6 @@ def compare(
     only: Annotated[
         list[str] | None, typer.Option(help="Only this method; give it again for more.")
     ] = None,
-    ablations_only: Annotated[
-        bool, typer.Option(help="Only ablations, and the heads that they are compared with.")
-    ] = False,
     scale: Annotated[float, typer.Option(min=0.01, max=1, help="Scenes per world, a share.")] = 1.0,
     mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False,
     contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1,
@@ -67,45 +64,38 @@ def compare(
         data_seeds = seeds = 1
         ablation_seeds = 0
         scale = _QUICK_SCALE
-    if unknown := set(only or []) - {method.name for method in METHODS}:
-        raise DataError(
-            f"no such methods: {sorted(unknown)}; there are {[m.name for m in METHODS]}"
-        )
-    chosen = [
-        method
-        for method in METHODS
-        if (not only or method.name in only)
-        and (not ablations_only or method.group == "ablation" or method.name in COMPARED)
-    ]
+    methods = _choose(only)
     variant = f"{'mixed-' if mixed else ''}{contexts_per_scene}-{bias_strength:g}-{scale:g}"
-    world_seeds = range(first_world, first_world + data_seeds)
-    worlds = [work / variant / f"world-{seed}" for seed in world_seeds]
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        for seed, world in zip(world_seeds, worlds, strict=True):
-            config = SceneConfig(
-                seed=seed,
-                counts={name: round(n * scale) for name, n in SceneConfig().counts.items()},
-                mixed=mixed,
-                contexts_per_scene=contexts_per_scene,
-                bias_strength=bias_strength,
-            )
-            _prepare_world(world, config, work, progress, workers)
-        jobs = _jobs(worlds, chosen, seeds, ablation_seeds)
-        task = progress.add_task("training heads", total=len(jobs))
-        finished = work / variant / "runs.jsonl"
-        if keep_runs:
-            take_over(out, variant, finished)
-        run_all(
-            jobs,
-            work / "tokens",
-            finished,
-            workers=workers,
-            report=lambda _job: progress.advance(task),
+    worlds = {
+        work / variant / f"world-{seed}": SceneConfig(
+            seed=seed,
+            counts={name: round(n * scale) for name, n in SceneConfig().counts.items()},
+            mixed=mixed,
+            contexts_per_scene=contexts_per_scene,
+            bias_strength=bias_strength,
         )
+        for seed in range(first_world, first_world + data_seeds)
+    }
+    jobs = _jobs(list(worlds), methods, seeds, ablation_seeds)
+    finished = work / variant / "runs.jsonl"
+    if keep_runs:
+        take_over(out, variant, finished)
+    with progress_bars() as progress:
+        for world, config in worlds.items():
+            _prepare_world(world, config, work, progress, workers)
+        task = progress.add_task("training heads", total=len(jobs))
+        tokens, advance = work / "tokens", lambda _job: progress.advance(task)
+        run_all(jobs, tokens, finished, workers=workers, report=advance)
     wanted = {job.key for job in jobs}
     runs = [record for line in finished.open() if (record := json.loads(line))["key"] in wanted]
     write_report(runs, out, variant)
+
+
+def _choose(only: list[str] | None) -> list[Method]:
+    if unknown := set(only or []) - {method.name for method in METHODS}:
+        names = [method.name for method in METHODS]
+        raise DataError(f"no such methods: {sorted(unknown)}; there are {names}")
+    return [method for method in METHODS if not only or method.name in only]
 
 
 def take_over(out: Path, variant: str, finished: Path) -> None:
@@ -126,6 +116,7 @@ def take_over(out: Path, variant: str, finished: Path) -> None:
         raise DataError(f"{out} holds no runs to keep: {error}; leave out --keep-runs") from error
     if known != variant:
         raise DataError(f"{out} holds runs on worlds {known}, not {variant}: choose another --out")
+    finished.parent.mkdir(parents=True, exist_ok=True)
     present = finished_keys(finished)
     with finished.open("a") as file:
         file.writelines(f"{line}\n" for line in lines if json.loads(line)["key"] not in present)

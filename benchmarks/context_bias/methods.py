@@ -63,7 +63,6 @@ DEEP = "back-door, sparse matrix links, two decoder layers, K = 80"
 _SPARSITY = (
     0.05  # on the worlds for development, the least that brings spurious links below a tenth
 )
-COMPARED = (DECODER, CONTROL, DEFAULT)  # what an ablation is held against
 _POOLED_LR = 1e-2  # pooled heads learn too slowly at the common rate; chosen on validation
 METHODS = (
     Method("standard (pooled)", _model(head="pooled"), "main", lr=_POOLED_LR),

@@ -21,6 +21,7 @@ _MODELS = {
 _TUNED = (
     "standard (pooled)",
     "label decoder",
+    "label decoder and pooled tokens",
     "back-door, matrix links",
     "back-door, matrix links, and pooled tokens",
 )

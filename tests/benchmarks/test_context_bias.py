@@ -32,7 +32,7 @@ from train.datasets.context_scenes.graph import CONTEXTS, LABELS, draw_graph
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
 PAGE = ROOT / "docs" / "context_scenes.md"
-FOLDERS = ("", "mixed", "unbiased", "two_contexts", "weak_bias")
+FOLDERS = ("", "development", "mixed", "unbiased", "two_contexts", "weak_bias")
 PAGE_COLUMNS = (
     "do exclusive", "do co_occur", "do all", "do causal_effects", "iid all", "cross all",
 )  # fmt: skip
@@ -207,6 +207,13 @@ def test_the_page_has_the_gains_of_every_method(group: str, own: bool) -> None:
 def test_the_page_says_what_a_head_gains_on_each_reference(method: str) -> None:
     report = json.loads((RESULTS / "results.json").read_text())
     assert references_table(report, method) in PAGE.read_text()
+
+
+def test_intervals_of_two_layers_and_of_the_label_decoder_do_not_overlap() -> None:
+    rows = json.loads((RESULTS / "results.json").read_text())["rows"]
+    values = {row["method"]: row["values"] for row in rows if row["read_out"] != "own"}
+    for column in ("do exclusive", "do co_occur", "do all"):
+        assert values[DEEP][column]["low"] > values[DECODER][column]["high"]
 
 
 def test_the_rule_for_the_read_out_is_what_was_measured() -> None:
