@@ -190,7 +190,15 @@ def fit_context_term(
         targets: (N, L), 0 or 1.
         config: Ridge strength and number of representative contexts.
         seed: Of the folds and of the k-means that chooses the contexts.
+
+    Raises:
+        DataError: Fewer images than folds.
     """
+    if len(contexts) < _FOLDS:
+        raise DataError(
+            f"{len(contexts)} training images are too few to tell what context says about labels: "
+            f"give {_FOLDS} or more, or take model.confounders.kind=none"
+        )
     features, labels = contexts.double().numpy(), targets.numpy()
     scale = features.std(axis=0).clip(min=1e-6)
     scaled = (features - features.mean(axis=0)) / scale

@@ -228,9 +228,10 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
     for batch in parts:
         losses.append(learner.step(batch))
         if not math.isfinite(losses[-1]):
+            kept = f"epoch {epoch} is kept in {run.folder}" if epoch else "nothing is kept"
             raise TrainingError(
-                f"the loss is {losses[-1]} in epoch {epoch + 1}: epoch {epoch} is kept in "
-                f"{run.folder}; start again with a lower --lr, or with --set amp=off"
+                f"the loss is {losses[-1]} in epoch {epoch + 1}: {kept}; "
+                "start again with a lower --lr, or with --set amp=off"
             )
         run.progress.advance(task)
     run.progress.remove_task(task)

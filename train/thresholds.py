@@ -104,7 +104,9 @@ def fit_thresholds(
 
     With n positives a label's own best threshold weighs n / (n + shrinkage), the rest goes to the
     threshold that is best for all labels together; a label without positives takes that one. The
-    mixing is done on logits, where scores of one label are spread more evenly.
+    mixing is done on logits, where scores of one label are spread more evenly. Where the mixture
+    lies above every score of a label that its own threshold names, the own one stays: with scores
+    far below those of common labels the label would otherwise never be named.
 
     Args:
         scores: (N, L), probabilities.
@@ -122,7 +124,9 @@ def fit_thresholds(
     for label in np.flatnonzero(positives):
         own = _logit(best_threshold(scores[:, label], targets[:, label], rule))
         weight = positives[label] / (positives[label] + shrinkage)
-        logits[label] = weight * own + (1 - weight) * _logit(shared)
+        mixed = weight * own + (1 - weight) * _logit(shared)
+        highest = _logit(float(scores[:, label].max()))
+        logits[label] = own if own <= highest < mixed else mixed
     return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cmlr_edge.errors import DataError
 from train.attention import MultiHeadAttention
 from train.config import ConfounderConfig, ModelConfig
 from train.confounders import (
@@ -215,6 +216,12 @@ def test_context_that_says_nothing_is_shrunk_to_almost_nothing() -> None:
     chosen = fit_context_term(contexts, targets, config, seed=0)
     assert chosen.ridge >= 30
     assert chosen.held_out_logits.std() < 0.5
+
+
+def test_fewer_images_than_folds_is_one_clear_error() -> None:
+    config = ConfounderConfig(num_confounders=3)
+    with pytest.raises(DataError, match=r"4 training images are too few .* give 5 or more"):
+        fit_context_term(torch.rand(4, 3), torch.ones(4, 2), config, seed=0)
 
 
 def test_loss_without_focusing_is_binary_cross_entropy() -> None:

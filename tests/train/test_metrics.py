@@ -79,6 +79,21 @@ def test_equal_scores_are_never_separated() -> None:
     assert 0.5 < best_threshold(scores, targets, F1) <= 0.9
 
 
+def test_shrinkage_never_silences_a_label_that_its_own_threshold_names() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((50, 2)) < [0.5, 0.1]).astype(np.float32)
+    # The common label scores high, the rare one ranks perfectly and scores low.
+    scores = (targets * [0.5, 0.05] + rng.random((50, 2)) * [0.4, 0.04]).astype(np.float32)
+    own = fit_thresholds(scores, targets, shrinkage=0.0)
+    shrunk = fit_thresholds(scores, targets, shrinkage=5.0)
+    assert shrunk[1] == pytest.approx(own[1])
+    assert ((scores[:, 1] >= shrunk[1]) == (targets[:, 1] > 0)).all()
+    silent = fit_thresholds(
+        scores[:, ::-1], 1 - targets[:, ::-1], shrinkage=5.0, rule=ThresholdRule("precision", 1.0)
+    )
+    assert not (scores[:, 1] >= silent[0]).any()
+
+
 def test_shrinkage_pulls_rare_labels_to_the_common_threshold() -> None:
     own = fit_thresholds(SCORES, TARGETS, shrinkage=0.0)
     common = best_threshold(SCORES.ravel(), TARGETS.ravel(), F1)
