@@ -34,7 +34,7 @@ MEASURES = (
     ("cross", "all"),
     ("do", "nll"),
 )
-_GAINS = {
+GAINS = {  # what the tables of gains show, and under which heading
     "do exclusive": "Exclusive",
     "do co_occur": "Co-occur",
     "do all": "All, do",
@@ -221,10 +221,10 @@ def references_table(report: dict[str, Any], method: str) -> str:
 
 
 def _table(heading: str, rows: dict[str, dict[str, Any]]) -> str:
-    lines = [f"| {heading} | " + " | ".join(_GAINS.values()) + " |"]
+    lines = [f"| {heading} | " + " | ".join(GAINS.values()) + " |"]
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for name, gains in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_gain_cell(gains[key]) for key in _GAINS) + " |")
+        lines.append(f"| {name} | " + " | ".join(_gain_cell(gains[key]) for key in GAINS) + " |")
     return "\n".join(lines)
 
 

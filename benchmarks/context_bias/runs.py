@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
+from benchmarks.side_by_side import run_side_by_side
 from train.config import ConfounderConfig, TrainConfig
 from train.context_bias import score_context_bias
 from train.datasets.base import ContextBias
@@ -55,20 +52,10 @@ def run_all(
     for job in jobs:
         if job.key in done:
             report(job)
-    # Spawned: a fork of a process with running threads may hang.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, one_thread) as pool:
-        futures = {pool.submit(run, job, cache): job for job in todo}
-        for future in as_completed(futures):
-            with results.open("a") as file:
-                file.write(json.dumps(future.result()) + "\n")
-            report(futures[future])
-
-
-def one_thread() -> None:
-    """Keep every library of a worker to its own core."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    for job, record in run_side_by_side(partial(run, cache=cache), todo, workers):
+        with results.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        report(job)
 
 
 def finished_keys(results: Path) -> set[str]:

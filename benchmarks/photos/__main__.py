@@ -13,7 +13,8 @@ from rich.progress import track
 
 from benchmarks.photos.methods import frozen_methods, tuned_methods
 from benchmarks.photos.report import summarize, write_table
-from benchmarks.photos.runs import Scores, TunedRun, frozen_tokens, run_all_tuned, run_frozen
+from benchmarks.photos.runs import Scores, TunedRun, frozen_tokens, run_frozen, run_tuned
+from benchmarks.side_by_side import run_side_by_side
 from train.config import TrainConfig
 from train.datasets import LabeledImages, read_dataset
 from train.reporting import exit_on_error, progress_bars
@@ -69,7 +70,10 @@ def _fine_tune(
     runs = [TunedRun(name, seed, data, work) for seed in range(seeds) for name in names]
     with progress_bars() as progress:
         task = progress.add_task("fine-tuning", total=len(runs))
-        found = run_all_tuned(runs, workers=workers, report=lambda: progress.advance(task))
+        found = {}
+        for run, scores in run_side_by_side(run_tuned, runs, workers):
+            found[run] = scores
+            progress.advance(task)
     return {name: [found[run] for run in runs if run.method == name] for name in names}
 
 

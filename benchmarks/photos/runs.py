@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import COMPONENTS, extract_tokens, fit_reduction
-from benchmarks.context_bias.runs import one_thread
 from benchmarks.photos.methods import tuned_methods
 from train import checkpoint
 from train.backbones import create_backbone
@@ -61,27 +57,6 @@ class TunedRun:
     def folder(self) -> Path:
         """Of this run."""
         return self.work / f"{self.method.replace(', ', '-').replace(' ', '-')}-{self.seed}"
-
-
-def run_all_tuned(
-    runs: list[TunedRun], *, workers: int, report: Callable[[], None]
-) -> dict[TunedRun, Scores]:
-    """Fine-tune every network, one core each.
-
-    Args:
-        runs: Those that an interrupted comparison left in their folders are not trained again.
-        workers: Processes.
-        report: Called as each ends.
-    """
-    found = {}
-    # Spawned: a fork of a process with running threads may hang.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, one_thread) as pool:
-        futures = {pool.submit(run_tuned, run): run for run in runs}
-        for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            report()
-    return found
 
 
 def run_tuned(run: TunedRun) -> Scores:

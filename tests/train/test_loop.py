@@ -109,6 +109,15 @@ def test_every_option_trains_reloads_and_scores_alike(
     assert report["read_outs"]["deployed"]["mean_ap"] == pytest.approx(logged, abs=1e-3)
 
 
+def test_training_shrinks_links_by_the_sparsity_and_only_by_it(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    fit(read_dataset(tiny_data), tmp_path / "run", tiny_config("epochs=1", "link_sparsity=1000"))
+    name = "links.strength"
+    assert not load_file(tmp_path / "run" / "model.safetensors")[name].any()
+    assert load_file(tiny_run / "model.safetensors")[name].any()
+
+
 def test_weights_stored_as_float16_are_exactly_float16(tiny_data: Path, tmp_path: Path) -> None:
     settings = ("epochs=1", "weight_storage=float16", "backbone_lr=0")
     fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
