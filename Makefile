@@ -76,7 +76,7 @@ test-arm64: build/.dev-installed build/.wheels-installed build/tensorrt/.fetched
 	build/wheels-venv/bin/python -m release.wheels --pythons 3.10 3.11 3.12 --architectures aarch64 \
 	  --out dist
 	build/wheels-venv/bin/python -m release.cuda_wheel --out dist/cuda13
-	$(DEV)/python -m release.arm64 --clip $(CLIP) --results release/results/arm64.json
+	$(DEV)/python -m tests.release.arm64.arm64 --clip $(CLIP) --results release/results/arm64.json
 
 build/.wheels-installed: pyproject.toml
 	$(PYTHON) -m venv build/wheels-venv

@@ -21,11 +21,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import gpu_engine, gpu_kernels
-from cmlr_edge.engine_builder import BuildOptions
+from cmlr_edge.backends.plugin import plugin_library
+from cmlr_edge.engines.builder import BuildOptions
+from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.errors import CmlrError, EngineError
-from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
-from cmlr_edge.preflight import plugin_library, require_gpu_software
-from cmlr_edge.strict_json import write_atomically
+from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.strict_json import write_atomically
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.backends.cuda_memory import MirroredArray, Stream, call, import_cudart
 from cmlr_edge.errors import DependencyError, EngineError
-from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3}  # on data of unit variance

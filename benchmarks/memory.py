@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.engine_builder import BuildOptions, build_plan, memory_to_build
+from cmlr_edge.engines.builder import BuildOptions, build_plan, memory_to_build
 from csrc.tensorrt import packages
 
 _STAGES = """

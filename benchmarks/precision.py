@@ -25,19 +25,19 @@ from rich.progress import Progress
 
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.capture.images import list_folder, read_image
-from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from cmlr_edge.model.strict_json import write_atomically
 from cmlr_edge.preprocess import preprocess
-from cmlr_edge.strict_json import write_atomically
 from export.calibrate import quantize
 from export.onnx_graph import export_fused
 from export.precision import to_float16
-from train.checkpoint import WEIGHTS, load_model
-from train.datasets import read_dataset
-from train.datasets.base import LabeledImages
-from train.metrics import MIN_POSITIVES, average_precisions
-from train.refit import with_refitted_thresholds
+from train.data import read_dataset
+from train.data.base import LabeledImages
+from train.judging.metrics import MIN_POSITIVES, average_precisions
+from train.judging.refit import with_refitted_thresholds
+from train.judging.thresholds import ThresholdRule
+from train.network.checkpoint import WEIGHTS, load_model
 from train.reporting import exit_on_error
-from train.thresholds import ThresholdRule
 
 Scores = NDArray[np.float32]
 _INT8: dict[str, dict[str, Any]] = {

@@ -24,10 +24,10 @@ from matplotlib import pyplot as plt
 from benchmarks.peers.frames import frames
 from benchmarks.peers.settings import compile_openvino
 from cmlr_edge import Recognizer
-from cmlr_edge.golden import golden_frames
-from cmlr_edge.machine import describe_machine
-from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
-from cmlr_edge.strict_json import write_atomically
+from cmlr_edge.machine.facts import describe_machine
+from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.strict_json import write_atomically
 
 _HEAD = "head."  # what the constants of the head begin with
 PARTS = ("pixels", "backbone", "head")

@@ -19,8 +19,8 @@ import numpy as np
 import typer
 
 from cmlr_edge._native import resize_area, resize_instruction_sets
-from cmlr_edge.machine import describe_machine
-from cmlr_edge.strict_json import write_atomically
+from cmlr_edge.machine.facts import describe_machine
+from cmlr_edge.model.strict_json import write_atomically
 
 _CASES = [((480, 640), 224), ((480, 640), 320), ((480, 640), 448), ((1080, 1920), 224)]
 _RUNS = 200

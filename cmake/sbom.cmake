@@ -1,5 +1,5 @@
 # What is inside the wheel, as CycloneDX beside its metadata: dist-info/sboms, the place of PEP 770.
-file(SHA256 ${CMAKE_CURRENT_SOURCE_DIR}/cmlr_edge/models/demo/model.onnx CMLR_DEMO_MODEL_SHA256)
+file(SHA256 ${CMAKE_CURRENT_SOURCE_DIR}/cmlr_edge/model/demo/model.onnx CMLR_DEMO_MODEL_SHA256)
 if(CMLR_STATIC_CXX_LIBRARY) # else the device's own libstdc++ is used, and nothing of it is inside
   set(CMLR_SBOM_CXX_LIBRARY "
     {

@@ -5,16 +5,16 @@ Importing it needs NumPy alone; runtimes and OpenCV are imported when they are f
 
 from __future__ import annotations
 
-from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import open_source
 from cmlr_edge.errors import CmlrError
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.stability import LabelStability, StabilityChange, StabilityRules
+from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
+from cmlr_edge.pipeline.stream import Result
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.stability import LabelStability, StabilityChange, StabilityRules
-from cmlr_edge.stream import Result
-from cmlr_edge.streams import SourceStatus, Streams, StreamsSettings
 
 __all__ = [
     "CmlrError",

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmlr_edge.frame import ColorOrder, Frame, as_color_image
-from cmlr_edge.opencv import opencv
+from cmlr_edge.machine.opencv import opencv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from cmlr_edge.model_spec import PreprocessSpec
+    from cmlr_edge.model.spec import PreprocessSpec
 
 
 @dataclass(frozen=True, eq=False)

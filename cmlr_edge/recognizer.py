@@ -13,20 +13,20 @@ import numpy as np
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
 from cmlr_edge.capture import Policy, open_source
+from cmlr_edge.engines.preflight import require_preflight
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
-from cmlr_edge.golden import check_golden
-from cmlr_edge.label_names import require_known
-from cmlr_edge.model_spec import BuiltFile, ModelSpec, model_path, spec_path
+from cmlr_edge.model.golden import check_golden
+from cmlr_edge.model.label_names import require_known
+from cmlr_edge.model.spec import BuiltFile, ModelSpec, model_path, spec_path
+from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
-from cmlr_edge.preflight import require_preflight
 from cmlr_edge.preprocess import Prepared, preprocess
-from cmlr_edge.stability import LabelStability, StabilityRules
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cmlr_edge.stream import Result
+    from cmlr_edge.pipeline.stream import Result
 
 
 class Recognizer:
@@ -94,7 +94,7 @@ class Recognizer:
         """
         path = model_path(Path(path))
         if rebuild and path.suffix == ".engine":
-            from cmlr_edge.engine_rebuild import rebuild_where_needed
+            from cmlr_edge.engines.rebuild import rebuild_where_needed
 
             rebuild_where_needed(path)
         if not path.is_file():
@@ -106,7 +106,7 @@ class Recognizer:
         built = _find_built_file(spec, path)
         content = path.read_bytes()
         require_preflight(path, content, built)
-        from cmlr_edge.backends.auto import resolve_provider
+        from cmlr_edge.engines.auto import resolve_provider
 
         provider, why = resolve_provider(path, content, spec, built, provider)
         backend = load_backend(path, content, provider=provider, engine=built.engine)
@@ -271,7 +271,7 @@ class Recognizer:
             CaptureError: The source cannot be opened, or has failed for good.
             SpecError: `stability` names a label that the model does not know.
         """
-        from cmlr_edge.stream import recognize_stream  # it imports this module
+        from cmlr_edge.pipeline.stream import recognize_stream  # it imports this module
 
         with open_source(source, policy=policy) as frames:
             yield from recognize_stream(frames, self, stability=stability)

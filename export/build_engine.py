@@ -26,13 +26,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.capture.images import list_folder, read_image
-from cmlr_edge.engine_builder import BuildOptions
+from cmlr_edge.engines.builder import BuildOptions
+from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.errors import CmlrError, DataError, EngineError
-from cmlr_edge.model_spec import BuiltFile, ModelSpec, PreprocessSpec, spec_path
-from cmlr_edge.preflight import plugin_library, require_gpu_software
+from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec, spec_path
+from cmlr_edge.model.strict_json import write_atomically
 from cmlr_edge.preprocess import preprocess
-from cmlr_edge.strict_json import write_atomically
 from export.calibrate import quantize
 from export.deploy import DeployModel
 from export.engine import build_engine_file
@@ -40,11 +41,11 @@ from export.fusion_report import FusionReport
 from export.onnx_graph import export_fused, store_as_float16
 from export.precision import to_float16
 from export.verify import synthetic_frames, verify
-from train.checkpoint import load_config, load_model
-from train.datasets import read_dataset
-from train.datasets.base import LabeledImages
-from train.refit import with_refitted_thresholds
-from train.thresholds import ThresholdRule
+from train.data import read_dataset
+from train.data.base import LabeledImages
+from train.judging.refit import with_refitted_thresholds
+from train.judging.thresholds import ThresholdRule
+from train.network.checkpoint import load_config, load_model
 
 _SYNTHETIC_FRAMES = 8
 _MOST_CALIBRATION_PICTURES = 100  # more did not change the ranges that matter

@@ -21,7 +21,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.calibrate import HistogramCollector
 
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model_spec import INPUT_NAME
+from cmlr_edge.model.spec import INPUT_NAME
 from export.fold_graph import constant_values
 
 RangeMethod = Literal["percentile", "entropy"]

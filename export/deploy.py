@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cmlr_edge.model_spec import PreprocessSpec
-from train.model import CausalRecognizer
+from cmlr_edge.model.spec import PreprocessSpec
+from train.network.model import CausalRecognizer
 
 
 class DeployModel(nn.Module):

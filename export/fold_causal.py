@@ -19,8 +19,8 @@ from export.fused_causal import (
     LinearCauses,
 )
 from export.fusion_report import Ledger
-from train.confounders import ASSIGNMENT_SHARPNESS
-from train.intervention import (
+from train.confounders.clustering import ASSIGNMENT_SHARPNESS
+from train.network.intervention import (
     LINK_SCALE,
     AttentionLinks,
     BackDoorIntervention,
@@ -30,8 +30,8 @@ from train.intervention import (
     LinearIntervention,
     MatrixLinks,
 )
-from train.intervention import LabelAttention as TrainedLabelAttention
-from train.model import CausalHead
+from train.network.intervention import LabelAttention as TrainedLabelAttention
+from train.network.model import CausalHead
 
 _QUERIES = "label queries projected and scaled"
 

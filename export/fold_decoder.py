@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from export.fused import Affine, Attention, Decoder, DecoderLayer, PooledDecoder, Readout
 from export.fusion_report import Ledger
-from train.attention import MultiHeadAttention
-from train.intervention import LabelReadout
-from train.model import DecoderLayer as TrainedLayer
-from train.model import LabelDecoder, MlDecoder
+from train.network.attention import MultiHeadAttention
+from train.network.intervention import LabelReadout
+from train.network.model import DecoderLayer as TrainedLayer
+from train.network.model import LabelDecoder, MlDecoder
 
 _BIASES = "key bias dropped, value bias behind the output projection"
 

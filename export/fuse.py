@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import FusedHead, FusedModel
 from export.fold_causal import fold_causal, fold_combine
 from export.fold_decoder import affine, fold_decoder, fold_readout
 from export.fused import Affine, CosineClassifier, MeanClassifier, PooledReadout, Standardize
 from export.fusion_report import FusionReport, Ledger
-from train.baselines import (
+from train.network.baselines import (
     COSINE_PARTS,
     COSINE_TEMPERATURE,
     CcdClassifier,
     FeatureSplitClassifier,
     PooledClassifier,
 )
-from train.intervention import BackDoorIntervention
-from train.model import CausalHead, CausalRecognizer
+from train.network.intervention import BackDoorIntervention
+from train.network.model import CausalHead, CausalRecognizer
 
 
 @torch.no_grad()

@@ -14,13 +14,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.export import Dim
 
-from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
+from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, onnx_translation
 from export.deploy import DeployModel, FusedModel
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.fusion_report import FusionReport
-from train.model import CausalRecognizer
+from train.network.model import CausalRecognizer
 
 OPSET = 18
 _SMALL = 256  # elements; below this a constant is not worth a Cast node

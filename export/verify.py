@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.errors import EngineError
-from cmlr_edge.golden import golden_frames
-from cmlr_edge.model_spec import GoldenSample, ModelSpec, ParityReport
+from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.model.spec import GoldenSample, ModelSpec, ParityReport
 
 if TYPE_CHECKING:
     from export.deploy import DeployModel

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from cmlr_edge.golden import golden_frames
-from cmlr_edge.model_spec import (
+from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.model.spec import (
     BuiltFile,
     GoldenSample,
     MethodSpec,
@@ -152,8 +152,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder, trained once for all tests: read it, never write to it."""
     from tests.tiny_training import tiny_config
-    from train.datasets import read_dataset
-    from train.loop import fit
+    from train.data import read_dataset
+    from train.fitting.loop import fit
 
     run = tmp_path_factory.mktemp("runs") / "run"
     fit(read_dataset(tiny_data), run, tiny_config())

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cmlr_edge import Recognizer, demo_engine, open_source
-from train.datasets import read_dataset
-from train.metrics import average_precisions
+from train.data import read_dataset
+from train.judging.metrics import average_precisions
 
 FOLDER = demo_engine().parent
 

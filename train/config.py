@@ -132,7 +132,7 @@ class TrainConfig:
     skip_damaged: bool = False  # leave out pictures that cannot be read, and list them
     weight_storage: Literal["float32", "float16"] = "float32"
     validation_share: float = 0.2  # taken from train where the data has no val split
-    threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see train/thresholds.py
+    threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see train/judging/thresholds.py
     threshold_shrinkage: float = 5.0  # pseudo-positives of the global threshold
     seed: int = 0
     workers: int = 0

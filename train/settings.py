@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.strict_json import from_json
+from cmlr_edge.model.strict_json import from_json
 from train.config import TrainConfig
 
 

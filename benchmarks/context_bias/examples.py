@@ -11,10 +11,10 @@ import typer
 from numpy.typing import NDArray
 
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.drawing import GREY, WHITE, put_text
-from cmlr_edge.strict_json import write_atomically
-from train.datasets import LabeledImages, read_dataset
-from train.datasets.context_scenes import PARTS
+from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.sinks.drawing import GREY, WHITE, put_text
+from train.data import LabeledImages, read_dataset
+from train.data.context_scenes import PARTS
 from train.reporting import exit_on_error
 
 _SIDE, _CAPTION, _COLUMNS, _LETTERS = 190, 22, 6, 34

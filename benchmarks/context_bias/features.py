@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from cmlr_edge.model_spec import PreprocessSpec
-from cmlr_edge.strict_json import write_atomically
-from train.backbones import Backbone, create_backbone
+from cmlr_edge.model.spec import PreprocessSpec
+from cmlr_edge.model.strict_json import write_atomically
 from train.config import ModelConfig
-from train.datasets import LabeledImages, read_dataset
-from train.frozen import TokenSet
-from train.inference import iterate_tokens
-from train.transforms import ImageTensors
+from train.data import LabeledImages, read_dataset
+from train.data.transforms import ImageTensors
+from train.fitting.frozen import TokenSet
+from train.judging.inference import iterate_tokens
+from train.network.backbones import Backbone, create_backbone
 
 COMPONENTS = (256, 128)  # of the finer and of the last stage
 _SAMPLE = 60_000  # training tokens that the components are fitted on

@@ -17,14 +17,14 @@ from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
 from benchmarks.side_by_side import run_side_by_side
 from train.config import ConfounderConfig, TrainConfig
-from train.context_bias import score_context_bias
-from train.datasets.base import ContextBias
-from train.datasets.context_scenes import SceneTruth, read_truth
-from train.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
-from train.link_effects import cooccurrence, recover_links, swap_effects
-from train.metrics import average_precisions
-from train.model import CausalHead
-from train.prepare import Preparation
+from train.data.base import ContextBias
+from train.data.context_scenes import SceneTruth, read_truth
+from train.explaining.link_effects import cooccurrence, recover_links, swap_effects
+from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.fitting.prepare import Preparation
+from train.judging.context_bias import score_context_bias
+from train.judging.metrics import average_precisions
+from train.network.model import CausalHead
 
 SCORED_PARTS = ("val", "iid", "do", "cross")
 

@@ -28,7 +28,7 @@ from benchmarks.fuzz.machines import Machine, compile_driver
 from benchmarks.fuzz.mutations import OF_BYTES, OF_JSON
 from benchmarks.fuzz.onnx_mutations import OF_ONNX
 from benchmarks.fuzz.seeds import Seed, write_seeds
-from cmlr_edge.strict_json import write_atomically
+from cmlr_edge.model.strict_json import write_atomically
 from train.reporting import exit_on_error
 
 _ROOT = Path(__file__).parents[2]

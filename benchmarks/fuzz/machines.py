@@ -9,7 +9,7 @@ from pathlib import Path
 
 from csrc.tensorrt import packages
 
-_FAKES = Path(__file__).parents[2] / "tests" / "sdk" / "fake_nvidia"
+_FAKES = Path(__file__).parents[2] / "tests" / "cmlr_edge" / "fake_nvidia"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from benchmarks.fuzz.machines import CPU, GPU, Machine, without_driver
 from cmlr_edge.backends import load_backend
-from cmlr_edge.golden import golden_frames
-from cmlr_edge.model_spec import (
+from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.model.spec import (
     BuiltFile,
     EngineBuild,
     GoldenSample,

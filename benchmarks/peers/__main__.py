@@ -20,8 +20,8 @@ from benchmarks.peers.models import NETWORKS, prepare, prepare_ncnn
 from benchmarks.peers.report import write_report
 from benchmarks.peers.routes import FLOORS, OURS, route_names
 from benchmarks.peers.turns import Worker, take_turns, times_ms
-from cmlr_edge.machine import describe_machine
-from cmlr_edge.strict_json import write_atomically
+from cmlr_edge.machine.facts import describe_machine
+from cmlr_edge.model.strict_json import write_atomically
 
 RESULTS = Path("benchmarks/results/latency")
 REFERENCE = "torch-eager"

@@ -25,8 +25,8 @@ from torch.export import Dim
 
 from benchmarks.peers.frames import NUM_FRAMES, frames
 from cmlr_edge.backends import load_backend
-from cmlr_edge.golden import golden_frames
-from cmlr_edge.model_spec import (
+from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.model.spec import (
     BuiltFile,
     GoldenSample,
     MethodSpec,
@@ -36,18 +36,18 @@ from cmlr_edge.model_spec import (
     Provenance,
     ThresholdFit,
 )
+from cmlr_edge.model.strict_json import write_atomically
 from cmlr_edge.preprocess import preprocess
-from cmlr_edge.strict_json import write_atomically
 from export.calibrate import quantize
 from export.deploy import DeployModel, FusedModel
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from export.verify import GOLDEN_TOLERANCE
-from train.backbones import WEIGHT_PACKAGES
 from train.config import ModelConfig
-from train.confounders import Confounders, ContextTerm
-from train.model import CausalRecognizer
+from train.confounders.clustering import Confounders, ContextTerm
+from train.network.backbones import WEIGHT_PACKAGES
+from train.network.model import CausalRecognizer
 
 INT8 = "int8"  # folder of the quantised model, inside that of the others
 _LABELS_PRESENT = 2.9 / 80  # share of MS-COCO's labels that are in a photo

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from benchmarks.peers.settings import open_variant
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.openvino import supported_precisions
-from cmlr_edge.machine import usable_cores
-from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.model.spec import ModelSpec
 
 Frame = NDArray[np.uint8]
 Scores = NDArray[np.float32]

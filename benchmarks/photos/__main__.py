@@ -16,7 +16,7 @@ from benchmarks.photos.report import summarize, write_table
 from benchmarks.photos.runs import Scores, TunedRun, frozen_tokens, run_frozen, run_tuned
 from benchmarks.side_by_side import run_side_by_side
 from train.config import TrainConfig
-from train.datasets import LabeledImages, read_dataset
+from train.data import LabeledImages, read_dataset
 from train.reporting import exit_on_error, progress_bars
 
 

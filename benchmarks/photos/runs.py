@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import COMPONENTS, extract_tokens, fit_reduction
 from benchmarks.photos.methods import tuned_methods
-from train import checkpoint
-from train.backbones import create_backbone
 from train.config import TrainConfig
-from train.datasets import LabeledImages, read_dataset
-from train.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
-from train.inference import DatasetScores, score_images
-from train.loop import fit
-from train.transforms import ImageTensors
+from train.data import LabeledImages, read_dataset
+from train.data.transforms import ImageTensors
+from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.fitting.loop import fit
+from train.judging.inference import DatasetScores, score_images
+from train.network import checkpoint
+from train.network.backbones import create_backbone
 
 Scores = dict[str, NDArray[np.float32]]  # read-out -> (N, L)
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from benchmarks.peers.frames import frames
 from cmlr_edge import Frame, Recognizer, Streams
 from cmlr_edge.capture.base import ClosesItself
-from cmlr_edge.machine import describe_machine
-from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
+from cmlr_edge.machine.facts import describe_machine
+from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.strict_json import write_atomically
 from cmlr_edge.preprocess import preprocess
-from cmlr_edge.strict_json import write_atomically
 
 _LOAD = 0.7
 _BATCHES = (1, 2, 4, 8)

@@ -10,7 +10,7 @@ from cmlr_edge.errors import EngineError
 
 if TYPE_CHECKING:
     from cmlr_edge.backends.base import Backend
-    from cmlr_edge.model_spec import EngineBuild
+    from cmlr_edge.model.spec import EngineBuild
 
 OPENVINO, OPENVINO_BF16 = "openvino", "openvino-bf16"
 

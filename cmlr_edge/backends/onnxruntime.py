@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, EngineError
-from cmlr_edge.machine import usable_cores
-from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
+from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 _SUFFIX = "ExecutionProvider"
 # Not devices of this machine: a web service, and what has a backend of its own.

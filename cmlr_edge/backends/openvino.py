@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
-from cmlr_edge.machine import usable_cores
-from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME
+from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 Precision: TypeAlias = Literal["f32", "bf16"]
 _SUMS = {"FullyConnected", "Convolution", "GroupConvolution", "MatMul"}  # layers that cost time

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.backends.cuda_memory import Graph, MirroredArray, Stream
+from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.errors import DependencyError, EngineError
-from cmlr_edge.model_spec import INPUT_NAME, OUTPUT_NAME, EngineBuild
-from cmlr_edge.nvidia_driver import find_gpu
-from cmlr_edge.preflight import plugin_library
+from cmlr_edge.machine.driver import find_gpu
+from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, EngineBuild
 
 
 def import_tensorrt() -> Any:
@@ -65,7 +65,7 @@ class TensorRtBackend:
     def __init__(
         self, path: Path, content: bytes, engine: EngineBuild, *, cuda_graph: bool = False
     ) -> None:
-        """Load an engine that `cmlr_edge.preflight` has passed.
+        """Load an engine that `cmlr_edge.engines.preflight` has passed.
 
         Args:
             path: Where `content` came from, for messages.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.base import Policy, Source
-from cmlr_edge.capture.redaction import redact
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.redaction import redact
 
 if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
-from cmlr_edge.opencv import opencv
+from cmlr_edge.machine.opencv import opencv
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -17,13 +17,13 @@ from enum import Enum
 from pathlib import Path
 from random import SystemRandom
 
-from cmlr_edge.backoff import Backoff
 from cmlr_edge.capture.base import ClosesItself, Policy
 from cmlr_edge.capture.freshness import FrozenDetector
 from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
-from cmlr_edge.capture.redaction import redact
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.backoff import Backoff
+from cmlr_edge.redaction import redact
 
 _MAX_HUNG_READERS = 4  # beyond, opening again waits until one of them returns
 _CLOSE_TIMEOUT_S = 1.0

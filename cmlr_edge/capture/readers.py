@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.capture.video import VideoFile, announced_fps, open_quietly
 from cmlr_edge.errors import CaptureError
-from cmlr_edge.opencv import opencv
+from cmlr_edge.machine.opencv import opencv
 
 _USUAL_FPS = 25.0  # of a stream that does not say
 _PAUSE_S = 0.5  # a wait that may have let frames pile up

@@ -12,7 +12,7 @@ from typing import Any
 from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
-from cmlr_edge.opencv import opencv
+from cmlr_edge.machine.opencv import opencv
 
 _MISSING_SHARE = 0.05  # containers announce a few frames more than they hold; this is beyond that
 _SILENT = 0  # OpenCV's number of it

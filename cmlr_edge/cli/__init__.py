@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 
-from cmlr_edge.allocator import bound_arenas
 from cmlr_edge.errors import CmlrError
+from cmlr_edge.machine.allocator import bound_arenas
 
 
 def main() -> None:

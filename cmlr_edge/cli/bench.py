@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cmlr_edge.bench import BenchSettings, find_regressions, run_bench
-from cmlr_edge.bundled import demo_engine
 from cmlr_edge.cli import options
 from cmlr_edge.cli.console import stderr
+from cmlr_edge.diagnosis.bench import BenchSettings, find_regressions, run_bench
 from cmlr_edge.errors import DataError, OutputError
-from cmlr_edge.model_spec import model_path
-from cmlr_edge.strict_json import write_atomically
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.spec import model_path
+from cmlr_edge.model.strict_json import write_atomically
 
 
 def bench(

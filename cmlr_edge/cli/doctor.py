@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.cli import options
-from cmlr_edge.doctor import Finding, examine, worst
+from cmlr_edge.diagnosis.doctor import Finding, examine, worst
 
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 

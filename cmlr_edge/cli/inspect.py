@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cmlr_edge.bundled import demo_engine
-from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
 
 
 def inspect(

@@ -11,7 +11,6 @@ from typing import Annotated, cast
 import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Policy, Source, open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource
 from cmlr_edge.cli import options
@@ -20,11 +19,12 @@ from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
 from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.errors import SpecError
-from cmlr_edge.model_spec import model_path, spec_path
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.spec import model_path, spec_path
+from cmlr_edge.model.stability import StabilityChange, StabilityRules
+from cmlr_edge.pipeline import Streams
+from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.stability import StabilityChange, StabilityRules
-from cmlr_edge.streams import Streams
-from cmlr_edge.summary import RunSummary
 
 
 def label(

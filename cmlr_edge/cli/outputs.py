@@ -10,6 +10,8 @@ from pathlib import Path
 from cmlr_edge.capture import Source
 from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, OutputError
+from cmlr_edge.pipeline import Streams
+from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.sinks import EventSink, Sink
 from cmlr_edge.sinks.contact_sheet import ContactSheet
 from cmlr_edge.sinks.csv_table import CsvTable
@@ -17,11 +19,9 @@ from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.overlay import OverlayVideo
-from cmlr_edge.sinks.prometheus import PrometheusMetrics
 from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
 from cmlr_edge.sinks.sharing import SharedEventSink, SharedSink
 from cmlr_edge.sinks.webhook import Webhook
-from cmlr_edge.streams import Streams
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.cli.console import stderr
-from cmlr_edge.streams import SourceStatus
-from cmlr_edge.summary import RunSummary
+from cmlr_edge.pipeline import SourceStatus
+from cmlr_edge.pipeline.summary import RunSummary
 
 
 @dataclass(frozen=True)

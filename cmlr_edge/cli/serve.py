@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cmlr_edge.bundled import demo_engine
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.cli import options
 from cmlr_edge.cli.console import print_device, stderr
@@ -20,9 +19,10 @@ from cmlr_edge.cli.label import read_rules
 from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.errors import DependencyError
-from cmlr_edge.model_spec import model_path, spec_path
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.spec import model_path, spec_path
+from cmlr_edge.pipeline import Streams
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.streams import Streams
 
 _NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
 _LOOK_S = 0.1  # between looks at whether a signal came
@@ -66,9 +66,9 @@ def serve(
     cmlr-edge serve 0 --host 0.0.0.0 --token $(openssl rand -hex 16)
     """  # noqa: D301
     try:
-        from cmlr_edge.server.gate import check_exposure
-        from cmlr_edge.server.running import LiveServer
-        from cmlr_edge.server.state import LiveState
+        from cmlr_edge.page.gate import check_exposure
+        from cmlr_edge.page.running import LiveServer
+        from cmlr_edge.page.state import LiveState
     except ImportError as error:
         raise DependencyError(
             f"the live page needs more packages ({error}): pip install 'cmlr-edge[serve]'"

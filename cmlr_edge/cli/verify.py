@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cmlr_edge.bundled import demo_engine
 from cmlr_edge.cli import options
-from cmlr_edge.model_spec import model_path
-from cmlr_edge.verification import verify_engine
+from cmlr_edge.engines.verification import verify_engine
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.spec import model_path
 
 
 def verify(

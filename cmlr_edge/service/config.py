@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from cmlr_edge.capture import Policy
 from cmlr_edge.errors import DependencyError, SpecError
+from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
+from cmlr_edge.model.strict_json import MismatchError, from_json
 from cmlr_edge.service.toml_lines import line_of
-from cmlr_edge.stability import StabilityRules, stability_from_thresholds
-from cmlr_edge.strict_json import MismatchError, from_json
 
 
 @dataclass(frozen=True)

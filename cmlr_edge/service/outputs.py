@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.service.config import SinkSettings

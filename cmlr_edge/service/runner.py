@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from cmlr_edge.capture import Source, open_source
-from cmlr_edge.capture.redaction import redact
 from cmlr_edge.errors import CaptureError, CmlrError, EngineError
+from cmlr_edge.pipeline import Streams, StreamsSettings
+from cmlr_edge.pipeline.metrics import PrometheusMetrics
+from cmlr_edge.pipeline.stream import Result, merge_stability
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.redaction import redact
 from cmlr_edge.service.config import ServiceConfig, SourceSettings, load_config
 from cmlr_edge.service.engines import load, load_serving, store_of
 from cmlr_edge.service.notify import Supervisor
@@ -21,9 +24,6 @@ from cmlr_edge.service.outputs import Outputs, open_sinks
 from cmlr_edge.service.store import EngineStore, StoredEngine
 from cmlr_edge.service.update import ShadowRun, UpdateReport, reason_of, start_check
 from cmlr_edge.sinks import EventSink, Sink
-from cmlr_edge.sinks.prometheus import PrometheusMetrics
-from cmlr_edge.stream import Result, merge_stability
-from cmlr_edge.streams import Streams, StreamsSettings
 
 T = TypeVar("T")
 _TICK_S = 0.25  # between looks at signals, offers and the state of the run

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model_spec import ModelSpec, model_path, spec_path
-from cmlr_edge.strict_json import read_json, write_json
+from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.strict_json import read_json, write_json
 
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cmlr_edge.drawing import (
+from cmlr_edge.errors import OutputError
+from cmlr_edge.frame import Frame
+from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.prediction import LabelScore, Prediction
+from cmlr_edge.sinks.drawing import (
     GREY,
     WHITE,
     Image,
@@ -17,11 +22,6 @@ from cmlr_edge.drawing import (
     put_text,
     text_width,
 )
-from cmlr_edge.errors import OutputError
-from cmlr_edge.frame import Frame
-from cmlr_edge.opencv import opencv
-from cmlr_edge.prediction import LabelScore, Prediction
-from cmlr_edge.strict_json import write_atomically
 
 _COLUMNS, _ROWS = 4, 3
 _CELL_WIDTH, _CELL_HEIGHT = 400, 300

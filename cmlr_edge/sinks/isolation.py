@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.sinks import EventSink, Sink

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.sinks.line_file import LineFile

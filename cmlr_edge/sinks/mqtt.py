@@ -10,9 +10,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from cmlr_edge.capture.redaction import redact
 from cmlr_edge.errors import DependencyError, OutputError
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
+from cmlr_edge.redaction import redact
 
 _FORM = "mqtt://user:password@host:1883/topic (mqtts:// with TLS)"
 _log = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.drawing import draw_labels, fit_into
 from cmlr_edge.errors import OutputError
 from cmlr_edge.frame import Frame
-from cmlr_edge.opencv import opencv
+from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.prediction import Prediction
+from cmlr_edge.sinks.drawing import draw_labels, fit_into
 
 _STILLS_PER_SECOND = 1.0  # pictures are shown for a second each
 

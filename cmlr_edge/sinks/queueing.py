@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from cmlr_edge.errors import OutputError
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.sinks import EventSink, Sink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.sinks import EventSink, Sink

@@ -15,10 +15,10 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from cmlr_edge.backoff import Backoff
-from cmlr_edge.capture.redaction import redact
 from cmlr_edge.errors import OutputError
-from cmlr_edge.events import Event
+from cmlr_edge.events.event import Event
+from cmlr_edge.machine.backoff import Backoff
+from cmlr_edge.redaction import redact
 
 _TRY_AGAIN = {408, 425, 429}  # and 500 and above
 _random = SystemRandom().random

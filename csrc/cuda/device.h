@@ -15,7 +15,7 @@ using int64_t = long long;
 #define CMLR_LAUNCH(kernel, grid, block, shared_bytes, stream, argument) \
   kernel<<<(grid), (block), (shared_bytes), (stream)>>>(argument)
 #else
-#include "cuda/emulation/tensor_core.h"
+#include "emulation/tensor_core.h"
 #define CMLR_SHARED_MEMORY(name) unsigned char* name = emulation::current->shared
 #define CMLR_LAUNCH(kernel, grid, block, shared_bytes, stream, argument) \
   (static_cast<void>(stream), emulation::launch(kernel, grid, block, shared_bytes, argument))

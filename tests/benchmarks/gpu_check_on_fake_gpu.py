@@ -12,9 +12,9 @@ import cuda_operators  # type: ignore[import-not-found]
 
 from benchmarks import gpu_kernels
 from benchmarks.gpu_engine import Engine
-from cmlr_edge.engine_builder import BuildOptions
+from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model_spec import ModelSpec, spec_path
+from cmlr_edge.model.spec import ModelSpec, spec_path
 
 
 def main(model: Path) -> None:

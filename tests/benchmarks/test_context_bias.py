@@ -27,8 +27,8 @@ from benchmarks.context_bias.report import (
 )
 from benchmarks.context_bias.runs import exclusive_examples, finished_keys
 from cmlr_edge.errors import DataError
-from train.datasets.context_scenes import SceneConfig, SceneTruth
-from train.datasets.context_scenes.graph import CONTEXTS, LABELS, draw_graph
+from train.data.context_scenes import SceneConfig, SceneTruth
+from train.data.context_scenes.graph import CONTEXTS, LABELS, draw_graph
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"

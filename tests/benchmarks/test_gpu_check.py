@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAKES = ROOT / "tests" / "sdk" / "fake_nvidia"
+FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
 
 
 def test_without_a_gpu_it_says_so_in_one_sentence(engine: Path) -> None:

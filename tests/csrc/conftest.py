@@ -11,7 +11,7 @@ from pathlib import Path
 import pybind11
 import pytest
 
-from csrc.cuda.emulation.emulated_gpu import CSRC
+from tests.csrc.emulation.emulated_gpu import CSRC
 from tests.csrc.requirements import require_nvcc, require_tensorrt
 
 

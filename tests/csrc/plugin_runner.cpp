@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "cuda/emulation/programs/case.h"
+#include "emulation/programs/case.h"
 
 extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
 extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from csrc.cuda import cubin
-from csrc.cuda.emulation.emulated_gpu import FLAGS, Build
 from csrc.tensorrt import packages
+from tests.csrc.emulation.emulated_gpu import FLAGS, Build
 
 
 def require_sanitizer(folder: Path, sanitizer: Build) -> None:

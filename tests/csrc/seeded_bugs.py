@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from csrc.cuda.emulation.emulated_gpu import CSRC, Build
+from tests.csrc.emulation.emulated_gpu import CSRC, Build
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from cmlr_edge import _native
-from csrc.cuda.emulation.emulated_gpu import (
+from tests.csrc.attention_reference import draw, reference
+from tests.csrc.emulation.emulated_gpu import (
     SCHEDULES,
     EmulatedGpu,
     build_ptx_runner,
     build_runner,
 )
-from tests.csrc.attention_reference import draw, reference
 from tests.csrc.requirements import require_nvcc
 
 # On data of unit variance; the project's tolerances for the kernels.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from csrc.cuda.emulation.emulated_gpu import Build, build_emulation, build_program
+from tests.csrc.emulation.emulated_gpu import Build, build_emulation, build_program
 from tests.csrc.requirements import require_sanitizer
 
 SOURCE = Path(__file__).with_name("emulation_check.cpp")

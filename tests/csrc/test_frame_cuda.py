@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
-from csrc.cuda import cubin, kernel_report
-from csrc.cuda.emulation.emulated_frames import EmulatedFrames, build_frame_runner
-from csrc.cuda.emulation.emulated_gpu import CSRC
+from csrc.cuda import cubin
+from tests.csrc import kernel_report
+from tests.csrc.emulation.emulated_frames import EmulatedFrames, build_frame_runner
+from tests.csrc.emulation.emulated_gpu import CSRC
 from tests.csrc.requirements import require_nvcc, require_sanitizer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

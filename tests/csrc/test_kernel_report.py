@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from csrc.cuda.cubin import CSRC, F16_KERNELS, F32_KERNELS, find_nvrtc, find_tool
-from csrc.cuda.kernel_report import (
+from tests.csrc.kernel_report import (
     ARCHITECTURES,
     BUDGET,
     FORBIDDEN,

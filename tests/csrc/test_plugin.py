@@ -14,7 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from csrc.cuda.emulation.emulated_gpu import (
+from csrc.tensorrt import packages
+from export import attention
+from tests.csrc.attention_reference import draw, reference
+from tests.csrc.emulation.emulated_gpu import (
     CSRC,
     FLAGS,
     Build,
@@ -23,9 +26,6 @@ from csrc.cuda.emulation.emulated_gpu import (
     compile_object,
     link,
 )
-from csrc.tensorrt import packages
-from export import attention
-from tests.csrc.attention_reference import draw, reference
 from tests.csrc.requirements import require_cuda_headers, require_sanitizer, require_tensorrt
 
 TESTS = Path(__file__).parent

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from csrc.cuda.emulation.ptx.program import PtxError
-from csrc.cuda.emulation.ptx.translate import cpp_from_ptx
+from tests.csrc.emulation.ptx.program import PtxError
+from tests.csrc.emulation.ptx.translate import cpp_from_ptx
 
 KERNEL = """
 .extern .shared .align 128 .b8 shared[];

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csrc.cuda.emulation.emulated_gpu import (
+from tests.csrc.attention_reference import draw, reference
+from tests.csrc.emulation.emulated_gpu import (
     CSRC,
     FLAGS,
     RANDOM,
@@ -23,7 +24,6 @@ from csrc.cuda.emulation.emulated_gpu import (
     build_program,
     compile_object,
 )
-from tests.csrc.attention_reference import draw, reference
 from tests.csrc.requirements import require_sanitizer
 from tests.csrc.seeded_bugs import BUGS, F32
 

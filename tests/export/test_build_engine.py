@@ -15,7 +15,7 @@ import torch
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError, EngineError
-from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 from export.build_engine import build_engine
 from export.deploy import DeployModel
@@ -23,12 +23,12 @@ from export.fuse import fuse
 from export.onnx_graph import export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
 from tests.tiny_training import tiny_config
-from train.checkpoint import load_model
-from train.datasets import read_dataset
-from train.loop import fit
-from train.refit import refit_thresholds
-from train.thresholds import ThresholdRule
-from train.transforms import normalize
+from train.data import read_dataset
+from train.data.transforms import normalize
+from train.fitting.loop import fit
+from train.judging.refit import refit_thresholds
+from train.judging.thresholds import ThresholdRule
+from train.network.checkpoint import load_model
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cmlr_edge import Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError, DataError, EngineError
-from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.model.spec import ModelSpec
 from export.build_engine import build_engine, main
 from export.calibrate import insert_quantization, quantize
 from export.fold_graph import fold_graph
@@ -27,9 +27,9 @@ from export.onnx_graph import export_onnx
 from export.precision import to_float16
 from tests.export.runtimes import run_everywhere
 from tests.export.test_fuse import CASES, input_spec, random_frames, randomized, small
-from train.datasets import read_dataset
-from train.refit import refit_thresholds
-from train.thresholds import ThresholdRule
+from train.data import read_dataset
+from train.judging.refit import refit_thresholds
+from train.judging.thresholds import ThresholdRule
 
 ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]

@@ -20,10 +20,10 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from cmlr_edge.engine_builder import BuildOptions, BuildReport, build_plan
+from cmlr_edge.backends.onnx_functions import without_function
+from cmlr_edge.engines.builder import BuildOptions, BuildReport, build_plan
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model_spec import ModelSpec
-from cmlr_edge.onnx_functions import without_function
+from cmlr_edge.model.spec import ModelSpec
 from csrc.tensorrt import packages
 from export import attention
 from export.build_engine import build_engine, main
@@ -38,7 +38,7 @@ from tests.export.test_fuse import input_spec, randomized
 from tests.tiny_training import tiny_config
 
 ROOT = Path(__file__).parents[2]
-FAKES = ROOT / "tests" / "sdk" / "fake_nvidia"
+FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
 BACKBONES = ["tf_efficientnet_lite0", "resnet50", "mobilenetv3_small_100"]
 # One attention node for the kernel, and one of the plain kind: the intervention has a single head.
 SETTINGS = ["model.intervention=expectation", "model.embed_dim=128", "model.num_heads=2"]

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import DeployModel
 from export.fuse import fuse
 from export.verify import synthetic_frames
 from tests.tiny_training import tiny_config
-from train.baselines import CcdClassifier
-from train.checkpoint import load_model
 from train.config import ModelConfig
-from train.confounders import Confounders
-from train.intervention import BackDoorIntervention
-from train.model import CausalRecognizer
-from train.model import DecoderLayer as TrainedLayer
+from train.confounders.clustering import Confounders
+from train.network.baselines import CcdClassifier
+from train.network.checkpoint import load_model
+from train.network.intervention import BackDoorIntervention
+from train.network.model import CausalRecognizer
+from train.network.model import DecoderLayer as TrainedLayer
 
 LABELS = 3
 HEADS = {

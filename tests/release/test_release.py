@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from release.comparison import compare
 from release.interpreters import find_interpreters
 from release.wheelhouse import find_wheel, older_pythons_need
 from release.wheels import check_content
+from tests.release.arm64.comparison import compare
 
 INFO = "cmlr_edge-1.dist-info"
 WHOLE = {

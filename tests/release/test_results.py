@@ -51,7 +51,7 @@ def test_the_jetson_page_says_what_the_stored_run_found() -> None:
 
 
 def test_the_service_page_says_what_the_stored_storm_found() -> None:
-    storm = stored("tests/service/kill_storm.json")
+    storm = stored("tests/cmlr_edge/service/kill_storm.json")
     page = " ".join((ROOT / "docs/service.md").read_text().split())
     total = storm["total"]
     assert (total["kills"], total["updates"]) == (100, 20)

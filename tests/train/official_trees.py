@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from train.datasets.deepfashion import BIASED_PAIRS
+from train.data.deepfashion import BIASED_PAIRS
 
 
 def names(text: str) -> list[str]:

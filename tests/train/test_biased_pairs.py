@@ -10,12 +10,12 @@ from sklearn.metrics import average_precision_score
 
 from cmlr_edge.errors import DataError
 from tests.train import official_trees
-from train.biased_pairs import find_biased_pairs, read_scores, score_part
-from train.checkpoint import load_model
 from train.cli.app import app
-from train.datasets import read_dataset
-from train.inference import score_images
-from train.transforms import ImageTensors
+from train.data import read_dataset
+from train.data.transforms import ImageTensors
+from train.judging.biased_pairs import find_biased_pairs, read_scores, score_part
+from train.judging.inference import score_images
+from train.network.checkpoint import load_model
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 5)) < [0.6, 0.5, 0.4, 0.3, 0.0]).astype(np.float32)

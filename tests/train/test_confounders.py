@@ -17,14 +17,14 @@ from cmlr_edge.errors import DataError
 from export.deploy import DeployModel
 from export.fuse import fuse
 from tests.tiny_training import tiny_config, write_dataset
-from train.backbones import create_backbone
-from train.checkpoint import load_model
 from train.config import ConfounderConfig
-from train.confounders import SamplePlan, sample_tokens
-from train.datasets import read_dataset
-from train.evaluate import evaluate_run
-from train.loop import fit
-from train.prepare import TokenReaders, prepare
+from train.confounders.clustering import SamplePlan, sample_tokens
+from train.data import read_dataset
+from train.fitting.loop import fit
+from train.fitting.prepare import TokenReaders, prepare
+from train.judging.evaluate import evaluate_run
+from train.network.backbones import create_backbone
+from train.network.checkpoint import load_model
 
 WIDTH = 64
 

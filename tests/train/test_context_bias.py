@@ -5,15 +5,15 @@ import pytest
 import scipy.stats  # type: ignore[import-untyped]
 from sklearn.metrics import average_precision_score
 
-from train.bootstrap import (
+from train.data import ContextBias
+from train.judging.bootstrap import (
     bootstrap_intervals,
     mean_ap_interval,
     mean_where_defined,
     rank_images,
     weighted_average_precision,
 )
-from train.context_bias import score_context_bias
-from train.datasets import ContextBias
+from train.judging.context_bias import score_context_bias
 
 RNG = np.random.default_rng(3)
 NUM_IMAGES, NUM_LABELS = 80, 6

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from cmlr_edge.errors import DataError
-from train.datasets import read_dataset
-from train.datasets.context_scenes import SceneConfig, generate, read_truth
-from train.datasets.context_scenes.graph import (
+from train.data import read_dataset
+from train.data.context_scenes import SceneConfig, generate, read_truth
+from train.data.context_scenes.graph import (
     CAUSES,
     CONTEXTS,
     EFFECTS,

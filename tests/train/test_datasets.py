@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmlr_edge.errors import DataError
-from train.datasets import read_dataset
+from train.data import read_dataset
 
 
 def write(root: Path, record: object) -> Path:

@@ -18,18 +18,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.model.spec import PreprocessSpec
 from tests.tiny_training import TINY, tiny_config, write_dataset
 from train import distributed
-from train.batches import epoch_batches, load_parts
 from train.config import TrainConfig
-from train.datasets import LabeledImages, read_dataset
-from train.dropout import SampleDropout, seeded_per_sample
-from train.evaluate import evaluate_run
-from train.learner import Learner
-from train.loop import fit
-from train.model import CausalRecognizer
-from train.transforms import ImageTensors, build_augmentation, normalize
+from train.data import LabeledImages, read_dataset
+from train.data.transforms import ImageTensors, build_augmentation, normalize
+from train.fitting.batches import epoch_batches, load_parts
+from train.fitting.learner import Learner
+from train.fitting.loop import fit
+from train.judging.evaluate import evaluate_run
+from train.network.dropout import SampleDropout, seeded_per_sample
+from train.network.model import CausalRecognizer
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["batch_size=16", "model.dropout=0.2"]

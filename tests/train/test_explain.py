@@ -12,12 +12,12 @@ import torch
 
 from cmlr_edge.errors import DataError
 from tests.train.test_options import FEATURES, LABELS, small_config, tokens
-from train.checkpoint import load_model
-from train.datasets import read_dataset
-from train.explain import explain, write_explanation
-from train.intervention import MatrixLinks
-from train.link_effects import cooccurrence, recover_links, swap_effects
-from train.model import CausalHead
+from train.data import read_dataset
+from train.explaining.explain import explain, write_explanation
+from train.explaining.link_effects import cooccurrence, recover_links, swap_effects
+from train.network.checkpoint import load_model
+from train.network.intervention import MatrixLinks
+from train.network.model import CausalHead
 
 
 def head_with_links(*settings: str) -> CausalHead:

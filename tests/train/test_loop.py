@@ -17,16 +17,16 @@ from safetensors.torch import load_file
 
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError, TrainingError
-from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 from tests.tiny_training import TINY, tiny_config
-from train.backbones import create_backbone
-from train.checkpoint import load_config, load_model
-from train.datasets import read_dataset
-from train.evaluate import evaluate_run
-from train.loop import fit
-from train.plot import plot_log, write_table
-from train.transforms import ImageTensors
+from train.data import read_dataset
+from train.data.transforms import ImageTensors
+from train.explaining.plot import plot_log, write_table
+from train.fitting.loop import fit
+from train.judging.evaluate import evaluate_run
+from train.network.backbones import create_backbone
+from train.network.checkpoint import load_config, load_model
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "train"]
@@ -175,7 +175,7 @@ def test_a_pickle_in_place_of_the_state_is_never_run(tiny_data: Path, tmp_path: 
     run.mkdir()
     (run / "state.pt").write_bytes(pickle.dumps(Bomb()))
     (run / "config.json").write_bytes(b"")
-    from train.checkpoint import save_config
+    from train.network.checkpoint import save_config
 
     save_config(run, tiny_config())
     with pytest.raises(DataError, match=r"state.pt cannot be read"):

@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cmlr_edge.errors import DataError
-from train.attention import MultiHeadAttention
 from train.config import ConfounderConfig, ModelConfig
-from train.confounders import (
+from train.confounders.clustering import (
     Confounders,
     ContextTerm,
     assign_context,
     build_confounders,
     fit_context_term,
 )
-from train.intervention import BackDoorIntervention, ExpectationIntervention, MatrixLinks
-from train.losses import asymmetric_loss
-from train.model import LabelDecoder
+from train.fitting.losses import asymmetric_loss
+from train.network.attention import MultiHeadAttention
+from train.network.intervention import BackDoorIntervention, ExpectationIntervention, MatrixLinks
+from train.network.model import LabelDecoder
 
 LABELS, WIDTH, FEATURES, CENTRES = 5, 16, 12, 4
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from cmlr_edge.errors import DataError
-from train.metrics import evaluate_scores, in_top3
-from train.thresholds import ThresholdRule, best_threshold, expect, fit_thresholds
+from train.judging.metrics import evaluate_scores, in_top3
+from train.judging.thresholds import ThresholdRule, best_threshold, expect, fit_thresholds
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 5)) < [0.5, 0.3, 0.2, 0.1, 0.0]).astype(np.float32)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from cmlr_edge.errors import CaptureError, DataError
-from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.model.spec import PreprocessSpec
 from tests.train import official_trees
-from train.datasets import read_dataset
-from train.datasets.coco_stuff import BIASED_PAIRS, CACHE
-from train.datasets.common_labels import common_labels
-from train.datasets.deepfashion import BIASED_PAIRS as FASHION_PAIRS
-from train.datasets.deepfashion import most_frequent
-from train.transforms import ImageTensors
+from train.data import read_dataset
+from train.data.coco_stuff import BIASED_PAIRS, CACHE
+from train.data.common_labels import common_labels
+from train.data.deepfashion import BIASED_PAIRS as FASHION_PAIRS
+from train.data.deepfashion import most_frequent
+from train.data.transforms import ImageTensors
 
 
 def colors_of(targets: np.ndarray, classes: tuple[str, ...], names: list[str]) -> list[list[bool]]:
@@ -204,7 +204,7 @@ def test_the_fault_of_the_published_nus_wide_is_read_as_absent_and_said(
     with pytest.raises(DataError, match=r"Labels_lake_Train.txt:1 should be 0 or 1"):
         read_dataset(root)
     fault = ("Labels_lake_Train.txt", 1, "-1130179")
-    monkeypatch.setattr("train.datasets.nus_wide._KNOWN_FAULT", fault)
+    monkeypatch.setattr("train.data.nus_wide._KNOWN_FAULT", fault)
     data = read_dataset(root)
     assert data.targets()[:, data.classes.index("lake")].sum() == 0
     assert "read as absent" in caplog.text

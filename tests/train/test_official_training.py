@@ -12,12 +12,12 @@ from sklearn.metrics import average_precision_score
 from cmlr_edge.capture.images import read_image
 from tests.tiny_training import TINY
 from tests.train import official_trees
-from train.checkpoint import load_model
 from train.cli.app import app
-from train.datasets import read_dataset
-from train.datasets.common_labels import COCO_TO_NUS_WIDE
-from train.inference import score_images
-from train.transforms import ImageTensors
+from train.data import read_dataset
+from train.data.common_labels import COCO_TO_NUS_WIDE
+from train.data.transforms import ImageTensors
+from train.judging.inference import score_images
+from train.network.checkpoint import load_model
 
 SETTINGS = [part for setting in [*TINY, "epochs=1"] for part in ("--set", setting)]
 

@@ -11,22 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model_spec import PreprocessSpec
+from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import DeployModel
 from export.onnx_graph import export_onnx
 from tests.tiny_training import tiny_config
-from train.baselines import CcdClassifier, FeatureSplitClassifier
 from train.config import ConfounderConfig, ModelConfig, TrainConfig
-from train.confounders import Confounders, build_confounders
-from train.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
-from train.intervention import (
+from train.confounders.clustering import Confounders, build_confounders
+from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.network.baselines import CcdClassifier, FeatureSplitClassifier
+from train.network.intervention import (
     BackDoorIntervention,
     ExplicitIntervention,
     GatedAttentionLinks,
     LinearIntervention,
     MatrixLinks,
 )
-from train.model import CausalHead, CausalRecognizer
+from train.network.model import CausalHead, CausalRecognizer
 
 LABELS, WIDTH, FEATURES = 5, 8, 12
 OPTIONS = {

@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from cmlr_edge.errors import CaptureError, DataError, OutputError, TrainingError
-from cmlr_edge.model_spec import ModelSpec
+from cmlr_edge.model.spec import ModelSpec
 from tests.tiny_training import tiny_config, write_dataset
-from train import checkpoint
-from train.datasets import read_dataset
-from train.evaluate import evaluate_run
-from train.loop import fit
+from train.data import read_dataset
+from train.fitting.loop import fit
+from train.judging.evaluate import evaluate_run
+from train.network import checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_command_in_one_line(
 SAVER = """
 import sys, torch
 from pathlib import Path
-from train import checkpoint
+from train.network import checkpoint
 run = Path(sys.argv[1])
 for epoch in range(1000):
     state = {"precision": "float32", "epochs": epoch, "weights": torch.full((2**22,), float(epoch))}

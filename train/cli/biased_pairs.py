@@ -14,7 +14,7 @@ from rich.table import Table
 from train.cli.options import DataOption, write_report
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
-    from train.biased_pairs import BiasedPair
+    from train.judging.biased_pairs import BiasedPair
 
 
 def biased_pairs(
@@ -42,7 +42,7 @@ def biased_pairs(
 
     Example: python -m train biased-pairs --data photos --checkpoint runs/first --json pairs.json
     """
-    from train.biased_pairs import find_biased_pairs, score_part
+    from train.judging.biased_pairs import find_biased_pairs, score_part
 
     part, values = score_part(data, split, run=checkpoint, table=scores)
     pairs = find_biased_pairs(

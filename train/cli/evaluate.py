@@ -32,8 +32,8 @@ def evaluate(
     Example: python -m train evaluate --checkpoint runs/first --data photos --json first.json
     """
     from train import distributed
-    from train.datasets import read_dataset
-    from train.evaluate import evaluate_run
+    from train.data import read_dataset
+    from train.judging.evaluate import evaluate_run
 
     report = evaluate_run(
         checkpoint,

@@ -24,10 +24,10 @@ def explain(
 
     Example: python -m train explain --checkpoint runs/first --data photos --cause person --out why
     """
-    from train.checkpoint import load_model
-    from train.datasets import read_dataset
-    from train.explain import explain as run_explain
-    from train.explain import write_explanation
+    from train.data import read_dataset
+    from train.explaining.explain import explain as run_explain
+    from train.explaining.explain import write_explanation
+    from train.network.checkpoint import load_model
 
     model, spec = load_model(checkpoint)
     with Console(stderr=True).status("loading") as status:

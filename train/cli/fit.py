@@ -47,9 +47,9 @@ def fit(
     torchrun --nproc-per-node 4 -m train fit --data photos --out runs/first
     """  # noqa: D301
     from train import distributed
-    from train.datasets import read_dataset
-    from train.loop import fit as run_fit
-    from train.metrics import MIN_POSITIVES
+    from train.data import read_dataset
+    from train.fitting.loop import fit as run_fit
+    from train.judging.metrics import MIN_POSITIVES
 
     given = {
         "model.backbone": backbone,

@@ -19,7 +19,7 @@ def plot(
 
     Example: python -m train plot runs/first --out first.png
     """
-    from train.plot import plot_log, write_table
+    from train.explaining.plot import plot_log, write_table
 
     if csv_file is not None:
         write_table(run, csv_file)

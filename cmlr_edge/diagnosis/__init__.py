@@ -1,0 +1,1 @@
+"""Looking at a machine and timing it: doctor, probes, bench."""

@@ -1,0 +1,397 @@
+"""`cmlr-edge doctor`: what is here, what is missing, and what to do about it.
+
+The machine is read in `hardware.py` and the libraries are asked in `probes.py`; here it is judged, a
+function per line of the report.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from cmlr_edge.diagnosis.probes import Answer, ask_all, run_limited
+from cmlr_edge.machine import hardware
+from cmlr_edge.machine.hardware import ROOT
+
+State: TypeAlias = Literal["ok", "warning", "problem"]
+
+_GIB, _MIB = 2**30, 2**20
+_LEAST_MEMORY = 512 * _MIB  # for a Recognizer and its runtime, with some room
+_BUILD_MEMORY = 6 * _GIB  # memory and swap; with less the system may end the building of an engine
+_LEAST_DISK = _GIB
+_HOT_C = 85.0  # some degrees below where boards slow themselves down
+_EXTRAS = {"mqtt": "paho", "prometheus": "prometheus_client", "serve": "fastapi"}
+_OLD_NUMPY = "pip install 'numpy<2'"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    group: str
+    name: str
+    state: State  # warning: works, with less than it could; problem: something does not work
+    found: str
+    remedy: str = ""  # what to do, where something is to do
+
+
+class _Report:
+    """Makes the findings of one group."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def ok(self, name: str, found: str) -> Finding:
+        return Finding(self._group, name, "ok", found)
+
+    def warning(self, name: str, found: str, remedy: str) -> Finding:
+        return Finding(self._group, name, "warning", found, remedy)
+
+    def problem(self, name: str, found: str, remedy: str) -> Finding:
+        return Finding(self._group, name, "problem", found, remedy)
+
+
+_SOFTWARE, _GPU = _Report("software"), _Report("gpu")
+_JETSON, _MACHINE, _ENGINE = _Report("jetson"), _Report("machine"), _Report("engine")
+
+
+def examine(
+    engine: Path | None = None,
+    *,
+    provider: str | None = None,
+    root: Path = ROOT,
+    timeout_s: float = 30.0,
+) -> list[Finding]:
+    """Look at this machine, and at whether an engine would run on it. Never raises, never hangs.
+
+    Args:
+        engine: As for `Recognizer.from_engine`; None to look at the machine alone.
+        provider: The device to try the engine on; see `Recognizer.from_engine`.
+        root: Of the file tree to read; libraries and drivers are always those of this machine.
+        timeout_s: For each library, driver and the engine.
+    """
+    findings = judge(ask_all(timeout_s=timeout_s), root)
+    if engine is not None:
+        findings += _safely(lambda: _engine(engine, provider, timeout_s))
+    return findings
+
+
+def judge(answers: Mapping[str, Answer], root: Path = ROOT) -> list[Finding]:
+    """Judge what `ask_all` answered and what the files below `root` say."""
+    board = hardware.jetson(root)
+    is_jetson = board is not None
+    checks: list[Callable[[], Iterable[Finding]]] = [
+        lambda: _python(answers["native"]),
+        lambda: _numpy(answers["numpy"]),
+        lambda: _opencv(answers["opencv"], is_jetson=is_jetson),
+        lambda: _onnxruntime(answers["onnxruntime"], has_gpu=bool(answers["cuda_driver"].found)),
+        lambda: _openvino(answers["openvino"]),
+        lambda: _tensorrt(answers["tensorrt"], root, is_jetson=is_jetson),
+        _extras,
+        lambda: _cuda(answers["cuda_driver"], root, is_jetson=is_jetson),
+        lambda: _jetson(board, root) if board else (),
+        lambda: _clocks(root, is_jetson=is_jetson),
+        lambda: _memory(root),
+        _disk,
+        lambda: _cameras(root, is_jetson=is_jetson),
+    ]
+    return [finding for check in checks for finding in _safely(check)]
+
+
+def worst(findings: Iterable[Finding]) -> State:
+    """Return the worst state among them."""
+    order: tuple[State, ...] = ("ok", "warning", "problem")
+    return max((finding.state for finding in findings), key=order.index, default="ok")
+
+
+def _safely(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    try:
+        return list(check())
+    except Exception as error:  # noqa: BLE001 (an odd machine costs one line, not the report)
+        return [
+            _MACHINE.warning("doctor", f"one look failed: {error!r}", "please report this line")
+        ]
+
+
+def _python(native: Answer) -> Iterator[Finding]:
+    name = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    where = "a virtual environment" if sys.prefix != sys.base_prefix else "the system's Python"
+    yield _SOFTWARE.ok("Python", f"{name}, {where}")
+    if native.error:
+        yield _SOFTWARE.warning(
+            "cmlr_edge",
+            f"{version('cmlr-edge')}, its native operators cannot be loaded: {native.error}",
+            "build the package on this machine: pip install --force-reinstall --no-deps cmlr-edge",
+        )
+    else:
+        yield _SOFTWARE.ok("cmlr_edge", f"{version('cmlr-edge')}, native operators work")
+
+
+def _numpy(answer: Answer) -> Iterator[Finding]:
+    if answer.found is None:
+        why = answer.error or "not installed"
+        yield _SOFTWARE.problem("NumPy", why, "pip install --force-reinstall numpy")
+    else:
+        yield _SOFTWARE.ok("NumPy", answer.found["version"])
+
+
+def _opencv(answer: Answer, *, is_jetson: bool) -> Iterator[Finding]:
+    install = "JetPack's python3-opencv" if is_jetson else "pip install 'cmlr-edge[cpu]'"
+    if answer.found is None:
+        remedy = _OLD_NUMPY if "numpy" in answer.error.lower() else f"install it: {install}"
+        yield _SOFTWARE.problem("OpenCV", answer.error or "not installed", remedy)
+        return
+    found, backends = answer.found, answer.found["backends"]
+    text = f"{found['version']} with {', '.join(backends) or 'no video back end'}"
+    if len(found["distributions"]) > 1:
+        both = " and ".join(found["distributions"])
+        yield _SOFTWARE.warning(
+            "OpenCV",
+            f"{text}; {both} overwrite each other's files",
+            f"pip uninstall {' '.join(found['distributions'])}, then install one of them",
+        )
+    elif "FFMPEG" not in backends and "GSTREAMER" not in backends:
+        yield _SOFTWARE.problem("OpenCV", f"{text}: no video files, no streams", install)
+    elif is_jetson and "GSTREAMER" not in backends:
+        yield _SOFTWARE.warning(
+            "OpenCV",
+            f"{text}, without GStreamer: csi:// cannot be opened",
+            "pip uninstall opencv-python opencv-python-headless, then use JetPack's python3-opencv "
+            "(in a virtual environment: --system-site-packages)",
+        )
+    else:
+        missing = "; no GStreamer: csi:// and pipelines need it, Debian's python3-opencv has it"
+        yield _SOFTWARE.ok("OpenCV", text + ("" if "GSTREAMER" in backends else missing))
+
+
+def _onnxruntime(answer: Answer, *, has_gpu: bool) -> Iterator[Finding]:
+    if answer.found is None:
+        yield _SOFTWARE.problem(
+            "ONNX Runtime", answer.error or "not installed", "pip install 'cmlr-edge[cpu]'"
+        )
+        return
+    found = answer.found
+    working = [_short(name) for name in found["working"]]
+    broken = [_short(name) for name in found["listed"] if name not in found["working"]]
+    text = f"{found['version']}, runs on {', '.join(working) or 'nothing'}"
+    if len(found["distributions"]) > 1:
+        yield _SOFTWARE.warning(
+            "ONNX Runtime",
+            f"{text}; {' and '.join(found['distributions'])} overwrite each other's files",
+            f"pip uninstall {' '.join(found['distributions'])}, then install one of them",
+        )
+    elif "CUDA" in broken:
+        missing = re.search(r"(lib[\w.+-]+): cannot open shared object", answer.messages)
+        why = f", for there is no {missing[1]}" if missing else ""
+        yield _SOFTWARE.problem(
+            "ONNX Runtime",
+            f"{text}; lists CUDA and cannot use it{why}",
+            "install the CUDA and cuDNN versions that this ONNX Runtime was built for",
+        )
+    elif has_gpu and "CUDA" not in working:
+        yield _SOFTWARE.warning(
+            "ONNX Runtime",
+            f"{text}: the GPU is not used",
+            "for --provider cuda: pip uninstall onnxruntime, pip install onnxruntime-gpu",
+        )
+    else:
+        yield _SOFTWARE.ok("ONNX Runtime", text)
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider")
+
+
+def _openvino(answer: Answer) -> Iterator[Finding]:
+    if answer.error:
+        yield _SOFTWARE.warning("OpenVINO", answer.error, "pip install --upgrade openvino")
+    elif answer.found is None:
+        yield _SOFTWARE.ok(
+            "OpenVINO", "not installed; may be faster on Intel: pip install 'cmlr-edge[openvino]'"
+        )
+    else:
+        devices = ", ".join(answer.found["devices"])
+        yield _SOFTWARE.ok("OpenVINO", f"{answer.found['version']}, runs on {devices}")
+
+
+def _tensorrt(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Finding]:
+    hidden = hardware.system_tensorrt(root)
+    if answer.error:
+        remedy = _OLD_NUMPY if "numpy" in answer.error.lower() else "reinstall TensorRT as a whole"
+        yield _SOFTWARE.problem("TensorRT", answer.error, remedy)
+    elif answer.found and answer.found["numpy_error"]:
+        text = f"{answer.found['version']} does not fit this NumPy: {answer.found['numpy_error']}"
+        yield _SOFTWARE.problem("TensorRT", text, "pip install 'numpy<1.24'")
+    elif answer.found and answer.found["missing"]:
+        text = f"{answer.found['version']}, which runs no .engine files here"
+        yield _SOFTWARE.warning("TensorRT", text, "; ".join(answer.found["missing"]))
+    elif answer.found:
+        yield _SOFTWARE.ok("TensorRT", f"{answer.found['version']}, fits this NumPy")
+    elif hidden:
+        yield _SOFTWARE.warning(
+            "TensorRT",
+            f"installed in {hidden}, which this Python does not see",
+            "make the virtual environment with the system's Python and --system-site-packages",
+        )
+    elif is_jetson:
+        yield _SOFTWARE.warning("TensorRT", "not installed", "sudo apt install nvidia-jetpack")
+    else:
+        yield _SOFTWARE.ok("TensorRT", "not installed; only .engine files need it")
+
+
+def _extras() -> Iterator[Finding]:
+    missing = [name for name, module in _EXTRAS.items() if find_spec(module) is None]
+    found = ", ".join(name for name in _EXTRAS if name not in missing) or "none"
+    more = f"; for more: pip install 'cmlr-edge[{','.join(missing)}]'" if missing else ""
+    yield _SOFTWARE.ok("extras", found + more)
+
+
+def _cuda(answer: Answer, root: Path, *, is_jetson: bool) -> Iterator[Finding]:
+    if answer.error:
+        yield _GPU.problem(
+            "CUDA driver",
+            answer.error,
+            "try nvidia-smi; after an update of the driver restart the machine, and in a container "
+            "use the NVIDIA runtime",
+        )
+        return
+    if answer.found is None:
+        if is_jetson or hardware.has_nvidia_kernel_driver(root):
+            remedy = "start the container with --runtime nvidia, or reinstall the driver"
+            yield _GPU.problem("CUDA driver", "the GPU is there, libcuda.so.1 is not", remedy)
+        else:
+            yield _GPU.ok("CUDA driver", "none: models run on the CPU")
+        return
+    gpu, memory = answer.found, f"{answer.found['memory_bytes'] / _GIB:.1f} GiB"
+    yield _GPU.ok("CUDA driver", f"CUDA {gpu['cuda']}")
+    yield _GPU.ok("GPU", f"{gpu['name']}, compute capability {gpu['compute_capability']}, {memory}")
+
+
+def _jetson(board: hardware.Jetson, root: Path) -> Iterator[Finding]:
+    if board.l4t is None:
+        yield _JETSON.warning(
+            "board",
+            f"{board.model}, L4T unknown",
+            "in a container mount /etc/nv_tegra_release; elsewhere reinstall nvidia-l4t-core",
+        )
+    else:
+        jetpack = f"JetPack {board.jetpack}" if board.jetpack else "a JetPack not known here"
+        yield _JETSON.ok("board", f"{board.model}, L4T {board.l4t}, {jetpack}")
+    if hardware.argus_socket(root):
+        yield _JETSON.ok("Argus", "/tmp/argus_socket answers for csi:// cameras")
+    else:
+        yield _JETSON.warning(
+            "Argus",
+            "no /tmp/argus_socket: csi:// cameras cannot be opened",
+            "sudo systemctl restart nvargus-daemon; in a container -v /tmp/argus_socket:/tmp/argus_socket",
+        )
+    mode = hardware.power_mode(root)
+    if mode is None:
+        yield _JETSON.warning("power mode", "unknown", "sudo nvpmodel -q tells it")
+    elif "MAXN" in mode.upper():
+        yield _JETSON.ok("power mode", mode)
+    else:
+        yield _JETSON.warning(
+            "power mode",
+            f"{mode}: not the fastest",
+            "sudo nvpmodel -m 0, where supply and cooling allow it",
+        )
+
+
+def _clocks(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
+    clocks = hardware.clocks(root)
+    if not clocks:
+        yield _MACHINE.ok("clocks", "not told by this kernel")
+    else:
+        text = "; ".join(
+            f"{clock.unit} {clock.highest_mhz:.0f} MHz"
+            if clock.pinned
+            else f"{clock.unit} {clock.lowest_mhz:.0f} to {clock.highest_mhz:.0f} MHz"
+            for clock in clocks
+        )
+        if is_jetson and not all(clock.pinned for clock in clocks):
+            yield _MACHINE.warning(
+                "clocks",
+                f"{text}: they follow the load, so latencies vary",
+                "sudo jetson_clocks, until the next start",
+            )
+        else:
+            yield _MACHINE.ok("clocks", text)
+    if hot := {k: v for k, v in hardware.temperatures_c(root).items() if v >= _HOT_C}:
+        text = ", ".join(f"{name} {value:.0f} °C" for name, value in hot.items())
+        yield _MACHINE.warning("temperature", text, "improve the cooling: it will slow down")
+
+
+def _memory(root: Path) -> Iterator[Finding]:
+    memory = hardware.memory_bytes(root)
+    total, free = memory.get("MemTotal"), memory.get("MemAvailable")
+    swap = memory.get("SwapTotal", 0)
+    if total is None or free is None:
+        yield _MACHINE.ok("memory", "not told by this kernel")
+        return
+    text = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    if free < _LEAST_MEMORY:
+        yield _MACHINE.problem("memory", text, "end other programs; a model may not fit")
+    else:
+        yield _MACHINE.ok("memory", text)
+    if total + swap < _BUILD_MEMORY:
+        yield _MACHINE.warning(
+            "swap",
+            f"{swap / _GIB:.1f} GiB: building an engine here may be killed",
+            "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile "
+            "&& sudo swapon /swapfile; running a model needs none",
+        )
+    else:
+        yield _MACHINE.ok("swap", f"{swap / _GIB:.1f} GiB")
+
+
+def _disk() -> Iterator[Finding]:
+    folder = Path.cwd()
+    free = hardware.free_disk_bytes(folder)
+    if free is None:
+        yield _MACHINE.warning("disk", f"{folder} cannot be looked at", "go to another folder")
+    elif free < _LEAST_DISK:
+        text = f"{free / _MIB:.0f} MiB free in {folder}"
+        yield _MACHINE.warning("disk", text, "free some space: outputs stop on a full disk")
+    else:
+        yield _MACHINE.ok("disk", f"{free / _GIB:.1f} GiB free in {folder}")
+
+
+def _cameras(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
+    cameras = hardware.cameras(root)
+    for camera in cameras:
+        if camera.readable:
+            yield _MACHINE.ok("camera", f"{camera.device}: {camera.name}")
+        else:
+            yield _MACHINE.warning(
+                "camera",
+                f"{camera.device}: {camera.name}, which this user may not open",
+                "sudo usermod -aG video $USER, then log in again",
+            )
+    if not cameras:
+        other = "; csi:// cameras go through Argus" if is_jetson else ""
+        yield _MACHINE.ok("camera", f"no /dev/video* here{other}")
+
+
+def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Finding]:
+    """Verify the engine in a child process: a runtime may crash on it."""
+    command = [sys.executable, "-m", "cmlr_edge", "verify", str(path), "--json"]
+    command += [] if provider is None else ["--provider", provider]
+    ended = run_limited(command, timeout_s=timeout_s)
+    if not ended.output.strip():
+        remedy = "copy engine and spec again, both together; or build the engine on this machine"
+        yield _ENGINE.problem("engine", ended.error.removeprefix("error: "), remedy)
+        return
+    for check in json.loads(ended.output)["checks"]:
+        if check["passed"]:
+            yield _ENGINE.ok(check["name"], check["found"])
+        else:
+            yield _ENGINE.problem(check["name"], check["found"], check["remedy"])

@@ -1,0 +1,1 @@
+"""Opening an engine, choosing what runs it, and building one for this machine."""

@@ -1,0 +1,1 @@
+"""What labels do over time: stable events from scores that flicker."""

@@ -1,0 +1,226 @@
+"""What a trained model needs to be run: its input format, its labels, their thresholds, its files.
+
+The one source of these facts. Training writes the spec into the checkpoint, export copies it beside
+the engine and adds what it built, and the Recognizer reads it back; nobody else states a mean, a
+size or a label name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cmlr_edge.errors import SpecError
+from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
+from cmlr_edge.model.strict_json import read_json, write_json
+
+FORMAT_VERSION = 1
+INPUT_NAME = "frames"  # uint8 (N, H, W, 3), RGB
+OUTPUT_NAME = "scores"  # float32 (N, L), probabilities
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How a frame becomes model input; `preprocess()` applies the resize, the graph the rest."""
+
+    size_hw: tuple[int, int]
+    mean: tuple[float, float, float]  # of pixels scaled to [0, 1], R G B
+    std: tuple[float, float, float]
+    resize: Literal["stretch"] = "stretch"  # to size_hw, whatever the aspect ratio
+    interpolation: Literal["area"] = "area"
+    color_order: Literal["rgb"] = "rgb"
+
+    def __post_init__(self) -> None:
+        """Reject sizes and scales that no model has."""
+        if not all(1 <= side <= 8192 for side in self.size_hw):
+            raise SpecError(f"preprocess.size_hw is {self.size_hw}: each side must be 1 to 8192")
+        if min(self.std) <= 0:
+            raise SpecError(f"preprocess.std is {self.std}: every value must be above 0")
+
+
+@dataclass(frozen=True)
+class ThresholdFit:
+    """How the thresholds came about."""
+
+    rule: str  # "f1", "precision=0.9", "cost=5", "fixed"
+    data: str
+    num_images: int
+    precision: str  # of the model whose scores were used
+    shrinkage: float  # pseudo-count of positives that pulls a rare label to the global threshold
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """The method settings that matter to whoever reads the scores."""
+
+    backbone: str
+    intervention: str
+    inference_context: str
+    num_confounders: int
+    embed_dim: int
+    decoder_layers: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights come from."""
+
+    data: str
+    num_train_images: int
+    epochs: int
+    seed: int
+    cmlr_edge_version: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The built file against the training model, on `num_images` images."""
+
+    num_images: int
+    max_score_difference: float
+    decision_flips: int
+
+
+@dataclass(frozen=True)
+class GoldenSample:
+    """A seeded input and the scores it must give; see `cmlr_edge.model.golden`."""
+
+    seed: int
+    scores: tuple[float, ...]
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be drawn or compared."""
+        if not 0 <= self.seed < 2**32:
+            raise SpecError(f"golden.seed is {self.seed}: it must lie in 0 to 2**32 - 1")
+        if self.tolerance < 0:
+            raise SpecError(f"golden.tolerance is {self.tolerance}: it must not be negative")
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """Where and from what a TensorRT engine was built: it runs nowhere else."""
+
+    tensorrt: str  # "10.3.0"
+    compute_capability: str  # "8.7"
+    gpu: str
+    plugin_version: str | None  # of CmlrAttention; None: its plain operations
+    batch: tuple[int, int, int]  # smallest, tuned for, largest
+    source: str  # the ONNX file in this spec that it was built from
+    source_sha256: str
+    layers: dict[str, int] = field(default_factory=dict)  # by precision, as built
+    dla_core: int | None = None  # accelerator that it runs on, besides the GPU
+    dla_layers: int = 0  # that the accelerator takes
+
+    def __post_init__(self) -> None:
+        """Reject a batch that is no range."""
+        smallest, tuned, largest = self.batch
+        if not 1 <= smallest <= tuned <= largest:
+            raise SpecError(f"batch is {self.batch}: expected 1 <= smallest <= tuned <= largest")
+
+
+@dataclass(frozen=True)
+class BuiltFile:
+    """One model file that export wrote beside the spec."""
+
+    sha256: str
+    runtime: Literal["onnx", "tensorrt"]
+    precision: Literal["fp32", "fp16", "int8"]
+    parity: ParityReport
+    golden: GoldenSample
+    engine: EngineBuild | None = None  # of the runtime "tensorrt"
+
+    def __post_init__(self) -> None:
+        """Reject a digest that cannot be one, and an engine of unknown origin."""
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise SpecError(f"sha256 {self.sha256!r} is not 64 lower-case hexadecimal digits")
+        if (self.runtime == "tensorrt") != (self.engine is not None):
+            raise SpecError('a file has "engine" if, and only if, its runtime is "tensorrt"')
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Input format, label names, decision thresholds and files of one trained model."""
+
+    name: str
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...]  # one per label: reported when its score is >= this
+    preprocess: PreprocessSpec
+    method: MethodSpec
+    provenance: Provenance
+    threshold_fit: ThresholdFit
+    files: dict[str, BuiltFile] = field(default_factory=dict)
+    stability: StabilityRules = field(default_factory=StabilityRules)  # of its labels' events
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Reject a spec that cannot describe a model."""
+        if self.format_version != FORMAT_VERSION:
+            raise SpecError(
+                f"the spec has format_version {self.format_version}, this cmlr_edge reads "
+                f"{FORMAT_VERSION}: export the model again with this version"
+            )
+        if not self.labels:
+            raise SpecError("the spec lists no labels: a model needs at least one")
+        repeated = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if repeated or "" in self.labels:
+            raise SpecError(f"label names must be unique and not empty; repeated: {repeated}")
+        if len(self.labels) != len(self.thresholds):
+            raise SpecError(
+                f"{len(self.labels)} labels but {len(self.thresholds)} thresholds: "
+                "every label needs exactly one threshold"
+            )
+        if outside := [value for value in self.thresholds if not 0 <= value <= 1]:
+            raise SpecError(f"thresholds must lie in [0, 1], got {outside}")
+        stability_from_thresholds(
+            dict(zip(self.labels, self.thresholds, strict=True)), self.stability
+        )
+        for name, built in self.files.items():
+            if name in {"", ".", ".."} or "/" in name:
+                raise SpecError(f"files lists {name!r}: expected plain file names, without folders")
+            if len(built.golden.scores) != len(self.labels):
+                raise SpecError(
+                    f"{len(self.labels)} labels but the golden sample of {name} has "
+                    f"{len(built.golden.scores)} scores: export the model again"
+                )
+
+    def save(self, path: Path) -> None:
+        """Write the spec as JSON, whole or not at all."""
+        # An older cmlr_edge refuses what it does not know, so write it only where it says something.
+        write_json(path, self, omit=() if self.stability != StabilityRules() else ("stability",))
+
+    @classmethod
+    def load(cls, path: Path) -> ModelSpec:
+        """Read a spec that `save` wrote.
+
+        Raises:
+            SpecError: The file is missing or unreadable, is not JSON, has unknown or missing keys,
+                or contradicts itself.
+        """
+        try:
+            return read_json(path, cls)
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from error
+        except FileNotFoundError as error:
+            raise SpecError(
+                f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
+                "copy both files together"
+            ) from error
+        except (ValueError, OSError) as error:
+            raise SpecError(
+                f"{path} is not a model spec: {error}. Copy the spec that "
+                "export/build_engine.py wrote beside the engine"
+            ) from error
+
+
+def spec_path(engine_path: Path) -> Path:
+    """Where the spec of `engine_path` lies: the same name, ending in .json."""
+    return engine_path.with_suffix(".json")
+
+
+def model_path(path: Path) -> Path:
+    """Where the model is that `path` means: a folder means the `model.onnx` in it."""
+    return path / "model.onnx" if path.is_dir() else path

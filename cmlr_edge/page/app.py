@@ -1,0 +1,194 @@
+"""The addresses of the live server: the page, REST, metrics and health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import version
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request, WebSocket
+from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cmlr_edge.page.gate import Gate
+from cmlr_edge.page.state import LiveState, StateView
+from cmlr_edge.page.viewer import show
+from cmlr_edge.page.visits import Visit
+
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_VIDEO_TICK_S = 1 / 15
+_BOUNDARY = "frame"
+_SAFE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self' ws: wss:; frame-ancestors 'self'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+router = APIRouter()
+SourceId = Annotated[int, Path(ge=0, lt=100_000)]
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether the recognition does its work."""
+
+    status: Literal["ok", "degraded"]  # degraded: some source gives no frames, or no results
+    sources: int
+    sources_ok: int
+
+
+def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        live: What to show.
+        token: Asked of every visitor; None admits those who come by a loopback name.
+    """
+    app = FastAPI(
+        title="cmlr_edge live",
+        version=version("cmlr-edge"),
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # they load scripts from other hosts
+        redoc_url=None,
+    )
+    app.state.live = live
+    app.include_router(router)
+    for address, (name, media_type) in _PAGE.items():
+        content = (resources.files("cmlr_edge.page") / "static" / name).read_bytes()
+        app.add_api_route(address, _fixed(content, media_type), include_in_schema=False)
+    app.add_middleware(Gate, token=token)
+    app.add_middleware(_SafeHeaders)
+    return app
+
+
+def _fixed(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        return Response(content, media_type=media_type)
+
+    return answer
+
+
+class _SafeHeaders:
+    """Adds the headers that keep other sites out of the page; an ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _SAFE_HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _live(request: Request | WebSocket) -> LiveState:
+    live: LiveState = request.app.state.live
+    return live
+
+
+def _source(request: Request, source_id: int) -> LiveState:
+    live = _live(request)
+    if source_id >= live.num_sources:
+        raise HTTPException(
+            404, f"there is no source {source_id}, ids are below {live.num_sources}"
+        )
+    return live
+
+
+@router.get("/api/state")
+def state(request: Request) -> StateView:
+    """Tell everything but events and pictures: model, sources, newest scores, latencies."""
+    return _live(request).state()
+
+
+@router.get("/api/events")
+def events(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    source: Annotated[str | None, Query(max_length=1000)] = None,
+    label: Annotated[str | None, Query(max_length=1000)] = None,
+    lasting: bool | None = None,
+) -> list[Visit]:
+    """Tell the newest visits of labels, the last changed first."""
+    visits = _live(request).visits.newest(100_000)
+    wanted = [
+        visit
+        for visit in visits
+        if source in {None, visit.source}
+        and label in {None, visit.label}
+        and lasting in {None, visit.end_at is None}
+    ]
+    return wanted[:limit]
+
+
+@router.get(
+    "/api/sources/{source_id}/frame.jpg",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, 404: {"description": "No such frame"}},
+)
+def frame(request: Request, source_id: SourceId) -> Response:
+    """Return the newest recognised frame of a source."""
+    live = _source(request, source_id)
+    result = live.result(source_id)
+    if result is None:
+        raise HTTPException(404, f"source {source_id} has given no frame yet")
+    return Response(live.jpeg(source_id, result), media_type="image/jpeg")
+
+
+@router.get("/api/sources/{source_id}/video", include_in_schema=False)
+def video(request: Request, source_id: SourceId) -> StreamingResponse:
+    """Send the newest frames of a source as MJPEG, for other programs and other pages."""
+    live = _source(request, source_id)
+    media_type = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+    return StreamingResponse(_mjpeg(live, source_id), media_type=media_type)
+
+
+async def _mjpeg(live: LiveState, source_id: int) -> AsyncIterator[bytes]:
+    sent = None
+    while not live.closing:
+        result = live.result(source_id)
+        if result is not None and result is not sent:
+            jpeg = await asyncio.to_thread(live.jpeg, source_id, result)
+            head = (
+                f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            )
+            yield head.encode() + jpeg + b"\r\n"
+            sent = result
+        await asyncio.sleep(_VIDEO_TICK_S)
+
+
+@router.websocket("/api/live")
+async def follow(socket: WebSocket) -> None:
+    """Send frames with their scores, and the state; see `viewer`."""
+    await show(socket, _live(socket))
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(request: Request) -> Response:
+    """Tell counts and latencies to Prometheus."""
+    text = _live(request).metrics.render()
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/healthz")
+def healthz(request: Request) -> Health:
+    """Tell whether every source gives frames and the model answers them; needs no token."""
+    live = _live(request)
+    num_ok = live.num_healthy()
+    return Health("ok" if num_ok == live.num_sources else "degraded", live.num_sources, num_ok)

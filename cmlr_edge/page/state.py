@@ -1,0 +1,234 @@
+"""What the page and the REST interface tell, gathered from a run of streams."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmlr_edge.capture.live import SourceState
+from cmlr_edge.frame import FrameStatus
+from cmlr_edge.machine import hardware
+from cmlr_edge.page.pictures import NewestPicture
+from cmlr_edge.page.visits import VisitLog
+from cmlr_edge.pipeline import SourceStatus, Streams
+from cmlr_edge.pipeline.metrics import PrometheusMetrics
+from cmlr_edge.pipeline.stream import Result
+from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.redaction import redact
+from cmlr_edge.sinks import EventSink, Sink
+
+_SHOWN_SCORES = 8  # the best ones; labels that are present come besides
+_STATE_FOR_S = 0.25  # one gathering serves everybody for so long
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """The model at work."""
+
+    name: str
+    runtime: str
+    provider: str  # really in use
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...]  # in the order of the labels
+
+
+@dataclass(frozen=True)
+class ScoreView:
+    """One label in one frame."""
+
+    label: str
+    score: float
+    threshold: float
+    present: bool  # a visit of it lasts
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """The newest recognised frame of a source."""
+
+    index: int
+    time_s: float | None
+    captured_at: float  # seconds since the epoch
+    size_wh: tuple[int, int]
+    status: FrameStatus
+    valid: bool
+    latency_ms: float  # capture to postprocessing
+    scores: tuple[ScoreView, ...]  # best first; empty if invalid
+
+
+@dataclass(frozen=True)
+class SourceView:
+    """One source."""
+
+    id: int  # in this run's addresses
+    status: SourceStatus
+    frame: FrameView | None  # None before the first
+
+
+@dataclass(frozen=True)
+class MachineView:
+    """How the machine is doing, as far as its kernel tells."""
+
+    memory_free_bytes: int | None
+    memory_total_bytes: int | None
+    hottest_c: float | None
+    power_mode: str | None  # of a Jetson
+
+
+@dataclass(frozen=True)
+class StateView:
+    """Everything but events and pictures."""
+
+    now: float  # seconds since the epoch, as all times here
+    started_at: float
+    model: ModelView
+    machine: MachineView
+    sources: tuple[SourceView, ...]
+
+
+class LiveState:
+    """Looks at a run of streams; any thread may ask."""
+
+    def __init__(
+        self, streams: Streams, recognizer: Recognizer, *, answered_within_s: float = 10.0
+    ) -> None:
+        """Take what to look at; nothing is owned.
+
+        Args:
+            streams: The run, not started yet.
+            recognizer: Which works there.
+            answered_within_s: A model that takes longer for a frame hangs or has far too much to do.
+
+        Raises:
+            DependencyError: prometheus-client is not installed.
+        """
+        self.started_at = time.time()
+        self.closing = False  # set when viewers shall be sent away
+        self.visits, self.metrics = VisitLog(), PrometheusMetrics(streams.status)
+        self._streams, self._answered_within_s = streams, answered_within_s
+        self._names: list[str] = []
+        self._pictures: list[NewestPicture] = []
+        self._model = ModelView(
+            name=recognizer.spec.name,
+            runtime=recognizer.runtime,
+            provider=recognizer.provider,
+            labels=recognizer.labels,
+            thresholds=tuple(recognizer.thresholds.values()),
+        )
+        self._lock = threading.Lock()  # guards the two below
+        self._gathered_s = float("-inf")
+        self._state: StateView | None = None
+
+    def watch(self, name: str) -> tuple[list[Sink], list[EventSink]]:
+        """Show a source that is added to the run under this name, and return the sinks it needs.
+
+        Sources get their ids in the order of these calls.
+        """
+        name = redact(name)
+        counts = self.metrics.of_source(name)
+        self._pictures.append(NewestPicture())
+        self._names.append(name)
+        return [counts], [self.visits, counts]
+
+    @property
+    def num_sources(self) -> int:
+        """How many sources there are; their ids count from 0."""
+        return len(self._names)
+
+    def state(self) -> StateView:
+        """Return everything but events and pictures, at most a moment old."""
+        with self._lock:
+            now_s = time.monotonic()
+            if self._state is None or now_s - self._gathered_s > _STATE_FOR_S:
+                self._state, self._gathered_s = self._gather(), now_s
+            return self._state
+
+    def num_healthy(self) -> int:
+        """Count the sources that give frames which the model answers in time."""
+        return sum(
+            source.status.state is SourceState.OK and self._is_answered(source.id)
+            for source in self.state().sources
+        )
+
+    def _is_answered(self, source_id: int) -> bool:
+        if (result := self.result(source_id)) is None:
+            return False
+        arrived_s = result.frame.arrived_s
+        return arrived_s is None or time.monotonic() - arrived_s < self._answered_within_s
+
+    def result(self, source_id: int) -> Result | None:
+        """Return the newest result of a source; None before its first."""
+        return self._streams.latest(self._names[source_id])
+
+    def jpeg(self, source_id: int, result: Result) -> bytes:
+        """Return the picture of a result; see `NewestPicture.jpeg`."""
+        return self._pictures[source_id].jpeg(result.frame)
+
+    def packet(self, source_id: int, result: Result) -> bytes:
+        """Return a result for the page: a length, so many bytes of JSON, and the JPEG."""
+        prediction = result.prediction
+        about = {
+            "source": source_id,
+            "captured_at": result.frame.captured_at,
+            "status": result.frame.status,
+            "valid": prediction.valid,
+            "latency_ms": round(prediction.latency_ms.total, 2),
+            # In the order of the labels; a model gone wrong has none.
+            "scores": prediction.scores.round(4).tolist() if prediction.valid else [],
+            "present": sorted(self.visits.present(result.source)),
+        }
+        text = json.dumps(about, allow_nan=False).encode()
+        return struct.pack(">I", len(text)) + text + self.jpeg(source_id, result)
+
+    def _gather(self) -> StateView:
+        by_name = {status.name: status for status in self._streams.status()}
+        return StateView(
+            now=time.time(),
+            started_at=self.started_at,
+            model=self._model,
+            machine=_machine_view(),
+            sources=tuple(
+                SourceView(number, by_name[name], self._newest_frame(number))
+                for number, name in enumerate(self._names)
+            ),
+        )
+
+    def _newest_frame(self, source_id: int) -> FrameView | None:
+        if (result := self.result(source_id)) is None:
+            return None
+        frame, prediction = result.frame, result.prediction
+        height, width = frame.image_bgr.shape[:2]
+        return FrameView(
+            index=frame.index,
+            time_s=frame.time_s,
+            captured_at=frame.captured_at,
+            size_wh=(width, height),
+            status=frame.status,
+            valid=prediction.valid,
+            latency_ms=prediction.latency_ms.total,
+            scores=self._best_scores(result) if prediction.valid else (),
+        )
+
+    def _best_scores(self, result: Result) -> tuple[ScoreView, ...]:
+        scores, present = result.prediction.scores, self.visits.present(result.source)
+        model, ranked = self._model, np.argsort(-result.prediction.scores, kind="stable").tolist()
+        return tuple(
+            ScoreView(label, float(scores[i]), model.thresholds[i], label in present)
+            for rank, (i, label) in enumerate((i, model.labels[i]) for i in ranked)
+            if rank < _SHOWN_SCORES or label in present
+        )
+
+
+def _machine_view() -> MachineView:
+    memory = hardware.memory_bytes()
+    return MachineView(
+        memory_free_bytes=memory.get("MemAvailable"),
+        memory_total_bytes=memory.get("MemTotal"),
+        hottest_c=max(hardware.temperatures_c().values(), default=None),
+        power_mode=hardware.power_mode(),
+    )

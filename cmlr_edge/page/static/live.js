@@ -1,0 +1,416 @@
+// The live page. One web socket brings everything: text is the state and the visits of labels, binary
+// is a frame with its scores. A frame is answered with its source's number once it is painted, so the
+// server sends no faster than this page paints, and nothing while the page is hidden.
+
+const BAR_REM = 1.75;        // as in style.css
+const REORDER_MS = 700;      // bars change places no more often, so that they can be read
+const SMOOTHING_MS = 1200;   // of the order, not of the scores shown
+const SHOWN_ROWS = 14;
+const SHOWN_EVENTS = 40;
+const KEPT_VISITS = 2000;
+const STATES = {
+  ok: "live", connecting: "connecting", timeout: "no frames", reconnecting: "reconnecting",
+  ended: "ended", failed: "failed", lost: "connection lost", late: "no results", frozen: "frozen", stale: "stale", invalid: "invalid",
+};
+const LATE_MS = 5000;        // without a new picture, while the source gives frames
+const REASONS = {  // of what a frame says of itself; a source gives its own
+  frozen: "the source repeats one picture",
+  stale: "frames wait too long: the model does not keep up with the sources",
+  invalid: "the model returned no number",
+  lost: "this page does not reach its server",
+  late: "no picture comes: the model or the connection to this page does not keep up",
+};
+const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
+
+const CAN_HOVER = matchMedia("(hover: hover)");
+const find = (selector, root = document) => root.querySelector(selector);
+const cards = new Map();     // by source id
+const visits = new Map();    // by visit id
+let model = null;
+let clockOffsetS = 0;        // the server's clock minus ours
+let spanS = 300;
+let lastState = null;
+let isLinked = false;
+
+const nowS = () => Date.now() / 1000 + clockOffsetS;
+
+// ---- small things ----
+
+function element(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+function put(node, text) {  // touching only what changes keeps selections and screen readers calm
+  if (node.textContent !== text) node.textContent = text;
+}
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n >>> 0;
+});
+
+// The same colour as in overlay videos and contact sheets: see cmlr_edge/sinks/drawing.py.
+function labelColor(label) {
+  let crc = ~0;
+  for (const byte of new TextEncoder().encode(label)) crc = CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
+  const number = ~crc >>> 0;
+  const hue = (number % 24) / 24 * 360;
+  const saturation = Math.floor(number / 24) % 2 ? 0.7 : 0.35;
+  const lightness = 1 - saturation / 2;  // HSV with value 1, as HSL
+  return `hsl(${hue} 100% ${lightness * 100}%)`;
+}
+
+function duration(seconds) {  // with spaces that no line breaks at
+  seconds = Math.max(0, seconds);
+  if (seconds < 60) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)}\u00a0s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}\u00a0min ${Math.floor(seconds % 60)}\u00a0s`;
+  return `${Math.floor(seconds / 3600)}\u00a0h ${Math.floor(seconds / 60) % 60}\u00a0min`;
+}
+
+const clock = (seconds) => new Date((seconds - clockOffsetS) * 1000).toLocaleTimeString([], { hour12: false });
+
+const milliseconds = (value) => value === undefined ? "–" : value.toFixed(value < 9.95 ? 1 : 0);
+
+function count(value) {
+  if (value === undefined || value === null) return "–";
+  return value < 10000 ? String(value) : `${(value / 1000).toFixed(value < 100000 ? 1 : 0)}k`;
+}
+
+// ---- one source ----
+
+class Card {
+  constructor(id) {
+    this.root = find("#card").content.firstElementChild.cloneNode(true);
+    this.root.dataset.source = id;
+    this.canvas = find("canvas", this.root);
+    this.bars = new Map();
+    this.order = [];
+    this.smoothed = null;
+    this.orderedMs = -Infinity;
+    this.scoredMs = 0;
+    this.frameStatus = "ok";
+    this.capturedAt = null;
+    this.arrived = this.painted = 0;
+    this.newsMs = performance.now();
+    find("#sources").append(this.root);
+  }
+
+  async paint(about, jpeg) {
+    const number = ++this.arrived;
+    const picture = await createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
+    if (number < this.painted) return picture.close();  // a newer one was decoded sooner
+    this.painted = number;
+    this.newsMs = performance.now();
+    if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
+      this.canvas.width = picture.width;
+      this.canvas.height = picture.height;
+    }
+    this.canvas.getContext("2d").drawImage(picture, 0, 0);
+    picture.close();
+    this.capturedAt = about.captured_at;
+    this.frameStatus = about.status !== "ok" ? about.status : about.valid ? "ok" : "invalid";
+    this.showScores(about);
+    this.showChips(about.present);
+    this.showState();
+  }
+
+  showScores({ scores, present }) {
+    if (!scores.length || !model) return;
+    const ms = performance.now();
+    const weight = this.smoothed ? 1 - Math.exp(-(ms - this.scoredMs) / SMOOTHING_MS) : 1;
+    this.smoothed = scores.map((s, i) => this.smoothed ? this.smoothed[i] + weight * (s - this.smoothed[i]) : s);
+    this.scoredMs = ms;
+    if (ms - this.orderedMs > REORDER_MS) {
+      this.orderedMs = ms;
+      this.reorder(new Set(present));
+    }
+    for (const i of this.order) this.showBar(i, scores[i], present.includes(model.labels[i]));
+  }
+
+  reorder(present) {
+    const rank = (i) => this.smoothed[i] + (present.has(model.labels[i]) ? 1 : 0);
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const places = Math.floor(find(".bars", this.root).clientHeight / (BAR_REM * rem) + 0.01);
+    this.order = [...model.labels.keys()].sort((a, b) => rank(b) - rank(a)).slice(0, places);
+    for (const [i, bar] of this.bars) {
+      if (!this.order.includes(i)) {
+        bar.remove();
+        this.bars.delete(i);
+      }
+    }
+    this.order.forEach((i, place) => { this.bar(i).style.transform = `translateY(${place * BAR_REM}rem)`; });
+  }
+
+  bar(i) {
+    if (!this.bars.has(i)) {
+      const bar = element("div", "bar");
+      bar.setAttribute("role", "listitem");
+      bar.dataset.label = model.labels[i];
+      bar.style.setProperty("--hue", labelColor(model.labels[i]));
+      const track = element("span", "track");
+      track.append(element("i"), element("u"));
+      track.lastChild.style.left = `${model.thresholds[i] * 100}%`;
+      bar.title = `threshold ${model.thresholds[i].toFixed(2)}`;
+      bar.append(element("span", "dot"), element("span", "label", model.labels[i]), track, element("output"));
+      find(".bars", this.root).append(bar);
+      this.bars.set(i, bar);
+    }
+    return this.bars.get(i);
+  }
+
+  showBar(i, score, isPresent) {
+    const bar = this.bar(i);
+    bar.classList.toggle("reached", score >= model.thresholds[i]);
+    bar.classList.toggle("present", isPresent);
+    find("i", bar).style.width = `${Math.min(1, score) * 100}%`;
+    put(find("output", bar), score.toFixed(2));
+  }
+
+  showChips(labels) {
+    const list = find(".chips", this.root);
+    const shown = new Map([...list.children].map((chip) => [chip.dataset.label, chip]));
+    for (const [label, chip] of shown) if (!labels.includes(label)) chip.remove();
+    for (const label of labels) {
+      if (shown.has(label)) continue;
+      const chip = element("li", "", label);
+      chip.dataset.label = label;
+      chip.style.setProperty("--hue", labelColor(label));
+      list.append(chip);
+    }
+  }
+
+  update(status) {
+    this.status = status;
+    put(find(".name", this.root), status.name);
+    const whole = status.latency_ms.capture_to_label ?? {};
+    const told = {
+      pace: status.frames_per_second.toFixed(1),
+      p50: milliseconds(whole.p50), p95: milliseconds(whole.p95), p99: milliseconds(whole.p99),
+      frames: count(status.frames), invalid: count(status.invalid),
+      dropped: count(status.capture?.dropped), reconnects: count(status.capture?.reconnects),
+    };
+    for (const [name, text] of Object.entries(told)) put(find(`[data-stat=${name}]`, this.root), text);
+    if (status.state !== "ok") this.showChips([]);
+    this.showState();
+  }
+
+  showState() {
+    if (!this.status) return;
+    const { state, reason } = this.status;
+    const isLate = performance.now() - this.newsMs > LATE_MS;
+    const shown = !isLinked ? "lost" : state !== "ok" ? state : isLate ? "late" : this.frameStatus;
+    const pill = find(".state", this.root);
+    pill.dataset.state = shown;
+    put(pill, STATES[shown] ?? shown);
+    const troubled = !["ok", "ended"].includes(shown);
+    this.root.classList.toggle("troubled", troubled);
+    const trouble = find(".trouble", this.root);
+    trouble.hidden = !troubled;
+    if (!troubled) return;
+    const age = this.capturedAt === null ? "no frame yet" : `last frame ${duration(nowS() - this.capturedAt)} ago`;
+    put(trouble.firstChild, STATES[shown] ?? shown);
+    put(trouble.lastChild, [REASONS[shown] ?? reason, age].filter(Boolean).join(" · "));
+  }
+}
+
+function cardOf(id) {
+  if (!cards.has(id)) cards.set(id, new Card(id));
+  return cards.get(id);
+}
+
+// ---- timeline, events, latencies ----
+
+function drawTimeline() {
+  const timeline = find("#timeline");
+  if (CAN_HOVER.matches && timeline.matches(":hover")) return;  // somebody reads a bar's title
+  const end = nowS(), begin = end - spanS;
+  const rows = new Map();
+  for (const visit of visits.values()) {
+    const until = Math.min(visit.end_at ?? end, end), from = Math.max(visit.start_at, begin);
+    if (until <= begin || from >= end) continue;
+    const key = JSON.stringify([visit.source, visit.label]);
+    const row = rows.get(key) ?? rows.set(key, { visit, total: 0, parts: [] }).get(key);
+    row.total += until - from;
+    row.parts.push({ visit, from, until });
+  }
+  const ranked = [...rows.values()].sort((a, b) => b.total - a.total).slice(0, SHOWN_ROWS);
+  ranked.sort((a, b) => a.visit.source.localeCompare(b.visit.source) || b.total - a.total);
+  const place = (time) => `${(time - begin) / spanS * 100}%`;
+  const drawn = ranked.flatMap((row, i) => {
+    const { source } = row.visit;
+    const isFirst = cards.size > 1 && source !== ranked[i - 1]?.visit.source;
+    return [...(isFirst ? [element("h3", "of", source)] : []), drawRow(row, place, end)];
+  });
+  const hidden = rows.size - ranked.length;
+  if (!drawn.length) drawn.push(element("p", "empty", "No label has been there in this time."));
+  if (hidden > 0) drawn.push(element("p", "empty", `and ${hidden} more`));
+  timeline.replaceChildren(...drawn, drawAxis(begin, end, place));
+}
+
+function drawRow({ visit, parts }, place, end) {
+  const row = element("div", "row"), who = element("div", "who", visit.label), lane = element("div", "lane");
+  row.style.setProperty("--hue", labelColor(visit.label));
+  for (const part of parts) {
+    const bar = element("i", part.visit.end_at === null ? "lasting" : "");
+    bar.style.left = place(part.from);
+    bar.style.right = `calc(100% - ${place(part.until)})`;
+    const lasted = duration((part.visit.end_at ?? end) - part.visit.start_at);
+    bar.title = `${visit.label}, ${clock(part.visit.start_at)}, ${lasted}, at most ${part.visit.max_score.toFixed(2)}`;
+    lane.append(bar);
+  }
+  row.append(who, lane);
+  return row;
+}
+
+function drawAxis(begin, end, place) {
+  const axis = element("div", "row axis"), lane = element("div", "lane");
+  const step = spanS / (innerWidth < 560 ? 2 : 5);
+  for (let time = Math.ceil(begin / step) * step; time < end; time += step) {
+    const share = (time - begin) / spanS;
+    if (share < 0.06 || share > 0.94) continue;  // it would stick out
+    const tick = element("span", "", clock(time));
+    tick.style.left = place(time);
+    lane.append(tick);
+  }
+  axis.append(element("div", "who"), lane);
+  return axis;
+}
+
+function drawEvents() {
+  const newest = [...visits.values()].sort(
+    (a, b) => (a.end_at === null ? 0 : 1) - (b.end_at === null ? 0 : 1) || b.start_at - a.start_at,
+  ).slice(0, SHOWN_EVENTS);
+  const items = newest.map((visit) => {
+    const item = element("li", visit.end_at === null ? "lasting" : "");
+    const dot = element("span", "dot"), what = element("span", "what", visit.label);
+    dot.style.setProperty("--hue", labelColor(visit.label));
+    what.append(element("small", "", `${visit.source}, at most ${visit.max_score.toFixed(2)}`));
+    const lasted = duration((visit.end_at ?? nowS()) - visit.start_at);
+    const when = `${clock(visit.start_at)} · ${visit.end_at === null ? "for " : ""}${lasted}`;
+    item.append(dot, what, element("span", "when", when));
+    return item;
+  });
+  find("#events").replaceChildren(...(items.length ? items : [element("p", "empty", "None yet.")]));
+}
+
+function drawLatencies(sources) {
+  const rows = [];
+  for (const { status } of sources) {
+    const stages = STAGES.filter((stage) => status.latency_ms[stage]);
+    if (sources.length > 1 && stages.length) {
+      const head = element("th", "of", status.name);
+      head.colSpan = 4;
+      head.scope = "rowgroup";
+      rows.push(element("tr"));
+      rows.at(-1).append(head);
+    }
+    for (const stage of stages) {
+      const row = element("tr", stage === "capture_to_label" ? "whole" : "");
+      const cells = [stage.replaceAll("_", " ")];
+      for (const rank of ["p50", "p95", "p99"]) cells.push(milliseconds(status.latency_ms[stage][rank]));
+      row.append(...cells.map((text) => element("td", "", text)));
+      rows.push(row);
+    }
+  }
+  find("#latency tbody").replaceChildren(...rows);
+}
+
+// ---- the connection ----
+
+function showMachine({ memory_free_bytes: free, memory_total_bytes: total, hottest_c: hottest, power_mode: power }) {
+  const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
+  const told = {
+    memory: free === null || total === null ? "" : `${gib(free)} of ${gib(total)} GiB free`,
+    hottest: hottest === null ? "" : `${hottest.toFixed(0)} °C`,
+    power: power ?? "",
+  };
+  for (const [id, text] of Object.entries(told)) {
+    put(find(`#${id}`), text);
+    find(`#${id}`).parentElement.hidden = !text;
+  }
+}
+
+function takeState(state) {
+  lastState = state;
+  model = state.model;
+  clockOffsetS = state.now - Date.now() / 1000;
+  put(find("#model"), model.name);
+  put(find("#runtime"), `${model.runtime} (${model.provider})`);
+  showMachine(state.machine);
+  for (const source of state.sources) cardOf(source.id).update(source.status);
+  for (const visit of state.visits) visits.set(visit.id, visit);
+  if (visits.size > KEPT_VISITS) {
+    const ended = [...visits.values()].filter((visit) => visit.end_at !== null);
+    ended.sort((a, b) => a.end_at - b.end_at);
+    for (const visit of ended.slice(0, visits.size - KEPT_VISITS)) visits.delete(visit.id);
+  }
+  drawEvents();
+  drawLatencies(state.sources);
+}
+
+async function takeFrame(buffer, socket) {
+  const length = new DataView(buffer).getUint32(0);
+  const about = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  try {
+    await cardOf(about.source).paint(about, new Uint8Array(buffer, 4 + length));
+  } finally {
+    await untilVisible();
+    if (socket.readyState === WebSocket.OPEN) socket.send(String(about.source));
+  }
+}
+
+function untilVisible() {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+}
+
+function showLink(state, text) {
+  const link = find("#link");
+  link.dataset.state = state;
+  put(link, text);
+}
+
+async function connect(pauseMs = 500) {
+  const address = new URL("/api/live", location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  const socket = new WebSocket(address);
+  socket.binaryType = "arraybuffer";
+  let opened = false;
+  socket.onopen = () => {
+    opened = isLinked = true;
+    visits.clear();
+    showLink("ok", "connected");
+  };
+  socket.onmessage = ({ data }) => typeof data === "string" ? takeState(JSON.parse(data)) : takeFrame(data, socket);
+  socket.onclose = async () => {
+    showLink("lost", "connection lost, trying again");
+    isLinked = false;
+    for (const card of cards.values()) card.showState();
+    const answer = await fetch("/api/state").catch(() => null);
+    if (answer?.status === 401) location.reload();  // the token is another one now
+    setTimeout(connect, pauseMs, opened ? 500 : Math.min(5000, pauseMs * 2));
+  };
+}
+
+document.addEventListener("visibilitychange", () => {  // nothing came while nobody looked
+  for (const card of cards.values()) card.newsMs = performance.now();
+});
+
+find("#spans").addEventListener("click", ({ target }) => {
+  if (!target.dataset.seconds) return;
+  spanS = Number(target.dataset.seconds);
+  for (const button of find("#spans").children) button.setAttribute("aria-pressed", button === target);
+  drawTimeline();
+});
+
+setInterval(() => {
+  if (document.hidden || !lastState) return;
+  put(find("#uptime"), duration(nowS() - lastState.started_at));
+  for (const card of cards.values()) card.showState();
+  drawTimeline();
+}, 500);
+
+connect();

@@ -1,0 +1,310 @@
+"""The way of one source's frames through a run: taken, prepared, answered, handed to its sinks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from cmlr_edge.capture import Source
+from cmlr_edge.capture.live import LiveSource, SourceState
+from cmlr_edge.errors import FrameError
+from cmlr_edge.frame import Frame
+from cmlr_edge.model.stability import LabelStability
+from cmlr_edge.pipeline.scene import SceneGate
+from cmlr_edge.pipeline.status import SourceStatus, Tally
+from cmlr_edge.pipeline.stream import Outlet, Result
+from cmlr_edge.prediction import Latency, Prediction
+from cmlr_edge.preprocess import Prepared
+from cmlr_edge.redaction import redact
+
+_NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only grow old
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One frame on its way."""
+
+    lane: Lane
+    frame: Frame
+    prepared: Prepared | None  # None: it repeats the prediction before
+    arrived_s: float  # on time.monotonic()
+    prediction: Prediction | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether nothing more is to be waited for."""
+        return self.prepared is None or self.prediction is not None
+
+    def freshened(self) -> Prepared:
+        """Return what is to be recognised, marked as stale where it waited too long."""
+        assert self.prepared is not None
+        limit_s = self.lane.stale_after_s
+        if limit_s is not None and time.monotonic() - self.arrived_s > limit_s:
+            self.frame = replace(self.frame, status="stale")
+            self.prepared = replace(self.prepared, frame=self.frame)
+        return self.prepared
+
+
+@dataclass(frozen=True)
+class LaneLinks:
+    """What a lane needs of the run it belongs to."""
+
+    prepare: Callable[[Frame], Prepared]
+    submit: Callable[[Ticket], None]  # asks for `Lane.answer`
+    publish: Callable[[Result], None]  # may wait
+    finished: Callable[[], None]
+
+
+class Lane:
+    """One source with two threads: one takes and prepares its frames, one hands on the results."""
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        outlet: Outlet,
+        links: LaneLinks,
+        *,
+        frames_ahead: int,
+        max_frames: int | None,
+        gate: SceneGate | None,
+        count_lost: Callable[[], int],
+    ) -> None:
+        """Own the source and the outlet; `start` begins.
+
+        Args:
+            source: Opened.
+            name: For people, without passwords.
+            outlet: Likewise owned.
+            links: To the rest of the run.
+            frames_ahead: Frames under way at most, unless the source wants its newest only.
+            max_frames: Take no more than so many.
+            gate: Says which frames need the model; None for all.
+            count_lost: How much the sinks of the outlet did not take.
+        """
+        self.name, self._source, self._outlet, self._links = name, source, outlet, links
+        self._live = source if isinstance(source, LiveSource) else None
+        newest = self._live is not None and self._live.policy == "newest"
+        self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
+        self._ahead = _NEWEST_AHEAD if newest else frames_ahead
+        self._max_frames, self._gate, self._count_lost = max_frames, gate, count_lost
+        self._end_requested = False
+        self._changed = threading.Condition()  # guards everything below
+        self._tickets: deque[Ticket] = deque()  # in the order of the frames
+        self._taken_all = self._aborted = self._over = False
+        self._error: BaseException | None = None
+        self._latest: Result | None = None
+        self._tally = Tally()
+        self._new_stability: Mapping[str, LabelStability] | None = None
+        self._threads = [
+            threading.Thread(target=target, name=f"{what} {name}", daemon=True)
+            for what, target in (("take", self._take_frames), ("hand on", self._hand_on))
+        ]
+
+    def start(self) -> None:
+        """Take frames. Calling it twice is harmless."""
+        for thread in self._threads:
+            if thread.ident is None:
+                thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether the last result was handed on, and everything is closed."""
+        with self._changed:
+            return self._over
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the source before its time."""
+        with self._changed:
+            return self._error
+
+    @property
+    def latest(self) -> Result | None:
+        """The newest result."""
+        with self._changed:
+            return self._latest
+
+    def status(self) -> SourceStatus:
+        """Counts, latencies and state."""
+        with self._changed:
+            tally, error, over = self._tally, self._error, self._over
+            state, reason = SourceState.OK, ""
+            if self._live is not None:
+                state, reason = self._live.state, self._live.reason
+            if error is not None:
+                state, reason = SourceState.FAILED, redact(str(error) or type(error).__name__)
+            elif over and state is not SourceState.FAILED:
+                state, reason = SourceState.ENDED, "the source ended"
+            return SourceStatus(
+                name=self.name,
+                state=state,
+                reason=reason,
+                frames=tally.frames,
+                repeated=tally.repeated,
+                invalid=tally.invalid,
+                unusable=tally.unusable,
+                lost=self._count_lost(),
+                frames_per_second=tally.frames_per_second(),
+                latency_ms=tally.latency_percentiles(),
+                capture=None if self._live is None else self._live.stats,
+            )
+
+    def answer(self, ticket: Ticket, prediction: Prediction) -> None:
+        """Take the model's word on one of this lane's frames."""
+        with self._changed:
+            ticket.prediction = prediction
+            self._changed.notify_all()
+
+    def use_stability(self, stability: Mapping[str, LabelStability]) -> None:
+        """Follow the labels by other settings from the next frame on."""
+        with self._changed:
+            self._new_stability = stability
+        if self._gate is not None:  # the next scores are another model's
+            self._gate.forget()
+
+    def request_end(self) -> None:
+        """Take no more frames; what is under way is answered. A signal handler may call it."""
+        self._end_requested = True
+        if self._live is not None:
+            self._live.request_end()
+
+    def abort(self, error: BaseException | None = None) -> None:
+        """End without the frames that are under way.
+
+        Args:
+            error: What went wrong, if it did.
+        """
+        self.request_end()
+        with self._changed:
+            self._aborted = True
+            self._error = self._error or error
+            self._tickets.clear()
+            self._changed.notify_all()
+
+    def _take_frames(self) -> None:
+        try:
+            frames, taken = iter(self._source), 0
+            while taken != self._max_frames and self._await_room():
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                self._take(frame)
+                taken += 1
+        except Exception as error:  # noqa: BLE001 (whatever a source raises ends it alone)
+            with self._changed:
+                self._error = self._error or error
+        finally:
+            with self._changed:
+                self._taken_all = True
+                self._changed.notify_all()
+
+    def _await_room(self) -> bool:
+        """Wait before the next frame is taken, so that it is as new as can be."""
+        with self._changed:
+            while len(self._tickets) >= self._ahead and not self._ending():
+                self._changed.wait(0.2)  # a signal handler cannot notify
+            return not self._ending()
+
+    def _ending(self) -> bool:
+        return self._end_requested or self._aborted
+
+    def _take(self, frame: Frame) -> None:
+        arrived_s = time.monotonic() if frame.arrived_s is None else frame.arrived_s
+        if frame.time_s is not None and frame.source != self.name:
+            frame = replace(frame, source=self.name)
+        try:
+            repeats = self._gate is not None and not self._gate.needs_model(frame)
+            prepared = None if repeats else self._links.prepare(frame)
+        except FrameError:
+            if self._live is None:
+                raise
+            with self._changed:
+                self._tally.unusable += 1
+            return
+        ticket = Ticket(self, frame, prepared, arrived_s)
+        with self._changed:
+            if self._aborted:
+                return
+            self._tickets.append(ticket)
+            self._changed.notify_all()
+        if prepared is not None:
+            self._links.submit(ticket)
+
+    def _hand_on(self) -> None:
+        try:
+            while (ticket := self._next_answered()) is not None:
+                self._finish(ticket)
+        except Exception as error:  # noqa: BLE001 (whatever a sink raises ends this source alone)
+            self.abort(error)
+        self._close(self._outlet.close)
+        self._await_taken()
+        self._close(self._source.close)
+        if self._error is not None and self._own_error():
+            _log.warning("%s ended: %s", self.name, redact(str(self._error)))
+        with self._changed:
+            self._over = True
+        self._links.finished()
+
+    def _own_error(self) -> bool:
+        """Whether the error is not what the live source has said already."""
+        return self._live is None or self._live.state is not SourceState.FAILED
+
+    def _await_taken(self) -> None:
+        """Closing a file while another thread reads it would crash OpenCV."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken_all)
+
+    def _close(self, close: Callable[[], None]) -> None:
+        try:
+            close()
+        except Exception as error:  # noqa: BLE001 (likewise)
+            self.abort(error)
+
+    def _next_answered(self) -> Ticket | None:
+        """Wait for the answer to the oldest frame; None once there is none under way any more."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._aborted
+                    or (self._tickets and self._tickets[0].answered)
+                    or (self._taken_all and not self._tickets)
+                )
+            )
+            if self._new_stability is not None:
+                self._outlet.change_stability(self._new_stability)
+                self._new_stability = None
+            if not self._tickets:
+                return None
+            ticket = self._tickets.popleft()
+            self._changed.notify_all()  # there is room for another frame
+            return ticket
+
+    def _finish(self, ticket: Ticket) -> None:
+        prediction = ticket.prediction or self._repeated(ticket.frame)
+        if self._gate is not None and not prediction.valid:
+            self._gate.forget()
+        result = self._outlet.take(ticket.frame, prediction)
+        with self._changed:
+            self._latest = result
+            self._tally.add(result, ticket.arrived_s)
+        self._links.publish(result)
+
+    def _repeated(self, frame: Frame) -> Prediction:
+        """What the model said about the scene before, for a frame that shows the same."""
+        assert self._latest is not None
+        before = self._latest.prediction
+        valid = before.valid and frame.status == "ok"
+        return replace(
+            before,
+            labels=before.labels if valid else (),
+            latency_ms=Latency(capture=frame.capture_ms),
+            captured_at=frame.captured_at,
+            valid=valid,
+            repeated=True,
+        )

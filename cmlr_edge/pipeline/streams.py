@@ -1,0 +1,398 @@
+"""`Streams`: puts sources, recognizers and results together; see the package."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import TracebackType
+
+from cmlr_edge.capture import Source
+from cmlr_edge.capture.live import LiveSource
+from cmlr_edge.errors import CaptureError, SpecError
+from cmlr_edge.frame import Frame
+from cmlr_edge.model.stability import LabelStability, StabilityRules
+from cmlr_edge.pipeline.batches import BatchSize, FairQueue
+from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
+from cmlr_edge.pipeline.scene import SceneGate
+from cmlr_edge.pipeline.settings import StreamsSettings
+from cmlr_edge.pipeline.status import SourceStatus
+from cmlr_edge.pipeline.stream import Outlet, Result, merge_stability
+from cmlr_edge.preprocess import Prepared
+from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.redaction import redact
+from cmlr_edge.sinks import EventSink, Sink
+from cmlr_edge.sinks.isolation import (
+    IsolatedEventSink,
+    IsolatedSink,
+    isolate,
+    isolate_events,
+)
+
+_RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
+_END_CHECK_S = 0.2  # between looks at whether the end was requested
+_log = logging.getLogger(__name__)
+
+
+class _Seat:
+    """Where one recognizer works; guarded by the lock of `Streams`."""
+
+    def __init__(self, recognizer: Recognizer, settings: StreamsSettings) -> None:
+        self.recognizer = recognizer
+        self.at_work: Recognizer | None = None
+        self.began_s = 0.0  # when it took its last batch, on time.monotonic()
+        self.batch_size = BatchSize(settings.max_batch, settings.latency_budget_s / 2)
+
+
+class Streams:
+    """Recognises the frames of many sources; see the package."""
+
+    def __init__(
+        self,
+        recognizers: Recognizer | Sequence[Recognizer],
+        settings: StreamsSettings | None = None,
+    ) -> None:
+        """Plan a run; nothing starts yet.
+
+        Args:
+            recognizers: One, or several of the same labels that work side by side, each in a thread of
+                its own. They stay the caller's: close them after this.
+            settings: Limits.
+
+        Raises:
+            SpecError: There is none, or they have different labels.
+        """
+        given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+        if not given:
+            raise SpecError("no recognizer was given: a run needs at least one")
+        self._settings = settings or StreamsSettings()
+        self._labels = given[0].labels
+        self._check_labels(given)
+        self._queue: FairQueue[Ticket] = FairQueue()
+        self._changed = threading.Condition()  # guards everything below
+        self._seats = [_Seat(recognizer, self._settings) for recognizer in given]
+        self._lanes: dict[str, Lane] = {}
+        self._stability: dict[str, Mapping[str, LabelStability] | StabilityRules | None] = {}
+        self._results: deque[Result] = deque()
+        self._started = self._closed = self._has_taker = False
+        self._error: BaseException | None = None
+        self._drain_until_s = math.inf  # set where an end is requested
+        self._workers = [
+            threading.Thread(target=self._work, args=(seat,), name=f"recognize {i}", daemon=True)
+            for i, seat in enumerate(self._seats)
+        ]
+
+    def add(
+        self,
+        source: Source,
+        *,
+        name: str = "",
+        sinks: Sequence[Sink] = (),
+        event_sinks: Sequence[EventSink] = (),
+        stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+        skip_unchanged_s: float | None = None,
+        max_frames: int | None = None,
+    ) -> None:
+        """Take another source, before or during the run; it and its sinks are closed here.
+
+        Args:
+            source: Opened.
+            name: In results, events and status; the source's own by default.
+            sinks: Take its frames. One that raises is counted and left out by a live source, and ends
+                any other.
+            event_sinks: Take its events, likewise.
+            stability: By label, or rules, instead of what spec and thresholds say.
+            skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
+                long, instead of running the model; such results say so in `prediction.repeated`.
+            max_frames: Take no more than so many.
+
+        Raises:
+            CaptureError: Another source has that name.
+            SpecError: `stability` names a label that the model does not know, or a time is not usable.
+        """
+        name = redact(name) if name else source.name
+        if isinstance(source, LiveSource):
+            sinks = [isolate(sink) for sink in sinks]
+            event_sinks = [isolate_events(sink) for sink in event_sinks]
+        guards = [
+            sink
+            for sink in (*sinks, *event_sinks)
+            if isinstance(sink, IsolatedSink | IsolatedEventSink)
+        ]
+        with self._changed:
+            if self._closed or self._drain_until_s < math.inf:
+                raise CaptureError(f"cannot add {name}: the run is ending")
+            if name in self._lanes:
+                raise CaptureError(f"two sources are called {name}: give each its own name")
+            outlet = Outlet(
+                name, merge_stability(self._seats[0].recognizer, stability), sinks, event_sinks
+            )
+            lane = Lane(
+                source,
+                name,
+                outlet,
+                LaneLinks(self._prepare, self._submit, self._publish, self._notify),
+                frames_ahead=self._settings.frames_ahead,
+                max_frames=max_frames,
+                gate=None if skip_unchanged_s is None else SceneGate(skip_unchanged_s),
+                count_lost=lambda: sum(guard.lost for guard in guards),
+            )
+            self._lanes[name], self._stability[name] = lane, stability
+            if self._started:
+                lane.start()
+
+    def remove(self, name: str) -> SourceStatus:
+        """End one source and forget it; waits at most `drain_s` for its frames under way.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        lane = self._lane(name)
+        self._finish([lane], time.monotonic() + self._settings.drain_s)
+        status = lane.status()
+        with self._changed:
+            del self._lanes[name], self._stability[name]
+        return status
+
+    def swap(self, recognizers: Recognizer | Sequence[Recognizer]) -> list[Recognizer]:
+        """Let other recognizers go on, as many, of the same labels; no frame is lost.
+
+        Thresholds of the new ones count from then on; open events go on.
+
+        Returns:
+            The old ones, which no longer work: close them.
+
+        Raises:
+            SpecError: Their labels or number differ; nothing has changed then.
+        """
+        given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+        self._check_labels(given)
+        if len(given) != len(self._seats):
+            raise SpecError(f"{len(self._seats)} recognizers work, {len(given)} should go on")
+        with self._changed:
+            stability = {
+                name: merge_stability(given[0], self._stability[name]) for name in self._lanes
+            }
+            old = [seat.recognizer for seat in self._seats]
+            for seat, recognizer in zip(self._seats, given, strict=True):
+                seat.recognizer = recognizer
+            for name, lane in self._lanes.items():
+                lane.use_stability(stability[name])
+            leaving = {*old} - {*given}
+            self._changed.wait_for(lambda: not {seat.at_work for seat in self._seats} & leaving)
+        return old
+
+    def change_stability(
+        self, name: str, stability: Mapping[str, LabelStability] | StabilityRules | None
+    ) -> None:
+        """Follow the labels of a source by other settings, as `add` takes them; open events go on."""
+        lane = self._lane(name)
+        with self._changed:
+            merged = merge_stability(self._seats[0].recognizer, stability)
+            self._stability[name] = stability
+            lane.use_stability(merged)
+
+    def longest_run_s(self) -> float:
+        """How long the model has been at the frames it has now: it hangs if this grows and grows."""
+        with self._changed:
+            began_s = [seat.began_s for seat in self._seats if seat.at_work is not None]
+        return time.monotonic() - min(began_s) if began_s else 0.0
+
+    def start(self) -> None:
+        """Begin, in threads; results go to the sinks, `status` and `latest` alone."""
+        with self._changed:
+            if self._started:
+                return
+            self._started = True
+            for thread in self._workers:
+                thread.start()
+            for lane in self._lanes.values():
+                lane.start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until every source is over; once an end was requested, `drain_s` at most.
+
+        Returns:
+            Whether they are.
+
+        Raises:
+            EngineError: The runtime failed; whatever else it raised comes as it was.
+        """
+        with self._changed:
+            deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+            done = self._wait_for(self._is_over, deadline_s)
+            if self._error is not None:
+                raise self._error
+            return done
+
+    def results(self) -> Generator[Result, None, None]:
+        """Begin, and yield every result in the order in which they are finished.
+
+        A source whose results are not taken waits, see the package. When the generator is closed, so
+        is everything else.
+
+        Raises:
+            EngineError: See `wait`. A source that fails is told by `status` alone.
+        """
+        with self._changed:
+            self._has_taker = True
+        self.start()
+        try:
+            while (result := self._next_result()) is not None:
+                yield result
+            self.wait()
+        finally:
+            self.close()
+
+    def status(self) -> tuple[SourceStatus, ...]:
+        """How each source is doing, in the order in which they were added."""
+        with self._changed:
+            lanes = [*self._lanes.values()]
+        return tuple(lane.status() for lane in lanes)
+
+    def latest(self, name: str) -> Result | None:
+        """The newest result of a source; None before its first.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        return self._lane(name).latest
+
+    def error(self, name: str) -> BaseException | None:
+        """What ended a source before its time, if anything did."""
+        return self._lane(name).error
+
+    def request_end(self) -> None:
+        """Let no more frames be taken. A signal handler may call it: it waits for no lock."""
+        self._drain_until_s = min(self._drain_until_s, time.monotonic() + self._settings.drain_s)
+        for lane in [*self._lanes.values()]:
+            lane.request_end()
+
+    def close(self) -> None:
+        """End everything, after `drain_s` also what hangs. Calling it twice is harmless."""
+        with self._changed:
+            self._closed, self._has_taker = True, False
+            self._results.clear()
+            self._changed.notify_all()
+            lanes = [*self._lanes.values()]
+        self.request_end()
+        self._finish(lanes, self._drain_until_s)
+        self._queue.close()
+        for thread in self._workers:
+            if thread.is_alive():
+                thread.join(1.0)
+
+    def __enter__(self) -> Streams:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _check_labels(self, recognizers: Sequence[Recognizer]) -> None:
+        for recognizer in recognizers:
+            if recognizer.labels != self._labels:
+                raise SpecError(
+                    f"the labels of {recognizer.spec.name} differ from those of the run: recognizers "
+                    "that share or take over a run must know the same labels in the same order"
+                )
+
+    def _lane(self, name: str) -> Lane:
+        with self._changed:
+            if name not in self._lanes:
+                raise CaptureError(f"no source is called {name}; there are {[*self._lanes]}")
+            return self._lanes[name]
+
+    def _finish(self, lanes: Sequence[Lane], deadline_s: float) -> None:
+        """End lanes, wait for them, and leave behind what hangs."""
+        for lane in lanes:
+            lane.request_end()
+            if not self._started:  # it only has to close what it owns
+                lane.abort()
+                lane.start()
+        with self._changed:
+            left_s = max(0.0, deadline_s - time.monotonic())
+            self._changed.wait_for(lambda: all(lane.over for lane in lanes), left_s)
+        for lane in lanes:
+            if not lane.over:
+                lane.abort(TimeoutError(f"it did not end in {self._settings.drain_s:g} s"))
+                _log.warning("%s hangs and is left behind", lane.name)
+
+    def _prepare(self, frame: Frame) -> Prepared:
+        return self._seats[0].recognizer.prepare(frame)
+
+    def _submit(self, ticket: Ticket) -> None:
+        self._queue.put(ticket.lane, ticket)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _publish(self, result: Result) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._has_taker or self._has_room(result.source))
+            if self._has_taker:
+                self._results.append(result)
+                self._changed.notify_all()
+
+    def _has_room(self, source: str) -> bool:
+        return Counter(result.source for result in self._results)[source] < _RESULTS_AHEAD
+
+    def _next_result(self) -> Result | None:
+        with self._changed:
+            self._wait_for(lambda: bool(self._results) or self._is_over())
+            if not self._results:
+                return None
+            result = self._results.popleft()
+            self._changed.notify_all()
+            return result
+
+    def _wait_for(self, ready: Callable[[], bool], deadline_s: float = math.inf) -> bool:
+        """Wait with the lock held, but not for what hangs at the end."""
+        while not ready():
+            left_s = min(deadline_s, self._drain_until_s) - time.monotonic()
+            if left_s <= 0:
+                return False
+            self._changed.wait(min(left_s, _END_CHECK_S))  # a signal handler cannot notify
+        return True
+
+    def _is_over(self) -> bool:
+        return all(lane.over for lane in self._lanes.values())
+
+    def _work(self, seat: _Seat) -> None:
+        """Recognise what waits, batch after batch; runs in a thread of its own."""
+        while batch := self._queue.take(seat.batch_size.limit):
+            with self._changed:
+                seat.at_work = recognizer = seat.recognizer
+                seat.began_s = time.monotonic()
+            try:
+                start = time.perf_counter()
+                predictions = recognizer.recognize_prepared([item.freshened() for item in batch])
+                seat.batch_size.learn(len(batch), time.perf_counter() - start)
+            except Exception as error:  # noqa: BLE001 (handed to whoever waits)
+                self._fail(error)
+                return
+            finally:
+                with self._changed:
+                    seat.at_work = None
+                    self._changed.notify_all()
+            for ticket, prediction in zip(batch, predictions, strict=True):
+                ticket.lane.answer(ticket, prediction)
+
+    def _fail(self, error: BaseException) -> None:
+        """Without the model nothing can go on."""
+        with self._changed:
+            self._error, self._closed = self._error or error, True
+            lanes = [*self._lanes.values()]
+        self.request_end()  # limits how long anybody waits for a source that hangs
+        for lane in lanes:
+            lane.abort(error)

@@ -1,0 +1,172 @@
+"""Every provider computes what the model should, and "auto" takes the fastest that does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from cmlr_edge import Recognizer, demo_engine
+from cmlr_edge.backends import find_providers, load_backend
+from cmlr_edge.engines.auto import Candidate, Choice, _fastest, choose_provider
+from cmlr_edge.errors import EngineError
+from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.model.spec import ModelSpec, spec_path
+from export.attention import DOMAIN, NAME, VERSION, add_body
+from tests.conftest import SIZE_HW, make_spec, mean_color_model, solid, write_engine
+
+# By NumPy in float64: pixels of a small picture attend from 2 labels, with a bias for each pixel.
+_QUERIES = np.random.default_rng(1).standard_normal((1, 2, 6)).astype(np.float32)
+
+
+def attention_model(*, biased: bool) -> bytes:
+    """Two labels attend to the rows of a picture 4 x 2, each row a token of 6 numbers."""
+    bias = np.linspace(-1, 1, 4).astype(np.float32)
+    tensors = {"queries": _QUERIES, "bias": bias, "scale": np.array([1 / 255], np.float32)}
+    tensors |= {"rows": np.array([0, 4, 6]), "flat": np.array([0, -1])}
+    names = ["queries", "tokens", "tokens", "bias"][: 4 if biased else 3]
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["pixels", "scale"], ["unit"]),
+        helper.make_node("Reshape", ["unit", "rows"], ["tokens"]),
+        helper.make_node(
+            NAME,
+            names,
+            ["mixed"],
+            domain=DOMAIN,
+            num_heads=3,
+            scale=0.5,
+            plugin_version=VERSION,
+            plugin_namespace=DOMAIN,
+        ),
+        helper.make_node("Reshape", ["mixed", "flat"], ["joined"]),
+        helper.make_node("Sigmoid", ["joined"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["n", 4, 2, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 12])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+        value_info=[helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["n", 4, 6])],
+    )
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, int(VERSION))]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    add_body(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("biased", [False, True], ids=["no-bias", "bias"])
+def test_our_attention_node_computes_its_formula(provider: str, biased: bool) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (1, 4, 2, 3), np.uint8)
+    tokens = frames.reshape(4, 6) / 255
+    bias = np.linspace(-1, 1, 4) if biased else np.zeros(4)
+    mixed = np.empty((2, 6))
+    for head in range(3):
+        part = slice(2 * head, 2 * head + 2)
+        weights = np.exp(0.5 * _QUERIES[0, :, part] @ tokens[:, part].T + bias)
+        mixed[:, part] = weights / weights.sum(axis=1, keepdims=True) @ tokens[:, part]
+    backend = load_backend(Path("a.onnx"), attention_model(biased=biased), provider=provider)
+    expected = 1 / (1 + np.exp(-mixed.reshape(1, 12)))
+    np.testing.assert_allclose(backend.infer(frames), expected, rtol=1e-5)
+    backend.close()
+
+
+def test_openvino_gives_the_scores_of_onnx_runtime_whatever_the_batch() -> None:
+    content = demo_engine().read_bytes()
+    size_hw = ModelSpec.load(spec_path(demo_engine())).preprocess.size_hw
+    frames = np.concatenate([golden_frames(seed, size_hw) for seed in range(4)])
+    scores = {}
+    for provider in ("cpu", "openvino"):
+        backend = load_backend(demo_engine(), content, provider=provider)
+        scores[provider] = [backend.infer(frames[:batch]) for batch in (1, 2, 4)]
+        backend.close()
+    for expected, actual in zip(scores["cpu"], scores["openvino"], strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_the_description_says_in_which_type_the_layers_run() -> None:
+    with Recognizer.from_engine(demo_engine(), provider="openvino") as recognizer:
+        assert "layers f32" in recognizer.runtime
+    if "openvino-bf16" not in find_providers():
+        pytest.skip("this CPU does not compute in bfloat16")
+    with Recognizer.from_engine(demo_engine(), provider="openvino-bf16") as recognizer:
+        assert "layers bf16" in recognizer.runtime
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_frames_of_another_size_and_closed_engines_are_named(engine: Path, provider: str) -> None:
+    backend = load_backend(engine, engine.read_bytes(), provider=provider)
+    with pytest.raises(EngineError, match=engine.name):
+        backend.infer(np.zeros((1, 5, 5, 3), np.uint8))
+    backend.close()
+    backend.close()
+    with pytest.raises(EngineError, match="closed"):
+        backend.infer(np.zeros((1, *SIZE_HW, 3), np.uint8))
+
+
+def test_openvino_refuses_what_is_no_model_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cannot load"):
+        load_backend(tmp_path / "model.onnx", b"not onnx", provider="openvino")
+    model = mean_color_model().replace(b"frames", b"images")
+    with pytest.raises(EngineError, match="not a model of this SDK"):
+        load_backend(tmp_path / "model.onnx", model, provider="openvino")
+
+
+def test_scores_stay_when_the_next_frame_is_recognised(engine: Path) -> None:
+    with Recognizer.from_engine(engine, provider="openvino") as recognizer:
+        first = recognizer(solid(255, 0, 0))
+        recognizer(solid(0, 0, 255))
+    np.testing.assert_allclose(first.scores, [1, 0, 0], atol=1e-6)
+
+
+def test_the_choice_is_measured_once_and_kept(engine: Path, tmp_path: Path) -> None:
+    content, spec, cache = engine.read_bytes(), ModelSpec.load(spec_path(engine)), tmp_path / "c"
+    choice = choose_provider(engine, content, spec, spec.files[engine.name], cache=cache)
+    assert {c.provider for c in choice.candidates} == set(find_providers())
+    (file,) = cache.iterdir()
+    again = choose_provider(engine, content, spec, spec.files[engine.name], cache=cache)
+    assert again == choice  # times to the microsecond: not measured a second time
+    file.write_text("{")
+    choose_provider(engine, content, spec, spec.files[engine.name], cache=cache)
+    assert json.loads(file.read_text())["candidates"]
+
+
+def test_the_choice_works_where_nothing_can_be_kept(engine: Path) -> None:
+    content, spec = engine.read_bytes(), ModelSpec.load(spec_path(engine))
+    choice = choose_provider(engine, content, spec, spec.files[engine.name], cache=engine / "c")
+    assert choice.provider in find_providers()
+
+
+def test_a_provider_that_fails_the_self_test_is_never_chosen(tmp_path: Path) -> None:
+    content = mean_color_model()
+    spec = make_spec(content)
+    built = spec.files["model.onnx"]
+    wrong = replace(built, golden=replace(built.golden, scores=(0.9, 0.1, 0.9)))
+    path = write_engine(tmp_path, content, spec)
+    with pytest.raises(EngineError, match=r"no provider can run .* golden self-test failed"):
+        choose_provider(path, content, spec, wrong, cache=tmp_path)
+
+
+def test_the_fastest_wins_and_a_tie_stays_with_the_first() -> None:
+    times = [("cpu", 10.0), ("openvino", 9.9), ("broken", None), ("openvino-bf16", 5.0)]
+    candidates = [Candidate(name, ms, "" if ms else "cannot load") for name, ms in times]
+    assert _fastest(candidates) == "openvino-bf16"
+    assert _fastest(candidates[:3]) == "cpu"
+    assert "broken cannot load" in Choice("cpu", tuple(candidates)).reason
+
+
+def test_auto_says_what_it_took_and_why(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Recognizer.from_engine(engine, provider="auto") as recognizer:
+        assert "auto took" in recognizer.runtime
+        assert "cpu 0." in recognizer.runtime
+        assert len(recognizer(solid(255, 0, 0)).labels) == 1

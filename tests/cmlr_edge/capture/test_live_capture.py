@@ -1,0 +1,478 @@
+"""Live sources with every fault of `test://`, with readers that misbehave, and a real HTTP server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cmlr_edge import Recognizer, open_source
+from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
+from cmlr_edge.capture.pattern import draw_pattern, read_number
+from cmlr_edge.capture.readers import Grab, csi_pipeline, require_backend
+from cmlr_edge.errors import CaptureError
+from cmlr_edge.frame import Frame
+from cmlr_edge.machine.backoff import Backoff
+from cmlr_edge.redaction import redact
+from tests.conftest import solid, write_video
+
+QUICK = LiveSettings(
+    open_timeout_s=0.3,
+    read_timeout_s=0.05,
+    hang_timeout_s=0.15,
+    first_frame_timeout_s=5,
+    backoff_first_s=0.01,
+    backoff_max_s=0.05,
+    frozen_after_s=0.1,
+)
+
+
+@contextmanager
+def opened(
+    uri: str | Path, settings: LiveSettings = QUICK, **options: object
+) -> Iterator[LiveSource]:
+    with open_source(uri, live=settings, **options) as source:  # type: ignore[arg-type]
+        assert isinstance(source, LiveSource)
+        yield source
+
+
+def numbers(frames: list[Frame]) -> list[int]:
+    return [read_number(frame.image_bgr) for frame in frames]
+
+
+def test_the_number_of_a_pattern_is_read_back() -> None:
+    for number in (0, 1, 777, 65535):
+        assert read_number(draw_pattern(number, (120, 160))) == number
+
+
+def test_the_policy_every_delivers_every_frame_in_order() -> None:
+    with opened("test://?fps=0&frames=200", policy="every") as source:
+        frames = list(source)
+    assert numbers(frames) == [frame.index for frame in frames] == list(range(200))
+    assert source.state is SourceState.ENDED
+    assert source.stats.dropped == 0
+
+
+def test_a_slow_taker_gets_newer_frames_and_every_drop_is_counted() -> None:
+    with opened("test://?fps=500&frames=300") as source:
+        frames = []
+        for frame in source:
+            frames.append(frame)
+            threading.Event().wait(0.02)
+    assert numbers(frames) == sorted(set(numbers(frames)))
+    assert read_number(frames[-1].image_bgr) == 299
+    assert source.stats.dropped > 100
+    assert source.stats.received == source.stats.delivered + source.stats.dropped == 300
+
+
+def test_a_hang_is_a_timeout_then_a_new_connection_and_no_frame_comes_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with opened("test://?fps=200&frames=80&hang=40:0.6") as source:
+        frames = list(source)
+        assert source.state is SourceState.ENDED
+    states = [record.getMessage().split(": ")[1].split()[0] for record in caplog.records]
+    assert states == ["ok", "timeout", "reconnecting", "ok", "ended"]
+    assert source.stats.reconnects == 1
+    got = numbers(frames)
+    assert got == sorted(set(got))
+    assert 40 not in got  # what the abandoned read returned later is thrown away
+
+
+def test_next_frame_never_waits_longer_than_it_was_told() -> None:
+    with opened("test://?fps=200&hang=5:2", replace(QUICK, hang_timeout_s=60)) as source:
+        while source.next_frame(0.05) is not None:
+            pass
+        start = time.monotonic()
+        assert source.next_frame(0.1) is None
+        assert time.monotonic() - start < 0.5
+        assert source.state is SourceState.TIMEOUT
+
+
+def test_a_lost_camera_comes_back_soon_after_its_return() -> None:
+    with opened("test://?fps=100&frames=60&none=30:0.4", LiveSettings()) as source:
+        frames = list(source)
+    gap_s = max(np.diff([frame.time_s for frame in frames if frame.time_s is not None]))
+    assert 0.4 <= gap_s < 0.4 + 2.0
+    assert source.stats.reconnects >= 1
+    assert set(range(31, 60)) & set(numbers(frames))
+
+
+def test_a_frozen_picture_is_marked_until_it_moves_again() -> None:
+    with opened("test://?fps=100&frames=80&frozen=20:40", policy="every") as source:
+        frames = list(source)
+    frozen = [frame.index for frame in frames if frame.status == "frozen"]
+    assert frozen == list(range(frozen[0], 60))
+    assert 25 <= frozen[0] <= 40  # 0.1 s after frame 20, and pacing is never early
+    assert source.stats.frozen == len(frozen)
+
+
+def test_a_frame_that_waited_too_long_is_stale() -> None:
+    late_s = [0.0]
+    reader_done = threading.Event()
+
+    class OneFrame:
+        fps: float | None = None
+        left = 1
+
+        def read(self) -> Grab | None:
+            if self.left:
+                self.left -= 1
+                return Grab(solid(1, 2, 3), 0.0)
+            reader_done.wait(10)
+            return None
+
+        def close(self) -> None:
+            pass
+
+    settings = LiveSettings(read_timeout_s=1e6, hang_timeout_s=1e6)
+    source = LiveSource("x", OneFrame, settings, clock=lambda: time.monotonic() + late_s[0])
+    while source.stats.received == 0:
+        threading.Event().wait(0.001)
+    late_s[0] = 3.0
+    frame = source.next_frame(1)
+    reader_done.set()
+    source.close()
+    assert frame is not None
+    assert frame.status == "stale"
+    assert source.stats.stale == 1
+
+
+def test_a_frozen_or_stale_frame_is_an_invalid_prediction(engine: Path) -> None:
+    frame = Frame(solid(250, 5, 5), 0, 0.0, 0.0, 0.0, "x")
+    with Recognizer.from_engine(engine) as recognizer:
+        assert recognizer(frame).valid
+        for status in ("frozen", "stale"):
+            prediction = recognizer(replace(frame, status=status))
+            assert not prediction.valid
+            assert prediction.labels == ()
+
+
+def test_size_clock_burst_and_drop_faults_come_as_ordered() -> None:
+    uri = "test://?fps=50&frames=60&resize=10:640x480&clock=20:-3600&burst=30:5&drop=40:7"
+    with opened(uri, policy="every") as source:
+        frames = {read_number(frame.image_bgr): frame for frame in source}
+    assert sorted(frames) == [*range(41), *range(48, 60)]
+    assert frames[9].image_bgr.shape == (240, 320, 3)
+    assert frames[10].image_bgr.shape == (480, 640, 3)
+    assert frames[20].captured_at - frames[19].captured_at == pytest.approx(-3600, abs=1)
+    times = [frame.time_s for frame in frames.values() if frame.time_s is not None]
+    assert times == sorted(times)
+    assert times[20] - times[19] < 1
+    assert times[30] - times[29] > 4 / 50  # five frames late ...
+    assert times[34] - times[30] < 4 / 50  # ... all at once
+
+
+def test_a_source_that_never_gives_a_frame_fails_with_its_reason() -> None:
+    def refuse() -> OpenNothing:
+        raise CaptureError("cannot open rtsp://admin:hunter2@cam/1")
+
+    settings = replace(QUICK, first_frame_timeout_s=0.1)
+    with LiveSource("rtsp://admin:hunter2@cam/1", refuse, settings) as source:
+        with pytest.raises(CaptureError, match="never gave a frame") as caught:
+            list(source)
+        assert source.state is SourceState.FAILED
+        assert "hunter2" not in str(caught.value) + source.reason + source.name
+
+
+class OpenNothing:
+    fps: float | None = None
+
+    def read(self) -> Grab | None:
+        raise RuntimeError("the driver broke")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_reader_that_raises_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    settings = replace(QUICK, first_frame_timeout_s=None)
+    with LiveSource("x", OpenNothing, settings) as source:
+        while source.stats.reconnects < 3:
+            assert source.next_frame(0.01) is None
+        assert source.state is SourceState.RECONNECTING
+    assert "the driver broke" in caplog.text
+
+
+def test_an_open_that_hangs_is_given_up_and_closing_does_not_wait_for_it() -> None:
+    release, calls = threading.Event(), []
+
+    def hang() -> OpenNothing:
+        calls.append(1)
+        release.wait(20)
+        raise CaptureError("too late")
+
+    settings = replace(QUICK, open_timeout_s=0.02, first_frame_timeout_s=None)
+    source = LiveSource("x", hang, settings)
+    while len(calls) < 4:
+        source.next_frame(0.01)
+    assert source.next_frame(0.2) is None
+    assert len(calls) == 4  # hung threads do not pile up
+    start = time.monotonic()
+    source.close()
+    assert time.monotonic() - start < 3
+    release.set()
+
+
+def test_threads_return_to_the_start_after_closing() -> None:
+    before = set(threading.enumerate())
+    for _ in range(5):
+        with opened("test://?fps=200&none=3&none=6") as source:
+            for _ in range(10):
+                source.next_frame(1)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(1)  # it may be in its last line
+    assert set(threading.enumerate()) <= before
+
+
+def test_delays_double_up_to_the_longest_and_are_scattered_by_half() -> None:
+    highest, lowest = Backoff(0.2, 1.5, lambda: 1.0), Backoff(0.2, 1.5, lambda: 0.0)
+    expected = [0.2, 0.4, 0.8, 1.5, 1.5]
+    assert [highest.next_s() for _ in expected] == pytest.approx(expected)
+    assert [lowest.next_s() for _ in expected] == pytest.approx([x / 2 for x in expected])
+    highest.reset()
+    assert highest.next_s() == pytest.approx(0.2)
+    for _ in range(5000):
+        assert lowest.next_s() <= 1.5
+
+
+def test_a_file_under_the_policy_newest_plays_at_its_own_pace(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", [solid(10 * i, 0, 0) for i in range(20)], fps=50)
+    start = time.monotonic()
+    with opened(path, policy="newest") as source:
+        frames = list(source)
+    assert time.monotonic() - start >= 19 / 50
+    assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
+    assert source.state is SourceState.ENDED
+
+
+def test_a_file_that_loops_starts_again_at_its_end(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", [solid(60 * i, 0, 0) for i in range(4)], fps=50)
+    with open_source(path, policy="newest", loop=True) as source:
+        reds = [frame.image_bgr[0, 0, 2] // 50 for frame, _ in zip(source, range(12), strict=False)]
+    assert sum(after < before for before, after in pairwise(reds)) >= 2
+
+
+def test_pictures_have_no_newest(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), solid(1, 2, 3))
+    with pytest.raises(CaptureError, match="policy"):
+        open_source(tmp_path, policy="newest")
+    with pytest.raises(CaptureError, match="newest"):
+        open_source(tmp_path, policy="latest")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["fps=x", "fps=-3", "size=5x5", "size=99999x99999", "hang=1", "hang=1:-2", "frozen=a:3", "nosuch=1",
+     "frames=-1", "resize=4:1x1"],
+)  # fmt: skip
+def test_orders_that_cannot_be_read_are_refused(query: str) -> None:
+    with pytest.raises(CaptureError, match="test://"):
+        open_source(f"test://?{query}")
+
+
+SECRETS = [
+    "rtsp://admin:hunter2@cam/stream",
+    "rtsp://admin:p@ss:hunter2@cam:554/stream",
+    "rtsp://admin:a/hunter2@cam/stream?x=1",
+    "rtsp://admin:a?hunter2#x@cam/stream",
+    "rtsp://hunter2@cam/stream",
+    "RTSP://admin:with hunter2@cam/",
+    "rtsp://admin:%68hunter2%40@[::1]:554/",
+    "http://cam/video?user=admin&password=hunter2&x=1",
+    "http://cam/video?x=1&access_token=hunter2",
+    "http://cam/video?PWD=hunter2",
+    "admin:hunter2@cam/stream",
+    "rtsp:/admin:hunter2@cam/stream",
+    "rtsp//admin:hunter2@cam/stream",
+    "rtspsrc location=rtsp://cam/1 user-id=admin user-pw=hunter2 ! decodebin",
+    "cannot open 'rtsp://admin:hunter2@cam/1': 401; tried http://root:hunter2@cam/2",
+    "rtsp://admin:line\nhunter2@cam/",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_no_password_survives_redaction(text: str) -> None:
+    assert "hunter2" not in redact(text)
+    assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rtsp://cam:554/stream?channel=1", "/dev/video0", "test://?fps=20", "a/b:c.mp4", "C:\\x"],
+)
+def test_redaction_leaves_alone_what_holds_no_password(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_the_scheme_and_the_address_stay_readable() -> None:
+    assert redact("rtsp://admin:hunter2@cam:554/1") == "rtsp://***@cam:554/1"
+    assert redact("mqtt://admin:p@ss:hunter2@broker/a") == "mqtt://***@broker/a"
+
+
+@pytest.mark.parametrize("uri", [text for text in SECRETS if "location" not in text])
+def test_no_password_reaches_an_error_a_log_or_a_name(
+    uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    settings = replace(QUICK, first_frame_timeout_s=0.0)
+    said = ""
+    try:
+        with open_source(uri.replace("cam", "127.0.0.1:9"), live=settings) as source:
+            said = source.name
+            list(source)
+    except CaptureError as error:
+        said += str(error)
+    assert said
+    assert "hunter2" not in said + caplog.text
+
+
+def test_a_csi_camera_needs_gstreamer_and_says_how_to_get_it() -> None:
+    assert "nvarguscamerasrc sensor-id=1 !" in csi_pipeline("csi://1")
+    assert "width=640, height=480, framerate=15/1" in csi_pipeline(
+        "csi://0?width=640&height=480&fps=15"
+    )
+    for wrong in ("csi://", "csi://x", "csi://0?width=1 ! fakesink", "csi://0?zoom=2", "csi://0/1"):
+        with pytest.raises(CaptureError, match="expected csi://0"):
+            csi_pipeline(wrong)
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        pytest.skip("this OpenCV has GStreamer, so nothing is missing")
+    with pytest.raises(CaptureError, match="JetPack's python3-opencv"):
+        open_source("csi://0")
+    require_backend("FFMPEG", "x")
+
+
+class MjpegServer:
+    """A network camera on loopback that can be stopped, started, and told to stall."""
+
+    def __init__(self) -> None:
+        self.stalled = threading.Event()
+        self.number = 0
+        self.size_hw = (120, 160)
+        self.port = 0
+        self.server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        camera = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server = self.server
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=cut")
+                self.end_headers()
+                while camera.server is server:
+                    if not camera.stalled.is_set():
+                        picture = draw_pattern(camera.number, camera.size_hw)
+                        data = cv2.imencode(".jpg", picture)[1].tobytes()
+                        head = f"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                        camera.number += 1
+                        try:
+                            self.wfile.write(head.encode() + data + b"\r\n")
+                        except OSError:
+                            return
+                    threading.Event().wait(0.02)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        server, self.server = self.server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def mjpeg() -> Iterator[MjpegServer]:
+    server = MjpegServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+def take_until(source: LiveSource, number: int, limit_s: float = 20) -> list[int]:
+    got: list[int] = []
+    deadline = time.monotonic() + limit_s
+    while not got or got[-1] < number:
+        assert time.monotonic() < deadline, (got[-3:], source.state, source.reason)
+        if (frame := source.next_frame(0.2)) is not None:
+            got.append(read_number(frame.image_bgr))
+    return got
+
+
+NETWORK = LiveSettings(read_timeout_s=0.3, hang_timeout_s=0.8)
+
+
+def test_a_network_camera_that_is_stopped_and_started_again_is_back_within_2_s(
+    mjpeg: MjpegServer,
+) -> None:
+    with opened(f"http://user:hunter2@127.0.0.1:{mjpeg.port}/video", NETWORK) as source:
+        got = take_until(source, 10)
+        mjpeg.stop()
+        while source.state is SourceState.OK:
+            source.next_frame(0.05)
+        mjpeg.size_hw = (240, 320)
+        mjpeg.start()
+        returned, next_number = time.monotonic(), mjpeg.number
+        got += take_until(source, next_number)
+        assert time.monotonic() - returned < 2.0
+        assert source.stats.reconnects >= 1
+    assert got == sorted(set(got))
+
+
+def test_a_network_camera_that_stalls_is_opened_again(mjpeg: MjpegServer) -> None:
+    with opened(f"http://127.0.0.1:{mjpeg.port}/video", NETWORK) as source:
+        got = take_until(source, 10)
+        mjpeg.stalled.set()
+        while source.state is not SourceState.RECONNECTING:
+            source.next_frame(0.05)
+        mjpeg.stalled.clear()
+        returned = time.monotonic()
+        got += take_until(source, got[-1] + 5)
+        assert time.monotonic() - returned < 2.0
+    assert got == sorted(set(got))
+
+
+def test_a_video_file_on_a_web_server_ends(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", [solid(9, 9, 9)] * 12)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = path.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/clip.avi"
+        with opened(uri, LiveSettings(), policy="every") as source:
+            assert len(list(source)) == 12
+        server.shutdown()
+    assert source.state is SourceState.ENDED
+
+
+def test_arrays_of_frames_are_not_shared() -> None:
+    with opened("test://?fps=0&frames=3", policy="every") as source:
+        first, second, _ = list(source)
+    assert not np.shares_memory(first.image_bgr, second.image_bgr)

@@ -1,0 +1,178 @@
+"""A real RTSP server that is stopped, started again, stalled, and changes its picture's size."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge import Recognizer, Streams, open_source
+from cmlr_edge.capture.live import LiveSettings, SourceState
+from cmlr_edge.capture.pattern import read_number
+from cmlr_edge.pipeline.stream import Result
+from tests.cmlr_edge.capture.rtsp_server import FPS
+from tests.cmlr_edge.pipeline.test_streams import Noted
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+SCRIPT = Path(__file__).with_name("rtsp_server.py")
+NEEDS = "import gi; gi.require_version('GstRtspServer', '1.0')"
+LIVE = LiveSettings(read_timeout_s=0.5, hang_timeout_s=1.0, stale_after_s=1.0)
+BACK_WITHIN_S = 2.0
+FRESH_S = 0.5  # a picture is drawn, encoded, sent and decoded in this time, on a busy machine
+
+
+class Camera:
+    """The server, whose pictures tell when they were drawn."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.uri = f"rtsp://user:hunter2@127.0.0.1:{self.port}/camera"
+        self.started_at = time.time()
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, size: str = "160x120") -> None:
+        command = [SYSTEM_PYTHON, str(SCRIPT), str(self.port), size, str(self.started_at)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+    def age_s(self, result: Result) -> float:
+        """How old the picture was when its frame was said to be captured."""
+        drawn_at = self.started_at + read_number(result.frame.image_bgr) / FPS
+        return result.frame.captured_at - drawn_at
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    if subprocess.run([SYSTEM_PYTHON, "-c", NEEDS], capture_output=True, check=False).returncode:
+        pytest.skip(
+            "GStreamer's RTSP server is not installed, so RTSP IS NOT TESTED: apt install "
+            "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+        )
+    camera = Camera()
+    try:
+        camera.start()
+        yield camera
+    finally:
+        camera.stop()
+
+
+def await_true(condition: Callable[[], object], limit_s: float = 30) -> float:
+    """Return how long it took."""
+    start_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start_s < limit_s, "it did not happen in time"
+        time.sleep(0.005)
+    return time.monotonic() - start_s
+
+
+class Run:
+    """A camera and a pattern beside it, recognised in the background, with everything noted."""
+
+    def __init__(self, recognizer: Recognizer, camera: Camera) -> None:
+        self.streams, self.camera, self.events = Streams(recognizer), camera, Noted()
+        self.results: list[Result] = []
+        self.other = Noted()
+        source = open_source(camera.uri, live=LIVE)
+        self.streams.add(source, name="camera", sinks=[self], event_sinks=[self.events])
+        self.streams.add(open_source("test://?fps=20"), name="other", sinks=[self.other])
+
+    def write(self, frame: object, prediction: object) -> None:
+        self.results.append(Result(frame, prediction, ()))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """As a sink: nothing to finish."""
+
+    @property
+    def state(self) -> SourceState:
+        return self.streams.status()[0].state
+
+    def await_frames(self, count: int = 5) -> float:
+        """Wait for so many more; return the seconds until the first."""
+        before = len(self.results)
+        took_s = await_true(lambda: len(self.results) > before)
+        await_true(lambda: len(self.results) >= before + count)
+        return took_s
+
+    def finish(self) -> None:
+        """End the run, and check what must hold whatever happened in it."""
+        self.streams.close()
+        fresh = [result for result in self.results if result.frame.status == "ok"]
+        assert max(self.camera.age_s(result) for result in fresh) < FRESH_S
+        numbers = [read_number(result.frame.image_bgr) for result in self.results]
+        assert numbers == sorted(set(numbers))  # none twice, none out of order
+        told = [(event.kind, event.label) for event in self.events.events]
+        assert told == [("start", "red"), ("end", "red")]
+        gaps = zip(self.other.times_s, self.other.times_s[1:], strict=False)
+        assert max(after - before for before, after in gaps) < 1.5  # the neighbour never waited
+
+
+@pytest.fixture
+def run(engine: Path, camera: Camera) -> Iterator[Run]:
+    with Recognizer.from_engine(engine, thresholds=0.8) as recognizer:
+        run = Run(recognizer, camera)
+        run.streams.start()
+        await_true(lambda: run.events.events)
+        yield run
+        run.finish()
+
+
+def test_a_camera_that_is_switched_off_and_on_is_back_within_2_s(run: Run, camera: Camera) -> None:
+    camera.stop()
+    await_true(lambda: run.state is SourceState.RECONNECTING)
+    camera.start()
+    assert run.await_frames() < BACK_WITHIN_S
+    (status, _) = run.streams.status()
+    assert status.capture is not None
+    assert status.capture.reconnects >= 1
+
+
+def test_a_camera_that_comes_back_with_another_size_goes_on(run: Run, camera: Camera) -> None:
+    camera.stop()
+    camera.start("320x240")
+    assert run.await_frames() < BACK_WITHIN_S
+    assert run.results[-1].frame.image_bgr.shape == (240, 320, 3)
+
+
+def test_a_camera_that_stalls_is_given_up_and_back_within_2_s(run: Run, camera: Camera) -> None:
+    camera.send(signal.SIGSTOP)
+    await_true(lambda: run.state is SourceState.TIMEOUT)
+    await_true(lambda: run.state is SourceState.RECONNECTING)
+    seen = len(run.results)
+    await_true(lambda: run.streams.status()[0].capture.reconnects >= 1)  # type: ignore[union-attr]
+    assert len(run.results) == seen  # nothing is made up meanwhile
+    camera.send(signal.SIGCONT)
+    assert run.await_frames() < BACK_WITHIN_S
+
+
+def test_a_short_stall_costs_neither_the_connection_nor_the_event(run: Run, camera: Camera) -> None:
+    camera.send(signal.SIGSTOP)
+    await_true(lambda: run.state is SourceState.TIMEOUT)
+    camera.send(signal.SIGCONT)
+    assert run.await_frames() < BACK_WITHIN_S
+    assert run.state is SourceState.OK
+
+
+def test_a_size_that_changes_while_frames_come_is_followed(run: Run, camera: Camera) -> None:
+    camera.send(signal.SIGUSR1)
+    await_true(lambda: run.results[-1].frame.image_bgr.shape == (240, 320, 3))
+    assert run.await_frames() < BACK_WITHIN_S

@@ -1,0 +1,268 @@
+"""TensorRT engines: what is checked before one is loaded, and how it is run.
+
+There is no GPU here. A made-up driver answers the questions about the machine; made-up `tensorrt`
+and `cuda` packages run ONNX files as engines, on streams that do nothing before they are waited
+for. What NVIDIA's own packages do without a driver is tested with them.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cmlr_edge import Recognizer
+from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.model.spec import EngineBuild, ModelSpec
+from csrc.tensorrt import packages
+from tests.conftest import make_spec, mean_color_model
+
+TESTS = Path(__file__).parents[1]
+FAKES = TESTS / "fake_nvidia"
+BUILT = EngineBuild("10.3.0", "8.7", "Orin", None, (1, 1, 8), "model.onnx", "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("driver")
+    library = folder / "libcuda.so.1"
+    flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-stringop-truncation"]
+    subprocess.run(["gcc", *flags, str(FAKES / "libcuda.c"), "-o", str(library)], check=True)
+    return folder
+
+
+def write(folder: Path, engine: EngineBuild = BUILT, content: bytes | None = None) -> Path:
+    content = mean_color_model() if content is None else content
+    spec = make_spec(content)
+    built = replace(spec.files["model.onnx"], runtime="tensorrt", engine=engine)
+    path = folder / "model.engine"
+    path.write_bytes(content)
+    replace(spec, files={path.name: built}).save(folder / "model.json")
+    return path
+
+
+def on_fake_gpu(driver: Path, what: str, path: Path, **environment: str) -> dict[str, Any]:
+    return run(what, path, LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(FAKES), **environment)
+
+
+def run(what: str, path: Path, **environment: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cmlr_edge.backends.on_fake_gpu", what, str(path)],
+        env={**os.environ, **environment},
+        cwd=TESTS.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_an_engine_recognises_an_image(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "recognize", write(tmp_path))
+    assert answer["runtime"] == "TensorRT 10.3.0, Orin"
+    assert answer["error"] < 1e-3
+
+
+def test_batches_of_any_size_and_cuda_graphs_give_each_frames_scores(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "batches", write(tmp_path))
+    assert answer["error"] < 1e-6
+    # 1 1 1 | 3 | 8 | 8 8 4 | 1 1 | 2 2 2: a graph from the second launch of a size on
+    assert answer["replayed"] == [0, 2 + 2 + 1 + 2]
+    assert answer["leaked"] == [0, 0, 0]
+
+
+def test_a_batch_below_the_engines_smallest_is_filled_up(driver: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, replace(BUILT, batch=(4, 4, 8)))
+    assert on_fake_gpu(driver, "batches", path)["error"] < 1e-6
+
+
+def test_threads_do_not_mix_their_frames(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "threads", write(tmp_path))
+    assert answer["number"] == 150
+    assert answer["error"] < 1e-6
+
+
+def test_an_engine_for_this_machine_passes(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "find", write(tmp_path))
+    states = {finding["what"]: finding["state"] for finding in answer["engine"]}
+    assert set(states.values()) == {"ok"}
+    assert [*states] == ["file", "driver", "gpu", "tensorrt", "cuda-python"]
+    assert answer["alone"]["plugin"] == "failed"  # the wheel of the tests is built without
+
+
+REFUSED = {
+    "another GPU": (
+        {"FAKE_CAPABILITY": "110", "FAKE_GPU": "Thor"},
+        "Thor with compute capability 11.0, but the engine was built on Orin with 8.7: build it",
+    ),
+    "another TensorRT": (
+        {"FAKE_TENSORRT": "10.13.2.6"},
+        "TensorRT 10.13.2.6 is installed, the engine was built with 10.3.0",
+    ),
+    "TensorRT 8": ({"FAKE_TENSORRT": "8.5.2.2"}, "TensorRT 8.5.2.2 is too old: 10.3"),
+    "a broken driver": ({"FAKE_CUINIT": "100"}, "cuInit gave CUDA error 100"),
+    "no GPU": ({"FAKE_GPUS": "0"}, "finds no GPU: run the .onnx file"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_engine_for_another_machine_is_refused_with_the_remedy(
+    driver: Path, tmp_path: Path, case: str
+) -> None:
+    environment, message = REFUSED[case]
+    answer = on_fake_gpu(driver, "recognize", write(tmp_path), **environment)
+    assert answer["kind"] == "EngineError"
+    assert message in answer["message"]
+
+
+def test_another_board_of_the_same_kind_is_a_warning(driver: Path, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    answer = on_fake_gpu(driver, "find", path, FAKE_GPU="Orin Nano")
+    states = {finding["what"]: finding["state"] for finding in answer["engine"]}
+    assert states["gpu"] == "warning"
+    assert "error" in on_fake_gpu(driver, "recognize", path, FAKE_GPU="Orin Nano")
+
+
+def test_an_engine_with_the_plugin_needs_the_plugin(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "recognize", write(tmp_path, replace(BUILT, plugin_version="1")))
+    assert "has no TensorRT plugin (libcmlr_plugin.so)" in answer["message"]
+    assert "CMLR_TENSORRT=ON" in answer["message"]
+
+
+def test_what_tensorrt_says_of_a_bad_engine_is_in_the_error(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "recognize", write(tmp_path, content=b"not an engine"))
+    assert "TensorRT cannot load" in answer["message"]
+    assert "cannot be deserialised" in answer["message"]
+
+
+def test_an_engine_with_other_outputs_is_refused(driver: Path, tmp_path: Path) -> None:
+    other = mean_color_model().replace(b"scores", b"logits")
+    answer = on_fake_gpu(driver, "recognize", write(tmp_path, content=other))
+    assert "is not an engine of this SDK" in answer["message"]
+
+
+def test_a_changed_engine_is_refused_before_anything_loads_it(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    good, random = path.read_bytes(), np.random.default_rng(0)
+    damaged: list[bytes] = [b"", good[:-1], good + b"0", random.bytes(999)]
+    for _ in range(300):
+        changed = bytearray(good[: random.integers(1, len(good) + 1)])
+        changed[random.integers(len(changed))] ^= random.integers(1, 256)
+        damaged.append(bytes(changed))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(EngineError, match="was changed or cut short"):
+            Recognizer.from_engine(path)
+
+
+def test_an_engine_never_runs_on_another_device(tmp_path: Path) -> None:
+    from cmlr_edge.backends import load_backend
+
+    path = write(tmp_path)
+    with pytest.raises(EngineError, match="machine code for a GPU: it has no 'cpu'"):
+        load_backend(path, path.read_bytes(), provider="cpu", engine=BUILT)
+
+
+def test_the_spec_says_where_an_engine_was_built(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    spec = ModelSpec.load(path.with_suffix(".json"))
+    assert spec.files[path.name].engine == BUILT
+    with pytest.raises(SpecError, match="if, and only if"):
+        replace(spec.files[path.name], engine=None)
+    with pytest.raises(SpecError, match="smallest <= tuned <= largest"):
+        replace(BUILT, batch=(1, 9, 8))
+
+
+def test_inspect_says_what_an_engine_was_built_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cmlr_edge", "inspect", str(write(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "for Orin (8.7), TensorRT 10.3.0, batches of 1 to 8" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["lean10", "lean11", None])
+def test_without_a_driver_an_engine_is_one_error_and_never_a_crash(
+    tmp_path: Path, name: str | None
+) -> None:
+    environment = {}
+    if name is not None:
+        folder = packages.find(name)
+        if folder is None:
+            pytest.skip("TensorRT's packages: run `python -m csrc.tensorrt.packages`")
+        environment["PYTHONPATH"] = str(folder)
+    path = write(tmp_path)
+    answer = run("recognize", path, **environment)
+    assert answer["kind"] == "EngineError"
+    assert "no NVIDIA driver here" in answer["message"]
+    found = {f["what"]: f["state"] for f in run("find", path, **environment)["engine"]}
+    assert found["driver"] == "failed"
+    assert "gpu" not in found
+    assert found["tensorrt"] == "failed"  # not installed, or another version than 10.3.0
+
+
+def names_of(module: str) -> dict[str, list[str]]:
+    """Classes of the made-up TensorRT, and their methods."""
+    source = ast.parse((FAKES / "tensorrt" / f"{module}.py").read_text())
+    classes = [node for node in source.body if isinstance(node, ast.ClassDef)]
+    return {
+        cls.name: [
+            n.name
+            for n in cls.body
+            if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")
+        ]
+        for cls in classes
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "module"), [("lean10", "__init__"), ("lean11", "__init__"), ("rtx", "builder")]
+)
+def test_the_made_up_tensorrt_has_no_name_that_the_real_one_lacks(
+    package: str, module: str
+) -> None:
+    folder, real = packages.find(package), packages.MODULES[package]
+    if folder is None:
+        pytest.skip("TensorRT's packages: run `python -m csrc.tensorrt.packages`")
+    names = names_of(module)
+    names.pop("EngineInspector", None)  # the runtimes alone have none
+    names.get("ICudaEngine", []).append("num_io_tensors")
+    names.pop("ITimingCache", None)
+    script = (
+        f"import json, sys, {real} as trt; names = json.loads(sys.argv[1]);"
+        "print([f'{c}.{n}' for c, ns in names.items() for n in ['__init__', *ns]"
+        " if not hasattr(getattr(trt, c, None), n)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(names)],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_is_used_that_tensorrt_11_removed() -> None:
+    removed = ("BuilderFlag.FP16", "BuilderFlag.INT8", "EXPLICIT_BATCH", "int8_calibrator",
+               "set_precision", "execute_async_v2", "num_bindings", "max_workspace_size")  # fmt: skip
+    sources = (
+        *(TESTS.parents[1] / "cmlr_edge").rglob("*.py"),
+        *(TESTS.parents[1] / "export").glob("*.py"),
+    )
+    assert len(sources) > 50
+    assert not [(path, name) for path in sources for name in removed if name in path.read_text()]

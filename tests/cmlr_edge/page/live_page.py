@@ -1,0 +1,75 @@
+"""A live page on a free port, for tests that visit it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from cmlr_edge import Recognizer, open_source
+from cmlr_edge.capture import Policy
+from cmlr_edge.page.running import LiveServer
+from cmlr_edge.page.state import LiveState
+from cmlr_edge.pipeline import Streams
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@contextmanager
+def serving(
+    engine: Path | Recognizer,
+    sources: Mapping[str, str | Path],
+    *,
+    token: str | None = None,
+    policy: Policy = "newest",
+    answered_within_s: float = 10.0,
+) -> Iterator[LiveServer]:
+    """Recognise sources, given by name, and serve their page."""
+    with ExitStack() as stack:
+        recognizer = Recognizer.from_engine(engine) if isinstance(engine, Path) else engine
+        stack.enter_context(recognizer)
+        streams = stack.enter_context(Streams(recognizer))
+        live = LiveState(streams, recognizer, answered_within_s=answered_within_s)
+        for name, source in sources.items():
+            sinks, event_sinks = live.watch(name)
+            opened = open_source(source, policy=policy)
+            streams.add(opened, name=name, sinks=sinks, event_sinks=event_sinks)
+        server = stack.enter_context(LiveServer(live, token=token))
+        streams.start()
+        yield server
+
+
+def get(server: LiveServer, path: str, **headers: str) -> Answer:
+    """Ask for `path` exactly as it is written; no client tidies it up."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request(
+            "GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, found, answer.read()
+    finally:
+        connection.close()
+
+
+def get_json(server: LiveServer, path: str, **headers: str) -> Any:
+    status, _, body = get(server, path, **headers)
+    assert status == 200, body
+    return json.loads(body)
+
+
+def wait_until(condition: Callable[[], object], limit_s: float = 30) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.02)
+
+
+def states(server: LiveServer) -> list[str]:
+    return [item["status"]["state"] for item in get_json(server, "/api/state")["sources"]]

@@ -1,0 +1,225 @@
+"""The live page in a real Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from cmlr_edge import Recognizer
+from cmlr_edge.capture import open_source
+from cmlr_edge.page.running import LiveServer
+from cmlr_edge.page.state import LiveState
+from cmlr_edge.pipeline import Streams
+from tests.cmlr_edge.page.live_page import serving
+from tests.cmlr_edge.pipeline.test_streams import SlowBackend, recognizer_of
+
+PATTERN = "test://?fps=20&size=320x240"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("no chromium with chromedriver here: apt install chromium chromium-driver")
+    options = Options()
+    options.binary_location = browser
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    chromium.set_window_size(1400, 1000)
+    yield chromium
+    chromium.get("about:blank")  # lets go of the server before it ends
+    chromium.get_log("browser")
+
+
+def wait_for(browser: webdriver.Chrome, script: str, *arguments: object) -> Any:
+    """Wait until an expression of the page is true, and return it."""
+    run = f"return {script}"
+    return WebDriverWait(browser, 30, 0.05).until(lambda b: b.execute_script(run, *arguments))
+
+
+def card(browser: webdriver.Chrome, source: int) -> WebElement:
+    wait_for(browser, f"document.querySelector('[data-source=\"{source}\"] .state')?.textContent")
+    return browser.find_element(By.CSS_SELECTOR, f'[data-source="{source}"]')
+
+
+def state_is(browser: webdriver.Chrome, source: int, state: str) -> None:
+    selector = f'[data-source="{source}"] .state[data-state="{state}"]'
+    wait_for(browser, "document.querySelector(arguments[0])", selector)
+
+
+def test_labels_bars_timeline_and_events_appear(
+    browser: webdriver.Chrome, color_engine: Path
+) -> None:
+    # Its thresholds are 0.2 red, 0.6 green, 0.4 blue; the pattern is red 0.26, green and blue 0.41.
+    with serving(color_engine, {"door": PATTERN}) as server:
+        browser.get(server.url)
+        wait_for(browser, "document.querySelector('.chips [data-label=red]')")
+        bars = {
+            bar.get_attribute("data-label"): bar
+            for bar in card(browser, 0).find_elements(By.CSS_SELECTOR, ".bar")
+        }
+        assert set(bars) == {"red", "green", "blue"}
+        classes = {label: str(bar.get_attribute("class")).split() for label, bar in bars.items()}
+        assert "reached" in classes["red"]
+        assert "reached" not in classes["green"]
+        for label, threshold in (("red", 0.2), ("green", 0.6), ("blue", 0.4)):
+            mark, fill = (bars[label].find_element(By.CSS_SELECTOR, tag) for tag in ("u", "i"))
+            track = bars[label].find_element(By.CSS_SELECTOR, ".track").rect
+            center = mark.rect["x"] + mark.rect["width"] / 2
+            assert (center - track["x"]) / track["width"] == pytest.approx(threshold, abs=0.01)
+            score = float(bars[label].find_element(By.TAG_NAME, "output").text)
+            assert fill.rect["width"] / track["width"] == pytest.approx(score, abs=0.05)
+        assert browser.find_elements(By.CSS_SELECTOR, ".chips [data-label=green]") == []
+        wait_for(browser, "document.querySelector('#timeline .lane i.lasting')")
+        # Read at once: what changes is drawn anew while the test looks.
+        told = wait_for(browser, "document.querySelector('#events li.lasting .what')?.textContent")
+        assert told.startswith(("red", "blue"))
+        wait_for(browser, "document.querySelector('#latency tr.whole')")
+        assert "ONNX Runtime" in browser.find_element(By.ID, "runtime").text
+
+
+def test_the_picture_is_the_cameras(browser: webdriver.Chrome, engine: Path, clip: Path) -> None:
+    with serving(engine, {"clip": clip}) as server:
+        browser.get(server.url)
+        state_is(browser, 0, "ended")
+        pixel = (
+            "[...document.querySelector('canvas').getContext('2d').getImageData(9, 9, 1, 1).data]"
+        )
+        # The clip ends blue.
+        assert wait_for(browser, pixel) == pytest.approx([5, 5, 250, 255], abs=8)
+        frames = "document.querySelector('[data-stat=frames]').textContent"
+        assert int(wait_for(browser, frames)) > 0
+
+
+def test_a_failing_source_shows_as_such_and_recovers(
+    browser: webdriver.Chrome, engine: Path
+) -> None:
+    sources = {"broken": f"{PATTERN}&none=80:6", "sound": PATTERN}
+    with serving(engine, sources) as server:
+        browser.get(server.url)
+        state_is(browser, 0, "reconnecting")
+        trouble = card(browser, 0).find_element(By.CSS_SELECTOR, ".trouble")
+        assert trouble.is_displayed()
+        assert "stopped delivering" in trouble.text
+        assert "last frame" in trouble.text
+        assert "troubled" not in str(card(browser, 1).get_attribute("class"))
+        state_is(browser, 1, "ok")
+        state_is(browser, 0, "ok")
+        assert not trouble.is_displayed()
+        wait_for(browser, "document.querySelector('[data-stat=reconnects]').textContent !== '0'")
+
+
+def test_a_model_that_hangs_never_leaves_an_old_picture_as_live(browser: webdriver.Chrome) -> None:
+    healthy = threading.Event()
+    healthy.set()
+    slow = recognizer_of(SlowBackend(lambda _: healthy.wait(60)))
+    try:
+        with serving(slow, {"door": PATTERN}) as server:
+            browser.get(server.url)
+            state_is(browser, 0, "ok")
+            healthy.clear()
+            state_is(browser, 0, "late")
+            assert (
+                "does not keep up" in card(browser, 0).find_element(By.CLASS_NAME, "trouble").text
+            )
+            healthy.set()
+            state_is(browser, 0, "ok")
+    finally:
+        healthy.set()
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (390, 844), (844, 390)])
+def test_a_phone_needs_no_sideways_scrolling(
+    browser: webdriver.Chrome, color_engine: Path, width: int, height: int
+) -> None:
+    sources = {"a" * 90: PATTERN, "yard": "test://?fps=10&size=128x1024"}
+    with serving(color_engine, sources) as server:
+        phone = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        try:
+            browser.get(server.url)
+            wait_for(browser, "document.querySelector('#events li.lasting')")
+            wait_for(browser, "document.querySelector('#latency tr.whole')")
+            assert browser.execute_script("return document.documentElement.clientWidth") == width
+            assert browser.execute_script("return document.documentElement.scrollWidth") == width
+            wider = (
+                "[...document.querySelectorAll('main > *, .card, .bar, #events li, .stats div')]"
+            )
+            edges = f"{wider}.map(e => e.getBoundingClientRect().right).filter(x => x > innerWidth)"
+            assert browser.execute_script(f"return {edges}") == []
+        finally:
+            browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_names_are_text_and_never_markup(browser: webdriver.Chrome, engine: Path) -> None:
+    name = "<img src=x onerror=document.title='broken'>"
+    with serving(engine, {name: PATTERN}) as server:
+        browser.get(server.url)
+        wait_for(browser, "document.querySelector('#latency td')")
+        assert card(browser, 0).find_element(By.CSS_SELECTOR, ".name").text == name
+        assert browser.title == "cmlr_edge live"
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_logs_no_error(
+    browser: webdriver.Chrome, engine: Path
+) -> None:
+    with serving(engine, {"door": PATTERN}) as server:
+        browser.get(server.url)
+        state_is(browser, 0, "ok")
+        names = "performance.getEntriesByType('resource').map(entry => entry.name)"
+        hosts = {urlsplit(name).netloc for name in wait_for(browser, names)}
+        assert hosts == {f"127.0.0.1:{server.port}"}
+        assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: Path) -> None:
+    with (
+        Recognizer.from_engine(engine) as recognizer,
+        Streams(recognizer) as streams,
+    ):
+        live = LiveState(streams, recognizer)
+        sinks, event_sinks = live.watch("door")
+        streams.add(open_source(PATTERN), name="door", sinks=sinks, event_sinks=event_sinks)
+        with LiveServer(live) as first:
+            streams.start()
+            browser.get(first.url)
+            wait_for(browser, "document.querySelector('#link').dataset.state === 'ok'")
+        wait_for(browser, "document.querySelector('#link').dataset.state === 'lost'")
+        state_is(browser, 0, "lost")
+        live.closing = False
+        with LiveServer(live, port=first.port):
+            wait_for(browser, "document.querySelector('#link').dataset.state === 'ok'")
+            state_is(browser, 0, "ok")
+            wait_for(browser, "!document.querySelector('.card').matches('.troubled')")
+
+
+def test_a_visitor_types_the_token_once(browser: webdriver.Chrome, engine: Path) -> None:
+    with serving(engine, {"door": PATTERN}, token="open sesame, twice") as server:
+        browser.get(server.url)
+        field = browser.find_element(By.NAME, "token")
+        field.send_keys("open sesame, twice")
+        field.submit()
+        state_is(browser, 0, "ok")
+        assert browser.current_url == server.url
+        browser.refresh()
+        state_is(browser, 0, "ok")

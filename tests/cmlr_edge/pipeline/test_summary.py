@@ -1,0 +1,29 @@
+"""The summary of a run against frames of known times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cmlr_edge.pipeline.summary import RunSummary
+from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+
+
+def test_seconds_count_the_time_a_label_was_there_whatever_the_frame_rate() -> None:
+    summary = RunSummary()
+    for index, time_s in enumerate([0.0, 0.5, 0.6, 2.0, 3.0]):
+        labels = ("dog",) if index in (0, 1, 3) else ()
+        summary.add(replace(frame(index), time_s=time_s), prediction(*labels))
+    (dog,) = summary.labels.values()
+    assert dog.seconds == pytest.approx(0.5 + 0.1 + 1.0)
+    assert (dog.frames, dog.first, dog.last) == (3, 0.0, 2.0)
+    assert summary.frames_per_second > 0
+
+
+def test_pictures_have_no_seconds() -> None:
+    summary = RunSummary()
+    for index in range(3):
+        summary.add(replace(frame(index), time_s=None), prediction("dog"))
+    record = summary.to_record()["labels"][0]
+    assert (record["seconds"], record["first"], record["last"]) == (None, 0.0, 2.0)

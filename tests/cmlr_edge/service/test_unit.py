@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import configparser
+import getpass
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cmlr_edge.cli.app import app
+from tests.cmlr_edge.service.test_config import WHOLE
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    folder = tmp_path / "50 % more"  # systemd has its own ideas about blanks and per cent signs
+    folder.mkdir()
+    path = folder / "door.toml"
+    path.write_text(WHOLE + '\n[[sinks]]\nkind = "jsonl"\npath = "lines.jsonl"\n')
+    return path
+
+
+def install(config: Path, units: Path) -> Path:
+    options = ["--units", str(units), "--user", getpass.getuser(), "--memory-max", "2G"]
+    done = CliRunner().invoke(app, ["service", "install", str(config), *options])
+    assert done.exit_code == 0, done.output
+    assert "systemctl daemon-reload" in done.output
+    return units / "cmlr-edge-door.service"
+
+
+def test_the_unit_is_taken_by_systemd_itself(config: Path, tmp_path: Path) -> None:
+    unit = install(config, tmp_path)
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed: nobody checks the unit")
+    verify = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cmlr-edge-door" not in done.stderr  # where it warns about the unit
+
+
+def test_the_unit_bounds_restarts_memory_and_silence(config: Path, tmp_path: Path) -> None:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(install(config, tmp_path))
+    service = unit["Service"]
+    assert (service["Type"], service["Restart"]) == ("notify", "on-failure")
+    assert float(service["WatchdogSec"]) > 4 * 1.0  # the service speaks at least once a second
+    assert service["MemoryMax"] == "2G"
+    assert int(unit["Unit"]["StartLimitBurst"]) > 0
+    assert service["ExecStart"].startswith(f"{sys.executable} -m cmlr_edge run")
+    doubled = str(config.parent).replace("%", "%%")
+    assert f'"{doubled}/engines"' in service["ReadWritePaths"]
+    assert service["ExecReload"].endswith("$MAINPID")

@@ -1,0 +1,263 @@
+"""Events over the network: a real MQTT broker and a real web server that fail, hang and recover."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from cmlr_edge.errors import OutputError
+from cmlr_edge.sinks.mqtt import MqttEvents
+from cmlr_edge.sinks.webhook import Webhook
+from tests.cmlr_edge.cli.test_cli import read_lines
+from tests.cmlr_edge.cli.test_label_many import await_true, count_lines, start_label, terminate
+from tests.cmlr_edge.sinks.receiver import Receiver
+from tests.cmlr_edge.sinks.test_lasting_sinks import event
+
+
+def wait_until(condition: Callable[[], object], limit_s: float = 20) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.01)
+
+
+def test_events_arrive_once_and_in_order_though_the_server_fails_and_hangs(
+    receiver: Receiver,
+) -> None:
+    receiver.answers = [500, 503, "hang", 429, 200, 500]
+    hook = Webhook(receiver.url, timeout_s=0.2, random=lambda: 0.0)
+    for i in range(5):
+        hook.write_event(event(i))
+    hook.close()
+    assert receiver.taken == ["0", "1", "2", "3", "4"]
+    keys = [request["Idempotency-Key"] for request in receiver.requests]
+    assert keys[:5] == [keys[0]] * 5
+    assert len(set(keys)) == 5
+    assert receiver.requests[0]["Authorization"] == "Basic dXNlcjpwQHNz"  # user:p@ss
+
+
+@pytest.mark.parametrize("status", [302, 400, 404])
+def test_an_event_that_is_refused_is_counted_and_the_next_one_goes(
+    receiver: Receiver, status: int
+) -> None:
+    receiver.answers = [status]
+    hook = Webhook(receiver.url)
+    hook.write_event(event(0))
+    hook.write_event(event(1))
+    with pytest.raises(OutputError, match="1 events were not delivered") as caught:
+        hook.close()
+    assert receiver.taken == ["1"]
+    assert "p%40ss" not in str(caught.value)
+    assert "token=t" not in str(caught.value)
+    hook.close()
+
+
+def test_a_webhook_that_is_down_never_blocks_and_holds_a_bounded_queue() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        hook = Webhook(url, max_queue=3, flush_s=0.1, timeout_s=1)
+        start = time.monotonic()
+        for i in range(3):
+            hook.write_event(event(i))
+        with pytest.raises(OutputError, match="wait already"):
+            hook.write_event(event(3))
+        assert time.monotonic() - start < 0.5
+        with pytest.raises(OutputError, match="3 events were not delivered"):
+            hook.close()
+
+
+def test_events_reach_a_server_within_2_s_of_its_return() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = int(unused.getsockname()[1])
+    hook = Webhook(f"http://127.0.0.1:{port}/", random=lambda: 1.0)  # the longest delays
+    for i in range(5):
+        hook.write_event(event(i))
+    wait_until(lambda: hook.attempts >= 5)  # by now the delays are at their longest
+    receiver = Receiver(port)
+    returned_s = time.monotonic()
+    wait_until(lambda: len(receiver.taken) == 5)
+    assert time.monotonic() - returned_s < 2.0
+    hook.close()
+    receiver.close()
+    assert receiver.taken == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x/", "http://", "http://x:port/", "x", "http://a:s@x:y@:1/"]
+)
+def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
+    with pytest.raises(OutputError, match="expected http"):
+        Webhook(url)
+    with pytest.raises(OutputError, match="expected mqtt"):
+        MqttEvents(url)
+
+
+class Broker:
+    """mosquitto on loopback, with a subscriber that notes everything."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.config = folder / "mosquitto.conf"
+        # Persistent, so that a restart does not lose what the subscriber has not yet taken.
+        self.config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
+            f"persistence true\npersistence_location {folder}/\n"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seen: list[tuple[str, str]] = []
+        self.subscribed = threading.Event()
+        self.subscriber = paho.Client(
+            CallbackAPIVersion.VERSION2, "subscriber", clean_session=False
+        )
+        self.subscriber.reconnect_delay_set(1, 1)
+        self.subscriber.on_connect = lambda client, *_: client.subscribe("door/#", qos=1)
+        self.subscriber.on_subscribe = lambda *_: self.subscribed.set()
+        self.subscriber.on_message = lambda _client, _data, message: self.seen.append(
+            (message.topic, message.payload.decode())
+        )
+
+    def start(self) -> None:
+        command = ["mosquitto", "-c", str(self.config)]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(10)
+
+    def listens(self) -> bool:
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def ids(self) -> list[str]:
+        return [json.loads(text)["id"] for topic, text in self.seen if topic == "door/events"]
+
+    def availability(self) -> list[str]:
+        return [text for topic, text in self.seen if topic == "door/availability"]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("mosquitto is not installed, so MQTT IS NOT TESTED: apt install mosquitto")
+    broker = Broker(tmp_path)
+    broker.start()
+    broker.subscriber.connect_async("127.0.0.1", broker.port)
+    broker.subscriber.loop_start()
+    assert broker.subscribed.wait(20)
+    yield broker
+    broker.subscriber.disconnect()
+    broker.subscriber.loop_stop()
+    broker.stop()
+
+
+def test_events_reach_the_broker_in_order_between_online_and_offline(broker: Broker) -> None:
+    sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door")
+    for i in range(20):
+        sink.write_event(event(i))
+    sink.close()
+    wait_until(lambda: broker.availability()[-1:] == ["offline"] and len(broker.ids()) == 20)
+    assert broker.ids() == [str(i) for i in range(20)]
+    assert broker.availability() == ["online", "offline"]
+
+
+def test_events_wait_while_the_broker_is_down_and_none_is_lost_or_doubled(broker: Broker) -> None:
+    sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door", flush_s=10)
+    sink.write_event(event(0))
+    wait_until(lambda: broker.ids() == ["0"])
+    # "online" and the event; what was not acknowledged would rightly be sent again.
+    wait_until(lambda: sink._acknowledged.qsize() == 2)
+    broker.stop()
+    for i in range(1, 6):
+        sink.write_event(event(i))
+    broker.start()
+    wait_until(broker.listens)
+    returned_s = time.monotonic()
+    wait_until(sink._client.is_connected)
+    assert time.monotonic() - returned_s < 2.0
+    sink.close()
+    wait_until(lambda: len(broker.ids()) >= 6)
+    assert broker.ids() == [str(i) for i in range(6)]
+
+
+def test_label_starts_without_its_broker_and_loses_no_event(
+    broker: Broker, engine: Path, tmp_path: Path
+) -> None:
+    broker.stop()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    url = f"mqtt://127.0.0.1:{broker.port}/door"
+    process = start_label(engine, folder, "test://?fps=50", "--mqtt", url)
+    await_true(process, lambda: count_lines(folder / "o.jsonl") >= 10)
+    broker.start()
+    wait_until(lambda: len(broker.ids()) >= 3)
+    terminate(process, 10)
+    wait_until(lambda: broker.availability()[-1:] == ["offline"])
+    written = [str(line["id"]) for line in read_lines(folder / "e.jsonl")]
+    assert sorted(broker.ids()) == sorted(written)
+    assert len(written) == 2 * len(set(written)) == 6
+
+
+def test_a_broker_that_never_comes_costs_the_events_and_says_so(tmp_path: Path) -> None:
+    sink = MqttEvents("mqtt://user:hunter2@127.0.0.1:9/door", max_queue=2, flush_s=0.1)
+    sink.write_event(event(0))
+    sink.write_event(event(1))
+    with pytest.raises(OutputError, match="wait for the broker") as full:
+        sink.write_event(event(2))
+    with pytest.raises(OutputError, match="2 events were not taken") as closed:
+        sink.close()
+    assert "hunter2" not in str(full.value) + str(closed.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broker_that_is_away_is_named_once_and_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    sink = MqttEvents("mqtt://user:hunter2@127.0.0.1:9/door", flush_s=0.1)
+    wait_until(lambda: caplog.messages)
+    threading.Event().wait(2.5)  # it tries again every second
+    sink.close()
+    (said,) = caplog.messages
+    assert "***@127.0.0.1:9/door cannot be reached; trying again" in said
+
+
+def test_a_broker_that_refuses_the_password_is_named_once_and_not_called_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("mosquitto is not installed, so MQTT IS NOT TESTED: apt install mosquitto")
+    broker = Broker(tmp_path)
+    text = broker.config.read_text()
+    broker.config.write_text(text.replace("allow_anonymous true", "allow_anonymous false"))
+    broker.start()
+    wait_until(broker.listens)
+    sink = MqttEvents(f"mqtt://user:hunter2@127.0.0.1:{broker.port}/door", flush_s=0.1)
+    wait_until(lambda: caplog.messages)
+    threading.Event().wait(2.5)
+    sink.close()
+    broker.stop()
+    (said,) = caplog.messages
+    assert "refuses us: Not authorized; check user and password" in said
+
+
+def test_the_broker_tells_that_we_died(broker: Broker) -> None:
+    sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door")
+    wait_until(lambda: broker.availability() == ["online"])
+    sink._client.loop_stop()
+    connection = sink._client.socket()
+    assert connection is not None
+    connection.close()  # as if the process had been killed: no farewell
+    wait_until(lambda: broker.availability() == ["online", "offline"])

@@ -1,0 +1,230 @@
+"""What sinks do in runs that last: rotation, full disks, failures that come and go."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmlr_edge.errors import OutputError
+from cmlr_edge.events.event import Event
+from cmlr_edge.frame import Frame
+from cmlr_edge.prediction import Prediction
+from cmlr_edge.sinks.csv_table import CsvTable
+from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
+from cmlr_edge.sinks.jsonl import EventLines, JsonLines
+from cmlr_edge.sinks.line_file import LineFile
+from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
+from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+
+ROOT = Path(__file__).parents[3]
+
+
+def event(number: int, kind: str = "start") -> Event:
+    return Event(
+        kind, str(number), "door", "dog", 1.0, 0.5, None, 0.75, 0.75, 1.7e9  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_rotated_files_hold_every_line_once_and_stay_below_the_limit(tmp_path: Path) -> None:
+    lines = LineFile(tmp_path / "log", header="head", rotate_bytes=100, keep=3)
+    for i in range(30):
+        lines.append(f"line {i:014d}")
+    lines.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["log", "log.1", "log.2", "log.3"]
+    kept = [(tmp_path / name).read_text().splitlines() for name in reversed(names)]
+    assert all(rows[0] == "head" for rows in kept)
+    assert all((tmp_path / name).stat().st_size <= 100 for name in names)
+    numbers = [int(row.split()[1]) for rows in kept for row in rows[1:]]
+    assert numbers == list(range(numbers[0], 30))
+    assert len(numbers) >= 13
+
+
+def test_a_line_longer_than_the_limit_is_a_file_of_its_own(tmp_path: Path) -> None:
+    lines = LineFile(tmp_path / "log", rotate_bytes=10)
+    for text in ("a" * 50, "b", "c" * 50):
+        lines.append(text)
+    lines.close()
+    assert (tmp_path / "log").read_text() == "c" * 50 + "\n"
+    assert (tmp_path / "log.2").read_text() == "a" * 50 + "\n"
+
+
+def test_events_rotate_too(tmp_path: Path) -> None:
+    sink = EventLines(tmp_path / "e.jsonl", rotate_bytes=300)
+    for i in range(4):
+        sink.write_event(event(i))
+    sink.close()
+    assert json.loads((tmp_path / "e.jsonl").read_text())["id"] == "3"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_csv_table_is_read_back_by_another_reader(tmp_path: Path) -> None:
+    labels = ["dog", 'a "quoted", name', "čeština"]
+    sink = CsvTable(tmp_path / "t.csv", labels)
+    scores = np.array([0.25, 0.5, 1.0], np.float32)
+    sink.write(frame(3), replace(prediction("dog"), scores=scores))
+    sink.write(replace(frame(4), status="frozen"), replace(prediction(), valid=False))
+    sink.write(replace(frame(5), time_s=None, source="a,b.png"), prediction())
+    sink.close()
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0][label] for label in labels] == ["0.25000", "0.50000", "1.00000"]
+    assert (rows[0]["frame"], rows[0]["time_s"], rows[0]["valid"]) == ("3", "0.3000", "true")
+    assert (rows[1]["status"], rows[1]["valid"], rows[1]["dog"]) == ("frozen", "false", "")
+    assert (rows[2]["time_s"], rows[2]["source"]) == ("", "a,b.png")
+
+
+def test_a_disk_that_fills_up_and_is_freed_costs_only_the_lines_in_between(tmp_path: Path) -> None:
+    # A limit on the file's size stands for the full disk; lifted again, it stands for the freed one.
+    script = """
+import json, resource, signal, sys
+from pathlib import Path
+from cmlr_edge.sinks.isolation import IsolatedSink
+from cmlr_edge.sinks.jsonl import JsonLines
+from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
+from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+sink = IsolatedSink(JsonLines(path), "out")
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for i in range(30):
+    if i == 10:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, hard))
+    if i == 20:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    sink.write(frame(i), prediction("dog"))
+sink.close()
+frames = [json.loads(line)["frame"] for line in path.read_text().splitlines()]
+assert frames == [*range(10), *range(20, 30)], frames
+assert sink.lost == 10
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "o.jsonl")],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("going on without it") == 1
+    assert "works again; 10 results lost" in done.stderr
+
+
+class Broken:
+    """Fails for the frames and events it is told to."""
+
+    def __init__(self, failing: set[int]) -> None:
+        self.failing, self.taken = failing, list[int]()
+
+    def _take(self, number: int) -> None:
+        if number in self.failing:
+            raise ZeroDivisionError("something nobody thought of")
+        self.taken.append(number)
+
+    def write(self, taken: Frame, _: Prediction) -> None:
+        self._take(taken.index)
+
+    def write_event(self, taken: Event) -> None:
+        self._take(int(taken.id))
+
+    def close(self) -> None:
+        raise OutputError("cannot be closed")
+
+
+def test_a_broken_sink_is_isolated_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    inner = Broken({3, 4, 5, 8})
+    sink, events = IsolatedSink(inner, "overlay"), IsolatedEventSink(Broken({1}), "mqtt")
+    for i in range(10):
+        sink.write(frame(i), prediction())
+        events.write_event(event(i))
+    assert inner.taken == [0, 1, 2, 6, 7, 9]
+    assert (sink.lost, events.lost) == (4, 1)
+    assert caplog.text.count("overlay fails") == 2
+    assert "overlay works again; 3 results lost" in caplog.text
+    sink.close()
+    events.close()
+    assert (sink.lost, events.lost) == (5, 2)
+
+
+def test_jsonl_says_which_frames_are_frozen(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "o.jsonl")
+    sink.write(replace(frame(0), status="frozen"), replace(prediction(), valid=False))
+    sink.close()
+    assert json.loads((tmp_path / "o.jsonl").read_text())["status"] == "frozen"
+
+
+class Waiting:
+    """Takes what comes once it may; notes in which thread."""
+
+    def __init__(self) -> None:
+        self.may = threading.Event()
+        self.taken: list[int] = []
+        self.closed = False
+
+    def write(self, taken: Frame, _: Prediction) -> None:
+        assert self.may.wait(30)
+        if taken.index == 3:
+            raise OutputError("the fourth does not fit")
+        self.taken.append(taken.index)
+
+    def write_event(self, taken: Event) -> None:
+        assert self.may.wait(30)
+        self.taken.append(int(taken.id))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_queue_before_an_output_that_hangs_lets_writers_wait_once_and_keeps_the_order() -> None:
+    inner = Waiting()
+    written = IsolatedSink(inner, "file")
+    sink = IsolatedSink(QueuedSink(written, "file", max_waiting=10), "file")
+    start = time.monotonic()
+    for i in range(13):
+        sink.write(frame(i), prediction())  # 10 find room, the next waits for a second
+    assert time.monotonic() - start < 2
+    assert (sink.lost, inner.taken) == (3, [])
+    inner.may.set()
+    sink.close()
+    sink.close()
+    assert inner.taken == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert (sink.lost, written.lost, inner.closed) == (3, 1, True)
+
+
+def test_what_still_hangs_at_the_end_is_left_behind_and_said() -> None:
+    inner = Waiting()
+    sink = QueuedEventSink(inner, "file", flush_s=0.1)
+    for i in range(4):
+        sink.write_event(event(i))
+    with pytest.raises(OutputError, match="4 results were not written"):
+        sink.close()
+    inner.may.set()
+
+
+def test_a_failure_in_the_queue_is_raised_to_the_next_writer() -> None:
+    inner = Waiting()
+    inner.may.set()
+    sink = QueuedSink(inner, "file")
+    sink.write(frame(3), prediction())
+    with pytest.raises(OutputError, match="the fourth"):
+        sink.close()
+
+
+def test_a_queue_before_a_slow_output_loses_nothing() -> None:
+    inner = Waiting()
+    sink = QueuedSink(inner, "file", max_waiting=2)
+    feeder = threading.Timer(0.3, inner.may.set)
+    feeder.start()
+    for i in range(4, 40):
+        sink.write(frame(i), prediction())
+    sink.close()
+    feeder.join()
+    assert inner.taken == [*range(4, 40)]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cmlr_edge.errors import OutputError
+from cmlr_edge.frame import Frame
+from cmlr_edge.prediction import LabelScore, Latency, Prediction
+from cmlr_edge.sinks.contact_sheet import ContactSheet
+from cmlr_edge.sinks.jsonl import JsonLines
+from cmlr_edge.sinks.overlay import OverlayVideo
+from tests.conftest import solid
+
+
+def frame(index: int, size_hw: tuple[int, int] = (48, 64)) -> Frame:
+    return Frame(solid(9, 9, 9, size_hw), index, index / 10, 1.7e9, 1.5, "clip.mp4")
+
+
+def prediction(*labels: str) -> Prediction:
+    items = tuple(LabelScore(label, 0.75) for label in labels)
+    return Prediction(np.zeros(3, np.float32), items, Latency(1.5, 2.0, 3.0, 0.25), 1.7e9)
+
+
+def test_a_jsonl_line_holds_exactly_the_documented_fields(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "out.jsonl")
+    sink.write(frame(3), prediction("dog", "cat"))
+    sink.close()
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == {
+        "frame": 3,
+        "time_s": 0.3,
+        "labels": [{"label": "dog", "score": 0.75}, {"label": "cat", "score": 0.75}],
+        "latency_ms": {"capture": 1.5, "preprocess": 2.0, "inference": 3.0, "postprocess": 0.25},
+        "valid": True,
+    }
+
+
+def test_a_line_of_a_live_source_says_when_it_was_captured(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "out.jsonl")
+    sink.write(replace(frame(3), arrived_s=5.0), prediction())
+    sink.close()
+    assert json.loads((tmp_path / "out.jsonl").read_text())["captured_at"] == 1.7e9
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "out.jsonl")
+    sink.write(frame(0), prediction())
+    assert (tmp_path / "out.jsonl").read_text().endswith("}\n")
+    sink.close()
+
+
+def test_an_invalid_prediction_is_still_valid_json(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "out.jsonl")
+    nothing = Prediction(np.full(3, np.nan, np.float32), (), Latency(), 0.0, valid=False)
+    sink.write(frame(0), nothing)
+    sink.close()
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert record["valid"] is False
+    assert record["labels"] == []
+
+
+def test_a_full_disk_is_one_error() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    sink = JsonLines(Path("/dev/full"))
+    with pytest.raises(OutputError, match="No space left"):
+        sink.write(frame(0), prediction())
+    sink.close()
+
+
+def test_the_overlay_has_the_size_and_length_of_the_clip_and_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "overlay.mp4"
+    sink = OverlayVideo(path, fps=10)
+    for i in range(5):
+        sink.write(frame(i), prediction("dog"))
+    assert not path.exists()
+    sink.close()
+    sink.close()
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert capture.get(cv2.CAP_PROP_FPS) == 10
+    assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
+    capture.release()
+    assert [p.name for p in tmp_path.iterdir()] == ["overlay.mp4"]
+
+
+def test_the_overlay_draws_on_a_copy_and_takes_other_sizes(tmp_path: Path) -> None:
+    sink = OverlayVideo(tmp_path / "overlay.mp4", fps=None)
+    first, other = frame(0), frame(1, (33, 201))
+    sink.write(first, prediction("dog"))
+    sink.write(other, prediction("dog"))
+    sink.close()
+    assert (first.image_bgr == 9).all()
+
+
+@pytest.mark.parametrize("count", [1, 5, 500])
+def test_the_contact_sheet_shows_any_number_of_frames(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "sheet.png"
+    sink = ContactSheet(path)
+    for i in range(count):
+        sink.write(frame(i), prediction("dog") if i < count // 2 else prediction())
+    sink.close()
+    sheet = cv2.imread(str(path))
+    assert sheet is not None
+    rows = min(3, -(-min(count, 12) // 4))
+    assert sheet.shape[0] > rows * 300
+    assert sheet.shape[1] == 4 * 406 + 6
+
+
+@pytest.mark.parametrize("count", [200, 40_000], ids=["short", "longer than the bars resolve"])
+def test_the_timeline_is_lit_for_the_share_of_time_the_label_was_there(
+    tmp_path: Path, count: int
+) -> None:
+    path = tmp_path / "sheet.png"
+    sink = ContactSheet(path)
+    shown = frame(0)
+    for i in range(count):
+        at = replace(shown, index=i, time_s=i / 10)
+        sink.write(at, prediction("dog") if i < count // 4 else prediction())
+    sink.close()
+    sheet = cv2.imread(str(path))
+    assert sheet is not None
+    bar = sheet[3 * 306 + 6 + 15, 190 : sheet.shape[1] - 12].astype(int)
+    lit = np.abs(bar - 48).max(axis=1) > 20
+    assert lit.mean() == pytest.approx(0.25, abs=0.01)
+    assert lit[: len(lit) // 5].all()
+
+
+def test_sinks_without_frames_leave_no_file(tmp_path: Path) -> None:
+    for sink in (
+        JsonLines(tmp_path / "a.jsonl"),
+        OverlayVideo(tmp_path / "a.mp4", 10),
+        ContactSheet(tmp_path / "a.png"),
+    ):
+        sink.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_with_another_suffix_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"end in .mp4"):
+        OverlayVideo(tmp_path / "a.avi", 10)
+    with pytest.raises(OutputError, match=r"end in .png"):
+        ContactSheet(tmp_path / "a.jpg")
+
+
+def test_an_overlay_that_does_not_fit_on_the_disk_is_one_error(tmp_path: Path) -> None:
+    # A size limit stands for the full disk; in a process of its own, since it cannot be lifted.
+    script = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from cmlr_edge.errors import OutputError
+from cmlr_edge.sinks.overlay import OverlayVideo
+from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from dataclasses import replace
+sink, noise = OverlayVideo(Path(sys.argv[1]), fps=10), np.random.default_rng(0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for i in range(60):
+    image = noise.integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    sink.write(replace(frame(i), image_bgr=image), prediction())
+try:
+    sink.close()
+except OutputError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "o.mp4")],
+        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert "60 frames were drawn" in done.stderr
+    assert not list(tmp_path.iterdir())

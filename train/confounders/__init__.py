@@ -1,0 +1,1 @@
+"""Confounders: clusters of spatial features."""

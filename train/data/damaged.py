@@ -1,0 +1,53 @@
+"""Pictures that cannot be read: left out and listed, where the user asks for it."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from rich.progress import Progress
+
+from cmlr_edge.capture.images import read_image
+from cmlr_edge.errors import CaptureError, DataError
+from train.data.base import LabeledImages
+
+_log = logging.getLogger(__name__)
+
+
+def leave_out_damaged(
+    data: LabeledImages, progress: Progress
+) -> tuple[LabeledImages, dict[str, str]]:
+    """Read every picture once, and leave out those that cannot be.
+
+    Returns:
+        The other pictures, and for each one left out its path and what was wrong.
+
+    Raises:
+        DataError: None is left.
+    """
+    task = progress.add_task("checking pictures", total=len(data.images))
+    kept, skipped = [], {}
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(_fault, [image.path for image in data.images])
+        for image, fault in zip(data.images, found, strict=True):
+            if fault is None:
+                kept.append(image)
+            else:
+                skipped[str(image.path)] = fault
+            progress.advance(task)
+    progress.remove_task(task)
+    if not kept:
+        raise DataError(f"none of the {len(data.images)} pictures of {data.name} can be read")
+    for fault in skipped.values():
+        _log.warning("left out: %s", fault)
+    return replace(data, images=tuple(kept)), skipped
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        read_image(path)
+    except CaptureError as error:
+        return str(error)
+    return None

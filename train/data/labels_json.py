@@ -1,0 +1,133 @@
+"""Own data: a folder with pictures and one `labels.json`.
+
+{"classes": ["person", ...],
+ "images": [{"file": "train/1.jpg", "split": "train", "labels": ["person"]}, ...]}
+
+`file` is relative to the folder and stays inside it; `license` and `source` may stand beside it.
+`"biased_pairs": [["cup", "table"], ...]` may stand beside the classes: cup is mostly seen with table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cmlr_edge.errors import DataError
+from train.data.base import (
+    ContextBias,
+    LabeledImage,
+    LabeledImages,
+    read_json_object,
+    require_images_exist,
+)
+
+_REQUIRED = {"file", "split", "labels"}
+_ALLOWED = _REQUIRED | {"license", "source"}
+
+
+def read_labels_json(root: Path) -> LabeledImages:
+    """Read `root/labels.json`.
+
+    Raises:
+        DataError: A missing or unknown key, an unknown class, a repeated or missing file.
+    """
+    path = root / "labels.json"
+    record = read_json_object(path)
+    if not {"classes", "images"} <= set(record) <= {"classes", "images", "biased_pairs"}:
+        raise DataError(
+            f"{path} has keys {sorted(record)}, expected ['classes', 'images'] and perhaps "
+            "'biased_pairs'"
+        )
+    classes = check_classes(record["classes"], path)
+    if not isinstance(record["images"], list) or not record["images"]:
+        raise DataError(f"{path}: images should be a list with at least one entry")
+    index = {name: i for i, name in enumerate(classes)}
+    images = tuple(
+        read_entry(entry, f"{path}: images[{i}]", root, index)
+        for i, entry in enumerate(record["images"])
+    )
+    bias = read_biased_pairs(record.get("biased_pairs", []), index, path)
+    data = LabeledImages(root.resolve().name, classes, images, bias)
+    refuse_repeated(images, path)
+    require_images_exist(data)
+    return data
+
+
+def check_classes(value: Any, path: Path) -> tuple[str, ...]:
+    """Return the class names that `path` lists, or raise DataError: none, not text, or repeated."""
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
+        raise DataError(f"{path}: classes should be a list of names, got {str(value)[:60]}")
+    if len(set(value)) != len(value):
+        repeated = sorted({name for name in value if value.count(name) > 1})
+        raise DataError(f"{path}: classes repeats {repeated}")
+    return tuple(value)
+
+
+def read_entry(entry: Any, where: str, root: Path, index: dict[str, int]) -> LabeledImage:
+    """Read one picture's entry.
+
+    Args:
+        entry: Its `file`, `split` and `labels`.
+        where: Named in errors.
+        root: The data folder.
+        index: Class name -> index.
+
+    Raises:
+        DataError: A missing or unknown key, a path out of the folder, an unknown class.
+    """
+    if not isinstance(entry, dict) or not _REQUIRED <= set(entry) <= _ALLOWED:
+        raise DataError(
+            f"{where} should have the keys {sorted(_REQUIRED)} (and may have license, source), "
+            f"got {sorted(entry) if isinstance(entry, dict) else entry!r}"
+        )
+    file, split, labels = entry["file"], entry["split"], entry["labels"]
+    texts = [file, split, *labels] if isinstance(labels, list) else [labels, None]
+    if not all(isinstance(text, str) for text in texts) or not file or not split:
+        raise DataError(f"{where}: file and split should be text and labels a list of names")
+    relative = PurePosixPath(file)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DataError(f"{where}: file {file!r} leaves the data folder; use a path inside it")
+    if unknown := [label for label in labels if label not in index]:
+        raise DataError(
+            f"{where} ({file}) has labels {unknown} that are not in classes: correct the spelling "
+            "or add them to classes"
+        )
+    return LabeledImage(root / relative, split, tuple(sorted({index[label] for label in labels})))
+
+
+def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextBias | None:
+    """Read pairs of names, to be scored by average precision; None where there is none.
+
+    Args:
+        value: [[label, its usual company], ...].
+        index: Class name -> index.
+        path: Named in errors.
+
+    Raises:
+        DataError: Not pairs of two different classes, or one twice.
+    """
+    pairs = value if isinstance(value, list) else [value]
+    for pair in pairs:
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(isinstance(n, str) for n in pair)
+        ):
+            raise DataError(
+                f"{path}: biased_pairs should hold [label, context] pairs, got {pair!r}"
+            )
+        if unknown := [name for name in pair if name not in index]:
+            raise DataError(f"{path}: biased pair {pair} names {unknown}, which is not in classes")
+        if pair[0] == pair[1] or pairs.count(pair) > 1:
+            raise DataError(f"{path}: biased pair {pair} is a label with itself, or stands twice")
+    found = tuple((index[label], index[context]) for label, context in pairs)
+    return ContextBias(found, (), "average precision") if found else None
+
+
+def refuse_repeated(images: tuple[LabeledImage, ...], path: Path) -> None:
+    """Raise DataError where `path` lists a picture twice."""
+    seen: set[Path] = set()
+    for image in images:
+        if image.path in seen:
+            raise DataError(f"{path} lists {image.path.name} twice: every picture needs one entry")
+        seen.add(image.path)

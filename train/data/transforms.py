@@ -1,0 +1,117 @@
+"""Training input: the deployed preprocessing, and augmentation around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from cmlr_edge.capture.images import read_image
+from cmlr_edge.errors import CaptureError
+from cmlr_edge.model.spec import PreprocessSpec
+from cmlr_edge.preprocess import preprocess
+from train.data.base import LabeledImages
+
+_ROOM = 1.25  # augmentation crops from an image this much larger than the model's input
+
+
+def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Tensor]:
+    """Choose random changes of a uint8 image (3, S, S) that keep its labels true.
+
+    Args:
+        strength: "none", "flip", "standard" or "strong".
+        image_size: Side of the result.
+    """
+    resize = v2.Resize((image_size, image_size), antialias=True)
+    if strength == "none":
+        return v2.Compose([resize])
+    if strength == "flip":
+        return v2.Compose([resize, v2.RandomHorizontalFlip()])
+    smallest = {"standard": 0.5, "strong": 0.3}[strength]
+    steps: list[Any] = [
+        v2.RandomResizedCrop(image_size, scale=(smallest, 1.0), ratio=(0.75, 1.33), antialias=True),
+        v2.RandomHorizontalFlip(),
+    ]
+    if strength == "strong":
+        steps.append(v2.RandAugment(num_ops=2, magnitude=7))
+        steps.append(v2.RandomErasing(p=0.5, scale=(0.02, 0.15)))
+    else:
+        steps.append(v2.ColorJitter(0.2, 0.2, 0.2, 0.02))
+    return v2.Compose(steps)
+
+
+def normalize(images: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Turn uint8 images (B, 3, H, W) into the backbone's float input."""
+    scaled = images.to(torch.float32).div(255)
+    mean, std = (
+        torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (spec.mean, spec.std)
+    )
+    return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+class ImageTensors(Dataset[Tensor]):
+    """Pictures as uint8 (3, H, W), decoded once and kept: small data sets fit, large ones say no.
+
+    Without augmentation an item is exactly `preprocess` of the file.
+    """
+
+    def __init__(
+        self,
+        data: LabeledImages,
+        spec: PreprocessSpec,
+        *,
+        augmentation: Callable[[Tensor], Tensor] | None = None,
+        cache_bytes: int = 4 * 2**30,
+    ) -> None:
+        """Prepare, reading nothing yet.
+
+        Args:
+            data: The pictures.
+            spec: The model's input format.
+            augmentation: Applied to an image slightly larger than the input.
+            cache_bytes: Decoded pictures are kept in memory up to this.
+        """
+        self._paths = [image.path for image in data.images]
+        self._augmentation = augmentation
+        size_hw = spec.size_hw
+        if augmentation is not None:
+            size_hw = (round(size_hw[0] * _ROOM), round(size_hw[1] * _ROOM))
+        self._spec = PreprocessSpec(size_hw=size_hw, mean=spec.mean, std=spec.std)
+        self._room = cache_bytes
+        self._cache: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        """Count the pictures."""
+        return len(self._paths)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Tensor:
+        """Read picture `index`, augmented from `seed` where `key` is (index, seed)."""
+        index, seed = key if isinstance(key, tuple) else (key, 0)
+        image = torch.from_numpy(self._read(index)).permute(2, 0, 1)
+        if self._augmentation is None:
+            return image
+        # One seed per picture and epoch: the same result for any number of workers, or after a
+        # restart. Python's and NumPy's generators are not used by these transforms.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._augmentation(image)
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        if (kept := self._cache.get(index)) is not None:
+            return kept
+        try:
+            image = preprocess(read_image(self._paths[index]), self._spec)
+        except CaptureError as error:
+            raise CaptureError(
+                f"{error}; `fit` and `evaluate` leave such pictures out with --skip-damaged"
+            ) from error
+        if self._room >= image.nbytes:
+            self._room -= image.nbytes
+            self._cache[index] = image
+        return image

@@ -1,0 +1,249 @@
+"""What a trained model takes for a cause: numbers as JSON, and the figures that show them.
+
+After the figures of the NeurIPS 2024 paper: P(Y) beside P(Y | do(X)), the map of label links, heat
+maps per label (Grad-CAM, Selvaraju et al. 2017), and a view of the label features (t-SNE).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cmlr_edge.errors import DataError
+from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.strict_json import write_atomically
+from train.confounders.clustering import cosine_to_centres
+from train.data.base import LabeledImages
+from train.data.transforms import ImageTensors, normalize
+from train.explaining.figures import (
+    draw_bars,
+    draw_heat_maps,
+    draw_link_map,
+    draw_patches,
+    draw_scatter,
+)
+from train.explaining.link_effects import cooccurrence, swap_effects
+from train.fitting.frozen import TokenSet
+from train.judging.inference import iterate_tokens
+from train.network.backbones import create_confounder_view
+from train.network.intervention import BackDoorIntervention
+from train.network.model import CausalRecognizer
+
+_STRONGEST = 15  # links listed
+_CAM_IMAGES, _CAM_LABELS = 4, 3
+_SCATTER_IMAGES, _SCATTER_POINTS = 200, 800
+_IMAGES, _OF_EACH_LABEL = 1000, 4  # looked at; rates and co-occurrence are of all
+_PATCHES = 6  # per confounder
+
+
+@dataclass(frozen=True)
+class Link:
+    """How one label moves another."""
+
+    cause: str
+    effect: str
+    causal: float  # change of P(effect) when the cause is set, in [-1, 1]
+    cooccurrence: float  # P(effect | cause) - P(effect | no cause) in the data
+
+
+def explain(
+    model: CausalRecognizer,
+    spec: ModelSpec,
+    data: LabeledImages,
+    cause: str,
+    folder: Path,
+    report: Callable[[str], None] = lambda _step: None,
+) -> dict[str, Any]:
+    """Write the figures of one model on one split, and return their numbers.
+
+    Args:
+        model: In evaluation mode, with a causal branch.
+        spec: Its labels and input format.
+        data: Pictures with the model's classes.
+        cause: The label that the bars are drawn for.
+        folder: Created; holds do.png, links.png, heat_maps.png, features.png, confounders.png.
+        report: Told what is being done.
+
+    Raises:
+        DataError: The label or the classes are others than the model's, or it has no causal branch.
+    """
+    _check(model, spec, data, cause)
+    folder.mkdir(parents=True, exist_ok=True)
+    every = data.targets()
+    data = replace(data, images=tuple(data.images[i] for i in _choose_images(every)))
+    images = ImageTensors(data, spec.preprocess)
+    report(f"reading {len(images)} pictures")
+    tokens = torch.cat(list(iterate_tokens(model.backbone, images, spec.preprocess)))
+    stored = TokenSet(tokens.half().numpy(), data.targets(), model.backbone.finer_channels)
+    report("swapping labels")
+    effects, together = swap_effects(model, stored), cooccurrence(every)
+    report("drawing")
+    index, rates = spec.labels.index(cause), every.mean(axis=0)
+    draw_bars(rates, effects[:, index], spec.labels, cause, folder / "do.png")
+    draw_link_map(effects, together, spec.labels, folder / "links.png")
+    maps = [_heat_maps(model, spec, images, i, data) for i in range(min(_CAM_IMAGES, len(images)))]
+    draw_heat_maps([item for row in maps for item in row], folder / "heat_maps.png")
+    points = _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
+    if model.intervention is not None:
+        report("looking at the confounders")
+        seen = _confounder_tokens(model, tokens, images, spec)
+        patches = _nearest_patches(seen, model.intervention.centres, images)
+        draw_patches(patches, folder / "confounders.png")
+    links = _list_links(effects, together, spec.labels)
+    return {
+        "cause": cause,
+        "num_images": len(every),
+        "num_images_looked_at": len(data.images),
+        "points": points,
+        "p": dict(zip(spec.labels, map(float, rates), strict=True)),
+        "p_change_do": dict(zip(spec.labels, map(float, effects[:, index]), strict=True)),
+        "strongest": [vars(link) for link in links[:_STRONGEST]],
+        "most_suppressed": [vars(link) for link in _most_suppressed(links)[:_STRONGEST]],
+    }
+
+
+def _check(model: CausalRecognizer, spec: ModelSpec, data: LabeledImages, cause: str) -> None:
+    if data.classes != spec.labels:
+        raise DataError(f"{data.name} has other classes than the run")
+    if cause not in spec.labels:
+        raise DataError(f"the run has no label {cause!r}: it has {', '.join(spec.labels[:8])} ...")
+    if model.links is None and (
+        model.intervention is None or isinstance(model.intervention, BackDoorIntervention)
+    ):
+        raise DataError("the run has no label links to explain: train with model.label_links")
+
+
+def _list_links(
+    effects: NDArray[np.float32], together: NDArray[np.float32], labels: tuple[str, ...]
+) -> list[Link]:
+    """Every pair, the strongest effect first."""
+    links = [
+        Link(labels[i], labels[j], float(effects[j, i]), float(together[j, i]))
+        for j in range(len(labels))
+        for i in range(len(labels))
+        if i != j
+    ]
+    return sorted(links, key=lambda link: -abs(link.causal))
+
+
+def _most_suppressed(links: list[Link]) -> list[Link]:
+    """Pairs that go together in the data and not in the model."""
+    return sorted(links, key=lambda link: -(abs(link.cooccurrence) - abs(link.causal)))
+
+
+def _heat_maps(
+    model: CausalRecognizer, spec: ModelSpec, images: ImageTensors, index: int, data: LabeledImages
+) -> list[tuple[NDArray[np.uint8], NDArray[np.float32], str]]:
+    """Grad-CAM over the tokens for a picture's own labels: with and without the causal branch."""
+    picture = images[index]
+    tokens = model.backbone(normalize(picture[None], spec.preprocess)).detach().requires_grad_()
+    result = []
+    for label in data.images[index].labels[:_CAM_LABELS]:
+        for name in ("decoder", "deployed"):
+            output = model.head(tokens)
+            score = output.decoupled_logits if name == "decoder" else model.scores(output).logit()
+            (gradient,) = torch.autograd.grad(score[0, label], tokens)
+            weights = gradient.mean(dim=1, keepdim=True)
+            heat = (weights * tokens).sum(dim=-1).relu()[0].detach()
+            side = int(len(heat) ** 0.5)
+            grid = (heat / heat.max().clamp_min(1e-12))[: side * side].view(side, side).numpy()
+            rgb = picture.permute(1, 2, 0).numpy()
+            result.append((rgb, grid, f"{spec.labels[label]}, {name}"))
+    return result
+
+
+def _choose_images(targets: NDArray[np.float32]) -> list[int]:
+    """Take at most `_IMAGES`, a few of every label among them."""
+    order = np.random.default_rng(0).permutation(len(targets))
+    first = [i for label in targets[order].T for i in order[label > 0][:_OF_EACH_LABEL]]
+    chosen = [*dict.fromkeys(map(int, [*first, *order]))][:_IMAGES]
+    return sorted(chosen)
+
+
+def _confounder_tokens(
+    model: CausalRecognizer, tokens: torch.Tensor, images: ImageTensors, spec: ModelSpec
+) -> torch.Tensor:
+    """The images' tokens (N, T, D) as they were clustered."""
+    view = create_confounder_view(model.config)
+    if view is None:
+        with torch.no_grad():
+            return model.standardize(tokens)
+    own_input = replace(spec.preprocess, mean=view.mean, std=view.std)
+    return torch.cat(list(iterate_tokens(view, images, own_input)))
+
+
+def _nearest_patches(
+    tokens: torch.Tensor, centres: torch.Tensor, images: ImageTensors
+) -> list[list[NDArray[np.uint8]]]:
+    """For every confounder, what lies around the tokens nearest to it, of different pictures."""
+    cosine = cosine_to_centres(tokens, centres)
+    best, place = cosine.max(dim=1)  # (N, K): each picture's nearest token
+    side = int(tokens.shape[1] ** 0.5)
+    rows = []
+    for confounder in range(cosine.shape[2]):
+        nearest = best[:, confounder].topk(min(_PATCHES, len(best))).indices.tolist()
+        rows.append([_crop(images[i], int(place[i, confounder]), side) for i in nearest])
+    return rows
+
+
+def _crop(picture: torch.Tensor, token: int, side: int) -> NDArray[np.uint8]:
+    """Cut the token's cell and as much around it, (H, W, 3) RGB, from a picture (3, S, S)."""
+    cell = picture.shape[1] / side
+    row, column = divmod(token, side)
+    size = round(2 * cell)
+    limit = picture.shape[1] - size
+    top, left = (min(max(0, round((k - 0.5) * cell)), max(0, limit)) for k in (row, column))
+    patch: NDArray[np.uint8] = (
+        picture[:, top : top + size, left : left + size].permute(1, 2, 0).numpy()
+    )
+    return patch
+
+
+@torch.no_grad()
+def _draw_features(
+    model: CausalRecognizer, tokens: torch.Tensor, labels: tuple[str, ...], path: Path
+) -> dict[str, int]:
+    """Draw the features of the labels that are there, or of all where none is, and confounders.
+
+    Returns:
+        How many points of each kind were drawn.
+    """
+    output = model.head(tokens)
+    features = output.label_features
+    if features is None:
+        return {"label_features": 0, "confounders": 0}
+    there = output.decoupled_logits > 0
+    chosen = there.nonzero()
+    if len(chosen) < 5:
+        chosen = torch.nonzero(torch.ones_like(there))
+    chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))]
+    chosen = chosen[:_SCATTER_POINTS]
+    names = [labels[int(label)] for _, label in chosen]
+    confounders = _confounder_features(model)
+    draw_scatter(features[chosen[:, 0], chosen[:, 1]].numpy(), names, confounders.numpy(), path)
+    return {"label_features": len(chosen), "confounders": len(confounders)}
+
+
+def _confounder_features(model: CausalRecognizer) -> torch.Tensor:
+    """Confounders in the space of the label features, (K, d); none where they are not in it."""
+    intervention = model.intervention
+    if isinstance(intervention, BackDoorIntervention):
+        if model.decoder is None or model.config.confounders.other_view:
+            return torch.zeros(0, model.config.embed_dim)
+        return model.decoder.memory(intervention.centres)  # as the label queries see them
+    if intervention is None:
+        return torch.zeros(0, model.config.embed_dim)
+    return intervention.projected()[0]
+
+
+def write_explanation(record: dict[str, Any], folder: Path) -> None:
+    """Write what `explain` returned as explanation.json."""
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    write_atomically(folder / "explanation.json", text.encode())

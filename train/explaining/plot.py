@@ -1,0 +1,71 @@
+"""The log of a run as a picture, and as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmlr_edge.errors import DataError
+from cmlr_edge.model.strict_json import write_atomically
+from train.network.checkpoint import LOG
+
+_SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """Read what a run logged, a record per epoch.
+
+    Raises:
+        DataError: The run has no log yet.
+    """
+    try:
+        return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run / LOG} cannot be read: {error}") from error
+
+
+def write_table(run: Path, out: Path) -> None:
+    """Write the log as CSV: a line per epoch, empty where nothing could be measured.
+
+    Raises:
+        DataError: The run has no log yet.
+    """
+    records, text = read_log(run), io.StringIO()
+    writer = csv.DictWriter(text, records[0].keys() if records else (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_atomically(out, text.getvalue().encode())
+
+
+def plot_log(run: Path, out: Path) -> None:
+    """Draw loss and validation mAP over the epochs.
+
+    Raises:
+        DataError: The run has no log yet.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    if out.suffix.lower() not in _SUFFIXES:
+        raise DataError(f"the picture {out} should end in one of {', '.join(_SUFFIXES)}")
+    records = read_log(run)
+    epochs = [record["epoch"] for record in records]
+    figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
+    top.plot(epochs, [record["loss"] for record in records], "o-", color="tab:blue")
+    top.set(ylabel="training loss", title=run.name)
+    measured = [np.nan if record["val_map"] is None else record["val_map"] for record in records]
+    bottom.plot(epochs, measured, "o-", color="tab:orange")
+    bottom.set(ylabel="validation mAP", xlabel="epoch")
+    bottom.set_ylim(bottom=0)
+    bottom.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=120)
+    plt.close(figure)

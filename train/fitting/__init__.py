@@ -1,0 +1,1 @@
+"""Fitting the network: batches, losses, steps, the read-out."""

@@ -1,0 +1,69 @@
+"""Which pictures each step learns from, and which of them are this process's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from train import distributed
+from train.config import TrainConfig
+from train.data.transforms import ImageTensors
+from train.fitting.learner import Part
+
+Pair = tuple[int, int]  # index of a picture, and the seed of its augmentation and dropout
+
+
+def epoch_batches(config: TrainConfig, num_images: int, epoch: int) -> list[list[Pair]]:
+    """Shuffle the pictures into whole batches, the same on every machine.
+
+    Args:
+        config: Size of a batch, and the seed.
+        num_images: To choose from.
+        epoch: From 0.
+
+    Returns:
+        Batches of (index, seed) pairs. What fills no batch is left out; fewer pictures than a batch
+        are one batch.
+    """
+    size, rng = config.batch_size, np.random.default_rng((config.seed, epoch))
+    order = rng.permutation(num_images)
+    seeds = rng.integers(2**31, size=num_images)
+    pairs = [(int(i), int(s)) for i, s in zip(order, seeds, strict=True)]
+    whole = max(size, num_images - num_images % size)
+    return [pairs[i : i + size] for i in range(0, whole, size)]
+
+
+def load_parts(
+    batches: list[list[Pair]],
+    images: ImageTensors,
+    targets: Tensor,
+    context_logits: Tensor | None,
+    config: TrainConfig,
+) -> Iterator[list[Part]]:
+    """Yield, batch by batch, the parts that this process computes, all of the same number."""
+    own = [
+        distributed.split_evenly(
+            distributed.split_evenly(batch, distributed.count())[distributed.rank()],
+            config.accumulate,
+        )
+        for batch in batches
+    ]
+    sampler = [list(part) for parts in own for part in parts]
+    loader = iter(DataLoader(images, batch_sampler=sampler, num_workers=config.workers))
+    for batch, parts in zip(batches, own, strict=True):
+        loaded = []
+        for pairs in parts:
+            rows = [index for index, _ in pairs]
+            loaded.append(
+                Part(
+                    images=next(loader),
+                    targets=targets[rows],
+                    context_logits=None if context_logits is None else context_logits[rows],
+                    seeds=[seed for _, seed in pairs],
+                    share=len(pairs) / len(batch),
+                )
+            )
+        yield loaded

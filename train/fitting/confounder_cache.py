@@ -1,0 +1,119 @@
+"""Confounders of runs on the same pictures are built once: stored under a hash of all they hang on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from cmlr_edge.errors import DataError
+from cmlr_edge.model.spec import PreprocessSpec
+from cmlr_edge.model.strict_json import write_atomically
+from train import distributed
+from train.config import TrainConfig
+from train.data.base import LabeledImages
+from train.fitting.prepare import Preparation
+
+_VERSION = 1  # raised when the same inputs give other confounders
+_log = logging.getLogger(__name__)
+
+
+def build_or_load(
+    folder: Path | None, key: Callable[[], str], build: Callable[[], Preparation]
+) -> Preparation:
+    """Load what an earlier run stored, or build and store it.
+
+    Args:
+        folder: Of the cache, created; None: build.
+        key: Name of the entry, asked for in the first process alone.
+        build: Called in all processes, or in none.
+    """
+    if folder is None:
+        return build()
+    path = folder / f"{key()}.safetensors" if distributed.is_first() else None
+    stored = None if path is None else _load(path)
+    if distributed.decide(lambda: int(stored is not None)):
+        tensors = distributed.share(lambda: {} if stored is None else stored.to_tensors())
+        return Preparation.from_tensors(tensors)
+    prepared = build()
+    if path is not None:
+        _store(prepared, path)
+    return prepared
+
+
+def _load(path: Path) -> Preparation | None:
+    if not path.is_file():
+        return None
+    try:
+        prepared = Preparation.from_tensors(load(path.read_bytes()))
+    except (OSError, SafetensorError, TypeError) as error:
+        _log.warning("%s cannot be read (%s): building the confounders again", path, error)
+        return None
+    _log.info("confounders from %s", path)
+    return prepared
+
+
+def _store(prepared: Preparation, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save({k: v.contiguous() for k, v in prepared.to_tensors().items()}))
+    except OSError as error:  # the run itself needs no cache
+        _log.warning("the confounders could not be stored in %s: %s", path, error.strerror)
+
+
+def content_key(
+    data: LabeledImages,
+    spec: PreprocessSpec,
+    config: TrainConfig,
+    networks: Sequence[nn.Module],
+    report: Callable[[], None] = lambda: None,
+) -> str:
+    """Hash everything that confounders and context term hang on.
+
+    Args:
+        data: The training pictures: their content and labels, in order.
+        spec: The input format.
+        config: Its settings of tokens and confounders.
+        networks: Frozen backbones: their weights.
+        report: Called after each picture.
+
+    Raises:
+        DataError: A picture cannot be read.
+    """
+    model = config.model
+    settings = {
+        "version": _VERSION,
+        "confounders": asdict(model.confounders),
+        "intervention": model.intervention,
+        "memory": model.head == "ccd",
+        "token_stages": model.token_stages,
+        "standardize_tokens": model.standardize_tokens,
+        "preprocess": asdict(spec),
+        "seed": config.seed,
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(data.targets().tobytes())
+    for network in networks:
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    with ThreadPoolExecutor() as threads:
+        for found in threads.map(_hash_file, [image.path for image in data.images]):
+            digest.update(found)
+            report()
+    return digest.hexdigest()[:32]
+
+
+def _hash_file(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error

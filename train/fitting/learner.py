@@ -1,0 +1,208 @@
+"""One step of training: the loss of a batch in parts, its gradient over all processes, the update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cmlr_edge.model.spec import PreprocessSpec
+from train import distributed
+from train.config import TrainConfig
+from train.data.transforms import normalize
+from train.fitting.losses import asymmetric_loss
+from train.network.dropout import seeded_per_sample
+from train.network.model import CausalRecognizer
+
+_FIRST_SCALE = 2.0**10  # of float16 losses; torch's own start would overflow for some steps
+_DROPOUT_STREAM = 2**32  # keeps a sample's dropout apart from its augmentation
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of a batch that one process computes at once."""
+
+    images: Tensor  # uint8 (B, 3, H, W)
+    targets: Tensor  # (B, L)
+    context_logits: Tensor | None  # (B, L), g of each picture's context
+    seeds: Sequence[int]  # of each picture's dropout
+    share: float  # of the pictures of the whole batch, in (0, 1]
+
+
+class _TrainingLogits(nn.Module):
+    """Images to the logits that get a loss: what the processes keep in step."""
+
+    def __init__(self, model: CausalRecognizer, precision: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
+
+    def forward(self, images: Tensor, context_logits: Tensor | None) -> list[Tensor]:
+        mixed = self.precision != torch.float32
+        # A frozen backbone builds no graph: nothing in it needs one.
+        with torch.autocast(images.device.type, self.precision if mixed else None, enabled=mixed):
+            output = self.model(images)
+        return self.model.training_logits(output, context_logits)
+
+
+class Learner:
+    """A network with its optimiser, schedule and average, on this process's device."""
+
+    def __init__(
+        self,
+        model: CausalRecognizer,
+        config: TrainConfig,
+        spec: PreprocessSpec,
+        *,
+        precision: torch.dtype,
+        num_steps: int,
+    ) -> None:
+        """Start before the first step.
+
+        Args:
+            model: With its confounders, on the device.
+            config: The recipe.
+            spec: The input format.
+            precision: Of products and convolutions.
+            num_steps: Of the whole run.
+        """
+        self.config, self.spec, self.model = config, spec, model
+        self.device = distributed.device()
+        model.backbone.requires_grad_(config.backbone_lr > 0)
+        model.backbone.freeze_stages(config.frozen_stages)
+        self._logits: nn.Module = _TrainingLogits(model, precision)
+        if distributed.count() > 1:
+            self._logits = DistributedDataParallel(
+                self._logits,
+                broadcast_buffers=not config.freeze_batch_norm,
+                find_unused_parameters=True,  # a head may leave the backbone's last layers out
+            )
+        self.averaged = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=False
+        )
+        self._optimizer = torch.optim.AdamW(_parameter_groups(model, config))
+        self._scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer,
+            max_lr=[group["lr"] for group in self._optimizer.param_groups],
+            total_steps=max(2, num_steps),
+            pct_start=config.warmup_share,
+        )
+        # Gradients of float16 would vanish without a scale; the loss, a sum over labels, is large.
+        self._scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=_FIRST_SCALE, enabled=precision == torch.float16
+        )
+
+    @property
+    def network(self) -> CausalRecognizer:
+        """The averaged network, which is evaluated and kept."""
+        network = self.averaged.module
+        assert isinstance(network, CausalRecognizer)
+        return network
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the head at the next step."""
+        return float(self._scheduler.get_last_lr()[-1])
+
+    def train(self) -> None:
+        """Switch to training mode."""
+        self.model.train()
+        if self.config.freeze_batch_norm:
+            self.model.backbone.eval()
+
+    def step(self, parts: Iterable[Part]) -> float:
+        """Take one step.
+
+        Args:
+            parts: `config.accumulate` of them, this process's share of the batch.
+
+        Returns:
+            The loss of the whole batch. Where it is not finite, the network was left as it was.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = 0.0
+        for number, part in enumerate(parts, start=1):
+            with (
+                self._wait_with_gradients(number),
+                seeded_per_sample([seed + _DROPOUT_STREAM for seed in part.seeds], self.device),
+            ):
+                part_loss = part.share * self._loss(part)
+                # The mean over processes is taken of gradients, the sum is wanted.
+                self._scaler.scale(part_loss * distributed.count()).backward()
+            loss += float(part_loss.detach())
+        loss = distributed.total(loss)
+        if math.isfinite(loss):
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            scale = self._scaler.get_scale()
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            if self._scaler.get_scale() >= scale:  # else float16 overflowed and nothing was learned
+                self.model.shrink_links(self.lr * self.config.link_sparsity)
+                self._scheduler.step()
+                self.averaged.update_parameters(self.model)
+        return loss
+
+    def _wait_with_gradients(self, part: int) -> AbstractContextManager[Any]:
+        """Exchange gradients between processes with the last part alone."""
+        last = part == self.config.accumulate
+        if last or not isinstance(self._logits, DistributedDataParallel):
+            return nullcontext()
+        return self._logits.no_sync()
+
+    def _loss(self, part: Part) -> Tensor:
+        images = normalize(part.images.to(self.device), self.spec)
+        targets, context = part.targets.to(self.device), part.context_logits
+        context = None if context is None else context.to(self.device)
+        config, total = self.config, torch.zeros((), device=self.device)
+        for logits in self._logits(images, context):
+            total = total + asymmetric_loss(
+                logits,
+                targets,
+                gamma_positive=config.gamma_positive,
+                gamma_negative=config.gamma_negative,
+                probability_clip=config.probability_clip,
+            )
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {name: part.state_dict() for name, part in self._stateful().items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "averaged": self.averaged,
+            "optimizer": self._optimizer,
+            "scheduler": self._scheduler,
+            "scaler": self._scaler,
+        }
+
+
+def _parameter_groups(model: CausalRecognizer, config: TrainConfig) -> list[dict[str, Any]]:
+    """Decay on matrices only; backbone and head each at their own rate."""
+    groups: list[dict[str, Any]] = []
+    for lr, owned in ((config.backbone_lr, True), (config.lr, False)):
+        for decays in (True, False):
+            parameters = [
+                p
+                for name, p in model.named_parameters()
+                if p.requires_grad
+                and name.startswith("backbone.") is owned
+                and (p.ndim >= 2) is decays
+            ]
+            if parameters:
+                decay = config.weight_decay if decays else 0.0
+                groups.append({"params": parameters, "lr": lr, "weight_decay": decay})
+    return groups

@@ -1,0 +1,249 @@
+"""One training run, from a data folder to a run folder."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from cmlr_edge.errors import TrainingError
+from cmlr_edge.model.spec import ModelSpec, PreprocessSpec
+from train import distributed
+from train.config import TrainConfig
+from train.data.base import LabeledImages
+from train.data.damaged import leave_out_damaged
+from train.data.transforms import ImageTensors, build_augmentation
+from train.fitting import confounder_cache
+from train.fitting.amp import choose_precision
+from train.fitting.batches import epoch_batches, load_parts
+from train.fitting.finish import finish
+from train.fitting.learner import Learner
+from train.fitting.prepare import (
+    Preparation,
+    TokenReaders,
+    install,
+    needs_preparation,
+    num_passes,
+    prepare,
+)
+from train.fitting.run import (
+    Run,
+    check_folder,
+    check_shares,
+    fingerprint,
+    report_data,
+)
+from train.judging.inference import BATCH, iterate_tokens, score_images
+from train.judging.metrics import MIN_POSITIVES, evaluate_scores
+from train.judging.thresholds import ThresholdRule
+from train.network import checkpoint
+from train.network.backbones import Backbone, create_confounder_view
+from train.network.model import CausalRecognizer
+from train.reporting import progress_bars
+
+_log = logging.getLogger(__name__)
+
+
+def fit(
+    data: LabeledImages,
+    folder: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    show_progress: bool = True,
+) -> ModelSpec:
+    """Train, evaluate, fit thresholds and write the run folder.
+
+    A run that was killed continues with `resume` after its last whole epoch and ends with the same
+    weights as one that was not. Started in several processes, each computes its share of every
+    batch, and the first one writes.
+
+    Args:
+        data: With a `train` split; `val` is taken from it where there is none.
+        folder: Created; must not hold another run unless `resume`.
+        config: The recipe.
+        resume: Continue the run in `folder`.
+        cache: Folder of confounders that runs on the same pictures share.
+        show_progress: Draw bars on stderr.
+
+    Raises:
+        DataError: The folder holds a run already, or one of another configuration or data.
+        TrainingError: The loss became NaN or infinite; the last whole epoch is kept.
+        OutputError: The run folder cannot be written; the last whole epoch is kept.
+    """
+    ThresholdRule.parse(config.threshold_rule)  # a slip is found before hours of training
+    with progress_bars(visible=show_progress and distributed.is_first()) as progress:
+        run, state = _open(data, folder, config, progress, resume=resume)
+        _prepare_intervention(run, cache)
+        return finish(run, _train_epochs(run, state))
+
+
+def _open(
+    data: LabeledImages, folder: Path, config: TrainConfig, progress: Progress, *, resume: bool
+) -> tuple[Run, dict[str, Any] | None]:
+    """Check everything, then make the networks and the folder; also the state to go on from."""
+    skipped = None
+    if config.skip_damaged:
+        data, skipped = leave_out_damaged(data, progress)
+    data = data.with_validation(config.validation_share, config.seed)
+    report_data(data)
+    check_shares(config, len(data.split("train").images))
+    state = check_folder(folder, config, data, resume=resume)
+    torch.manual_seed(config.seed)
+    model = CausalRecognizer(config.model, len(data.classes), pretrained=True)
+    view = create_confounder_view(config.model)
+    if distributed.is_first():  # only now, so that a wrong backbone leaves no folder behind
+        checkpoint.open_folder(folder, config, skipped, resume=resume)
+    device, side = distributed.device(), config.model.image_size
+    run = Run(
+        folder=folder,
+        config=config,
+        train=data.split("train"),
+        val=data.split("val"),
+        fingerprint=fingerprint(data),
+        model=model.to(device),
+        frozen=copy.deepcopy(model.backbone).eval().requires_grad_(False),
+        confounder_view=None if view is None else view.to(device),
+        spec=PreprocessSpec(size_hw=(side, side), mean=model.backbone.mean, std=model.backbone.std),
+        context_logits=None,
+        progress=progress,
+    )
+    return run, state
+
+
+def _prepare_intervention(run: Run, cache: Path | None) -> None:
+    """Build the confounders with the frozen backbone, and fit the context term."""
+    if not needs_preparation(run.config.model):
+        return
+    prepared = confounder_cache.build_or_load(
+        cache, lambda: _content_key(run), lambda: _build_confounders(run)
+    )
+    install(run.model, prepared)
+    run.model.to(distributed.device())
+    run.context_logits = prepared.context_logits
+    if prepared.context_term is not None:
+        _log.info("context explained with ridge %g", prepared.context_term.ridge)
+
+
+def _content_key(run: Run) -> str:
+    networks = [run.frozen, *([run.confounder_view] if run.confounder_view else [])]
+    task = run.progress.add_task("reading pictures", total=len(run.train.images))
+    key = confounder_cache.content_key(
+        run.train, run.spec, run.config, networks, lambda: run.progress.advance(task)
+    )
+    run.progress.remove_task(task)
+    return key
+
+
+def _build_confounders(run: Run) -> Preparation:
+    images = ImageTensors(run.train, run.spec)
+    rows = distributed.own_rows(len(images), BATCH)
+    passes = num_passes(run.config.model)
+    # Said aloud too: without a terminal there is no bar, and this may take longer than an epoch.
+    _log.info("building confounders: %d passes over %d pictures", passes, len(images))
+    total = passes * len(rows)
+    task = run.progress.add_task("confounders", total=total)
+
+    def reader(backbone: Backbone) -> Callable[[], Iterator[Tensor]]:
+        # The other view is normalised as its own training was.
+        spec = replace(run.spec, mean=backbone.mean, std=backbone.std)
+        return lambda: iterate_tokens(
+            backbone, images, spec, report=lambda n: run.progress.advance(task, n)
+        )
+
+    view = None if run.confounder_view is None else reader(run.confounder_view)
+    readers = TokenReaders(reader(run.frozen), rows, run.model.backbone.finer_channels, view)
+    prepared = prepare(run.config.model, readers, run.train.targets(), seed=run.config.seed)
+    run.progress.remove_task(task)
+    return prepared
+
+
+def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
+    """Train the epochs that are missing; return the averaged network."""
+    config, first = run.config, 0
+    batches = len(epoch_batches(config, len(run.train.images), 0))
+    if state is not None:
+        precision = getattr(torch, state["precision"])
+    else:
+        precision = choose_precision(config.amp, run.model.backbone, config.model.image_size)
+    learner = Learner(
+        run.model, config, run.spec, precision=precision, num_steps=config.epochs * batches
+    )
+    if state is not None:
+        first = state["epochs"]
+        learner.load_state(state)
+    if distributed.is_first():
+        checkpoint.truncate_log(run.folder, first)
+    augmentation = build_augmentation(config.augmentation, config.model.image_size)
+    augmented = ImageTensors(run.train, run.spec, augmentation=augmentation)
+    held_out = ImageTensors(run.val, run.spec)
+    for epoch in range(first, config.epochs):
+        started = time.monotonic()
+        record: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "loss": _train_epoch(run, learner, augmented, epoch),
+            "lr": learner.lr,
+            "val_map": _validation_map(run, learner.network, held_out),
+        }
+        record["seconds"] = round(time.monotonic() - started, 2)
+        if distributed.is_first():
+            _save_epoch(run, learner, record, str(precision).removeprefix("torch."))
+    return learner.network
+
+
+def _save_epoch(run: Run, learner: Learner, record: dict[str, Any], precision: str) -> None:
+    epochs, val_map = record["epoch"], record["val_map"]
+    _log.info(
+        "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s",
+        epochs,
+        run.config.epochs,
+        record["loss"],
+        "not measurable" if val_map is None else f"{val_map:.3f}",
+        record["seconds"],
+    )
+    checkpoint.append_log(run.folder, record)
+    about = {"epochs": epochs, "precision": precision, "data": run.fingerprint}
+    checkpoint.save_state(run.folder, about | learner.state())
+
+
+def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -> float:
+    """Train on every batch once; return the mean loss."""
+    config = run.config
+    batches = epoch_batches(config, len(run.train.images), epoch)
+    parts = load_parts(
+        batches, images, torch.from_numpy(run.train.targets()), run.context_logits, config
+    )
+    task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
+    learner.train()
+    losses = []
+    for batch in parts:
+        losses.append(learner.step(batch))
+        if not math.isfinite(losses[-1]):
+            kept = f"epoch {epoch} is kept in {run.folder}" if epoch else "nothing is kept"
+            raise TrainingError(
+                f"the loss is {losses[-1]} in epoch {epoch + 1}: {kept}; "
+                "start again with a lower --lr, or with --set amp=off"
+            )
+        run.progress.advance(task)
+    run.progress.remove_task(task)
+    return float(np.mean(losses))
+
+
+def _validation_map(run: Run, network: CausalRecognizer, images: ImageTensors) -> float | None:
+    """Mean AP over labels with enough positives; None where there is no such label."""
+    scores = score_images(network, images, run.spec).deployed
+    thresholds = np.full(len(run.val.classes), 0.5, np.float32)
+    targets, classes = run.val.targets(), run.val.classes
+    metrics = evaluate_scores(scores, targets, classes, thresholds, min_positives=MIN_POSITIVES)
+    return metrics.mean_ap if metrics.num_labels_scored else None

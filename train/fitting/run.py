@@ -1,0 +1,110 @@
+"""What the steps of one run share, and the checks before it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+from torch import Tensor
+
+from cmlr_edge.errors import DataError
+from cmlr_edge.model.spec import PreprocessSpec
+from train import distributed
+from train.config import TrainConfig
+from train.data.base import LabeledImages
+from train.network import checkpoint
+from train.network.backbones import Backbone
+from train.network.model import CausalRecognizer
+
+_USED = {"train", "val"}  # splits
+_FEW_IMAGES = 20
+_NAMED = 5  # labels in a warning
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """One training run."""
+
+    folder: Path
+    config: TrainConfig
+    train: LabeledImages
+    val: LabeledImages
+    fingerprint: str  # of both
+    model: CausalRecognizer
+    frozen: Backbone  # as pre-trained
+    confounder_view: Backbone | None  # what is clustered, where it is not `frozen`
+    spec: PreprocessSpec
+    context_logits: Tensor | None  # (N, L), g of the training images, held out
+    progress: Progress
+
+
+def report_data(data: LabeledImages) -> None:
+    """Say how many pictures each split has, and which labels cannot be learned."""
+    counts = {name: len(data.split(name).images) for name in data.splits}
+    unused = ", ".join(f"{n} of split {name!r}" for name, n in counts.items() if name not in _USED)
+    _log.info(
+        "%s: %d pictures to train on, %d to validate on%s",
+        data.name,
+        counts.get("train", 0),
+        counts.get("val", 0),
+        f"; not used: {unused}" if unused else "",
+    )
+    if counts.get("val", 0) < _FEW_IMAGES:
+        _log.warning("so few validation pictures say little: thresholds and metrics are guesses")
+    positives = data.split("train").targets().sum(axis=0)
+    unseen = [name for name, count in zip(data.classes, positives, strict=True) if count == 0]
+    if unseen:
+        _log.warning(
+            "%d of %d labels are on no training picture and cannot be learned: %s%s",
+            len(unseen),
+            len(data.classes),
+            ", ".join(unseen[:_NAMED]),
+            ", ..." if len(unseen) > _NAMED else "",
+        )
+
+
+def check_shares(config: TrainConfig, num_images: int) -> None:
+    """Raise DataError where a step has fewer pictures than parts to compute it in."""
+    batch, parts = min(config.batch_size, num_images), distributed.count() * config.accumulate
+    if batch < parts:
+        raise DataError(
+            f"a step of {batch} pictures cannot be divided among {distributed.count()} processes "
+            f"with {config.accumulate} parts each: raise batch_size, or lower the others"
+        )
+
+
+def check_folder(
+    folder: Path, config: TrainConfig, data: LabeledImages, *, resume: bool
+) -> dict[str, Any] | None:
+    """Read the state to go on from; None to start afresh.
+
+    Raises:
+        DataError: The folder holds a run already, or one of another configuration or data.
+    """
+    if not resume:
+        # A folder whose first epoch never ended holds nothing to lose.
+        if (folder / checkpoint.STATE).exists() or (folder / checkpoint.WEIGHTS).exists():
+            raise DataError(
+                f"{folder} holds a run already: continue it with --resume, or choose another --out"
+            )
+        return None
+    if checkpoint.load_config(folder) != config:
+        raise DataError(
+            f"{folder / checkpoint.CONFIG} differs from what was asked for: resume with the same "
+            "options, or choose another --out"
+        )
+    state = checkpoint.load_state_file(folder)
+    if state is not None and state["data"] != fingerprint(data):
+        raise DataError(f"{folder} was trained on other data than {data.name}: nothing was changed")
+    return state
+
+
+def fingerprint(data: LabeledImages) -> str:
+    """Tell data sets apart by their list of pictures and labels."""
+    listing = repr([(image.path.name, image.split, image.labels) for image in data.images])
+    return hashlib.sha256((listing + repr(data.classes)).encode()).hexdigest()

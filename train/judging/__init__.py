@@ -1,0 +1,1 @@
+"""How good a network is: metrics, thresholds, intervals, benchmarks of bias."""

@@ -1,0 +1,1 @@
+"""The network: backbones, label decoder, intervention and rival heads."""

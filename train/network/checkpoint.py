@@ -1,0 +1,181 @@
+"""A run folder: weights (safetensors), spec, configuration, log, and the state to resume from.
+
+RUN/model.safetensors  weights, confounders included      RUN/log.jsonl   one line per epoch
+RUN/model.json         the spec                            RUN/state.pt    for resuming only
+RUN/config.json        the TrainConfig                    RUN/skipped.json  damaged pictures left out
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from cmlr_edge.errors import DataError, OutputError
+from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.strict_json import read_json, write_atomically, write_json
+from train.config import TrainConfig
+from train.network.model import CausalRecognizer
+
+WEIGHTS, SPEC, CONFIG, LOG, STATE, SKIPPED = (
+    "model.safetensors",
+    "model.json",
+    "config.json",
+    "log.jsonl",
+    "state.pt",
+    "skipped.json",
+)
+
+
+@contextmanager
+def _clear_when_full(path: Path) -> Iterator[None]:
+    """Turn what fails while writing into one error; every writer leaves the old file whole."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save has its own words for a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(
+            f"{path} cannot be written: {reason}. What was there before is whole: make room, then "
+            "go on with the same command and --resume"
+        ) from error
+
+
+def open_folder(
+    run: Path, config: TrainConfig, skipped: dict[str, str] | None, *, resume: bool
+) -> None:
+    """Create the run folder, or clear it of what a killed process left half-written.
+
+    Args:
+        run: The folder.
+        config: Written unless `resume`.
+        skipped: Pictures left out, path -> reason; None where none were looked for.
+        resume: The folder is there.
+    """
+    with _clear_when_full(run):
+        run.mkdir(parents=True, exist_ok=True)
+        for partial in run.glob(".*.part"):
+            partial.unlink()
+        if not resume:
+            save_config(run, config)
+        if skipped is not None:
+            text = json.dumps({"count": len(skipped), "pictures": skipped}, indent=2) + "\n"
+            write_atomically(run / SKIPPED, text.encode())
+
+
+def save_weights(run: Path, model: nn.Module) -> None:
+    """Write the model's weights and buffers."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with _clear_when_full(run / WEIGHTS):
+        write_atomically(run / WEIGHTS, save(tensors))
+
+
+def save_spec(run: Path, spec: ModelSpec) -> None:
+    """Write the spec: with it the run is finished."""
+    with _clear_when_full(run / SPEC):
+        spec.save(run / SPEC)
+
+
+def save_config(run: Path, config: TrainConfig) -> None:
+    """Write the configuration."""
+    write_json(run / CONFIG, config)
+
+
+def load_config(run: Path) -> TrainConfig:
+    """Read the configuration of a run.
+
+    Raises:
+        DataError: There is none, or it is not one.
+    """
+    try:
+        return read_json(run / CONFIG, TrainConfig)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{run / CONFIG} cannot be read: {error}. Expected a folder that `python -m train fit "
+            "--out` wrote"
+        ) from error
+
+
+def load_model(run: Path) -> tuple[CausalRecognizer, ModelSpec]:
+    """Open a finished run, in evaluation mode.
+
+    Raises:
+        DataError: Files are missing or do not fit together.
+        SpecError: The spec is malformed.
+    """
+    config = load_config(run)
+    if not (run / SPEC).is_file():
+        raise DataError(
+            f"the run in {run} is not finished: go on with `python -m train fit ... --out {run} "
+            "--resume` and the options it was started with"
+        )
+    spec = ModelSpec.load(run / SPEC)
+    try:
+        tensors = load((run / WEIGHTS).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{run / WEIGHTS} cannot be read: {error}") from error
+    model = CausalRecognizer(config.model, len(spec.labels), pretrained=False)
+    load_state(model, tensors, run / WEIGHTS)
+    return model.eval(), spec
+
+
+def load_state(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Load weights; confounder buffers may differ in size, everything else must fit."""
+    own = dict(model.named_buffers())
+    for name, tensor in tensors.items():
+        if name in own and own[name].shape != tensor.shape and name.startswith("intervention."):
+            module = model.get_submodule(name.rpartition(".")[0])
+            setattr(module, name.rpartition(".")[2], torch.empty_like(tensor))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(f"{source} does not fit its config.json: {str(error)[:300]}") from error
+
+
+def save_state(run: Path, state: dict[str, Any]) -> None:
+    """Write what resuming needs: tensors and plain values only."""
+    partial = run / f".{STATE}.{os.getpid()}.part"
+    try:
+        with _clear_when_full(run / STATE):
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(run / STATE)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_state_file(run: Path) -> dict[str, Any] | None:
+    """Read what `save_state` wrote, without ever unpickling code; None where there is nothing."""
+    if not (run / STATE).is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(run / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DataError(
+            f"{run / STATE} cannot be read ({str(error)[:200]}): delete it to start this run again"
+        ) from error
+    if "precision" not in state:
+        raise DataError(f"{run / STATE} is of an older version: start the run again elsewhere")
+    return state
+
+
+def append_log(run: Path, record: dict[str, Any]) -> None:
+    """Add one line to the log."""
+    with _clear_when_full(run / LOG), (run / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def truncate_log(run: Path, epochs: int) -> None:
+    """Keep the first `epochs` lines, so that a resumed run does not log an epoch twice."""
+    if (run / LOG).is_file():
+        lines = (run / LOG).read_bytes().splitlines(keepends=True)[:epochs]
+        write_atomically(run / LOG, b"".join(lines))
