@@ -24,8 +24,8 @@ from matplotlib import pyplot as plt
 from benchmarks.peers.frames import frames
 from benchmarks.peers.settings import compile_openvino
 from cmlr_edge import Recognizer
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.golden import golden_frames
 from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
 from cmlr_edge.model.strict_json import write_atomically
 

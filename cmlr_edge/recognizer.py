@@ -12,11 +12,11 @@ import numpy as np
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
+from cmlr_edge.backends.golden import check_golden
 from cmlr_edge.capture import Policy, open_source
 from cmlr_edge.engines.preflight import require_preflight
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
-from cmlr_edge.model.golden import check_golden
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, model_path, spec_path
 from cmlr_edge.model.stability import LabelStability, StabilityRules

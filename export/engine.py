@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from cmlr_edge._native import ATTENTION_DOMAIN, ATTENTION_NAME
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.engines.builder import BuildOptions, BuildReport, build_plan
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.rebuild import engine_build
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.golden import golden_frames
 from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport
 from export.verify import FLIP_TOLERANCE, SCORE_TOLERANCE
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.golden import golden_frames
 from cmlr_edge.model.spec import GoldenSample, ModelSpec, ParityReport
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.fuzz.machines import CPU, GPU, Machine, without_driver
 from cmlr_edge.backends import load_backend
-from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.model.spec import (
     BuiltFile,
     EngineBuild,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.backends.golden import golden_frames
 
 SIZE_HW = (480, 640)  # as a network camera gives them
 NUM_FRAMES = 16

@@ -25,7 +25,7 @@ from torch.export import Dim
 
 from benchmarks.peers.frames import NUM_FRAMES, frames
 from cmlr_edge.backends import load_backend
-from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.model.spec import (
     BuiltFile,
     GoldenSample,

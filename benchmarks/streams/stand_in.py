@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.model.spec import (
     INPUT_NAME,
     OUTPUT_NAME,

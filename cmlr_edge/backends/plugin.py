@@ -15,9 +15,9 @@ def plugin_library() -> Path:
     Raises:
         EngineError: It was installed without.
     """
-    from cmlr_edge import _native
+    from cmlr_edge._native import __file__ as native
 
-    path = Path(_native.__file__).with_name(PLUGIN_NAME)
+    path = Path(native).with_name(PLUGIN_NAME)
     if not path.is_file():
         raise EngineError(
             f"this installation has no TensorRT plugin ({PLUGIN_NAME}): on the Jetson install with "

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.capture import open_source
 from cmlr_edge.errors import CaptureError, DataError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.machine.tegrastats import BoardMonitor
-from cmlr_edge.model.golden import golden_frames
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmlr_edge.backends import find_providers, load_backend
+from cmlr_edge.backends.golden import check_golden, golden_frames
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.machine.facts import cpu_name, runtime_versions, usable_cores
-from cmlr_edge.model.golden import check_golden, golden_frames
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 

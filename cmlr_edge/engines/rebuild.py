@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.golden import check_golden, golden_frames
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.engines.builder import BuildOptions, BuildReport, build_plan
 from cmlr_edge.engines.preflight import preflight, require_gpu_software
 from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.driver import Gpu
-from cmlr_edge.model.golden import check_golden, golden_frames
 from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport, spec_path
 from cmlr_edge.model.strict_json import write_atomically
 

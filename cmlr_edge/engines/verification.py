@@ -12,10 +12,10 @@ from pathlib import Path
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
+from cmlr_edge.backends.golden import allowed_difference, golden_difference
 from cmlr_edge.engines.auto import resolve_provider
 from cmlr_edge.engines.preflight import preflight
 from cmlr_edge.errors import CmlrError, EngineError
-from cmlr_edge.model.golden import allowed_difference, golden_difference
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, model_path, spec_path
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"

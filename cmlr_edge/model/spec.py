@@ -86,7 +86,7 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class GoldenSample:
-    """A seeded input and the scores it must give; see `cmlr_edge.model.golden`."""
+    """A seeded input and the scores it must give; see `cmlr_edge.backends.golden`."""
 
     seed: int
     scores: tuple[float, ...]

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.backends import find_providers, load_backend
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.engines.auto import Candidate, Choice, _fastest, choose_provider
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.golden import golden_frames
 from cmlr_edge.model.spec import ModelSpec, spec_path
 from export.attention import DOMAIN, NAME, VERSION, add_body
 from tests.conftest import SIZE_HW, make_spec, mean_color_model, solid, write_engine

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cmlr_edge import Recognizer, demo_engine, open_source
-from cmlr_edge.model.golden import golden_frames
+from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.preprocess import preprocess
 
 
