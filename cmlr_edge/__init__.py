@@ -12,9 +12,9 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import LabelStability, StabilityChange, StabilityRules
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
-from cmlr_edge.pipeline.stream import Result
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.sinks import Result, Sink
 
 __all__ = [
     "CmlrError",
@@ -26,6 +26,7 @@ __all__ = [
     "Prediction",
     "Recognizer",
     "Result",
+    "Sink",
     "SourceStatus",
     "StabilityChange",
     "StabilityRules",

@@ -37,6 +37,8 @@ class CaptureError(CmlrError, OSError):
 class OutputError(CmlrError, OSError):
     """A result could not be written."""
 
+    lost = 0  # how many results and events that cost, where it is not the one at hand
+
 
 class DataError(CmlrError, ValueError):
     """Training or evaluation data is missing or contradicts itself."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ import numpy as np
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
 from cmlr_edge.backends.golden import check_golden
-from cmlr_edge.capture import Policy, open_source
 from cmlr_edge.engines.preflight import require_preflight
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
@@ -26,11 +26,25 @@ from cmlr_edge.preprocess import Prepared, preprocess
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cmlr_edge.pipeline.stream import Result
+    from cmlr_edge.capture.base import Policy
+    from cmlr_edge.sinks.base import Result
+
+
+# How `Recognizer.stream` does it. `cmlr_edge.pipeline`, which is built upon this module, puts it here
+# when the package is imported, so that imports point one way.
+_streaming: Callable[..., Generator[Result, None, None]] | None = None
+
+
+def use_streaming(streaming: Callable[..., Generator[Result, None, None]]) -> None:
+    """Let `Recognizer.stream` be done by this function."""
+    global _streaming  # noqa: PLW0603 (set once, while the package is imported)
+    _streaming = streaming
 
 
 class Recognizer:
-    """Names the objects in images. Use it in one thread; close it, or use it in a `with` block.
+    """Names the objects in images. Close it, or use it in a `with` block.
+
+    Several threads may use it: one image, or one batch, is recognised at a time.
 
     Example:
         >>> with Recognizer.from_engine(demo_engine()) as recognizer:
@@ -59,6 +73,7 @@ class Recognizer:
         self._spec = spec
         self._thresholds = _merge_thresholds(spec, thresholds)
         self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
+        self._lock = threading.RLock()  # guards buffer and backend
 
     @classmethod
     def from_engine(
@@ -154,7 +169,8 @@ class Recognizer:
             FrameError: It is not an image.
             EngineError: The runtime failed.
         """
-        return self._recognize([image], color, self._buffer)[0]
+        with self._lock:
+            return self._recognize([image], color, self._buffer)[0]
 
     def recognize_batch(
         self, images: Sequence[Any] | NDArray[np.uint8], *, color: ColorOrder = "bgr"
@@ -197,8 +213,9 @@ class Recognizer:
         called_at: float,
     ) -> list[Prediction]:
         """Run the model on what is in the buffer; `images` tell times and status."""
-        start = time.perf_counter()
-        scores = self._backend.infer(buffer)
+        with self._lock:
+            start = time.perf_counter()
+            scores = self._backend.infer(buffer)
         inferred = time.perf_counter()
         finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
         reached = scores >= self._thresholds
@@ -271,14 +288,13 @@ class Recognizer:
             CaptureError: The source cannot be opened, or has failed for good.
             SpecError: `stability` names a label that the model does not know.
         """
-        from cmlr_edge.pipeline.stream import recognize_stream  # it imports this module
-
-        with open_source(source, policy=policy) as frames:
-            yield from recognize_stream(frames, self, stability=stability)
+        assert _streaming is not None
+        return _streaming(self, source, policy=policy, stability=stability)
 
     def close(self) -> None:
         """Free the runtime. Calling it twice is harmless."""
-        self._backend.close()
+        with self._lock:
+            self._backend.close()
 
     def __enter__(self) -> Recognizer:
         """Return itself."""

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from cmlr_edge import Event, Frame, Prediction, Recognizer, Streams, open_source
+from cmlr_edge import Event, Recognizer, Result, Streams, open_source
 from cmlr_edge.capture.live import SourceState
 
 _NUM_FAILING = 2
@@ -26,6 +26,8 @@ _LIMITS = {"kept": 0.95, "memory_growth": 0.02, "recovery_s": 2.0}
 class Noted:
     """What one source delivered; a sink of frames and of events."""
 
+    takes: ClassVar[str] = "both"
+
     ok_frames: int = 0
     last_s: float | None = None
     gaps_s: list[float] = field(default_factory=list)  # the outages
@@ -33,16 +35,21 @@ class Noted:
     open_events: set[str] = field(default_factory=set)
     misplaced_events: int = 0  # a second start, or an update or end of what is not open
 
-    def write(self, frame: Frame, prediction: Prediction) -> None:
-        """Count a frame; see `Sink`."""
-        self.ok_frames += prediction.valid
+    def write(self, result: Result) -> None:
+        """Count a frame and its events; see `Sink`."""
+        for event in result.events:
+            self._count(event)
+        if result.ending:
+            return
+        frame = result.frame
+        self.ok_frames += result.prediction.valid
         assert frame.time_s is not None
         if self.last_s is not None and frame.time_s - self.last_s > _OUTAGE_S:
             self.gaps_s.append(frame.time_s - self.last_s)
         self.last_s = frame.time_s
 
-    def write_event(self, event: Event) -> None:
-        """Count an event, and hold it against those before it; see `EventSink`."""
+    def _count(self, event: Event) -> None:
+        """Count an event, and hold it against those before it."""
         self.kinds[event.kind] += 1
         self.misplaced_events += (event.id in self.open_events) == (event.kind == "start")
         if event.kind == "end":
@@ -82,7 +89,7 @@ def endure(
     streams = Streams(recognizer)
     for index, sink in enumerate(noted):
         uri = _uri(index, fps, duration_s, size)
-        streams.add(open_source(uri), name=str(index), sinks=[sink], event_sinks=[sink])
+        streams.add(open_source(uri), name=str(index), sinks=[sink])
     streams.start()
     samples = _watch(streams, duration_s)
     streams.request_end()

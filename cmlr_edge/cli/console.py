@@ -6,8 +6,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.session.session import Session
 
 stderr = Console(stderr=True)
+
+
+def print_start(session: Session) -> None:
+    """Say where the page is, and what runs."""
+    if session.page_url:
+        how = " (visitors need the token)" if session.config.page.token else ""
+        text = f"live page at [bold]{escape(session.page_url)}[/bold]{how}"
+        stderr.print(text, soft_wrap=True, highlight=False)
+    print_device(session.recognizer)
 
 
 def print_device(recognizer: Recognizer) -> None:

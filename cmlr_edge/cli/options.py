@@ -8,7 +8,11 @@ from typing import Annotated, TypeAlias
 import typer
 
 Engine: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Model that build_engine.py wrote. Default: the bundled.")
+    Path | None,
+    typer.Option(
+        help="Model that build_engine.py wrote, its folder, or the store of a service. Default: the "
+        "bundled."
+    ),
 ]
 Provider: TypeAlias = Annotated[
     str | None,
@@ -47,5 +51,9 @@ Stability: TypeAlias = Annotated[
 ]
 SkipUnchanged: TypeAlias = Annotated[
     float | None,
-    typer.Option(help="While the scene does not change, run the model every so many seconds."),
+    typer.Option(
+        "--skip-unchanged",
+        "--skip-unchanged-s",
+        help="While the scene does not change, run the model every so many seconds.",
+    ),
 ]

@@ -16,6 +16,7 @@ from cmlr_edge.capture.live import SourceState
 from cmlr_edge.cli.console import stderr
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.pipeline.summary import RunSummary
+from cmlr_edge.session.session import Session
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class SourceReport:
 
 
 def print_json(
-    reports: Sequence[SourceReport], engine: Path, provider: str, runtime: str, lost: int
+    reports: Sequence[SourceReport], session: Session, provider: str, runtime: str
 ) -> None:
     """Print one object: of the source, or with a list of several."""
-    run: dict[str, Any] = {"engine": str(engine), "provider": provider, "runtime": runtime}
-    run["results_lost"] = lost
+    run: dict[str, Any] = {"engine": str(session.engine_path()), "provider": provider}
+    run |= {"runtime": runtime, "results_lost": session.lost}
+    run["outputs"] = [asdict(status) for status in session.output_status()]
     records = [report.to_record() for report in reports]
     record = records[0] | run if len(records) == 1 else run | {"sources": records}
     print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201
@@ -66,14 +68,17 @@ def print_tables(reports: Sequence[SourceReport], runtime: str, outputs: Sequenc
         console.print(f"{said} {escape(str(path))}", soft_wrap=True)
 
 
-def print_problems(reports: Sequence[SourceReport], lost: int) -> None:
+def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
     """Say on stderr what is missing from the outputs."""
     for status in (report.status for report in reports if report.failed):
         stderr.print(f"{escape(status.name)} failed: {escape(status.reason)}", soft_wrap=True)
-    if lost:
-        stderr.print(
-            f"outputs failed to take results or events {lost} times, see the warnings above"
-        )
+    for output in session.output_status():
+        if output.lost or output.state != "ok":
+            why = f": {output.reason}" if output.reason else ""
+            text = f"{output.name} is {output.state}, {output.lost} results or events lost{why}"
+            stderr.print(escape(text), soft_wrap=True)
+    if session.lost:
+        stderr.print(f"outputs failed to take results or events {session.lost} times, see above")
 
 
 def _print_source(console: Console, report: SourceReport, runtime: str) -> None:

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.flags import Flags, takes_flags
+from cmlr_edge.cli.signals import noted_signals
+from cmlr_edge.errors import CaptureError
+from cmlr_edge.redaction import redact
 from cmlr_edge.service.notify import Supervisor
-from cmlr_edge.service.runner import Service
+from cmlr_edge.session.runner import Runner
+from cmlr_edge.session.session import Session
 
 
-def run(config: Annotated[Path, typer.Argument(help="TOML file; docs/service.md.")]) -> None:
+@takes_flags
+def run(
+    config: Annotated[Path, typer.Argument(help="TOML file; docs/service.md.")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="SOURCE", help="More of them, as for `label`.")
+    ] = None,
+    *,
+    flags: Flags,
+) -> None:
     """Run the sources, engine and outputs of CONFIG until SIGTERM; SIGHUP reads it again.
 
     \b
     cmlr-edge run /etc/cmlr-edge/door.toml
     """  # noqa: D301
-    service = Service(config, Supervisor.from_environment(os.environ))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: service.request_end())
-    signal.signal(signal.SIGHUP, lambda _number, _frame: service.request_reload())
-    service.run()
+    settings, folder = replace(flags, config=config).to_config(sources or [], append=True)
+    supervisor = Supervisor.from_environment(os.environ)
+    with noted_signals() as interruption:
+        session = Session(settings, folder=folder)
+        with session:
+            runner = Runner(session, config_path=config, supervisor=supervisor)
+            interruption.calls(runner.request_end)
+            signal.signal(signal.SIGHUP, lambda _number, _frame: runner.request_reload())
+            runner.run()
+    for status in session.status():
+        if (cause := session.streams.error(status.name)) is not None and not interruption.number:
+            raise CaptureError(f"{status.name} failed: {redact(str(cause))}") from cause

@@ -12,11 +12,11 @@ import typer
 
 from cmlr_edge.errors import EngineError, OutputError, SpecError
 from cmlr_edge.model.strict_json import write_atomically
-from cmlr_edge.service.config import load_config
-from cmlr_edge.service.engines import store_of
 from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
+from cmlr_edge.session.config import load_config
+from cmlr_edge.session.engines import store_of
 
 service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
 Config = Annotated[Path, typer.Argument(help="The TOML file that `cmlr-edge run` takes.")]

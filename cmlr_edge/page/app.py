@@ -191,4 +191,4 @@ def healthz(request: Request) -> Health:
     """Tell whether every source gives frames and the model answers them; needs no token."""
     live = _live(request)
     num_ok = live.num_healthy()
-    return Health("ok" if num_ok == live.num_sources else "degraded", live.num_sources, num_ok)
+    return Health("ok" if num_ok == live.num_shown else "degraded", live.num_shown, num_ok)

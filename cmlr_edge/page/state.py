@@ -6,6 +6,7 @@ import json
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,10 @@ from cmlr_edge.page.pictures import NewestPicture
 from cmlr_edge.page.visits import VisitLog
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
-from cmlr_edge.pipeline.stream import Result
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks import EventSink, Sink
+from cmlr_edge.sinks.base import Result
+from cmlr_edge.sinks.guarded import OutputStatus
 
 _SHOWN_SCORES = 8  # the best ones; labels that are present come besides
 _STATE_FOR_S = 0.25  # one gathering serves everybody for so long
@@ -89,19 +90,28 @@ class StateView:
     model: ModelView
     machine: MachineView
     sources: tuple[SourceView, ...]
+    outputs: tuple[OutputStatus, ...] = ()
 
 
 class LiveState:
     """Looks at a run of streams; any thread may ask."""
 
     def __init__(
-        self, streams: Streams, recognizer: Recognizer, *, answered_within_s: float = 10.0
+        self,
+        streams: Streams,
+        recognizer: Recognizer,
+        *,
+        metrics: PrometheusMetrics | None = None,
+        outputs: Callable[[], tuple[OutputStatus, ...]] = tuple,
+        answered_within_s: float = 10.0,
     ) -> None:
         """Take what to look at; nothing is owned.
 
         Args:
             streams: The run, not started yet.
             recognizer: Which works there.
+            metrics: Told at /metrics; those of the run.
+            outputs: Asked for the state of each output.
             answered_within_s: A model that takes longer for a frame hangs or has far too much to do.
 
         Raises:
@@ -109,10 +119,20 @@ class LiveState:
         """
         self.started_at = time.time()
         self.closing = False  # set when viewers shall be sent away
-        self.visits, self.metrics = VisitLog(), PrometheusMetrics(streams.status)
+        self.visits = VisitLog()
+        self.metrics = metrics or PrometheusMetrics(streams.status)
+        self._outputs = outputs
         self._streams, self._answered_within_s = streams, answered_within_s
         self._names: list[str] = []
+        self._gone: set[int] = set()  # ids of sources that were removed
         self._pictures: list[NewestPicture] = []
+        self.use(recognizer)
+        self._lock = threading.Lock()  # guards the two below
+        self._gathered_s = float("-inf")
+        self._state: StateView | None = None
+
+    def use(self, recognizer: Recognizer) -> None:
+        """Tell of the model that is at work from now on."""
         self._model = ModelView(
             name=recognizer.spec.name,
             runtime=recognizer.runtime,
@@ -120,25 +140,28 @@ class LiveState:
             labels=recognizer.labels,
             thresholds=tuple(recognizer.thresholds.values()),
         )
-        self._lock = threading.Lock()  # guards the two below
-        self._gathered_s = float("-inf")
-        self._state: StateView | None = None
 
-    def watch(self, name: str) -> tuple[list[Sink], list[EventSink]]:
-        """Show a source that is added to the run under this name, and return the sinks it needs.
+    def watch(self, name: str) -> None:
+        """Show a source that is added to the run under this name.
 
-        Sources get their ids in the order of these calls.
+        Sources get their ids in the order of these calls. The run's outputs have to have `visits`.
         """
-        name = redact(name)
-        counts = self.metrics.of_source(name)
         self._pictures.append(NewestPicture())
-        self._names.append(name)
-        return [counts], [self.visits, counts]
+        self._names.append(redact(name))
+
+    def forget(self, name: str) -> None:
+        """Show a source no longer; its id is never given again."""
+        self._gone |= {number for number, known in enumerate(self._names) if known == redact(name)}
 
     @property
     def num_sources(self) -> int:
-        """How many sources there are; their ids count from 0."""
+        """How many ids were given; they count from 0."""
         return len(self._names)
+
+    @property
+    def num_shown(self) -> int:
+        """How many sources there are."""
+        return len(self._names) - len(self._gone)
 
     def state(self) -> StateView:
         """Return everything but events and pictures, at most a moment old."""
@@ -162,7 +185,9 @@ class LiveState:
         return arrived_s is None or time.monotonic() - arrived_s < self._answered_within_s
 
     def result(self, source_id: int) -> Result | None:
-        """Return the newest result of a source; None before its first."""
+        """Return the newest result of a source; None before its first, and once it is removed."""
+        if source_id in self._gone:
+            return None
         return self._streams.latest(self._names[source_id])
 
     def jpeg(self, source_id: int, result: Result) -> bytes:
@@ -192,9 +217,11 @@ class LiveState:
             started_at=self.started_at,
             model=self._model,
             machine=_machine_view(),
+            outputs=self._outputs(),
             sources=tuple(
                 SourceView(number, by_name[name], self._newest_frame(number))
                 for number, name in enumerate(self._names)
+                if number not in self._gone and name in by_name
             ),
         )
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cmlr_edge.page.state import LiveState
-from cmlr_edge.pipeline.stream import Result
+from cmlr_edge.sinks.base import Result
 
 _TICK_S = 1 / 20  # the fastest pace of pictures
 _STATE_EVERY_S = 0.5

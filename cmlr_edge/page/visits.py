@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from cmlr_edge.events.event import Event
+from cmlr_edge.sinks.base import Result, Takes
 
 _MAX_ENDED = 2000  # visits kept for the timeline
 
@@ -25,7 +26,11 @@ class Visit:
 
 
 class VisitLog:
-    """Keeps the newest visits of all sources; see `EventSink`. Any thread may ask it."""
+    """Keeps the newest visits of all sources; see `Sink`. Any thread may ask it."""
+
+    takes: Takes = "events"
+    pictures = False
+    inline = True
 
     def __init__(self) -> None:
         """Start empty."""
@@ -34,8 +39,12 @@ class VisitLog:
         self._open: dict[str, Visit] = {}
         self._ended: dict[str, Visit] = {}  # oldest first
 
-    def write_event(self, event: Event) -> None:
-        """Take one event; see `EventSink`."""
+    def write(self, result: Result) -> None:
+        """Take its events; see `Sink`."""
+        for event in result.events:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
         offset_s = event.captured_at - event.time_s  # from the source's clock to the wall's
         with self._lock:
             self._revision += 1
@@ -58,7 +67,7 @@ class VisitLog:
                 self._open[event.id] = visit
 
     def close(self) -> None:
-        """Stay readable: a source that ended has a past; see `EventSink`."""
+        """Stay readable: a source that ended has a past; see `Sink`."""
 
     def newest(self, limit: int, *, after_revision: int = 0) -> list[Visit]:
         """Return visits that changed after a revision, the last changed first."""

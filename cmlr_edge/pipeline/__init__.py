@@ -1,7 +1,7 @@
 """Many sources, one or several recognizers: capture, preprocessing, inference and outputs overlap.
 
     streams = Streams(recognizer)
-    streams.add(open_source("rtsp://door/1"), name="door", event_sinks=[EventLines(path)])
+    streams.add(open_source("rtsp://door/1"), name="door", sinks=[EventLines(path)])
     streams.add(open_source("rtsp://yard/1"), name="yard")
     with streams:
         for result in streams.results():
@@ -18,13 +18,16 @@ results to its sinks. Between them a few frames at most are under way; when a so
 are slow, its own capture waits, so that a live source drops frames there. Recognizers take frames of
 all sources in turn, as many as wait, but no more than they answer within half the latency budget: a
 frame may have to wait for the batch before its own. A source that fails, or whose sinks raise or
-hang, ends or waits alone; the others never notice.
+hang, ends or goes on alone; the others never notice.
 """
 
 from __future__ import annotations
 
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
-from cmlr_edge.pipeline.streams import Streams
+from cmlr_edge.pipeline.streams import Streams, stream_one
+from cmlr_edge.recognizer import use_streaming
+
+use_streaming(stream_one)
 
 __all__ = ["SourceStatus", "Streams", "StreamsSettings"]

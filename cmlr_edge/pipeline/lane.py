@@ -14,12 +14,13 @@ from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import FrameError
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.stability import LabelStability
+from cmlr_edge.pipeline.outlet import Outlet
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.status import SourceStatus, Tally
-from cmlr_edge.pipeline.stream import Outlet, Result
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.redaction import redact
+from cmlr_edge.sinks.base import Result
 
 _NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only grow old
 _log = logging.getLogger(__name__)
@@ -73,7 +74,6 @@ class Lane:
         frames_ahead: int,
         max_frames: int | None,
         gate: SceneGate | None,
-        count_lost: Callable[[], int],
     ) -> None:
         """Own the source and the outlet; `start` begins.
 
@@ -85,14 +85,13 @@ class Lane:
             frames_ahead: Frames under way at most, unless the source wants its newest only.
             max_frames: Take no more than so many.
             gate: Says which frames need the model; None for all.
-            count_lost: How much the sinks of the outlet did not take.
         """
         self.name, self._source, self._outlet, self._links = name, source, outlet, links
         self._live = source if isinstance(source, LiveSource) else None
         newest = self._live is not None and self._live.policy == "newest"
         self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
         self._ahead = _NEWEST_AHEAD if newest else frames_ahead
-        self._max_frames, self._gate, self._count_lost = max_frames, gate, count_lost
+        self._max_frames, self._gate = max_frames, gate
         self._end_requested = False
         self._changed = threading.Condition()  # guards everything below
         self._tickets: deque[Ticket] = deque()  # in the order of the frames
@@ -149,7 +148,7 @@ class Lane:
                 repeated=tally.repeated,
                 invalid=tally.invalid,
                 unusable=tally.unusable,
-                lost=self._count_lost(),
+                lost=self._outlet.lost,
                 frames_per_second=tally.frames_per_second(),
                 latency_ms=tally.latency_percentiles(),
                 capture=None if self._live is None else self._live.stats,

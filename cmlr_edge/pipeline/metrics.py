@@ -9,10 +9,10 @@ from typing import Any
 
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.errors import DependencyError, OutputError
-from cmlr_edge.events.event import Event
-from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline.status import SourceStatus
-from cmlr_edge.prediction import Latency, Prediction
+from cmlr_edge.prediction import Latency
+from cmlr_edge.sinks.base import Result, Takes
+from cmlr_edge.sinks.guarded import OutputStatus
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _COUNTED = {
@@ -32,11 +32,16 @@ _CAPTURED = {
 class PrometheusMetrics:
     """Keeps the metrics of one run in a registry of its own; `serve` or `render` tells them."""
 
-    def __init__(self, status: Callable[[], Iterable[SourceStatus]] = tuple) -> None:
+    def __init__(
+        self,
+        status: Callable[[], Iterable[SourceStatus]] = tuple,
+        outputs: Callable[[], Iterable[OutputStatus]] = tuple,
+    ) -> None:
         """Start at nothing.
 
         Args:
             status: Asked at every scrape, such as `Streams.status`.
+            outputs: Likewise, such as `Session.output_status`.
 
         Raises:
             DependencyError: prometheus-client is not installed.
@@ -66,12 +71,12 @@ class PrometheusMetrics:
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        registry.register(_StatusCollector(client, status))
+        registry.register(_StatusCollector(client, status, outputs))
         self._server: Any = None
         self._thread: Any = None
 
     def of_source(self, name: str) -> SourceMetrics:
-        """Return a sink of frames and of events for one source."""
+        """Return the sink that counts one source."""
         return SourceMetrics(name, self._frames, self._events, self._seconds, self._whole)
 
     def render(self) -> bytes:
@@ -104,7 +109,11 @@ class PrometheusMetrics:
 
 
 class SourceMetrics:
-    """Counts one source's results; see `Sink` and `EventSink`."""
+    """Counts one source's results; see `Sink`."""
+
+    takes: Takes = "both"
+    pictures = False
+    inline = True
 
     def __init__(self, source: str, frames: Any, events: Any, seconds: Any, whole: Any) -> None:
         """Take the metrics to count in; see `PrometheusMetrics.of_source`."""
@@ -112,8 +121,13 @@ class SourceMetrics:
         self._frames, self._events, self._seconds = frames, events, seconds
         self._whole = whole
 
-    def write(self, frame: Frame, prediction: Prediction) -> None:
+    def write(self, result: Result) -> None:
         """Count one result; see `Sink`."""
+        for event in result.events:
+            self._events.labels(self._source, event.label, event.kind).inc()
+        if result.ending:
+            return
+        frame, prediction = result.frame, result.prediction
         self._frames.labels(self._source, str(prediction.valid).lower()).inc()
         if prediction.repeated:
             return
@@ -123,10 +137,6 @@ class SourceMetrics:
         if frame.arrived_s is not None:
             self._whole.labels(self._source).observe(time.monotonic() - frame.arrived_s)
 
-    def write_event(self, event: Event) -> None:
-        """Count one event; see `EventSink`."""
-        self._events.labels(self._source, event.label, event.kind).inc()
-
     def close(self) -> None:
         """Nothing to finish; see `Sink`."""
 
@@ -134,8 +144,13 @@ class SourceMetrics:
 class _StatusCollector:
     """Asks the run at every scrape."""
 
-    def __init__(self, client: Any, status: Callable[[], Iterable[SourceStatus]]) -> None:
-        self._core, self._status = client.core, status
+    def __init__(
+        self,
+        client: Any,
+        status: Callable[[], Iterable[SourceStatus]],
+        outputs: Callable[[], Iterable[OutputStatus]],
+    ) -> None:
+        self._core, self._status, self._outputs = client.core, status, outputs
 
     def collect(self) -> Iterator[Any]:
         up = self._core.GaugeMetricFamily(
@@ -154,6 +169,19 @@ class _StatusCollector:
                     counters[name].add_metric([status.name], count)
         yield up
         yield from counters.values()
+        yield from self._collect_outputs()
+
+    def _collect_outputs(self) -> Iterator[Any]:
+        working = self._core.GaugeMetricFamily(
+            "cmlr_output_ok", "1 while it takes what it is given.", labels=["output"]
+        )
+        lost = self._core.CounterMetricFamily(
+            "cmlr_output_lost", "Results and events that it did not take.", labels=["output"]
+        )
+        for status in self._outputs():
+            working.add_metric([status.name], float(status.state == "ok"))
+            lost.add_metric([status.name], status.lost)
+        yield from (working, lost)
 
     def describe(self) -> list[Any]:
         """Ask nobody while registering."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cmlr_edge.capture.live import SourceState, SourceStats
-from cmlr_edge.pipeline.stream import Result
 from cmlr_edge.pipeline.summary import STAGES
+from cmlr_edge.sinks.base import Result
 
 _RECENT = 1000  # results that percentiles look back on
 _PACE_S = 10.0

@@ -8,29 +8,25 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
-from cmlr_edge.capture import Source
+from cmlr_edge.capture import Policy, Source, open_source
 from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.pipeline.batches import BatchSize, FairQueue
 from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
+from cmlr_edge.pipeline.outlet import Outlet, merge_stability
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
-from cmlr_edge.pipeline.stream import Outlet, Result, merge_stability
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks import EventSink, Sink
-from cmlr_edge.sinks.isolation import (
-    IsolatedEventSink,
-    IsolatedSink,
-    isolate,
-    isolate_events,
-)
+from cmlr_edge.sinks.base import Result, Sink
+from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 
 _RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
@@ -90,8 +86,8 @@ class Streams:
         source: Source,
         *,
         name: str = "",
-        sinks: Sequence[Sink] = (),
-        event_sinks: Sequence[EventSink] = (),
+        sinks: Sequence[Sink | GuardedSink] = (),
+        outputs: Outputs | None = None,
         stability: Mapping[str, LabelStability] | StabilityRules | None = None,
         skip_unchanged_s: float | None = None,
         max_frames: int | None = None,
@@ -101,9 +97,9 @@ class Streams:
         Args:
             source: Opened.
             name: In results, events and status; the source's own by default.
-            sinks: Take its frames. One that raises is counted and left out by a live source, and ends
-                any other.
-            event_sinks: Take its events, likewise.
+            sinks: Take its results. One that raises is counted and left out by a live source, and ends
+                any other, unless it comes with a guard.
+            outputs: Take its results too; shared with other sources, and closed by their owner.
             stability: By label, or rules, instead of what spec and thresholds say.
             skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
                 long, instead of running the model; such results say so in `prediction.repeated`.
@@ -114,21 +110,21 @@ class Streams:
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
         name = redact(name) if name else source.name
-        if isinstance(source, LiveSource):
-            sinks = [isolate(sink) for sink in sinks]
-            event_sinks = [isolate_events(sink) for sink in event_sinks]
-        guards = [
-            sink
-            for sink in (*sinks, *event_sinks)
-            if isinstance(sink, IsolatedSink | IsolatedEventSink)
-        ]
+        live = source if isinstance(source, LiveSource) else None
+        own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
+        strict = [] if live else [guard for guard in own if guard not in sinks]
         with self._changed:
             if self._closed or self._drain_until_s < math.inf:
                 raise CaptureError(f"cannot add {name}: the run is ending")
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
-                name, merge_stability(self._seats[0].recognizer, stability), sinks, event_sinks
+                name,
+                merge_stability(self._seats[0].recognizer, stability),
+                own,
+                outputs or Outputs(),
+                lossless=live is None or live.policy == "every",
+                strict=strict,
             )
             lane = Lane(
                 source,
@@ -138,7 +134,6 @@ class Streams:
                 frames_ahead=self._settings.frames_ahead,
                 max_frames=max_frames,
                 gate=None if skip_unchanged_s is None else SceneGate(skip_unchanged_s),
-                count_lost=lambda: sum(guard.lost for guard in guards),
             )
             self._lanes[name], self._stability[name] = lane, stability
             if self._started:
@@ -396,3 +391,19 @@ class Streams:
         self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
+
+
+def stream_one(
+    recognizer: Recognizer,
+    uri: str | Path | int,
+    *,
+    policy: Policy | None = None,
+    stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+) -> Generator[Result, None, None]:
+    """Run a single source; see `Recognizer.stream`."""
+    streams = Streams(recognizer)
+    with open_source(uri, policy=policy) as source:
+        streams.add(source, stability=stability)
+        yield from streams.results()
+        if (error := streams.error(source.name)) is not None:
+            raise error

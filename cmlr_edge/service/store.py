@@ -59,6 +59,11 @@ class EngineStore:
         self._engines = folder / "engines"
         self._reports = folder / "reports"
 
+    @staticmethod
+    def is_store(folder: Path) -> bool:
+        """Tell a store from the folder of one model."""
+        return (folder / "engines").is_dir() and not (folder / "model.onnx").exists()
+
     @property
     def state(self) -> StoreState:
         """What serves now.

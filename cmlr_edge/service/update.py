@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cmlr_edge.prediction import Prediction
-from cmlr_edge.service.config import UpdateSettings
+from cmlr_edge.service.settings import UpdateSettings
 
 # A runtime may crash on an engine, or be killed for memory, which must not take the service along.
 _CHECK = """

@@ -11,7 +11,8 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.strict_json import write_atomically
-from cmlr_edge.prediction import LabelScore, Prediction
+from cmlr_edge.prediction import LabelScore
+from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.drawing import (
     GREY,
     WHITE,
@@ -61,8 +62,9 @@ class ContactSheet:
         self._last_title = ""
         self._timed = False
 
-    def write(self, frame: Frame, prediction: Prediction) -> None:
+    def write(self, result: Result) -> None:
         """Take one frame; see `Sink`."""
+        frame, prediction = result.frame, result.prediction
         position = self._frames
         self._frames += 1
         self._note_presence(position, {item.label for item in prediction.labels})

@@ -7,8 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from cmlr_edge.frame import Frame
-from cmlr_edge.prediction import Prediction
+from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.line_file import LineFile
 
 _COLUMNS = ("frame", "time_s", "captured_at", "source", "status", "valid")
@@ -17,20 +16,30 @@ _COLUMNS = ("frame", "time_s", "captured_at", "source", "status", "valid")
 class CsvTable:
     """Writes RFC 4180 rows; scores of an invalid frame are left empty."""
 
+    pictures = False
+
     def __init__(
-        self, path: Path, labels: Sequence[str], *, rotate_bytes: int | None = None
+        self,
+        path: Path,
+        labels: Sequence[str],
+        *,
+        rotate_bytes: int | None = None,
+        keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is replaced at the first frame.
+        """Remember the path; the file is replaced at the first frame, unless `keep_old`.
 
         Args:
             path: Its folder must exist.
             labels: Names of the scores, in their order.
             rotate_bytes: See `LineFile`; every file has the header.
+            keep_old: See `LineFile`.
         """
-        self._lines = LineFile(path, header=_row([*_COLUMNS, *labels]), rotate_bytes=rotate_bytes)
+        header = _row([*_COLUMNS, *labels])
+        self._lines = LineFile(path, header=header, rotate_bytes=rotate_bytes, keep_old=keep_old)
 
-    def write(self, frame: Frame, prediction: Prediction) -> None:
+    def write(self, result: Result) -> None:
         """Append one row; see `Sink`."""
+        frame, prediction = result.frame, result.prediction
         scores = prediction.scores.tolist()
         self._lines.append(
             _row(

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
+from cmlr_edge.sinks.base import Result, Takes
 from cmlr_edge.sinks.line_file import LineFile
 
 
 class JsonLines:
     """Writes a line per frame; a process killed at any moment leaves whole lines."""
+
+    pictures = False
 
     def __init__(
         self,
@@ -35,10 +37,10 @@ class JsonLines:
         self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
         self._name_source = name_source
 
-    def write(self, frame: Frame, prediction: Prediction) -> None:
+    def write(self, result: Result) -> None:
         """Append one line; see `Sink`."""
-        record = {"source": frame.source} if self._name_source else {}
-        self._lines.append(_dump(record | to_record(frame, prediction)))
+        record = {"source": result.frame.source} if self._name_source else {}
+        self._lines.append(_dump(record | to_record(result.frame, result.prediction)))
 
     def close(self) -> None:
         """Close the file; see `Sink`."""
@@ -47,6 +49,9 @@ class JsonLines:
 
 class EventLines:
     """Writes a line per start, update and end of an event."""
+
+    takes: Takes = "events"
+    pictures = False
 
     def __init__(
         self, path: Path, *, rotate_bytes: int | None = None, keep_old: bool = False
@@ -60,9 +65,10 @@ class EventLines:
         """
         self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
 
-    def write_event(self, event: Event) -> None:
-        """Append one line; see `EventSink`."""
-        self._lines.append(_dump(event.to_record()))
+    def write(self, result: Result) -> None:
+        """Append a line for each event; see `Sink`."""
+        for event in result.events:
+            self._lines.append(_dump(event.to_record()))
 
     def close(self) -> None:
         """Close the file; see `Sink`."""

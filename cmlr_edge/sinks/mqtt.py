@@ -11,19 +11,22 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import DependencyError, OutputError
-from cmlr_edge.events.event import Event
 from cmlr_edge.redaction import redact
+from cmlr_edge.sinks.base import Result, Takes
 
 _FORM = "mqtt://user:password@host:1883/topic (mqtts:// with TLS)"
 _log = logging.getLogger(__name__)
 
 
 class MqttEvents:
-    """Publishes each event as JSON, at least once, to `TOPIC/events`; see `EventSink`.
+    """Publishes each event as JSON, at least once, to `TOPIC/events`; see `Sink`.
 
     `TOPIC/availability` holds "online", retained, and the broker turns it to "offline" when we are gone
     without a word. While the broker is away events wait, up to a limit, and are published afterwards.
     """
+
+    takes: Takes = "events"
+    pictures = False
 
     def __init__(self, uri: str, *, max_queue: int = 1000, flush_s: float = 5.0) -> None:
         """Start to connect; nothing here waits.
@@ -65,20 +68,24 @@ class MqttEvents:
     def _availability(self) -> str:
         return f"{self._topic}/availability"
 
-    def write_event(self, event: Event) -> None:
-        """Publish one event, or keep it until the broker is back; see `EventSink`."""
+    def write(self, result: Result) -> None:
+        """Publish its events, or keep them until the broker is back; see `Sink`."""
         while not self._acknowledged.empty():
             self._pending.discard(self._acknowledged.get())
-        if len(self._pending) >= self._max_queue:
-            raise OutputError(
-                f"{self.name}: {len(self._pending)} events wait for the broker already; is it running?"
-            )
-        payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
-        info = self._client.publish(f"{self._topic}/events", payload, qos=1)
-        self._pending.add(info.mid)
+        for number, event in enumerate(result.events):
+            if len(self._pending) >= self._max_queue:
+                error = OutputError(
+                    f"{self.name}: {len(self._pending)} events wait for the broker already; is it "
+                    "running?"
+                )
+                error.lost = len(result.events) - number
+                raise error
+            payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
+            info = self._client.publish(f"{self._topic}/events", payload, qos=1)
+            self._pending.add(info.mid)
 
     def close(self) -> None:
-        """Wait for the last events, say farewell and disconnect; see `EventSink`.
+        """Wait for the last events, say farewell and disconnect; see `Sink`.
 
         Raises:
             OutputError: Some events were not taken by the broker in time.
@@ -95,7 +102,9 @@ class MqttEvents:
         self._client.loop_stop()
         self._pending.clear()
         if unsent:
-            raise OutputError(f"{self.name}: {unsent} events were not taken by the broker")
+            error = OutputError(f"{self.name}: {unsent} events were not taken by the broker")
+            error.lost = unsent
+            raise error
 
     def _await_acknowledgements(self, deadline: float) -> None:
         with suppress(Empty):

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import OutputError
-from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.prediction import Prediction
+from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.drawing import draw_labels, fit_into
 
 _STILLS_PER_SECOND = 1.0  # pictures are shown for a second each
@@ -34,8 +33,9 @@ class OverlayVideo:
         self._size = (0, 0)
         self._num_written = 0
 
-    def write(self, frame: Frame, prediction: Prediction) -> None:
+    def write(self, result: Result) -> None:
         """Draw and append one frame; other sizes than the first are fitted into it; see `Sink`."""
+        frame, prediction = result.frame, result.prediction
         image = frame.image_bgr.copy()
         title = f"frame {frame.index}" if frame.time_s is None else f"{frame.time_s:.2f} s"
         draw_labels(image, prediction.labels, title=title if prediction.valid else "invalid")

@@ -19,6 +19,7 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.redaction import redact
+from cmlr_edge.sinks.base import Result, Takes
 
 _TRY_AGAIN = {408, 425, 429}  # and 500 and above
 _random = SystemRandom().random
@@ -33,12 +34,15 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 class Webhook:
-    """Posts events as JSON from a thread of its own; see `EventSink`.
+    """Posts events as JSON from a thread of its own; see `Sink`.
 
     A server that fails or hangs is tried again, so it may see an event twice where its answer was lost:
     the header `Idempotency-Key` is then the same. An answer 3xx or 4xx means that it will never want
     the event; that is counted in `refused`, and every request in `attempts`.
     """
+
+    takes: Takes = "events"
+    pictures = False
 
     def __init__(
         self,
@@ -74,16 +78,19 @@ class Webhook:
         self._thread = threading.Thread(target=self._deliver, name="webhook", daemon=True)
         self._thread.start()
 
-    def write_event(self, event: Event) -> None:
-        """Put one event into the queue; see `EventSink`."""
+    def write(self, result: Result) -> None:
+        """Put its events into the queue; see `Sink`."""
         with self._changed:
-            if len(self._queue) >= self._max_queue:
-                raise OutputError(f"{self.name}: {len(self._queue)} events wait already")
-            self._queue.append(event)
+            room = self._max_queue - len(self._queue)
+            self._queue.extend(result.events[: max(0, room)])
             self._changed.notify_all()
+        if (lost := len(result.events) - room) > 0:
+            error = OutputError(f"{self.name}: {self._max_queue} events wait already")
+            error.lost = lost
+            raise error
 
     def close(self) -> None:
-        """Wait for the last events and stop; see `EventSink`.
+        """Wait for the last events and stop; see `Sink`.
 
         Raises:
             OutputError: Some were not delivered.
@@ -98,7 +105,9 @@ class Webhook:
         self._thread.join(self._timeout_s)
         self.refused = 0
         if undelivered:
-            raise OutputError(f"{self.name}: {undelivered} events were not delivered")
+            error = OutputError(f"{self.name}: {undelivered} events were not delivered")
+            error.lost = undelivered
+            raise error
 
     def _deliver(self) -> None:
         while (event := self._next()) is not None:

@@ -14,7 +14,7 @@ import pytest
 from cmlr_edge import Recognizer, Streams, open_source
 from cmlr_edge.capture.live import LiveSettings, SourceState
 from cmlr_edge.capture.pattern import read_number
-from cmlr_edge.pipeline.stream import Result
+from cmlr_edge.sinks import Result
 from tests.cmlr_edge.capture.rtsp_server import FPS
 from tests.cmlr_edge.pipeline.test_streams import Noted
 
@@ -93,11 +93,11 @@ class Run:
         self.results: list[Result] = []
         self.other = Noted()
         source = open_source(camera.uri, live=LIVE)
-        self.streams.add(source, name="camera", sinks=[self], event_sinks=[self.events])
+        self.streams.add(source, name="camera", sinks=[self, self.events])
         self.streams.add(open_source("test://?fps=20"), name="other", sinks=[self.other])
 
-    def write(self, frame: object, prediction: object) -> None:
-        self.results.append(Result(frame, prediction, ()))  # type: ignore[arg-type]
+    def write(self, result: Result) -> None:
+        self.results.append(result)
 
     def close(self) -> None:
         """As a sink: nothing to finish."""

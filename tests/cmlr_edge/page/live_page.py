@@ -36,9 +36,9 @@ def serving(
         streams = stack.enter_context(Streams(recognizer))
         live = LiveState(streams, recognizer, answered_within_s=answered_within_s)
         for name, source in sources.items():
-            sinks, event_sinks = live.watch(name)
+            live.watch(name)
             opened = open_source(source, policy=policy)
-            streams.add(opened, name=name, sinks=sinks, event_sinks=event_sinks)
+            streams.add(opened, name=name, sinks=[live.visits, live.metrics.of_source(name)])
         server = stack.enter_context(LiveServer(live, token=token))
         streams.start()
         yield server

@@ -198,8 +198,9 @@ def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: 
         Streams(recognizer) as streams,
     ):
         live = LiveState(streams, recognizer)
-        sinks, event_sinks = live.watch("door")
-        streams.add(open_source(PATTERN), name="door", sinks=sinks, event_sinks=event_sinks)
+        live.watch("door")
+        counts = live.metrics.of_source("door")
+        streams.add(open_source(PATTERN), name="door", sinks=[live.visits, counts])
         with LiveServer(live) as first:
             streams.start()
             browser.get(first.url)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from cmlr_edge import Recognizer
-from cmlr_edge.cli.serve import _open
+from cmlr_edge.cli.flags import split_name
 from cmlr_edge.errors import OutputError
 from cmlr_edge.page.gate import check_exposure
 from cmlr_edge.page.running import LiveServer
@@ -309,10 +309,13 @@ def test_serve_refuses_a_network_and_a_port_in_use(engine: Path) -> None:
 def test_a_source_may_be_given_a_name(clip: Path) -> None:
     odd = clip.rename(clip.with_name("a=b.avi"))
     given = ["door=test://?fps=5&size=128x96", "test://?fps=5", str(odd), f"my clip={odd}"]
-    with ExitStack() as stack:
-        names, opened = _open(given, stack, loop=False)
-        assert names == ["door", "test://?fps=5", str(odd), "my clip"]
-        assert opened[0].name == "test://?fps=5&size=128x96"
+    named = [split_name(text) for text in given]
+    assert [name for name, _ in named] == ["door", "", "", "my clip"]
+    assert named[0][1] == "test://?fps=5&size=128x96"
+    assert [uri for _, uri in named[1:]] == ["test://?fps=5", str(odd), str(odd)]
+    pipeline = "v4l2src device=/dev/video0 ! video/x-raw,format=BGR ! appsink"
+    assert split_name(pipeline) == ("", pipeline)
+    assert split_name(f"door={pipeline}") == ("door", pipeline)
 
 
 def test_serve_without_its_packages_says_what_to_install(

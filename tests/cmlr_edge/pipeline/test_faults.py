@@ -14,8 +14,8 @@ import pytest
 from cmlr_edge import Recognizer, Streams, open_source
 from cmlr_edge.capture.live import LiveSettings, SourceState
 from cmlr_edge.capture.pattern import read_number
-from cmlr_edge.pipeline.stream import Result
-from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
+from cmlr_edge.sinks import Result
+from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from tests.cmlr_edge.cli.test_cli import read_lines, run
 from tests.cmlr_edge.pipeline.test_streams import Noted, SlowBackend, recognizer_of
@@ -40,7 +40,7 @@ def test_a_fault_neither_loses_nor_doubles_an_event_nor_disturbs_a_neighbour(fau
     uri = f"test://?fps=50&frames=110&{FAULTS[fault]}"
     events, neighbour = Noted(), Noted()
     streams = Streams(recognizer_of(SlowBackend(), threshold=0.1))
-    streams.add(open_source(uri, live=LIVE), name="faulty", event_sinks=[events])
+    streams.add(open_source(uri, live=LIVE), name="faulty", sinks=[events])
     streams.add(open_source("test://?fps=50", live=LIVE), name="neighbour", sinks=[neighbour])
     results: list[Result] = []
     for result in streams.results():
@@ -76,7 +76,7 @@ def test_a_model_that_gives_no_numbers_for_a_while_neither_starts_nor_ends_an_ev
     events = Noted()
     streams = Streams(recognizer_of(Nan(), threshold=0.1))
     source = open_source("test://?fps=50&frames=120", policy="every")
-    streams.add(source, event_sinks=[events])
+    streams.add(source, sinks=[events])
     results = list(streams.results())
     invalid = [r.frame.index for r in results if not r.prediction.valid]
     assert invalid == [*range(20), *range(50, 70)]
@@ -106,10 +106,10 @@ def test_a_disk_that_fills_up_costs_the_lines_until_it_is_freed_and_no_part_of_o
     ballast = small_disk / "ballast"
     with Recognizer.from_engine(engine, thresholds=0.1) as recognizer:
         streams = Streams(recognizer)
-        lines = IsolatedSink(JsonLines(small_disk / "o.jsonl"), "lines")
-        events = IsolatedEventSink(EventLines(small_disk / "e.jsonl"), "events")
+        lines = GuardedSink(JsonLines(small_disk / "o.jsonl"), "lines")
+        events = GuardedSink(EventLines(small_disk / "e.jsonl"), "events")
         source = open_source("test://?fps=0&frames=400", policy="every")
-        streams.add(source, sinks=[lines], event_sinks=[events])
+        streams.add(source, sinks=[lines, events])
         lost = 0
         for result in streams.results():
             if result.frame.index == 50:

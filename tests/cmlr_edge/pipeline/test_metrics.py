@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cmlr_edge import Recognizer, Streams, open_source
 from cmlr_edge.errors import OutputError
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
+from tests.cmlr_edge.sinks.results import of_events, result
 from tests.cmlr_edge.sinks.test_lasting_sinks import event
 from tests.cmlr_edge.sinks.test_sinks import frame, prediction
 
@@ -31,9 +32,9 @@ def test_metrics_are_what_was_written_for_each_source() -> None:
     metrics = PrometheusMetrics()
     door, yard = metrics.of_source("door"), metrics.of_source("yard")
     for i in range(3):
-        door.write(replace(frame(i), arrived_s=time.monotonic() - 2), prediction())
-    yard.write(frame(0), prediction())
-    yard.write_event(event(1))
+        door.write(result(replace(frame(i), arrived_s=time.monotonic() - 2), prediction()))
+    yard.write(result(frame(0), prediction()))
+    yard.write(of_events(event(1)))
     port = metrics.serve(0)
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         found = parse(answer.read().decode())

@@ -16,22 +16,25 @@ from cmlr_edge import LabelStability, Recognizer, open_source
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.events.event import Event
 from cmlr_edge.model.stability import stability_from_thresholds
-from cmlr_edge.pipeline.stream import recognize_stream
+from cmlr_edge.pipeline import Streams
+from cmlr_edge.sinks import Result
 from tests.cmlr_edge.cli.test_cli import COMMAND, read_lines, run
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import solid
 
 
 class Collected:
-    """An event sink that keeps what comes."""
+    """A sink of events that keeps what comes."""
+
+    takes = "events"
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.closed = False
 
-    def write_event(self, event: Event) -> None:
+    def write(self, result: Result) -> None:
         assert not self.closed
-        self.events.append(event)
+        self.events += result.events
 
     def close(self) -> None:
         self.closed = True
@@ -63,10 +66,10 @@ def test_open_events_are_ended_when_the_source_ends_or_the_taker_leaves(
 ) -> None:
     for max_frames, leave_at in ((None, None), (10, None), (None, 12)):
         sink = Collected()
-        with Recognizer.from_engine(engine) as recognizer, open_source(clip) as source:
-            results = recognize_stream(
-                source, recognizer, event_sinks=[sink], max_frames=max_frames
-            )
+        with Recognizer.from_engine(engine) as recognizer:
+            streams = Streams(recognizer)
+            streams.add(open_source(clip), sinks=[sink], max_frames=max_frames)
+            results = streams.results()
             for result in results:
                 if result.frame.index == leave_at:
                     results.close()

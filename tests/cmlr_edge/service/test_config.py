@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.service.config import load_config
+from cmlr_edge.session.config import load_config
 
 WHOLE = """
 [engine]

@@ -22,6 +22,7 @@ from cmlr_edge.sinks.webhook import Webhook
 from tests.cmlr_edge.cli.test_cli import read_lines
 from tests.cmlr_edge.cli.test_label_many import await_true, count_lines, start_label, terminate
 from tests.cmlr_edge.sinks.receiver import Receiver
+from tests.cmlr_edge.sinks.results import of_events
 from tests.cmlr_edge.sinks.test_lasting_sinks import event
 
 
@@ -38,7 +39,7 @@ def test_events_arrive_once_and_in_order_though_the_server_fails_and_hangs(
     receiver.answers = [500, 503, "hang", 429, 200, 500]
     hook = Webhook(receiver.url, timeout_s=0.2, random=lambda: 0.0)
     for i in range(5):
-        hook.write_event(event(i))
+        hook.write(of_events(event(i)))
     hook.close()
     assert receiver.taken == ["0", "1", "2", "3", "4"]
     keys = [request["Idempotency-Key"] for request in receiver.requests]
@@ -53,8 +54,8 @@ def test_an_event_that_is_refused_is_counted_and_the_next_one_goes(
 ) -> None:
     receiver.answers = [status]
     hook = Webhook(receiver.url)
-    hook.write_event(event(0))
-    hook.write_event(event(1))
+    hook.write(of_events(event(0)))
+    hook.write(of_events(event(1)))
     with pytest.raises(OutputError, match="1 events were not delivered") as caught:
         hook.close()
     assert receiver.taken == ["1"]
@@ -70,9 +71,9 @@ def test_a_webhook_that_is_down_never_blocks_and_holds_a_bounded_queue() -> None
         hook = Webhook(url, max_queue=3, flush_s=0.1, timeout_s=1)
         start = time.monotonic()
         for i in range(3):
-            hook.write_event(event(i))
+            hook.write(of_events(event(i)))
         with pytest.raises(OutputError, match="wait already"):
-            hook.write_event(event(3))
+            hook.write(of_events(event(3)))
         assert time.monotonic() - start < 0.5
         with pytest.raises(OutputError, match="3 events were not delivered"):
             hook.close()
@@ -84,7 +85,7 @@ def test_events_reach_a_server_within_2_s_of_its_return() -> None:
         port = int(unused.getsockname()[1])
     hook = Webhook(f"http://127.0.0.1:{port}/", random=lambda: 1.0)  # the longest delays
     for i in range(5):
-        hook.write_event(event(i))
+        hook.write(of_events(event(i)))
     wait_until(lambda: hook.attempts >= 5)  # by now the delays are at their longest
     receiver = Receiver(port)
     returned_s = time.monotonic()
@@ -169,7 +170,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 def test_events_reach_the_broker_in_order_between_online_and_offline(broker: Broker) -> None:
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door")
     for i in range(20):
-        sink.write_event(event(i))
+        sink.write(of_events(event(i)))
     sink.close()
     wait_until(lambda: broker.availability()[-1:] == ["offline"] and len(broker.ids()) == 20)
     assert broker.ids() == [str(i) for i in range(20)]
@@ -178,13 +179,13 @@ def test_events_reach_the_broker_in_order_between_online_and_offline(broker: Bro
 
 def test_events_wait_while_the_broker_is_down_and_none_is_lost_or_doubled(broker: Broker) -> None:
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door", flush_s=10)
-    sink.write_event(event(0))
+    sink.write(of_events(event(0)))
     wait_until(lambda: broker.ids() == ["0"])
     # "online" and the event; what was not acknowledged would rightly be sent again.
     wait_until(lambda: sink._acknowledged.qsize() == 2)
     broker.stop()
     for i in range(1, 6):
-        sink.write_event(event(i))
+        sink.write(of_events(event(i)))
     broker.start()
     wait_until(broker.listens)
     returned_s = time.monotonic()
@@ -215,10 +216,10 @@ def test_label_starts_without_its_broker_and_loses_no_event(
 
 def test_a_broker_that_never_comes_costs_the_events_and_says_so(tmp_path: Path) -> None:
     sink = MqttEvents("mqtt://user:hunter2@127.0.0.1:9/door", max_queue=2, flush_s=0.1)
-    sink.write_event(event(0))
-    sink.write_event(event(1))
+    sink.write(of_events(event(0)))
+    sink.write(of_events(event(1)))
     with pytest.raises(OutputError, match="wait for the broker") as full:
-        sink.write_event(event(2))
+        sink.write(of_events(event(2)))
     with pytest.raises(OutputError, match="2 events were not taken") as closed:
         sink.close()
     assert "hunter2" not in str(full.value) + str(closed.value)

@@ -17,13 +17,12 @@ import pytest
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
-from cmlr_edge.frame import Frame
-from cmlr_edge.prediction import Prediction
+from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.csv_table import CsvTable
-from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
+from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.line_file import LineFile
-from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
+from tests.cmlr_edge.sinks.results import of_events, result
 from tests.cmlr_edge.sinks.test_sinks import frame, prediction
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +61,7 @@ def test_a_line_longer_than_the_limit_is_a_file_of_its_own(tmp_path: Path) -> No
 def test_events_rotate_too(tmp_path: Path) -> None:
     sink = EventLines(tmp_path / "e.jsonl", rotate_bytes=300)
     for i in range(4):
-        sink.write_event(event(i))
+        sink.write(of_events(event(i)))
     sink.close()
     assert json.loads((tmp_path / "e.jsonl").read_text())["id"] == "3"
     assert len(list(tmp_path.iterdir())) == 4
@@ -72,9 +71,9 @@ def test_the_csv_table_is_read_back_by_another_reader(tmp_path: Path) -> None:
     labels = ["dog", 'a "quoted", name', "čeština"]
     sink = CsvTable(tmp_path / "t.csv", labels)
     scores = np.array([0.25, 0.5, 1.0], np.float32)
-    sink.write(frame(3), replace(prediction("dog"), scores=scores))
-    sink.write(replace(frame(4), status="frozen"), replace(prediction(), valid=False))
-    sink.write(replace(frame(5), time_s=None, source="a,b.png"), prediction())
+    sink.write(result(frame(3), replace(prediction("dog"), scores=scores)))
+    sink.write(result(replace(frame(4), status="frozen"), replace(prediction(), valid=False)))
+    sink.write(result(replace(frame(5), time_s=None, source="a,b.png"), prediction()))
     sink.close()
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -89,20 +88,21 @@ def test_a_disk_that_fills_up_and_is_freed_costs_only_the_lines_in_between(tmp_p
     script = """
 import json, resource, signal, sys
 from pathlib import Path
-from cmlr_edge.sinks.isolation import IsolatedSink
+from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.jsonl import JsonLines
-from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
+from tests.cmlr_edge.sinks.results import result
 from tests.cmlr_edge.sinks.test_sinks import frame, prediction
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
-sink = IsolatedSink(JsonLines(path), "out")
+sink = GuardedSink(JsonLines(path), "out")
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 for i in range(30):
     if i == 10:
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, hard))
     if i == 20:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    sink.write(frame(i), prediction("dog"))
+    sink.write(result(frame(i), prediction("dog")))
+    sink.flush()
 sink.close()
 frames = [json.loads(line)["frame"] for line in path.read_text().splitlines()]
 assert frames == [*range(10), *range(20, 30)], frames
@@ -120,43 +120,55 @@ assert sink.lost == 10
 class Broken:
     """Fails for the frames and events it is told to."""
 
+    takes = "both"
+
     def __init__(self, failing: set[int]) -> None:
         self.failing, self.taken = failing, list[int]()
 
-    def _take(self, number: int) -> None:
+    def write(self, taken: Result) -> None:
+        number = int(taken.events[0].id) if taken.events else taken.frame.index
         if number in self.failing:
             raise ZeroDivisionError("something nobody thought of")
         self.taken.append(number)
-
-    def write(self, taken: Frame, _: Prediction) -> None:
-        self._take(taken.index)
-
-    def write_event(self, taken: Event) -> None:
-        self._take(int(taken.id))
 
     def close(self) -> None:
         raise OutputError("cannot be closed")
 
 
-def test_a_broken_sink_is_isolated_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+class BrokenEvents(Broken):
+    takes = "events"
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_broken_sink_is_isolated_counted_and_told_once(
+    caplog: pytest.LogCaptureFixture, inline: bool
+) -> None:
     caplog.set_level(logging.WARNING)
-    inner = Broken({3, 4, 5, 8})
-    sink, events = IsolatedSink(inner, "overlay"), IsolatedEventSink(Broken({1}), "mqtt")
+    inner, inner_events = Broken({3, 4, 5, 8}), BrokenEvents({1})
+    inner.inline = inner_events.inline = inline  # type: ignore[attr-defined]
+    sink, events = GuardedSink(inner, "overlay"), GuardedSink(inner_events, "mqtt")
     for i in range(10):
-        sink.write(frame(i), prediction())
-        events.write_event(event(i))
+        sink.write(result(frame(i), prediction(), "door"))
+        events.write(of_events(event(i)))
+        events.write(result(frame(i), prediction()))  # no event, nothing to take
+    sink.flush()
+    events.flush()
     assert inner.taken == [0, 1, 2, 6, 7, 9]
     assert (sink.lost, events.lost) == (4, 1)
+    assert (sink.lost_of("door"), events.lost_of("door"), events.lost_of("yard")) == (4, 1, 0)
     assert caplog.text.count("overlay fails") == 2
     assert "overlay works again; 3 results lost" in caplog.text
+    assert sink.status().state == "ok"
     sink.close()
     events.close()
     assert (sink.lost, events.lost) == (5, 2)
+    assert sink.status().state == "failing"
+    assert sink.status().reason == "cannot be closed"
 
 
 def test_jsonl_says_which_frames_are_frozen(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "o.jsonl")
-    sink.write(replace(frame(0), status="frozen"), replace(prediction(), valid=False))
+    sink.write(result(replace(frame(0), status="frozen"), replace(prediction(), valid=False)))
     sink.close()
     assert json.loads((tmp_path / "o.jsonl").read_text())["status"] == "frozen"
 
@@ -169,62 +181,115 @@ class Waiting:
         self.taken: list[int] = []
         self.closed = False
 
-    def write(self, taken: Frame, _: Prediction) -> None:
+    def write(self, taken: Result) -> None:
         assert self.may.wait(30)
-        if taken.index == 3:
+        if taken.frame.index == 3:
             raise OutputError("the fourth does not fit")
-        self.taken.append(taken.index)
-
-    def write_event(self, taken: Event) -> None:
-        assert self.may.wait(30)
-        self.taken.append(int(taken.id))
+        self.taken.append(taken.frame.index)
 
     def close(self) -> None:
         self.closed = True
 
 
-def test_a_queue_before_an_output_that_hangs_lets_writers_wait_once_and_keeps_the_order() -> None:
+def test_a_guard_before_an_output_that_hangs_lets_writers_wait_once_and_keeps_the_order() -> None:
     inner = Waiting()
-    written = IsolatedSink(inner, "file")
-    sink = IsolatedSink(QueuedSink(written, "file", max_waiting=10), "file")
+    sink = GuardedSink(inner, "file", max_waiting=10)
     start = time.monotonic()
     for i in range(13):
-        sink.write(frame(i), prediction())  # 10 find room, the next waits for a second
+        sink.write(result(frame(i), prediction()))  # 10 find room, the next waits for a second
     assert time.monotonic() - start < 2
     assert (sink.lost, inner.taken) == (3, [])
+    assert sink.status().state == "hanging"
     inner.may.set()
     sink.close()
     sink.close()
     assert inner.taken == [0, 1, 2, 4, 5, 6, 7, 8, 9]
-    assert (sink.lost, written.lost, inner.closed) == (3, 1, True)
+    assert (sink.lost, inner.closed) == (4, True)
 
 
-def test_what_still_hangs_at_the_end_is_left_behind_and_said() -> None:
+def test_writers_that_may_not_wait_never_do_and_what_finds_no_room_is_counted() -> None:
     inner = Waiting()
-    sink = QueuedEventSink(inner, "file", flush_s=0.1)
-    for i in range(4):
-        sink.write_event(event(i))
-    with pytest.raises(OutputError, match="4 results were not written"):
-        sink.close()
+    sink = GuardedSink(inner, "file", max_waiting=2)
+    start = time.monotonic()
+    for i in range(10, 30):
+        sink.write(result(frame(i), prediction(), "door"), wait=False)
+    assert time.monotonic() - start < 0.5
+    assert sink.lost_of("door") == 18
+    inner.may.set()
+    sink.close()
+    assert (inner.taken, sink.lost) == ([10, 11], 18)
+
+
+@pytest.mark.parametrize("count", [1, 4, 33])
+def test_all_that_a_hanging_output_never_wrote_is_lost_and_said(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = Waiting()
+    sink = GuardedSink(inner, "file", max_waiting=10, patience_s=0.05, flush_s=0.1)
+    for i in range(count):
+        sink.write(result(frame(i), prediction(), "door"))
+    start = time.monotonic()
+    sink.close()
+    assert time.monotonic() - start < 2
+    assert (sink.lost, sink.lost_of("door")) == (count, count)
+    assert "hangs and is left behind" in caplog.text
+    assert sink.status().state == "hanging"
     inner.may.set()
 
 
-def test_a_failure_in_the_queue_is_raised_to_the_next_writer() -> None:
-    inner = Waiting()
+def test_an_output_that_hangs_while_it_is_finished_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NeverDone(Waiting):
+        def close(self) -> None:
+            self.may.clear()
+            self.may.wait(30)
+
+    monkeypatch.setattr("cmlr_edge.sinks.guarded._CLOSE_S", 0.1)
+    inner = NeverDone()
     inner.may.set()
-    sink = QueuedSink(inner, "file")
-    sink.write(frame(3), prediction())
-    with pytest.raises(OutputError, match="the fourth"):
-        sink.close()
+    sink = GuardedSink(inner, "file")
+    sink.write(result(frame(0), prediction()))
+    sink.close()
+    assert (sink.lost, sink.status().state) == (1, "hanging")
+    inner.may.set()
 
 
-def test_a_queue_before_a_slow_output_loses_nothing() -> None:
+def test_a_guard_before_a_slow_output_loses_nothing_where_writers_wait() -> None:
     inner = Waiting()
-    sink = QueuedSink(inner, "file", max_waiting=2)
+    sink = GuardedSink(inner, "file", max_waiting=2)
     feeder = threading.Timer(0.3, inner.may.set)
     feeder.start()
     for i in range(4, 40):
-        sink.write(frame(i), prediction())
+        sink.write(result(frame(i), prediction()))
     sink.close()
     feeder.join()
-    assert inner.taken == [*range(4, 40)]
+    assert (inner.taken, sink.lost) == ([*range(4, 40)], 0)
+
+
+def test_outputs_change_between_two_results_and_none_is_lost_or_doubled(tmp_path: Path) -> None:
+    kept = GuardedSink(JsonLines(tmp_path / "kept"))
+    path = tmp_path / "o.jsonl"
+    former = GuardedSink(JsonLines(path, keep_old=True))
+    outputs = Outputs([kept, former])
+    stop = threading.Event()
+    written = list[int]()
+
+    def write() -> None:
+        while not stop.is_set():
+            outputs.write(result(frame(len(written)), prediction()), wait=True)
+            written.append(len(written))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(20):
+        fresh = GuardedSink(JsonLines(path, keep_old=True), after=outputs.guards[1])
+        outputs.change([kept, fresh])
+        time.sleep(0.01)
+    stop.set()
+    writer.join()
+    outputs.close()
+    for name in ("o.jsonl", "kept"):
+        lines = (tmp_path / name).read_text().splitlines()
+        assert [json.loads(line)["frame"] for line in lines] == written
+    assert outputs.lost == 0

@@ -16,6 +16,7 @@ from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.sinks.contact_sheet import ContactSheet
 from cmlr_edge.sinks.jsonl import JsonLines
 from cmlr_edge.sinks.overlay import OverlayVideo
+from tests.cmlr_edge.sinks.results import result
 from tests.conftest import solid
 
 
@@ -30,7 +31,7 @@ def prediction(*labels: str) -> Prediction:
 
 def test_a_jsonl_line_holds_exactly_the_documented_fields(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "out.jsonl")
-    sink.write(frame(3), prediction("dog", "cat"))
+    sink.write(result(frame(3), prediction("dog", "cat")))
     sink.close()
     assert json.loads((tmp_path / "out.jsonl").read_text()) == {
         "frame": 3,
@@ -43,14 +44,14 @@ def test_a_jsonl_line_holds_exactly_the_documented_fields(tmp_path: Path) -> Non
 
 def test_a_line_of_a_live_source_says_when_it_was_captured(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "out.jsonl")
-    sink.write(replace(frame(3), arrived_s=5.0), prediction())
+    sink.write(result(replace(frame(3), arrived_s=5.0), prediction()))
     sink.close()
     assert json.loads((tmp_path / "out.jsonl").read_text())["captured_at"] == 1.7e9
 
 
 def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "out.jsonl")
-    sink.write(frame(0), prediction())
+    sink.write(result(frame(0), prediction()))
     assert (tmp_path / "out.jsonl").read_text().endswith("}\n")
     sink.close()
 
@@ -58,7 +59,7 @@ def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
 def test_an_invalid_prediction_is_still_valid_json(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "out.jsonl")
     nothing = Prediction(np.full(3, np.nan, np.float32), (), Latency(), 0.0, valid=False)
-    sink.write(frame(0), nothing)
+    sink.write(result(frame(0), nothing))
     sink.close()
     record = json.loads((tmp_path / "out.jsonl").read_text())
     assert record["valid"] is False
@@ -70,7 +71,7 @@ def test_a_full_disk_is_one_error() -> None:
         pytest.skip("this system has no /dev/full")
     sink = JsonLines(Path("/dev/full"))
     with pytest.raises(OutputError, match="No space left"):
-        sink.write(frame(0), prediction())
+        sink.write(result(frame(0), prediction()))
     sink.close()
 
 
@@ -78,7 +79,7 @@ def test_the_overlay_has_the_size_and_length_of_the_clip_and_appears_whole(tmp_p
     path = tmp_path / "overlay.mp4"
     sink = OverlayVideo(path, fps=10)
     for i in range(5):
-        sink.write(frame(i), prediction("dog"))
+        sink.write(result(frame(i), prediction("dog")))
     assert not path.exists()
     sink.close()
     sink.close()
@@ -93,8 +94,8 @@ def test_the_overlay_has_the_size_and_length_of_the_clip_and_appears_whole(tmp_p
 def test_the_overlay_draws_on_a_copy_and_takes_other_sizes(tmp_path: Path) -> None:
     sink = OverlayVideo(tmp_path / "overlay.mp4", fps=None)
     first, other = frame(0), frame(1, (33, 201))
-    sink.write(first, prediction("dog"))
-    sink.write(other, prediction("dog"))
+    sink.write(result(first, prediction("dog")))
+    sink.write(result(other, prediction("dog")))
     sink.close()
     assert (first.image_bgr == 9).all()
 
@@ -104,7 +105,7 @@ def test_the_contact_sheet_shows_any_number_of_frames(tmp_path: Path, count: int
     path = tmp_path / "sheet.png"
     sink = ContactSheet(path)
     for i in range(count):
-        sink.write(frame(i), prediction("dog") if i < count // 2 else prediction())
+        sink.write(result(frame(i), prediction("dog") if i < count // 2 else prediction()))
     sink.close()
     sheet = cv2.imread(str(path))
     assert sheet is not None
@@ -122,7 +123,7 @@ def test_the_timeline_is_lit_for_the_share_of_time_the_label_was_there(
     shown = frame(0)
     for i in range(count):
         at = replace(shown, index=i, time_s=i / 10)
-        sink.write(at, prediction("dog") if i < count // 4 else prediction())
+        sink.write(result(at, prediction("dog") if i < count // 4 else prediction()))
     sink.close()
     sheet = cv2.imread(str(path))
     assert sheet is not None
@@ -153,6 +154,7 @@ def test_an_overlay_that_does_not_fit_on_the_disk_is_one_error(tmp_path: Path) -
     # A size limit stands for the full disk; in a process of its own, since it cannot be lifted.
     script = """
 import resource, sys
+from tests.cmlr_edge.sinks.results import result
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -164,7 +166,7 @@ sink, noise = OverlayVideo(Path(sys.argv[1]), fps=10), np.random.default_rng(0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 for i in range(60):
     image = noise.integers(0, 256, (120, 160, 3), dtype=np.uint8)
-    sink.write(replace(frame(i), image_bgr=image), prediction())
+    sink.write(result(replace(frame(i), image_bgr=image), prediction()))
 try:
     sink.close()
 except OutputError as error:

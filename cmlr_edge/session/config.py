@@ -1,4 +1,4 @@
-"""The one file that says what a device does: `cmlr-edge run CONFIG.toml`; docs/service.md shows all of it."""
+"""What a run consists of: filled by flags, or by a TOML file; docs/service.md shows all of it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,15 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cmlr_edge.capture import Policy
 from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json
+from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
-
-
-@dataclass(frozen=True)
-class UpdateSettings:
-    """When a new engine may replace the one in service."""
-
-    shadow_frames: int = 50  # live frames that both engines judge
-    shadow_timeout_s: float = 60.0  # an offer that saw fewer frames by then is refused
-    max_flip_share: float = 0.05  # of all decisions on those frames that may differ
-    trial_s: float = 60.0  # in service without a failure before it is trusted
-    check_timeout_s: float = 600.0  # for loading it in a process of its own
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if self.shadow_frames < 0 or not 0 <= self.max_flip_share <= 1:
-            raise SpecError("shadow_frames must be at least 0, and max_flip_share lie in [0, 1]")
-        if min(self.shadow_timeout_s, self.trial_s, self.check_timeout_s) < 0:
-            raise SpecError("times must not be negative")
+from cmlr_edge.sinks.opening import SinkSettings
 
 
 @dataclass(frozen=True)
@@ -40,6 +24,7 @@ class EngineSettings:
     store: str = ""  # folder of the engines that can be replaced while the service runs
     path: str = ""  # instead of a store: one model file or folder
     provider: str | None = None  # of an ONNX file the CPU, of an engine the GPU
+    rebuild: bool = False  # an .engine that is missing, or of another machine; takes minutes
     update: UpdateSettings = field(default_factory=UpdateSettings)
 
     def __post_init__(self) -> None:
@@ -52,32 +37,26 @@ class EngineSettings:
 class SourceSettings:
     """One source."""
 
-    name: str
     uri: str
-    policy: Policy | None = None
+    name: str = ""  # in results, events and status; what the uri says by default
+    policy: Policy | None = None  # every frame of a file, the newest of a camera, unless told
+    loop: bool = False  # a video file under the policy "newest" starts again at its end
+    max_frames: int | None = None  # stop after so many
+    skip_unchanged_s: float | None = None  # run the model so seldom while the scene stays the same
+    frozen_after_s: float = 10.0  # a live picture that stays the same is invalid; 0: never
 
     def __post_init__(self) -> None:
-        """Refuse what could not be told apart or opened."""
-        if not self.name or not self.uri:
-            raise SpecError("name and uri must not be empty")
-
-
-@dataclass(frozen=True)
-class SinkSettings:
-    """One output of all sources."""
-
-    kind: Literal["jsonl", "events", "mqtt", "webhook"]
-    path: str = ""  # of jsonl (a line per frame) and events (a line per event)
-    url: str = ""  # of mqtt and webhook
-    rotate_mb: float = 100.0
-
-    def __post_init__(self) -> None:
-        """Refuse a sink that could not be opened."""
-        wanted = "path" if self.kind in {"jsonl", "events"} else "url"
-        if not getattr(self, wanted) or getattr(self, {"path": "url", "url": "path"}[wanted]):
-            raise SpecError(f"a sink of kind {self.kind} takes {wanted}, and not the other")
-        if not self.rotate_mb > 0:
-            raise SpecError(f"rotate_mb is {self.rotate_mb}: expected a size above 0")
+        """Refuse what could not be meant."""
+        if not self.uri:
+            raise SpecError("uri must not be empty")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise SpecError(f"max_frames is {self.max_frames}: expected at least 1")
+        if self.skip_unchanged_s is not None and not self.skip_unchanged_s > 0:
+            raise SpecError(
+                f"skip_unchanged_s is {self.skip_unchanged_s}: expected seconds above 0"
+            )
+        if self.frozen_after_s < 0:
+            raise SpecError(f"frozen_after_s is {self.frozen_after_s}: expected at least 0")
 
 
 @dataclass(frozen=True)
@@ -87,6 +66,7 @@ class LimitSettings:
     max_batch: int = 8
     latency_budget_s: float = 0.2
     stuck_after_s: float = 60.0  # one run of the model; then the watchdog restarts the service
+    drain_s: float = 10.0  # for frames under way and outputs, once the end is asked for
 
 
 @dataclass(frozen=True)
@@ -98,19 +78,30 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True)
-class ServiceConfig:
-    """Everything."""
+class PageSettings:
+    """Where the live page is."""
+
+    port: int | None = None  # None for no page, 0 for any free port
+    host: str = "127.0.0.1"
+    token: str | None = None  # visitors must know it; needed wherever others can reach the page
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Everything that a run consists of; flags and TOML both fill it."""
 
     engine: EngineSettings
     sources: tuple[SourceSettings, ...]
     sinks: tuple[SinkSettings, ...] = ()
+    threshold: float | None = None  # one for all labels instead of the model's
     thresholds: dict[str, float] = field(default_factory=dict)  # instead of the model's, by label
     stability: StabilityRules = field(default_factory=StabilityRules)
     limits: LimitSettings = field(default_factory=LimitSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    page: PageSettings = field(default_factory=PageSettings)
 
 
-def load_config(path: Path) -> ServiceConfig:
+def load_config(path: Path) -> SessionConfig:
     """Read a configuration. Relative paths in it mean files beside it.
 
     Raises:
@@ -132,7 +123,7 @@ def load_config(path: Path) -> ServiceConfig:
         raise SpecError(f"{path}, line {line_of(text, error.where)}: {error}") from error
 
 
-def _read(value: dict[str, Any]) -> ServiceConfig:
+def _read(value: dict[str, Any]) -> SessionConfig:
     """Check part by part, so that what a part itself refuses has a place too."""
     for name, kind in {
         "engine.update": UpdateSettings,
@@ -147,11 +138,16 @@ def _read(value: dict[str, Any]) -> ServiceConfig:
         items = value.get(name, [])
         for index, item in enumerate(items if isinstance(items, list) else []):
             _placed(kind, item, f"{name}[{index}]")
-    config = from_json(ServiceConfig, value)
+    config = from_json(SessionConfig, value)
     names = Counter(source.name for source in config.sources)
     for index, source in enumerate(config.sources):
+        if not source.name:
+            where = f"sources[{index}]"
+            raise MismatchError(where, f"{where}: name and uri must not be empty")
         if names[source.name] > 1:
             raise MismatchError(f"sources[{index}].name", f"two sources are called {source.name}")
+    if config.threshold is not None and config.thresholds:
+        raise MismatchError("threshold", "give either threshold, for all labels, or [thresholds]")
     for label, threshold in config.thresholds.items():
         if not 0 <= threshold <= 1:
             where = f"thresholds.{label}"

@@ -7,24 +7,27 @@ from pathlib import Path
 
 from cmlr_edge.errors import EngineError
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.service.config import ServiceConfig
 from cmlr_edge.service.store import EngineStore
+from cmlr_edge.session.config import SessionConfig
 
 _log = logging.getLogger(__name__)
 
 
-def store_of(config: ServiceConfig, folder: Path) -> EngineStore | None:
+def store_of(config: SessionConfig, folder: Path) -> EngineStore | None:
     """Return the store that the configuration names, if it does; relative to `folder`."""
     return EngineStore(folder / config.engine.store) if config.engine.store else None
 
 
-def load(path: Path, config: ServiceConfig) -> Recognizer:
+def load(path: Path, config: SessionConfig) -> Recognizer:
     """Load an engine with the provider and thresholds of the configuration."""
-    thresholds = config.thresholds or None
-    return Recognizer.from_engine(path, provider=config.engine.provider, thresholds=thresholds)
+    thresholds = config.thresholds or config.threshold
+    engine = config.engine
+    return Recognizer.from_engine(
+        path, provider=engine.provider, thresholds=thresholds, rebuild=engine.rebuild
+    )
 
 
-def load_serving(config: ServiceConfig, folder: Path) -> tuple[Recognizer, str]:
+def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:
     """Load what is to serve, or the engine before it if that one is damaged.
 
     Returns:

@@ -1,0 +1,268 @@
+"""The flags that fill a `SessionConfig`: the same names and meanings in `label`, `serve` and `run`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, cast, get_type_hints
+
+import typer
+
+from cmlr_edge.capture import Policy, is_live
+from cmlr_edge.cli import options
+from cmlr_edge.errors import SpecError
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.stability import StabilityChange, StabilityRules
+from cmlr_edge.service.store import EngineStore
+from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
+from cmlr_edge.sinks.opening import SinkSettings
+
+_NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
+_Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
+_Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
+_Overlay = Annotated[
+    Path | None,
+    typer.Option(help="MP4 with the labels drawn in; NAME-1.mp4 and so on of several sources."),
+]
+_ContactSheet = Annotated[
+    Path | None,
+    typer.Option(help="PNG: frames with labels, and when each was there; likewise per source."),
+]
+_Sink = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Any other output, KIND=PATH or KIND=URL; kinds of one's own are entry points."
+    ),
+]
+_Policy = Annotated[
+    str | None,
+    typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
+]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What was given; None for what was not."""
+
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of docs/service.md; flags count more.")
+    ] = None
+    engine: options.Engine = None
+    provider: options.Provider = None
+    rebuild: options.Rebuild = False
+    threshold: options.Threshold = None
+    out: _Out = None
+    events: options.Events = None
+    csv: _Csv = None
+    overlay: _Overlay = None
+    contact_sheet: _ContactSheet = None
+    mqtt: options.Mqtt = None
+    webhook: options.Webhook = None
+    sink: _Sink = None
+    rotate_mb: options.RotateMb = None
+    append: Annotated[
+        bool | None,
+        typer.Option(
+            help="Go on behind what is in a file, or replace it. Default: as the command."
+        ),
+    ] = None
+    policy: _Policy = None
+    loop: Annotated[bool, typer.Option(help="Play video files again and again.")] = False
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many, of each source.")
+    ] = None
+    skip_unchanged: options.SkipUnchanged = None
+    frozen_after: Annotated[
+        float | None,
+        typer.Option(
+            "--frozen-after",
+            "--frozen-after-s",
+            min=0,
+            help="Seconds until a live picture that stays the same is invalid; 0: never. Default: 10.",
+        ),
+    ] = None
+    stability: options.Stability = None
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
+    ] = None
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of the live page; 0: any free one.")
+    ] = None
+    host: Annotated[
+        str | None, typer.Option(help="Of the live page; other than this machine needs --token.")
+    ] = None
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="CMLR_TOKEN", help="Visitors must know it. Or set CMLR_TOKEN."),
+    ] = None
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Frames in one run of the model. Default: 8.")
+    ] = None
+    latency_budget_s: Annotated[
+        float | None, typer.Option(min=0, help="For waiting and being recognised. Default: 0.2.")
+    ] = None
+    drain_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="For frames under way and outputs, at the end. Default: 10."),
+    ] = None
+
+    def to_config(
+        self,
+        sources: Sequence[str],
+        *,
+        append: bool,
+        policy: Policy | None = None,
+        port: int | None = None,
+    ) -> tuple[SessionConfig, Path]:
+        """Fill a configuration: a file's, if there is one, changed by what was given.
+
+        Args:
+            sources: As given; added to those of the file.
+            append: Whether the command's own files are gone on with, unless told.
+            policy: Of sources, unless told.
+            port: Of the live page, unless told; None for no page.
+
+        Returns:
+            The configuration, and the folder that relative paths in it start from.
+
+        Raises:
+            SpecError: Something cannot be used.
+        """
+        folder = Path() if self.config is None else self.config.absolute().parent
+        base = None if self.config is None else load_config(self.config)
+        config = base or SessionConfig(EngineSettings(path=str(demo_engine())), ())
+        if base is None and not sources:
+            raise SpecError("there is no source: give one, or a --config that names some")
+        added = tuple(self._source(text, policy) for text in sources)
+        rules = self.stability and read_rules(self.stability)
+        config = replace(
+            config,
+            engine=self._engine(config.engine),
+            sources=tuple(self._changed(item) for item in config.sources) + added,
+            sinks=(*config.sinks, *self._sinks(append=append)),
+            stability=rules or config.stability,
+            limits=_changed(config.limits, self, "max_batch", "latency_budget_s", "drain_s"),
+            page=_changed(
+                replace(config.page, port=port) if config.page.port is None else config.page,
+                self,
+                "port",
+                "host",
+                "token",
+            ),
+        )
+        if self.threshold is not None:
+            config = replace(config, threshold=self.threshold, thresholds={})
+        if self.metrics_port is not None:
+            config = replace(config, metrics=replace(config.metrics, port=self.metrics_port))
+        return config, folder
+
+    def _engine(self, engine: EngineSettings) -> EngineSettings:
+        if self.engine is not None:
+            given = str(self.engine.absolute())
+            is_store = EngineStore.is_store(self.engine)
+            engine = replace(
+                engine, store=given if is_store else "", path="" if is_store else given
+            )
+        engine = replace(engine, rebuild=engine.rebuild or self.rebuild)
+        return engine if self.provider is None else replace(engine, provider=self.provider)
+
+    def _source(self, text: str, policy: Policy | None) -> SourceSettings:
+        name, uri = split_name(text)
+        return self._changed(SourceSettings(uri, name, policy=policy))
+
+    def _changed(self, source: SourceSettings) -> SourceSettings:
+        changes: dict[str, Any] = {
+            "policy": cast("Policy | None", self.policy),
+            "loop": self.loop or None,
+            "max_frames": self.max_frames,
+            "skip_unchanged_s": self.skip_unchanged,
+            "frozen_after_s": self.frozen_after,
+        }
+        return replace(source, **{k: v for k, v in changes.items() if v is not None})
+
+    def _sinks(self, *, append: bool) -> list[SinkSettings]:
+        append = append if self.append is None else self.append
+        files = {
+            "jsonl": self.out,
+            "events": self.events,
+            "csv": self.csv,
+            "overlay": self.overlay,
+            "contact_sheet": self.contact_sheet,
+        }
+        given: list[tuple[str, dict[str, Any]]] = []
+        given += [(kind, {"path": str(p.absolute())}) for kind, p in files.items() if p is not None]
+        urls = {"mqtt": self.mqtt, "webhook": self.webhook}
+        given += [(kind, {"url": url}) for kind, url in urls.items() if url is not None]
+        for text in self.sink or []:
+            kind, found, place = text.partition("=")
+            if not found:
+                raise SpecError(f"cannot read --sink {text}: expected KIND=PATH or KIND=URL")
+            given.append((kind, {"url" if "://" in place else "path": place}))
+        return [
+            SinkSettings(kind, rotate_mb=self.rotate_mb, append=append, **place)
+            for kind, place in given
+        ]
+
+
+def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command with a parameter `flags: Flags` a flag for each field of it instead."""
+    hints = get_type_hints(Flags, include_extras=True)
+    flags = {field.name: field for field in fields(Flags)}
+    signature = inspect.signature(command, eval_str=True)
+    own = [item for name, item in signature.parameters.items() if name != "flags"]
+    taken = {item.name for item in own}
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[name]
+        )
+        for name, field in flags.items()
+        if name not in taken
+    ]
+
+    @wraps(command)
+    def with_flags(**given: Any) -> None:
+        values = {name: given.pop(name) for name in [*given] if name in flags and name not in taken}
+        command(**given, flags=Flags(**values))
+
+    parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own]
+    with_flags.__signature__ = inspect.Signature([*parameters, *shared])  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {item.name: item.annotation for item in (*parameters, *shared)}
+    return with_flags
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Take `name=uri` apart; a file of that name, or a pipeline, is no name."""
+    named = None if Path(text).exists() else _NAMED.fullmatch(text)
+    if named is None or (is_live(text) and " " in named[1].strip()):
+        return "", text
+    return named[1].strip(), named[2]
+
+
+def read_rules(given: Sequence[str]) -> StabilityRules:
+    """Read what `--stability` was given.
+
+    Raises:
+        SpecError: It is written otherwise than its help says.
+    """
+    known = [*vars(StabilityChange())]
+    values: dict[str, dict[str, float]] = {}
+    for text in given:
+        found = re.fullmatch(r"(?:(.+)\.)?(\w+)=(\d*\.?\d+)", text, re.ASCII)
+        if found is None or found[2] not in known:
+            raise SpecError(
+                f"cannot read --stability {text}: expected SETTING=NUMBER or LABEL.SETTING=NUMBER, "
+                f"with one of {known}"
+            )
+        values.setdefault(found[1] or "", {})[found[2]] = float(found[3])
+    changes = {name: StabilityChange(**changed) for name, changed in values.items()}
+    return StabilityRules(changes.pop("", StabilityChange()), changes)
+
+
+def _changed(settings: Any, flags: Flags, *names: str) -> Any:
+    given = {name: getattr(flags, name) for name in names}
+    return replace(settings, **{name: v for name, v in given.items() if v is not None})

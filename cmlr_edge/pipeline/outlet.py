@@ -1,0 +1,119 @@
+"""What becomes of one source's predictions: its events, and every result to its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cmlr_edge.events.event import Event
+from cmlr_edge.events.tracker import EventTracker
+from cmlr_edge.frame import Frame
+from cmlr_edge.model.label_names import require_known
+from cmlr_edge.model.stability import LabelStability, StabilityRules, stability_from_thresholds
+from cmlr_edge.prediction import Prediction
+from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.sinks.base import Result
+from cmlr_edge.sinks.guarded import GuardedSink, Outputs
+
+
+class Outlet:
+    """Follows the labels of one source, and tells its outputs."""
+
+    def __init__(
+        self,
+        source: str,
+        stability: Mapping[str, LabelStability],
+        own: Sequence[GuardedSink],
+        shared: Outputs,
+        *,
+        lossless: bool,
+        strict: Sequence[GuardedSink] = (),
+    ) -> None:
+        """Own the outputs of this source alone.
+
+        Args:
+            source: Name for results and events.
+            stability: For every label, in the order of the scores.
+            own: Take its results, and are closed here.
+            shared: Take them too, and stay their owner's.
+            lossless: Wait for a slow output, rather than lose a result.
+            strict: Those of its own that end the source when they raise.
+        """
+        self._source, self._own, self._shared = source, own, shared
+        self._lossless, self._strict = lossless, strict
+        self._tracker = EventTracker(stability, source=source)
+        self._last: Result | None = None
+
+    @property
+    def lost(self) -> int:
+        """How many results and events of this source its outputs did not take."""
+        guards = self._shared.guards
+        own = sum(guard.lost for guard in self._own)
+        return own + sum(guard.lost_of(self._source) for guard in guards)
+
+    def change_stability(self, stability: Mapping[str, LabelStability]) -> None:
+        """Go on with other settings; see `EventTracker.change_settings`."""
+        self._tracker.change_settings(stability)
+
+    def take(self, frame: Frame, prediction: Prediction) -> Result:
+        """Follow the labels and tell the outputs.
+
+        Raises:
+            Exception: What an output met, if that is to end the source.
+        """
+        events = self._track(frame, prediction)
+        self._last = Result(frame, prediction, tuple(events), self._source)
+        self._write(self._last)
+        self._raise()
+        return self._last
+
+    def close(self) -> None:
+        """End the open events, wait for what is to be written, and close the source's own outputs.
+
+        Raises:
+            Exception: As for `take`.
+        """
+        events = self._tracker.finish()
+        if self._last is not None and events:
+            last = self._last
+            ending = Result(last.frame, last.prediction, tuple(events), self._source, ending=True)
+            self._write(ending)
+        for guard in self._own:
+            guard.close()
+        self._raise()
+
+    def _write(self, result: Result) -> None:
+        for guard in self._own:
+            guard.write(result, wait=self._lossless)
+        self._shared.write(result, wait=self._lossless)
+
+    def _raise(self) -> None:
+        for guard in self._strict:
+            if (error := guard.error_of(self._source) or guard.error_of("")) is not None:
+                raise error
+
+    def _track(self, frame: Frame, prediction: Prediction) -> list[Event]:
+        if frame.time_s is None:
+            return []
+        return self._tracker.add(
+            prediction.scores,
+            frame.time_s,
+            valid=prediction.valid,
+            captured_at=frame.captured_at,
+        )
+
+
+def merge_stability(
+    recognizer: Recognizer, override: Mapping[str, LabelStability] | StabilityRules | None
+) -> dict[str, LabelStability]:
+    """Settings for every label: those given, and for the rest what spec and thresholds say.
+
+    Raises:
+        SpecError: A label is not one of the model's, or a setting is not usable.
+    """
+    if isinstance(override, StabilityRules):
+        own = recognizer.spec.stability
+        return stability_from_thresholds(recognizer.thresholds, own, override)
+    merged = stability_from_thresholds(recognizer.thresholds, recognizer.spec.stability)
+    changed = dict(override or {})
+    require_known(changed, merged, "stability names")
+    return merged | changed

@@ -1,0 +1,167 @@
+"""Replacing the engine of a running session: an offer is checked apart, tried on live frames, and on trial."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TypeVar
+
+from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.service.store import EngineStore, StoredEngine
+from cmlr_edge.service.update import ShadowRun, UpdateReport, reason_of, start_check
+from cmlr_edge.session.engines import load
+from cmlr_edge.session.session import Session
+from cmlr_edge.sinks.base import Result
+
+T = TypeVar("T")
+TICK_S = 0.25  # between looks at signals, offers and the state of the run
+_log = logging.getLogger(__name__)
+
+
+class EngineUpdates:
+    """Looks after the engine of one session; everything belongs to one thread."""
+
+    def __init__(
+        self,
+        session: Session,
+        store: EngineStore,
+        *,
+        on_trial: bool,
+        beat: Callable[[], None],
+        is_ending: Callable[[], bool],
+    ) -> None:
+        """Begin.
+
+        Args:
+            session: Opened.
+            store: Its engines.
+            on_trial: Whether the one that serves has yet to prove itself.
+            beat: Called several times a second while something takes long.
+            is_ending: Whether to give up.
+        """
+        self._session, self._store = session, store
+        self._beat, self._is_ending = beat, is_ending
+        self._trial_ends_s: float | None = None
+        self._begin_trial(on_trial)
+
+    def tend(self) -> None:
+        """End a trial that is over, and look for an offer; to be called all the time."""
+        if self._trial_ends_s is not None and time.monotonic() >= self._trial_ends_s:
+            self._store.confirm()
+            self._trial_ends_s = None
+            _log.warning("engine %s has passed its trial", self._session.engine_id)
+        self._look_for_offer()
+
+    def note_failure(self, error: EngineError) -> None:
+        """Take the former engine back where this one fails on trial."""
+        if self._trial_ends_s is not None:
+            _log.error("engine %s failed on trial: %s", self._session.engine_id, error)
+            self._store.roll_back()
+
+    def _begin_trial(self, on_trial: bool) -> None:
+        trial_s = self._session.config.engine.update.trial_s
+        self._trial_ends_s = time.monotonic() + trial_s if on_trial else None
+
+    def _look_for_offer(self) -> None:
+        try:
+            offer = self._store.take_offer()
+        except EngineError as error:
+            _log.warning("%s", error)
+            return
+        if offer is None:
+            return
+        try:
+            report = self._judge(offer)
+        except CmlrError as error:
+            report = self._refusal(offer, str(error))
+        if report is None:  # the run ends: the next one is to try
+            self._store.offer(offer)
+            return
+        self._store.write_report(offer, report)
+        verdict = "accepted" if report.accepted else "refused"
+        # A warning also where it is good news: the journal should have it, and shows no less.
+        _log.warning("engine %s %s: %s", offer.id, verdict, report.reason)
+        self._store.clean()
+
+    def _judge(self, offer: StoredEngine) -> UpdateReport | None:
+        """Check the offer, and put it in service if it passes; None if there is no time left."""
+        session, path = self._session, self._store.checked_path(offer)
+        reason = self._check_apart(path)
+        if self._is_ending():
+            return None
+        if reason:
+            return self._refusal(offer, reason)
+        candidate = await_beating(lambda: load(path, session.config), self._beat)
+        try:
+            if candidate.labels != session.recognizer.labels:
+                return self._refusal(
+                    offer, "its labels differ: stop the service, update, and start it again"
+                )
+            shadow = await_beating(lambda: self._shadow(candidate), self._beat)
+            report = shadow.report(offer.id, session.engine_id, session.config.engine.update)
+            if self._is_ending():
+                return None
+            if report.accepted:
+                self._store.accept(offer)
+                candidate = session.swap(candidate, offer.id)
+                self._begin_trial(self._store.state.on_trial)
+            return report
+        finally:
+            candidate.close()  # after a swap: the former one
+
+    def _check_apart(self, path: Path) -> str:
+        engine = self._session.config.engine
+        check = start_check(path, engine.provider)
+        deadline_s = time.monotonic() + engine.update.check_timeout_s
+        while check.poll() is None and time.monotonic() < deadline_s and not self._is_ending():
+            self._session.streams.wait(TICK_S)
+            self._beat()
+        if check.poll() is None:
+            check.kill()
+            check.communicate()
+            return "it was still loading when the time for that was over"
+        return reason_of(check)
+
+    def _shadow(self, candidate: Recognizer) -> ShadowRun:
+        """Let both engines judge live frames; runs beside the beats."""
+        settings, run = self._session.config.engine.update, ShadowRun(candidate.labels)
+        deadline_s = time.monotonic() + settings.shadow_timeout_s
+        seen: dict[str, Result] = {}
+        while (
+            run.frames < settings.shadow_frames
+            and time.monotonic() < deadline_s
+            and not self._is_ending()
+        ):
+            fresh = self._fresh_results(seen)
+            for result in fresh:
+                run.add(result.prediction, candidate(result.frame))
+            if not fresh and self._session.streams.wait(TICK_S / 10):
+                break
+        return run
+
+    def _fresh_results(self, seen: dict[str, Result]) -> list[Result]:
+        fresh, streams = [], self._session.streams
+        for status in streams.status():
+            result = streams.latest(status.name)
+            if result is None or result is seen.get(status.name):
+                continue
+            seen[status.name] = result
+            if not result.prediction.repeated:
+                fresh.append(result)
+        return fresh
+
+    def _refusal(self, offer: StoredEngine, reason: str) -> UpdateReport:
+        return UpdateReport(offer.id, self._session.engine_id, accepted=False, reason=reason)
+
+
+def await_beating(job: Callable[[], T], beat: Callable[[], None]) -> T:
+    """Do something slow in a thread while `beat` goes on being called."""
+    with ThreadPoolExecutor(1) as pool:
+        future: Future[T] = pool.submit(job)
+        while not wait([future], TICK_S).done:
+            beat()
+        return future.result()

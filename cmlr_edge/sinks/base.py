@@ -1,0 +1,57 @@
+"""What an output takes, and what it has to be able to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from cmlr_edge.events.event import Event
+from cmlr_edge.frame import Frame
+from cmlr_edge.prediction import Prediction
+
+Takes: TypeAlias = Literal["results", "events", "both"]
+_NO_PICTURE = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One frame, what the model says about it, and what that brings about."""
+
+    frame: Frame
+    prediction: Prediction
+    events: tuple[Event, ...]  # in the order of the labels; always empty for still pictures
+    source: str = ""  # its name, as events give it
+    ending: bool = False  # the source is over: new are only the events, the frame is its last again
+
+    def without_picture(self) -> Result:
+        """The same with an empty picture, to be kept for long."""
+        return replace(self, frame=replace(self.frame, image_bgr=_NO_PICTURE))
+
+
+class Sink(Protocol):
+    """An output. It is used by one thread at a time, and creates its file at the first result.
+
+    Three attributes are looked for, all optional:
+        takes: "results", one for every frame (the default); "events", the results with events alone;
+            or "both", where `Result.ending` tells the last events from a frame.
+        pictures: False where `Result.frame.image_bgr` is not looked at, so that more results can wait.
+        inline: True where `write` never waits, so that it needs no queue.
+    """
+
+    def write(self, result: Result) -> None:
+        """Take one result.
+
+        Raises:
+            OutputError: It cannot be written. `lost` says how much is, where that is not this result.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish the output. Calling it twice is harmless.
+
+        Raises:
+            OutputError: It cannot be finished.
+        """
+        ...

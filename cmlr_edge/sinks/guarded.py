@@ -1,0 +1,297 @@
+"""One guard around every output: a queue, patience, a count of what is lost, and nothing that escapes.
+
+A broken output is counted, said once, and left out; the others and the sources go on. One that hangs
+makes nobody wait for longer than a moment: what does not fit into its queue is lost, and counted. One
+that is slow makes a file wait, for nothing of a file may be lost, and costs a live source results.
+No lock is held while a sink works.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from cmlr_edge.errors import OutputError
+from cmlr_edge.redaction import redact
+from cmlr_edge.sinks.base import Result, Sink
+
+_WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
+_CLOSE_S = 15.0  # for finishing a file, once everything was written
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OutputStatus:
+    """How one output is doing."""
+
+    name: str  # without passwords
+    state: Literal["ok", "failing", "hanging"]
+    reason: str  # why the state is not ok, for people; empty if it is
+    lost: int  # results and events that it did not take
+
+
+class GuardedSink:
+    """A sink that any number of sources write to from their threads, and that cannot break a run."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        name: str = "",
+        *,
+        max_waiting: int | None = None,
+        patience_s: float = 1.0,
+        flush_s: float = 5.0,
+        after: GuardedSink | None = None,
+    ) -> None:
+        """Own a sink from here on.
+
+        Args:
+            sink: See `Sink` for what it says of itself.
+            name: For people; the sink's own by default.
+            max_waiting: Results that wait at most, instead of 16 with their pictures or 1000 without.
+            patience_s: How long a writer waits for an output that does nothing.
+            flush_s: How long `close` waits for one that does nothing.
+            after: Write nothing before this one is closed, for it may be the same file.
+        """
+        self.name = redact(name or getattr(sink, "name", type(sink).__name__))
+        self._sink, self._after = sink, after
+        self._takes = getattr(sink, "takes", "results")
+        self._pictures = getattr(sink, "pictures", True)
+        self._inline = getattr(sink, "inline", False)
+        self._max_waiting = max_waiting or (_WITH_PICTURES if self._pictures else _WITHOUT)
+        self._patience_s, self._flush_s = patience_s, flush_s
+        self._changed = threading.Condition()  # guards everything below
+        self._waiting: deque[Result] = deque()  # the first is being written
+        self._lost: Counter[str] = Counter()  # by source; "" for what belongs to none
+        self._lost_in_a_row = 0
+        self._errors: dict[str, Exception] = {}  # the first of each source
+        self._reason = ""
+        self._progress_s = 0.0  # when something was last done, or began to wait to be
+        self._closing = self._closed = self._abandoned = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether it is of use only for sources with times."""
+        return bool(self._takes == "events")
+
+    def lost_of(self, source: str) -> int:
+        """How many results and events of one source it did not take."""
+        with self._changed:
+            return self._lost[source]
+
+    def error_of(self, source: str) -> Exception | None:
+        """The first error that a result of this source met."""
+        with self._changed:
+            return self._errors.get(source)
+
+    @property
+    def lost(self) -> int:
+        """How many results and events it did not take, and whether it could not be finished."""
+        with self._changed:
+            return self._lost.total()
+
+    def status(self) -> OutputStatus:
+        """How it is doing now."""
+        with self._changed:
+            state: Literal["ok", "failing", "hanging"] = "failing" if self._reason else "ok"
+            reason = self._reason
+            if self._abandoned or (self._waiting and self._idle_s() > self._patience_s):
+                state, reason = "hanging", f"nothing was written for {self._idle_s():.0f} s"
+            return OutputStatus(self.name, state, reason, self._lost.total())
+
+    def write(self, result: Result, *, wait: bool = True) -> bool:
+        """Take one result, or count it as lost. Never raises.
+
+        Args:
+            result: What the sink does not take is passed over.
+            wait: For room, while the output does anything at all; else what finds no room is lost.
+
+        Returns:
+            False where it is closed, and the result went nowhere.
+        """
+        if not self._weight(result):
+            return True
+        if self._inline:
+            return self._write_inline(result)
+        with self._changed:
+            while not self._closing and len(self._waiting) >= self._max_waiting:
+                left_s = self._patience_s - self._idle_s()
+                if not wait or left_s <= 0:
+                    self._lose(result, OutputError(f"{self.name} takes nothing, or too slowly"))
+                    return True
+                self._changed.wait(left_s)
+            if self._closing:
+                return False
+            if not self._waiting:
+                self._progress_s = time.monotonic()
+            self._waiting.append(result if self._pictures else result.without_picture())
+            self._start()
+            self._changed.notify_all()
+            return True
+
+    def flush(self) -> None:
+        """Wait until everything was written, unless the output does nothing for `flush_s`."""
+        with self._changed:
+            while self._waiting and not self._abandoned:
+                left_s = self._flush_s - self._idle_s()
+                if left_s <= 0:
+                    return
+                self._changed.wait(left_s)
+
+    def close(self) -> None:
+        """Write what waits and finish the output, or count that as lost. Never raises."""
+        with self._changed:
+            if self._closing:  # by another thread, perhaps just now
+                limit_s = self._flush_s + _CLOSE_S
+                self._changed.wait_for(lambda: self._closed or self._abandoned, limit_s)
+                return
+            self._closing = True
+            self._changed.notify_all()
+        if self._inline or self._thread is None:
+            self._finish()
+            return
+        self.flush()
+        with self._changed:
+            if not self._waiting:
+                self._changed.wait_for(lambda: self._closed, _CLOSE_S)
+            if not self._closed:
+                self._abandon()
+
+    def _weight(self, result: Result) -> int:
+        """How much of a result the sink takes: the frame, or its events."""
+        if self._takes == "results":
+            return int(not result.ending)
+        return len(result.events) + int(self._takes == "both" and not result.ending)
+
+    def _idle_s(self) -> float:
+        return time.monotonic() - self._progress_s
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name=f"write {self.name}", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        if self._after is not None:
+            self._after.close()
+        while (result := self._next()) is not None:
+            error = _attempt(partial(self._sink.write, result))
+            with self._changed:
+                if self._abandoned:
+                    return
+                self._note(result, error)
+                self._waiting.popleft()
+                self._progress_s = time.monotonic()
+                self._changed.notify_all()
+        self._finish()
+
+    def _next(self) -> Result | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            return self._waiting[0] if self._waiting else None
+
+    def _write_inline(self, result: Result) -> bool:
+        with self._changed:
+            if self._closing:
+                return False
+            # An inline sink never waits, so its own lock and this one are held for a moment.
+            self._note(result, _attempt(partial(self._sink.write, result)))
+            return True
+
+    def _finish(self) -> None:
+        error = _attempt(self._sink.close)
+        with self._changed:
+            if error is not None and not self._abandoned:
+                _log.warning("%s could not be finished: %s", self.name, redact(str(error)))
+                self._reason = redact(str(error))
+                self._lost[""] += int(getattr(error, "lost", 0)) or 1
+                self._errors.setdefault("", error)
+            self._closed = True
+            self._changed.notify_all()
+
+    def _abandon(self) -> None:
+        """Leave what hangs behind; with the lock held."""
+        self._abandoned = True
+        unwritten = sum(self._weight(result) for result in self._waiting)
+        for result in self._waiting:
+            self._lost[result.source] += self._weight(result)
+        self._lost[""] += int(not unwritten)  # it was written, and cannot be finished
+        _log.warning("%s hangs and is left behind; %d results lost", self.name, unwritten)
+        self._waiting.clear()
+        self._changed.notify_all()
+
+    def _note(self, result: Result, error: Exception | None) -> None:
+        """Count one attempt; with the lock held."""
+        if error is not None:
+            self._lose(result, error)
+        elif self._lost_in_a_row:
+            _log.warning("%s works again; %d results lost", self.name, self._lost_in_a_row)
+            self._lost_in_a_row, self._reason = 0, ""
+
+    def _lose(self, result: Result, error: Exception) -> None:
+        text = redact(str(error) or type(error).__name__)
+        if not self._lost_in_a_row:
+            _log.warning("%s fails, going on without it: %s", self.name, text)
+        weight = int(getattr(error, "lost", 0)) or self._weight(result)
+        self._lost[result.source] += weight
+        self._lost_in_a_row += weight
+        self._errors.setdefault(result.source, error)
+        self._reason = text
+
+
+def _attempt(action: Callable[[], None]) -> Exception | None:
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
+        return error
+    return None
+
+
+class Outputs:
+    """The outputs that all sources of a run share; a reload may change them between two results."""
+
+    def __init__(self, guards: Sequence[GuardedSink] = ()) -> None:
+        """Own the guards from here on."""
+        self._guards = tuple(guards)
+        self._lost_before: Counter[str] = Counter()
+
+    @property
+    def guards(self) -> tuple[GuardedSink, ...]:
+        """Those of the moment."""
+        return self._guards
+
+    def write(self, result: Result, *, wait: bool) -> None:
+        """Hand one result to each; a result that met a closing one goes to its successor."""
+        pending = self._guards
+        while True:
+            refused = [guard for guard in pending if not guard.write(result, wait=wait)]
+            if not refused or pending is self._guards:
+                return
+            pending = tuple(guard for guard in self._guards if guard not in pending)
+
+    def change(self, guards: Sequence[GuardedSink]) -> None:
+        """Go on with others; those that are not among them are closed."""
+        former, self._guards = self._guards, tuple(guards)
+        for guard in former:
+            if guard not in guards:
+                guard.close()
+                self._lost_before[""] += guard.lost
+
+    @property
+    def lost(self) -> int:
+        """How much was lost, earlier ones included."""
+        return self._lost_before.total() + sum(guard.lost for guard in self._guards)
+
+    def close(self) -> None:
+        """Close them all."""
+        for guard in self._guards:
+            guard.close()

@@ -1,0 +1,229 @@
+"""From a configuration to guarded outputs: the kinds there are, and how each is opened.
+
+A kind of one's own is an entry point in the group `cmlr_edge.sinks`, named like the kind: a function that
+takes a `SinkRequest` and returns a `Sink`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmlr_edge.errors import OutputError, SpecError
+from cmlr_edge.redaction import redact
+from cmlr_edge.sinks.base import Sink
+from cmlr_edge.sinks.guarded import GuardedSink
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+_ENTRY_POINTS = "cmlr_edge.sinks"
+
+
+@dataclass(frozen=True)
+class SinkSettings:
+    """One output; docs/service.md has all kinds."""
+
+    kind: str
+    path: str = ""  # of a file; relative to the configuration
+    url: str = ""  # of a server
+    rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None: one file
+    append: bool = True  # go on behind what is in the file; else it is replaced
+    options: dict[str, str] = field(default_factory=dict)  # of a kind of one's own
+
+    def __post_init__(self) -> None:
+        """Refuse an output that could not be opened."""
+        known = _KINDS.get(self.kind)
+        if known is not None:
+            other = "url" if known.takes == "path" else "path"
+            if not getattr(self, known.takes) or getattr(self, other):
+                raise SpecError(
+                    f"a sink of kind {self.kind} takes {known.takes}, and not the other"
+                )
+        elif not any(point.name == self.kind for point in _entry_points()):
+            raise SpecError(
+                f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "
+                f"installed package names in the entry points {_ENTRY_POINTS}"
+            )
+        if self.rotate_mb is not None and not self.rotate_mb > 0:
+            raise SpecError(f"rotate_mb is {self.rotate_mb}: expected a size above 0")
+
+    @property
+    def per_source(self) -> bool:
+        """Whether each source has an output of its own."""
+        return self.kind in _KINDS and _KINDS[self.kind].per_source
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether it tells events, which pictures have not."""
+        return self.kind in {"events", "mqtt", "webhook"}
+
+    def file(self, folder: Path, index: int = 0, count: int = 1) -> Path | None:
+        """The file it writes: `o.mp4`, or `o-1.mp4`, `o-2.mp4` for each of several sources."""
+        if not self.path:
+            return None
+        path = folder / self.path
+        if not self.per_source or count == 1:
+            return path
+        return path.with_name(f"{path.stem}-{index + 1}{path.suffix}")
+
+
+@dataclass(frozen=True)
+class SinkRequest:
+    """What an output may want to know when it is opened."""
+
+    settings: SinkSettings
+    file: Path | None
+    labels: tuple[str, ...]  # of the model, in the order of the scores
+    name_source: bool  # whether several sources share it
+    fps: float | None  # of its source, where it belongs to one that has a fixed pace
+
+    @property
+    def path(self) -> Path:
+        """The file, where there must be one."""
+        assert self.file is not None
+        return self.file
+
+    @property
+    def rotate_bytes(self) -> int | None:
+        """The limit of a file in bytes."""
+        limit = self.settings.rotate_mb
+        return None if limit is None else round(limit * 1e6)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    open: Callable[[SinkRequest], Sink]
+    takes: str = "path"  # or "url"
+    per_source: bool = False
+
+
+def open_sink(
+    settings: SinkSettings,
+    *,
+    folder: Path,
+    labels: tuple[str, ...],
+    name_source: bool,
+    fps: float | None = None,
+    index: int = 0,
+    count: int = 1,
+    after: GuardedSink | None = None,
+) -> GuardedSink:
+    """Open one output, behind its guard; files are created by their first line.
+
+    Args:
+        settings: What is wanted.
+        folder: What relative paths start from.
+        labels: Of the model.
+        name_source: Lines say which source they are of.
+        fps: Of the source, for an output of its own.
+        index: Of that source.
+        count: How many sources there are.
+        after: See `GuardedSink`.
+
+    Raises:
+        OutputError: It cannot work.
+        DependencyError: It needs a package that is not installed.
+    """
+    file = settings.file(folder, index, count)
+    if file is not None and (not file.absolute().parent.is_dir() or file.is_dir()):
+        raise OutputError(f"cannot write {file}: its folder must exist, and it must be a file")
+    request = SinkRequest(settings, file, labels, name_source, fps)
+    sink = _opener(settings.kind)(request)
+    return GuardedSink(sink, str(file) if file else redact(settings.url), after=after)
+
+
+def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse to start a run that could not write, or would write over what it reads.
+
+    Raises:
+        OutputError: There is no folder, two outputs are one file, or an output is an input.
+    """
+    known_inputs = {item.resolve() for item in inputs}
+    for path in outputs:
+        if not path.absolute().parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; give a file name")
+        if path.resolve() in known_inputs:
+            raise OutputError(
+                f"{path} belongs to the source or the model: choose another name for the output"
+            )
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise OutputError("two outputs have the same name: give each its own")
+
+
+def _opener(kind: str) -> Callable[[SinkRequest], Sink]:
+    if kind in _KINDS:
+        return _KINDS[kind].open
+    point = next(point for point in _entry_points() if point.name == kind)
+    opener: Callable[[SinkRequest], Sink] = point.load()
+    return opener
+
+
+def _entry_points() -> tuple[EntryPoint, ...]:
+    from importlib import metadata  # takes its time
+
+    return tuple(metadata.entry_points(group=_ENTRY_POINTS))
+
+
+def _jsonl(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.jsonl import JsonLines
+
+    return JsonLines(
+        request.path,
+        rotate_bytes=request.rotate_bytes,
+        name_source=request.name_source,
+        keep_old=request.settings.append,
+    )
+
+
+def _events(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.jsonl import EventLines
+
+    keep_old = request.settings.append
+    return EventLines(request.path, rotate_bytes=request.rotate_bytes, keep_old=keep_old)
+
+
+def _csv(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.csv_table import CsvTable
+
+    limit, keep_old = request.rotate_bytes, request.settings.append
+    return CsvTable(request.path, request.labels, rotate_bytes=limit, keep_old=keep_old)
+
+
+def _overlay(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.overlay import OverlayVideo
+
+    return OverlayVideo(request.path, request.fps)
+
+
+def _contact_sheet(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.contact_sheet import ContactSheet
+
+    return ContactSheet(request.path)
+
+
+def _mqtt(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.mqtt import MqttEvents
+
+    return MqttEvents(request.settings.url)
+
+
+def _webhook(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.webhook import Webhook
+
+    return Webhook(request.settings.url)
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "jsonl": _Kind(_jsonl),
+    "events": _Kind(_events),
+    "csv": _Kind(_csv),
+    "overlay": _Kind(_overlay, per_source=True),
+    "contact_sheet": _Kind(_contact_sheet, per_source=True),
+    "mqtt": _Kind(_mqtt, "url"),
+    "webhook": _Kind(_webhook, "url"),
+}
