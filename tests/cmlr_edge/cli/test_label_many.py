@@ -20,13 +20,7 @@ import pytest
 from cmlr_edge import demo_engine
 from tests.cmlr_edge.cli.test_cli import COMMAND, read_lines, run
 from tests.cmlr_edge.sinks.receiver import Receiver
-from tests.conftest import solid, write_video
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+from tests.conftest import free_port, solid, write_video
 
 
 def test_several_sources_share_files_that_name_them_and_have_pictures_of_their_own(

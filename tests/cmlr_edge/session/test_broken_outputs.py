@@ -1,0 +1,121 @@
+"""An output that hangs, raises or is slow, in every command: nothing else suffers, and the loss is counted."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import free_port
+
+FRONT_ENDS = ("label", "serve", "run")
+_ODD_SINKS = """
+import time
+from pathlib import Path
+
+class Raising:
+    def __init__(self, request):
+        pass
+    def write(self, result):
+        raise ZeroDivisionError("nobody thought of that")
+    def close(self):
+        pass
+
+class Slow(Raising):
+    def __init__(self, request):
+        self.path = request.file
+    def write(self, result):
+        time.sleep(0.2)
+        with self.path.open("a") as file:
+            file.write("x")
+"""
+_POINTS = """[cmlr_edge.sinks]
+raising = odd_sinks:Raising
+slow = odd_sinks:Slow
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """With a package of somebody else's that brings two kinds of outputs."""
+    packages = tmp_path / "packages"
+    information = packages / "odd_sinks-1.0.dist-info"
+    information.mkdir(parents=True)
+    (packages / "odd_sinks.py").write_text(_ODD_SINKS)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-sinks\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(_POINTS)
+    return os.environ | {"PYTHONPATH": str(packages)}
+
+
+def start(
+    front_end: str, engine: Path, folder: Path, trouble: str, environment: dict[str, str]
+) -> subprocess.Popen[str]:
+    sources = ["door=test://?fps=50", "yard=test://?fps=40"]
+    command = [sys.executable, "-m", "cmlr_edge", front_end]
+    if front_end == "run":
+        config = folder / "device.toml"
+        config.write_text(
+            f'[engine]\npath = "{engine}"\n'
+            + "".join(
+                '[[sources]]\nname = "{}"\nuri = "{}"\n'.format(*source.split("=", 1))
+                for source in sources
+            )
+        )
+        command.append(str(config))
+    else:
+        command += [*sources, "--engine", str(engine)]
+    command += ["--port", str(free_port())] if front_end == "serve" else []
+    command += ["--csv", str(folder / "t.csv"), "--metrics-port", str(free_port())]
+    command += ["--sink", f"{trouble}={folder / 'odd'}"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def rows_of(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return [row["source"] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("trouble", ["jsonl", "raising", "slow"])
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_a_broken_output_harms_nothing_else_and_is_counted(
+    engine: Path, tmp_path: Path, environment: dict[str, str], front_end: str, trouble: str
+) -> None:
+    if trouble == "jsonl":
+        os.mkfifo(tmp_path / "odd")  # opening it waits for a reader, who never comes
+    process = start(front_end, engine, tmp_path, trouble, environment)
+    table = tmp_path / "t.csv"
+    deadline_s = time.monotonic() + 60
+    while not table.exists() or len(rows_of(table)) < 20:
+        assert time.monotonic() < deadline_s
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    counted, began_s = len(rows_of(table)), time.monotonic()
+    time.sleep(3)
+    pace = (len(rows_of(table)) - counted) / (time.monotonic() - began_s)
+    asked_s = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - asked_s < 10
+    assert process.returncode == (143 if front_end == "label" else 0), errors
+    rows = rows_of(table)
+    assert pace > 50, "the other output should have 90 a second"
+    assert min(rows.count("door"), rows.count("yard")) > 60
+    written = len((tmp_path / "odd").read_text()) if trouble == "slow" else 0
+    said = " ".join(errors.split())
+    if trouble == "jsonl":
+        found = re.search(r"odd hangs and is left behind; (\d+) results lost", said)
+        assert found, errors
+        assert int(found[1]) == len(rows)
+    if front_end == "label":
+        found = re.search(r"odd is \w+, (\d+) results or events lost", said)
+        assert found, errors
+        assert int(found[1]) == len(rows) - written
