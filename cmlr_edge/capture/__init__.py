@@ -1,4 +1,8 @@
-"""Where frames come from: `open_source` turns one argument into a source."""
+"""Where frames come from: `open_source` turns one argument into a source.
+
+A source of one's own is an entry point in the group `cmlr_edge.sources`, named like the scheme of its URIs
+(`mine` for mine://...): a function that takes the URI and returns a `Source`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy", "Source", "is_live", "open_source"]
 
+_ENTRY_POINTS = "cmlr_edge.sources"
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
     "a video file, a picture, a folder of pictures, a quoted glob, a camera (0, /dev/video0, csi://0), "
@@ -73,8 +78,19 @@ def open_source(
     if not text:
         raise CaptureError(f"the source is empty: give {_FORMS}")
     if scheme := _SCHEME.match(text):
-        raise CaptureError(f"cannot open {scheme[1]}:// sources: give {_FORMS}")
+        return _open_theirs(text, scheme[1])
     return _open_files(text, policy, live, loop=loop)
+
+
+def _open_theirs(text: str, scheme: str) -> Source:
+    """Open a source that an installed package brings."""
+    from importlib.metadata import entry_points  # takes its time
+
+    found = [*entry_points(group=_ENTRY_POINTS, name=scheme)]
+    if not found:
+        raise CaptureError(f"cannot open {scheme}:// sources: give {_FORMS}")
+    source: Source = found[0].load()(text)
+    return source
 
 
 def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from cmlr_edge.cli.console import print_start, stderr
 from cmlr_edge.cli.flags import Flags, takes_flags
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
-from cmlr_edge.cli.signals import Interruption, noted_signals
+from cmlr_edge.cli.signals import Interruption, noted_signals, run_until_signal
 from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
@@ -29,6 +30,12 @@ class _Summaries:
         self.by_source: defaultdict[str, RunSummary] = defaultdict(RunSummary)
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=stderr)
+
+    def shown(self, total: int | None, *, quiet: bool) -> Progress:
+        """The bar, to be entered; without one where nobody looks."""
+        self.progress.disable = quiet or not stderr.is_terminal
+        self.progress.add_task("labelling", total=total)
+        return self.progress
 
     def write(self, result: Result) -> None:
         self.by_source[result.source].add(result.frame, result.prediction)
@@ -70,14 +77,17 @@ def label(
     130  ended by SIGINT: open events are ended, outputs finished
     143  likewise by SIGTERM; a second signal ends the process at once
     """  # noqa: D301 (typer's mark for keeping lines)
-    config, folder = flags.to_config(sources or [], append=False)
+    fill = partial(flags.to_config, sources or [], append=False)
+    config, folder = fill()
     summaries = _Summaries()
     with noted_signals() as interruption:
         session = Session(config, folder=folder, watchers=[summaries])
         with session:
             if not as_json and (session.live or session.page_url):
                 print_start(session)
-            _run(session, summaries, interruption, quiet=as_json)
+            runner = Runner(session, reread=lambda: fill()[0])
+            with summaries.shown(session.num_frames(), quiet=as_json):
+                run_until_signal(runner, interruption, reloads=flags.config is not None)
             device, runtime = session.recognizer.provider, session.recognizer.runtime
     _raise_single_error(session, interruption)
     reports = [
@@ -90,19 +100,6 @@ def label(
         print_tables(reports, runtime, session.files())
     print_problems(reports, session)
     _exit(reports, session.lost, interruption.number)
-
-
-def _run(
-    session: Session, summaries: _Summaries, interruption: Interruption, *, quiet: bool
-) -> None:
-    """Run to the end, or to SIGINT or SIGTERM."""
-    runner = Runner(session)
-    interruption.calls(runner.request_end)
-    progress = summaries.progress
-    progress.disable = quiet or not stderr.is_terminal
-    with progress:
-        progress.add_task("labelling", total=session.num_frames())
-        runner.run()
 
 
 def _raise_single_error(session: Session, interruption: Interruption) -> None:

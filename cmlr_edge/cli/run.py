@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cmlr_edge.cli.flags import Flags, takes_flags
-from cmlr_edge.cli.signals import noted_signals
+from cmlr_edge.cli.signals import noted_signals, run_until_signal
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.notify import Supervisor
@@ -33,15 +33,14 @@ def run(
     \b
     cmlr-edge run /etc/cmlr-edge/door.toml
     """  # noqa: D301
-    settings, folder = replace(flags, config=config).to_config(sources or [], append=True)
+    fill = partial(replace(flags, config=config).to_config, sources or [], append=True)
+    settings, folder = fill()
     supervisor = Supervisor.from_environment(os.environ)
     with noted_signals() as interruption:
         session = Session(settings, folder=folder)
         with session:
-            runner = Runner(session, config_path=config, supervisor=supervisor)
-            interruption.calls(runner.request_end)
-            signal.signal(signal.SIGHUP, lambda _number, _frame: runner.request_reload())
-            runner.run()
+            runner = Runner(session, reread=lambda: fill()[0], supervisor=supervisor)
+            run_until_signal(runner, interruption, reloads=True)
     for status in session.status():
         if (cause := session.streams.error(status.name)) is not None and not interruption.number:
             raise CaptureError(f"{status.name} failed: {redact(str(cause))}") from cause

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from cmlr_edge.cli.console import print_start
 from cmlr_edge.cli.flags import Flags, takes_flags
-from cmlr_edge.cli.signals import noted_signals
+from cmlr_edge.cli.signals import noted_signals, run_until_signal
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
 
@@ -36,9 +37,9 @@ def serve(
     cmlr-edge serve door=rtsp://user:password@10.0.0.7/1 yard=rtsp://user:password@10.0.0.8/1
     cmlr-edge serve 0 --host 0.0.0.0 --token $(openssl rand -hex 16)
     """  # noqa: D301
-    config, folder = flags.to_config(sources or [], append=False, policy="newest", port=_PORT)
+    fill = partial(flags.to_config, sources or [], append=False, policy="newest", port=_PORT)
+    config, folder = fill()
     with noted_signals() as interruption, Session(config, folder=folder) as session:
         print_start(session)
-        runner = Runner(session, config_path=flags.config, until_over=False)
-        interruption.calls(runner.request_end)
-        runner.run()
+        runner = Runner(session, reread=lambda: fill()[0], until_over=False)
+        run_until_signal(runner, interruption, reloads=flags.config is not None)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from cmlr_edge.session.runner import Runner
+
 
 class Interruption:
     """Notes the first signal instead of raising: an exception could break a lock or an output."""
@@ -29,6 +31,14 @@ class Interruption:
             os._exit(128 + number)
         self.number = number
         self._end()
+
+
+def run_until_signal(runner: Runner, interruption: Interruption, *, reloads: bool) -> None:
+    """Run a session until it is over or a signal ends it; SIGHUP reloads, if there is a file."""
+    interruption.calls(runner.request_end)
+    if reloads:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: runner.request_reload())
+    runner.run()
 
 
 @contextmanager

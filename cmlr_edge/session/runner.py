@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
-from cmlr_edge.session.config import SessionConfig, load_config
+from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
 from cmlr_edge.session.updates import TICK_S, EngineUpdates, await_beating
@@ -25,7 +25,7 @@ class Runner:
         self,
         session: Session,
         *,
-        config_path: Path | None = None,
+        reread: Callable[[], SessionConfig] | None = None,
         supervisor: Supervisor | None = None,
         until_over: bool = True,
     ) -> None:
@@ -33,11 +33,11 @@ class Runner:
 
         Args:
             session: Stays its owner's to close.
-            config_path: Read again by `request_reload`.
+            reread: Reads the configuration again, for `request_reload`.
             supervisor: Told that all is well.
             until_over: End when every source is over; else only when asked to.
         """
-        self._session, self._config_path = session, config_path
+        self._session, self._reread = session, reread
         self._supervisor = supervisor or Supervisor()
         self._until_over = until_over
         self._end_requested = self._reload_requested = False
@@ -112,11 +112,11 @@ class Runner:
 
     def _reload(self) -> None:
         """Take a changed configuration as a whole, or go on with the former one."""
-        if self._config_path is None:
+        if self._reread is None:
             return
         self._supervisor.reloading(time.monotonic_ns() // 1000)
         try:
-            config = load_config(self._config_path)
+            config = self._reread()
             with ExitStack() as undo:  # any error leaves the run as it was
                 fresh = self._fresh_recognizer(config, undo)
                 self._session.apply(config, fresh, undo)

@@ -1,0 +1,73 @@
+"""Every feature exists in `label`, `serve` and `run`, under the same name; exceptions have a reason."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+import pytest
+
+from cmlr_edge.cli.flags import Flags
+from cmlr_edge.cli.label import label
+from cmlr_edge.cli.run import run
+from cmlr_edge.cli.serve import serve
+from cmlr_edge.session.config import SessionConfig, SourceSettings
+
+COMMANDS = {"label": label, "serve": serve, "run": run}
+# What one command has and another has not, and why.
+REASONS = {
+    ("json", "serve"): "it ends by a signal and prints no summary; the page has /api/state",
+    ("json", "run"): "likewise; systemd and /metrics are told while it runs",
+}
+# Settings of the file that are no flags, and why.
+ONLY_IN_THE_FILE = {
+    "engine.store": "--engine takes a store too",
+    "engine.path": "--engine",
+    "engine.update": "a service's policy, decided once",
+    "sources": "arguments",
+    "sources.uri": "arguments",
+    "sources.name": "name=uri",
+    "sinks": "--out, --csv and so on, and --sink",
+    "thresholds": "by label; --threshold is one for all",
+    "limits.stuck_after_s": "only a supervisor acts on it",
+    "metrics.host": "for scrapers elsewhere, a decision for the file",
+}
+OTHER_NAMES = {"metrics.port": "metrics_port", "page.port": "port", "page.host": "host"}
+
+
+def flags_of(command: Any) -> set[str]:
+    parameters = set(inspect.signature(command).parameters) - {"sources", "config"}
+    return {"json" if name == "as_json" else name for name in parameters}
+
+
+def test_commands_differ_only_for_a_reason() -> None:
+    found = {name: flags_of(command) for name, command in COMMANDS.items()}
+    known = set().union(*found.values())
+    missing = {(flag, name) for flag in known for name, has in found.items() if flag not in has}
+    assert missing == set(REASONS)
+    assert {field.name for field in fields(Flags)} - {"config"} <= known
+
+
+def settings_of(kind: type, prefix: str = "") -> set[str]:
+    names = set()
+    for name, hint in get_type_hints(kind).items():
+        names.add(f"{prefix}{name}")
+        if is_dataclass(hint) and name not in {"stability", "update"} and isinstance(hint, type):
+            names.discard(f"{prefix}{name}")
+            names |= settings_of(hint, f"{name}.")
+    return names
+
+
+def test_what_the_file_can_say_a_flag_can_say_too() -> None:
+    settings = settings_of(SessionConfig) | settings_of(SourceSettings, "sources.")
+    flags = flags_of(label)
+    for name in settings - set(ONLY_IN_THE_FILE):
+        flag = OTHER_NAMES.get(name, name.rpartition(".")[2])
+        assert flag in flags or flag.removesuffix("_s") in flags, name
+    assert set(ONLY_IN_THE_FILE) <= settings
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_several_named_sources(name: str) -> None:
+    assert "sources" in inspect.signature(COMMANDS[name]).parameters
