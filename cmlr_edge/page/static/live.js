@@ -333,6 +333,22 @@ function showMachine({ memory_free_bytes: free, memory_total_bytes: total, hotte
   }
 }
 
+function showOutputs(outputs) {
+  const troubled = outputs.filter(({ state }) => state !== "ok");
+  put(find("#outputs"), troubled.map(({ name, state, lost }) => `${name} is ${state}, ${lost} lost`).join("; "));
+  find("#outputs").title = troubled.map(({ name, reason }) => `${name}: ${reason}`).join("\n");
+  find("#outputs").parentElement.hidden = !troubled.length;
+}
+
+function dropCards(sources) {
+  const shown = new Set(sources.map((source) => source.id));
+  for (const [id, card] of cards) {
+    if (shown.has(id)) continue;
+    card.root.remove();
+    cards.delete(id);
+  }
+}
+
 function takeState(state) {
   lastState = state;
   model = state.model;
@@ -340,6 +356,8 @@ function takeState(state) {
   put(find("#model"), model.name);
   put(find("#runtime"), `${model.runtime} (${model.provider})`);
   showMachine(state.machine);
+  showOutputs(state.outputs);
+  dropCards(state.sources);
   for (const source of state.sources) cardOf(source.id).update(source.status);
   for (const visit of state.visits) visits.set(visit.id, visit);
   if (visits.size > KEPT_VISITS) {
