@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,21 +14,10 @@ import cv2
 import pytest
 
 from cmlr_edge import demo_engine
+from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
 from tests.conftest import solid, write_video
 
 ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-m", "cmlr_edge"]
-
-
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd
-    )
-
-
-def read_lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_label_writes_all_outputs_and_a_summary(engine: Path, clip: Path, tmp_path: Path) -> None:

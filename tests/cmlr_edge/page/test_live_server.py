@@ -27,10 +27,9 @@ from cmlr_edge.cli.serve import _open
 from cmlr_edge.errors import OutputError
 from cmlr_edge.page.gate import check_exposure
 from cmlr_edge.page.running import LiveServer
-from tests.cmlr_edge.cli.test_cli import COMMAND, run
+from tests.cmlr_edge.cli.command import COMMAND, run
 from tests.cmlr_edge.page.live_page import get, get_json, serving, states, wait_until
-from tests.cmlr_edge.pipeline.test_streams import SlowBackend, recognizer_of
-from tests.cmlr_edge.test_recognizer import NanBackend
+from tests.cmlr_edge.pipeline.stand_ins import NanBackend, SlowBackend, recognizer_of
 from tests.conftest import LABELS, Image, make_spec, mean_color_model
 
 TOKEN = "a-token-of-some-length"

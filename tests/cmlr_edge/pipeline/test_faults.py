@@ -17,22 +17,13 @@ from cmlr_edge.capture.pattern import read_number
 from cmlr_edge.pipeline.stream import Result
 from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
-from tests.cmlr_edge.cli.test_cli import read_lines, run
-from tests.cmlr_edge.pipeline.test_streams import Noted, SlowBackend, recognizer_of
+from tests.cmlr_edge.cli.command import read_lines, run
+from tests.cmlr_edge.pipeline.faults import FAULTS
+from tests.cmlr_edge.pipeline.stand_ins import Noted, SlowBackend, recognizer_of
 
 LIVE = LiveSettings(
     read_timeout_s=0.2, hang_timeout_s=0.4, frozen_after_s=0.3, backoff_first_s=0.05
 )
-FAULTS = {
-    "read hangs": "hang=30:1.5",
-    "read returns nothing, and nobody answers": "none=30:0.5",
-    "frozen picture": "frozen=30:40",
-    "another size": "resize=30:640x480",
-    "burst": "burst=30:20",
-    "clock jumps back": "clock=30:-3600",
-    "clock jumps ahead": "clock=30:86400",
-    "frames are missing": "drop=30:40",
-}
 
 
 @pytest.mark.parametrize("fault", [*FAULTS])

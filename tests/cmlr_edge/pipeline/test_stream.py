@@ -17,7 +17,7 @@ from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.events.event import Event
 from cmlr_edge.model.stability import stability_from_thresholds
 from cmlr_edge.pipeline.stream import recognize_stream
-from tests.cmlr_edge.cli.test_cli import COMMAND, read_lines, run
+from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import solid
 

@@ -24,15 +24,9 @@ from cmlr_edge.sinks.isolation import IsolatedEventSink, IsolatedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.line_file import LineFile
 from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
-from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from tests.cmlr_edge.sinks.samples import event, frame, prediction
 
 ROOT = Path(__file__).parents[3]
-
-
-def event(number: int, kind: str = "start") -> Event:
-    return Event(
-        kind, str(number), "door", "dog", 1.0, 0.5, None, 0.75, 0.75, 1.7e9  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 def test_rotated_files_hold_every_line_once_and_stay_below_the_limit(tmp_path: Path) -> None:
@@ -92,7 +86,7 @@ from pathlib import Path
 from cmlr_edge.sinks.isolation import IsolatedSink
 from cmlr_edge.sinks.jsonl import JsonLines
 from cmlr_edge.sinks.queueing import QueuedEventSink, QueuedSink
-from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from tests.cmlr_edge.sinks.samples import frame, prediction
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
 sink = IsolatedSink(JsonLines(path), "out")
