@@ -224,6 +224,7 @@ def test_the_spec_of_an_engine_is_plain_json(engine: Path) -> None:
     assert record["labels"] == ["red", "green", "blue"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_frames_leave_no_memory_behind(engine: Path, provider: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)

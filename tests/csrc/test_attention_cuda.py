@@ -25,6 +25,9 @@ from tests.csrc.emulation.emulated_gpu import (
 )
 from tests.csrc.requirements import require_nvcc
 
+# Compiling takes minutes where nothing is stored.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 # On data of unit variance; the project's tolerances for the kernels.
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
 both_types = pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["fp32", "fp16"])

@@ -18,6 +18,8 @@ from cmlr_edge.pipeline.stream import Result
 from tests.cmlr_edge.capture.rtsp_server import FPS
 from tests.cmlr_edge.pipeline.stand_ins import Noted
 
+pytestmark = pytest.mark.slow
+
 SYSTEM_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).with_name("rtsp_server.py")
 NEEDS = "import gi; gi.require_version('GstRtspServer', '1.0')"

@@ -23,6 +23,8 @@ from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label,
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import solid, write_video
 
+pytestmark = pytest.mark.slow
+
 
 def free_port() -> int:
     with socket.socket() as free:

@@ -14,6 +14,8 @@ from tests.cmlr_edge.cli.command import run
 from tests.cmlr_edge.engines import fake_gpu
 from tests.conftest import golden_scores, make_spec, mean_color_model, write_engine
 
+pytestmark = pytest.mark.slow
+
 
 def checks_of(engine: Path, *options: str) -> tuple[int, dict[str, dict[str, object]]]:
     done = run("verify", engine, "--json", *options)

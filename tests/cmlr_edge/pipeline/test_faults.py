@@ -26,6 +26,7 @@ LIVE = LiveSettings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [*FAULTS])
 def test_a_fault_neither_loses_nor_doubles_an_event_nor_disturbs_a_neighbour(fault: str) -> None:
     uri = f"test://?fps=50&frames=110&{FAULTS[fault]}"
@@ -116,6 +117,7 @@ def test_a_disk_that_fills_up_costs_the_lines_until_it_is_freed_and_no_part_of_o
     assert [status.state for status in streams.status()] == [SourceState.ENDED]
 
 
+@pytest.mark.slow
 def test_label_on_a_full_disk_says_so_and_the_other_outputs_are_whole(
     small_disk: Path, engine: Path, tmp_path: Path
 ) -> None:

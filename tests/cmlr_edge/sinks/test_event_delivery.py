@@ -24,6 +24,8 @@ from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label,
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.cmlr_edge.sinks.samples import event
 
+pytestmark = pytest.mark.slow
+
 
 def wait_until(condition: Callable[[], object], limit_s: float = 20) -> None:
     deadline = time.monotonic() + limit_s

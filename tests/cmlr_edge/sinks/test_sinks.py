@@ -103,6 +103,7 @@ def test_the_contact_sheet_shows_any_number_of_frames(tmp_path: Path, count: int
     assert sheet.shape[1] == 4 * 406 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [200, 40_000], ids=["short", "longer than the bars resolve"])
 def test_the_timeline_is_lit_for_the_share_of_time_the_label_was_there(
     tmp_path: Path, count: int
