@@ -47,10 +47,8 @@ PYTEST := $(DEV)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope
 check: lint
 	$(PYTEST) --quick
 
-# Twice, since what measures time or memory needs the machine for itself.
 test: lint build/tensorrt/.fetched
-	$(PYTEST) -m "not alone"
-	$(DEV)/pytest -m alone
+	$(PYTEST)
 
 # The pages and the stored results that they tell of.
 pages: build/.dev-installed
@@ -58,7 +56,7 @@ pages: build/.dev-installed
 
 # Which branches of the SDK no test took, the worst file last.
 coverage: build/.dev-installed build/tensorrt/.fetched
-	$(PYTEST) -m "not alone and not pages" --cov --cov-report=
+	$(PYTEST) -m "not pages" --cov --cov-report=
 	$(DEV)/coverage report --sort=-cover
 
 build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and PyTorch start as many as there are cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hashlib
 import re
 import sys
 from dataclasses import replace
@@ -35,14 +39,14 @@ _NEEDS_TORCH = re.compile(
     r"^(?:from|import) (?:torch|train|export|benchmarks|tests\.(?:train|export|tiny_training))\b",
     re.MULTILINE,
 )
-_NOT_QUICK = {"slow", "pages", "alone"}
+_NOT_QUICK = {"slow", "pages"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick",
         action="store_true",
-        help="run without torch; leave out what is marked slow, pages or alone",
+        help="run without torch; leave out what is marked slow or pages",
     )
 
 
