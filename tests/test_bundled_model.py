@@ -12,6 +12,8 @@ from cmlr_edge import Recognizer, demo_engine, open_source
 from train.data import read_dataset
 from train.judging.metrics import average_precisions
 
+pytestmark = pytest.mark.slow
+
 FOLDER = demo_engine().parent
 
 

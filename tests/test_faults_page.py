@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.cmlr_edge.pipeline.test_faults import FAULTS
+import pytest
+
+from tests.cmlr_edge.pipeline.faults import FAULTS
+
+pytestmark = pytest.mark.pages
 
 _TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)(?:\[[^\]]+\])?`")
 _CASE = re.compile(r"\[([^\]`]+)\]`")

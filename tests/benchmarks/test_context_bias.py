@@ -135,11 +135,13 @@ def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
         np.testing.assert_array_equal(alone[:, pair.effect], wanted if spurious else False)
 
 
+@pytest.mark.pages
 def test_every_method_of_the_results_is_still_compared() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {method.name for method in METHODS}
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_results_follow_from_the_stored_runs(folder: str) -> None:
     lines = (RESULTS / folder / "runs.jsonl").read_text().splitlines()
@@ -154,6 +156,7 @@ def test_the_results_follow_from_the_stored_runs(folder: str) -> None:
                 assert row["gains"][reference][column] == pytest.approx(value)
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize(
     ("folder", "text"),
     [
@@ -172,6 +175,7 @@ def test_the_page_says_how_strong_spurious_links_stay(folder: str, text: str) ->
     assert text.format(*(f"{ratios[name]:.2f}" for name in names)) in page
 
 
+@pytest.mark.pages
 def test_the_page_says_how_many_heads_were_trained_and_for_how_long() -> None:
     report = json.loads((RESULTS / "results.json").read_text())
     runs = (RESULTS / "runs.jsonl").read_text().splitlines()
@@ -179,6 +183,7 @@ def test_the_page_says_how_many_heads_were_trained_and_for_how_long() -> None:
     assert text in " ".join(PAGE.read_text().split())
 
 
+@pytest.mark.pages
 def test_the_page_says_what_sparsity_does_to_spurious_links() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
     ratios = {row["method"]: row["links"].get("ratio") for row in rows}
@@ -197,23 +202,27 @@ def test_the_page_says_what_sparsity_does_to_spurious_links() -> None:
     assert text.format(*(f"{ratios[name]:.2f}" for name in names)) in page
 
 
+@pytest.mark.pages
 def test_every_method_has_five_runs_or_more() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
     assert min(row["runs"] for row in rows) >= 5
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize(("group", "own"), [("main", True), ("ablation", False)])
 def test_the_page_has_the_gains_of_every_method(group: str, own: bool) -> None:
     report = json.loads((RESULTS / "results.json").read_text())
     assert gains_table(report, group, own=own) in PAGE.read_text()
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("method", [DEFAULT, DEEP])
 def test_the_page_says_what_a_head_gains_on_each_reference(method: str) -> None:
     report = json.loads((RESULTS / "results.json").read_text())
     assert references_table(report, method) in PAGE.read_text()
 
 
+@pytest.mark.pages
 def test_intervals_of_two_layers_and_of_the_label_decoder_do_not_overlap() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
     values = {row["method"]: row["values"] for row in rows if row["read_out"] != "own"}
@@ -221,6 +230,7 @@ def test_intervals_of_two_layers_and_of_the_label_decoder_do_not_overlap() -> No
         assert values[DEEP][column]["low"] > values[DECODER][column]["high"]
 
 
+@pytest.mark.pages
 def test_the_rule_for_the_read_out_is_what_was_measured() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
     mine = [row for row in rows if row["read_out"] == "own" and row["group"] == "main"]
@@ -252,6 +262,7 @@ OTHER_ROWS = {
 }
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize(("title", "folder"), WORLDS)
 @pytest.mark.parametrize("name", OTHER_ROWS)
 def test_the_page_says_what_was_measured_in_other_worlds(

@@ -42,6 +42,7 @@ def test_the_warps_of_a_block_are_in_the_kernels_name() -> None:
     assert [warps_of(f"attention_f16_kernel<64, {n}, 3, 1>") for n in (1, 2, 4)] == [1, 2, 4]
 
 
+@pytest.mark.pages
 def test_the_stored_report_is_what_the_counts_give() -> None:
     assert json.loads(STORED.read_text()) == json.loads(json.dumps(build_report()))
     assert STORED.with_suffix(".md").read_text() == table(build_report()) + "\n"

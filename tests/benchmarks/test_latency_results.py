@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx.parser
+import pytest
 
 from benchmarks.peers.__main__ import widest_gaps
 from benchmarks.peers.report import GOALS, ratio, tables
@@ -22,11 +23,13 @@ def test_the_resize_that_was_timed_gave_the_same_bytes() -> None:
     assert measure((60, 80), 32)["bytes_that_differ"] == 0
 
 
+@pytest.mark.pages
 def test_the_table_is_what_the_record_gives() -> None:
     record = json.loads((RESULTS / "peers.json").read_text())
     assert (RESULTS / "peers.md").read_text() == tables(record["comparisons"])
 
 
+@pytest.mark.pages
 def test_every_route_decides_as_the_training_code_does() -> None:
     comparisons = json.loads((RESULTS / "peers.json").read_text())["comparisons"]
     for record in comparisons.values():
@@ -52,6 +55,7 @@ def test_a_threshold_lies_in_the_middle_of_the_widest_gap() -> None:
     np.testing.assert_allclose(widest_gaps(scores), [0.5, 0.3], rtol=1e-6)
 
 
+@pytest.mark.pages
 def test_the_page_has_the_rows_of_the_table() -> None:
     page = (Path(__file__).parents[2] / "docs/speed.md").read_text().splitlines()
     table = (RESULTS / "peers.md").read_text().splitlines()
@@ -75,6 +79,7 @@ def test_the_head_begins_at_its_first_constant_and_never_ends() -> None:
     assert [*parts_of_nodes(graph).values()] == parts
 
 
+@pytest.mark.pages
 def test_the_profile_adds_up() -> None:
     for model in json.loads((RESULTS / "profile.json").read_text())["models"]:
         layers, stages = model["layers"], model["stages_ms"]
@@ -83,6 +88,7 @@ def test_the_profile_adds_up() -> None:
         assert 0.8 * stages["inference"] < counted < 1.3 * stages["inference"]
 
 
+@pytest.mark.pages
 def test_the_throughput_ratios_are_those_of_the_runs() -> None:
     record = json.loads((RESULTS.parent / "streams/throughput.json").read_text())
     for model in record["models"].values():

@@ -27,6 +27,7 @@ def test_building_an_engine_takes_less_than_what_is_asked_for_first(
     assert 50 < found["peak_mb"] < found["not_started_below_mb"]
 
 
+@pytest.mark.pages
 def test_the_page_on_speed_says_how_long_starting_took() -> None:
     root = Path(__file__).parents[2]
     record = json.loads((root / "benchmarks/results/memory.json").read_text())

@@ -61,6 +61,7 @@ def test_every_method_trains_on_the_same_backbone_and_recipe() -> None:
         assert len(shared) == 1
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("name", ["frozen", "fine_tuned"])
 def test_the_page_has_the_table_that_follows_from_the_record(name: str) -> None:
     record = json.loads((ROOT / f"benchmarks/results/photos/{name}.json").read_text())

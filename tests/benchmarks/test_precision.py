@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.pages
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "precision.md"
 BUILT = "int8, percentile 99.99"  # what export writes

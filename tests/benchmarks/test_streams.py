@@ -51,6 +51,7 @@ def test_a_blended_frame_lies_between_its_neighbours() -> None:
     assert np.unique(blend(dark, light, 1 / 3)).tolist() == [40]
 
 
+@pytest.mark.pages
 def test_each_visit_of_a_person_is_one_event_at_every_frame_rate(flicker: dict[str, Any]) -> None:
     scores = np.array(flicker["scores"], np.float32)
     settings = LabelStability(**flicker["settings"])
@@ -70,6 +71,7 @@ def test_each_visit_of_a_person_is_one_event_at_every_frame_rate(flicker: dict[s
         np.testing.assert_allclose(rate["events"], slowest, atol=a_frame_of_each_s, rtol=0)
 
 
+@pytest.mark.pages
 def test_the_page_says_what_was_measured(flicker: dict[str, Any]) -> None:
     page = " ".join(Path("docs/label_a_camera.md").read_text().split())
     run = json.loads((RESULTS / "endurance.json").read_text())

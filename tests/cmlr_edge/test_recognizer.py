@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.model.spec import GoldenSample, PreprocessSpec
 from cmlr_edge.preprocess import preprocess
+from tests.cmlr_edge.pipeline.stand_ins import NanBackend
 from tests.conftest import make_spec, mean_color_model, solid, write_engine
 
 
@@ -206,20 +206,6 @@ def test_a_closed_recognizer_says_so(engine: Path) -> None:
         recognizer(solid(1, 2, 3))
 
 
-class NanBackend:
-    """A runtime gone wrong."""
-
-    description = "NaN"
-    provider = "cpu"
-    num_labels = 3
-
-    def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        return np.full((len(frames), 3), np.nan, np.float32)
-
-    def close(self) -> None:
-        """Hold nothing."""
-
-
 def test_nan_scores_make_the_prediction_invalid_and_name_no_label() -> None:
     spec = make_spec(mean_color_model())
     prediction = Recognizer(NanBackend(), spec, thresholds=0.0)(solid(1, 2, 3))
@@ -238,6 +224,7 @@ def test_the_spec_of_an_engine_is_plain_json(engine: Path) -> None:
     assert record["labels"] == ["red", "green", "blue"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_frames_leave_no_memory_behind(engine: Path, provider: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)

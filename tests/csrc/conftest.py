@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ import pybind11
 import pytest
 
 from tests.csrc.emulation.emulated_gpu import CSRC
+from tests.csrc.emulation.stored_objects import version_of
 from tests.csrc.requirements import require_nvcc, require_tensorrt
 
 
@@ -38,14 +41,22 @@ def configure(
 
 
 @pytest.fixture(scope="session")
-def cuda_build(cmake: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with the CUDA library and the plugin, and what configuring it said."""
-    headers = f"-DCMLR_TENSORRT_INCLUDE_DIR={require_tensorrt('headers')}"
-    folder = tmp_path_factory.mktemp("cuda_build")
-    warnings = "-DCMLR_WARNINGS_AS_ERRORS=ON"
-    done = configure(cmake, folder, require_nvcc(), "-DCMLR_TENSORRT=ON", headers, warnings)
-    assert done.returncode == 0, done.stderr
-    subprocess.run([cmake, "--build", folder, "--target", "cmlr_plugin", "_cuda"], check=True)
+def cuda_build(cmake: str) -> tuple[Path, str]:
+    """A folder with the CUDA library and the plugin, and what configuring it said.
+
+    One folder for all runs and workers with the same tools, so that CMake compiles what changed.
+    """
+    nvcc, headers = require_nvcc(), require_tensorrt("headers")
+    tools = "\n".join([nvcc, version_of(nvcc), version_of(cmake), sys.executable, str(headers)])
+    name = hashlib.sha256(tools.encode()).hexdigest()[:12]
+    folder = CSRC.parent / "build" / "cuda-for-tests" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = [f"-DCMLR_TENSORRT_INCLUDE_DIR={headers}", "-DCMLR_WARNINGS_AS_ERRORS=ON"]
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = configure(cmake, folder, nvcc, "-DCMLR_TENSORRT=ON", *settings)
+        assert done.returncode == 0, done.stderr
+        subprocess.run([cmake, "--build", folder, "--target", "cmlr_plugin", "_cuda"], check=True)
     return folder, done.stdout
 
 

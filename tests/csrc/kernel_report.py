@@ -14,6 +14,7 @@ import json
 import re
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from csrc.cuda import cubin
 from tests.csrc.emulation.emulated_gpu import build_ptx_runner, build_runner
+from tests.csrc.emulation.stored_objects import content_of, stored, version_of
 
 # What a kernel may use: the one place that says so.
 BUDGET = {
@@ -50,14 +52,19 @@ def measure(folder: Path) -> Record:
     nvcc = require_tool("nvcc")
     version = re.search(r"release ([\d.]+)", _output(nvcc, "--version"))
     cubins = {
-        ("nvcc " + (version[1] if version else "?"), architecture): cubin.cubin_from_nvcc(
-            nvcc, architecture, folder / f"{architecture}.cubin"
+        ("nvcc " + (version[1] if version else "?"), architecture): stored(
+            folder / f"{architecture}.cubin",
+            ["cubin", version_of(nvcc), architecture, *content_of(cubin.CSRC)],
+            partial(cubin.cubin_from_nvcc, nvcc, architecture),
         )
         for architecture in ARCHITECTURES
     }
     if library := cubin.find_nvrtc():
-        path = folder / "nvrtc.cubin"
-        cubins["NVRTC 12.6", "sm_87"] = cubin.cubin_from_nvrtc(library, "sm_87", path)
+        cubins["NVRTC 12.6", "sm_87"] = stored(
+            folder / "nvrtc.cubin",
+            ["NVRTC cubin", str(library), "sm_87", *content_of(cubin.CSRC)],
+            partial(cubin.cubin_from_nvrtc, library, "sm_87"),
+        )
     compiled = [row for key, path in cubins.items() for row in _compiled(*key, path)]
     return {"compiled": compiled, "executed": _executed(nvcc, folder)}
 

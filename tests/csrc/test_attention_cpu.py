@@ -7,18 +7,29 @@ import pytest
 from numpy.typing import NDArray
 
 from cmlr_edge import _native
+from tests.covering import covering, names_of
 from tests.csrc.attention_reference import draw, reference
 
 Array = NDArray[np.float32]
 
 
-@pytest.mark.parametrize("with_bias", [False, True], ids=["no-bias", "bias"])
-@pytest.mark.parametrize("head_width", [32, 64])
-@pytest.mark.parametrize("tokens", [1, 33, 49, 196, 300, 784])
-@pytest.mark.parametrize("queries", [1, 17, 80, 600])
-@pytest.mark.parametrize("batch", [1, 8])
+SHAPES = covering(
+    {
+        "head_width": [32, 64],
+        "tokens": [1, 33, 49, 196, 300, 784],
+        "queries": [1, 17, 80, 600],
+        "batch": [1, 8],
+        "with_bias": [False, True],
+    },
+    ("head_width", "batch", "with_bias"),
+)
+
+
+@pytest.mark.parametrize(
+    ("head_width", "tokens", "queries", "batch", "with_bias"), SHAPES, ids=names_of(SHAPES)
+)
 def test_attention_equals_numpy_in_float64(
-    batch: int, queries: int, tokens: int, head_width: int, with_bias: bool
+    head_width: int, tokens: int, queries: int, batch: int, with_bias: bool
 ) -> None:
     heads = 2
     dim = heads * head_width

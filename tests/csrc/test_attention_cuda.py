@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from cmlr_edge import _native
+from tests.covering import covering, names_of
 from tests.csrc.attention_reference import draw, reference
 from tests.csrc.emulation.emulated_gpu import (
     SCHEDULES,
@@ -23,6 +24,9 @@ from tests.csrc.emulation.emulated_gpu import (
     build_runner,
 )
 from tests.csrc.requirements import require_nvcc
+
+# Compiling takes minutes where nothing is stored.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # On data of unit variance; the project's tolerances for the kernels.
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
@@ -73,19 +77,33 @@ def assert_close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-@both_types
-@pytest.mark.parametrize("with_bias", [False, True], ids=["no-bias", "bias"])
-@both_widths
-@pytest.mark.parametrize("tokens", [1, 33, 49, 196, 300, 784])
-@pytest.mark.parametrize("queries", [1, 17, 80, 600])
-@pytest.mark.parametrize("batch", [1, 8])
+# Type, width and tokens choose the kernel: each of them runs, and sees each number of queries, each
+# batch, and a bias or none.
+SHAPES = covering(
+    {
+        "dtype": [np.float32, np.float16],
+        "width": [32, 64],
+        "tokens": [1, 33, 49, 196, 300, 784],
+        "queries": [1, 17, 80, 600],
+        "batch": [1, 8],
+        "with_bias": [False, True],
+    },
+    ("dtype", "width", "tokens"),
+    ("dtype", "width", "queries"),
+    ("dtype", "width", "with_bias", "batch"),
+)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "tokens", "queries", "batch", "with_bias"), SHAPES, ids=names_of(SHAPES)
+)
 def test_kernel_equals_numpy_in_float64(
     source_gpu: EmulatedGpu,
     dtype: Any,
-    batch: int,
-    queries: int,
-    tokens: int,
     width: int,
+    tokens: int,
+    queries: int,
+    batch: int,
     with_bias: bool,
 ) -> None:
     heads = 1 if batch * queries > 1000 else 2  # to keep the largest cases quick
@@ -111,21 +129,34 @@ def test_kernel_equals_numpy_where_another_kernel_takes_over(
             assert_close(actual, reference(query, key, value, 1, 0.2, bias))
 
 
-@both_types
-@both_widths
-@pytest.mark.parametrize("tokens", [1, 33, 70, 196, 784])
-@pytest.mark.parametrize(("batch", "queries"), [(1, 1), (2, 17), (1, 80)])
-@pytest.mark.parametrize("architecture", ["sm_87", "sm_110"])
+PTX_SHAPES = covering(
+    {
+        "architecture": ["sm_87", "sm_110"],
+        "dtype": [np.float32, np.float16],
+        "width": [32, 64],
+        "tokens": [1, 33, 70, 196, 784],
+        "batch and queries": [(1, 1), (2, 17), (1, 80)],
+    },
+    ("architecture", "dtype", "width", "tokens"),
+    ("architecture", "dtype", "width", "batch and queries"),
+)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "width", "tokens", "batch_and_queries"),
+    PTX_SHAPES,
+    ids=names_of(PTX_SHAPES),
+)
 def test_the_ptx_of_nvcc_computes_what_the_source_computes(
     ptx_gpus: Callable[[str], EmulatedGpu],
     source_gpu: EmulatedGpu,
     architecture: str,
     dtype: Any,
-    batch: int,
-    queries: int,
-    tokens: int,
     width: int,
+    tokens: int,
+    batch_and_queries: tuple[int, int],
 ) -> None:
+    batch, queries = batch_and_queries
     query, key, value = draw_case(dtype, batch, queries, tokens, 2 * width)
     bias = draw(tokens, seed=9) if queries == 17 else None
     actual, source = (

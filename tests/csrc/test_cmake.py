@@ -11,6 +11,9 @@ import pytest
 from tests.csrc.conftest import configure
 from tests.csrc.requirements import require_nvcc
 
+# Compiling takes minutes where nothing is stored.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 
 def test_the_cuda_library_is_built_for_both_jetsons(cuda_build: tuple[Path, str]) -> None:
     folder, said = cuda_build

@@ -10,6 +10,9 @@ import pytest
 from tests.csrc.emulation.emulated_gpu import Build, build_emulation, build_program
 from tests.csrc.requirements import require_sanitizer
 
+# Compiling takes minutes where nothing is stored.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 SOURCE = Path(__file__).with_name("emulation_check.cpp")
 
 

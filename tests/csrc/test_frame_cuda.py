@@ -18,6 +18,9 @@ from tests.csrc.emulation.emulated_frames import EmulatedFrames, build_frame_run
 from tests.csrc.emulation.emulated_gpu import CSRC
 from tests.csrc.requirements import require_nvcc, require_sanitizer
 
+# Compiling takes minutes where nothing is stored.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = {  # frame, result
     "the same": ((64, 96), (64, 96)),

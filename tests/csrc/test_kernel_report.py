@@ -33,6 +33,8 @@ def names(rows: list[dict[str, Any]]) -> set[str]:
     return {row["kernel"] for row in rows}
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_every_kernel_is_measured_for_every_architecture(report: Any) -> None:
     expected = {
         *(f"attention_f16_kernel<{', '.join(map(str, k))}>" for k in F16_KERNELS),
@@ -44,24 +46,32 @@ def test_every_kernel_is_measured_for_every_architecture(report: Any) -> None:
     assert names(report["executed"]) == expected
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_compiler_of_jetpack_6_is_measured_too(report: Any) -> None:
     if find_nvrtc() is None:
         pytest.skip("nvidia-cuda-nvrtc-cu12 is not installed: CUDA 12.6 is not checked")
     assert "NVRTC 12.6" in {row["compiler"] for row in report["compiled"]}
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 @pytest.mark.parametrize("resource", ["registers", "stack_bytes", "local_bytes"])
 def test_no_kernel_uses_more_than_its_budget(report: Any, resource: str) -> None:
     for row in report["compiled"]:
         assert row[resource] <= BUDGET[resource], row
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 @pytest.mark.parametrize("resource", ["shared_bytes", "excess_wavefronts"])
 def test_no_launch_uses_more_than_its_budget(report: Any, resource: str) -> None:
     for row in report["executed"]:
         assert row[resource] <= BUDGET[resource], row
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_machine_code_has_the_instructions_it_was_written_for(report: Any) -> None:
     for row in report["compiled"]:
         kind = "f16" if "f16" in row["kernel"] else "f32"
@@ -69,6 +79,8 @@ def test_the_machine_code_has_the_instructions_it_was_written_for(report: Any) -
         assert all(row["instructions"][opcode] == 0 for opcode in FORBIDDEN), row
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_few_instructions_surround_each_mma(report: Any) -> None:
     rows = [row for row in report["executed"] if row["mma"]]
     assert len(rows) == len(F16_KERNELS)
@@ -76,6 +88,8 @@ def test_few_instructions_surround_each_mma(report: Any) -> None:
         assert row["instructions_per_mma"] <= BUDGET["instructions_per_mma"], row
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_recorded_measurements_are_those_of_the_kernels_as_they_are(report: Any) -> None:
     compilers = [
         {row["compiler"] for row in measured["compiled"]} for measured in (report, RECORDED)
@@ -85,6 +99,7 @@ def test_the_recorded_measurements_are_those_of_the_kernels_as_they_are(report: 
     assert report == RECORDED, "renew them: see csrc/README.md"
 
 
+@pytest.mark.pages
 def test_the_readme_shows_the_recorded_measurements() -> None:
     readme = Path(CSRC / "README.md").read_text()
     assert replace_tables(readme, RECORDED) == readme

@@ -28,6 +28,9 @@ from tests.csrc.emulation.emulated_gpu import (
 )
 from tests.csrc.requirements import require_cuda_headers, require_sanitizer, require_tensorrt
 
+# Compiling takes minutes where nothing is stored.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 TESTS = Path(__file__).parent
 
 

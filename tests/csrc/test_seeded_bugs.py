@@ -27,6 +27,9 @@ from tests.csrc.emulation.emulated_gpu import (
 from tests.csrc.requirements import require_sanitizer
 from tests.csrc.seeded_bugs import BUGS, F32
 
+# Compiling takes minutes where nothing is stored.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
 # (tokens, width, schedules): a few launches that reach every kernel's corners.
 LAUNCHES = {

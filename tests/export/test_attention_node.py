@@ -19,8 +19,8 @@ from export import attention
 from export.deploy import DeployModel
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
+from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
-from tests.export.test_fuse import CASES, input_spec, random_frames, randomized, small
 
 ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]

@@ -25,8 +25,8 @@ from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from export.precision import to_float16
+from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
-from tests.export.test_fuse import CASES, input_spec, random_frames, randomized, small
 from train.data import read_dataset
 from train.judging.refit import refit_thresholds
 from train.judging.thresholds import ThresholdRule

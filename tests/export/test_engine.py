@@ -34,7 +34,7 @@ from export.fuse import fuse
 from export.onnx_graph import export_onnx, store_as_float16
 from export.precision import to_float16
 from tests.conftest import make_spec
-from tests.export.test_fuse import input_spec, randomized
+from tests.export.networks import input_spec, randomized
 from tests.tiny_training import tiny_config
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from export.deploy import DeployModel
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
-from tests.export.test_fuse import input_spec, random_frames, randomized, small
+from tests.export.networks import input_spec, random_frames, randomized, small
 
 FLOAT = TensorProto.FLOAT
 RNG = np.random.default_rng(0)

@@ -25,7 +25,7 @@ from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from export.precision import to_float16
 from export.verify import verify
-from tests.export.test_fuse import CASES, input_spec, random_frames, randomized, small
+from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from train.network.checkpoint import load_model
 
 ROOT = Path(__file__).parents[2]

@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.pages
+
 ROOT = Path(__file__).parents[2]
 GUIDES = ("jetpack6", "jetpack7")
 ON_DEVICE = ("install", "inspect", "label", "stages", "service", "native_tests")

@@ -78,6 +78,7 @@ def test_our_attention_node_computes_its_formula(provider: str, biased: bool) ->
     backend.close()
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_scores_of_onnx_runtime_whatever_the_batch() -> None:
     content = demo_engine().read_bytes()
     size_hw = ModelSpec.load(spec_path(demo_engine())).preprocess.size_hw
@@ -91,6 +92,7 @@ def test_openvino_gives_the_scores_of_onnx_runtime_whatever_the_batch() -> None:
         np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_description_says_in_which_type_the_layers_run() -> None:
     with Recognizer.from_engine(demo_engine(), provider="openvino") as recognizer:
         assert "layers f32" in recognizer.runtime
@@ -126,6 +128,7 @@ def test_scores_stay_when_the_next_frame_is_recognised(engine: Path) -> None:
     np.testing.assert_allclose(first.scores, [1, 0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_choice_is_measured_once_and_kept(engine: Path, tmp_path: Path) -> None:
     content, spec, cache = engine.read_bytes(), ModelSpec.load(spec_path(engine)), tmp_path / "c"
     choice = choose_provider(engine, content, spec, spec.files[engine.name], cache=cache)
@@ -138,6 +141,7 @@ def test_the_choice_is_measured_once_and_kept(engine: Path, tmp_path: Path) -> N
     assert json.loads(file.read_text())["candidates"]
 
 
+@pytest.mark.slow
 def test_the_choice_works_where_nothing_can_be_kept(engine: Path) -> None:
     content, spec = engine.read_bytes(), ModelSpec.load(spec_path(engine))
     choice = choose_provider(engine, content, spec, spec.files[engine.name], cache=engine / "c")
@@ -162,6 +166,7 @@ def test_the_fastest_wins_and_a_tie_stays_with_the_first() -> None:
     assert "broken cannot load" in Choice("cpu", tuple(candidates)).reason
 
 
+@pytest.mark.slow
 def test_auto_says_what_it_took_and_why(
     engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

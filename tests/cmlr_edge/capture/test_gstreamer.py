@@ -13,6 +13,8 @@ from cmlr_edge import open_source
 from cmlr_edge.capture import is_live
 from cmlr_edge.errors import CaptureError
 
+pytestmark = pytest.mark.slow
+
 SYSTEM_PYTHON = "/usr/bin/python3"
 NEEDS = "import cv2; assert cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)"
 ROOT = Path(__file__).parents[3]

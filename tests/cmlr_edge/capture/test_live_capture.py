@@ -148,6 +148,7 @@ def test_a_frame_that_waited_too_long_is_stale() -> None:
     assert source.stats.stale == 1
 
 
+@pytest.mark.slow
 def test_a_frozen_or_stale_frame_is_an_invalid_prediction(engine: Path) -> None:
     frame = Frame(solid(250, 5, 5), 0, 0.0, 0.0, 0.0, "x")
     with Recognizer.from_engine(engine) as recognizer:

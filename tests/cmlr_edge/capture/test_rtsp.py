@@ -16,7 +16,9 @@ from cmlr_edge.capture.live import LiveSettings, SourceState
 from cmlr_edge.capture.pattern import read_number
 from cmlr_edge.sinks import Result
 from tests.cmlr_edge.capture.rtsp_server import FPS
-from tests.cmlr_edge.pipeline.test_streams import Noted
+from tests.cmlr_edge.pipeline.stand_ins import Noted
+
+pytestmark = pytest.mark.slow
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).with_name("rtsp_server.py")

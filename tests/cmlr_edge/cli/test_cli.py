@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,21 +14,10 @@ import cv2
 import pytest
 
 from cmlr_edge import demo_engine
+from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
 from tests.conftest import solid, write_video
 
 ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-m", "cmlr_edge"]
-
-
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd
-    )
-
-
-def read_lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_label_writes_all_outputs_and_a_summary(engine: Path, clip: Path, tmp_path: Path) -> None:
@@ -47,6 +35,7 @@ def test_label_writes_all_outputs_and_a_summary(engine: Path, clip: Path, tmp_pa
     assert names == [["red"]] * 10 + [["blue"]] * 10
 
 
+@pytest.mark.slow
 def test_label_as_json_is_read_by_a_program(engine: Path, clip: Path) -> None:
     done = run("label", clip, "--engine", engine, "--json", "--max-frames", "15")
     record = json.loads(done.stdout)
@@ -58,6 +47,7 @@ def test_label_as_json_is_read_by_a_program(engine: Path, clip: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_label_names_the_file_of_each_picture(engine: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), solid(255, 0, 0))
     done = run("label", tmp_path / "one.png", "--engine", engine, "--out", tmp_path / "o.jsonl")
@@ -67,6 +57,7 @@ def test_label_names_the_file_of_each_picture(engine: Path, tmp_path: Path) -> N
     assert line["time_s"] is None
 
 
+@pytest.mark.slow
 def test_inspect_shows_the_model_and_notices_a_changed_file(engine: Path) -> None:
     done = run("inspect", engine, "--json")
     record = json.loads(done.stdout)
@@ -79,6 +70,7 @@ def test_inspect_shows_the_model_and_notices_a_changed_file(engine: Path) -> Non
     assert json.loads(done.stdout)["files"]["model.onnx"]["state"] == "changed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "word"),
     [("missing.mp4", "there is no"), ("text.mp4", "not a video"), ("empty", "no pictures")],
@@ -100,6 +92,7 @@ def test_a_wrong_source_is_one_line_and_leaves_no_output(
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -141,6 +134,7 @@ def start_long_run(engine: Path, folder: Path) -> tuple[subprocess.Popen[str], P
     return process, out
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_lines(engine: Path, tmp_path: Path) -> None:
     process, out = start_long_run(engine, tmp_path)
     process.kill()
@@ -151,6 +145,7 @@ def test_a_killed_run_leaves_whole_lines(engine: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "o.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_finishes_its_outputs(
     engine: Path, tmp_path: Path, number: signal.Signals
@@ -165,12 +160,14 @@ def test_a_stopped_run_finishes_its_outputs(
     capture.release()
 
 
+@pytest.mark.slow
 def test_help_shows_examples() -> None:
     done = run("label", "--help")
     assert "cmlr-edge label street.mp4" in done.stdout
     assert run("--version").stdout.strip()
 
 
+@pytest.mark.slow
 def test_an_output_never_replaces_a_picture_of_the_folder(engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -185,6 +182,7 @@ def test_an_output_never_replaces_a_picture_of_the_folder(engine: Path, tmp_path
     assert (folder / "b.png").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_engine_may_be_given_by_its_folder(engine: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), solid(1, 2, 3, (20, 20)))
     arguments = ("--engine", str(engine.parent), "--json")

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -18,9 +18,12 @@ import cv2
 import pytest
 
 from cmlr_edge import demo_engine
-from tests.cmlr_edge.cli.test_cli import COMMAND, read_lines, run
+from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
+from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label, terminate
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import free_port, solid, write_video
+
+pytestmark = pytest.mark.slow
 
 
 def test_several_sources_share_files_that_name_them_and_have_pictures_of_their_own(
@@ -155,38 +158,12 @@ def silent_server() -> Iterator[socket.socket]:
         yield server
 
 
-def start_label(engine: Path, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [*COMMAND, "label", *arguments, "--engine", str(engine), "--threshold", "0.1"]
-    command += ["--out", str(folder / "o.jsonl"), "--events", str(folder / "e.jsonl")]
-    command += ["--stability", "min_duration_s=0"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def await_true(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        os.sched_yield()
-
-
-def terminate(process: subprocess.Popen[bytes], limit_s: float) -> None:
-    asked_s = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert time.monotonic() - asked_s < limit_s
-
-
 def handles_sigterm(process: subprocess.Popen[bytes]) -> bool:
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(
         next(row for row in status.splitlines() if row.startswith("SigCgt")).split()[1], 16
     )
     return bool(caught >> (signal.SIGTERM - 1) & 1)
-
-
-def count_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_sigterm_while_the_model_is_loaded_leaves_nothing(tmp_path: Path) -> None:

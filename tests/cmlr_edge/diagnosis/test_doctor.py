@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from cmlr_edge.diagnosis.doctor import Finding, judge, worst
 from cmlr_edge.diagnosis.probes import _IDENTITY_ONNX, Answer, ask, ask_all, run_limited
-from tests.cmlr_edge.cli.test_cli import run
+from tests.cmlr_edge.cli.command import run
 
 # As an Orin Nano with JetPack 6 shows itself.
 JETSON_FILES = {
@@ -68,6 +68,7 @@ def plant_package(folder: Path, name: str, code: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
+@pytest.mark.slow
 def test_the_report_agrees_with_the_packages_themselves() -> None:
     done = run("doctor", "--json")
     findings = {item["name"]: item for item in json.loads(done.stdout)["findings"]}
@@ -80,6 +81,7 @@ def test_the_report_agrees_with_the_packages_themselves() -> None:
     assert all(name in text.stdout for name in findings)
 
 
+@pytest.mark.slow
 def test_a_jetson_is_known_by_its_files(answers: dict[str, Answer], tmp_path: Path) -> None:
     found = by_name(judge(answers, plant(tmp_path, JETSON_FILES)))
     assert found["board"].found == "NVIDIA Jetson Orin Nano Developer Kit, L4T 36.4.3, JetPack 6"
@@ -148,6 +150,7 @@ def nptype(kind):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "found", "remedy"),
     [
@@ -225,6 +228,7 @@ int cuDeviceGetAttribute(int *v, int a, int d) {{ *v = a == 75 ? 8 : 7; return 0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("init", "found"),
     [
@@ -270,6 +274,7 @@ def test_a_command_that_is_not_there_is_an_answer_too() -> None:
     assert run_limited([sys.executable, "-c", code], timeout_s=10).error == "the last words"
 
 
+@pytest.mark.slow
 def test_an_engine_is_tried_and_its_trouble_is_a_problem(engine: Path) -> None:
     healthy = run("doctor", engine, "--json")
     findings = [f for f in json.loads(healthy.stdout)["findings"] if f["group"] == "engine"]

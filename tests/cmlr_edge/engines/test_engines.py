@@ -14,57 +14,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from cmlr_edge import Recognizer
 from cmlr_edge.errors import EngineError, SpecError
-from cmlr_edge.model.spec import EngineBuild, ModelSpec
+from cmlr_edge.model.spec import ModelSpec
 from csrc.tensorrt import packages
-from tests.conftest import make_spec, mean_color_model
-
-TESTS = Path(__file__).parents[1]
-FAKES = TESTS / "fake_nvidia"
-BUILT = EngineBuild("10.3.0", "8.7", "Orin", None, (1, 1, 8), "model.onnx", "0" * 64)
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("driver")
-    library = folder / "libcuda.so.1"
-    flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-stringop-truncation"]
-    subprocess.run(["gcc", *flags, str(FAKES / "libcuda.c"), "-o", str(library)], check=True)
-    return folder
-
-
-def write(folder: Path, engine: EngineBuild = BUILT, content: bytes | None = None) -> Path:
-    content = mean_color_model() if content is None else content
-    spec = make_spec(content)
-    built = replace(spec.files["model.onnx"], runtime="tensorrt", engine=engine)
-    path = folder / "model.engine"
-    path.write_bytes(content)
-    replace(spec, files={path.name: built}).save(folder / "model.json")
-    return path
-
-
-def on_fake_gpu(driver: Path, what: str, path: Path, **environment: str) -> dict[str, Any]:
-    return run(what, path, LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(FAKES), **environment)
-
-
-def run(what: str, path: Path, **environment: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cmlr_edge.backends.on_fake_gpu", what, str(path)],
-        env={**os.environ, **environment},
-        cwd=TESTS.parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+from tests.cmlr_edge.engines.fake_gpu import BUILT, FAKES, TESTS, on_fake_gpu, run, write
+from tests.conftest import mean_color_model
 
 
 def test_an_engine_recognises_an_image(driver: Path, tmp_path: Path) -> None:

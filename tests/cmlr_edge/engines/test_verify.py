@@ -10,11 +10,11 @@ import pytest
 
 from cmlr_edge import Recognizer
 from cmlr_edge.model.spec import GoldenSample, ModelSpec, spec_path
-from tests.cmlr_edge.cli.test_cli import run
-from tests.cmlr_edge.engines import test_engines
+from tests.cmlr_edge.cli.command import run
+from tests.cmlr_edge.engines import fake_gpu
 from tests.conftest import golden_scores, make_spec, mean_color_model, write_engine
 
-driver = test_engines.driver
+pytestmark = pytest.mark.slow
 
 
 def checks_of(engine: Path, *options: str) -> tuple[int, dict[str, dict[str, object]]]:
@@ -93,8 +93,8 @@ def test_nothing_to_check_is_exit_code_2(engine: Path, missing: str) -> None:
 def test_a_tensorrt_engine_passes_on_its_gpu_and_fails_on_another(
     driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = test_engines.write(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(test_engines.FAKES))
+    path = fake_gpu.write(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(fake_gpu.FAKES))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
     code, checks = checks_of(path)
     assert code == 0

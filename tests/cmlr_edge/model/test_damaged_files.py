@@ -25,6 +25,8 @@ from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.spec import ModelSpec
 from tests.conftest import make_spec, mean_color_model, write_engine
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Seed]:

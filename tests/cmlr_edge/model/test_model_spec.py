@@ -136,6 +136,7 @@ def paths(value: object, at: tuple[str | int, ...] = ()) -> list[tuple[str | int
     return inner
 
 
+@pytest.mark.slow
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(paths(RECORD)), value=JSON)
 def test_any_value_anywhere_gives_a_spec_or_a_spec_error(

@@ -23,7 +23,9 @@ from cmlr_edge.page.running import LiveServer
 from cmlr_edge.page.state import LiveState
 from cmlr_edge.pipeline import Streams
 from tests.cmlr_edge.page.live_page import serving
-from tests.cmlr_edge.pipeline.test_streams import SlowBackend, recognizer_of
+from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
+
+pytestmark = pytest.mark.slow
 
 PATTERN = "test://?fps=20&size=320x240"
 

@@ -27,10 +27,9 @@ from cmlr_edge.cli.flags import split_name
 from cmlr_edge.errors import OutputError
 from cmlr_edge.page.gate import check_exposure
 from cmlr_edge.page.running import LiveServer
-from tests.cmlr_edge.cli.test_cli import COMMAND, run
+from tests.cmlr_edge.cli.command import COMMAND, run
 from tests.cmlr_edge.page.live_page import get, get_json, serving, states, wait_until
-from tests.cmlr_edge.pipeline.test_streams import SlowBackend, recognizer_of
-from tests.cmlr_edge.test_recognizer import NanBackend
+from tests.cmlr_edge.pipeline.stand_ins import NanBackend, SlowBackend, recognizer_of
 from tests.conftest import LABELS, Image, make_spec, mean_color_model
 
 TOKEN = "a-token-of-some-length"
@@ -107,6 +106,7 @@ def test_metrics_and_health_agree_with_the_state(page: LiveServer) -> None:
     assert get_json(page, "/healthz") == {"status": "ok", "sources": 2, "sources_ok": 2}
 
 
+@pytest.mark.slow
 def test_health_sees_a_lost_source_and_a_model_that_hangs() -> None:
     healthy = threading.Event()
     healthy.set()
@@ -156,6 +156,7 @@ def test_a_viewer_that_paints_nothing_gets_two_frames_and_no_more(engine: Path) 
         assert count_frames(viewer, 1.0) == 0
 
 
+@pytest.mark.slow
 def test_viewers_that_stop_reading_never_slow_the_recognition(engine: Path) -> None:
     source = "test://?fps=30&frames=90&size=640x480"
     with serving(engine, {"door": source}, policy="every") as server:
@@ -193,6 +194,7 @@ def test_mjpeg_serves_other_programs(page: LiveServer) -> None:
     assert picture.shape == (96, 128, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -294,6 +296,7 @@ def test_loopback_needs_no_token(host: str) -> None:
     check_exposure(host, None)
 
 
+@pytest.mark.slow
 def test_serve_refuses_a_network_and_a_port_in_use(engine: Path) -> None:
     done = run("serve", PATTERN, "--engine", engine, "--host", "0.0.0.0")
     assert done.returncode == 2
@@ -318,6 +321,7 @@ def test_a_source_may_be_given_a_name(clip: Path) -> None:
     assert split_name(f"door={pipeline}") == ("door", pipeline)
 
 
+@pytest.mark.slow
 def test_serve_without_its_packages_says_what_to_install(
     engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +333,7 @@ def test_serve_without_its_packages_says_what_to_install(
     assert "cmlr-edge[serve]" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server_with_its_viewers_and_open_events(
     engine: Path, tmp_path: Path, number: signal.Signals
@@ -364,6 +369,7 @@ def test_a_signal_ends_the_server_with_its_viewers_and_open_events(
     assert all(line["source"] == "door" for line in lines)
 
 
+@pytest.mark.slow
 def test_fuzzed_requests_never_break_the_server(page: LiveServer, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{page.url}api/openapi.json",

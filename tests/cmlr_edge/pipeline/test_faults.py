@@ -17,24 +17,16 @@ from cmlr_edge.capture.pattern import read_number
 from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
-from tests.cmlr_edge.cli.test_cli import read_lines, run
-from tests.cmlr_edge.pipeline.test_streams import Noted, SlowBackend, recognizer_of
+from tests.cmlr_edge.cli.command import read_lines, run
+from tests.cmlr_edge.pipeline.faults import FAULTS
+from tests.cmlr_edge.pipeline.stand_ins import Noted, SlowBackend, recognizer_of
 
 LIVE = LiveSettings(
     read_timeout_s=0.2, hang_timeout_s=0.4, frozen_after_s=0.3, backoff_first_s=0.05
 )
-FAULTS = {
-    "read hangs": "hang=30:1.5",
-    "read returns nothing, and nobody answers": "none=30:0.5",
-    "frozen picture": "frozen=30:40",
-    "another size": "resize=30:640x480",
-    "burst": "burst=30:20",
-    "clock jumps back": "clock=30:-3600",
-    "clock jumps ahead": "clock=30:86400",
-    "frames are missing": "drop=30:40",
-}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [*FAULTS])
 def test_a_fault_neither_loses_nor_doubles_an_event_nor_disturbs_a_neighbour(fault: str) -> None:
     uri = f"test://?fps=50&frames=110&{FAULTS[fault]}"
@@ -125,6 +117,7 @@ def test_a_disk_that_fills_up_costs_the_lines_until_it_is_freed_and_no_part_of_o
     assert [status.state for status in streams.status()] == [SourceState.ENDED]
 
 
+@pytest.mark.slow
 def test_label_on_a_full_disk_says_so_and_the_other_outputs_are_whole(
     small_disk: Path, engine: Path, tmp_path: Path
 ) -> None:

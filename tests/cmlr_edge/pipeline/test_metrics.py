@@ -12,8 +12,7 @@ from cmlr_edge import Recognizer, Streams, open_source
 from cmlr_edge.errors import OutputError
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from tests.cmlr_edge.sinks.results import of_events, result
-from tests.cmlr_edge.sinks.test_lasting_sinks import event
-from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from tests.cmlr_edge.sinks.samples import event, frame, prediction
 
 
 def parse(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

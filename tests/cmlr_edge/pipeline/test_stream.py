@@ -18,7 +18,7 @@ from cmlr_edge.events.event import Event
 from cmlr_edge.model.stability import stability_from_thresholds
 from cmlr_edge.pipeline import Streams
 from cmlr_edge.sinks import Result
-from tests.cmlr_edge.cli.test_cli import COMMAND, read_lines, run
+from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import solid
 
@@ -105,6 +105,7 @@ def test_unknown_labels_and_sources_are_refused(engine: Path) -> None:
             next(recognizer.stream("missing.mp4"))
 
 
+@pytest.mark.slow
 def test_label_writes_events_with_the_times_of_the_clip(
     engine: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_label_writes_events_with_the_times_of_the_clip(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_label_takes_a_camera_that_loses_its_connection(engine: Path, tmp_path: Path) -> None:
     done = run(
         "label", "test://?fps=100&frames=80&none=40:0.3", "--engine", engine, "--threshold", "0.1",
@@ -163,6 +165,7 @@ def test_events_go_to_a_webhook_from_the_command_line(engine: Path, receiver: Re
     assert len(set(receiver.taken)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_live_run_ends_its_open_events(
     engine: Path, tmp_path: Path, number: signal.Signals

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ from cmlr_edge.capture.images import ImageFiles
 from cmlr_edge.capture.live import LiveSettings, SourceState
 from cmlr_edge.capture.pattern import read_number
 from cmlr_edge.errors import CaptureError, EngineError, OutputError, SpecError
-from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import Streams, StreamsSettings
 from cmlr_edge.pipeline.batches import BatchSize, FairQueue
 from cmlr_edge.sinks import Result
+from tests.cmlr_edge.pipeline.stand_ins import Noted, SlowBackend, recognizer_of
 from tests.conftest import SIZE_HW, make_spec, mean_color_model, solid, write_video
 
 
@@ -28,59 +28,6 @@ from tests.conftest import SIZE_HW, make_spec, mean_color_model, solid, write_vi
 def recognizer(engine: Path) -> Iterator[Recognizer]:
     with Recognizer.from_engine(engine) as recognizer:
         yield recognizer
-
-
-class SlowBackend:
-    """Scores as the mean colour does, slowly, noting the batches; may wait or fail on demand."""
-
-    description = "slow"
-    provider = "cpu"
-    num_labels = 3
-
-    def __init__(self, wait: Callable[[int], object] = lambda _: None, offset: float = 0.0) -> None:
-        self.wait, self.offset = wait, offset
-        self.batches: list[int] = []
-        self.running = self.closed = False
-
-    def infer(self, frames: np.ndarray) -> np.ndarray:
-        assert not self.closed
-        self.running = True
-        self.batches.append(len(frames))
-        self.wait(len(frames))
-        scores: np.ndarray = frames.mean(axis=(1, 2), dtype=np.float32) / 255 + self.offset
-        self.running = False
-        return scores
-
-    def close(self) -> None:
-        assert not self.running
-        self.closed = True
-
-
-def recognizer_of(backend: SlowBackend, threshold: float = 0.5) -> Recognizer:
-    return Recognizer(backend, make_spec(mean_color_model()), thresholds=threshold)
-
-
-class Noted:
-    """A sink of frames and events that keeps what comes, and may do something first."""
-
-    takes = "both"
-
-    def __init__(self, before: Callable[[], object] = lambda: None) -> None:
-        self.frames: list[int] = []
-        self.times_s: list[float] = []
-        self.events: list[Event] = []
-        self.times_closed = 0
-        self._before = before
-
-    def write(self, result: Result) -> None:
-        self.events += result.events
-        if not result.ending:
-            self._before()
-            self.frames.append(result.frame.index)
-            self.times_s.append(time.monotonic())
-
-    def close(self) -> None:
-        self.times_closed += 1
 
 
 def by_source(results: Iterator[Result]) -> dict[str, list[Result]]:

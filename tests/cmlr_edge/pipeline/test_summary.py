@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cmlr_edge.pipeline.summary import RunSummary
-from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from tests.cmlr_edge.sinks.samples import frame, prediction
 
 
 def test_seconds_count_the_time_a_label_was_there_whatever_the_frame_rate() -> None:

@@ -6,35 +6,7 @@ import pytest
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.session.config import load_config
-
-WHOLE = """
-[engine]
-store = "engines"
-provider = "cpu"
-
-[engine.update]
-max_flip_share = 0.1
-
-[thresholds]
-person = 0.4
-"traffic light" = 0.3
-
-[stability.all_labels]
-min_duration_s = 1.5
-
-[[sources]]
-name = "door"
-uri = "rtsp://camera/1"
-
-[[sources]]
-name = "yard"
-uri = "test://"
-policy = "every"
-
-[[sinks]]
-kind = "mqtt"
-url = "mqtt://broker/topic"
-"""
+from tests.cmlr_edge.service.whole_config import WHOLE
 
 
 def test_a_whole_configuration_is_read(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.cmlr_edge.service.running import RunningService, frames_of
 from tests.cmlr_edge.service.tiny_engines import scaled_engine
 from tests.conftest import make_spec
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 [engine]
 store = "store"

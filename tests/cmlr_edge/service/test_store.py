@@ -144,6 +144,7 @@ def test_a_store_serves_one_service(store: EngineStore, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_of_an_update_leaves_one_valid_engine_and_the_update_can_be_repeated(
     tmp_path: Path, engine: Path, color_engine: Path
 ) -> None:

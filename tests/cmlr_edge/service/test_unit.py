@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cmlr_edge.cli.app import app
-from tests.cmlr_edge.service.test_config import WHOLE
+from tests.cmlr_edge.service.whole_config import WHOLE
 
 
 @pytest.fixture

@@ -19,11 +19,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.webhook import Webhook
-from tests.cmlr_edge.cli.test_cli import read_lines
-from tests.cmlr_edge.cli.test_label_many import await_true, count_lines, start_label, terminate
+from tests.cmlr_edge.cli.command import read_lines
+from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label, terminate
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.cmlr_edge.sinks.results import of_events
-from tests.cmlr_edge.sinks.test_lasting_sinks import event
+from tests.cmlr_edge.sinks.samples import event
+
+pytestmark = pytest.mark.slow
 
 
 def wait_until(condition: Callable[[], object], limit_s: float = 20) -> None:

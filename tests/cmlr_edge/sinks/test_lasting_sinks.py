@@ -16,22 +16,15 @@ import numpy as np
 import pytest
 
 from cmlr_edge.errors import OutputError
-from cmlr_edge.events.event import Event
 from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.csv_table import CsvTable
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.line_file import LineFile
 from tests.cmlr_edge.sinks.results import of_events, result
-from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from tests.cmlr_edge.sinks.samples import event, frame, prediction
 
 ROOT = Path(__file__).parents[3]
-
-
-def event(number: int, kind: str = "start") -> Event:
-    return Event(
-        kind, str(number), "door", "dog", 1.0, 0.5, None, 0.75, 0.75, 1.7e9  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 def test_rotated_files_hold_every_line_once_and_stay_below_the_limit(tmp_path: Path) -> None:
@@ -91,7 +84,7 @@ from pathlib import Path
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.jsonl import JsonLines
 from tests.cmlr_edge.sinks.results import result
-from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from tests.cmlr_edge.sinks.samples import frame, prediction
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
 sink = GuardedSink(JsonLines(path), "out")

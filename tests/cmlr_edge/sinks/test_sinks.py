@@ -11,22 +11,12 @@ import numpy as np
 import pytest
 
 from cmlr_edge.errors import OutputError
-from cmlr_edge.frame import Frame
-from cmlr_edge.prediction import LabelScore, Latency, Prediction
+from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.sinks.contact_sheet import ContactSheet
 from cmlr_edge.sinks.jsonl import JsonLines
 from cmlr_edge.sinks.overlay import OverlayVideo
 from tests.cmlr_edge.sinks.results import result
-from tests.conftest import solid
-
-
-def frame(index: int, size_hw: tuple[int, int] = (48, 64)) -> Frame:
-    return Frame(solid(9, 9, 9, size_hw), index, index / 10, 1.7e9, 1.5, "clip.mp4")
-
-
-def prediction(*labels: str) -> Prediction:
-    items = tuple(LabelScore(label, 0.75) for label in labels)
-    return Prediction(np.zeros(3, np.float32), items, Latency(1.5, 2.0, 3.0, 0.25), 1.7e9)
+from tests.cmlr_edge.sinks.samples import frame, prediction
 
 
 def test_a_jsonl_line_holds_exactly_the_documented_fields(tmp_path: Path) -> None:
@@ -114,6 +104,7 @@ def test_the_contact_sheet_shows_any_number_of_frames(tmp_path: Path, count: int
     assert sheet.shape[1] == 4 * 406 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [200, 40_000], ids=["short", "longer than the bars resolve"])
 def test_the_timeline_is_lit_for_the_share_of_time_the_label_was_there(
     tmp_path: Path, count: int
@@ -160,7 +151,7 @@ from pathlib import Path
 import numpy as np
 from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.overlay import OverlayVideo
-from tests.cmlr_edge.sinks.test_sinks import frame, prediction
+from tests.cmlr_edge.sinks.samples import frame, prediction
 from dataclasses import replace
 sink, noise = OverlayVideo(Path(sys.argv[1]), fps=10), np.random.default_rng(0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

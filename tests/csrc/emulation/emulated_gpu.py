@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.csrc.emulation.ptx.translate import cpp_from_ptx
+from tests.csrc.emulation.stored_objects import compile_stored, content_of, stored, version_of
 
 CSRC = Path(__file__).parents[3] / "csrc"
 EMULATION = Path(__file__).parent
@@ -43,11 +44,8 @@ FLAGS: dict[Build, tuple[list[str], list[str]]] = {
 
 def compile_object(source: Path, output: Path, *flags: str, csrc: Path = CSRC) -> Path:
     """Compiles C++, or CUDA source for the emulation, with the headers of `csrc`."""
-    language = ["-x", "c++"] if source.suffix == ".cu" else []
     includes = [f"-I{csrc}", f"-I{csrc / 'include'}", f"-I{EMULATION.parent}"]
-    command = [*COMPILE, *flags, *includes, "-c", *language, str(source), "-o", str(output)]
-    subprocess.run(command, check=True)
-    return output
+    return compile_stored([*COMPILE, *flags], includes, source, output)
 
 
 def build_emulation(folder: Path, kind: Build) -> list[Path]:
@@ -93,10 +91,14 @@ def build_runner(folder: Path) -> EmulatedGpu:
 
 def compile_ptx(nvcc: str, architecture: str, output: Path) -> Path:
     """The PTX of the kernels."""
-    command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", "-ptx", "-o", str(output)]
-    includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
-    subprocess.run([*command, *includes, str(CSRC / "cuda" / "attention.cu")], check=True)
-    return output
+    command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", "-ptx"]
+    paths = [f"-I{CSRC}", f"-I{CSRC / 'include'}", str(CSRC / "cuda" / "attention.cu")]
+    made_from = (*command, version_of(nvcc), *content_of(CSRC))
+    return stored(
+        output,
+        made_from,
+        lambda path: subprocess.run([*command, *paths, "-o", str(path)], check=True),
+    )
 
 
 def build_ptx_runner(

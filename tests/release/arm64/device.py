@@ -83,6 +83,7 @@ def native_tests(system: EmulatedSystem) -> str:
     """Run the tests of the native operators against the installed wheel; return pytest's last line."""
     target = system.path("tests/tests/csrc")
     target.mkdir(parents=True)
+    shutil.copy(_ROOT / "tests/covering.py", target.parent)
     for name in ("attention_reference.py", "test_attention_cpu.py", "test_resize_area.py"):
         shutil.copy(_ROOT / "tests/csrc" / name, target)
     pytest = ["python", "-m", "pytest", "-q", "--rootdir=/tests", "--import-mode=importlib"]

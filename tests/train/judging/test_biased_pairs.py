@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from cmlr_edge.errors import DataError
-from tests.train import official_trees
+from tests.train.data import official_trees
 from train.cli.app import app
 from train.data import read_dataset
 from train.data.transforms import ImageTensors

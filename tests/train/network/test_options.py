@@ -14,8 +14,8 @@ from cmlr_edge.errors import DataError
 from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import DeployModel
 from export.onnx_graph import export_onnx
-from tests.tiny_training import tiny_config
-from train.config import ConfounderConfig, ModelConfig, TrainConfig
+from tests.train.stored_tokens import FEATURES, LABELS, WIDTH, small_config, tokens
+from train.config import ConfounderConfig, ModelConfig
 from train.confounders.clustering import Confounders, build_confounders
 from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
 from train.network.baselines import CcdClassifier, FeatureSplitClassifier
@@ -28,7 +28,6 @@ from train.network.intervention import (
 )
 from train.network.model import CausalHead, CausalRecognizer
 
-LABELS, WIDTH, FEATURES = 5, 8, 12
 OPTIONS = {
     "pooled": ["model.head=pooled", "model.intervention=none", "lr=0.05"],
     "pooled with links": ["model.head=pooled"],
@@ -50,19 +49,6 @@ OPTIONS = {
     "explicit": ["model.intervention=explicit"],
     "linear": ["model.intervention=linear", "model.detach_causal=false"],
 }
-
-
-def tokens(images: int, seed: int = 0) -> TokenSet:
-    """Labels that can be read off the tokens, whose first half plays the finer stage."""
-    rng = np.random.default_rng(seed)
-    targets = (rng.random((images, LABELS)) < 0.4).astype(np.float32)
-    features = rng.standard_normal((images, 9, FEATURES))
-    features[:, :3, :LABELS] += 3 * targets[:, None]
-    return TokenSet(features.astype(np.float16), targets, finer_channels=6)
-
-
-def small_config(*settings: str) -> TrainConfig:
-    return tiny_config("model.pooled_skip=false", "epochs=6", "lr=5e-3", *settings)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

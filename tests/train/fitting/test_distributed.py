@@ -31,7 +31,7 @@ from train.judging.evaluate import evaluate_run
 from train.network.dropout import SampleDropout, seeded_per_sample
 from train.network.model import CausalRecognizer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETTINGS = ["batch_size=16", "model.dropout=0.2"]
 IN_TWO = [
     sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",

@@ -10,7 +10,7 @@ import pytest
 
 from cmlr_edge.errors import CaptureError, DataError
 from cmlr_edge.model.spec import PreprocessSpec
-from tests.train import official_trees
+from tests.train.data import official_trees
 from train.data import read_dataset
 from train.data.coco_stuff import BIASED_PAIRS, CACHE
 from train.data.common_labels import common_labels

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cmlr_edge.errors import DataError
-from tests.train.test_options import FEATURES, LABELS, small_config, tokens
+from tests.train.stored_tokens import FEATURES, LABELS, small_config, tokens
 from train.data import read_dataset
 from train.explaining.explain import explain, write_explanation
 from train.explaining.link_effects import cooccurrence, recover_links, swap_effects

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from cmlr_edge.capture.images import read_image
 from tests.tiny_training import TINY
-from tests.train import official_trees
+from tests.train.data import official_trees
 from train.cli.app import app
 from train.data import read_dataset
 from train.data.common_labels import COCO_TO_NUS_WIDE

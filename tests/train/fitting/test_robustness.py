@@ -25,7 +25,7 @@ from train.fitting.loop import fit
 from train.judging.evaluate import evaluate_run
 from train.network import checkpoint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+"""The tests lie as the product does, and no test file imports another."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+
+def test_no_test_file_is_imported() -> None:
+    """Imported, its fixtures and cases would be run, or renamed, for others: share a module."""
+    imported = re.compile(r"(?:from|import) tests\.[\w.]*\btest_\w+|from tests[\w.]* import test_")
+    files = [path for path in TESTS.rglob("*.py") if path != Path(__file__)]
+    assert len(files) > 100
+    found = [(str(path), *imported.findall(path.read_text())) for path in files]
+    assert [row for row in found if len(row) > 1] == []
+
+
+@pytest.mark.parametrize("package", ["cmlr_edge", "train"])
+def test_the_folders_of_the_tests_are_those_of_the_package(package: str) -> None:
+    homes = {path.parent.relative_to(TESTS) for path in (TESTS / package).rglob("test_*.py")}
+    assert len(homes) > 5
+    assert [home for home in homes if not list((ROOT / home).glob("*.py"))] == []
