@@ -20,7 +20,7 @@ from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print
 from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
-from cmlr_edge.model.spec import model_path, spec_path
+from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.pipeline import Streams
 from cmlr_edge.pipeline.summary import RunSummary

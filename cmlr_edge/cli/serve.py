@@ -20,7 +20,7 @@ from cmlr_edge.cli.outputs import OutputOptions, Outputs, check_files
 from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.errors import DependencyError
 from cmlr_edge.model.demo import demo_engine
-from cmlr_edge.model.spec import model_path, spec_path
+from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.pipeline import Streams
 from cmlr_edge.recognizer import Recognizer
 

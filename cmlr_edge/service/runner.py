@@ -187,15 +187,13 @@ class Service:
             candidate.close()  # after a swap: the former one
 
     def _check_apart(self, path: Path) -> str:
-        check = start_check(path, self._config.engine.provider)
-        deadline_s = time.monotonic() + self._config.engine.update.check_timeout_s
-        while check.poll() is None and time.monotonic() < deadline_s and not self._end_requested:
+        settings = self._config.engine
+        limit_s = settings.update.check_timeout_s
+        check = start_check(path, settings.provider, timeout_s=limit_s)
+        while check.poll() is None and not self._end_requested:
             self._streams.wait(_TICK_S)
             self._beat()
-        if check.poll() is None:
-            check.kill()
-            check.communicate()
-            return "it was still loading when the time for that was over"
+        check.kill()  # if it still runs
         return reason_of(check)
 
     def _shadow(self, candidate: Recognizer) -> ShadowRun:
