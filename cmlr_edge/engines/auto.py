@@ -95,7 +95,7 @@ def choose_provider(
         EngineError: No provider can run the model; every reason is in the message.
     """
     providers = find_providers()
-    file = (cache or Path.home() / _CACHE) / f"{_key(built, providers)}.json"
+    file = (cache or Path.home() / _CACHE) / f"{_key(spec, built, providers)}.json"
     choice = _remembered(file, providers)
     if choice is None:
         choice = _measure(path, content, spec, built, providers)
@@ -104,8 +104,15 @@ def choose_provider(
     return choice
 
 
-def _key(built: BuiltFile, providers: list[str]) -> str:
-    facts = [built.sha256, cpu_name(), usable_cores(), runtime_versions(), providers]
+def _key(spec: ModelSpec, built: BuiltFile, providers: list[str]) -> str:
+    facts = [
+        built.sha256,
+        spec.thresholds,
+        cpu_name(),
+        usable_cores(),
+        runtime_versions(),
+        providers,
+    ]
     return sha256_of(repr(facts).encode())[:32]
 
 
