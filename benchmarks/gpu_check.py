@@ -25,8 +25,8 @@ from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.errors import CmlrError, EngineError
-from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import model_path, spec_path, write_atomically
+from cmlr_edge.model.spec import ModelSpec
 
 
 @dataclass(frozen=True)

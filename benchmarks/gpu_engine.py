@@ -13,8 +13,8 @@ from cmlr_edge.backends.cuda_memory import call, import_cudart
 from cmlr_edge.backends.tensorrt import TensorRtBackend
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.spec import BuiltFile, ModelSpec, spec_path
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import spec_path, write_atomically
+from cmlr_edge.model.spec import BuiltFile, ModelSpec
 from cmlr_edge.recognizer import Recognizer
 from export.engine import build_engine_file
 from export.verify import synthetic_frames

@@ -25,8 +25,9 @@ from rich.progress import Progress
 
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.capture.images import list_folder, read_image
+from cmlr_edge.model.agreement import Agreement
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from cmlr_edge.model.strict_json import write_atomically
 from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
 from export.onnx_graph import export_fused
@@ -160,15 +161,16 @@ def _row(
         precision=name[:4],
     )
     before, after = (np.asarray(s.thresholds, np.float32) for s in (spec, refitted))
-    flips = int(((scores >= after) != (plain >= before)).sum())
+    refit = Agreement.of(spec.labels, plain >= before, scores >= after)
+    same = Agreement.of(spec.labels, plain >= before, scores >= before)
     precisions = average_precisions(scores, targets, min_positives=MIN_POSITIVES)
     return Row(
         name=name,
         megabytes=file.ByteSize() / 1e6,
         mean_ap=float(np.nanmean(precisions)),
-        flips=flips,
-        flips_share=flips / scores.size,
-        flips_same_thresholds=int(((scores >= before) != (plain >= before)).sum()),
+        flips=refit.flips,
+        flips_share=refit.flips / refit.decisions,
+        flips_same_thresholds=same.flips,
         largest_difference=float(np.abs(scores - plain).max()),
         mean_difference=float(np.abs(scores - plain).mean()),
         openvino_difference=float(np.abs(other - scores[:_BY_RUNTIME]).max()),

@@ -26,8 +26,8 @@ from benchmarks.peers.settings import compile_openvino
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import model_path, spec_path, write_atomically
+from cmlr_edge.model.spec import ModelSpec
 
 _HEAD = "head."  # what the constants of the head begin with
 PARTS = ("pixels", "backbone", "head")

@@ -20,7 +20,7 @@ import typer
 
 from cmlr_edge._native import resize_area, resize_instruction_sets
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 
 _CASES = [((480, 640), 224), ((480, 640), 320), ((480, 640), 448), ((1080, 1920), 224)]
 _RUNS = 200

@@ -5,6 +5,9 @@ Importing it needs NumPy alone; runtimes and OpenCV are imported when they are f
 
 from __future__ import annotations
 
+import cmlr_edge.machine.safe_path  # noqa: F401 (before anything is imported by name)
+
+# isort: split
 from cmlr_edge.capture import open_source
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.events.event import Event

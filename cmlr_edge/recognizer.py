@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
-from cmlr_edge.backends.golden import check_golden
-from cmlr_edge.engines.preflight import require_preflight
-from cmlr_edge.errors import EngineError, FrameError, SpecError
+from cmlr_edge.engines.opening import Opening
+from cmlr_edge.errors import FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
+from cmlr_edge.model.files import model_path
 from cmlr_edge.model.label_names import require_known
-from cmlr_edge.model.spec import BuiltFile, ModelSpec, model_path, spec_path
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.preprocess import Prepared, preprocess
@@ -112,23 +111,10 @@ class Recognizer:
             from cmlr_edge.engines.rebuild import rebuild_where_needed
 
             rebuild_where_needed(path)
-        if not path.is_file():
-            raise EngineError(
-                f"no engine at {path}: export/build_engine.py writes one, "
-                "and cmlr_edge.demo_engine() is the path of the bundled model"
-            )
-        spec = ModelSpec.load(spec_path(path))
-        built = _find_built_file(spec, path)
-        content = path.read_bytes()
-        require_preflight(path, content, built)
-        from cmlr_edge.engines.auto import resolve_provider
-
-        provider, why = resolve_provider(path, content, spec, built, provider)
-        backend = load_backend(path, content, provider=provider, engine=built.engine)
+        opening = Opening.of(path, provider)
+        backend = opening.require()
         try:
-            _check_label_count(backend, spec, path)
-            check_golden(backend, built.golden, spec.preprocess.size_hw, provider=provider)
-            return cls(backend, spec, thresholds=thresholds, why=why)
+            return cls(backend, opening.spec, thresholds=thresholds, why=opening.why)
         except BaseException:
             backend.close()
             raise
@@ -308,23 +294,6 @@ class Recognizer:
     ) -> None:
         """Close."""
         self.close()
-
-
-def _find_built_file(spec: ModelSpec, path: Path) -> BuiltFile:
-    if path.name not in spec.files:
-        raise SpecError(
-            f"{spec_path(path)} describes {sorted(spec.files) or 'no file'}, not {path.name}: "
-            "keep the names that export/build_engine.py gave, and copy engine and spec together"
-        )
-    return spec.files[path.name]
-
-
-def _check_label_count(backend: Backend, spec: ModelSpec, path: Path) -> None:
-    if (num_labels := backend.num_labels) != len(spec.labels):
-        raise SpecError(
-            f"{spec_path(path)} lists {len(spec.labels)} labels but {path.name} returns "
-            f"{num_labels}: they come from different builds; copy both files together"
-        )
 
 
 def _merge_thresholds(

@@ -7,7 +7,6 @@ On a Jetson `--target tensorrt` adds model.engine, verified against model.onnx.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -31,8 +30,8 @@ from cmlr_edge.capture.images import list_folder, read_image
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.errors import CmlrError, DataError, EngineError
-from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec, spec_path
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import sha256_of, spec_path, write_atomically
+from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
 from export.deploy import DeployModel
@@ -138,7 +137,7 @@ def build_engine(
         max_flips=max_flips,
     )
     built = BuiltFile(
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256_of(content),
         runtime="onnx",
         precision=precision,
         parity=parity,
@@ -247,6 +246,9 @@ def main(
         bool, typer.Option("--allowGPUFallback", help="For layers the DLA does not have.")
     ] = False,
     workspace: Annotated[int | None, typer.Option(help="MiB for TensorRT's scratch.")] = None,
+    build_timeout: Annotated[
+        float, typer.Option(help="Seconds that TensorRT may take to build.")
+    ] = BuildOptions.timeout_s,
 ) -> None:
     """Export a trained run for the SDK.
 
@@ -264,6 +266,7 @@ def main(
                 dla_core=dla_core,
                 allow_gpu_fallback=gpu_fallback,
                 workspace_mib=workspace,
+                timeout_s=build_timeout,
             )
         precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
         with Progress(console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:

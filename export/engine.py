@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,10 @@ from cmlr_edge.engines.builder import BuildOptions, BuildReport, build_plan
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.rebuild import engine_build
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.agreement import MAX_SHARE, Agreement
+from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport
-from export.verify import FLIP_TOLERANCE, SCORE_TOLERANCE
+from export.verify import SCORE_TOLERANCE, require_agreement
 
 _BATCH = 8
 
@@ -111,7 +112,7 @@ def verify_engine(
     worst = max(parity.max_score_difference, alone.max_score_difference)
     scores = tuple(round(float(score), 7) for score in actual[0])
     return BuiltFile(
-        sha256=hashlib.sha256(plan).hexdigest(),
+        sha256=sha256_of(plan),
         runtime="tensorrt",
         precision=from_onnx.precision,
         parity=replace(parity, max_score_difference=worst),
@@ -149,14 +150,10 @@ def compare(
             f"allowed {allowed:.3g}: it was not written"
         )
     thresholds = np.asarray(spec.thresholds, np.float32)
-    flipped = (actual >= thresholds) != (expected >= thresholds)
-    flips, share = int(flipped.sum()), FLIP_TOLERANCE[precision] if max_flips is None else max_flips
-    if flips > max(1, share * flipped.size):
-        raise EngineError(
-            f"{path.name} flips {flips} of {flipped.size} label decisions of ONNX Runtime, allowed "
-            f"is {share:.1%}: it was not written"
-        )
-    return ParityReport(len(actual), difference, flips)
+    found = Agreement.of(spec.labels, expected >= thresholds, actual >= thresholds)
+    share = MAX_SHARE[precision] if max_flips is None else max_flips
+    require_agreement(path, found, share, of=" of ONNX Runtime")
+    return ParityReport(len(actual), difference, found.flips)
 
 
 def _scores(backend: Backend, frames: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.spec import GoldenSample, ModelSpec, ParityReport
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 # on another machine, by the precision that was built.
 SCORE_TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "int8": 0.6}
 GOLDEN_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2, "int8": 0.15}
-# Largest allowed share of label decisions that differ; one may, however few there are.
-FLIP_TOLERANCE = {"fp32": 0.005, "fp16": 0.005, "int8": 0.02}
 _GOLDEN_SEED = 20241
 _BATCH = 8
 
@@ -51,7 +50,8 @@ def verify(
 
     Raises:
         EngineError: A score differs too much, a NaN appears, or a label decision flips although
-            its score is further from the threshold than the tolerance; or too many flip.
+            its score is further from the threshold than the tolerance; or too many flip, of all or
+            of one label.
     """
     frames = np.concatenate([_golden(spec), frames])
     expected = _run_torch(model, frames)
@@ -72,26 +72,38 @@ def verify(
         np.asarray(thresholds, np.float32)
         for thresholds in (spec.thresholds, trained_thresholds or spec.thresholds)
     )
-    flipped = (actual >= own) != (expected >= trained)
-    far = np.abs(expected - trained)[flipped] > allowed
-    share = FLIP_TOLERANCE[precision] if max_flips is None else max_flips
-    flips = _count_flips(path, flipped, share, far=bool(far.any()))
-    report = ParityReport(len(frames), difference, flips)
+    first, second = expected >= trained, actual >= own
+    share = MAX_SHARE[precision] if max_flips is None else max_flips
+    found = Agreement.of(spec.labels, first, second)
+    require_agreement(path, found, share)
+    if (np.abs(expected - trained)[first != second] > allowed).any():
+        raise EngineError(
+            f"{path.name} flips label decisions far from the threshold, of "
+            f"{', '.join(found.flips_by_label)}: it was not written"
+        )
+    report = ParityReport(len(frames), difference, found.flips)
     scores = tuple(round(float(score), 7) for score in actual[0])
     return report, GoldenSample(_GOLDEN_SEED, scores, GOLDEN_TOLERANCE[precision])
 
 
-def _count_flips(path: Path, flipped: NDArray[np.bool_], share: float, *, far: bool) -> int:
-    """Label decisions that differ; refused far from the threshold, or where they are many."""
-    if far:
-        raise EngineError(f"{path.name} flips label decisions: it was not written")
-    flips = int(flipped.sum())
-    if flips > max(1, share * flipped.size):
-        raise EngineError(
-            f"{path.name} flips {flips} of {flipped.size} label decisions, allowed is {share:.1%}: "
-            "it was not written"
-        )
-    return flips
+def require_agreement(path: Path, found: Agreement, share: float, *, of: str = "") -> None:
+    """Refuse a file that decides otherwise.
+
+    Args:
+        path: Name of the file to be.
+        found: What was said before, and what it says.
+        share: Of label decisions that may differ.
+        of: Whose decisions they are, for the message.
+
+    Raises:
+        EngineError: Too many differ, or a label falls silent or speaks anew; it is named.
+    """
+    reasons = found.changed_labels(share)
+    if found.differs(share):
+        flips = f"flips {found.flips} of {found.decisions} label decisions{of}"
+        reasons = [f"{flips}, allowed is {share:.1%}", *reasons]
+    if reasons:
+        raise EngineError(f"{path.name}: {'; '.join(reasons)}: it was not written")
 
 
 def synthetic_frames(size_hw: tuple[int, int], number: int) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from benchmarks.context_bias.report import (
 )
 from benchmarks.context_bias.runs import Job, finished_keys, run_all
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from train.data.context_scenes import PARTS, SceneConfig, generate
 from train.reporting import exit_on_error, progress_bars
 

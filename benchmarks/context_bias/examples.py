@@ -11,7 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.sinks.drawing import GREY, WHITE, put_text
 from train.data import LabeledImages, read_dataset
 from train.data.context_scenes import PARTS

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import PreprocessSpec
-from cmlr_edge.model.strict_json import write_atomically
 from train.config import ModelConfig
 from train.data import LabeledImages, read_dataset
 from train.data.transforms import ImageTensors

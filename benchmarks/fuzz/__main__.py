@@ -7,7 +7,6 @@ on the made-up GPU to the made-up TensorRT and the self-test.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import select
 import subprocess
@@ -28,7 +27,7 @@ from benchmarks.fuzz.machines import Machine, compile_driver
 from benchmarks.fuzz.mutations import OF_BYTES, OF_JSON
 from benchmarks.fuzz.onnx_mutations import OF_ONNX
 from benchmarks.fuzz.seeds import Seed, write_seeds
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import sha256_of, write_atomically
 from train.reporting import exit_on_error
 
 _ROOT = Path(__file__).parents[2]
@@ -50,7 +49,7 @@ def damage(number: int, seeds: list[Seed], folder: Path) -> tuple[Path, Machine,
     if kind == "file, hash agrees":
         record = json.loads(spec)
         built = record["files"][seed.path.name]
-        built["sha256"] = hashlib.sha256(content).hexdigest()
+        built["sha256"] = sha256_of(content)
         if random.random() < 0.5:  # a self-test that lets anything pass
             built["golden"]["tolerance"] = 1e30
         spec = json.dumps(record).encode()

@@ -6,7 +6,6 @@ GPU it is an ONNX file, which the made-up TensorRT runs.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks.fuzz.machines import CPU, GPU, Machine, without_driver
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.model.files import sha256_of, spec_path
 from cmlr_edge.model.spec import (
     BuiltFile,
     EngineBuild,
@@ -29,7 +29,6 @@ from cmlr_edge.model.spec import (
     PreprocessSpec,
     Provenance,
     ThresholdFit,
-    spec_path,
 )
 from export.calibrate import quantize
 from export.deploy import FusedHead, FusedModel
@@ -109,7 +108,7 @@ def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
     scores = backend.infer(golden_frames(7, SIZE_HW))[0]
     backend.close()
     built = BuiltFile(
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256_of(content),
         runtime="onnx",
         precision=precision,  # type: ignore[arg-type]
         parity=ParityReport(1, 0.0, 0),

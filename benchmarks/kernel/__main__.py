@@ -21,7 +21,7 @@ from benchmarks.kernel.roofline import (
     flop,
     least_bytes,
 )
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("benchmarks/results/kernel")

@@ -21,7 +21,8 @@ from benchmarks.peers.report import write_report
 from benchmarks.peers.routes import FLOORS, OURS, route_names
 from benchmarks.peers.turns import Worker, take_turns, times_ms
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.agreement import Agreement
+from cmlr_edge.model.files import write_atomically
 
 RESULTS = Path("benchmarks/results/latency")
 REFERENCE = "torch-eager"
@@ -67,9 +68,11 @@ def _scores(worker: Worker) -> NDArray[np.float32]:
 def _check(
     scores: NDArray[np.float32], expected: NDArray[np.float32], thresholds: NDArray[np.float32]
 ) -> dict[str, float | int]:
+    labels = [f"label {i}" for i in range(len(thresholds))]
+    found = Agreement.of(labels, expected >= thresholds, scores >= thresholds)
     return {
-        "decisions": expected.size,
-        "decisions_that_differ": int(((scores >= thresholds) != (expected >= thresholds)).sum()),
+        "decisions": found.decisions,
+        "decisions_that_differ": found.flips,
         "largest_score_difference": float(np.abs(scores - expected).max()),
     }
 

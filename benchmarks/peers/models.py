@@ -8,7 +8,6 @@ in a photo of MS-COCO: 2.9 of 80.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import tempfile
 import warnings
@@ -26,6 +25,7 @@ from torch.export import Dim
 from benchmarks.peers.frames import NUM_FRAMES, frames
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.model.files import sha256_of, write_atomically
 from cmlr_edge.model.spec import (
     BuiltFile,
     GoldenSample,
@@ -36,7 +36,6 @@ from cmlr_edge.model.spec import (
     Provenance,
     ThresholdFit,
 )
-from cmlr_edge.model.strict_json import write_atomically
 from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
 from export.deploy import DeployModel, FusedModel
@@ -140,7 +139,7 @@ def _write(
     stored = backend.infer(golden_frames(0, spec.preprocess.size_hw))[0].tolist()
     backend.close()
     built = BuiltFile(
-        hashlib.sha256(content).hexdigest(),
+        sha256_of(content),
         "onnx",
         precision,
         ParityReport(0, 0.0, 0),

@@ -12,7 +12,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from benchmarks.peers.routes import FLOORS, OURS, PEERS
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 
 # With 80 labels: ours over the backbone at most, and the peer over ours at least.
 GOALS = {

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.peers.turns import take_turns, times_ms
 from cmlr_edge.machine.facts import describe_machine, usable_cores
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 
 RESULTS = Path("benchmarks/results/latency/settings.json")
 # By engine: what is changed against what the backends set, by the engine's own names.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.photos.runs import Scores
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from train.judging.bootstrap import mean_ap_interval
 from train.judging.metrics import MIN_POSITIVES, average_precisions
 

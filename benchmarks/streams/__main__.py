@@ -16,7 +16,7 @@ from benchmarks.streams.stand_in import write_stand_in
 from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.machine.allocator import bound_arenas
 from cmlr_edge.machine.facts import cpu_name, usable_cores
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
 

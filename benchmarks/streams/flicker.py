@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cmlr_edge import Frame, Recognizer, demo_engine, open_source
 from cmlr_edge.events.tracker import EventTracker
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.stability import LabelStability
-from cmlr_edge.model.strict_json import write_atomically
 from cmlr_edge.pipeline.outlet import merge_stability
 from train.reporting import exit_on_error
 

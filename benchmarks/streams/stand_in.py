@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import (
     INPUT_NAME,
     OUTPUT_NAME,
@@ -40,7 +40,7 @@ def write_stand_in(folder: Path) -> Path:
         threshold_fit=ThresholdFit("fixed", "none", 0, "fp32", 0.0),
         files={
             "model.onnx": BuiltFile(
-                sha256=hashlib.sha256(content).hexdigest(),
+                sha256=sha256_of(content),
                 runtime="onnx",
                 precision="fp32",
                 parity=ParityReport(1, 0.0, 0),

@@ -22,8 +22,8 @@ from benchmarks.peers.frames import frames
 from cmlr_edge import Frame, Recognizer, Streams
 from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import model_path, spec_path, write_atomically
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 
 _LOAD = 0.7

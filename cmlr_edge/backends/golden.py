@@ -71,13 +71,16 @@ def check_golden(
         EngineError: The scores are further than `golden.tolerance` from the stored ones, or than 0.05
             in less precision.
     """
-    difference, allowed = (
-        golden_difference(backend, golden, size_hw),
-        allowed_difference(golden, provider),
-    )
+    difference = golden_difference(backend, golden, size_hw)
+    allowed = allowed_difference(golden, provider)
     if not difference <= allowed:  # a NaN fails too
-        raise EngineError(
-            f"golden self-test failed: scores differ by {difference:.3g} from those stored at "
-            f"export, allowed {allowed:.3g}: this runtime computes something else; try "
-            "another provider, or export the model again for this machine"
-        )
+        raise golden_failure(difference, allowed)
+
+
+def golden_failure(difference: float, allowed: float) -> EngineError:
+    """What to raise where scores are further from the stored ones than allowed."""
+    return EngineError(
+        f"golden self-test failed: scores differ by {difference:.3g} from those stored at "
+        f"export, allowed {allowed:.3g}: this runtime computes something else; try "
+        "another provider, or export the model again for this machine"
+    )

@@ -16,8 +16,7 @@ from cmlr_edge.cli.console import stderr
 from cmlr_edge.diagnosis.bench import BenchSettings, find_regressions, run_bench
 from cmlr_edge.errors import DataError, OutputError
 from cmlr_edge.model.demo import demo_engine
-from cmlr_edge.model.spec import model_path
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import model_path, write_atomically
 
 
 def bench(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmlr_edge.model.demo import demo_engine
-from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.files import model_path, sha256_of, spec_path
+from cmlr_edge.model.spec import ModelSpec
 
 
 def inspect(
@@ -46,7 +46,7 @@ def inspect(
 def _file_state(path: Path, sha256: str) -> str:
     if not path.is_file():
         return "missing"
-    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == sha256 else "changed"
+    return "ok" if sha256_of(path.read_bytes()) == sha256 else "changed"
 
 
 def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:

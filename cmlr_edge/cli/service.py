@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cmlr_edge.errors import EngineError, OutputError, SpecError
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
@@ -94,7 +94,9 @@ def status(config: Config) -> None:
 
 
 def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> None:
-    check = start_check(store.checked_path(engine), load_config(config).engine.provider)
+    settings = load_config(config).engine
+    limit_s = settings.update.check_timeout_s
+    check = start_check(store.checked_path(engine), settings.provider, timeout_s=limit_s)
     if reason := reason_of(check):
         raise EngineError(f"engine {engine.id} is refused: {reason}")
     store.accept(engine)

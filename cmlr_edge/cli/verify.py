@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.cli import options
-from cmlr_edge.engines.verification import verify_engine
+from cmlr_edge.engines.opening import examine
 from cmlr_edge.model.demo import demo_engine
-from cmlr_edge.model.spec import model_path
+from cmlr_edge.model.files import model_path
+
+_COLORS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 def verify(
@@ -32,16 +33,20 @@ def verify(
     cmlr-edge verify model.onnx --provider cuda
     """  # noqa: D301
     path = model_path(engine or demo_engine())
-    checks = verify_engine(path, provider=provider)
-    passed = all(check.passed for check in checks)
+    checks = examine(path, provider=provider)
+    passed = all(check.state != "failed" for check in checks)
     if as_json:
-        record = {"engine": str(path), "passed": passed, "checks": [asdict(c) for c in checks]}
+        record = {
+            "engine": str(path),
+            "passed": passed,
+            "checks": [check.to_record() for check in checks],
+        }
         print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201
     else:
         console = Console()
         for check in checks:
-            state = "[green]ok     [/green]" if check.passed else "[red]problem[/red]"
-            console.print(f"{state} {check.name:<14} {escape(check.found)}", soft_wrap=True)
+            state = f"[{_COLORS[check.state]}]{check.state:<7}[/]"
+            console.print(f"{state} {check.name:<14} {escape(check.message)}", soft_wrap=True)
             if check.remedy:
                 console.print(f"{'':22} -> {escape(check.remedy)}", soft_wrap=True)
     if not passed:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
 import time
@@ -25,6 +24,7 @@ from cmlr_edge.errors import CaptureError, DataError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.machine.tegrastats import BoardMonitor
+from cmlr_edge.model.files import sha256_of
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 
@@ -82,7 +82,7 @@ def run_bench(
         runtime, in_use = recognizer.runtime, recognizer.provider
     return {
         "engine": engine.name,
-        "sha256": hashlib.sha256(engine.read_bytes()).hexdigest(),
+        "sha256": sha256_of(engine.read_bytes()),
         "provider": in_use,
         "runtime": runtime,
         "source": redact(source) if source else "one picture of 640 x 480 in memory",

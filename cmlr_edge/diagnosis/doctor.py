@@ -6,7 +6,6 @@ function per line of the report.
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import sys
@@ -17,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from cmlr_edge.diagnosis.probes import Answer, ask_all, run_limited
+from cmlr_edge.diagnosis.probes import Answer, ask_all, ask_engine
 from cmlr_edge.machine import hardware
 from cmlr_edge.machine.hardware import ROOT
 
@@ -382,16 +381,11 @@ def _cameras(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
 
 
 def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Finding]:
-    """Verify the engine in a child process: a runtime may crash on it."""
-    command = [sys.executable, "-m", "cmlr_edge", "verify", str(path), "--json"]
-    command += [] if provider is None else ["--provider", provider]
-    ended = run_limited(command, timeout_s=timeout_s)
-    if not ended.output.strip():
+    answer = ask_engine(path, provider, timeout_s=timeout_s)
+    if answer.found is None:
         remedy = "copy engine and spec again, both together; or build the engine on this machine"
-        yield _ENGINE.problem("engine", ended.error.removeprefix("error: "), remedy)
+        yield _ENGINE.problem("engine", answer.error, remedy)
         return
-    for check in json.loads(ended.output)["checks"]:
-        if check["passed"]:
-            yield _ENGINE.ok(check["name"], check["found"])
-        else:
-            yield _ENGINE.problem(check["name"], check["found"], check["remedy"])
+    for check in answer.found["checks"]:
+        state: State = "problem" if check["state"] == "failed" else check["state"]
+        yield Finding("engine", check["name"], state, check["found"], check["remedy"])

@@ -11,19 +11,18 @@ import ctypes
 import importlib
 import importlib.metadata
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cmlr_edge.engines.preflight import machine_findings
+from cmlr_edge.engines.opening import examine
+from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.errors import CmlrError
+from cmlr_edge.machine.child import python_command, run_limited
 from cmlr_edge.machine.driver import find_gpu
 
 # y = x, float32 (1,); ONNX IR 8, opset 13: the smallest model that a provider can be asked to take.
@@ -51,8 +50,8 @@ class Answer:
 def ask_all(*, timeout_s: float = 30.0) -> dict[str, Answer]:
     """Run every probe, two at a time; return the answers by name."""
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda name: ask(name, timeout_s=timeout_s), _PROBES)
-        return dict(zip(_PROBES, answers, strict=True))
+        answers = pool.map(lambda name: ask(name, timeout_s=timeout_s), _OF_THE_MACHINE)
+        return dict(zip(_OF_THE_MACHINE, answers, strict=True))
 
 
 def ask(probe: str, *, timeout_s: float = 30.0) -> Answer:
@@ -62,69 +61,39 @@ def ask(probe: str, *, timeout_s: float = 30.0) -> Answer:
         probe: The function's name.
         timeout_s: The child is given up after so long, even if it cannot be killed.
     """
-    # The current folder is no place to import from: a numpy.py lying there is not NumPy.
-    code = (
-        "import sys; sys.path = [p for p in sys.path if p]; "
-        f"from cmlr_edge.diagnosis import probes; probes.answer({probe!r})"
-    )
-    ended = run_limited([sys.executable, "-c", code], timeout_s=timeout_s)
+    return _run(probe, timeout_s=timeout_s)
+
+
+def ask_engine(path: Path, provider: str | None, *, timeout_s: float = 30.0) -> Answer:
+    """Make the checks of an engine in a child process: a runtime may crash on it.
+
+    Returns:
+        In "checks" what `Check.to_record` gives for each.
+    """
+    return _run(engine.__name__, str(path), provider or "", timeout_s=timeout_s)
+
+
+def _run(probe: str, *arguments: str, timeout_s: float) -> Answer:
+    command = python_command(__name__, answer.__name__, probe, *arguments)
+    ended = run_limited(command, timeout_s=timeout_s)
     if ended.error:
         return Answer(None, ended.error, ended.messages)
     found: dict[str, Any] | None = json.loads(ended.output.splitlines()[-1])
     return Answer(found, messages=ended.messages)
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A child process that ended, or was given up."""
-
-    code: int
-    output: str
-    error: str  # empty if all went well
-    messages: str = ""  # on stderr
-
-
-def run_limited(command: list[str], *, timeout_s: float) -> Ended:
-    """Run a command that may crash or hang, and wait no longer than `timeout_s`."""
-    try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        return Ended(127, "", f"{command[0]} cannot be run: {error.strerror}")
-    try:
-        output, messages = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        _end(child)
-        return Ended(124, "", f"gave no answer in {timeout_s:g} s")
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        return Ended(child.returncode, output, f"crashed with {name}", messages)
-    lines = [line.strip() for line in messages.splitlines() if line.strip()]
-    last = lines[-1] if lines else f"ended with exit code {child.returncode}"
-    return Ended(child.returncode, output, last[:300] if child.returncode else "", messages)
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Kill a child and what it started. One that is stuck in a driver cannot be killed, and is left."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(timeout=1)
-    for pipe in (child.stdout, child.stderr):
-        if pipe is not None:
-            pipe.close()
-
-
-def answer(probe: str) -> None:
+def answer(probe: str, *arguments: str) -> None:
     """Run one probe in this process and print what it found as the last line; what a child does."""
-    print(json.dumps(_PROBES[probe](), allow_nan=False))  # noqa: T201
+    print(json.dumps(_PROBES[probe](*arguments), allow_nan=False))  # noqa: T201
+
+
+def engine(path: str, provider: str) -> dict[str, Any]:
+    """Every check of an engine."""
+    try:
+        checks = examine(Path(path), provider=provider or None)
+    except CmlrError as error:
+        sys.exit(str(error))
+    return {"checks": [check.to_record() for check in checks]}
 
 
 def numpy() -> dict[str, Any] | None:
@@ -206,9 +175,9 @@ def tensorrt() -> dict[str, Any] | None:
         "version": module.__version__,
         "numpy_error": numpy_error,
         "missing": [
-            finding.message
-            for finding in machine_findings()
-            if finding.state == "failed" and finding.what not in {"driver", "gpu"}
+            check.message
+            for check in machine_checks()
+            if check.state == "failed" and check.name not in {"driver", "gpu"}
         ],
     }
 
@@ -246,7 +215,8 @@ def _installed(packages: tuple[str, ...]) -> list[str]:
     return sorted(names.intersection(packages))
 
 
-_PROBES: dict[str, Callable[[], dict[str, Any] | None]] = {
+_PROBES: dict[str, Callable[..., dict[str, Any] | None]] = {
     probe.__name__: probe
-    for probe in (numpy, opencv, onnxruntime, openvino, tensorrt, cuda_driver, native)
+    for probe in (numpy, opencv, onnxruntime, openvino, tensorrt, cuda_driver, native, engine)
 }
+_OF_THE_MACHINE = [name for name in _PROBES if name != engine.__name__]

@@ -7,7 +7,6 @@ the first, is not taken however fast it is. The result is kept per model, proces
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from cmlr_edge.backends import find_providers, load_backend
 from cmlr_edge.backends.golden import check_golden, golden_frames
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.machine.facts import cpu_name, runtime_versions, usable_cores
+from cmlr_edge.model.agreement import MAX_SHARE, Agreement
+from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from cmlr_edge.backends.base import Backend
 
 _CACHE = Path(".cache") / "cmlr_edge" / "providers"  # in the user's home
-_CHECK_FRAMES = 8
-_MAX_FLIPS = 0.005  # share of label decisions, as for the files that export writes
+_CHECK_FRAMES = 16
 _MIN_RUNS, _MIN_SECONDS = 20, 0.4
 _WORTH = 0.95  # of the time of the best so far: less is noise, and the earlier provider stays
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def choose_provider(
         EngineError: No provider can run the model; every reason is in the message.
     """
     providers = find_providers()
-    file = (cache or Path.home() / _CACHE) / f"{_key(built, providers)}.json"
+    file = (cache or Path.home() / _CACHE) / f"{_key(spec, built, providers)}.json"
     choice = _remembered(file, providers)
     if choice is None:
         choice = _measure(path, content, spec, built, providers)
@@ -104,9 +104,16 @@ def choose_provider(
     return choice
 
 
-def _key(built: BuiltFile, providers: list[str]) -> str:
-    facts = [built.sha256, cpu_name(), usable_cores(), runtime_versions(), providers]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+def _key(spec: ModelSpec, built: BuiltFile, providers: list[str]) -> str:
+    facts = [
+        built.sha256,
+        spec.thresholds,
+        cpu_name(),
+        usable_cores(),
+        runtime_versions(),
+        providers,
+    ]
+    return sha256_of(repr(facts).encode())[:32]
 
 
 def _remembered(file: Path, providers: list[str]) -> Choice | None:
@@ -142,7 +149,7 @@ def _measure(
             check_golden(backend, built.golden, size_hw, provider=provider)
             scores = np.concatenate([backend.infer(frames[i : i + 1]) for i in range(len(frames))])
             expected = scores if expected is None else expected
-            _check_decisions(scores, expected, spec)
+            _check_decisions(scores, expected, spec, built.precision)
             return _time(backend, frames[:1])
         finally:
             backend.close()
@@ -164,12 +171,12 @@ def _explain_failure(provider: str, try_one: Callable[[str], float]) -> Candidat
 
 
 def _check_decisions(
-    scores: NDArray[np.float32], expected: NDArray[np.float32], spec: ModelSpec
+    scores: NDArray[np.float32], expected: NDArray[np.float32], spec: ModelSpec, precision: str
 ) -> None:
     thresholds = np.asarray(spec.thresholds, np.float32)
-    flips = int(((scores >= thresholds) != (expected >= thresholds)).sum())
-    if flips > max(1, _MAX_FLIPS * scores.size):
-        raise EngineError(f"{flips} of {scores.size} label decisions differ")
+    found = Agreement.of(spec.labels, expected >= thresholds, scores >= thresholds)
+    if objections := found.objections(MAX_SHARE[precision]):
+        raise EngineError("; ".join(objections))
 
 
 def _time(backend: Backend, frame: NDArray[np.uint8]) -> float:

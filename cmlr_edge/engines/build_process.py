@@ -1,4 +1,4 @@
-"""The process that builds one engine: `python -m cmlr_edge.engines.build_process FOLDER`.
+"""The process that builds one engine, in a folder.
 
 Reads model.onnx and options.json there; writes model.engine, timing.cache and report.json, or
 error.txt. Started by `cmlr_edge.engines.builder`; everything of NVIDIA's happens here.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +21,9 @@ from cmlr_edge.model.strict_json import from_json
 _MIB = 2**20
 
 
-def main(folder: Path) -> int:
+def main(folder_name: str) -> int:
     """Build; 0, or 1 with the reason in error.txt."""
+    folder = Path(folder_name)
     options = from_json(BuildOptions, json.loads((folder / "options.json").read_text()))
     try:
         _build(folder, options)
@@ -164,7 +164,3 @@ def _built_precisions(trt: Any, logger: Any, content: bytes) -> dict[str, int]:
         for output in layer.get("Outputs", [])[:1] if isinstance(layer, dict) else []:
             formats[str(output.get("Format/Datatype", output.get("Datatype", "unknown")))] += 1
     return dict(formats)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

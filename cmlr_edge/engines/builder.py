@@ -7,17 +7,16 @@ strongly typed. `cmlr_edge.engines.build_process` is the other side.
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cmlr_edge.backends.onnx_functions import without_function
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.strict_json import from_json, write_atomically
+from cmlr_edge.machine.child import Ended, available_memory, python_command, run_limited
+from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.strict_json import from_json
 
 _MIB = 2**20
 # What a build holds besides the weights, and how often it holds those. TensorRT-RTX took 300 MiB
@@ -36,6 +35,9 @@ class BuildOptions:
     allow_gpu_fallback: bool = False  # of layers that the DLA does not have
     workspace_mib: int | None = None  # None: all the GPU has
     compute_capability: str | None = None  # "8.7"; None: of the GPU here. TensorRT-RTX alone
+    timeout_s: float = (
+        7200.0  # a build that takes longer is ended; large networks take half an hour
+    )
     module: str = "tensorrt"  # or "tensorrt_rtx", which builds without a GPU
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class BuildOptions:
             )
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise EngineError(f"workspace is {self.workspace_mib} MiB: give at least 1")
+        if not self.timeout_s > 0:
+            raise EngineError(f"the time limit is {self.timeout_s:g} s: give more than 0")
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def build_plan(onnx: bytes, options: BuildOptions) -> tuple[bytes, BuildReport]:
         The engine and what is in it.
 
     Raises:
-        EngineError: Too little memory, TensorRT refused the model or the options - its own words
-            are in the message - or the build was killed.
+        EngineError: Too little memory or time, TensorRT refused the model or the options - its own
+            words are in the message - or the build was killed.
     """
     _require_memory(len(onnx), options)
     with tempfile.TemporaryDirectory() as name:
@@ -82,11 +86,11 @@ def build_plan(onnx: bytes, options: BuildOptions) -> tuple[bytes, BuildReport]:
             options = replace(options, plugin=None)
         (folder / "model.onnx").write_bytes(model)
         (folder / "options.json").write_text(json.dumps(asdict(options)))
-        command = [sys.executable, "-m", "cmlr_edge.engines.build_process", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = python_command("cmlr_edge.engines.build_process", "main", str(folder))
+        done = run_limited(command, timeout_s=options.timeout_s)
         report = folder / "report.json"
-        if done.returncode != 0 or not report.is_file():
-            raise EngineError(_why(done, folder / "error.txt"))
+        if done.code != 0 or not report.is_file():
+            raise EngineError(_why(done, folder / "error.txt", options))
         plan = (folder / "model.engine").read_bytes()
         if options.timing_cache and (folder / "timing.cache").is_file():
             write_atomically(Path(options.timing_cache), (folder / "timing.cache").read_bytes())
@@ -99,18 +103,22 @@ def _attention_name() -> str:
     return ATTENTION_NAME
 
 
-def _why(done: subprocess.CompletedProcess[str], error: Path) -> str:
+def _why(done: Ended, error: Path, options: BuildOptions) -> str:
+    if done.limit == "time":
+        return (
+            f"the build took longer than {options.timeout_s:g} s and was ended: give it more time "
+            "(--build-timeout), or a smaller --batch"
+        )
     if error.is_file():
         return error.read_text()
-    if done.returncode == -signal.SIGKILL:
+    if done.limit == "memory" or done.code == -signal.SIGKILL:
         return (
             "the build was killed, most likely because memory ran out: close other programs, add "
             "swap, or give a smaller --batch or --workspace"
         )
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        return f"the build crashed with {name}; TensorRT's last words: {done.stderr[-500:]}"
-    return f"the build failed: {done.stderr[-500:]}"
+    if done.code < 0:
+        return f"the build {done.error}; TensorRT's last words: {done.messages[-500:]}"
+    return f"the build failed: {done.messages[-500:]}"
 
 
 def _require_memory(file_bytes: int, options: BuildOptions) -> None:
@@ -126,13 +134,3 @@ def _require_memory(file_bytes: int, options: BuildOptions) -> None:
 def memory_to_build(file_bytes: int, options: BuildOptions) -> int:
     """Bytes of free memory without which no build is started, for an ONNX file of that size."""
     return _BASE_BYTES + _TIMES_THE_FILE * file_bytes + (options.workspace_mib or 0) * _MIB
-
-
-def available_memory() -> int:
-    """Bytes that can be had without swapping out others, swap space included."""
-    sizes = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, size = line.split(":")
-        sizes[name] = int(size.split()[0]) * 1024
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return sizes.get("MemAvailable", pages) + sizes.get("SwapFree", 0)

@@ -1,109 +1,43 @@
 """What this machine is, what an engine needs, and the remedy where they differ.
 
 A TensorRT engine is machine code for one TensorRT version and one kind of GPU, and loading it is
-running it. So everything is compared before TensorRT is given a byte, in this order: the file's
-hash, the driver, TensorRT, the GPU, the plugin.
+running it. So everything is compared before TensorRT is given a byte, in this order: the driver, the
+GPU, TensorRT, cuda-python, the plugin.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterator
 
 from cmlr_edge.backends.plugin import plugin_library
-from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.engines.check import Check, look
+from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.driver import Gpu, find_gpu
-from cmlr_edge.model.spec import BuiltFile, EngineBuild
-
-_log = logging.getLogger(__name__)
+from cmlr_edge.model.spec import EngineBuild
 
 OLDEST_TENSORRT = (10, 3)
 _REBUILD = "build it again here with rebuild=True or export/build_engine.py --target tensorrt"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: Literal["file", "driver", "gpu", "tensorrt", "cuda-python", "plugin"]
-    state: Literal["ok", "warning", "failed"]
-    message: str  # what there is; if not ok, also what was wanted and what to do
-
-
-def check_hash(path: Path, content: bytes, built: BuiltFile) -> None:
-    """Compare a file with its spec.
-
-    Raises:
-        EngineError: It is another file than the one that export wrote.
-    """
-    if (digest := hashlib.sha256(content).hexdigest()) != built.sha256:
-        raise EngineError(
-            f"{path} has sha256 {digest[:12]}..., its spec says {built.sha256[:12]}...: the "
-            "file was changed or cut short; copy engine and spec again, both together"
-        )
-
-
-def preflight(path: Path, content: bytes, built: BuiltFile) -> list[Finding]:
-    """Compare a file, and for a TensorRT engine the machine, with the spec.
-
-    Creates nothing of NVIDIA's, so it is safe on any machine.
-
-    Args:
-        path: Of the model file, for messages.
-        content: Its bytes.
-        built: What the spec says of it.
-
-    Returns:
-        A finding for everything that was looked at, failed ones included. What cannot be looked at
-        because something before it failed is left out.
-    """
-
-    def hashed() -> str:
-        check_hash(path, content, built)
-        return f"{path.name} is the file that its spec describes"
-
-    findings = [_look("file", hashed)]
-    if built.engine is not None:
-        findings += machine_findings(built.engine)
-    return findings
-
-
-def require_preflight(path: Path, content: bytes, built: BuiltFile) -> None:
-    """Run `preflight`, log what is doubtful, and refuse what cannot work.
-
-    Raises:
-        EngineError: Something failed; the message has every remedy.
-    """
-    findings = preflight(path, content, built)
-    for finding in findings:
-        if finding.state == "warning":
-            _log.warning("%s: %s", path.name, finding.message)
-    if failed := [finding.message for finding in findings if finding.state == "failed"]:
-        raise EngineError(f"{path.name} cannot run here: {'; '.join(failed)}")
-
-
-def machine_findings(engine: EngineBuild | None = None) -> list[Finding]:
+def machine_checks(engine: EngineBuild | None = None) -> Iterator[Check]:
     """Look at this machine's GPU software, on its own or for an engine.
+
+    What cannot be looked at because something before it failed is left out.
 
     Args:
         engine: What must fit; None: only what any engine needs.
     """
-    findings = []
     try:
         gpu = find_gpu()
     except EngineError as error:
-        findings.append(Finding("driver", "failed", str(error)))
+        yield Check("driver", "failed", str(error), error=error)
     else:
-        findings += [Finding("driver", "ok", f"driver for CUDA {gpu.cuda}"), _gpu(gpu, engine)]
-    findings.append(_look("tensorrt", lambda: _tensorrt(engine)))
-    findings.append(_look("cuda-python", _cuda_python))
+        yield Check("driver", "ok", f"driver for CUDA {gpu.cuda}")
+        yield _gpu(gpu, engine)
+    yield look("tensorrt", lambda: _tensorrt(engine))
+    yield look("cuda-python", _cuda_python)
     if engine is None or engine.plugin_version is not None:
-        findings.append(_look("plugin", lambda: _plugin(engine)))
-    return findings
+        yield look("plugin", lambda: _plugin(engine))
 
 
 def require_gpu_software() -> Gpu:
@@ -125,25 +59,17 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _look(
-    what: Literal["file", "tensorrt", "cuda-python", "plugin"], look: Callable[[], str]
-) -> Finding:
-    try:
-        return Finding(what, "ok", look())
-    except CmlrError as error:
-        return Finding(what, "failed", str(error))
-
-
-def _gpu(gpu: Gpu, engine: EngineBuild | None) -> Finding:
+def _gpu(gpu: Gpu, engine: EngineBuild | None) -> Check:
     here = f"{gpu.name} with compute capability {gpu.compute_capability}"
     if engine is None:
-        return Finding("gpu", "ok", here)
-    built = f"the engine was built on {engine.gpu} with {engine.compute_capability}"
+        return Check("gpu", "ok", here)
+    both = f"{here}, but the engine was built on {engine.gpu} with {engine.compute_capability}"
     if gpu.compute_capability != engine.compute_capability:
-        return Finding("gpu", "failed", f"{here}, but {built}: {_REBUILD}")
+        message = f"{both}: {_REBUILD}"
+        return Check("gpu", "failed", message, error=EngineError(message))
     if gpu.name != engine.gpu:
-        return Finding("gpu", "warning", f"{here}, but {built}: it runs, tuned for the other")
-    return Finding("gpu", "ok", here)
+        return Check("gpu", "warning", f"{both}: it runs, tuned for the other")
+    return Check("gpu", "ok", here)
 
 
 def _tensorrt(engine: EngineBuild | None) -> str:

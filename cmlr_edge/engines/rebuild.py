@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,32 +14,41 @@ from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import check_golden, golden_frames
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.engines.builder import BuildOptions, BuildReport, build_plan
-from cmlr_edge.engines.preflight import preflight, require_gpu_software
-from cmlr_edge.errors import EngineError
+from cmlr_edge.engines.opening import fit_checks
+from cmlr_edge.engines.preflight import require_gpu_software
+from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.driver import Gpu
-from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport, spec_path
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.agreement import MAX_SHARE, Agreement
+from cmlr_edge.model.files import require_unchanged, sha256_of, spec_path, write_atomically
+from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_CHECK_FRAMES = 16  # beside the golden one
+_log = logging.getLogger(__name__)
 
 
 def rebuild_where_needed(path: Path) -> bool:
-    """Build the engine at `path` unless the one that is there passes preflight.
+    """Build the engine at `path` unless the one that is there fits file and machine.
 
     Its spec must list it, or the `.onnx` file of the same name that it is built from. Engine and
-    spec are replaced once the new engine has passed its golden self-test.
+    spec are replaced once the new engine has passed its golden self-test and decides as that file.
 
     Returns:
         Whether it was built.
 
     Raises:
         SpecError: There is no spec.
-        EngineError: No GPU here, no ONNX file, or the build or the self-test failed.
+        EngineError: No GPU here, no ONNX file, or the build or the self-test failed, or
+            the engine decides otherwise; a label that it says no more is named.
         DependencyError: TensorRT or cuda-python is not installed.
     """
     spec = ModelSpec.load(spec_path(path))
     old = spec.files.get(path.name)
     if old is not None and path.is_file():
-        findings = preflight(path, path.read_bytes(), old)
-        if all(finding.state != "failed" for finding in findings):
+        checks = fit_checks(path, path.read_bytes(), old)
+        if all(check.state != "failed" for check in checks):
             return False
     source, onnx = _read_source(spec, path, old)
     gpu = require_gpu_software()
@@ -50,9 +61,9 @@ def rebuild_where_needed(path: Path) -> bool:
     engine = engine_build(report, gpu, options, source.name, spec.files[source.name])
     built = replace(
         spec.files[source.name],
-        sha256=hashlib.sha256(plan).hexdigest(),
+        sha256=sha256_of(plan),
         runtime="tensorrt",
-        parity=_check(path, plan, spec, spec.files[source.name], engine),
+        parity=_check((path, plan, engine), (source, onnx), spec),
         engine=engine,
     )
     write_atomically(path, plan)
@@ -89,22 +100,39 @@ def _read_source(spec: ModelSpec, path: Path, old: BuiltFile | None) -> tuple[Pa
             "spec: copy the .onnx file and the spec of one export"
         )
     content = source.read_bytes()
-    if hashlib.sha256(content).hexdigest() != spec.files[source.name].sha256:
-        raise EngineError(f"{source} was changed or cut short: copy it and its spec again")
+    require_unchanged(source, content, spec.files[source.name].sha256)
     return source, content
 
 
 def _check(
-    path: Path, plan: bytes, spec: ModelSpec, source: BuiltFile, engine: EngineBuild
+    built: tuple[Path, bytes, EngineBuild], source: tuple[Path, bytes], spec: ModelSpec
 ) -> ParityReport:
-    """The golden sample of the ONNX file, on the new engine."""
-    size_hw, golden = spec.preprocess.size_hw, source.golden
-    backend = load_backend(path, plan, engine=engine)
+    """The golden sample of the ONNX file on the new engine, then both on more seeded frames."""
+    path, plan, engine = built
+    file, size_hw = spec.files[source[0].name], spec.preprocess.size_hw
+    seeds = [file.golden.seed, *range(_CHECK_FRAMES)]
+    frames = np.concatenate([golden_frames(seed, size_hw) for seed in seeds])
+    with closing(load_backend(path, plan, engine=engine)) as backend:
+        check_golden(backend, file.golden, size_hw)
+        scores = np.concatenate([backend.infer(frame[None]) for frame in frames])
+    expected = _expected(source, file, frames)
+    scores, thresholds = scores[: len(expected)], np.asarray(spec.thresholds, np.float32)
+    found = Agreement.of(spec.labels, expected >= thresholds, scores >= thresholds)
+    if objections := found.objections(MAX_SHARE[file.precision]):
+        raise EngineError(
+            f"{path.name} decides otherwise than {source[0].name}: {'; '.join(objections)}: it was "
+            "not written; run the .onnx file, or export the model again in another precision"
+        )
+    return ParityReport(len(scores), float(np.abs(scores - expected).max()), found.flips)
+
+
+def _expected(
+    source: tuple[Path, bytes], file: BuiltFile, frames: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """What the ONNX file says of the frames; without ONNX Runtime, what its spec says of the first."""
     try:
-        check_golden(backend, golden, size_hw)
-        scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
-    finally:
-        backend.close()
-    expected, thresholds = np.asarray(golden.scores), np.asarray(spec.thresholds)
-    flips = (scores >= thresholds) != (expected >= thresholds)
-    return ParityReport(1, float(np.abs(scores - expected).max()), int(flips.sum()))
+        with closing(load_backend(*source, provider="cpu")) as backend:
+            return np.concatenate([backend.infer(frame[None]) for frame in frames])
+    except DependencyError as error:
+        _log.warning("the new engine is compared on its golden sample alone: %s", error)
+        return np.asarray([file.golden.scores], np.float32)

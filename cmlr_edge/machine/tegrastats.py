@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+
+from cmlr_edge.machine.child import Child
 
 _INTERVAL_MS = 500
 _DROP = 0.9  # of the run's highest CPU clock: below it under load the board is holding back
@@ -36,9 +37,7 @@ class BoardMonitor:
         self._limited = -self._overcurrents()
         if self._command:
             command = [self._command, "--interval", str(_INTERVAL_MS)]
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            self._reader = threading.Thread(target=self._read, daemon=True)
-            self._reader.start()
+            self._child = Child(command, on_line=self._read)
         return self
 
     def __exit__(
@@ -50,11 +49,7 @@ class BoardMonitor:
         """Stop sampling."""
         self._limited += self._overcurrents()
         if self._command:
-            self._process.terminate()
-            self._process.wait()
-            self._reader.join()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            self._child.kill()
 
     @property
     def throttled(self) -> bool:
@@ -83,12 +78,10 @@ class BoardMonitor:
         with self._arrived:
             self._arrived.wait_for(lambda: len(self._samples) >= samples, timeout_s)
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._arrived:
-                self._samples.append(parse_tegrastats(line))
-                self._arrived.notify_all()
+    def _read(self, line: str) -> None:
+        with self._arrived:
+            self._samples.append(parse_tegrastats(line))
+            self._arrived.notify_all()
 
     def _overcurrents(self) -> int:
         return sum(int(path.read_text()) for path in self._sys_root.glob(_OVERCURRENT))

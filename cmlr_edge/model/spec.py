@@ -214,13 +214,3 @@ class ModelSpec:
                 f"{path} is not a model spec: {error}. Copy the spec that "
                 "export/build_engine.py wrote beside the engine"
             ) from error
-
-
-def spec_path(engine_path: Path) -> Path:
-    """Where the spec of `engine_path` lies: the same name, ending in .json."""
-    return engine_path.with_suffix(".json")
-
-
-def model_path(path: Path) -> Path:
-    """Where the model is that `path` means: a folder means the `model.onnx` in it."""
-    return path / "model.onnx" if path.is_dir() else path

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import stat
 import types
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from cmlr_edge.model.files import write_atomically
 
 T = TypeVar("T")
 
@@ -47,19 +48,6 @@ def write_json(path: Path, record: Any, *, omit: Collection[str] = ()) -> None:
     values = {k: v for k, v in dataclasses.asdict(record).items() if k not in omit}
     text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path, kind: type[T]) -> T:

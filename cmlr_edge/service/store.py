@@ -12,7 +12,6 @@ Every change is one rename of a complete file or folder that was flushed to the 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Generator
@@ -21,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.files import model_path, require_unchanged, sha256_of, spec_path
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
@@ -249,7 +249,7 @@ def _rolled_back(now: StoreState) -> StoreState:
 
 
 def _identity(content: bytes, spec_text: bytes) -> str:
-    return hashlib.sha256(hashlib.sha256(content).digest() + spec_text).hexdigest()[:16]
+    return sha256_of(bytes.fromhex(sha256_of(content)) + spec_text)[:16]
 
 
 def _read_checked(path: Path) -> tuple[bytes, bytes]:
@@ -260,11 +260,7 @@ def _read_checked(path: Path) -> tuple[bytes, bytes]:
             f"describes {sorted(spec.files)}; copy both again"
         )
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != spec.files[path.name].sha256:
-        raise EngineError(
-            f"{path} is not the file that its spec describes: it was changed or cut short; copy "
-            "engine and spec again, both together"
-        )
+    require_unchanged(path, content, spec.files[path.name].sha256)
     return content, spec_path(path).read_bytes()
 
 

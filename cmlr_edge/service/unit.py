@@ -18,6 +18,8 @@ NotifyAccess=main
 ExecStart={command} run {config}
 ExecReload=/bin/kill -HUP $MAINPID
 User={user}
+# No code from the working directory, in what the service starts neither.
+Environment=PYTHONSAFEPATH=1
 WorkingDirectory={folder}
 # The service says WATCHDOG=1 four times a second, unless the model hangs.
 WatchdogSec={watchdog_s}

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from cmlr_edge.errors import CmlrError
+from cmlr_edge.machine.child import Child, python_command
+from cmlr_edge.model.agreement import Agreement
 from cmlr_edge.prediction import Prediction
+from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.settings import UpdateSettings
-
-# A runtime may crash on an engine, or be killed for memory, which must not take the service along.
-_CHECK = """
-import sys
-from cmlr_edge import CmlrError, Recognizer
-try:
-    Recognizer.from_engine(sys.argv[1], provider=sys.argv[2] or None).close()
-except CmlrError as error:
-    sys.exit(str(error))
-"""
 
 
 @dataclass(frozen=True)
@@ -40,22 +31,36 @@ class UpdateReport:
     invalid: int = 0  # frames on which the new engine returned no number
 
 
-def start_check(engine: Path, provider: str | None) -> subprocess.Popen[str]:
-    """Load an engine in a process of its own, which checks hash and golden sample; it says why not."""
-    command = [sys.executable, "-c", _CHECK, str(engine), provider or ""]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def start_check(engine: Path, provider: str | None, *, timeout_s: float) -> Child:
+    """Load an engine in a process of its own, which checks hash and golden sample; it says why not.
+
+    A runtime may crash on an engine, or be killed for memory, which must not take the service along.
+    """
+    command = python_command(__name__, load_once.__name__, str(engine), provider or "")
+    return Child(command, timeout_s=timeout_s)
 
 
-def reason_of(check: subprocess.Popen[str]) -> str:
-    """Why an engine did not pass `start_check`, which is over; empty if it did."""
-    _, errors = check.communicate()
-    if check.returncode < 0:
-        return f"loading it was ended by signal {-check.returncode}"
-    return (errors.strip() or "loading it failed") if check.returncode else ""
+def load_once(engine: str, provider: str) -> str | None:
+    """What the process of `start_check` does; why the engine cannot be loaded, if so."""
+    try:
+        Recognizer.from_engine(engine, provider=provider or None).close()
+    except CmlrError as error:
+        return str(error)
+    return None
+
+
+def reason_of(check: Child) -> str:
+    """Why an engine did not pass `start_check`; empty if it did. Waits for it."""
+    ended = check.wait()
+    if ended.limit == "time":
+        return "it was still loading when the time for that was over"
+    if ended.limit or ended.code < 0:
+        return f"loading it {ended.error}"
+    return (ended.messages.strip() or "loading it failed") if ended.code else ""
 
 
 class ShadowRun:
-    """Compares the decisions of two engines, frame by frame."""
+    """Compares the decisions of two engines, frame by frame; each by its own thresholds."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         """Start with no frame.
@@ -63,9 +68,9 @@ class ShadowRun:
         Args:
             labels: In the order of the scores.
         """
-        self._labels = labels
         self.frames = self.invalid = 0
-        self._flips: Counter[str] = Counter()
+        nothing = np.zeros((0, len(labels)), bool)
+        self._agreement = Agreement.of(labels, nothing, nothing)
         self._max_difference = 0.0
 
     def add(self, served: Prediction, tried: Prediction) -> None:
@@ -76,34 +81,31 @@ class ShadowRun:
         if not np.isfinite(tried.scores).all():
             self.invalid += 1
             return
-        before = {item.label for item in served.labels}
-        now = {item.label for item in tried.labels}
-        self._flips.update(before ^ now)
+        labels = self._agreement.labels
+        said = [{item.label for item in each.labels} for each in (served, tried)]
+        first, second = (np.array([[name in names for name in labels]]) for names in said)
+        self._agreement += Agreement.of(labels, first, second)
         difference = float(np.abs(served.scores - tried.scores).max())
         self._max_difference = max(self._max_difference, difference)
 
     def report(self, engine: str, former: str, settings: UpdateSettings) -> UpdateReport:
         """Judge by `settings`."""
-        decisions = self.frames * len(self._labels)
-        flips = self._flips.total()
-        reason = ""
+        found, decisions = self._agreement, self.frames * len(self._agreement.labels)
         if self.frames < settings.shadow_frames:
-            reason = f"only {self.frames} of {settings.shadow_frames} live frames came in time"
+            reasons = [f"only {self.frames} of {settings.shadow_frames} live frames came in time"]
         elif self.invalid:
-            reason = f"it returned no number on {self.invalid} frames"
-        elif flips > settings.max_flip_share * decisions:
-            reason = (
-                f"{flips} of {decisions} decisions differ, more than {settings.max_flip_share:.1%}"
-            )
+            reasons = [f"it returned no number on {self.invalid} frames"]
+        else:
+            reasons = found.objections(settings.max_flip_share)
         return UpdateReport(
             engine=engine,
             former=former,
-            accepted=not reason,
-            reason=reason or f"{flips} of {decisions} decisions differ",
+            accepted=not reasons,
+            reason="; ".join(reasons) or f"{found.flips} of {decisions} decisions differ",
             frames=self.frames,
             decisions=decisions,
-            flips=flips,
-            flips_by_label=dict(self._flips.most_common()),
+            flips=found.flips,
+            flips_by_label=found.flips_by_label,
             max_score_difference=self._max_difference,
             invalid=self.invalid,
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource
 from cmlr_edge.errors import CaptureError, DependencyError
-from cmlr_edge.model.spec import model_path, spec_path
+from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.pipeline.outlet import merge_stability

@@ -115,15 +115,11 @@ class EngineUpdates:
 
     def _check_apart(self, path: Path) -> str:
         engine = self._session.config.engine
-        check = start_check(path, engine.provider)
-        deadline_s = time.monotonic() + engine.update.check_timeout_s
-        while check.poll() is None and time.monotonic() < deadline_s and not self._is_ending():
+        check = start_check(path, engine.provider, timeout_s=engine.update.check_timeout_s)
+        while check.poll() is None and not self._is_ending():
             self._session.streams.wait(TICK_S)
             self._beat()
-        if check.poll() is None:
-            check.kill()
-            check.communicate()
-            return "it was still loading when the time for that was over"
+        check.kill()  # if it still runs
         return reason_of(check)
 
     def _shadow(self, candidate: Recognizer) -> ShadowRun:

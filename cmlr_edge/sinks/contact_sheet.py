@@ -10,7 +10,7 @@ import numpy as np
 from cmlr_edge.errors import OutputError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.prediction import LabelScore
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.drawing import (

@@ -14,7 +14,8 @@ from benchmarks import gpu_kernels
 from benchmarks.gpu_engine import Engine
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.spec import ModelSpec, spec_path
+from cmlr_edge.model.files import spec_path
+from cmlr_edge.model.spec import ModelSpec
 
 
 def main(model: Path) -> None:

@@ -158,3 +158,25 @@ def test_a_float16_file_that_flips_too_many_decisions_is_refused(tiny_run: Path)
     content = to_float16(exported).SerializeToString()
     with pytest.raises(EngineError, match="of 15 label decisions"):
         verify(Path("m.onnx"), content, deploy, close, frames, precision="fp16")
+
+
+def test_the_gate_names_a_label_whose_threshold_was_raised_out_of_reach(tiny_run: Path) -> None:
+    model, spec = load_model(tiny_run)
+    deploy, frames = DeployModel(model, spec.preprocess).eval(), random_frames(6).numpy()
+    content = export_onnx(
+        fuse(model, spec.preprocess)[0], spec.preprocess.size_hw
+    ).SerializeToString()
+    low = (0.0, *spec.thresholds[1:])
+    raised = replace(spec, thresholds=(0.99999, *spec.thresholds[1:]))
+    label = spec.labels[0]
+    with pytest.raises(EngineError, match=f"'{label}' falls silent on 7 of the 7 frames with it"):
+        verify(
+            Path("m.onnx"),
+            content,
+            deploy,
+            raised,
+            frames,
+            precision="int8",
+            trained_thresholds=low,
+            max_flips=0.5,
+        )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 
 DataOption = Annotated[
     Path,

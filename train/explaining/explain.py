@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import ModelSpec
-from cmlr_edge.model.strict_json import write_atomically
 from train.confounders.clustering import cosine_to_centres
 from train.data.base import LabeledImages
 from train.data.transforms import ImageTensors, normalize

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from train.network.checkpoint import LOG
 
 _SUFFIXES = (".png", ".svg", ".pdf", ".jpg")

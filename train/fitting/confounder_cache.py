@@ -15,8 +15,8 @@ from safetensors.torch import load, save
 from torch import nn
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import PreprocessSpec
-from cmlr_edge.model.strict_json import write_atomically
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages

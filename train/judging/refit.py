@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cmlr_edge import Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.spec import ModelSpec, ThresholdFit, model_path, spec_path
+from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.model.spec import ModelSpec, ThresholdFit
 from train.data.base import LabeledImages
 from train.judging.thresholds import LabelExpectation, ThresholdRule, expect, fit_thresholds
 

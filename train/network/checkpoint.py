@@ -20,8 +20,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cmlr_edge.errors import DataError, OutputError
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import ModelSpec
-from cmlr_edge.model.strict_json import read_json, write_atomically, write_json
+from cmlr_edge.model.strict_json import read_json, write_json
 from train.config import TrainConfig
 from train.network.model import CausalRecognizer
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from cmlr_edge import CmlrError, Recognizer
 from cmlr_edge.backends.tensorrt import TensorRtBackend
-from cmlr_edge.engines.preflight import machine_findings, preflight
-from cmlr_edge.model.spec import ModelSpec, spec_path
+from cmlr_edge.engines.opening import fit_checks
+from cmlr_edge.engines.preflight import machine_checks
+from cmlr_edge.model.files import spec_path
+from cmlr_edge.model.spec import ModelSpec
 
 
 def frames_of(number: int) -> Any:
@@ -38,11 +40,16 @@ def recognize(path: Path) -> Any:
         return {"runtime": recognizer.runtime, "error": abs(scores - means(image[None])[0]).max()}
 
 
+def rebuild(path: Path) -> Any:
+    Recognizer.from_engine(path, rebuild=True).close()
+    return dataclasses.asdict(ModelSpec.load(spec_path(path)).files[path.name].parity)
+
+
 def find(path: Path) -> Any:
     built = ModelSpec.load(spec_path(path)).files[path.name]
-    found = preflight(path, path.read_bytes(), built)
-    alone = {finding.what: finding.state for finding in machine_findings()}
-    return {"engine": [dataclasses.asdict(finding) for finding in found], "alone": alone}
+    found = fit_checks(path, path.read_bytes(), built)
+    alone = {check.name: check.state for check in machine_checks()}
+    return {"engine": [{"what": c.name, "state": c.state} for c in found], "alone": alone}
 
 
 def batches(path: Path) -> Any:
@@ -81,9 +88,8 @@ def threads(path: Path) -> Any:
 
 def main(what: str, path: str) -> None:
     try:
-        answer = {"recognize": recognize, "find": find, "batches": batches, "threads": threads}[
-            what
-        ](Path(path))
+        known = (recognize, rebuild, find, batches, threads)
+        answer = {function.__name__: function for function in known}[what](Path(path))
     except CmlrError as error:
         answer = {"kind": type(error).__name__, "message": str(error)}
     print(json.dumps(answer, default=float))

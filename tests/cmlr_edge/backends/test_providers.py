@@ -15,7 +15,8 @@ from cmlr_edge.backends import find_providers, load_backend
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.engines.auto import Candidate, Choice, _fastest, choose_provider
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.spec import ModelSpec, spec_path
+from cmlr_edge.model.files import spec_path
+from cmlr_edge.model.spec import ModelSpec
 from export.attention import DOMAIN, NAME, VERSION, add_body
 from tests.conftest import SIZE_HW, make_spec, mean_color_model, solid, write_engine
 

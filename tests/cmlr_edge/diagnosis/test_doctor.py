@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from cmlr_edge.diagnosis.doctor import Finding, judge, worst
-from cmlr_edge.diagnosis.probes import _IDENTITY_ONNX, Answer, ask, ask_all, run_limited
+from cmlr_edge.diagnosis.probes import _IDENTITY_ONNX, Answer, ask, ask_all
+from cmlr_edge.machine.child import run_limited
 from tests.cmlr_edge.cli.command import run
 
 # As an Orin Nano with JetPack 6 shows itself.

@@ -174,6 +174,40 @@ def test_without_a_driver_an_engine_is_one_error_and_never_a_crash(
     assert found["tensorrt"] == "failed"  # not installed, or another version than 10.3.0
 
 
+def write_both(folder: Path) -> Path:
+    """An engine for another TensorRT and the ONNX file it came from; tolerances are loose."""
+    path = write(folder)
+    spec = ModelSpec.load(path.with_suffix(".json"))
+    built = spec.files[path.name]
+    built = replace(built, golden=replace(built.golden, tolerance=0.2))
+    files = {path.name: built, "model.onnx": replace(built, runtime="onnx", engine=None)}
+    replace(spec, files=files, thresholds=(0.45,) * 3).save(path.with_suffix(".json"))
+    path.with_suffix(".onnx").write_bytes(path.read_bytes())
+    return path
+
+
+def test_an_engine_built_again_that_never_says_a_label_is_refused_by_name(
+    driver: Path, tmp_path: Path
+) -> None:
+    path = write_both(tmp_path)
+    before = path.with_suffix(".json").read_bytes()
+    answer = on_fake_gpu(driver, "rebuild", path, FAKE_TENSORRT="10.13.2", FAKE_RED="0.7")
+    assert answer["kind"] == "EngineError"
+    assert "'red' falls silent on 1" in answer["message"]  # of the 17 frames, at least ten
+    assert "'green'" not in answer["message"]
+    assert path.with_suffix(".json").read_bytes() == before
+
+
+def test_an_engine_built_again_with_harmless_differences_is_taken(
+    driver: Path, tmp_path: Path
+) -> None:
+    path = write_both(tmp_path)
+    answer = on_fake_gpu(driver, "rebuild", path, FAKE_TENSORRT="10.13.2", FAKE_RED="0.9999")
+    assert answer["num_images"] == 17
+    assert 0 < answer["max_score_difference"] < 1e-3
+    assert answer["decision_flips"] <= 1
+
+
 def names_of(module: str) -> dict[str, list[str]]:
     """Classes of the made-up TensorRT, and their methods."""
     source = ast.parse((FAKES / "tensorrt" / f"{module}.py").read_text())

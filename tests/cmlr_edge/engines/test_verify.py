@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge import Recognizer
-from cmlr_edge.model.spec import GoldenSample, ModelSpec, spec_path
+from cmlr_edge.model.files import spec_path
+from cmlr_edge.model.spec import GoldenSample, ModelSpec
 from tests.cmlr_edge.cli.command import run
 from tests.cmlr_edge.engines import fake_gpu
 from tests.conftest import golden_scores, make_spec, mean_color_model, write_engine

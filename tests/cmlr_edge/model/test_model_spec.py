@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.model.spec import ModelSpec, model_path, spec_path
+from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import (
     LabelStability,
     StabilityChange,

@@ -4,12 +4,14 @@ import json
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.service.store import EngineStore
 from tests.cmlr_edge.service.kill_storm import run_storm
@@ -140,6 +142,26 @@ def test_an_engine_that_decides_otherwise_is_refused(config: Path, tmp_path: Pat
     assert "decisions differ" in report["reason"]
     assert report["flips"] == sum(report["flips_by_label"].values()) > 0
     assert EngineStore(tmp_path / "store").state.fallback is None
+
+
+def test_an_engine_whose_threshold_is_out_of_reach_is_refused_with_the_labels_name(
+    tmp_path: Path, engine: Path
+) -> None:
+    spec_file = engine.with_suffix(".json")
+    spec = replace(ModelSpec.load(spec_file), thresholds=(0.01, 0.5, 0.5))
+    spec.save(spec_file)
+    store = EngineStore(tmp_path / "store")
+    store.accept(store.add(engine))
+    config = tmp_path / "device.toml"
+    config.write_text(CONFIG.replace("max_flip_share = 0.1", "max_flip_share = 0.4"))
+    replace(spec, thresholds=(0.99999, 0.5, 0.5)).save(spec_file)
+    with RunningService(config) as service:
+        service.until_ready()
+        code, report = update(config, engine)
+        assert service.end()[0] == 0
+    assert (code, report["accepted"]) == (1, False)
+    assert report["reason"] == "'red' falls silent on 20 of the 20 frames with it"
+    assert report["flips_by_label"] == {"red": 20}
 
 
 def test_an_engine_that_fails_its_golden_sample_is_refused(config: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from release.wheelhouse import find_wheel
 from release.wheels import sha256
 from tests.release.arm64 import device

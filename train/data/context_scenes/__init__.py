@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.strict_json import read_json, write_atomically, write_json
+from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.strict_json import read_json, write_json
 from train.data.context_scenes.assets import (
     HELD_OUT_FAMILY,
     TRAINING_FAMILIES,

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError, DependencyError
-from cmlr_edge.model.strict_json import write_atomically
+from cmlr_edge.model.files import write_atomically
 from train.data.context_scenes.graph import CONTEXTS, LABELS
 
 Image = NDArray[np.uint8]

@@ -1,0 +1,186 @@
+"""Opening a model: every check in its order, in one list.
+
+`Recognizer.from_engine` raises at the first that fails; `cmlr-edge verify` and `doctor` tell all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.base import Backend
+from cmlr_edge.backends.golden import allowed_difference, golden_difference, golden_failure
+from cmlr_edge.engines.check import Check, look
+from cmlr_edge.engines.preflight import machine_checks
+from cmlr_edge.errors import CmlrError, EngineError, SpecError
+from cmlr_edge.model.files import model_path, require_unchanged, spec_path
+from cmlr_edge.model.spec import BuiltFile, ModelSpec
+
+_LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
+_COPY = "copy both files together"
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Opening:
+    """One try at a model. Close it, or take its backend over."""
+
+    path: Path
+    spec: ModelSpec
+    provider: str | None  # as asked for, until `checks` has resolved "auto"
+    backend: Backend | None = None  # loaded by `checks`
+    why: str = ""  # this provider was chosen
+
+    @classmethod
+    def of(cls, path: Path, provider: str | None) -> Opening:
+        """Read the spec; nothing is loaded yet.
+
+        Args:
+            path: The model file or its folder.
+            provider: As for `Recognizer.from_engine`.
+
+        Raises:
+            EngineError: There is no such file.
+            SpecError: The spec is missing or malformed.
+        """
+        path = model_path(path)
+        if not path.is_file():
+            raise EngineError(
+                f"no engine at {path}: export/build_engine.py writes one, "
+                "and cmlr_edge.demo_engine() is the path of the bundled model"
+            )
+        return cls(path, ModelSpec.load(spec_path(path)), provider)
+
+    def close(self) -> None:
+        """Free the runtime, if it was loaded."""
+        if self.backend is not None:
+            self.backend.close()
+
+    def require(self) -> Backend:
+        """Make the checks, log what is doubtful, and return the runtime.
+
+        Raises:
+            CmlrError: The first that failed.
+        """
+        try:
+            for check in self.checks():
+                check.require()
+                if check.state == "warning":
+                    _log.warning("%s: %s", self.path.name, check.message)
+        except BaseException:
+            self.close()
+            raise
+        assert self.backend is not None
+        return self.backend
+
+    def checks(self) -> Iterator[Check]:
+        """Make the checks in order; after one that failed comes none that builds on it."""
+        described = look("spec", self._described, remedy="keep the names that export gave")
+        yield described
+        if described.state == "failed":
+            return
+        content, built = self.path.read_bytes(), self.spec.files[self.path.name]
+        fits = True
+        for check in fit_checks(self.path, content, built):
+            fits &= check.state != "failed"
+            yield check
+        if fits:
+            loaded = look("runtime", lambda: self._load(content, built), remedy=_LOOK)
+            yield loaded
+            if self.backend is not None:
+                yield from self._runtime_checks(self.backend, built)
+
+    def _described(self) -> str:
+        spec, name = self.spec, self.path.name
+        if name not in spec.files:
+            raise SpecError(
+                f"{spec_path(self.path)} describes {sorted(spec.files) or 'no file'}, not {name}: "
+                "keep the names that export/build_engine.py gave, and copy engine and spec together"
+            )
+        return f"{spec.name}, {len(spec.labels)} labels, {spec.files[name].precision}"
+
+    def _load(self, content: bytes, built: BuiltFile) -> str:
+        from cmlr_edge.engines.auto import resolve_provider  # it takes its time to import
+
+        self.provider, self.why = resolve_provider(
+            self.path, content, self.spec, built, self.provider
+        )
+        self.backend = load_backend(self.path, content, provider=self.provider, engine=built.engine)
+        return self.backend.description
+
+    def _runtime_checks(self, backend: Backend, built: BuiltFile) -> Iterator[Check]:
+        yield look("provider", lambda: self._compare_provider(backend), remedy=_LOOK)
+        labels = self._count_labels(backend)
+        yield labels
+        if labels.state == "ok":
+            yield self._golden(backend, built)
+
+    def _compare_provider(self, backend: Backend) -> str:
+        asked = f"asked for {self.provider}, " if self.provider else ""
+        found = f"{asked}runs on {backend.provider}"
+        if self.provider not in {None, backend.provider}:
+            raise EngineError(f"{self.path.name}: {found}")
+        return found
+
+    def _count_labels(self, backend: Backend) -> Check:
+        known, given = len(self.spec.labels), backend.num_labels
+        counts = f"{given} scores for {known} labels"
+        if given == known:
+            return Check("labels", "ok", counts)
+        error = SpecError(
+            f"{spec_path(self.path)} lists {known} labels but {self.path.name} returns {given}: "
+            f"they come from different builds; {_COPY}"
+        )
+        return Check("labels", "failed", counts, _COPY, error)
+
+    def _golden(self, backend: Backend, built: BuiltFile) -> Check:
+        name, golden = "golden sample", built.golden
+        try:
+            difference = golden_difference(backend, golden, self.spec.preprocess.size_hw)
+        except CmlrError as error:
+            return Check(name, "failed", str(error), _LOOK, error)
+        allowed = allowed_difference(golden, backend.provider)
+        found = f"scores differ by {difference:.3g} from the stored ones, {allowed:.3g} allowed"
+        if difference <= allowed:  # a NaN fails
+            return Check(name, "ok", found)
+        remedy = "try another provider, or export the model again for this machine"
+        return Check(name, "failed", found, remedy, golden_failure(difference, allowed))
+
+
+def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:
+    """Compare a file, and for a TensorRT engine the machine, with the spec.
+
+    Creates nothing of NVIDIA's, so it is safe on any machine.
+
+    Args:
+        path: Of the model file, for messages.
+        content: Its bytes.
+        built: What the spec says of it.
+    """
+
+    def compare() -> str:
+        require_unchanged(path, content, built.sha256)
+        return f"{path.name} is the file that its spec describes"
+
+    yield look("file", compare)
+    if built.engine is not None:
+        yield from machine_checks(built.engine)
+
+
+def examine(path: Path, *, provider: str | None = None) -> list[Check]:
+    """Check a model against its spec and this machine, and run its golden sample.
+
+    Args:
+        path: The model file or its folder.
+        provider: The device to run on, as for `Recognizer.from_engine`.
+
+    Raises:
+        EngineError: There is no such file.
+        SpecError: The spec is missing or malformed.
+    """
+    with closing(Opening.of(path, provider)) as opening:
+        return [*opening.checks()]

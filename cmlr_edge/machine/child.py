@@ -1,0 +1,217 @@
+"""Child processes with limits: in time, in memory, in what they may say, and in whose code they run.
+
+What loads drivers, runtimes or strange files may crash, hang or eat all memory; in a child it costs one
+answer. A child is the head of a process group, which ends with it, and a child of Python's dies with
+the thread that started it.
+
+Memory is bounded by watching what the child really holds: CUDA reserves address space of many times
+the machine's memory, and runtimes map far more than they use, so that RLIMIT_AS and RLIMIT_DATA would
+end children that take little.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from cmlr_edge.machine.hardware import memory_bytes
+
+_MIB = 2**20
+_OUTPUT_BYTES = 4 * _MIB  # that are kept of each stream, its end
+_TICK_S = 0.02
+_SHARE_OF_FREE_MEMORY = (
+    0.9  # for a child without a limit of its own: the rest keeps the others alive
+)
+
+# `-c` puts the current folder first in the path, as "", and a numpy.py lying there is not NumPy.
+_BOOTSTRAP = """
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+import ctypes, importlib, os
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("whoever asked is gone")
+sys.path.append(sys.argv[2])
+sys.exit(getattr(importlib.import_module(sys.argv[3]), sys.argv[4])(*sys.argv[5:]))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A child process that ended, or was given up."""
+
+    code: int
+    output: str
+    error: str  # empty if all went well
+    messages: str = ""  # on stderr
+    limit: Literal["", "time", "memory"] = ""  # that it was ended for
+
+
+class Child:
+    """A running child; whoever waits for it or polls it enforces its limits."""
+
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        timeout_s: float | None = None,
+        memory: int | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            command: Program and arguments; `python_command` makes one of a function of this package.
+            timeout_s: It is killed after so long; None: never.
+            memory: Bytes that it may hold; None: nearly all that can be had now.
+            on_line: Gets every line of its output, in another thread; the output is not kept then.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        self._timeout_s, self._started_s = timeout_s, time.monotonic()
+        self._memory = memory or int(_SHARE_OF_FREE_MEMORY * available_memory())
+        self._ended: Ended | None = None
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._output = _Reader(self._process.stdout, on_line)
+        self._messages = _Reader(self._process.stderr, None)
+
+    def poll(self) -> Ended | None:
+        """How it ended; None while it runs. Beyond a limit it is killed."""
+        if self._ended is None:
+            if self._is_over():
+                self._ended = self._finish()
+            elif self._timeout_s is not None and self._age_s() > self._timeout_s:
+                self._give_up("time", f"gave no answer in {self._timeout_s:g} s")
+            elif _held_bytes(self._process.pid) > self._memory:
+                self._give_up("memory", f"took more than {self._memory // _MIB} MiB of memory")
+        return self._ended
+
+    def wait(self) -> Ended:
+        """Wait for its end, or for that of a limit. It is killed if the wait is interrupted."""
+        try:
+            while (ended := self.poll()) is None:
+                time.sleep(_TICK_S)
+        except BaseException:
+            self.kill()
+            raise
+        return ended
+
+    def kill(self) -> Ended:
+        """End it and what it started, if it runs."""
+        if self._ended is None:
+            self._give_up("", "was ended")
+        assert self._ended is not None
+        return self._ended
+
+    def _age_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def _is_over(self) -> bool:
+        """Look without burying it: until then its number is no one else's."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, flags) is not None
+
+    def _give_up(self, limit: Literal["", "time", "memory"], error: str) -> None:
+        self._end_group()
+        with suppress(
+            subprocess.TimeoutExpired
+        ):  # stuck in a driver: it cannot be killed, and is left
+            self._process.wait(timeout=1)
+        output, messages = self._output.text(), self._messages.text()
+        self._ended = Ended(124, output, error, messages, limit)
+
+    def _finish(self) -> Ended:
+        self._end_group()  # which it may have left behind, holding its pipes
+        code = self._process.wait()
+        output, messages = self._output.text(), self._messages.text()
+        return Ended(code, output, _error_of(code, messages), messages)
+
+    def _end_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def run_limited(command: list[str], *, timeout_s: float, memory: int | None = None) -> Ended:
+    """Run a command that may crash or hang, and wait no longer than `timeout_s`."""
+    try:
+        child = Child(command, timeout_s=timeout_s, memory=memory)
+    except OSError as error:
+        return Ended(127, "", f"{command[0]} cannot be run: {error.strerror}")
+    return child.wait()
+
+
+def python_command(module: str, function: str, *arguments: str) -> list[str]:
+    """Command that calls a function of this package with text; what it returns is the exit code.
+
+    It imports nothing from the current folder, and dies with the thread that starts it.
+    """
+    package_home = str(Path(__file__).parents[2])
+    about = [str(os.getpid()), package_home, module, function]
+    return [sys.executable, "-c", _BOOTSTRAP, *about, *arguments]
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping out others, swap space included."""
+    sizes = memory_bytes()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return sizes.get("MemAvailable", pages) + sizes.get("SwapFree", 0)
+
+
+def _held_bytes(pid: int) -> int:
+    """Of memory and swap; 0 where the kernel no longer tells."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(
+        int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "VmSwap"))
+    )
+
+
+def _error_of(code: int, messages: str) -> str:
+    if code < 0:
+        return f"crashed with {signal.Signals(-code).name}"
+    if code == 0:
+        return ""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    return (lines[-1] if lines else f"ended with exit code {code}")[:300]
+
+
+class _Reader(threading.Thread):
+    """Empties a pipe, so that the child never waits for us, and keeps the end of what came."""
+
+    def __init__(self, pipe: IO[bytes], on_line: Callable[[str], None] | None) -> None:
+        super().__init__(daemon=True)
+        self._pipe, self._on_line, self._kept = pipe, on_line, bytearray()
+        self.start()
+
+    def run(self) -> None:
+        with self._pipe:
+            if self._on_line is not None:
+                for line in self._pipe:
+                    self._on_line(line.decode(errors="replace"))
+            while part := os.read(self._pipe.fileno(), 2**16):
+                self._kept += part
+                del self._kept[: max(0, len(self._kept) - _OUTPUT_BYTES)]
+
+    def text(self) -> str:
+        self.join(timeout=1)  # a process that left the group may hold the pipe for ever
+        return bytes(self._kept).decode(errors="replace")

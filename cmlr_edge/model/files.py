@@ -1,0 +1,50 @@
+"""A model's files: where they lie, what identifies them, and how one is written whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from cmlr_edge.errors import EngineError
+
+
+def model_path(path: Path) -> Path:
+    """Where the model is that `path` means: a folder means the `model.onnx` in it."""
+    return path / "model.onnx" if path.is_dir() else path
+
+
+def spec_path(engine_path: Path) -> Path:
+    """Where the spec of `engine_path` lies: the same name, ending in .json."""
+    return engine_path.with_suffix(".json")
+
+
+def sha256_of(content: bytes) -> str:
+    """64 lower-case hexadecimal digits, as specs keep them."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def require_unchanged(path: Path, content: bytes, sha256: str) -> None:
+    """Compare the content of a file with what its spec says of it.
+
+    Raises:
+        EngineError: It is another file than the one that export wrote.
+    """
+    if (digest := sha256_of(content)) != sha256:
+        raise EngineError(
+            f"{path} has sha256 {digest[:12]}..., its spec says {sha256[:12]}...: the "
+            "file was changed or cut short; copy engine and spec again, both together"
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
