@@ -103,7 +103,8 @@ class GuardedSink:
             state: Literal["ok", "failing", "hanging"] = "failing" if self._reason else "ok"
             reason = self._reason
             if self._abandoned or (self._waiting and self._idle_s() > self._patience_s):
-                state, reason = "hanging", f"nothing was written for {self._idle_s():.0f} s"
+                state = "hanging"
+                reason = f"nothing was written for {self._idle_s():.0f} s, {len(self._waiting)} wait"
             return OutputStatus(self.name, state, reason, self._lost.total())
 
     def write(self, result: Result, *, wait: bool = True) -> bool:
