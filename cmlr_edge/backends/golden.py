@@ -40,25 +40,13 @@ def golden_frames(seed: int, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(blocks.astype(np.uint8)[rows[:, None], cols][None])
 
 
-def golden_difference(backend: Backend, golden: GoldenSample, size_hw: tuple[int, int]) -> float:
-    """Run the golden sample; return how far the furthest score is from the stored one, or NaN."""
-    scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
-    return float(np.abs(scores - np.asarray(golden.scores, np.float32)).max())
-
-
-def allowed_difference(golden: GoldenSample, provider: str | None) -> float:
-    """How far scores may be from the stored ones: 0.05 where less precision was asked for."""
-    reduced = _REDUCED_TOLERANCE if provider and provider.endswith("-bf16") else 0.0
-    return max(golden.tolerance, reduced)
-
-
 def check_golden(
     backend: Backend,
     golden: GoldenSample,
     size_hw: tuple[int, int],
     *,
     provider: str | None = None,
-) -> None:
+) -> str:
     """Run the golden sample.
 
     Args:
@@ -67,20 +55,20 @@ def check_golden(
         size_hw: The model's input size.
         provider: One that ends in -bf16 was asked for in less precision than the file's.
 
+    Returns:
+        How far the furthest score is from the stored one, in words.
+
     Raises:
-        EngineError: The scores are further than `golden.tolerance` from the stored ones, or than 0.05
-            in less precision.
+        EngineError: Further than `golden.tolerance`, or than 0.05 in less precision.
     """
-    difference = golden_difference(backend, golden, size_hw)
-    allowed = allowed_difference(golden, provider)
+    scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
+    difference = float(np.abs(scores - np.asarray(golden.scores, np.float32)).max())
+    reduced = _REDUCED_TOLERANCE if provider and provider.endswith("-bf16") else 0.0
+    allowed = max(golden.tolerance, reduced)
+    found = f"scores differ by {difference:.3g} from those stored at export, {allowed:.3g} allowed"
     if not difference <= allowed:  # a NaN fails too
-        raise golden_failure(difference, allowed)
-
-
-def golden_failure(difference: float, allowed: float) -> EngineError:
-    """What to raise where scores are further from the stored ones than allowed."""
-    return EngineError(
-        f"golden self-test failed: scores differ by {difference:.3g} from those stored at "
-        f"export, allowed {allowed:.3g}: this runtime computes something else; try "
-        "another provider, or export the model again for this machine"
-    )
+        raise EngineError(
+            f"{found}: golden self-test failed, this runtime computes something else; try another "
+            "provider, or export the model again for this machine"
+        )
+    return found

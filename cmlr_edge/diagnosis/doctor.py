@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from cmlr_edge.diagnosis.probes import Answer, ask_all, ask_engine
+from cmlr_edge.diagnosis.probes import Answer, ask, ask_all
 from cmlr_edge.machine import hardware
 from cmlr_edge.machine.hardware import ROOT
 
@@ -381,7 +381,7 @@ def _cameras(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
 
 
 def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Finding]:
-    answer = ask_engine(path, provider, timeout_s=timeout_s)
+    answer = ask("engine", str(path), provider or "", timeout_s=timeout_s)
     if answer.found is None:
         remedy = "copy engine and spec again, both together; or build the engine on this machine"
         yield _ENGINE.problem("engine", answer.error, remedy)

@@ -54,26 +54,14 @@ def ask_all(*, timeout_s: float = 30.0) -> dict[str, Answer]:
         return dict(zip(_OF_THE_MACHINE, answers, strict=True))
 
 
-def ask(probe: str, *, timeout_s: float = 30.0) -> Answer:
+def ask(probe: str, *arguments: str, timeout_s: float = 30.0) -> Answer:
     """Run one of this module's probes in a child process.
 
     Args:
         probe: The function's name.
+        arguments: Of the function.
         timeout_s: The child is given up after so long, even if it cannot be killed.
     """
-    return _run(probe, timeout_s=timeout_s)
-
-
-def ask_engine(path: Path, provider: str | None, *, timeout_s: float = 30.0) -> Answer:
-    """Make the checks of an engine in a child process: a runtime may crash on it.
-
-    Returns:
-        In "checks" what `Check.to_record` gives for each.
-    """
-    return _run(engine.__name__, str(path), provider or "", timeout_s=timeout_s)
-
-
-def _run(probe: str, *arguments: str, timeout_s: float) -> Answer:
     command = python_command(__name__, answer.__name__, probe, *arguments)
     ended = run_limited(command, timeout_s=timeout_s)
     if ended.error:
@@ -88,7 +76,7 @@ def answer(probe: str, *arguments: str) -> None:
 
 
 def engine(path: str, provider: str) -> dict[str, Any]:
-    """Every check of an engine."""
+    """Every check of an engine, as `Check.to_record` gives it; provider "" is the usual one."""
     try:
         checks = examine(Path(path), provider=provider or None)
     except CmlrError as error:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
-from cmlr_edge.backends.golden import allowed_difference, golden_difference, golden_failure
+from cmlr_edge.backends.golden import check_golden
 from cmlr_edge.engines.check import Check, look
 from cmlr_edge.engines.preflight import machine_checks
-from cmlr_edge.errors import CmlrError, EngineError, SpecError
+from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.files import model_path, require_unchanged, spec_path
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
 
@@ -117,7 +117,12 @@ class Opening:
         labels = self._count_labels(backend)
         yield labels
         if labels.state == "ok":
-            yield self._golden(backend, built)
+            golden, size_hw = built.golden, self.spec.preprocess.size_hw
+            yield look(
+                "golden sample",
+                lambda: check_golden(backend, golden, size_hw, provider=self.provider),
+                remedy=_LOOK,
+            )
 
     def _compare_provider(self, backend: Backend) -> str:
         asked = f"asked for {self.provider}, " if self.provider else ""
@@ -136,19 +141,6 @@ class Opening:
             f"they come from different builds; {_COPY}"
         )
         return Check("labels", "failed", counts, _COPY, error)
-
-    def _golden(self, backend: Backend, built: BuiltFile) -> Check:
-        name, golden = "golden sample", built.golden
-        try:
-            difference = golden_difference(backend, golden, self.spec.preprocess.size_hw)
-        except CmlrError as error:
-            return Check(name, "failed", str(error), _LOOK, error)
-        allowed = allowed_difference(golden, backend.provider)
-        found = f"scores differ by {difference:.3g} from the stored ones, {allowed:.3g} allowed"
-        if difference <= allowed:  # a NaN fails
-            return Check(name, "ok", found)
-        remedy = "try another provider, or export the model again for this machine"
-        return Check(name, "failed", found, remedy, golden_failure(difference, allowed))
 
 
 def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:

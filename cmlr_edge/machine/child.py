@@ -11,6 +11,7 @@ end children that take little.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -63,7 +64,7 @@ class Child:
         self,
         command: list[str],
         *,
-        timeout_s: float | None = None,
+        timeout_s: float = math.inf,
         memory: int | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
@@ -71,7 +72,7 @@ class Child:
 
         Args:
             command: Program and arguments; `python_command` makes one of a function of this package.
-            timeout_s: It is killed after so long; None: never.
+            timeout_s: It is killed after so long.
             memory: Bytes that it may hold; None: nearly all that can be had now.
             on_line: Gets every line of its output, in another thread; the output is not kept then.
 
@@ -98,7 +99,7 @@ class Child:
         if self._ended is None:
             if self._is_over():
                 self._ended = self._finish()
-            elif self._timeout_s is not None and self._age_s() > self._timeout_s:
+            elif time.monotonic() - self._started_s > self._timeout_s:
                 self._give_up("time", f"gave no answer in {self._timeout_s:g} s")
             elif _held_bytes(self._process.pid) > self._memory:
                 self._give_up("memory", f"took more than {self._memory // _MIB} MiB of memory")
@@ -121,9 +122,6 @@ class Child:
         assert self._ended is not None
         return self._ended
 
-    def _age_s(self) -> float:
-        return time.monotonic() - self._started_s
-
     def _is_over(self) -> bool:
         """Look without burying it: until then its number is no one else's."""
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -135,14 +133,12 @@ class Child:
             subprocess.TimeoutExpired
         ):  # stuck in a driver: it cannot be killed, and is left
             self._process.wait(timeout=1)
-        output, messages = self._output.text(), self._messages.text()
-        self._ended = Ended(124, output, error, messages, limit)
+        self._ended = Ended(124, self._output.text(), error, self._messages.text(), limit)
 
     def _finish(self) -> Ended:
         self._end_group()  # which it may have left behind, holding its pipes
-        code = self._process.wait()
-        output, messages = self._output.text(), self._messages.text()
-        return Ended(code, output, _error_of(code, messages), messages)
+        code, messages = self._process.wait(), self._messages.text()
+        return Ended(code, self._output.text(), _error_of(code, messages), messages)
 
     def _end_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):

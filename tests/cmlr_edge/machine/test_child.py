@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cmlr_edge.diagnosis.probes import ask_all, ask_engine
+from cmlr_edge.diagnosis.probes import ask, ask_all
 from cmlr_edge.engines.builder import BuildOptions, build_plan
 from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.child import Child, run_limited
@@ -208,7 +208,7 @@ def build(engine: Path) -> None:
 
 CHILDREN: dict[str, Callable[[Path], object]] = {
     "probes": lambda _engine: ask_all(),
-    "the engine check of doctor": lambda engine: ask_engine(engine, None),
+    "the engine check of doctor": lambda engine: ask("engine", str(engine), ""),
     "the check of an update": lambda engine: reason_of(start_check(engine, None, timeout_s=60)),
     "the build of an engine": build,
 }
