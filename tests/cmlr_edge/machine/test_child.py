@@ -108,6 +108,7 @@ store = "store"
 [[sources]]
 name = "camera"
 uri = "test://?fps=100&size=128x96&frames=3"
+policy = "every"
 [[sinks]]
 kind = "jsonl"
 path = "labels.jsonl"
