@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 def build_or_load(
     folder: Path | None, key: Callable[[], str], build: Callable[[], Preparation]
 ) -> Preparation:
-    """Load what an earlier run stored, or build and store it.
+    """Load what an earlier run stored, or build and store it: bit for bit the same either way.
 
     Args:
         folder: Of the cache, created; None: build.
@@ -37,16 +37,23 @@ def build_or_load(
         build: Called in all processes, or in none.
     """
     if folder is None:
-        return build()
+        return _as_stored(build())
     path = folder / f"{key()}.safetensors" if distributed.is_first() else None
     stored = None if path is None else _load(path)
     if distributed.decide(lambda: int(stored is not None)):
         tensors = distributed.share(lambda: {} if stored is None else stored.to_tensors())
         return Preparation.from_tensors(tensors)
-    prepared = build()
+    prepared = _as_stored(build())
     if path is not None:
         _store(prepared, path)
     return prepared
+
+
+def _as_stored(prepared: Preparation) -> Preparation:
+    """The same numbers laid out as a file gives them: products depend on strides in the last bit."""
+    return Preparation.from_tensors(
+        {name: tensor.contiguous().clone() for name, tensor in prepared.to_tensors().items()}
+    )
 
 
 def _load(path: Path) -> Preparation | None:
@@ -64,7 +71,7 @@ def _load(path: Path) -> Preparation | None:
 def _store(prepared: Preparation, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save({k: v.contiguous() for k, v in prepared.to_tensors().items()}))
+        write_atomically(path, save(prepared.to_tensors()))
     except OSError as error:  # the run itself needs no cache
         _log.warning("the confounders could not be stored in %s: %s", path, error.strerror)
 

@@ -225,6 +225,8 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
         batches, images, torch.from_numpy(run.train.targets()), run.context_logits, config
     )
     task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
+    # Whatever was drawn before, a cache filled or found, an epoch draws from its own stream.
+    torch.manual_seed(int(np.random.default_rng((config.seed, epoch)).integers(2**62)))
     learner.train()
     losses = []
     for batch in parts:
