@@ -88,8 +88,8 @@ def test_the_head_without_intervention_is_a_candidate_and_loads_like_any(
     run = tmp_path / "run"
     settings = ("epochs=1", "model.inference_context=auto", "compare_plain=true", "backbone_lr=0")
     # Nothing is learned, by the head or by the context term: nobody is better than the simplest.
-    settings = (*settings, "lr=1e-12", "model.confounders.ridge=1e9")
-    spec = fit(read_dataset(tiny_data), run, tiny_config(*settings))
+    config = tiny_config(*settings, "lr=1e-12", "model.confounders.ridge=1e9")
+    spec = fit(read_dataset(tiny_data), run, config)
     assert (spec.method.intervention, spec.method.inference_context) == ("none", "prior")
     assert json.loads((run / "report.json").read_text())["read_out"]["chosen"] == "plain"
     weights, plain = (load_file(f / "model.safetensors") for f in (run, run / "plain"))

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,16 +13,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from cmlr_edge.errors import DataError
 from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.model.strict_json import write_atomically
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
+from train.fitting.picture_hashes import hash_pictures
 from train.fitting.prepare import Preparation
 
 _VERSION = 1  # raised when the same inputs give other confounders
 _log = logging.getLogger(__name__)
+
+
+def pictures_of(folder: Path) -> Path:
+    """Where the hashes of pictures seen are remembered: beside the folder of a cache."""
+    return folder.with_name(f"{folder.name}.pictures.json")
 
 
 def build_or_load(
@@ -82,6 +86,7 @@ def content_key(
     config: TrainConfig,
     networks: Sequence[nn.Module],
     report: Callable[[], None] = lambda: None,
+    memory: Path | None = None,
 ) -> str:
     """Hash everything that confounders and context term hang on.
 
@@ -91,6 +96,7 @@ def content_key(
         config: Its settings of tokens and confounders.
         networks: Frozen backbones: their weights.
         report: Called after each picture.
+        memory: File of the pictures' hashes, so that they are read once and not at every start.
 
     Raises:
         DataError: A picture cannot be read.
@@ -112,15 +118,6 @@ def content_key(
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    with ThreadPoolExecutor() as threads:
-        for found in threads.map(_hash_file, [image.path for image in data.images]):
-            digest.update(found)
-            report()
+    for found in hash_pictures([image.path for image in data.images], memory, report):
+        digest.update(bytes.fromhex(found))
     return digest.hexdigest()[:32]
-
-
-def _hash_file(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error

@@ -157,7 +157,7 @@ def _prepare_intervention(run: Run, cache: Path | None) -> None:
     if not needs_preparation(run.config.model):
         return
     prepared = confounder_cache.build_or_load(
-        cache, lambda: _content_key(run), lambda: _build_confounders(run)
+        cache, lambda: _content_key(run, cache), lambda: _build_confounders(run)
     )
     install(run.model, prepared)
     run.model.to(distributed.device())
@@ -166,11 +166,16 @@ def _prepare_intervention(run: Run, cache: Path | None) -> None:
         _log.info("context explained with ridge %g", prepared.context_term.ridge)
 
 
-def _content_key(run: Run) -> str:
+def _content_key(run: Run, cache: Path | None) -> str:
     networks = [run.frozen, *([run.confounder_view] if run.confounder_view else [])]
     task = run.progress.add_task("reading pictures", total=len(run.train.images))
     key = confounder_cache.content_key(
-        run.train, run.spec, run.config, networks, lambda: run.progress.advance(task)
+        run.train,
+        run.spec,
+        run.config,
+        networks,
+        lambda: run.progress.advance(task),
+        None if cache is None else confounder_cache.pictures_of(cache),
     )
     run.progress.remove_task(task)
     return key
