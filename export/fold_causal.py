@@ -78,7 +78,7 @@ def fold_combine(head: CausalHead, ledger: Ledger) -> Combine:
     explicit = isinstance(intervention, ExplicitIntervention)
     if isinstance(intervention, BackDoorIntervention):
         average = own = None
-        if config.inference_context == "prior":
+        if config.inference_context != "own":
             stored = intervention.context_logits(intervention.stored_contexts)
             average = PriorAverage(stored, intervention.context_prior[:, None])
             saved = intervention.stored_contexts.numel() * stored.shape[1]
@@ -92,7 +92,8 @@ def fold_combine(head: CausalHead, ledger: Ledger) -> Combine:
         after = [combine]
         ledger.add("combine", what, before=[intervention], after=after, multiply_adds=saved)
         return combine
-    mean = config.fusion == "mean" and config.intervention != "back-door"
+    decoder_alone = config.inference_context == "decoder"
+    mean = config.fusion == "mean" and config.intervention != "back-door" and not decoder_alone
     if explicit and mean:
         ledger.add("combine", ["logit and sigmoid of the explicit sum cancel"])
     return Combine(mean=mean, causal_is_probability=explicit)

@@ -59,6 +59,10 @@ def fuse_head(model: CausalHead, num_tokens: int, ledger: Ledger) -> FusedHead:
     """
     without = {id(model.backbone): None} if isinstance(model, CausalRecognizer) else {}
     head: CausalHead = copy.deepcopy(model, dict(without)).double().eval()
+    if head.config.inference_context == "decoder":
+        dropped = [part for part in (head.links, head.intervention) if part is not None]
+        head.links = head.intervention = None
+        ledger.add("intervention", ["dropped: the decoder alone is deployed"], before=dropped)
     standardize = _fold_standardisation(head, ledger)
     if head.decoder is not None:
         assert head.readout is not None

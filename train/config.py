@@ -64,7 +64,9 @@ class ModelConfig:
     include_self: bool = False  # let a label be its own cause
     detach_causal: bool = True  # the causal branch never bends the label features
     fusion: Literal["mean", "sum"] = "mean"  # of branches: probabilities, or logits (back-door)
-    inference_context: Literal["prior", "own"] = "prior"
+    # Of the deployed scores: averaged over the prior, the image's own, or the decoder alone, without
+    # links and context. auto: chosen on held-out pictures when training ends.
+    inference_context: Literal["auto", "prior", "own", "decoder"] = "prior"
     confounders: ConfounderConfig = field(default_factory=ConfounderConfig)
 
     def __post_init__(self) -> None:
@@ -109,7 +111,17 @@ class ModelConfig:
 class TrainConfig:
     """The recipe."""
 
+    recipe: str = "none"  # named settings of train/recipes.py that these started from
     model: ModelConfig = field(default_factory=ModelConfig)
+    # Train a head without intervention too, and keep it unless the other is better on held-out
+    # pictures: cheap where the backbone is frozen.
+    compare_plain: bool = False
+    keep: Literal["last", "best"] = "last"  # epoch, by validation mAP
+    # Label and its usual company, for the head feature-split and for lone_weight.
+    biased_pairs: tuple[tuple[str, str], ...] = ()
+    lone_weight: float = (
+        1.0  # multiplies the loss of such a label where it stands without the other
+    )
     epochs: int = 20
     batch_size: int = 32  # per step, of all processes together
     accumulate: int = 1  # parts that a process computes its share of a batch in, to save memory
@@ -131,7 +143,9 @@ class TrainConfig:
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     skip_damaged: bool = False  # leave out pictures that cannot be read, and list them
     weight_storage: Literal["float32", "float16"] = "float32"
-    validation_share: float = 0.2  # taken from train where the data has no val split
+    # Taken from train where the data has no val split; None: a fifth, and nothing from benchmarks
+    # that publish their splits.
+    validation_share: float | None = None
     threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see train/judging/thresholds.py
     threshold_shrinkage: float = 5.0  # pseudo-positives of the global threshold
     seed: int = 0
@@ -139,7 +153,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Reject numbers that no training can use."""
-        for name in ("epochs", "batch_size", "accumulate", "lr", "gradient_clip"):
+        for name in ("epochs", "batch_size", "accumulate", "lr", "gradient_clip", "lone_weight"):
             if getattr(self, name) <= 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be more than 0")
         for name in (
@@ -149,8 +163,9 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be 0 or more")
         for name in ("warmup_share", "validation_share", "ema_decay"):
-            if not 0 < getattr(self, name) < 1:
-                raise DataError(f"{name} is {getattr(self, name)}: it should be between 0 and 1")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise DataError(f"{name} is {value}: it should be between 0 and 1")
         intervention, links = self.model.intervention, self.model.label_links
         if self.link_sparsity and (intervention, links) != ("back-door", "matrix"):
             raise DataError(

@@ -9,19 +9,24 @@ from typing import Any
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.strict_json import from_json
 from train.config import TrainConfig
+from train.recipes import NO_RECIPE, settings_of
 
 
-def build_config(given: dict[str, Any], settings: list[str]) -> TrainConfig:
-    """Put options and `key=value` settings over the defaults.
+def build_config(
+    given: dict[str, Any], settings: list[str], recipe: str = NO_RECIPE
+) -> TrainConfig:
+    """Put a recipe over the defaults, options over it, and `key=value` settings over all.
 
     Args:
         given: Dotted key -> value.
         settings: "dotted.key=value" each; the value is read as JSON where it is JSON.
+        recipe: A name in `RECIPES`, or none.
 
     Raises:
         DataError: A key does not exist or a value has the wrong type.
     """
-    record = dataclasses.asdict(TrainConfig())
+    record = json.loads(json.dumps(dataclasses.asdict(TrainConfig())))
+    given = {**settings_of(recipe), "recipe": recipe, **given}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:

@@ -104,7 +104,9 @@ class GuardedSink:
             reason = self._reason
             if self._abandoned or (self._waiting and self._idle_s() > self._patience_s):
                 state = "hanging"
-                reason = f"nothing was written for {self._idle_s():.0f} s, {len(self._waiting)} wait"
+                reason = (
+                    f"nothing was written for {self._idle_s():.0f} s, {len(self._waiting)} wait"
+                )
             return OutputStatus(self.name, state, reason, self._lost.total())
 
     def write(self, result: Result, *, wait: bool = True) -> bool:

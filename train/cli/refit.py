@@ -53,10 +53,17 @@ def refit(
             report=lambda done: progress.advance(task, done),
         )
     write_report(json_file, {name: dataclasses.asdict(item) for name, item in expected.items()})
-    table = Table("label", title=f"thresholds for {rule} on {len(part.images)} pictures")
-    for heading in ("threshold", "precision", "recall", "positives"):
+    table = Table(
+        "label",
+        title=f"thresholds for {rule} on {len(part.images)} pictures",
+        caption="at least: lower 95 % bound of the precision, given so many pictures",
+    )
+    for heading in ("threshold", "precision", "at least", "recall", "positives"):
         table.add_column(heading, justify="right")
     for name, item in expected.items():
-        shares = ["-" if v is None else f"{v:.2f}" for v in (item.precision, item.recall)]
+        shares = [
+            "-" if v is None else f"{v:.2f}"
+            for v in (item.precision, item.precision_at_least, item.recall)
+        ]
         table.add_row(escape(name), f"{item.threshold:.3f}", *shares, str(item.positives))
     Console().print(table)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 
+_HELD_OUT = 0.2  # share of train, where nothing else was asked for
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +46,7 @@ class LabeledImages:
     classes: tuple[str, ...]
     images: tuple[LabeledImage, ...]
     context_bias: ContextBias | None = None  # of benchmarks that publish biased pairs
+    published: bool = False  # its splits are a benchmark's: nothing is moved unless asked for
 
     def split(self, name: str) -> LabeledImages:
         """Keep one split.
@@ -69,10 +71,14 @@ class LabeledImages:
             row[list(image.labels)] = 1
         return matrix
 
-    def with_validation(self, fraction: float, seed: int) -> LabeledImages:
-        """Return itself where a `val` split exists, else move a seeded share of `train` there."""
-        if "val" in self.splits:
+    def with_validation(self, fraction: float | None, seed: int) -> LabeledImages:
+        """Return itself where a `val` split exists, else move a seeded share of `train` there.
+
+        Without a fraction, that is a fifth of own pictures and none of a benchmark's.
+        """
+        if "val" in self.splits or (fraction is None and self.published):
             return self
+        fraction = _HELD_OUT if fraction is None else fraction
         train = [i for i, image in enumerate(self.images) if image.split == "train"]
         if len(train) < 2:
             raise DataError(f"{self.name} has {len(train)} train images: at least 2 are needed")

@@ -3,7 +3,7 @@
 Layout: `train2014/` and `val2014/` (COCO-2014 pictures), `stuffthingmaps/{train2017,val2017}/` (the
 COCO-Stuff 2017 pixel maps) and COCO-Stuff's `labels.txt`. A label is present in a picture if any
 pixel of the map with the same image id has it. The benchmark tests on val2014, which is therefore
-read as split test; a validation part comes from train.
+read as split test; a validation part comes from train where one is asked for.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def read_coco_stuff(root: Path) -> LabeledImages:
         LabeledImage(path, split, tuple(np.flatnonzero(row).tolist()))
         for (path, split), row in zip(pictures, presence, strict=True)
     )
-    data = LabeledImages(root.resolve().name, classes, images, bias)
+    data = LabeledImages(root.resolve().name, classes, images, bias, published=True)
     warn_if_partial(data.name, count_splits(data), _PUBLISHED)
     return data
 

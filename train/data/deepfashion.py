@@ -82,7 +82,7 @@ def read_deepfashion(root: Path) -> LabeledImages:
         for (name, split), row in zip(splits.items(), present[:, kept], strict=True)
     )
     bias = _context_bias(attributes, classes, names)
-    data = LabeledImages(root.resolve().name, classes, images, bias)
+    data = LabeledImages(root.resolve().name, classes, images, bias, published=True)
     require_images_exist(data)
     warn_if_partial(data.name, count_splits(data), _PUBLISHED)
     return data

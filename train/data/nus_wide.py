@@ -51,7 +51,7 @@ def read_nus_wide(root: Path) -> LabeledImages:
             LabeledImage(folder / names[i], split, tuple(np.flatnonzero(present[i]).tolist()))
             for i in kept
         ]
-    data = LabeledImages(root.resolve().name, concepts, tuple(images))
+    data = LabeledImages(root.resolve().name, concepts, tuple(images), published=True)
     require_images_exist(data)
     warn_if_partial(data.name, listed, _PUBLISHED)
     return data

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -18,6 +18,9 @@ from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from train.data.base import LabeledImages
 
+_TO_YIQ = torch.tensor(
+    [[0.2989, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
+)
 _ROOM = 1.25  # augmentation crops from an image this much larger than the model's input
 
 
@@ -42,8 +45,45 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
         steps.append(v2.RandAugment(num_ops=2, magnitude=7))
         steps.append(v2.RandomErasing(p=0.5, scale=(0.02, 0.15)))
     else:
-        steps.append(v2.ColorJitter(0.2, 0.2, 0.2, 0.02))
+        steps.append(ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02))
     return v2.Compose(steps)
+
+
+class ColorJitter(nn.Module):
+    """Random brightness, contrast, saturation and hue in one product over the colours.
+
+    torchvision's goes through HSV for the hue and over the picture once for each change: at 448
+    pixels 18 of 24 ms. Here hue turns the two chroma axes of YIQ, which for small angles looks the
+    same; factors are drawn from the same ranges.
+    """
+
+    def __init__(
+        self, *, brightness: float, contrast: float, saturation: float, hue: float
+    ) -> None:
+        """Each is the largest change: of a factor from 1, for `hue` in turns of the circle."""
+        super().__init__()
+        self._ranges = torch.tensor([brightness, contrast, saturation, hue])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Change a uint8 image (3, H, W)."""
+        drawn = (2 * torch.rand(4) - 1) * self._ranges
+        brightness, contrast, saturation = (1 + drawn[:3]).tolist()
+        return adjust_colors(image, brightness, contrast, saturation, float(drawn[3]))
+
+
+def adjust_colors(
+    image: Tensor, brightness: float, contrast: float, saturation: float, hue: float
+) -> Tensor:
+    """Change a uint8 image (3, H, W) by three factors, and the hue by a share of the circle."""
+    angle, grey = -2 * np.pi * hue, _TO_YIQ[:1].expand(3, 3)
+    turn = torch.eye(3)
+    turn[1:, 1:] = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    colors = torch.linalg.inv(_TO_YIQ) @ turn @ _TO_YIQ
+    colors = brightness * (saturation * torch.eye(3) + (1 - saturation) * grey) @ colors
+    pixels = image.flatten(1).float()
+    mean = (_TO_YIQ[:1] @ colors @ pixels.mean(dim=1, keepdim=True)) * (1 - contrast)
+    changed = torch.addmm(mean.expand(3, 1), contrast * colors, pixels)
+    return changed.round_().clamp_(0, 255).to(torch.uint8).view_as(image)
 
 
 def normalize(images: Tensor, spec: PreprocessSpec) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 
@@ -37,13 +38,16 @@ def choose_autocast(mode: str, backbone: nn.Module, image_size: int) -> bool:
 
     Args:
         mode: "off", "bf16", or "auto": time one step each way.
-        backbone: Takes (B, 3, S, S).
+        backbone: Takes (B, 3, S, S); a copy of it is timed.
         image_size: S.
     """
     if mode != "auto":
         return mode == "bf16"
-    images = torch.randn(4, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-    times = {flag: _time_step(backbone, images, autocast=flag) for flag in (False, True)}
+    # Noise in training mode would spoil batch norm, and drawing it would move the run's own stream.
+    timed = copy.deepcopy(backbone).eval()
+    shape, generator = (4, 3, image_size, image_size), torch.Generator().manual_seed(0)
+    images = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
+    times = {flag: _time_step(timed, images, autocast=flag) for flag in (False, True)}
     _log.info("float32 %.2f s, bf16 %.2f s for a step of 4 images", times[False], times[True])
     return times[True] < _GAIN * times[False]
 
@@ -57,5 +61,4 @@ def _time_step(backbone: nn.Module, images: torch.Tensor, *, autocast: bool) -> 
         if total.requires_grad:
             total.backward()
         best = min(best, time.perf_counter() - start)
-    backbone.zero_grad(set_to_none=True)
     return best

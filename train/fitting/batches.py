@@ -42,6 +42,7 @@ def load_parts(
     targets: Tensor,
     context_logits: Tensor | None,
     config: TrainConfig,
+    lone: Tensor | None = None,
 ) -> Iterator[list[Part]]:
     """Yield, batch by batch, the parts that this process computes, all of the same number."""
     own = [
@@ -64,6 +65,7 @@ def load_parts(
                     context_logits=None if context_logits is None else context_logits[rows],
                     seeds=[seed for _, seed in pairs],
                     share=len(pairs) / len(batch),
+                    lone=None if lone is None else lone[rows],
                 )
             )
         yield loaded

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,22 +13,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import PreprocessSpec
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
+from train.fitting.picture_hashes import hash_pictures
 from train.fitting.prepare import Preparation
 
 _VERSION = 1  # raised when the same inputs give other confounders
 _log = logging.getLogger(__name__)
 
 
+def pictures_of(folder: Path) -> Path:
+    """Where the hashes of pictures seen are remembered: beside the folder of a cache."""
+    return folder.with_name(f"{folder.name}.pictures.json")
+
+
 def build_or_load(
     folder: Path | None, key: Callable[[], str], build: Callable[[], Preparation]
 ) -> Preparation:
-    """Load what an earlier run stored, or build and store it.
+    """Load what an earlier run stored, or build and store it: bit for bit the same either way.
 
     Args:
         folder: Of the cache, created; None: build.
@@ -37,16 +41,23 @@ def build_or_load(
         build: Called in all processes, or in none.
     """
     if folder is None:
-        return build()
+        return _as_stored(build())
     path = folder / f"{key()}.safetensors" if distributed.is_first() else None
     stored = None if path is None else _load(path)
     if distributed.decide(lambda: int(stored is not None)):
         tensors = distributed.share(lambda: {} if stored is None else stored.to_tensors())
         return Preparation.from_tensors(tensors)
-    prepared = build()
+    prepared = _as_stored(build())
     if path is not None:
         _store(prepared, path)
     return prepared
+
+
+def _as_stored(prepared: Preparation) -> Preparation:
+    """The same numbers laid out as a file gives them: products depend on strides in the last bit."""
+    return Preparation.from_tensors(
+        {name: tensor.contiguous().clone() for name, tensor in prepared.to_tensors().items()}
+    )
 
 
 def _load(path: Path) -> Preparation | None:
@@ -64,7 +75,7 @@ def _load(path: Path) -> Preparation | None:
 def _store(prepared: Preparation, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save({k: v.contiguous() for k, v in prepared.to_tensors().items()}))
+        write_atomically(path, save(prepared.to_tensors()))
     except OSError as error:  # the run itself needs no cache
         _log.warning("the confounders could not be stored in %s: %s", path, error.strerror)
 
@@ -75,6 +86,7 @@ def content_key(
     config: TrainConfig,
     networks: Sequence[nn.Module],
     report: Callable[[], None] = lambda: None,
+    memory: Path | None = None,
 ) -> str:
     """Hash everything that confounders and context term hang on.
 
@@ -84,6 +96,7 @@ def content_key(
         config: Its settings of tokens and confounders.
         networks: Frozen backbones: their weights.
         report: Called after each picture.
+        memory: File of the pictures' hashes, so that they are read once and not at every start.
 
     Raises:
         DataError: A picture cannot be read.
@@ -105,15 +118,6 @@ def content_key(
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    with ThreadPoolExecutor() as threads:
-        for found in threads.map(_hash_file, [image.path for image in data.images]):
-            digest.update(found)
-            report()
+    for found in hash_pictures([image.path for image in data.images], memory, report):
+        digest.update(bytes.fromhex(found))
     return digest.hexdigest()[:32]
-
-
-def _hash_file(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error

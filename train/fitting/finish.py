@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import asdict, replace
 from importlib.metadata import version
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cmlr_edge.model.spec import MethodSpec, ModelSpec, Provenance, ThresholdFit
 from train import distributed
@@ -12,18 +17,22 @@ from train.config import TrainConfig
 from train.data.transforms import ImageTensors
 from train.fitting.run import Run
 from train.judging.inference import follow_centres, score_images
-from train.judging.metrics import MIN_POSITIVES, evaluate_scores
-from train.judging.thresholds import ThresholdRule, fit_thresholds
+from train.judging.metrics import MIN_POSITIVES, MultiLabelMetrics, evaluate_scores
+from train.judging.read_out import ReadOutChoice, choose_read_out
+from train.judging.thresholds import ThresholdRule, expect, fit_thresholds, lower_bound
 from train.network import checkpoint
+from train.network.checkpoint import load_model
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer
 
+_log = logging.getLogger(__name__)
+
 
 def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
-    """Score the validation part, fit thresholds, and write weights and spec."""
+    """Score the validation part, choose the read-out, fit thresholds, and write weights and spec."""
     _follow_backbone(run, model)
     config, targets = run.config, run.val.targets()
-    scores = score_images(model, ImageTensors(run.val, run.spec), run.spec).deployed
+    model, scores, choice = _choose(run, model)
     rule = ThresholdRule.parse(config.threshold_rule)
     thresholds = fit_thresholds(scores, targets, shrinkage=config.threshold_shrinkage, rule=rule)
     metrics = evaluate_scores(
@@ -41,11 +50,12 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
             epochs=config.epochs,
             seed=config.seed,
             cmlr_edge_version=version("cmlr-edge"),
-            metrics={"val_map": round(metrics.mean_ap, 4)} if metrics.num_labels_scored else {},
+            metrics=_measured(run, metrics, choice),
         ),
         threshold_fit=ThresholdFit(
             rule=str(rule),
-            data=f"{run.val.name}, {len(run.val.images)} validation images",
+            data=f"{run.val.name}, {len(run.val.images)} "
+            f"{'validation' if run.held_out else 'training'} images",
             num_images=len(run.val.images),
             precision="float32",
             shrinkage=config.threshold_shrinkage,
@@ -53,9 +63,79 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
     )
     if distributed.is_first():
         checkpoint.save_weights(run.folder, model)
+        _report(run, spec, choice, scores)
         checkpoint.save_spec(run.folder, spec)
     distributed.wait()
     return spec
+
+
+def compares_plain(run: Run) -> bool:
+    """Whether a network without intervention is a candidate too."""
+    model = run.config.model
+    may_choose = model.inference_context == "auto" and model.intervention != "none"
+    return run.config.compare_plain and run.held_out and may_choose
+
+
+def _choose(
+    run: Run, model: CausalRecognizer
+) -> tuple[CausalRecognizer, NDArray[np.float32], ReadOutChoice]:
+    """The network to deploy, set to its read-out, and its scores of the validation part."""
+    images, config = ImageTensors(run.val, run.spec), model.config
+    scores = score_images(model, images, run.spec)
+    if config.inference_context != "auto":
+        choice = ReadOutChoice(config.inference_context, "asked for", {})
+        return model, scores.deployed, choice
+    found = {"prior": scores.deployed}
+    if config.intervention != "none":
+        found["decoder"] = scores.decoupled
+    if scores.own_context is not None:
+        found["own"] = scores.own_context
+    plain = None
+    if compares_plain(run):
+        plain = load_model(run.folder / checkpoint.PLAIN)[0].to(distributed.device())
+        found["plain"] = score_images(plain, images, run.spec).deployed
+    if run.held_out:
+        choice = choose_read_out(found, run.val.targets())
+    else:
+        choice = ReadOutChoice("prior", "no pictures are held out to choose on", {})
+    _log.info("read-out %s: %s", choice.chosen, choice.reason)
+    if plain is not None and choice.chosen == "plain":
+        return plain, found["plain"], choice
+    model.config = replace(config, inference_context=cast("Any", choice.chosen))
+    return model, found[choice.chosen], choice
+
+
+def _measured(run: Run, metrics: MultiLabelMetrics, choice: ReadOutChoice) -> dict[str, float]:
+    if not run.held_out or not metrics.num_labels_scored:
+        return {}
+    others = {f"val_map_{name}": value for name, value in choice.val_map.items()}
+    return {"val_map": round(metrics.mean_ap, 4), **others}
+
+
+def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np.float32]) -> None:
+    """Store what was chosen and what to expect; say how sure the precision of the decisions is."""
+    targets, thresholds = run.val.targets(), np.asarray(spec.thresholds, np.float32)
+    labels = expect(scores, targets, thresholds)
+    named = scores >= thresholds
+    hits, count = int((named & (targets > 0)).sum()), int(named.sum())
+    if count:
+        _log.info(
+            "thresholds by %s: %d of %d named labels are right on %s pictures, precision %.2f, "
+            "at least %.2f",
+            spec.threshold_fit.rule,
+            hits,
+            count,
+            "held-out" if run.held_out else "training",
+            hits / count,
+            lower_bound(hits, count),
+        )
+    report = {
+        "recipe": run.config.recipe,
+        "read_out": asdict(choice),
+        "judged_by": spec.threshold_fit.data,
+        "labels": {n: asdict(item) for n, item in zip(spec.labels, labels, strict=True)},
+    }
+    checkpoint.save_report(run.folder, report)
 
 
 def _follow_backbone(run: Run, model: CausalRecognizer) -> None:
@@ -81,8 +161,8 @@ def _method(model: CausalRecognizer, config: TrainConfig) -> MethodSpec:
     intervention = model.intervention
     return MethodSpec(
         backbone=config.model.backbone,
-        intervention=config.model.intervention,
-        inference_context=config.model.inference_context,
+        intervention=model.config.intervention,
+        inference_context=model.config.inference_context,
         num_confounders=0 if intervention is None else len(intervention.centres),
         embed_dim=config.model.embed_dim,
         decoder_layers=config.model.decoder_layers,

@@ -18,6 +18,7 @@ from train import distributed
 from train.config import TrainConfig
 from train.data.transforms import normalize
 from train.fitting.losses import asymmetric_loss
+from train.network.baselines import FeatureSplitClassifier
 from train.network.dropout import seeded_per_sample
 from train.network.model import CausalRecognizer
 
@@ -34,6 +35,7 @@ class Part:
     context_logits: Tensor | None  # (B, L), g of each picture's context
     seeds: Sequence[int]  # of each picture's dropout
     share: float  # of the pictures of the whole batch, in (0, 1]
+    lone: Tensor | None = None  # (B, L), bool: a biased label without its usual company
 
 
 class _TrainingLogits(nn.Module):
@@ -161,6 +163,9 @@ class Learner:
         targets, context = part.targets.to(self.device), part.context_logits
         context = None if context is None else context.to(self.device)
         config, total = self.config, torch.zeros((), device=self.device)
+        lone = None if part.lone is None else part.lone.to(self.device)
+        if isinstance(self.model.classifier, FeatureSplitClassifier):
+            self.model.classifier.exclusive = lone
         for logits in self._logits(images, context):
             total = total + asymmetric_loss(
                 logits,
@@ -168,6 +173,7 @@ class Learner:
                 gamma_positive=config.gamma_positive,
                 gamma_negative=config.gamma_negative,
                 probability_clip=config.probability_clip,
+                weight=None if lone is None else 1 + (config.lone_weight - 1) * lone,
             )
         return total
 

@@ -26,8 +26,9 @@ from train.data.transforms import ImageTensors, build_augmentation
 from train.fitting import confounder_cache
 from train.fitting.amp import choose_precision
 from train.fitting.batches import epoch_batches, load_parts
-from train.fitting.finish import finish
+from train.fitting.finish import compares_plain, finish
 from train.fitting.learner import Learner
+from train.fitting.lone import lone_examples
 from train.fitting.prepare import (
     Preparation,
     TokenReaders,
@@ -41,6 +42,7 @@ from train.fitting.run import (
     check_folder,
     check_shares,
     fingerprint,
+    pictures_to_judge_by,
     report_data,
 )
 from train.judging.inference import BATCH, iterate_tokens, score_images
@@ -86,7 +88,32 @@ def fit(
     with progress_bars(visible=show_progress and distributed.is_first()) as progress:
         run, state = _open(data, folder, config, progress, resume=resume)
         _prepare_intervention(run, cache)
-        return finish(run, _train_epochs(run, state))
+        model = _train_epochs(run, state)
+    if compares_plain(run):
+        _fit_plain(data, folder, config, cache=cache, show_progress=show_progress)
+    return finish(run, model)
+
+
+def _fit_plain(
+    data: LabeledImages,
+    folder: Path,
+    config: TrainConfig,
+    *,
+    cache: Path | None,
+    show_progress: bool,
+) -> None:
+    """Train the same without intervention, in a folder within the run's, or what is left of it."""
+    plain = replace(
+        config,
+        compare_plain=False,
+        link_sparsity=0.0,
+        model=replace(config.model, intervention="none", inference_context="prior"),
+    )
+    inner = folder / checkpoint.PLAIN
+    if not distributed.decide(lambda: int((inner / checkpoint.SPEC).is_file())):
+        begun = bool(distributed.decide(lambda: int((inner / checkpoint.CONFIG).is_file())))
+        _log.info("now the same without intervention, to compare with")
+        fit(data, inner, plain, resume=begun, cache=cache, show_progress=show_progress)
 
 
 def _open(
@@ -99,6 +126,7 @@ def _open(
     data = data.with_validation(config.validation_share, config.seed)
     report_data(data)
     check_shares(config, len(data.split("train").images))
+    lone = lone_examples(config, data.split("train"))
     state = check_folder(folder, config, data, resume=resume)
     torch.manual_seed(config.seed)
     model = CausalRecognizer(config.model, len(data.classes), pretrained=True)
@@ -110,13 +138,15 @@ def _open(
         folder=folder,
         config=config,
         train=data.split("train"),
-        val=data.split("val"),
+        val=pictures_to_judge_by(data),
+        held_out="val" in data.splits,
         fingerprint=fingerprint(data),
         model=model.to(device),
         frozen=copy.deepcopy(model.backbone).eval().requires_grad_(False),
         confounder_view=None if view is None else view.to(device),
         spec=PreprocessSpec(size_hw=(side, side), mean=model.backbone.mean, std=model.backbone.std),
         context_logits=None,
+        lone=lone,
         progress=progress,
     )
     return run, state
@@ -127,7 +157,7 @@ def _prepare_intervention(run: Run, cache: Path | None) -> None:
     if not needs_preparation(run.config.model):
         return
     prepared = confounder_cache.build_or_load(
-        cache, lambda: _content_key(run), lambda: _build_confounders(run)
+        cache, lambda: _content_key(run, cache), lambda: _build_confounders(run)
     )
     install(run.model, prepared)
     run.model.to(distributed.device())
@@ -136,11 +166,16 @@ def _prepare_intervention(run: Run, cache: Path | None) -> None:
         _log.info("context explained with ridge %g", prepared.context_term.ridge)
 
 
-def _content_key(run: Run) -> str:
+def _content_key(run: Run, cache: Path | None) -> str:
     networks = [run.frozen, *([run.confounder_view] if run.confounder_view else [])]
     task = run.progress.add_task("reading pictures", total=len(run.train.images))
     key = confounder_cache.content_key(
-        run.train, run.spec, run.config, networks, lambda: run.progress.advance(task)
+        run.train,
+        run.spec,
+        run.config,
+        networks,
+        lambda: run.progress.advance(task),
+        None if cache is None else confounder_cache.pictures_of(cache),
     )
     run.progress.remove_task(task)
     return key
@@ -172,6 +207,7 @@ def _build_confounders(run: Run) -> Preparation:
 def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
     """Train the epochs that are missing; return the averaged network."""
     config, first = run.config, 0
+    best: dict[str, Any] | None = None
     batches = len(epoch_batches(config, len(run.train.images), 0))
     if state is not None:
         precision = getattr(torch, state["precision"])
@@ -181,7 +217,7 @@ def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
         run.model, config, run.spec, precision=precision, num_steps=config.epochs * batches
     )
     if state is not None:
-        first = state["epochs"]
+        first, best = state["epochs"], state.get("best")
         learner.load_state(state)
     if distributed.is_first():
         checkpoint.truncate_log(run.folder, first)
@@ -197,12 +233,32 @@ def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
             "val_map": _validation_map(run, learner.network, held_out),
         }
         record["seconds"] = round(time.monotonic() - started, 2)
+        best = _better(best, record, learner.network) if config.keep == "best" else None
         if distributed.is_first():
-            _save_epoch(run, learner, record, str(precision).removeprefix("torch."))
+            _save_epoch(run, learner, record, str(precision).removeprefix("torch."), best)
+    if best is not None:
+        _log.info("kept: epoch %d, validation mAP %.3f", best["epoch"], best["val_map"])
+        learner.network.load_state_dict(best["weights"])
     return learner.network
 
 
-def _save_epoch(run: Run, learner: Learner, record: dict[str, Any], precision: str) -> None:
+def _better(
+    best: dict[str, Any] | None, record: dict[str, Any], network: CausalRecognizer
+) -> dict[str, Any] | None:
+    """The best epoch so far, the later one of equals; None where none could be measured."""
+    if record["val_map"] is None or (best is not None and record["val_map"] < best["val_map"]):
+        return best
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    return {"epoch": record["epoch"], "val_map": record["val_map"], "weights": weights}
+
+
+def _save_epoch(
+    run: Run,
+    learner: Learner,
+    record: dict[str, Any],
+    precision: str,
+    best: dict[str, Any] | None,
+) -> None:
     epochs, val_map = record["epoch"], record["val_map"]
     _log.info(
         "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s",
@@ -213,7 +269,7 @@ def _save_epoch(run: Run, learner: Learner, record: dict[str, Any], precision: s
         record["seconds"],
     )
     checkpoint.append_log(run.folder, record)
-    about = {"epochs": epochs, "precision": precision, "data": run.fingerprint}
+    about = {"epochs": epochs, "precision": precision, "data": run.fingerprint, "best": best}
     checkpoint.save_state(run.folder, about | learner.state())
 
 
@@ -222,9 +278,16 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
     config = run.config
     batches = epoch_batches(config, len(run.train.images), epoch)
     parts = load_parts(
-        batches, images, torch.from_numpy(run.train.targets()), run.context_logits, config
+        batches,
+        images,
+        torch.from_numpy(run.train.targets()),
+        run.context_logits,
+        config,
+        run.lone,
     )
     task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
+    # Whatever was drawn before, a cache filled or found, an epoch draws from its own stream.
+    torch.manual_seed(int(np.random.default_rng((config.seed, epoch)).integers(2**62)))
     learner.train()
     losses = []
     for batch in parts:
@@ -241,7 +304,9 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
 
 
 def _validation_map(run: Run, network: CausalRecognizer, images: ImageTensors) -> float | None:
-    """Mean AP over labels with enough positives; None where there is no such label."""
+    """Mean AP over labels with enough held-out positives; None where there is no such label."""
+    if not run.held_out:
+        return None
     scores = score_images(network, images, run.spec).deployed
     thresholds = np.full(len(run.val.classes), 0.5, np.float32)
     targets, classes = run.val.targets(), run.val.classes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from train.network.model import CausalRecognizer
 
 _USED = {"train", "val"}  # splits
 _FEW_IMAGES = 20
+_MOST_TRAINED_ON = 2000  # training pictures that thresholds are fitted on, where none are held out
 _NAMED = 5  # labels in a warning
 _log = logging.getLogger(__name__)
 
@@ -33,13 +34,15 @@ class Run:
     folder: Path
     config: TrainConfig
     train: LabeledImages
-    val: LabeledImages
+    val: LabeledImages  # held out; else some training pictures, for the thresholds
+    held_out: bool  # whether `val` is
     fingerprint: str  # of both
     model: CausalRecognizer
     frozen: Backbone  # as pre-trained
     confounder_view: Backbone | None  # what is clustered, where it is not `frozen`
     spec: PreprocessSpec
     context_logits: Tensor | None  # (N, L), g of the training images, held out
+    lone: Tensor | None  # (N, L), where a biased label stands without its usual company
     progress: Progress
 
 
@@ -54,7 +57,11 @@ def report_data(data: LabeledImages) -> None:
         counts.get("val", 0),
         f"; not used: {unused}" if unused else "",
     )
-    if counts.get("val", 0) < _FEW_IMAGES:
+    if "val" not in counts:
+        _log.info(
+            "no pictures are held out: thresholds come from training pictures, no epoch is validated"
+        )
+    elif counts["val"] < _FEW_IMAGES:
         _log.warning("so few validation pictures say little: thresholds and metrics are guesses")
     positives = data.split("train").targets().sum(axis=0)
     unseen = [name for name, count in zip(data.classes, positives, strict=True) if count == 0]
@@ -66,6 +73,15 @@ def report_data(data: LabeledImages) -> None:
             ", ".join(unseen[:_NAMED]),
             ", ..." if len(unseen) > _NAMED else "",
         )
+
+
+def pictures_to_judge_by(data: LabeledImages) -> LabeledImages:
+    """The held-out pictures; where there are none, some that were trained on, for the thresholds."""
+    if "val" in data.splits:
+        return data.split("val")
+    train = data.split("train")
+    stride = -(-len(train.images) // _MOST_TRAINED_ON)
+    return replace(train, images=train.images[::stride])
 
 
 def check_shares(config: TrainConfig, num_images: int) -> None:

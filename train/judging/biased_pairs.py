@@ -23,6 +23,7 @@ from train.data.transforms import ImageTensors
 from train.judging.inference import score_images
 from train.network.checkpoint import load_config, load_model
 
+_HELD_OUT = 0.2  # of train, where scores come without a run
 _LEAST_SCORE = 1e-6  # a mean score below counts as this, so that the bias stays finite
 
 
@@ -112,8 +113,14 @@ def score_part(
     """
     if (run is None) == (table is None):
         raise DataError("give --checkpoint RUN or --scores FILE, one of them: bias is a model's")
-    config = TrainConfig() if run is None else load_config(run)
-    data = read_dataset(root).with_validation(config.validation_share, config.seed).split(split)
+    config = TrainConfig(validation_share=_HELD_OUT) if run is None else load_config(run)
+    data = read_dataset(root).with_validation(config.validation_share, config.seed)
+    if split == "val" and "val" not in data.splits:
+        raise DataError(
+            f"{data.name} has no val split and {run} held nothing out of train: search another "
+            "--split, or train with --set validation_share=0.2"
+        )
+    data = data.split(split)
     if table is not None:
         return data, read_scores(table, root, data)
     assert run is not None

@@ -9,6 +9,9 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +27,8 @@ WEIGHT_PACKAGES = {
     )
     for i in range(3)
 }
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_PATIENCE_S = 5.0  # with a hub that does not answer
 _log = logging.getLogger(__name__)
 
 
@@ -171,6 +176,7 @@ def create_backbone(
         _log.info("weights of %s from %s", name, packaged.name)
         return Backbone(network, name, stages, layer)
     try:
+        _ask_hub(name)
         network = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:
         raise DependencyError(_no_weights_message(name, error)) from error
@@ -207,6 +213,24 @@ def _packaged_weights(name: str) -> Path | None:
     except ModuleNotFoundError:
         return None
     return Path(model_file.get_model_file_path())
+
+
+def _ask_hub(name: str) -> None:
+    """Ask timm's hub once whether it has a model's weights: downloads try for minutes.
+
+    Raises:
+        Exception: It cannot be reached, and the weights were not downloaded before.
+    """
+    repository = getattr(get_pretrained_cfg(name), "hf_hub_id", None)
+    if not repository:
+        return
+    stored = (try_to_load_from_cache(repository, file) for file in _WEIGHT_FILES)
+    if any(isinstance(path, str) for path in stored):
+        return
+    try:
+        HfApi().model_info(repository, timeout=_PATIENCE_S)
+    except HfHubHTTPError as error:  # it answered: what is wrong, the download says better
+        _log.info("the model hub says %s", error)
 
 
 def _load_by_order(network: nn.Module, path: Path) -> None:

@@ -3,6 +3,8 @@
 RUN/model.safetensors  weights, confounders included      RUN/log.jsonl   one line per epoch
 RUN/model.json         the spec                            RUN/state.pt    for resuming only
 RUN/config.json        the TrainConfig                    RUN/skipped.json  damaged pictures left out
+RUN/report.json        read-out and thresholds: how they were chosen, what to expect of each label
+RUN/plain/             a run without intervention, where one was trained to compare with
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,15 @@ from cmlr_edge.model.strict_json import read_json, write_json
 from train.config import TrainConfig
 from train.network.model import CausalRecognizer
 
-WEIGHTS, SPEC, CONFIG, LOG, STATE, SKIPPED = (
+PLAIN = "plain"  # folder
+WEIGHTS, SPEC, CONFIG, LOG, STATE, SKIPPED, REPORT = (
     "model.safetensors",
     "model.json",
     "config.json",
     "log.jsonl",
     "state.pt",
     "skipped.json",
+    "report.json",
 )
 
 
@@ -84,6 +89,13 @@ def save_spec(run: Path, spec: ModelSpec) -> None:
         spec.save(run / SPEC)
 
 
+def save_report(run: Path, report: dict[str, Any]) -> None:
+    """Write how read-out and thresholds came about."""
+    with _clear_when_full(run / REPORT):
+        text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+        write_atomically(run / REPORT, text.encode())
+
+
 def save_config(run: Path, config: TrainConfig) -> None:
     """Write the configuration."""
     write_json(run / CONFIG, config)
@@ -122,7 +134,13 @@ def load_model(run: Path) -> tuple[CausalRecognizer, ModelSpec]:
         tensors = load((run / WEIGHTS).read_bytes())
     except (OSError, SafetensorError) as error:
         raise DataError(f"{run / WEIGHTS} cannot be read: {error}") from error
-    model = CausalRecognizer(config.model, len(spec.labels), pretrained=False)
+    # What was chosen when training ended counts, not what was asked for: see train/judging/read_out.py.
+    method: Any = {
+        "intervention": spec.method.intervention,
+        "inference_context": spec.method.inference_context,
+    }
+    built = replace(config.model, **method)
+    model = CausalRecognizer(built, len(spec.labels), pretrained=False)
     load_state(model, tensors, run / WEIGHTS)
     return model.eval(), spec
 

@@ -239,12 +239,14 @@ class CausalHead(nn.Module):
 
         Args:
             output: Of `head`.
-            inference_context: "prior" or "own" instead of the configured one.
+            inference_context: "prior", "own" or "decoder" instead of the configured one.
         """
         where = inference_context or self.config.inference_context
+        if where == "decoder":
+            return output.decoupled_logits.sigmoid()
         if isinstance(self.intervention, BackDoorIntervention):
             effect = self._effect(output)
-            if where == "prior":
+            if where != "own":  # not chosen yet counts as averaged
                 return self.intervention.average(effect)
             contexts = self.intervention.own_context(output.tokens)
             return (effect + self.intervention.context_logits(contexts)).sigmoid()

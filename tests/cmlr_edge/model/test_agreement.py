@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cmlr_edge.service.settings import UpdateSettings
 from numpy.typing import NDArray
 
 from cmlr_edge.engines.auto import _check_decisions
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.agreement import MIN_FRAMES, Agreement
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
+from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.update import ShadowRun, UpdateReport
 from export.engine import compare
 from export.verify import require_agreement

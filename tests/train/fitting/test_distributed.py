@@ -100,7 +100,8 @@ def test_two_processes_killed_and_resumed_give_what_one_gives(data: Path, tmp_pa
     fit(pictures, one, tiny_config(*SETTINGS), cache=tmp_path / "cache_one")
     options = [part for setting in [*TINY, *SETTINGS] for part in ("--set", setting)]
     command = [
-        "fit", "--data", data, "--out", two, "--image-size", 64, "--cache", tmp_path / "cache_two",
+        "fit", "--data", data, "--out", two, "--recipe", "none", "--image-size", 64,
+        "--cache", tmp_path / "cache_two",
         *options,
     ]  # fmt: skip
     kill_after_an_epoch(two, *command)

@@ -40,7 +40,9 @@ def same_weights(first: Path, second: Path) -> bool:
 
 def test_a_run_folder_holds_weights_spec_config_and_log(tiny_run: Path) -> None:
     names = {path.name for path in tiny_run.iterdir()}
-    assert names == {"model.safetensors", "model.json", "config.json", "log.jsonl", "state.pt"}
+    assert names == {
+        "model.safetensors", "model.json", "config.json", "log.jsonl", "state.pt", "report.json",
+    }  # fmt: skip
     spec = ModelSpec.load(tiny_run / "model.json")
     assert spec.labels == ("red", "green", "blue")
     assert spec.preprocess.size_hw == (64, 64)
@@ -55,7 +57,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    command = [*COMMAND, "fit", "--data", tiny_data, "--out", run, "--backbone"]
+    command = [*COMMAND, "fit", "--data", tiny_data, "--out", run, "--recipe", "none", "--backbone"]
     command += ["tf_efficientnet_lite0", "--image-size", "64", "--epochs", "3", "--batch-size", "8"]
     command += SETTINGS
     process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stderr=subprocess.PIPE)

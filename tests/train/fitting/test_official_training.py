@@ -28,7 +28,7 @@ def call(*arguments: object) -> None:
 
 def fit(data: Path, run: Path) -> None:
     # The settings come after the options and win.
-    call("fit", "--data", data, "--out", run, "--image-size", 64, *SETTINGS)
+    call("fit", "--data", data, "--out", run, "--recipe", "none", "--image-size", 64, *SETTINGS)
 
 
 @pytest.mark.parametrize(

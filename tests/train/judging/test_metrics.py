@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest  # type: ignore[import-untyped]
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from cmlr_edge.errors import DataError
@@ -81,9 +82,10 @@ def test_equal_scores_are_never_separated() -> None:
 
 def test_shrinkage_never_silences_a_label_that_its_own_threshold_names() -> None:
     rng = np.random.default_rng(0)
-    targets = (rng.random((50, 2)) < [0.5, 0.1]).astype(np.float32)
+    targets = (rng.random((500, 2)) < [0.5, 0.1]).astype(np.float32)
     # The common label scores high, the rare one ranks perfectly and scores low.
-    scores = (targets * [0.5, 0.05] + rng.random((50, 2)) * [0.4, 0.04]).astype(np.float32)
+    scores = (targets * [0.5, 0.005] + rng.random((500, 2)) * [0.4, 0.003]).astype(np.float32)
+    scores[:, 1] += 0.04
     own = fit_thresholds(scores, targets, shrinkage=0.0)
     shrunk = fit_thresholds(scores, targets, shrinkage=5.0)
     assert shrunk[1] == pytest.approx(own[1])
@@ -105,6 +107,36 @@ def test_shrinkage_pulls_rare_labels_to_the_common_threshold() -> None:
         low, high = sorted((own[label], common))
         assert low - 1e-5 <= between[label] <= high + 1e-5
     assert own[4] == pytest.approx(common, abs=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["f1", "precision=0.8"])
+def test_one_positive_never_pulls_a_threshold_far_below_the_shared_one(rule: str) -> None:
+    rng = np.random.default_rng(0)
+    targets = np.zeros((80, 3), np.float32)
+    targets[:, :2] = rng.random((80, 2)) < 0.5
+    targets[3, 2] = 1
+    scores = (0.5 * targets + 0.4 * rng.random((80, 3))).astype(np.float32)
+    scores[:, 2] *= 0.001  # a label that ranks perfectly, with scores near 0
+    scores[3, 2] = 0.004
+    parsed = ThresholdRule.parse(rule)
+    shared = best_threshold(scores.ravel(), targets.ravel(), parsed)
+    found = fit_thresholds(scores, targets, shrinkage=5.0, rule=parsed)
+    assert found[2] > 0.8 * shared
+    # Asked for by hand, a label is still held against its own pictures alone.
+    assert fit_thresholds(scores, targets, shrinkage=0.0, rule=parsed)[2] < 0.01
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(1, 1), (3, 3), (17, 20), (0, 4)])
+def test_a_precision_stands_beside_its_lower_bound(hits: int, trials: int) -> None:
+    targets = np.zeros((30, 1), np.float32)
+    targets[:hits] = 1
+    scores = np.full((30, 1), 0.1, np.float32)
+    scores[:trials] = 0.9
+    (found,) = expect(scores, targets, np.array([0.5], np.float32))
+    bound = binomtest(hits, trials).proportion_ci(0.95, method="wilson").low
+    assert found.precision_at_least == pytest.approx(bound, abs=1e-3)
+    assert found.precision == pytest.approx(hits / trials)
+    assert not expect(scores, targets, np.array([0.95], np.float32))[0].precision_at_least
 
 
 def test_thresholds_without_any_positive_are_one_half() -> None:

@@ -273,6 +273,8 @@ def test_early_confounders_look_at_the_finer_stage_alone() -> None:
         (["model.confounders.num_confounders=0"], "at least 1"),
         (["accumulate=0"], "more than 0"),
         (["link_sparsity=-1"], "0 or more"),
+        (["lone_weight=0"], "more than 0"),
+        (["validation_share=1.5"], "between 0 and 1"),
         (["link_sparsity=1", "model.label_links=attention"], "take model.label_links=matrix"),
     ],
 )

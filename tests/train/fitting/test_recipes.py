@@ -1,0 +1,146 @@
+"""What `fit` starts from without options, and what it does with benchmarks and biased pairs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cmlr_edge.errors import DataError
+from tests.tiny_training import TINY, tiny_config
+from tests.train.data import official_trees
+from train.cli.app import app
+from train.data import read_dataset
+from train.fitting.lone import lone_examples
+from train.fitting.loop import fit
+from train.network.checkpoint import load_config
+from train.recipes import RECIPES, recipe_for
+from train.settings import build_config
+
+SETTINGS = [part for setting in [*TINY, "epochs=1"] for part in ("--set", setting)]
+
+
+def call(*arguments: object) -> None:
+    app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def test_a_recipe_goes_by_the_number_of_pictures() -> None:
+    names = [recipe_for(number) for number in (10, 306, 1000, 5000, 20_000, 118_000)]
+    assert names == ["few", "few", "thousands", "thousands", "many", "many"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_a_configuration_and_what_is_given_counts_more(recipe: str) -> None:
+    config = build_config({}, [], recipe)
+    assert config.recipe == recipe
+    assert config.model.inference_context == "auto"
+    config = build_config({"epochs": 3}, ["model.inference_context=own"], recipe)
+    assert (config.epochs, config.model.inference_context) == (3, "own")
+
+
+def test_an_unknown_recipe_names_those_there_are() -> None:
+    with pytest.raises(DataError, match="few, thousands, many"):
+        build_config({}, [], "some")
+
+
+def test_fit_without_options_takes_the_recipe_for_so_many_pictures_and_says_so(
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    caplog.set_level(logging.INFO)
+    given = [setting for setting in [*TINY, "epochs=1"] if "backbone_lr" not in setting]
+    kept = [part for setting in given for part in ("--set", setting)]
+    call("fit", "--data", tiny_data, "--out", run, *kept)
+    config = load_config(run)
+    assert config.recipe == "few"
+    assert config.backbone_lr == 0
+    assert config.epochs == 1  # given, and counts more
+    assert "recipe few for 24 pictures" in caplog.text
+    assert "backbone_lr=0" in caplog.text
+    assert "epochs=12" not in caplog.text
+    assert (run / "plain" / "model.json").is_file()
+    report = json.loads((run / "report.json").read_text())
+    assert report["recipe"] == "few"
+    assert report["read_out"]["reason"] in caplog.text
+
+
+def test_nothing_is_held_out_of_a_benchmarks_train_unless_asked_for(tmp_path: Path) -> None:
+    data = read_dataset(official_trees.write_coco_stuff(tmp_path / "data"))
+    number = len(data.split("train").images)
+    assert "val" not in data.with_validation(None, 0).splits
+    assert len(data.with_validation(0.25, 0).split("val").images) == round(0.25 * number)
+    spec = fit(data, tmp_path / "run", tiny_config("epochs=1", "keep=best"))
+    assert spec.provenance.num_train_images == number
+    assert "training images" in spec.threshold_fit.data
+    assert spec.provenance.metrics == {}
+    log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
+    assert log["val_map"] is None
+
+
+def with_pairs(tiny_data: Path, root: Path) -> Path:
+    shutil.copytree(tiny_data, root)
+    record = json.loads((root / "labels.json").read_text())
+    record["biased_pairs"] = [["red", "blue"]]
+    (root / "labels.json").write_text(json.dumps(record))
+    return root
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [("model.head=feature-split", "model.intervention=none"), ("lone_weight=10",)],
+    ids=["feature-split", "weighted"],
+)
+def test_feature_split_and_weighted_need_pairs_and_learn_otherwise_with_them(
+    tiny_data: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    settings = ("epochs=2", "backbone_lr=0", "lr=0.01", *settings)
+    plain = read_dataset(tiny_data)
+    with pytest.raises(DataError, match="give --pairs FILE"):
+        fit(plain, tmp_path / "refused", tiny_config(*settings))
+    assert not (tmp_path / "refused").exists()
+    runs = {"data": tmp_path / "data_run", "red": tmp_path / "red", "green": tmp_path / "green"}
+    fit(
+        read_dataset(with_pairs(tiny_data, tmp_path / "data")), runs["data"], tiny_config(*settings)
+    )
+    for name in ("red", "green"):
+        config = tiny_config(*settings, f'biased_pairs=[["{name}", "blue"]]')
+        fit(plain, runs[name], config)
+    found = {name: load_file(run / "model.safetensors") for name, run in runs.items()}
+    same = {
+        name: all(torch.equal(found["data"][k], found[name][k]) for k in found["data"])
+        for name in ("red", "green")
+    }
+    assert same == {"red": True, "green": False}  # the pairs count, and where they come from not
+
+
+def test_lone_examples_are_those_with_the_label_and_without_its_company(tiny_data: Path) -> None:
+    data = read_dataset(tiny_data).split("train")
+    config = tiny_config("lone_weight=10", 'biased_pairs=[["red", "blue"]]')
+    lone = lone_examples(config, data)
+    assert lone is not None
+    targets = data.targets() > 0
+    np.testing.assert_array_equal(lone[:, 0].numpy(), targets[:, 0] & ~targets[:, 2])
+    assert not lone[:, 1:].any()
+    assert lone_examples(tiny_config(), data) is None
+    with pytest.raises(DataError, match="no labels of"):
+        lone_examples(tiny_config("lone_weight=10", 'biased_pairs=[["red", "pink"]]'), data)
+
+
+def test_pairs_found_by_biased_pairs_are_read_from_their_file(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps({"pairs": [{"label": "red", "context": "blue", "bias": 2.0}]}))
+    run = tmp_path / "run"
+    call("fit", "--data", tiny_data, "--out", run, "--recipe", "none", "--pairs", pairs, *SETTINGS,
+         "--set", "lone_weight=5")  # fmt: skip
+    assert load_config(run).biased_pairs == (("red", "blue"),)
+    pairs.write_text("{}")
+    with pytest.raises(DataError, match="biased-pairs --json"):
+        call("fit", "--data", tiny_data, "--out", tmp_path / "none", "--pairs", pairs)
