@@ -27,6 +27,8 @@ TINY = [
     "backbone_lr=1e-5",
     "amp=off",
 ]
+# PyTorch takes a third of the time to export this network; for tests of what stands behind it.
+QUICK_TO_EXPORT = "model.backbone=test_efficientnet"
 
 
 def tiny_config(*settings: str) -> TrainConfig:

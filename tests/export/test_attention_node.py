@@ -21,6 +21,7 @@ from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
+from tests.tiny_training import QUICK_TO_EXPORT
 
 ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]
@@ -132,7 +133,7 @@ def test_the_torch_operator_is_well_formed() -> None:
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_the_fused_file_gives_the_trained_scores_in_every_runtime(name: str) -> None:
-    model = randomized(small(*CASES[name]))
+    model = randomized(small(*CASES[name], QUICK_TO_EXPORT))
     spec = input_spec(model)
     exported = export_onnx(fuse(model, spec)[0], spec.size_hw)
     frames = random_frames(3)
