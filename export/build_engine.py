@@ -51,7 +51,7 @@ _MOST_CALIBRATION_PICTURES = 100  # more did not change the ranges that matter
 _stderr = Console(stderr=True)
 
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["float32", "float16", "int8"]
 
 
 class Target(str, Enum):
@@ -70,7 +70,7 @@ def build_engine(
     *,
     data: Path | None = None,
     split: str = "val",
-    precision: Precision = "fp32",
+    precision: Precision = "float32",
     calibration: Path | None = None,
     max_flips: float | None = None,
     tensorrt: BuildOptions | None = None,
@@ -84,7 +84,7 @@ def build_engine(
         data: Pictures to verify on as well; seeded patterns are always used. "int8" fits the
             thresholds on them again.
         split: Of `data`.
-        precision: "fp16" writes a typed float16 graph, "int8" one with a quantised backbone.
+        precision: "float16" writes a typed float16 graph, "int8" one with a quantised backbone.
         calibration: Folder of pictures to measure ranges on, for "int8".
         max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
         tensorrt: Build model.engine as well, for the GPU of this machine.
@@ -111,13 +111,13 @@ def build_engine(
     seen = _calibration_frames(calibration, trained) if precision == "int8" else None
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
-    keep_norms = narrow and precision == "fp32"
+    keep_norms = narrow and precision == "float32"
     onnx_model, fusion = export_fused(model, trained.preprocess, norms=not keep_norms)
     if seen is not None:
         onnx_model = quantize(onnx_model, seen, report=lambda done: report(done, len(seen)))
-    elif precision == "fp16":
+    elif precision == "float16":
         onnx_model = to_float16(onnx_model)
-    if narrow and precision != "fp16":
+    if narrow and precision != "float16":
         onnx_model = store_as_float16(onnx_model)
     content, path = onnx_model.SerializeToString(), out / "model.onnx"
     frames, spec = synthetic_frames(trained.preprocess.size_hw, _SYNTHETIC_FRAMES), trained
@@ -268,7 +268,7 @@ def main(
                 workspace_mib=workspace,
                 timeout_s=build_timeout,
             )
-        precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
+        precision: Precision = "int8" if int8 else "float16" if fp16 else "float32"
         with Progress(console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
             task = progress.add_task("exporting and verifying", total=None)
             spec = build_engine(

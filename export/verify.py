@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # Largest allowed difference of a score between the training model and the built file, and at load
 # on another machine, by the precision that was built.
-SCORE_TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "int8": 0.6}
-GOLDEN_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2, "int8": 0.15}
+SCORE_TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 0.6}
+GOLDEN_TOLERANCE = {"float32": 2e-3, "float16": 5e-2, "int8": 0.15}
 _GOLDEN_SEED = 20241
 _BATCH = 8
 

@@ -106,7 +106,7 @@ def make_spec(content: bytes, labels: tuple[str, ...] = LABELS) -> ModelSpec:
     built = BuiltFile(
         sha256=hashlib.sha256(content).hexdigest(),
         runtime="onnx",
-        precision="fp32",
+        precision="float32",
         parity=ParityReport(1, 0.0, 0),
         golden=GoldenSample(seed=7, scores=golden_scores(len(labels)), tolerance=1e-3),
     )

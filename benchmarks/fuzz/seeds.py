@@ -91,7 +91,7 @@ def write_seeds(folder: Path) -> list[Seed]:
     plain = export_onnx(_network(), SIZE_HW)
     fold_graph(plain, norms=True)
     frames = np.concatenate([golden_frames(seed, SIZE_HW) for seed in range(4)])
-    files = {"fp32": plain, "fp16": to_float16(plain), "int8": quantize(plain, frames)}
+    files = {"float32": plain, "float16": to_float16(plain), "int8": quantize(plain, frames)}
     seeds = [Seed(_write(folder / name, model, name), CPU) for name, model in files.items()]
     engines = [
         Seed(_write_engine(seed.path, folder / f"engine {i}"), machine)
@@ -110,7 +110,7 @@ def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
     built = BuiltFile(
         sha256=sha256_of(content),
         runtime="onnx",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         parity=ParityReport(1, 0.0, 0),
         golden=GoldenSample(7, tuple(scores.tolist()), 0.1),
     )

@@ -112,7 +112,7 @@ def prepare(network: Network, num_labels: int, folder: Path) -> None:
     threshold = float(np.quantile(scores, 1 - _LABELS_PRESENT))
     spec = replace(spec, thresholds=(threshold,) * num_labels)
     _write(folder / INT8, quantize(exported, images[:_CALIBRATION_FRAMES]), spec, "int8")
-    _write(folder, exported, spec, "fp32")
+    _write(folder, exported, spec, "float32")
 
 
 def prepare_ncnn(network: Network, num_labels: int, folder: Path) -> None:
@@ -130,7 +130,7 @@ def prepare_ncnn(network: Network, num_labels: int, folder: Path) -> None:
 
 
 def _write(
-    folder: Path, exported: onnx.ModelProto, spec: ModelSpec, precision: Literal["fp32", "int8"]
+    folder: Path, exported: onnx.ModelProto, spec: ModelSpec, precision: Literal["float32", "int8"]
 ) -> None:
     """Write a model and its spec as export/build_engine.py names them."""
     folder.mkdir(exist_ok=True)

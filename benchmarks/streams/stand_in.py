@@ -37,12 +37,12 @@ def write_stand_in(folder: Path) -> Path:
         preprocess=PreprocessSpec(SIZE_HW, (0.0,) * 3, (1.0,) * 3),
         method=MethodSpec("none", "none", "prior", 0, 1, 0),
         provenance=Provenance("none", 0, 0, 0, "none"),
-        threshold_fit=ThresholdFit("fixed", "none", 0, "fp32", 0.0),
+        threshold_fit=ThresholdFit("fixed", "none", 0, "float32", 0.0),
         files={
             "model.onnx": BuiltFile(
                 sha256=sha256_of(content),
                 runtime="onnx",
-                precision="fp32",
+                precision="float32",
                 parity=ParityReport(1, 0.0, 0),
                 golden=GoldenSample(7, tuple(means.tolist()), 1e-3),
             )

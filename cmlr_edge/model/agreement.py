@@ -23,7 +23,7 @@ LABEL_SHARE = 0.5
 MIN_FRAMES = 5
 # Share of all decisions that may differ, by the precision of the file: for its own build, for an engine
 # made of it, and for another runtime that takes it.
-MAX_SHARE = {"fp32": 0.005, "fp16": 0.005, "int8": 0.02}
+MAX_SHARE = {"float32": 0.005, "float16": 0.005, "int8": 0.02}
 
 
 @dataclass(frozen=True)

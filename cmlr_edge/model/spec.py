@@ -40,6 +40,10 @@ class PreprocessSpec:
             raise SpecError(f"preprocess.std is {self.std}: every value must be above 0")
 
 
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+_FORMER_PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # in older specs
+
+
 @dataclass(frozen=True)
 class ThresholdFit:
     """How the thresholds came about."""
@@ -128,13 +132,17 @@ class BuiltFile:
 
     sha256: str
     runtime: Literal["onnx", "tensorrt"]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: str  # one of PRECISIONS
     parity: ParityReport
     golden: GoldenSample
     engine: EngineBuild | None = None  # of the runtime "tensorrt"
 
     def __post_init__(self) -> None:
         """Reject a digest that cannot be one, and an engine of unknown origin."""
+        precision = _FORMER_PRECISIONS.get(self.precision, self.precision)
+        if precision not in PRECISIONS:
+            raise SpecError(f"precision is {self.precision!r}: expected one of {PRECISIONS}")
+        object.__setattr__(self, "precision", precision)
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise SpecError(f"sha256 {self.sha256!r} is not 64 lower-case hexadecimal digits")
         if (self.runtime == "tensorrt") != (self.engine is not None):

@@ -116,7 +116,7 @@ def test_float16_storage_halves_the_file_and_changes_no_score(
     assert stored.ByteSize() < 0.55 * plain.ByteSize()
     frames = synthetic_frames(spec.preprocess.size_hw, 4)
     reports = [
-        verify(Path("m.onnx"), m.SerializeToString(), deploy, spec, frames, precision="fp32")
+        verify(Path("m.onnx"), m.SerializeToString(), deploy, spec, frames, precision="float32")
         for m in (plain, stored)
     ]
     assert reports[0][1].scores == pytest.approx(reports[1][1].scores, abs=1e-6)
@@ -131,7 +131,7 @@ def test_an_export_that_disagrees_is_refused(tiny_run: Path) -> None:
         model.readout.bias.add_(0.01)
     frames = synthetic_frames(spec.preprocess.size_hw, 4)
     with pytest.raises(EngineError, match="not written"):
-        verify(Path("m.onnx"), content, deploy, spec, frames, precision="fp32")
+        verify(Path("m.onnx"), content, deploy, spec, frames, precision="float32")
 
 
 def test_the_command_fails_in_one_line_and_writes_nothing(tmp_path: Path) -> None:

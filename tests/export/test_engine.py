@@ -71,8 +71,8 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
-    "fp32": lambda model: model,
-    "fp16": to_float16,
+    "float32": lambda model: model,
+    "float16": to_float16,
     "fp32, stored as fp16": store_as_float16,
     "int8": to_int8,
 }
@@ -88,7 +88,7 @@ def test_nvidias_builder_takes_every_precision_with_a_batch_profile(
     plan, report = build_plan(model.SerializeToString(), options)
     assert len(plan) > model.ByteSize() / 2
     assert report.layers["FLOAT"] > 0
-    assert (report.layers.get("HALF", 0) > report.layers["FLOAT"]) == (precision == "fp16")
+    assert (report.layers.get("HALF", 0) > report.layers["FLOAT"]) == (precision == "float16")
     integers = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
     assert report.layers.get("INT8", 0) >= integers  # none was taken out again
     assert (integers > 20) == (precision == "int8")
@@ -207,9 +207,9 @@ def test_an_engine_is_held_against_onnx_runtime_on_numbers_and_on_decisions(
     actual = expected.copy()
     actual[0] += np.float32(change)
     with pytest.raises(EngineError, match=re.escape(message)):
-        compare(path, actual, expected, spec, "fp16")
+        compare(path, actual, expected, spec, "float16")
     if change == 0.04:
-        report = compare(path, actual, expected, spec, "fp16", max_flips=0.01)
+        report = compare(path, actual, expected, spec, "float16", max_flips=0.01)
         assert (report.num_images, report.decision_flips) == (100, 3)
         assert report.max_score_difference == pytest.approx(0.04, abs=1e-6)
 

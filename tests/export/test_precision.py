@@ -135,7 +135,7 @@ def test_the_command_writes_a_verified_float16_file(tiny_run: Path, tmp_path: Pa
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     built = json.loads((tmp_path / "model.json").read_text())["files"]["model.onnx"]
-    assert built["precision"] == "fp16"
+    assert built["precision"] == "float16"
     assert 0 < built["parity"]["max_score_difference"] < 0.05
     assert built["parity"]["decision_flips"] <= 1
     assert json.loads((tmp_path / "fusion.json").read_text())["bytes_saved"] > 0
@@ -157,7 +157,7 @@ def test_a_float16_file_that_flips_too_many_decisions_is_refused(tiny_run: Path)
     exported = export_onnx(fuse(lowered, spec.preprocess)[0], spec.preprocess.size_hw)
     content = to_float16(exported).SerializeToString()
     with pytest.raises(EngineError, match="of 15 label decisions"):
-        verify(Path("m.onnx"), content, deploy, close, frames, precision="fp16")
+        verify(Path("m.onnx"), content, deploy, close, frames, precision="float16")
 
 
 def test_the_gate_names_a_label_whose_threshold_was_raised_out_of_reach(tiny_run: Path) -> None:

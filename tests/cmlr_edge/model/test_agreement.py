@@ -133,12 +133,12 @@ def test_the_build_gate_and_auto_refuse_a_label_that_fell_silent_by_name() -> No
     scores = scores_of([0.52] * 12 + [0.1] * 38)
     words = "'person' falls silent on 12 of the 12 frames with it"
     with pytest.raises(EngineError, match=words):
-        compare(Path("model.engine"), silent(scores), scores, spec, "fp16")
+        compare(Path("model.engine"), silent(scores), scores, spec, "float16")
     with pytest.raises(EngineError, match=words):
-        _check_decisions(silent(scores), scores, spec, "fp32")
+        _check_decisions(silent(scores), scores, spec, "float32")
     harmless = scores_of([0.52] * 2 + [0.9] * 30 + [0.1] * 18)
-    assert compare(Path("m"), silent(harmless), harmless, spec, "fp16").decision_flips == 2
-    _check_decisions(silent(harmless), harmless, spec, "fp32")
+    assert compare(Path("m"), silent(harmless), harmless, spec, "float16").decision_flips == 2
+    _check_decisions(silent(harmless), harmless, spec, "float32")
 
 
 def test_the_build_gate_sees_thresholds_that_were_fitted_again() -> None:

@@ -132,7 +132,7 @@ def test_a_function_that_replaces_a_standard_operator_is_refused(
 
 def test_a_node_that_ends_on_a_missing_input_is_refused(engines: list[Path]) -> None:
     """ONNX Runtime 1.32 crashes on a float16 LayerNormalization whose bias is named ""."""
-    model = onnx.load(next(path for path in engines if path.parent.name == "fp16"))
+    model = onnx.load(next(path for path in engines if path.parent.name == "float16"))
     norm = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
     norm.input[2] = ""
     with pytest.raises(EngineError, match="last input is missing"):
