@@ -1,0 +1,142 @@
+"""Values, and paired gains on a reference with two kinds of interval, from the stored runs."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from benchmarks.natural.measures import MEASURES
+from benchmarks.natural.methods import DECODER, METHODS, POOLED
+from cmlr_edge.model.strict_json import write_atomically
+
+REFERENCES = (DECODER, POOLED)
+_LEVEL = 0.95
+_TITLES = ("Exclusive", "Co-occur", "All")
+
+Runs = dict[tuple[int, int], dict[str, Any]]  # (split, seed) -> measures of one read-out
+
+
+def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Build a row per method and read-out.
+
+    A gain is paired: the same split, and the same training seed. It has two 95 % intervals.
+    "splits": Student's t over the means of the splits, for other divisions of the same photos and other
+    trainings. "photos": percentiles where photos and splits are drawn anew, for other photos too.
+    """
+    table: dict[tuple[str, str], Runs] = defaultdict(dict)
+    for run in runs:
+        for read_out, measures in run["read_outs"].items():
+            table[run["method"], read_out][run["split"], run["seed"]] = measures
+    order = [method.name for method in METHODS]
+    keys = sorted(table, key=lambda key: (order.index(key[0]), key[1] != "deployed", key[1]))
+    return [_row(*key, table) for key in keys]
+
+
+def _row(method: str, read_out: str, table: dict[tuple[str, str], Runs]) -> dict[str, Any]:
+    own = table[method, read_out]
+    return {
+        "method": method,
+        "read_out": read_out,
+        "runs": len(own),
+        "values": {
+            name: round(float(np.mean([run["values"][name] for run in own.values()])), 2)
+            for name in MEASURES
+        },
+        "gains": {
+            reference: {name: _gain(own, table[reference, "deployed"], name) for name in MEASURES}
+            for reference in REFERENCES
+            if (reference, "deployed") in table
+        },
+    }
+
+
+def _gain(own: Runs, other: Runs, name: str) -> dict[str, Any]:
+    common = sorted(own.keys() & other.keys())
+    splits = sorted({split for split, _ in common})
+
+    def of_splits(pick: Any) -> NDArray[np.float64]:
+        """Mean over seeds of each split."""
+        return np.array(
+            [
+                np.mean([pick(own[key]) - pick(other[key]) for key in common if key[0] == split], 0)
+                for split in splits
+            ]
+        )
+
+    gains = of_splits(lambda run: run["values"][name])
+    resampled = of_splits(lambda run: np.array(run["resampled"][name]))
+    return {
+        "mean": _round(gains.mean()),
+        "splits": [_round(bound) for bound in _t_interval(gains)],
+        "photos": [_round(bound) for bound in _photo_interval(resampled)],
+        "worst_run": _round(
+            min(own[key]["values"][name] - other[key]["values"][name] for key in common)
+        ),
+    }
+
+
+def _t_interval(gains: NDArray[np.float64]) -> tuple[float, float]:
+    number = len(gains)
+    if number < 2:
+        return float("nan"), float("nan")
+    reach = student.ppf((1 + _LEVEL) / 2, number - 1) * gains.std(ddof=1) / number**0.5
+    return float(gains.mean() - reach), float(gains.mean() + reach)
+
+
+def _photo_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Percentiles over resamples of photos (S, R), each with splits drawn anew."""
+    rng = np.random.default_rng(0)
+    number, draws = resampled.shape
+    means = [resampled[rng.integers(number, size=number), r].mean() for r in range(draws)]
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _round(value: float) -> float:
+    return round(float(value), 2)
+
+
+def markdown_table(rows: list[dict[str, Any]], reference: str) -> str:
+    """Format values and gains on one reference."""
+    lines = [
+        "| head, read-out | runs | Exclusive | Co-occur | All | "
+        + " | ".join(f"{title}, gain" for title in _TITLES)
+        + " |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        name = row["method"]
+        if row["read_out"] != "deployed":
+            name += {"prior": ", averaged prior", "own": ", own context"}[row["read_out"]]
+        values = " | ".join(f"{row['values'][measure]:.1f}" for measure in MEASURES)
+        gains = " | ".join(_cell(row["gains"][reference][measure]) for measure in MEASURES)
+        lines.append(f"| {name} | {row['runs']} | {values} | {gains} |")
+    return "\n".join(lines)
+
+
+def _cell(gain: dict[str, Any]) -> str:
+    splits, photos = (f"{gain[kind][0]:.1f} - {gain[kind][1]:.1f}" for kind in ("splits", "photos"))
+    return f"{gain['mean']:+.1f} ({splits}; {photos})"
+
+
+def write_report(runs: list[dict[str, Any]], pairs: list[tuple[str, str]], out: Path) -> str:
+    """Write results.json and tables.md, which follow from the runs; return the tables."""
+    rows = summarize(runs)
+    report = {
+        "pairs": pairs,
+        "photos": sorted({tuple(run["photos"]) for run in runs}),
+        "cpu_minutes": round(sum(run["cpu_seconds"] for run in runs) / 60, 1),
+        "rows": rows,
+    }
+    write_atomically(out / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    known = [name for name in REFERENCES if any(name in row["gains"] for row in rows)]
+    tables = "\n\n".join(f"Gains on: {name}\n\n{markdown_table(rows, name)}" for name in known)
+    write_atomically(out / "tables.md", (tables + "\n").encode())
+    return tables
