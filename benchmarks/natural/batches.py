@@ -54,9 +54,7 @@ def attention(head: CausalHead, tokens: Tensor) -> Tensor:
     return weights
 
 
-def erase_label(
-    batch: Batch, looks: Tensor, share: float, generator: torch.Generator
-) -> Batch:
+def erase_label(batch: Batch, looks: Tensor, share: float, generator: torch.Generator) -> Batch:
     """Take one present label out of every photo, and leave that label out of its loss.
 
     Its tokens are replaced by others of the same photo: those that it looks at and that no other

@@ -18,13 +18,13 @@ from torch import Tensor
 from benchmarks.natural.batches import attention
 from train.config import ConfounderConfig
 from train.confounders.clustering import (
+    ASSIGNMENT_SHARPNESS,
     SamplePlan,
     build_confounders,
     cosine_to_centres,
     fit_context_term,
     sample_tokens,
 )
-from train.confounders.clustering import ASSIGNMENT_SHARPNESS
 from train.fitting.frozen import TokenSet
 from train.network.model import CausalHead
 

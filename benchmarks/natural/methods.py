@@ -53,6 +53,7 @@ def _early(**changes: Any) -> ModelConfig:
 DECODER = "label decoder"
 POOLED = "label decoder and pooled tokens"
 _SKIP = replace(BASE, pooled_skip=True)
+_LINKS = replace(_early(pooled_skip=True), confounders=ConfounderConfig(kind="none"))
 _RIVALS = (
     Method("standard (pooled)", replace(BASE, head="pooled"), lr=_POOLED_LR),
     Method(DECODER),
@@ -83,26 +84,63 @@ _CANDIDATES = (
         token_share=0.5,
     ),
     Method("united photos, JTT, pooled tokens", _SKIP, united=_UNITED, weights="jtt"),
-    Method("united photos, beside surroundings, pooled tokens", _SKIP, united=_UNITED, beside="surroundings"),
+    Method(
+        "united photos, beside surroundings, pooled tokens",
+        _SKIP,
+        united=_UNITED,
+        beside="surroundings",
+    ),
     Method("beside surroundings without the object", beside="surroundings"),
     Method("beside clusters", beside="clusters"),
     Method("beside a quarter of clusters", beside="clusters", strength=0.25),
     Method("interaction of features and context", _early(label_links="none"), interaction=True),
-    Method(
-        "united photos, back-door, pooled tokens", _early(pooled_skip=True), united=_UNITED
-    ),
+    Method("united photos, back-door, pooled tokens", _early(pooled_skip=True), united=_UNITED),
     Method(
         "united photos, a quarter of the context term, pooled tokens",
-        _early(pooled_skip=True), united=_UNITED, strength=0.25,
+        _early(pooled_skip=True),
+        united=_UNITED,
+        strength=0.25,
     ),
     Method(
         "united photos, interaction, pooled tokens",
-        _early(pooled_skip=True, label_links="none"), united=_UNITED, interaction=True,
+        _early(pooled_skip=True, label_links="none"),
+        united=_UNITED,
+        interaction=True,
     ),
     Method("united photos, pooled tokens, 24 epochs", _SKIP, united=_UNITED, epochs=24),
     Method("label decoder and pooled tokens, 24 epochs", _SKIP, epochs=24),
-    Method("united photos, links, pooled tokens",
-        replace(_early(pooled_skip=True), confounders=ConfounderConfig(kind="none")), united=_UNITED),
-    Method("united photos, two layers, pooled tokens", replace(_SKIP, decoder_layers=2), united=_UNITED),
+    Method("united photos, links, pooled tokens", _LINKS, united=_UNITED),
+    Method(
+        "united photos, two layers, pooled tokens", replace(_SKIP, decoder_layers=2), united=_UNITED
+    ),
 )
-METHODS = (*(replace(method, group="rival") for method in _RIVALS), *_CANDIDATES)
+_BATCHES = {"pooled_skip": True, "united_share": _UNITED}
+_DEEP = {**_BATCHES, "decoder_layers": 2}
+# Weighed after the candidates above, and united by the network itself: within a batch.
+_LATER = (
+    Method("two layers, pooled tokens", replace(_SKIP, decoder_layers=2)),
+    Method("united batches, pooled tokens", replace(BASE, **_BATCHES)),
+    Method("united batches, two layers, pooled tokens", replace(BASE, **_DEEP)),
+    Method("united batches, two layers, links, pooled tokens", replace(_LINKS, **_DEEP)),
+    Method(
+        "united batches, two layers, a tenth of the context term, pooled tokens",
+        _early(**_DEEP),
+        strength=0.1,
+    ),
+    Method(
+        "united batches, two layers, erased labels, pooled tokens",
+        replace(BASE, **_DEEP),
+        erased=0.5,
+    ),
+    Method(
+        "united batches, two layers, surroundings added, pooled tokens",
+        replace(BASE, **_DEEP),
+        surrounded=0.5,
+        token_share=0.5,
+    ),
+)
+METHODS = (
+    *(replace(method, group="rival") for method in _RIVALS),
+    *_CANDIDATES,
+    *_LATER,
+)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +104,7 @@ def _measures(
     return {
         "values": measure(rankings, np.ones(len(scores), np.int_)),
         "pairs": measure_pairs(rankings, len(scores)),
-        "resampled": {
-            name: [round(values[name], 2) for values in resampled] for name in MEASURES
-        },
+        "resampled": {name: [round(values[name], 2) for values in resampled] for name in MEASURES},
     }
 
 

@@ -115,10 +115,11 @@ def _fit(
         order = rng.permutation(len(train.tokens))[: batches * size]
         for rows in order.reshape(batches, -1):
             batch = changes.draw(rows, epoch / config.epochs)
-            loss = torch.zeros(())
-            for logits in _training_logits(head, batch):
+            loss, found = torch.zeros(()), _training_logits(head, batch)
+            wanted = head.wanted(batch.targets)
+            for logits in found:
                 loss = loss + asymmetric_loss(
-                    logits, batch.targets, gamma_negative=config.gamma_negative, weight=batch.weight
+                    logits, wanted, gamma_negative=config.gamma_negative, weight=batch.weight
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

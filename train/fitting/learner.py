@@ -161,7 +161,9 @@ class Learner:
         targets, context = part.targets.to(self.device), part.context_logits
         context = None if context is None else context.to(self.device)
         config, total = self.config, torch.zeros((), device=self.device)
-        for logits in self._logits(images, context):
+        found = self._logits(images, context)
+        targets = self.model.wanted(targets)
+        for logits in found:
             total = total + asymmetric_loss(
                 logits,
                 targets,
