@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from train.network.model import CausalHead
+from train.network.model import CausalHead, DecoderLayer
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,11 @@ def unite_halves(batch: Batch, other: Batch, generator: torch.Generator) -> Batc
 
 @torch.no_grad()
 def attention(head: CausalHead, tokens: Tensor) -> Tensor:
-    """Where every label looks, (B, L, T); rows sum to 1. One decoder layer."""
+    """Where every label looks, (B, L, T); rows sum to 1; of the first layer."""
     assert head.decoder is not None
     memory = head.decoder.memory(head.standardize(tokens))
     layer = head.decoder.layers[0]
+    assert isinstance(layer, DecoderLayer)
     weights: Tensor = layer.cross_attention.weights(head.decoder.label_queries, memory)
     return weights
 

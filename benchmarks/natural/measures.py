@@ -53,7 +53,7 @@ def rank(
         {
             "exclusive": [of_pair(b, ~(there[:, b] & there[:, c])) for b, c in pairs],
             "co_occur": [of_pair(b, ~there[:, b] | there[:, c]) for b, c in pairs],
-            "all": [ranking(label, everyone) for label in scored],
+            "all": [ranking(label, everyone) for label in scored.tolist()],
         }
     )
 

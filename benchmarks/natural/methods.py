@@ -29,7 +29,7 @@ class Method:
 
     name: str
     model: ModelConfig = BASE
-    group: Literal["rival", "candidate"] = "candidate"
+    group: Literal["rival", "candidate", "ablation", "chosen"] = "candidate"
     lr: float = RECIPE.lr
     united: float = 0.0  # share of batches whose photos are united with others
     uniting: Literal["all", "halves"] = "all"  # tokens of each
@@ -114,27 +114,33 @@ _CANDIDATES = (
         "united photos, two layers, pooled tokens", replace(_SKIP, decoder_layers=2), united=_UNITED
     ),
 )
-_BATCHES = {"pooled_skip": True, "united_share": _UNITED}
-_DEEP = {**_BATCHES, "decoder_layers": 2}
+_BATCHES = replace(_SKIP, united_share=_UNITED)
+_DEEP = replace(_BATCHES, decoder_layers=2)
+_DEEP_LINKS = replace(_LINKS, united_share=_UNITED, decoder_layers=2)
+_DEEP_CONTEXT = _early(pooled_skip=True, united_share=_UNITED, decoder_layers=2)
+CHOSEN = "united batches, two layers, links, pooled tokens"
 # Weighed after the candidates above, and united by the network itself: within a batch.
 _LATER = (
-    Method("two layers, pooled tokens", replace(_SKIP, decoder_layers=2)),
-    Method("united batches, pooled tokens", replace(BASE, **_BATCHES)),
-    Method("united batches, two layers, pooled tokens", replace(BASE, **_DEEP)),
-    Method("united batches, two layers, links, pooled tokens", replace(_LINKS, **_DEEP)),
+    Method("two layers, pooled tokens", replace(_SKIP, decoder_layers=2), "ablation"),
+    Method("two layers, links, pooled tokens", replace(_LINKS, decoder_layers=2), "ablation"),
+    Method("united batches, pooled tokens", _BATCHES),
+    Method("united batches, two layers, pooled tokens", _DEEP, "ablation"),
+    Method(CHOSEN, _DEEP_LINKS, "chosen"),
     Method(
         "united batches, two layers, a tenth of the context term, pooled tokens",
-        _early(**_DEEP),
+        _DEEP_CONTEXT,
         strength=0.1,
     ),
-    Method(
-        "united batches, two layers, erased labels, pooled tokens",
-        replace(BASE, **_DEEP),
-        erased=0.5,
-    ),
+    Method("united batches, two layers, erased labels, pooled tokens", _DEEP, erased=0.5),
     Method(
         "united batches, two layers, surroundings added, pooled tokens",
-        replace(BASE, **_DEEP),
+        _DEEP,
+        surrounded=0.5,
+        token_share=0.5,
+    ),
+    Method(
+        "united batches, two layers, links, surroundings added, pooled tokens",
+        _DEEP_LINKS,
         surrounded=0.5,
         token_share=0.5,
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from benchmarks.natural.measures import MEASURES
 from benchmarks.natural.methods import DECODER, METHODS, POOLED
