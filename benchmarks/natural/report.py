@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
+from rich.console import Console
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from benchmarks.natural.measures import MEASURES
-from benchmarks.natural.methods import DECODER, METHODS, POOLED
+from benchmarks.natural.methods import CHOSEN, DECODER, METHODS, POOLED
 from cmlr_edge.model.strict_json import write_atomically
+from train.reporting import exit_on_error
 
 REFERENCES = (DECODER, POOLED)
 _LEVEL = 0.95
@@ -33,13 +36,19 @@ def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for run in runs:
         for read_out, measures in run["read_outs"].items():
             table[run["method"], read_out][run["split"], run["seed"]] = measures
+    return [_row(*key, table) for key in _in_order(table)]
+
+
+def _in_order(table: dict[tuple[str, str], Runs]) -> list[tuple[str, str]]:
     order = [method.name for method in METHODS]
-    keys = sorted(table, key=lambda key: (order.index(key[0]), key[1] != "deployed", key[1]))
-    return [_row(*key, table) for key in keys]
+    return sorted(table, key=lambda key: (order.index(key[0]), key[1]))
 
 
 def _row(method: str, read_out: str, table: dict[tuple[str, str], Runs]) -> dict[str, Any]:
     own = table[method, read_out]
+    against = [(name, "deployed") for name in REFERENCES]
+    if method == CHOSEN:
+        against = [key for key in _in_order(table) if key[0] != CHOSEN]
     return {
         "method": method,
         "read_out": read_out,
@@ -49,9 +58,9 @@ def _row(method: str, read_out: str, table: dict[tuple[str, str], Runs]) -> dict
             for name in MEASURES
         },
         "gains": {
-            reference: {name: _gain(own, table[reference, "deployed"], name) for name in MEASURES}
-            for reference in REFERENCES
-            if (reference, "deployed") in table
+            _title(*key): {name: _gain(own, table[key], name) for name in MEASURES}
+            for key in against
+            if key in table
         },
     }
 
@@ -112,13 +121,29 @@ def markdown_table(rows: list[dict[str, Any]], reference: str) -> str:
         "|---" * 8 + "|",
     ]
     for row in rows:
-        name = row["method"]
-        if row["read_out"] != "deployed":
-            name += {"prior": ", averaged prior", "own": ", own context"}[row["read_out"]]
+        name = _title(row["method"], row["read_out"])
         values = " | ".join(f"{row['values'][measure]:.1f}" for measure in MEASURES)
         gains = " | ".join(_cell(row["gains"][reference][measure]) for measure in MEASURES)
         lines.append(f"| {name} | {row['runs']} | {values} | {gains} |")
     return "\n".join(lines)
+
+
+def chosen_table(rows: list[dict[str, Any]]) -> str:
+    """Format what the chosen head gains on every other; empty where it was not trained."""
+    lines = [
+        f"| {CHOSEN}, gain on | Exclusive | Co-occur | All | worst run of All |",
+        "|---" * 5 + "|",
+    ]
+    for gains in (row["gains"] for row in rows if row["method"] == CHOSEN):
+        for other, gain in gains.items():
+            cells = " | ".join(_cell(gain[measure]) for measure in MEASURES)
+            lines.append(f"| {other} | {cells} | {gain['all']['worst_run']:+.1f} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _title(method: str, read_out: str) -> str:
+    names = {"prior": ", averaged prior", "own": ", own context"}
+    return method + names.get(read_out, "")
 
 
 def _cell(gain: dict[str, Any]) -> str:
@@ -137,6 +162,26 @@ def write_report(runs: list[dict[str, Any]], pairs: list[tuple[str, str]], out: 
     }
     write_atomically(out / "results.json", (json.dumps(report, indent=1) + "\n").encode())
     known = [name for name in REFERENCES if any(name in row["gains"] for row in rows)]
-    tables = "\n\n".join(f"Gains on: {name}\n\n{markdown_table(rows, name)}" for name in known)
+    tables = "\n\n".join(
+        [
+            *(f"Gains on: {name}\n\n{markdown_table(rows, name)}" for name in known),
+            chosen_table(rows),
+        ]
+    ).rstrip()
     write_atomically(out / "tables.md", (tables + "\n").encode())
     return tables
+
+
+def rewrite(folder: Annotated[Path, typer.Argument(help="With runs.jsonl.")]) -> None:
+    """Compute results.json and tables.md anew from stored runs.
+
+    Example: python -m benchmarks.natural.report benchmarks/results/natural
+    """
+    pairs = json.loads((folder / "results.json").read_bytes())["pairs"]
+    runs = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    Console().print(write_report(runs, pairs, folder))
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        typer.run(rewrite)
