@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from benchmarks.natural.measures import MEASURES, measure, measure_pairs, rank
 from benchmarks.natural.methods import METHODS
@@ -49,10 +51,23 @@ def run_all(jobs: list[Job], results: Path, *, workers: int, report: Callable[[J
             report(job)
     todo = [job for job in jobs if job.key not in done]
     results.parent.mkdir(parents=True, exist_ok=True)
-    for job, record in run_side_by_side(run, todo, workers):
+    # One worker is this process: another would only import everything again.
+    ended = run_side_by_side(run, todo, workers) if workers > 1 else _run_in_turn(todo)
+    for job, record in ended:
         with results.open("a") as file:
             file.write(json.dumps(record) + "\n")
         report(job)
+
+
+def _run_in_turn(jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            for job in jobs:
+                yield job, run(job)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def read_runs(results: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from benchmarks.natural.methods import DECODER, METHODS, POOLED
 from benchmarks.natural.report import markdown_table, summarize
 from benchmarks.natural.sampling import PARTS, choose_pairs, draw_split
 from cmlr_edge.errors import DataError
+from train.config import ModelConfig
 from train.data.base import ContextBias
 from train.judging.context_bias import score_context_bias
+from train.network.model import CausalHead
+from train.network.uniting import draw_partners
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((200, 7)) < 0.3).astype(np.float32)
@@ -98,6 +102,47 @@ def test_added_surroundings_are_what_the_other_photos_labels_look_at_least() -> 
     assert sorted(changed.tokens[0, 4:, 0].tolist()) == [102, 103]
     assert changed.targets.tolist() == [[0, 1]]
     assert changed.weight.tolist() == [[0, 1]]  # the other photo's label may still be there
+
+
+def small_head(**changes: Any) -> CausalHead:
+    torch.manual_seed(0)
+    sizes = ModelConfig(embed_dim=16, num_heads=2, ffn_dim=16, dropout=0, intervention="none")
+    return CausalHead(replace(sizes, **changes), num_labels=3, num_features=8)
+
+
+def test_every_picture_of_a_batch_is_united_with_another() -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        partners = draw_partners(5, 1.0, torch.device("cpu"))
+        assert partners is not None
+        assert sorted(partners.tolist()) == list(range(5))
+        assert all(i != partner for i, partner in enumerate(partners.tolist()))
+    assert draw_partners(1, 1.0, torch.device("cpu")) is None
+    assert draw_partners(5, 0.0, torch.device("cpu")) is None
+
+
+def test_a_united_step_is_that_of_the_joined_tokens_and_targets() -> None:
+    head, tokens = small_head(united_share=1.0), torch.randn(4, 6, 8)
+    targets = torch.eye(4)[:, :3]
+    found = head.train().head(tokens).decoupled_logits
+    assert head.partners is not None
+    other = head.partners
+    joined = torch.cat([tokens, tokens[other]], dim=1)
+    torch.testing.assert_close(found, head.eval().head(joined).decoupled_logits)
+    torch.testing.assert_close(head.wanted(targets), torch.maximum(targets, targets[other]))
+
+
+def test_uniting_is_off_by_default_and_never_at_inference() -> None:
+    tokens, targets = torch.randn(4, 6, 8), torch.eye(4)[:, :3]
+    plain, united = small_head(), small_head(united_share=1.0)
+    expected = plain.train().head(tokens).decoupled_logits
+    assert plain.wanted(targets) is targets
+    torch.testing.assert_close(united.eval().head(tokens).decoupled_logits, expected)
+
+
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(DataError, match="from 0 to 1"):
+        ModelConfig(united_share=1.5)
 
 
 def run(method: str, split: int, seed: int, value: float) -> dict[str, Any]:
