@@ -172,14 +172,32 @@ def write_report(runs: list[dict[str, Any]], pairs: list[tuple[str, str]], out: 
     return tables
 
 
-def rewrite(folder: Annotated[Path, typer.Argument(help="With runs.jsonl.")]) -> None:
+def fill_page(page: str, rows: list[dict[str, Any]]) -> str:
+    """Put the tables between the marks `<!-- NAME -->` and `<!-- end -->` of a page."""
+    tables = {"chosen": chosen_table(rows)}
+    tables |= {name: markdown_table(rows, name) for name in REFERENCES}
+    for name, table in tables.items():
+        start, end = f"<!-- {name} -->", "<!-- end -->"
+        if start in page:
+            before, after = page.split(start, 1)
+            page = f"{before}{start}\n{table}\n{end}{after.split(end, 1)[1]}"
+    return page
+
+
+def rewrite(
+    folder: Annotated[Path, typer.Argument(help="With runs.jsonl.")],
+    page: Annotated[Path | None, typer.Option(help="Page whose tables are filled in.")] = None,
+) -> None:
     """Compute results.json and tables.md anew from stored runs.
 
-    Example: python -m benchmarks.natural.report benchmarks/results/natural
+    Example: python -m benchmarks.natural.report benchmarks/results/natural --page docs/natural.md
     """
     pairs = json.loads((folder / "results.json").read_bytes())["pairs"]
     runs = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
     Console().print(write_report(runs, pairs, folder))
+    if page is not None:
+        rows = json.loads((folder / "results.json").read_bytes())["rows"]
+        write_atomically(page, fill_page(page.read_text(), rows).encode())
 
 
 if __name__ == "__main__":
