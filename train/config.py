@@ -59,6 +59,9 @@ class ModelConfig:
     self_attention: bool = False  # of the label queries, inside the decoder
     dropout: float = 0.1
     pooled_skip: bool = False  # add a linear read-out of mean and max pooled tokens
+    # Share of training steps that unite every picture with another of the batch: tokens of both,
+    # labels of both. Nothing of it is left at inference.
+    united_share: float = 0.0
     intervention: Literal["back-door", "expectation", "explicit", "linear", "none"] = "back-door"
     label_links: Literal["matrix", "attention", "gated-attention", "none"] = "matrix"
     include_self: bool = False  # let a label be its own cause
@@ -83,6 +86,8 @@ class ModelConfig:
             raise DataError(
                 f"image_size is {self.image_size}: at least {_SMALLEST_IMAGE} pixels are needed"
             )
+        if not 0 <= self.united_share <= 1:
+            raise DataError(f"united_share is {self.united_share}: it should be from 0 to 1")
         if self.token_stages not in {1, 2}:
             raise DataError(f"token_stages is {self.token_stages}: 1 or 2")
         if self.head not in {"decoder", "ml-decoder"} and self.needs_label_features:

@@ -8,10 +8,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 
-from cmlr_edge.capture import Policy, Source, open_source
+from cmlr_edge.capture import Source
 from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
@@ -391,19 +390,3 @@ class Streams:
         self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
-
-
-def stream_one(
-    recognizer: Recognizer,
-    uri: str | Path | int,
-    *,
-    policy: Policy | None = None,
-    stability: Mapping[str, LabelStability] | StabilityRules | None = None,
-) -> Generator[Result, None, None]:
-    """Run a single source; see `Recognizer.stream`."""
-    streams = Streams(recognizer)
-    with open_source(uri, policy=policy) as source:
-        streams.add(source, stability=stability)
-        yield from streams.results()
-        if (error := streams.error(source.name)) is not None:
-            raise error

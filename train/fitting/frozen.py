@@ -115,7 +115,7 @@ def _loss(
     with torch.autocast("cpu", torch.bfloat16, enabled=config.amp != "off"):
         output = head.head(train.batch(rows))
     weight = None if alone is None else 1 + (exclusive_weight - 1) * alone
-    targets, total = torch.from_numpy(train.targets[rows]), torch.zeros(())
+    targets, total = head.wanted(torch.from_numpy(train.targets[rows])), torch.zeros(())
     for logits in head.training_logits(output, context_logits):
         total = total + asymmetric_loss(
             logits,

@@ -166,7 +166,9 @@ class Learner:
         lone = None if part.lone is None else part.lone.to(self.device)
         if isinstance(self.model.classifier, FeatureSplitClassifier):
             self.model.classifier.exclusive = lone
-        for logits in self._logits(images, context):
+        found = self._logits(images, context)
+        targets = self.model.wanted(targets)
+        for logits in found:
             total = total + asymmetric_loss(
                 logits,
                 targets,

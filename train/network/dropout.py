@@ -31,6 +31,12 @@ def seeded_per_sample(seeds: Sequence[int], device: torch.device) -> Iterator[No
         _generators.reset(token)
 
 
+def shared_generator() -> torch.Generator | None:
+    """Of draws that concern the whole batch: its first sample's; None outside `seeded_per_sample`."""
+    generators = _generators.get()
+    return generators[0] if generators else None
+
+
 def drop(x: Tensor, p: float, *, training: bool) -> Tensor:
     """`torch.nn.functional.dropout`, per sample inside of `seeded_per_sample`.
 

@@ -23,6 +23,7 @@ from train.network.intervention import (
     LinearIntervention,
     MatrixLinks,
 )
+from train.network.uniting import draw_partners, unite_targets, unite_tokens
 
 Links = MatrixLinks | AttentionLinks | GatedAttentionLinks
 CausalBranch = ExpectationIntervention | ExplicitIntervention | LinearIntervention
@@ -151,6 +152,7 @@ class CausalHead(nn.Module):
         """
         super().__init__()
         self.config, self.num_labels = config, num_labels
+        self.partners: Tensor | None = None  # of the pictures of the last training batch, (B,)
         stored = config.standardize_tokens
         self.register_buffer("token_mean", torch.zeros(num_features), persistent=stored)
         self.register_buffer("token_scale", torch.ones(num_features), persistent=stored)
@@ -182,6 +184,11 @@ class CausalHead(nn.Module):
     def head(self, backbone_tokens: Tensor) -> ModelOutput:
         """Run on the backbone's tokens (B, T, D)."""
         tokens = self.standardize(backbone_tokens)
+        if self.training:
+            share = self.config.united_share
+            self.partners = draw_partners(len(tokens), share, tokens.device)
+            if self.partners is not None:
+                tokens = unite_tokens(tokens, self.partners)
         label_features, decoupled = self._decouple(tokens)
         if self.pooled is not None:
             decoupled = decoupled + self.pooled(tokens)
@@ -214,6 +221,10 @@ class CausalHead(nn.Module):
         label_features = self.decoder(tokens)
         return label_features, self.readout(label_features)
 
+    def wanted(self, targets: Tensor) -> Tensor:
+        """What the last training batch's logits are held against, (B, L), from targets (B, L)."""
+        return unite_targets(targets, self.partners)
+
     def training_logits(self, output: ModelOutput, context_logits: Tensor | None) -> list[Tensor]:
         """Logits that each get a loss against the targets.
 
@@ -227,6 +238,8 @@ class CausalHead(nn.Module):
         if isinstance(self.intervention, BackDoorIntervention):
             if context_logits is None:
                 raise ValueError("the back-door intervention trains on each image's own context")
+            if self.partners is not None:  # shares of tokens, and g is linear in them
+                context_logits = (context_logits + context_logits[self.partners]) / 2
             return [self._effect(output) + context_logits]
         if isinstance(self.classifier, CcdClassifier):
             return [output.decoupled_logits, self.classifier.context_logits(output.tokens)]

@@ -1,0 +1,205 @@
+"""Values, and paired gains on a reference with two kinds of interval, from the stored runs."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from scipy.stats import t as student  # type: ignore[import-untyped]
+
+from benchmarks.natural.measures import MEASURES
+from benchmarks.natural.methods import CHOSEN, DECODER, METHODS, POOLED
+from cmlr_edge.model.files import write_atomically
+from train.reporting import exit_on_error
+
+REFERENCES = (DECODER, POOLED)
+_LEVEL = 0.95
+_TITLES = ("Exclusive", "Co-occur", "All")
+
+Runs = dict[tuple[int, int], dict[str, Any]]  # (split, seed) -> measures of one read-out
+
+
+def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Build a row per method and read-out.
+
+    A gain is paired: the same split, and the same training seed. It has two 95 % intervals.
+    "splits": Student's t over the means of the splits, for other divisions of the same photos and other
+    trainings. "photos": percentiles where photos and splits are drawn anew, for other photos too.
+    """
+    table: dict[tuple[str, str], Runs] = defaultdict(dict)
+    for run in runs:
+        for read_out, measures in run["read_outs"].items():
+            table[run["method"], read_out][run["split"], run["seed"]] = measures
+    return [_row(*key, table) for key in _in_order(table)]
+
+
+def _in_order(table: dict[tuple[str, str], Runs]) -> list[tuple[str, str]]:
+    order = [method.name for method in METHODS]
+    return sorted(table, key=lambda key: (order.index(key[0]), key[1]))
+
+
+def _row(method: str, read_out: str, table: dict[tuple[str, str], Runs]) -> dict[str, Any]:
+    own = table[method, read_out]
+    against = [(name, "deployed") for name in REFERENCES]
+    if method == CHOSEN:
+        against = [key for key in _in_order(table) if key[0] != CHOSEN]
+    return {
+        "method": method,
+        "read_out": read_out,
+        "runs": len(own),
+        "values": {
+            name: round(float(np.mean([run["values"][name] for run in own.values()])), 2)
+            for name in MEASURES
+        },
+        "gains": {
+            _title(*key): {name: _gain(own, table[key], name) for name in MEASURES}
+            for key in against
+            if key in table
+        },
+    }
+
+
+def _gain(own: Runs, other: Runs, name: str) -> dict[str, Any]:
+    common = sorted(own.keys() & other.keys())
+    splits = sorted({split for split, _ in common})
+
+    def of_splits(pick: Any) -> NDArray[np.float64]:
+        """Mean over seeds of each split."""
+        return np.array(
+            [
+                np.mean([pick(own[key]) - pick(other[key]) for key in common if key[0] == split], 0)
+                for split in splits
+            ]
+        )
+
+    gains = of_splits(lambda run: run["values"][name])
+    resampled = of_splits(lambda run: np.array(run["resampled"][name]))
+    return {
+        "mean": _round(gains.mean()),
+        "splits": [_round(bound) for bound in _t_interval(gains)],
+        "photos": [_round(bound) for bound in _photo_interval(resampled)],
+        "worst_run": _round(
+            min(own[key]["values"][name] - other[key]["values"][name] for key in common)
+        ),
+    }
+
+
+def _t_interval(gains: NDArray[np.float64]) -> tuple[float, float]:
+    number = len(gains)
+    if number < 2:
+        return float("nan"), float("nan")
+    reach = student.ppf((1 + _LEVEL) / 2, number - 1) * gains.std(ddof=1) / number**0.5
+    return float(gains.mean() - reach), float(gains.mean() + reach)
+
+
+def _photo_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Percentiles over resamples of photos (S, R), each with splits drawn anew."""
+    rng = np.random.default_rng(0)
+    number, draws = resampled.shape
+    means = [resampled[rng.integers(number, size=number), r].mean() for r in range(draws)]
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _round(value: float) -> float:
+    return round(float(value), 2)
+
+
+def markdown_table(rows: list[dict[str, Any]], reference: str) -> str:
+    """Format values and gains on one reference."""
+    lines = [
+        "| head, read-out | runs | Exclusive | Co-occur | All | "
+        + " | ".join(f"{title}, gain" for title in _TITLES)
+        + " |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        name = _title(row["method"], row["read_out"])
+        values = " | ".join(f"{row['values'][measure]:.1f}" for measure in MEASURES)
+        gains = " | ".join(_cell(row["gains"][reference][measure]) for measure in MEASURES)
+        lines.append(f"| {name} | {row['runs']} | {values} | {gains} |")
+    return "\n".join(lines)
+
+
+def chosen_table(rows: list[dict[str, Any]]) -> str:
+    """Format what the chosen head gains on every other; empty where it was not trained."""
+    lines = [
+        f"| {CHOSEN}, gain on | Exclusive | Co-occur | All | worst run of All |",
+        "|---" * 5 + "|",
+    ]
+    for gains in (row["gains"] for row in rows if row["method"] == CHOSEN):
+        for other, gain in gains.items():
+            cells = " | ".join(_cell(gain[measure]) for measure in MEASURES)
+            lines.append(f"| {other} | {cells} | {gain['all']['worst_run']:+.1f} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _title(method: str, read_out: str) -> str:
+    names = {"prior": ", averaged prior", "own": ", own context"}
+    return method + names.get(read_out, "")
+
+
+def _cell(gain: dict[str, Any]) -> str:
+    splits, photos = (f"{gain[kind][0]:.1f} - {gain[kind][1]:.1f}" for kind in ("splits", "photos"))
+    return f"{gain['mean']:+.1f} ({splits}; {photos})"
+
+
+def write_report(runs: list[dict[str, Any]], pairs: list[tuple[str, str]], out: Path) -> str:
+    """Write results.json and tables.md, which follow from the runs; return the tables."""
+    rows = summarize(runs)
+    report = {
+        "pairs": pairs,
+        "photos": sorted({tuple(run["photos"]) for run in runs}),
+        "cpu_minutes": round(sum(run["cpu_seconds"] for run in runs) / 60, 1),
+        "rows": rows,
+    }
+    write_atomically(out / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    known = [name for name in REFERENCES if any(name in row["gains"] for row in rows)]
+    tables = "\n\n".join(
+        [
+            *(f"Gains on: {name}\n\n{markdown_table(rows, name)}" for name in known),
+            chosen_table(rows),
+        ]
+    ).rstrip()
+    write_atomically(out / "tables.md", (tables + "\n").encode())
+    return tables
+
+
+def fill_page(page: str, rows: list[dict[str, Any]]) -> str:
+    """Put the tables between the marks `<!-- NAME -->` and `<!-- end -->` of a page."""
+    tables = {"chosen": chosen_table(rows)}
+    tables |= {name: markdown_table(rows, name) for name in REFERENCES}
+    for name, table in tables.items():
+        start, end = f"<!-- {name} -->", "<!-- end -->"
+        if start in page:
+            before, after = page.split(start, 1)
+            page = f"{before}{start}\n{table}\n{end}{after.split(end, 1)[1]}"
+    return page
+
+
+def rewrite(
+    folder: Annotated[Path, typer.Argument(help="With runs.jsonl.")],
+    page: Annotated[Path | None, typer.Option(help="Page whose tables are filled in.")] = None,
+) -> None:
+    """Compute results.json and tables.md anew from stored runs.
+
+    Example: python -m benchmarks.natural.report benchmarks/results/natural --page docs/natural.md
+    """
+    pairs = json.loads((folder / "results.json").read_bytes())["pairs"]
+    runs = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    Console().print(write_report(runs, pairs, folder))
+    if page is not None:
+        rows = json.loads((folder / "results.json").read_bytes())["rows"]
+        write_atomically(page, fill_page(page.read_text(), rows).encode())
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        typer.run(rewrite)
