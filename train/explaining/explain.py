@@ -117,7 +117,10 @@ def _check(model: CausalRecognizer, spec: ModelSpec, data: LabeledImages, cause:
     if model.links is None and (
         model.intervention is None or isinstance(model.intervention, BackDoorIntervention)
     ):
-        raise DataError("the run has no label links to explain: train with model.label_links")
+        raise DataError(
+            "the run has no label links to explain: train with model.label_links, and with "
+            "compare_plain=false where the network without intervention was chosen"
+        )
 
 
 def _list_links(
