@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.base import Policy, Source
-from cmlr_edge.errors import CaptureError
+from cmlr_edge.errors import CaptureError, CmlrError
 from cmlr_edge.redaction import redact
 
 if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
     from cmlr_edge.capture.readers import OpenReader
 
-__all__ = ["Policy", "Source", "is_live", "open_source"]
+__all__ = ["Policy", "Source", "beside", "is_live", "open_source"]
 
 _ENTRY_POINTS = "cmlr_edge.sources"
+_OF_A_SOURCE = ("name", "num_frames", "fps", "files", "__iter__", "close", "__enter__", "__exit__")
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
     "a video file, a picture, a folder of pictures, a quoted glob, a camera (0, /dev/video0, csi://0), "
@@ -42,6 +43,16 @@ def is_live(source: str | Path | int) -> bool:
     if scheme:
         return scheme[1].lower() in _LIVE_SCHEMES
     return text.isdecimal() or text.startswith("/dev/video")
+
+
+def beside(file: Path, source: str) -> str:
+    """What a source that a file names means: files start from its folder; all else is as it is."""
+    if not source or is_live(source) or _SCHEME.match(source) or Path(source).is_absolute():
+        return source
+    folder = file.absolute().parent
+    if glob.has_magic(source) and not (folder / source).exists():
+        return str(Path(glob.escape(str(folder))) / source)
+    return str(folder / source)
 
 
 def open_source(
@@ -89,7 +100,22 @@ def _open_theirs(text: str, scheme: str) -> Source:
     found = [*entry_points(group=_ENTRY_POINTS, name=scheme)]
     if not found:
         raise CaptureError(f"cannot open {scheme}:// sources: give {_FORMS}")
-    source: Source = found[0].load()(text)
+    try:
+        source: Source = found[0].load()(text)
+        missing = [name for name in _OF_A_SOURCE if not hasattr(source, name)]
+    except CmlrError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever somebody else's code does
+        reason = " ".join(str(error).split()) or "without a reason"
+        raise CaptureError(
+            f"cannot open {redact(text)}: {found[0].value} failed: {type(error).__name__}: "
+            f"{redact(reason)}"
+        ) from error
+    if missing:
+        raise CaptureError(
+            f"cannot open {redact(text)}: what {found[0].value} returned is no source, for it has "
+            f"no {', '.join(missing)}"
+        )
     return source
 
 

@@ -202,7 +202,10 @@ class Flags:
             kind, found, place = text.partition("=")
             if not found:
                 raise SpecError(f"cannot read --sink {text}: expected KIND=PATH or KIND=URL")
-            given.append((kind, {"url" if "://" in place else "path": place}))
+            is_file = bool(place) and "://" not in place
+            given.append(
+                (kind, {"path": str(Path(place).absolute())} if is_file else {"url": place})
+            )
         return [
             SinkSettings(kind, rotate_mb=self.rotate_mb, append=append, **place)
             for kind, place in given

@@ -91,8 +91,8 @@ def label(
             device, runtime = session.recognizer.provider, session.recognizer.runtime
     _raise_single_error(session, interruption)
     reports = [
-        SourceReport(status, summaries.by_source[status.name], has_times)
-        for status, has_times in zip(session.status(), session.has_times, strict=True)
+        SourceReport(status, summaries.by_source[status.name], session.has_times(status.name))
+        for status in session.status()
     ]
     if as_json:
         print_json(reports, session, device, runtime)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cmlr_edge.capture import Source
@@ -21,6 +21,7 @@ from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.redaction import redact
 from cmlr_edge.sinks.base import Result
+from cmlr_edge.sinks.guarded import GuardedSink
 
 _NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only grow old
 _log = logging.getLogger(__name__)
@@ -166,6 +167,10 @@ class Lane:
             self._new_stability = stability
         if self._gate is not None:  # the next scores are another model's
             self._gate.forget()
+
+    def use_outputs(self, guards: Sequence[GuardedSink]) -> None:
+        """Go on with other outputs of its own, from the next result on."""
+        self._outlet.change_own(guards)
 
     def request_end(self) -> None:
         """Take no more frames; what is under way is answered. A signal handler may call it."""

@@ -38,7 +38,7 @@ class Outlet:
             lossless: Wait for a slow output, rather than lose a result.
             strict: Those of its own that end the source when they raise.
         """
-        self._source, self._own, self._shared = source, own, shared
+        self._source, self._own, self._shared = source, Outputs(own), shared
         self._lossless, self._strict = lossless, strict
         self._tracker = EventTracker(stability, source=source)
         self._last: Result | None = None
@@ -47,12 +47,15 @@ class Outlet:
     def lost(self) -> int:
         """How many results and events of this source its outputs did not take."""
         guards = self._shared.guards
-        own = sum(guard.lost for guard in self._own)
-        return own + sum(guard.lost_of(self._source) for guard in guards)
+        return self._own.lost + sum(guard.lost_of(self._source) for guard in guards)
 
     def change_stability(self, stability: Mapping[str, LabelStability]) -> None:
         """Go on with other settings; see `EventTracker.change_settings`."""
         self._tracker.change_settings(stability)
+
+    def change_own(self, guards: Sequence[GuardedSink]) -> None:
+        """Go on with other outputs of its own; those that are not among them are closed."""
+        self._own.change(guards)
 
     def take(self, frame: Frame, prediction: Prediction) -> Result:
         """Follow the labels and tell the outputs.
@@ -77,13 +80,11 @@ class Outlet:
             last = self._last
             ending = Result(last.frame, last.prediction, tuple(events), self._source, ending=True)
             self._write(ending)
-        for guard in self._own:
-            guard.close()
+        self._own.close()
         self._raise()
 
     def _write(self, result: Result) -> None:
-        for guard in self._own:
-            guard.write(result, wait=self._lossless)
+        self._own.write(result, wait=self._lossless)
         self._shared.write(result, wait=self._lossless)
 
     def _raise(self) -> None:

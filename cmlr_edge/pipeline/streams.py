@@ -189,6 +189,14 @@ class Streams:
             self._stability[name] = stability
             lane.use_stability(merged)
 
+    def change_outputs(self, name: str, guards: Sequence[GuardedSink]) -> None:
+        """Let a source go on with other outputs of its own; those that are not among them are closed.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        self._lane(name).use_outputs(guards)
+
     def longest_run_s(self) -> float:
         """How long the model has been at the frames it has now: it hangs if this grows and grows."""
         with self._changed:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.capture import Policy
+from cmlr_edge.capture import Policy, beside
 from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json
@@ -118,9 +118,11 @@ def load_config(path: Path) -> SessionConfig:
     except toml.TOMLDecodeError as error:
         raise SpecError(f"{path} is not TOML: {error}") from error
     try:
-        return _read(value)
+        config = _read(value)
     except MismatchError as error:
         raise SpecError(f"{path}, line {line_of(text, error.where)}: {error}") from error
+    sources = tuple(replace(item, uri=beside(path, item.uri)) for item in config.sources)
+    return replace(config, sources=sources)
 
 
 def _read(value: dict[str, Any]) -> SessionConfig:

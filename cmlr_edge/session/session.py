@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource
-from cmlr_edge.errors import CaptureError, DependencyError
+from cmlr_edge.errors import CaptureError, DependencyError, SpecError
 from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
@@ -30,6 +31,20 @@ if TYPE_CHECKING:
 
 _FIXED = ("limits", "metrics", "page")  # what a reload leaves as it is
 _log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Place:
+    """One source of the run, and the outputs that are its own."""
+
+    settings: SourceSettings
+    source: Source
+    name: str
+    number: int  # of its files; no other source of the run has it, before or after
+    count: int  # of the sources beside which it started: one alone has files without numbers
+    fps: float | None
+    outputs: list[tuple[SinkSettings, GuardedSink]] = field(default_factory=list)
+    metrics: list[GuardedSink] = field(default_factory=list)
 
 
 class Session:
@@ -54,8 +69,9 @@ class Session:
         self.config, self.folder = config, folder or Path()
         self._watchers = [GuardedSink(sink) for sink in watchers]
         self._shared: list[tuple[SinkSettings, GuardedSink]] = []
-        self._own: list[GuardedSink] = []  # of single sources
-        self.has_times: list[bool] = []  # of each source: pictures have none
+        self._places: list[_Place] = []
+        self._num_places = 0  # that there ever were
+        self._lost_before = 0  # by outputs of single sources that are gone
         self.live = False  # whether a source goes on for ever
         self.page_url = ""
         self.recognizer: Recognizer
@@ -91,7 +107,7 @@ class Session:
     @property
     def lost(self) -> int:
         """Results and events that outputs did not take."""
-        return self.outputs.lost + sum(guard.lost for guard in self._own)
+        return self.outputs.lost + self._lost_before + sum(guard.lost for guard in self._own())
 
     def status(self) -> tuple[SourceStatus, ...]:
         """How each source is doing."""
@@ -99,26 +115,27 @@ class Session:
 
     def output_status(self) -> tuple[OutputStatus, ...]:
         """How each output is doing."""
-        guards = (*self.outputs.guards, *self._own)
+        guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
 
     def num_frames(self) -> int | None:
         """How many frames are to come, where every source announces them."""
         each = [
-            min((n for n in (source.num_frames, item.max_frames) if n is not None), default=None)
-            for item, source in zip(self.config.sources, self._sources, strict=True)
+            min(
+                (n for n in (item.source.num_frames, item.settings.max_frames) if n is not None),
+                default=None,
+            )
+            for item in self._places
         ]
         return None if None in each else sum(n for n in each if n is not None)
 
     def files(self) -> list[Path]:
         """Every file that outputs write, renamed older ones aside."""
-        count = len(self.config.sources)
-        files = [
-            sink.file(self.folder, index, count)
-            for sink in self.config.sinks
-            for index in range(count if sink.per_source else 1)
-        ]
-        return [file for file in files if file is not None]
+        return self._files(self.config, self._places)
+
+    def has_times(self, name: str) -> bool:
+        """Whether the frames of a source have times; pictures have none."""
+        return any(place.fps is not None for place in self._places if place.name == name)
 
     def engine_path(self) -> Path:
         """The model file, or the store that it comes from."""
@@ -151,31 +168,40 @@ class Session:
             CmlrError: Something cannot be opened; the run goes on as it was.
         """
         former = self.config
-        if any(getattr(config, name) != getattr(former, name) for name in _FIXED):
-            _log.warning("changes of %s count from the next start on", ", ".join(_FIXED))
-        added = [item for item in config.sources if item not in former.sources]
-        opened = [undo.enter_context(_open_source(item)) for item in added]
+        self._check_change(config, fresh)
+        places = self._planned(config, undo)
+        files = [Path(file) for place in places for file in place.source.files]
+        self._check_files(config, self._files(config, places), files)
+        _check_times(config, [place.source for place in places])
         merge_stability(fresh[0] if fresh else self.recognizer, config.stability)
+        own = {place: self._open_own(config, place, undo) for place in places}
         shared = self._open_shared(config)
         undo.pop_all()
+        if any(getattr(config, name) != getattr(former, name) for name in _FIXED):
+            _log.warning("changes of %s count from the next start on", ", ".join(_FIXED))
         self.config = config
         self.outputs.change([*shared, *self._watchers])
         if fresh is not None:
             self.swap(*fresh).close()
-        for gone in set(former.sources) - set(config.sources):
+        before, self._places = self._places, places
+        for gone in (place for place in before if place not in places):
             if self._page is not None:
                 self._page.forget(gone.name)
             self.streams.remove(gone.name)
-        for settings, source in zip(added, opened, strict=True):
-            self._add(settings, source, settings.name)
-        for settings in set(config.sources) & set(former.sources):
-            self.streams.change_stability(settings.name, config.stability)
+            self._lost_before += sum(guard.lost for _, guard in gone.outputs)
+        for place in places:
+            if place in before:
+                self._change_outputs(place, own[place])
+                self.streams.change_stability(place.name, config.stability)
+            else:
+                place.outputs = own[place]
+                self._add(place)
 
     def _open(self, cleanup: ExitStack) -> None:
         config = self.config
         if config.page.port is not None:
             _check_exposure(config.page.host, config.page.token)
-        self._check_files([])
+        self._check_files(config, self._files(config), [])
         self.store = store_of(config, self.folder)
         if self.store is not None:
             cleanup.enter_context(self.store.served())
@@ -183,11 +209,11 @@ class Session:
             self.store.clean()
         self.recognizer, self.engine_id = load_serving(config, self.folder)
         cleanup.callback(self._close_recognizer)
-        sources = [cleanup.enter_context(_open_source(item)) for item in config.sources]
-        self._check_files([Path(file) for source in sources for file in source.files])
-        self._check_times(sources)
-        self._sources = sources
-        self.has_times = [source.fps is not None for source in sources]
+        self._places = self._planned(config, cleanup)
+        sources = [place.source for place in self._places]
+        inputs = [Path(file) for source in sources for file in source.files]
+        self._check_files(config, self._files(config), inputs)
+        _check_times(config, sources)
         self.live = any(isinstance(source, LiveSource) for source in sources)
         self.outputs = Outputs([*self._open_shared(config), *self._watchers])
         cleanup.callback(self.outputs.close)
@@ -198,30 +224,69 @@ class Session:
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
         self._open_metrics(cleanup)
         self._open_page()
-        for each in zip(config.sources, sources, _names(config, sources), strict=True):
-            self._add(*each)
+        with ExitStack() as undo:
+            for place in self._places:
+                place.outputs = self._open_own(config, place, undo)
+            undo.pop_all()  # from here on their sources close them
+        for place in self._places:
+            self._add(place)
         self._serve_page(cleanup)
 
     def _close_recognizer(self) -> None:
         self.recognizer.close()  # which may be another one by then
 
-    def _check_files(self, inputs: Sequence[Path]) -> None:
-        config = self.config
+    def _own(self) -> list[GuardedSink]:
+        return [guard for place in self._places for _, guard in place.outputs]
+
+    def _planned(self, config: SessionConfig, undo: ExitStack) -> list[_Place]:
+        """The sources that a configuration names, opened; those that do not change are the same."""
+        left, kept = [*self._places], []
+        for settings in config.sources:
+            same = next((place for place in left if place.settings == settings), None)
+            if same is not None:
+                left.remove(same)
+            kept.append(same)
+        names = [place.name for place in kept if place is not None]
+        places = []
+        for settings, same in zip(config.sources, kept, strict=True):
+            if same is not None:
+                places.append(same)
+                continue
+            source = undo.enter_context(_open_source(settings))
+            names.append(_unlike(redact(settings.name) or source.name, names))
+            number = self._num_places
+            self._num_places += 1  # also where the plan comes to nothing: there are enough
+            count = max(number + 1, len(kept))
+            places.append(_Place(settings, source, names[-1], number, count, source.fps))
+        return places
+
+    def _files(self, config: SessionConfig, places: Sequence[_Place] | None = None) -> list[Path]:
+        count = len(config.sources)
+        numbers = [(i, count) for i in range(count)]
+        if places is not None:
+            numbers = [(place.number, place.count) for place in places]
+        files = [
+            sink.file(self.folder, *number)
+            for sink in config.sinks
+            for number in (numbers if sink.per_source else [(0, 1)])
+        ]
+        return [file for file in files if file is not None]
+
+    def _check_files(
+        self, config: SessionConfig, outputs: Sequence[Path], inputs: Sequence[Path]
+    ) -> None:
         if config.engine.path:
             model = model_path(self.folder / config.engine.path)
             inputs = [*inputs, model, spec_path(model)]
         inputs = [*inputs, *(Path(item.uri) for item in config.sources if item.uri)]
-        check_files(self.files(), inputs)
+        check_files(outputs, inputs)
 
-    def _check_times(self, sources: Sequence[Source]) -> None:
-        if not any(sink.needs_times for sink in self.config.sinks):
-            return
-        for source in sources:
-            if source.fps is None:
-                raise CaptureError(
-                    f"{source.name} has no times, so there are no events: leave out events, mqtt and "
-                    "webhook, or give a video, camera or stream"
-                )
+    def _check_change(self, config: SessionConfig, fresh: tuple[Recognizer, str] | None) -> None:
+        """Refuse what a run cannot change, before anything is changed."""
+        if config.engine.store != self.config.engine.store:
+            raise SpecError("another store counts from the next start on: start it again")
+        if fresh is not None and fresh[0].labels != self.recognizer.labels:
+            raise SpecError("the labels of the other engine differ: start it again")
 
     def _open_shared(self, config: SessionConfig) -> list[GuardedSink]:
         """Open the outputs that all sources share; those that do not change go on."""
@@ -239,47 +304,69 @@ class Session:
         return [guard for _, guard in fresh]
 
     def _open_shared_one(self, settings: SinkSettings, config: SessionConfig) -> GuardedSink:
-        same_file = [g for known, g in self._shared if known.path and known.path == settings.path]
+        former = self._writer_of(settings)
+        if former is not None and former[0].kind == settings.kind:
+            settings = replace(settings, append=True)  # what this run wrote stays
         return open_sink(
             settings,
             folder=self.folder,
             labels=self.recognizer.labels,
             name_source=len(config.sources) > 1 or any(item.name for item in config.sources),
-            after=same_file[0] if same_file else None,
+            after=None if former is None else former[1],
         )
 
-    def _open_own(self, settings: SourceSettings, source: Source) -> list[GuardedSink]:
-        """Open the outputs of one source alone."""
-        sources = self.config.sources
-        return [
-            open_sink(
-                sink,
-                folder=self.folder,
-                labels=self.recognizer.labels,
-                name_source=False,
-                fps=source.fps,
-                index=sources.index(settings),
-                count=len(sources),
-            )
-            for sink in self.config.sinks
-            if sink.per_source
-        ]
+    def _writer_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
+        """The output that writes the same file by now."""
+        if (file := settings.file(self.folder)) is None:
+            return None
+        for known, guard in self._shared:
+            theirs = known.file(self.folder)
+            if theirs is not None and theirs.resolve() == file.resolve():
+                return known, guard
+        return None
 
-    def _add(self, settings: SourceSettings, source: Source, name: str) -> None:
-        own = self._open_own(settings, source)
-        self._own += own
+    def _open_own(
+        self, config: SessionConfig, place: _Place, undo: ExitStack
+    ) -> list[tuple[SinkSettings, GuardedSink]]:
+        """Open the outputs of one source alone; those that do not change go on."""
+        own = []
+        for settings in (sink for sink in config.sinks if sink.per_source):
+            kept = [guard for known, guard in place.outputs if known == settings]
+            if not kept:
+                kept = [
+                    open_sink(
+                        settings,
+                        folder=self.folder,
+                        labels=self.recognizer.labels,
+                        name_source=False,
+                        fps=place.fps,
+                        index=place.number,
+                        count=place.count,
+                    )
+                ]
+                undo.callback(kept[0].close)
+            own.append((settings, kept[0]))
+        return own
+
+    def _change_outputs(self, place: _Place, own: list[tuple[SinkSettings, GuardedSink]]) -> None:
+        before, place.outputs = place.outputs, own
+        guards = [guard for _, guard in own]
+        self.streams.change_outputs(place.name, [*guards, *place.metrics])
+        self._lost_before += sum(guard.lost for _, guard in before if guard not in guards)
+
+    def _add(self, place: _Place) -> None:
         if self._metrics is not None:
-            own = [*own, GuardedSink(self._metrics.of_source(redact(name)))]
+            place.metrics = [GuardedSink(self._metrics.of_source(redact(place.name)))]
         if self._page is not None:
-            self._page.watch(name)
+            self._page.watch(place.name)
         self.streams.add(
-            source,
-            name=name,
-            sinks=own,
+            place.source,
+            name=place.name,
+            sinks=[*(guard for _, guard in place.outputs), *place.metrics],
             outputs=self.outputs,
             stability=self.config.stability,
-            skip_unchanged_s=settings.skip_unchanged_s,
-            max_frames=settings.max_frames,
+            skip_unchanged_s=place.settings.skip_unchanged_s,
+            max_frames=place.settings.max_frames,
         )
 
     def _open_metrics(self, cleanup: ExitStack) -> None:
@@ -331,8 +418,21 @@ def _open_source(settings: SourceSettings) -> Source:
     return open_source(settings.uri, policy=settings.policy, live=live, loop=settings.loop)
 
 
-def _names(config: SessionConfig, sources: Sequence[Source]) -> list[str]:
-    """Their names, numbered where one is given more than once."""
-    names = [item.name or source.name for item, source in zip(config.sources, sources, strict=True)]
-    counts = [names[:i].count(name) for i, name in enumerate(names)]
-    return [f"{name} #{n + 1}" if n else name for name, n in zip(names, counts, strict=True)]
+def _unlike(name: str, others: Sequence[str]) -> str:
+    """A name, with a number where others have it already."""
+    number, unlike = 1, name
+    while unlike in others:
+        number += 1
+        unlike = f"{name} #{number}"
+    return unlike
+
+
+def _check_times(config: SessionConfig, sources: Sequence[Source]) -> None:
+    if not any(sink.needs_times for sink in config.sinks):
+        return
+    for source in sources:
+        if source.fps is None:
+            raise CaptureError(
+                f"{source.name} has no times, so there are no events: leave out events, mqtt and "
+                "webhook, or give a video, camera or stream"
+            )

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from cmlr_edge.errors import OutputError, SpecError
+from cmlr_edge.errors import CmlrError, OutputError, SpecError
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks.base import Sink
+from cmlr_edge.sinks.base import Sink, Takes
 from cmlr_edge.sinks.guarded import GuardedSink
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def open_sink(
     if file is not None and (not file.absolute().parent.is_dir() or file.is_dir()):
         raise OutputError(f"cannot write {file}: its folder must exist, and it must be a file")
     request = SinkRequest(settings, file, labels, name_source, fps)
-    sink = _opener(settings.kind)(request)
+    known = _KINDS.get(settings.kind)
+    sink = _open_theirs(request) if known is None else known.open(request)
     return GuardedSink(sink, str(file) if file else redact(settings.url), after=after)
 
 
@@ -155,12 +156,33 @@ def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         raise OutputError("two outputs have the same name: give each its own")
 
 
-def _opener(kind: str) -> Callable[[SinkRequest], Sink]:
-    if kind in _KINDS:
-        return _KINDS[kind].open
+def _open_theirs(request: SinkRequest) -> Sink:
+    """Open an output that an installed package brings."""
+    kind = request.settings.kind
     point = next(point for point in _entry_points() if point.name == kind)
-    opener: Callable[[SinkRequest], Sink] = point.load()
-    return opener
+    try:
+        sink: Sink = point.load()(request)
+        missing = [name for name in ("write", "close") if not callable(getattr(sink, name, None))]
+        takes = getattr(sink, "takes", "results")
+    except CmlrError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever somebody else's code does
+        reason = " ".join(str(error).split()) or "without a reason"
+        raise OutputError(
+            f"cannot open the output {kind}: {point.value} failed: {type(error).__name__}: "
+            f"{redact(reason)}"
+        ) from error
+    if missing:
+        raise OutputError(
+            f"cannot open the output {kind}: what {point.value} returned is no output, for it has "
+            f"no {' and no '.join(missing)}"
+        )
+    if takes not in get_args(Takes):
+        raise OutputError(
+            f"cannot open the output {kind}: takes is {takes!r}: expected one of "
+            f"{', '.join(get_args(Takes))}"
+        )
+    return sink
 
 
 def _entry_points() -> tuple[EntryPoint, ...]:

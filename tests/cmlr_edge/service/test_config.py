@@ -74,3 +74,21 @@ def test_a_file_without_sources_or_without_text_is_refused(tmp_path: Path) -> No
         load_config(path)
     with pytest.raises(SpecError, match="cannot read"):
         load_config(tmp_path / "none.toml")
+
+
+def test_a_relative_source_is_beside_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "odd [1]"
+    folder.mkdir()
+    (folder / "b[2].mp4").touch()
+    path = folder / "c.toml"
+    kept = ("/a/b.mp4", "0", "rtsp://camera/1", "test://?fps=5", "mine://place")
+    moved = ("a/b c.mp4", "b[2].mp4")
+    uris = (*kept, *moved, "p/*.png")
+    path.write_text(
+        '[engine]\npath = "m"\n'
+        + "".join(f'[[sources]]\nname = "{i}"\nuri = "{uri}"\n' for i, uri in enumerate(uris))
+    )
+    found = [source.uri for source in load_config(path).sources]
+    assert found[: len(kept)] == [*kept]
+    assert found[len(kept) : -1] == [str(folder / uri) for uri in moved]
+    assert found[-1] == str(tmp_path / "odd [[]1]" / "p" / "*.png")
