@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from cmlr_edge.page.state import LiveState
 
 _FIXED = ("limits", "metrics", "page")  # what a reload leaves as it is
+_SHARE_OF_DRAIN = 0.8  # until outputs are left behind: the rest of the end takes time too
+_LEAST_CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +86,7 @@ class Session:
         self.on_trial = False  # whether the engine has yet to prove itself in service
         self._page: LiveState | None = None
         self._metrics: PrometheusMetrics | None = None
+        self._end_asked_s: float | None = None
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Session:
@@ -144,6 +149,7 @@ class Session:
 
     def request_end(self) -> None:
         """Let no more frames be taken. A signal handler may call it."""
+        self._end_asked_s = time.monotonic()
         self.streams.request_end()
 
     def swap(self, recognizer: Recognizer, engine_id: str) -> Recognizer:
@@ -216,7 +222,7 @@ class Session:
         _check_times(config, sources)
         self.live = any(isinstance(source, LiveSource) for source in sources)
         self.outputs = Outputs([*self._open_shared(config), *self._watchers])
-        cleanup.callback(self.outputs.close)
+        cleanup.callback(self._close_outputs)
         limits = config.limits
         settings = StreamsSettings(
             limits.max_batch, limits.latency_budget_s, drain_s=limits.drain_s
@@ -231,6 +237,14 @@ class Session:
         for place in self._places:
             self._add(place)
         self._serve_page(cleanup)
+
+    def _close_outputs(self) -> None:
+        """Wait for what takes long, but at the end that a signal wants no longer than it grants."""
+        left_s = math.inf
+        if self._end_asked_s is not None:
+            granted_s = _SHARE_OF_DRAIN * self.config.limits.drain_s
+            left_s = max(_LEAST_CLOSE_S, self._end_asked_s + granted_s - time.monotonic())
+        self.outputs.close(left_s)
 
     def _close_recognizer(self) -> None:
         self.recognizer.close()  # which may be another one by then

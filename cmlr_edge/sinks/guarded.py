@@ -9,6 +9,7 @@ No lock is held while a sink works.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from cmlr_edge.redaction import redact
 from cmlr_edge.sinks.base import Result, Sink
 
 _WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
+_SAID_AT_ONCE, _SAID_EVERY_S = 5, 60.0  # failures of one output, in the log
 _CLOSE_S = 15.0  # for finishing a file, once everything was written
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class GuardedSink:
         patience_s: float = 1.0,
         flush_s: float = 5.0,
         after: GuardedSink | None = None,
+        may_inline: bool = True,
     ) -> None:
         """Own a sink from here on.
 
@@ -58,18 +61,20 @@ class GuardedSink:
             patience_s: How long a writer waits for an output that does nothing.
             flush_s: How long `close` waits for one that does nothing.
             after: Write nothing before this one is closed, for it may be the same file.
+            may_inline: Believe a sink that says that it never waits.
         """
         self.name = redact(name or getattr(sink, "name", type(sink).__name__))
         self._sink, self._after = sink, after
         self._takes = getattr(sink, "takes", "results")
         self._pictures = getattr(sink, "pictures", True)
-        self._inline = getattr(sink, "inline", False)
+        self._inline = may_inline and getattr(sink, "inline", False)
         self._max_waiting = max_waiting or (_WITH_PICTURES if self._pictures else _WITHOUT)
         self._patience_s, self._flush_s = patience_s, flush_s
         self._changed = threading.Condition()  # guards everything below
         self._waiting: deque[Result] = deque()  # the first is being written
         self._lost: Counter[str] = Counter()  # by source; "" for what belongs to none
         self._lost_in_a_row = 0
+        self._is_said, self._num_said, self._said_s = False, 0, 0.0
         self._errors: dict[str, Exception] = {}  # the first of each source
         self._reason = ""
         self._progress_s = 0.0  # when something was last done, or began to wait to be
@@ -141,31 +146,49 @@ class GuardedSink:
 
     def flush(self) -> None:
         """Wait until everything was written, unless the output does nothing for `flush_s`."""
+        self._await_written(math.inf)
+
+    def request_close(self) -> None:
+        """Take nothing more; an output with a thread of its own finishes there. Waits for nothing."""
+        with self._changed:
+            if self._closing or self._inline:
+                return
+            self._closing = True
+            if not self._waiting:
+                self._progress_s = time.monotonic()
+            self._start()  # also where nothing ever came: closing may hang too
+            self._changed.notify_all()
+
+    def close(self, limit_s: float = math.inf) -> None:
+        """Write what waits and finish the output, or count that as lost. Never raises.
+
+        Args:
+            limit_s: Wait no longer, whatever it does.
+        """
+        deadline_s = time.monotonic() + limit_s
+        if self._inline:
+            with self._changed:
+                is_first, self._closing = not self._closing, True
+            if is_first:
+                self._finish()
+            return
+        self.request_close()
+        self._await_written(deadline_s)
+        with self._changed:
+            while not (self._closed or self._abandoned):
+                left_s = min(_CLOSE_S - self._idle_s(), deadline_s - time.monotonic())
+                if self._waiting or left_s <= 0:
+                    self._abandon()
+                else:
+                    self._changed.wait(left_s)
+
+    def _await_written(self, deadline_s: float) -> None:
         with self._changed:
             while self._waiting and not self._abandoned:
-                left_s = self._flush_s - self._idle_s()
+                left_s = min(self._flush_s - self._idle_s(), deadline_s - time.monotonic())
                 if left_s <= 0:
                     return
                 self._changed.wait(left_s)
-
-    def close(self) -> None:
-        """Write what waits and finish the output, or count that as lost. Never raises."""
-        with self._changed:
-            if self._closing:  # by another thread, perhaps just now
-                limit_s = self._flush_s + _CLOSE_S
-                self._changed.wait_for(lambda: self._closed or self._abandoned, limit_s)
-                return
-            self._closing = True
-            self._changed.notify_all()
-        if self._inline or self._thread is None:
-            self._finish()
-            return
-        self.flush()
-        with self._changed:
-            if not self._waiting:
-                self._changed.wait_for(lambda: self._closed, _CLOSE_S)
-            if not self._closed:
-                self._abandon()
 
     def _weight(self, result: Result) -> int:
         """How much of a result the sink takes: the frame, or its events."""
@@ -214,9 +237,9 @@ class GuardedSink:
         error = _attempt(self._sink.close)
         with self._changed:
             if error is not None and not self._abandoned:
-                _log.warning("%s could not be finished: %s", self.name, redact(str(error)))
-                self._reason = redact(str(error))
-                self._lost[""] += int(getattr(error, "lost", 0)) or 1
+                self._reason = _text(error)
+                _log.warning("%s could not be finished: %s", self.name, self._reason)
+                self._lost[""] += _own_count(error) or 1
                 self._errors.setdefault("", error)
             self._closed = True
             self._changed.notify_all()
@@ -237,14 +260,25 @@ class GuardedSink:
         if error is not None:
             self._lose(result, error)
         elif self._lost_in_a_row:
-            _log.warning("%s works again; %d results lost", self.name, self._lost_in_a_row)
+            if self._is_said:
+                _log.warning("%s works again; %d results lost", self.name, self._lost_in_a_row)
             self._lost_in_a_row, self._reason = 0, ""
 
+    def _may_say(self) -> bool:
+        """Whether another failure is news: one that comes and goes would fill a journal."""
+        now_s = time.monotonic()
+        if self._num_said >= _SAID_AT_ONCE and now_s - self._said_s < _SAID_EVERY_S:
+            return False
+        self._num_said, self._said_s = self._num_said + 1, now_s
+        return True
+
     def _lose(self, result: Result, error: Exception) -> None:
-        text = redact(str(error) or type(error).__name__)
+        text = _text(error)
         if not self._lost_in_a_row:
+            self._is_said = self._may_say()
+        if not self._lost_in_a_row and self._is_said:
             _log.warning("%s fails, going on without it: %s", self.name, text)
-        weight = int(getattr(error, "lost", 0)) or self._weight(result)
+        weight = _own_count(error) or self._weight(result)
         self._lost[result.source] += weight
         self._lost_in_a_row += weight
         self._errors.setdefault(result.source, error)
@@ -256,7 +290,24 @@ def _attempt(action: Callable[[], None]) -> Exception | None:
         action()
     except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
         return error
+    except SystemExit as error:  # would end the thread, and nothing would be written any more
+        return OutputError(f"it wants to end the process: {error}")
     return None
+
+
+def _text(error: Exception) -> str:
+    """What it says, in one line; an error of somebody else's may fail at that too."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 (whatever it is)
+        text = ""
+    return redact(text or type(error).__name__)
+
+
+def _own_count(error: Exception) -> int:
+    """How much it says is lost; 0 where it does not say."""
+    lost = getattr(error, "lost", 0)
+    return max(lost, 0) if isinstance(lost, int) else 0
 
 
 class Outputs:
@@ -284,17 +335,24 @@ class Outputs:
     def change(self, guards: Sequence[GuardedSink]) -> None:
         """Go on with others; those that are not among them are closed."""
         former, self._guards = self._guards, tuple(guards)
-        for guard in former:
-            if guard not in guards:
-                guard.close()
-                self._lost_before[""] += guard.lost
+        gone = [guard for guard in former if guard not in guards]
+        _close_all(gone, math.inf)
+        self._lost_before[""] += sum(guard.lost for guard in gone)
 
     @property
     def lost(self) -> int:
         """How much was lost, earlier ones included."""
         return self._lost_before.total() + sum(guard.lost for guard in self._guards)
 
-    def close(self) -> None:
-        """Close them all."""
-        for guard in self._guards:
-            guard.close()
+    def close(self, limit_s: float = math.inf) -> None:
+        """Close them all at once, in so many seconds."""
+        _close_all(self._guards, limit_s)
+
+
+def _close_all(guards: Sequence[GuardedSink], limit_s: float) -> None:
+    """Let them finish side by side."""
+    deadline_s = time.monotonic() + limit_s
+    for guard in guards:
+        guard.request_close()
+    for guard in guards:
+        guard.close(deadline_s - time.monotonic())

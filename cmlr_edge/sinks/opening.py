@@ -133,7 +133,8 @@ def open_sink(
     request = SinkRequest(settings, file, labels, name_source, fps)
     known = _KINDS.get(settings.kind)
     sink = _open_theirs(request) if known is None else known.open(request)
-    return GuardedSink(sink, str(file) if file else redact(settings.url), after=after)
+    name = str(file) if file else redact(settings.url)
+    return GuardedSink(sink, name, after=after, may_inline=False)  # for it may be anybody's
 
 
 def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:

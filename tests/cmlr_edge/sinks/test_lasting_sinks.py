@@ -286,3 +286,79 @@ def test_outputs_change_between_two_results_and_none_is_lost_or_doubled(tmp_path
         lines = (tmp_path / name).read_text().splitlines()
         assert [json.loads(line)["frame"] for line in lines] == written
     assert outputs.lost == 0
+
+
+class NoText(Exception):
+    lost = "many"
+
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NoText(), "NoText"),
+        (SystemExit(3), "end the process: 3"),
+        (StopIteration(), "StopIteration"),
+        (OutputError("two\nlines"), "two lines"),
+    ],
+)
+def test_any_error_is_one_line_and_one_loss(error: BaseException, said: str) -> None:
+    class Raising:
+        def write(self, _result: Result) -> None:
+            raise error
+
+        def close(self) -> None:
+            raise error
+
+    sink = GuardedSink(Raising(), "odd")
+    for i in range(3):
+        sink.write(result(frame(i), prediction(), "door"))
+    sink.flush()
+    assert (sink.lost_of("door"), sink.status().state) == (3, "failing")
+    assert said in sink.status().reason
+    sink.close()
+    assert sink.lost == 4
+
+
+def test_outputs_that_hang_at_the_end_are_left_behind_together() -> None:
+    class HangingEnd(Waiting):
+        def close(self) -> None:
+            self.may.wait(30)
+
+    inner = [HangingEnd() for _ in range(4)]
+    inner[0].may.set()
+    guards = [GuardedSink(sink, str(i)) for i, sink in enumerate(inner)]
+    outputs = Outputs(guards)
+    guards[0].write(result(frame(0), prediction()))
+    guards[1].write(result(frame(0), prediction()))  # the others never got anything
+    began_s = time.monotonic()
+    outputs.close(0.5)
+    assert time.monotonic() - began_s < 2
+    assert [guard.lost for guard in guards] == [0, 1, 1, 1]
+    for sink in inner:
+        sink.may.set()
+
+
+def test_an_output_that_fails_again_and_again_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    sink = GuardedSink(Broken(set(range(0, 200, 2))), "odd")
+    for i in range(200):
+        sink.write(result(frame(i), prediction()))
+    sink.flush()
+    sink.close()
+    assert sink.lost == 101
+    assert len(caplog.records) == 11
+
+
+def test_a_sink_that_only_says_that_it_never_waits_need_not_be_believed() -> None:
+    inner = Waiting()
+    inner.inline = True  # type: ignore[attr-defined]
+    sink = GuardedSink(inner, "odd", may_inline=False, flush_s=0.1)
+    sink.write(result(frame(0), prediction()))
+    sink.close()
+    assert sink.lost == 1
+    inner.may.set()
