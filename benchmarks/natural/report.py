@@ -108,8 +108,8 @@ def _photo_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _round(value: float) -> float:
-    return round(float(value), 2)
+def _round(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 2)
 
 
 def markdown_table(rows: list[dict[str, Any]], reference: str) -> str:
@@ -147,7 +147,11 @@ def _title(method: str, read_out: str) -> str:
 
 
 def _cell(gain: dict[str, Any]) -> str:
-    splits, photos = (f"{gain[kind][0]:.1f} - {gain[kind][1]:.1f}" for kind in ("splits", "photos"))
+    bounds = [
+        [f"{bound:.1f}" if bound is not None else "?" for bound in gain[kind]]  # ? of one split
+        for kind in ("splits", "photos")
+    ]
+    splits, photos = (f"{low} - {high}" for low, high in bounds)
     return f"{gain['mean']:+.1f} ({splits}; {photos})"
 
 

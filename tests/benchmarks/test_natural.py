@@ -15,8 +15,8 @@ import torch
 from benchmarks.natural.__main__ import compare
 from benchmarks.natural.batches import Batch, add_surroundings, erase_label, unite
 from benchmarks.natural.measures import measure, rank
-from benchmarks.natural.methods import DECODER, METHODS, POOLED
-from benchmarks.natural.report import markdown_table, summarize
+from benchmarks.natural.methods import CHOSEN, DECODER, METHODS, POOLED
+from benchmarks.natural.report import chosen_table, fill_page, markdown_table, summarize
 from benchmarks.natural.sampling import PARTS, choose_pairs, draw_split
 from cmlr_edge.errors import DataError
 from train.config import ModelConfig
@@ -25,6 +25,8 @@ from train.judging.context_bias import score_context_bias
 from train.network.model import CausalHead
 from train.network.uniting import draw_partners
 
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "natural"
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((200, 7)) < 0.3).astype(np.float32)
 
@@ -201,3 +203,24 @@ def test_the_command_runs_on_own_photos_and_goes_on_where_it_was(tmp_path: Path)
 
 def test_method_names_are_unique() -> None:
     assert len({method.name for method in METHODS}) == len(METHODS)
+
+
+def test_the_results_follow_from_the_stored_runs_and_the_page_has_their_tables() -> None:
+    for folder in (RESULTS, RESULTS / "development"):
+        lines = (folder / "runs.jsonl").read_text().splitlines()
+        rows = json.loads((folder / "results.json").read_text())["rows"]
+        assert summarize([json.loads(line) for line in lines]) == rows
+    page = (ROOT / "docs" / "natural.md").read_text()
+    rows = json.loads((RESULTS / "results.json").read_text())["rows"]
+    assert chosen_table(rows) in page
+    assert fill_page(page, rows) == page
+
+
+def test_the_chosen_head_reached_what_the_page_says() -> None:
+    rows = json.loads((RESULTS / "results.json").read_text())["rows"]
+    gains = next(row["gains"] for row in rows if row["method"] == CHOSEN)
+    for reference in (DECODER, POOLED):
+        for name in ("exclusive", "all"):
+            gain = gains[reference][name]
+            assert min(gain["splits"][0], gain["photos"][0]) > 0
+    assert min(gain["all"]["worst_run"] for gain in (gains[DECODER], gains[POOLED])) > 0
