@@ -30,7 +30,8 @@ class VideoFile(ClosesItself):
         """
         self.name = str(path)
         self.files: Sequence[Path] = (path,)
-        self._capture = open_quietly(str(path))
+        # Absolute, for FFmpeg takes what stands before a colon for a protocol.
+        self._capture = open_quietly(str(path.absolute()))
         self._first = self._read()
         if self._first is None:
             self.close()

@@ -6,6 +6,7 @@ takes a `SinkRequest` and returns a `Sink`.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,18 +144,31 @@ def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
     Raises:
         OutputError: There is no folder, two outputs are one file, or an output is an input.
     """
-    known_inputs = {item.resolve() for item in inputs}
+    known_inputs = {mark for item in inputs for mark in _marks(item)}
     for path in outputs:
         if not path.absolute().parent.is_dir():
             raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
-        if path.resolve() in known_inputs:
+        if known_inputs & _marks(path):
             raise OutputError(
                 f"{path} belongs to the source or the model: choose another name for the output"
             )
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise OutputError("two outputs have the same name: give each its own")
+    seen: set[object] = set()
+    for path in outputs:
+        if seen & _marks(path):
+            raise OutputError("two outputs have the same name: give each its own")
+        seen |= _marks(path)
+
+
+def _marks(path: Path) -> set[object]:
+    """What tells a file, whatever it is called: a hard link is another name of the same one."""
+    try:
+        about = path.stat()
+    except OSError:  # not there yet
+        return {path.resolve()}
+    inode = {(about.st_dev, about.st_ino)} if stat.S_ISREG(about.st_mode) else set()
+    return {path.resolve(), *inode}
 
 
 def _open_theirs(request: SinkRequest) -> Sink:

@@ -27,7 +27,8 @@ class OverlayVideo:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"the overlay {path} should end in .mp4")
         self._path = path
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+        # Absolute, for FFmpeg takes what stands before a colon for a protocol.
+        self._partial = path.absolute().with_name(f".{path.stem}.{os.getpid()}.part.mp4")
         self._fps = fps or _STILLS_PER_SECOND
         self._writer: Any = None
         self._size = (0, 0)

@@ -135,3 +135,13 @@ def test_sources_that_cannot_exist_are_refused_before_opencv_sees_them(
 ) -> None:
     with pytest.raises(CaptureError, match=word):
         open_source(source)
+
+
+@pytest.mark.parametrize("name", ["x:y.avi", "a=b c:ü.avi", "p%d.avi"])
+def test_a_video_of_an_odd_name_in_the_current_folder_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_video(tmp_path / "v.avi", [solid(1, 2, 3)] * 3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with open_source(name) as source:
+        assert (source.name, len([*source])) == (name, 3)

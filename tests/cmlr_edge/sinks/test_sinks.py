@@ -14,6 +14,7 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.sinks.contact_sheet import ContactSheet
 from cmlr_edge.sinks.jsonl import JsonLines
+from cmlr_edge.sinks.opening import check_files
 from cmlr_edge.sinks.overlay import OverlayVideo
 from tests.cmlr_edge.sinks.results import result
 from tests.cmlr_edge.sinks.samples import frame, prediction
@@ -169,3 +170,15 @@ except OutputError as error:
     )  # fmt: skip
     assert "60 frames were drawn" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_an_input_by_another_name_is_not_written_over(tmp_path: Path) -> None:
+    source, link, other = (tmp_path / name for name in ("a.mp4", "b.jsonl", "c.csv"))
+    source.touch()
+    link.hardlink_to(source)
+    with pytest.raises(OutputError, match="belongs to the source"):
+        check_files([link], [source])
+    other.symlink_to(link)
+    with pytest.raises(OutputError, match="same name"):
+        check_files([link, other], [])
+    check_files([link, tmp_path / "new.csv"], [tmp_path / "d.mp4"])
