@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from cmlr_edge.errors import EngineError, OutputError, SpecError
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.agreement import threshold_objections
+from cmlr_edge.model.files import spec_path, write_atomically
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
@@ -97,7 +99,15 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
     settings = load_config(config).engine
     limit_s = settings.update.check_timeout_s
     check = start_check(store.checked_path(engine), settings.provider, timeout_s=limit_s)
-    if reason := reason_of(check):
+    serving, reason = store.state.serving, reason_of(check)
+    if not reason and serving is not None:
+        specs = [ModelSpec.load(spec_path(store.path(item))) for item in (serving, engine)]
+        reason = "; ".join(
+            threshold_objections(
+                *(dict(zip(spec.labels, spec.thresholds, strict=True)) for spec in specs)
+            )
+        )
+    if reason:
         raise EngineError(f"engine {engine.id} is refused: {reason}")
     store.accept(engine)
     print(f"engine {engine.id} serves from the next start on")  # noqa: T201

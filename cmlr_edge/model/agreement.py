@@ -7,7 +7,7 @@ over the frames on which either engine says it. Each engine decides by its own t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ LABEL_SHARE = 0.5
 MIN_FRAMES = 5
 # Share of all decisions that may differ, by the precision of the file: for its own build, for an engine
 # made of it, and for another runtime that takes it.
+_NEVER_SAID, _ALWAYS_SAID = 0.999, 0.001  # thresholds that scores hardly ever reach, or miss
 MAX_SHARE = {"float32": 0.005, "float16": 0.005, "int8": 0.02}
 
 
@@ -99,3 +100,19 @@ class Agreement:
                     f"{self.labels[i]!r} is said anew on {gained} of the {said} frames with it"
                 )
         return sentences
+
+
+def threshold_objections(former: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
+    """What speaks against new thresholds, whatever was in view: labels that can hardly be said any more.
+
+    Args:
+        former: By label, of the engine in service.
+        now: Of the one that would take its place.
+    """
+    return [
+        f"the threshold of {label} is {now[label]:g}, it was {threshold:g}: it would hardly ever be "
+        f"{'said' if now[label] > _NEVER_SAID else 'missing'}"
+        for label, threshold in former.items()
+        if label in now
+        and (now[label] > _NEVER_SAID >= threshold or now[label] < _ALWAYS_SAID <= threshold)
+    ]

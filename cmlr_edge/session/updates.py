@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.model.agreement import threshold_objections
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.store import EngineStore, StoredEngine
 from cmlr_edge.service.update import ShadowRun, UpdateReport, reason_of, start_check
@@ -105,6 +107,10 @@ class EngineUpdates:
             report = shadow.report(offer.id, session.engine_id, session.config.engine.update)
             if self._is_ending():
                 return None
+            former = session.recognizer.thresholds
+            if objections := threshold_objections(former, candidate.thresholds):
+                reasons = [*objections] if report.accepted else [report.reason]
+                report = replace(report, accepted=False, reason="; ".join(reasons))
             if report.accepted:
                 self._store.accept(offer)
                 candidate = session.swap(candidate, offer.id)

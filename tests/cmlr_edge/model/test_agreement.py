@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.engines.auto import _check_decisions
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.agreement import MIN_FRAMES, Agreement
+from cmlr_edge.model.agreement import MIN_FRAMES, Agreement, threshold_objections
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.update import ShadowRun, UpdateReport
@@ -146,3 +146,15 @@ def test_the_build_gate_sees_thresholds_that_were_fitted_again() -> None:
     found = Agreement.of(LABELS, scores >= 0.5, scores >= np.array([0.99999, 0.5, 0.5]))
     with pytest.raises(EngineError, match=r"model.onnx: 'red' falls silent on 9 of the 9 frames"):
         require_agreement(Path("model.onnx"), found, 0.4)
+
+
+def test_a_label_that_can_hardly_be_said_any_more_is_an_objection_whatever_was_in_view() -> None:
+    former = {"person": 0.5, "dog": 0.5, "rare": 0.9995}
+    assert not threshold_objections(former, {"person": 0.9, "dog": 0.1, "rare": 0.99999})
+    [silent] = threshold_objections(former, former | {"person": 0.99999})
+    assert "person is 0.99999" in silent
+    assert "hardly ever be said" in silent
+    [loud] = threshold_objections(former, former | {"dog": 0.0})
+    assert "dog" in loud
+    assert "hardly ever be missing" in loud
+    assert not threshold_objections(former, {"person": 0.5})  # other labels are another refusal

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from cmlr_edge.errors import EngineError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.service.store import EngineStore
@@ -242,3 +244,20 @@ def test_kills_during_updates_leave_a_valid_engine_and_no_frame_of_a_half_loaded
     assert storm.frames["neither"] == 0
     assert storm.frames["a"] > 10
     assert storm.frames["b"] > 10
+
+
+def test_a_label_that_can_hardly_be_said_is_refused_where_no_service_runs(
+    config: Path, engine: Path, tmp_path: Path
+) -> None:
+    from cmlr_edge.cli.app import app
+
+    changed = tmp_path / "changed"
+    shutil.copytree(engine.parent, changed)
+    spec_file = changed / "model.json"
+    spec = ModelSpec.load(spec_file)
+    replace(spec, thresholds=(*spec.thresholds[:-1], 0.99999)).save(spec_file)
+    done = CliRunner().invoke(app, ["service", "update", str(config), str(changed)])
+    assert done.exit_code != 0
+    assert isinstance(done.exception, EngineError)
+    assert f"the threshold of {spec.labels[-1]} is 0.99999" in str(done.exception)
+    assert EngineStore(tmp_path / "store").state.serving is not None
