@@ -129,9 +129,12 @@ def test_label_on_a_full_disk_says_so_and_the_other_outputs_are_whole(
     assert done.returncode == 1, done.stderr
     assert "outputs failed to take results" in done.stderr
     assert re.search("the disk is full|No space left", " ".join(done.stderr.split()))
-    frames = [line["frame"] for line in read_lines(small_disk / "o.jsonl")]
-    assert frames == [*range(len(frames))]
-    assert 0 < len(frames) < 300
+    frames = [int(str(line["frame"])) for line in read_lines(small_disk / "o.jsonl")]
+    # The overlay that does not fit is removed at the end, and the last lines may find room again.
+    assert frames == sorted(set(frames))
+    until_full = next(i for i, number in enumerate([*frames, -1]) if i != number)
+    assert 0 < until_full < 300
+    assert len(frames) < 300
     assert not (small_disk / "o.mp4").exists()
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 301
     kinds = [event["kind"] for event in read_lines(tmp_path / "e.jsonl")]
