@@ -59,7 +59,8 @@ def update_engine(
 ) -> None:
     """Offer MODEL to the running service, which tries it on live frames before it replaces the old one.
 
-    Where no service runs, hash and golden sample are checked, and MODEL serves from the next start on.
+    Where no service runs, hash, golden sample and thresholds are checked, and MODEL serves from the
+    next start on.
     """
     store = _store(config)
     engine = store.add(model)

@@ -3,7 +3,7 @@
 A broken output is counted, said once, and left out; the others and the sources go on. One that hangs
 makes nobody wait for longer than a moment: what does not fit into its queue is lost, and counted. One
 that is slow makes a file wait, for nothing of a file may be lost, and costs a live source results.
-No lock is held while a sink works.
+No lock is held while a sink works, but for inline ones: our own counters, which never wait.
 """
 
 from __future__ import annotations
@@ -80,11 +80,6 @@ class GuardedSink:
         self._progress_s = 0.0  # when something was last done, or began to wait to be
         self._closing = self._closed = self._abandoned = False
         self._thread: threading.Thread | None = None
-
-    @property
-    def takes_events(self) -> bool:
-        """Whether it is of use only for sources with times."""
-        return bool(self._takes == "events")
 
     def lost_of(self, source: str) -> int:
         """How many results and events of one source it did not take."""
@@ -316,7 +311,7 @@ class Outputs:
     def __init__(self, guards: Sequence[GuardedSink] = ()) -> None:
         """Own the guards from here on."""
         self._guards = tuple(guards)
-        self._lost_before: Counter[str] = Counter()
+        self._lost_before = 0
 
     @property
     def guards(self) -> tuple[GuardedSink, ...]:
@@ -337,12 +332,12 @@ class Outputs:
         former, self._guards = self._guards, tuple(guards)
         gone = [guard for guard in former if guard not in guards]
         _close_all(gone, math.inf)
-        self._lost_before[""] += sum(guard.lost for guard in gone)
+        self._lost_before += sum(guard.lost for guard in gone)
 
     @property
     def lost(self) -> int:
         """How much was lost, earlier ones included."""
-        return self._lost_before.total() + sum(guard.lost for guard in self._guards)
+        return self._lost_before + sum(guard.lost for guard in self._guards)
 
     def close(self, limit_s: float = math.inf) -> None:
         """Close them all at once, in so many seconds."""
