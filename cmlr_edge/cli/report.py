@@ -32,6 +32,11 @@ class SourceReport:
         """Whether it ended before its time."""
         return self.status.state is SourceState.FAILED
 
+    @property
+    def damaged(self) -> bool:
+        """Whether parts of a file are missing; a live source loses packets as networks do."""
+        return self.status.capture is None and self.status.damaged > 0
+
     def to_record(self) -> dict[str, Any]:
         """Build a JSON-ready object."""
         status = self.status
@@ -40,6 +45,7 @@ class SourceReport:
             "state": status.state.value,
             "reason": status.reason,
             "lost": status.lost,
+            "damaged_packets": status.damaged,
         }
         if status.capture is not None:
             record["capture"] = asdict(status.capture)
@@ -99,8 +105,11 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
         )
     if summary.invalid_frames:
         console.print(
-            f"{summary.invalid_frames} frames were invalid: frozen, stale, or no number from the model"
+            f"{summary.invalid_frames} frames were invalid: frozen, stale, damaged, or no number from the "
+            "model"
         )
+    if status.damaged:
+        console.print(f"{status.damaged} packets of the source are damaged and gave no picture")
     if (stats := status.capture) is not None:
         console.print(
             f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "

@@ -150,6 +150,7 @@ class Lane:
                 invalid=tally.invalid,
                 unusable=tally.unusable,
                 lost=self._outlet.lost,
+                damaged=getattr(self._source, "damaged", 0),  # not every source can tell
                 frames_per_second=tally.frames_per_second(),
                 latency_ms=tally.latency_percentiles(),
                 capture=None if self._live is None else self._live.stats,

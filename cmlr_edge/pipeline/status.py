@@ -28,6 +28,7 @@ class SourceStatus:
     invalid: int
     unusable: int  # frames that were no images, and gave no result
     lost: int  # results and events that its sinks did not take
+    damaged: int  # packets of the source that could not be read or decoded
     frames_per_second: float
     # By stage, "total" and "capture_to_label", each with "p50", "p95" and "p99"; empty at first.
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
