@@ -10,7 +10,8 @@ from cmlr_edge.machine.no_telemetry import OFF
 _TEMPLATE = """\
 [Unit]
 Description=Multi-label recognition, {config}
-After=network.target nvargus-daemon.service
+Wants=network-online.target
+After=network-online.target nvargus-daemon.service
 StartLimitIntervalSec=300
 StartLimitBurst=5
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture import Source, open_source
-from cmlr_edge.capture.live import LiveSettings, LiveSource
+from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.errors import CaptureError, DependencyError, SpecError
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
@@ -245,7 +245,8 @@ class Session:
 
     def _planned(self, config: SessionConfig, undo: ExitStack) -> list[Place]:
         """The sources that a configuration names, opened; those that do not change are the same."""
-        left, kept = [*self._places], []
+        failed = self._failed()
+        left, kept = [place for place in self._places if place.name not in failed], []
         for settings in config.sources:
             same = next((place for place in left if place.settings == settings), None)
             if same is not None:
@@ -264,6 +265,12 @@ class Session:
             count = max(number + 1, len(kept))
             places.append(Place(settings, source, names[-1], number, count, source.fps))
         return places
+
+    def _failed(self) -> set[str]:
+        """Names of the sources that a reload opens anew, though their settings are the same."""
+        if not self._places:
+            return set()
+        return {item.name for item in self.status() if item.state is SourceState.FAILED}
 
     def _check_change(self, config: SessionConfig, fresh: tuple[Recognizer, str] | None) -> None:
         """Refuse what a run cannot change, before anything is changed."""
@@ -338,7 +345,10 @@ def _check_exposure(host: str, token: str | None) -> None:
 
 
 def _open_source(settings: SourceSettings) -> Source:
-    live = LiveSettings(frozen_after_s=settings.frozen_after_s or None)
+    live = LiveSettings(
+        frozen_after_s=settings.frozen_after_s or None,
+        first_frame_timeout_s=settings.give_up_after_s,
+    )
     return open_source(settings.uri, policy=settings.policy, live=live, loop=settings.loop)
 
 
