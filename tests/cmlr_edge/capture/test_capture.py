@@ -103,9 +103,9 @@ def test_a_camera_that_is_not_there_is_awaited_and_says_what_to_check(camera: in
     if Path("/dev/video9").exists():
         pytest.skip("this machine has ten cameras")
     settings = LiveSettings(first_frame_timeout_s=0.1)
-    with open_source(camera, live=settings) as source:
-        with pytest.raises(CaptureError, match="no such device"):
-            list(source)
+    source = open_source(camera, live=settings)
+    with source, pytest.raises(CaptureError, match="no such device"):
+        list(source)
 
 
 def test_a_video_cut_short_gives_what_is_there_and_a_warning(
