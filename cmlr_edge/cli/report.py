@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmlr_edge.capture.live import SourceState
-from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.console import print_away, stderr
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.session.session import Session
@@ -78,6 +78,7 @@ def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
     """Say on stderr what is missing from the outputs."""
     for status in (report.status for report in reports if report.failed):
         stderr.print(f"{escape(status.name)} failed: {escape(status.reason)}", soft_wrap=True)
+    print_away(session)
     for output in session.output_status():
         if output.lost or output.state != "ok":
             why = f": {output.reason}" if output.reason else ""

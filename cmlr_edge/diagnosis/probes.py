@@ -27,6 +27,7 @@ from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.child import python_command, run_limited
 from cmlr_edge.machine.driver import find_gpu
+from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.machine.pyav import pyav as usable_pyav
 
 # y = x, float32 (1,); ONNX IR 8, opset 13: the smallest model that a provider can be asked to take.
@@ -212,10 +213,10 @@ def native() -> dict[str, Any] | None:
     return {"operators": sorted(name for name in vars(module) if not name.startswith("_"))}
 
 
-def _import(name: str) -> ModuleType | None:
+def _import(name: str) -> Any:
     """Import a package by name, for a look; the runtimes' homes are `opencv.py` and `backends/`."""
     try:
-        return importlib.import_module(name)
+        return import_runtime(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise

@@ -140,11 +140,13 @@ class Lane:
             if error is not None:
                 state, reason = SourceState.FAILED, redact(str(error) or type(error).__name__)
             elif over and state is not SourceState.FAILED:
-                state, reason = SourceState.ENDED, "the source ended"
+                reason = self._live.reason if self._live else "the source ended"
+                state = SourceState.ENDED
             return SourceStatus(
                 name=self.name,
                 state=state,
                 reason=reason,
+                away=self._live is not None and self._live.away,
                 frames=tally.frames,
                 repeated=tally.repeated,
                 invalid=tally.invalid,

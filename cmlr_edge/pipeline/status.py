@@ -23,6 +23,7 @@ class SourceStatus:
     name: str
     state: SourceState
     reason: str  # why the state is not OK, for people and without passwords; empty if it is
+    away: bool  # a live source that gives no frames now, or gave none when it was closed
     frames: int  # results
     repeated: int  # of them without a run of the model, for the scene had not changed
     invalid: int
