@@ -126,7 +126,7 @@ class LiveSource(ClosesItself):
         self._changed = threading.Condition()  # guards everything below
         self._buffer: deque[tuple[float, Frame]] = deque()
         self._state, self._reason = SourceState.CONNECTING, ""
-        self._stats = SourceStats()
+        self._stats, self._damaged = SourceStats(), 0
         self._closing = self._was_away = False
         self._running = 0  # reading threads, hung ones included
         self._started_s = clock()
@@ -152,6 +152,12 @@ class LiveSource(ClosesItself):
         """Whether no frames come from it, or came when it was closed: `reason` says why."""
         with self._changed:
             return self._was_away or self._state in _AWAY
+
+    @property
+    def damaged(self) -> int:
+        """Packets so far that could not be decoded."""
+        with self._changed:
+            return self._damaged
 
     @property
     def stats(self) -> SourceStats:
@@ -337,13 +343,14 @@ class LiveSource(ClosesItself):
                 grab.captured_at,
                 capture_ms,
                 self.name,
-                "frozen" if is_frozen else "ok",
-                time.monotonic(),
+                "damaged" if not grab.is_whole else "frozen" if is_frozen else "ok",
+                time.monotonic() - grab.age_s,
             )
+            self._damaged += grab.damaged
             dropped = len(self._buffer) if self.policy == "newest" else 0
             if dropped:
                 self._buffer.clear()
-            self._buffer.append((now_s, frame))
+            self._buffer.append((now_s - grab.age_s, frame))
             self._count(
                 received=1 + grab.skipped, dropped=dropped + grab.skipped, frozen=int(is_frozen)
             )
