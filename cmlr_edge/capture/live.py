@@ -25,7 +25,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.redaction import redact
 
-_MAX_HUNG_READERS = 4  # beyond, opening again waits until one of them returns
+_MAX_READERS = 2  # one that reads and one that hangs; opening again waits until that one returns
 _CLOSE_TIMEOUT_S = 1.0
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
 _random = SystemRandom().random
@@ -293,7 +293,7 @@ class LiveSource(ClosesItself):
         if first_s is not None and self._clock() - first_s >= self.settings.stable_after_s:
             self._backoff.reset()
         self._changed.wait_for(lambda: self._closing, self._backoff.next_s())
-        self._changed.wait_for(lambda: self._closing or self._running < _MAX_HUNG_READERS)
+        self._changed.wait_for(lambda: self._closing or self._running < _MAX_READERS)
 
     def _read(self, session: _Session) -> None:
         """Read one connection to its end; runs in a thread of its own."""

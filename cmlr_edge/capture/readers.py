@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.capture.backlog import Backlog
-from cmlr_edge.capture.opencv_film import UnwrittenFrames, announced_fps, open_quietly
+from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
+from cmlr_edge.capture.opencv_film import (
+    UnwrittenFrames,
+    announced_fps,
+    announced_size,
+    open_quietly,
+)
 from cmlr_edge.capture.video import VideoFile
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
@@ -94,6 +100,11 @@ class OpenCvReader:
                     "try the pipeline with gst-launch-1.0 and a fakesink instead of the appsink"
                 )
             raise CaptureError(f"it cannot be opened: {remedy}")
+        try:
+            check_size(*announced_size(self._capture), MAX_STREAM_PIXELS, "it sends pictures")
+        except CaptureError:
+            self._capture.release()
+            raise
         if backend == "V4L2":
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver obeys
         self.fps = announced_fps(self._capture)

@@ -219,7 +219,7 @@ def test_pictures_are_new_whatever_the_number_of_cores(fps: int) -> None:
         told = {cores: json.loads(reader.communicate()[0]) for cores, reader in readers.items()}
     for cores, found in told.items():
         assert set(found["states"]) == {"ok"}, cores
-        assert len(found["ages"]) >= (seconds - 3) * fps, cores
+        assert len(found["ages"]) >= max(2, (seconds - 3) * fps // 2), cores
         assert sorted(found["ages"])[-2] < 0.3, cores  # one may meet another's work on the machine
         assert sorted(map(abs, found["errors"]))[-2] < 0.2, cores
 
