@@ -31,7 +31,9 @@ class Frame:
     # frozen: the source repeats a picture; stale: it waited too long; damaged: parts of it were missing
     # when it was decoded. None of these says what is there now.
     status: FrameStatus = "ok"
-    arrived_s: float | None = None  # on time.monotonic(), when a live source delivered it
+    arrived_s: float | None = (
+        None  # on time.monotonic(), when a live source sent it, as far as that is known
+    )
 
 
 def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:

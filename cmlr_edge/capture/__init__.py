@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.base import Policy, Source
 from cmlr_edge.errors import CaptureError, CmlrError
+from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.redaction import printable, redact
 
 if TYPE_CHECKING:
@@ -145,9 +146,27 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
         open_reader = partial(_open_camera, device)
         text = f"camera {device}"
     else:
-        require_backend("FFMPEG", redact(text))
-        open_reader = partial(OpenCvReader, text, "FFMPEG", live.hang_timeout_s)
+        open_reader = _stream_reader(text, live, newest=policy != "every")
     return LiveSource(text, open_reader, live, policy=policy)
+
+
+def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:
+    """What reads a stream of the network: PyAV where it is installed, else OpenCV."""
+    if (av := pyav()) is not None:
+        from cmlr_edge.capture.network import NetworkReader
+
+        return partial(
+            NetworkReader,
+            av,
+            url,
+            open_timeout_s=live.open_timeout_s,
+            read_timeout_s=live.hang_timeout_s,
+            newest=newest,
+        )
+    from cmlr_edge.capture.readers import OpenCvReader, require_backend
+
+    require_backend("FFMPEG", redact(url))
+    return partial(OpenCvReader, url, "FFMPEG", live.hang_timeout_s)
 
 
 def _camera_device(text: str) -> str:

@@ -107,7 +107,7 @@ def open_film(path: Path) -> Film:
         CaptureError: It cannot be opened.
     """
     if (av := pyav()) is not None:
-        from cmlr_edge.capture.pyav import PyAvFilm
+        from cmlr_edge.capture.ffmpeg import PyAvFilm
 
         return PyAvFilm(av, path)
     from cmlr_edge.capture.opencv_film import OpenCvFilm
