@@ -156,6 +156,11 @@ class TrainConfig:
     seed: int = 0
     workers: int = 0
 
+    @property
+    def backbone_stays(self) -> bool:
+        """Whether the backbone gives the same tokens from the first step to the last."""
+        return self.backbone_lr == 0 and self.freeze_batch_norm
+
     def __post_init__(self) -> None:
         """Reject numbers that no training can use."""
         for name in ("epochs", "batch_size", "accumulate", "lr", "gradient_clip", "lone_weight"):

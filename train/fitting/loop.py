@@ -51,6 +51,7 @@ from train.judging.thresholds import ThresholdRule
 from train.network import checkpoint
 from train.network.backbones import Backbone, create_confounder_view
 from train.network.model import CausalRecognizer
+from train.network.token_memory import TokenMemory
 from train.reporting import progress_bars
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def fit(
     *,
     resume: bool = False,
     cache: Path | None = None,
+    memory: TokenMemory | None = None,
     show_progress: bool = True,
 ) -> ModelSpec:
     """Train, evaluate, fit thresholds and write the run folder.
@@ -77,6 +79,7 @@ def fit(
         config: The recipe.
         resume: Continue the run in `folder`.
         cache: Folder of confounders that runs on the same pictures share.
+        memory: Of tokens, to be shared with other runs on the same data.
         show_progress: Draw bars on stderr.
 
     Raises:
@@ -85,12 +88,13 @@ def fit(
         OutputError: The run folder cannot be written; the last whole epoch is kept.
     """
     ThresholdRule.parse(config.threshold_rule)  # a slip is found before hours of training
+    memory = memory or TokenMemory()
     with progress_bars(visible=show_progress and distributed.is_first()) as progress:
-        run, state = _open(data, folder, config, progress, resume=resume)
+        run, state = _open(data, folder, config, progress, memory, resume=resume)
         _prepare_intervention(run, cache)
         model = _train_epochs(run, state)
     if compares_plain(run):
-        _fit_plain(data, folder, config, cache=cache, show_progress=show_progress)
+        _fit_plain(data, folder, config, memory, cache=cache, show_progress=show_progress)
     return finish(run, model)
 
 
@@ -98,6 +102,7 @@ def _fit_plain(
     data: LabeledImages,
     folder: Path,
     config: TrainConfig,
+    memory: TokenMemory,
     *,
     cache: Path | None,
     show_progress: bool,
@@ -113,11 +118,18 @@ def _fit_plain(
     if not distributed.decide(lambda: int((inner / checkpoint.SPEC).is_file())):
         begun = bool(distributed.decide(lambda: int((inner / checkpoint.CONFIG).is_file())))
         _log.info("now the same without intervention, to compare with")
-        fit(data, inner, plain, resume=begun, cache=cache, show_progress=show_progress)
+        shared: dict[str, Any] = {"cache": cache, "memory": memory}
+        fit(data, inner, plain, resume=begun, **shared, show_progress=show_progress)
 
 
 def _open(
-    data: LabeledImages, folder: Path, config: TrainConfig, progress: Progress, *, resume: bool
+    data: LabeledImages,
+    folder: Path,
+    config: TrainConfig,
+    progress: Progress,
+    memory: TokenMemory,
+    *,
+    resume: bool,
 ) -> tuple[Run, dict[str, Any] | None]:
     """Check everything, then make the networks and the folder; also the state to go on from."""
     skipped = None
@@ -148,6 +160,7 @@ def _open(
         context_logits=None,
         lone=lone,
         progress=progress,
+        memory=memory if config.backbone_stays else None,
     )
     return run, state
 
@@ -224,13 +237,14 @@ def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
     augmentation = build_augmentation(config.augmentation, config.model.image_size)
     augmented = ImageTensors(run.train, run.spec, augmentation=augmentation)
     held_out = ImageTensors(run.val, run.spec)
+    seen = None if run.memory is None else run.memory.of(*_token_key(run, str(precision)))
     for epoch in range(first, config.epochs):
         started = time.monotonic()
         record: dict[str, Any] = {
             "epoch": epoch + 1,
-            "loss": _train_epoch(run, learner, augmented, epoch),
+            "loss": _train_epoch(run, learner, augmented, epoch, seen),
             "lr": learner.lr,
-            "val_map": _validation_map(run, learner.network, held_out),
+            "val_map": _validation_map(run, learner.network, held_out, seen),
         }
         record["seconds"] = round(time.monotonic() - started, 2)
         best = _better(best, record, learner.network) if config.keep == "best" else None
@@ -273,7 +287,16 @@ def _save_epoch(
     checkpoint.save_state(run.folder, about | learner.state())
 
 
-def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -> float:
+def _token_key(run: Run, precision: str) -> tuple[str, ...]:
+    """What tokens hang on beside the pictures."""
+    model = run.config.model
+    about = (model.backbone, model.token_stages, run.spec, run.config.augmentation, precision)
+    return (run.fingerprint, repr(about))
+
+
+def _train_epoch(
+    run: Run, learner: Learner, images: ImageTensors, epoch: int, memory: TokenMemory | None
+) -> float:
     """Train on every batch once; return the mean loss."""
     config = run.config
     batches = epoch_batches(config, len(run.train.images), epoch)
@@ -284,6 +307,7 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
         run.context_logits,
         config,
         run.lone,
+        None if memory is None else memory.of("train"),
     )
     task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
     # Whatever was drawn before, a cache filled or found, an epoch draws from its own stream.
@@ -303,11 +327,14 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
     return float(np.mean(losses))
 
 
-def _validation_map(run: Run, network: CausalRecognizer, images: ImageTensors) -> float | None:
+def _validation_map(
+    run: Run, network: CausalRecognizer, images: ImageTensors, memory: TokenMemory | None
+) -> float | None:
     """Mean AP over labels with enough held-out positives; None where there is no such label."""
     if not run.held_out:
         return None
-    scores = score_images(network, images, run.spec).deployed
+    seen = None if memory is None else memory.of("val")
+    scores = score_images(network, images, run.spec, seen).deployed
     thresholds = np.full(len(run.val.classes), 0.5, np.float32)
     targets, classes = run.val.targets(), run.val.classes
     metrics = evaluate_scores(scores, targets, classes, thresholds, min_positives=MIN_POSITIVES)

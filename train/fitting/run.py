@@ -19,6 +19,7 @@ from train.data.base import LabeledImages
 from train.network import checkpoint
 from train.network.backbones import Backbone
 from train.network.model import CausalRecognizer
+from train.network.token_memory import TokenMemory
 
 _USED = {"train", "val"}  # splits
 _FEW_IMAGES = 20
@@ -44,6 +45,7 @@ class Run:
     context_logits: Tensor | None  # (N, L), g of the training images, held out
     lone: Tensor | None  # (N, L), where a biased label stands without its usual company
     progress: Progress
+    memory: TokenMemory | None  # where the backbone stays as it is
 
 
 def report_data(data: LabeledImages) -> None:
