@@ -16,6 +16,7 @@ AUTO = "auto"  # by the number of training pictures
 
 _HEAD = {
     "model.token_stages": 2,
+    "model.standardize_tokens": True,
     "model.decoder_layers": 2,
     "model.pooled_skip": True,
     "model.united_share": 0.5,

@@ -43,12 +43,14 @@ ARMS: dict[str, tuple[str, ...]] = {
     FITTED: (),
 }
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "batches of 16": ("batch_size=16",),
     "24 epochs": ("epochs=24",),
-    "standardised tokens": ("model.standardize_tokens=true",),
-    "half the width": ("model.embed_dim=128", "model.num_heads=4", "model.ffn_dim=256"),
+    "batches of 16": ("batch_size=16",),
+    "shorter averaging": ("ema_decay=0.9",),
+    "tokens as they come": ("model.standardize_tokens=false",),
     "no uniting": ("model.united_share=0",),
     "one layer": ("model.decoder_layers=1",),
+    "half the width": ("model.embed_dim=128", "model.num_heads=4", "model.ffn_dim=256"),
+    "flips alone": ("augmentation=flip",),
     "one stage": ("model.token_stages=1",),
     "clusters of the finer stage": ("model.confounders.kind=early",),
 }
