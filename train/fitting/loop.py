@@ -21,7 +21,7 @@ from cmlr_edge.model.spec import ModelSpec, PreprocessSpec
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
-from train.data.damaged import leave_out_damaged
+from train.data.damaged import leave_out_damaged, refuse_damaged
 from train.data.transforms import ImageTensors, build_augmentation
 from train.fitting import confounder_cache
 from train.fitting.amp import choose_precision
@@ -140,6 +140,8 @@ def _open(
     check_shares(config, len(data.split("train").images))
     lone = lone_examples(config, data.split("train"))
     state = check_folder(folder, config, data, resume=resume)
+    if state is None and not config.skip_damaged and "val" in data.splits:
+        refuse_damaged(data.split("val"), progress)
     torch.manual_seed(config.seed)
     model = CausalRecognizer(config.model, len(data.classes), pretrained=True)
     view = create_confounder_view(config.model)

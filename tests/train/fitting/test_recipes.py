@@ -128,7 +128,7 @@ def test_lone_examples_are_those_with_the_label_and_without_its_company(tiny_dat
     np.testing.assert_array_equal(lone[:, 0].numpy(), targets[:, 0] & ~targets[:, 2])
     assert not lone[:, 1:].any()
     assert lone_examples(tiny_config(), data) is None
-    with pytest.raises(DataError, match="no labels of"):
+    with pytest.raises(DataError, match=r"\['pink'\] that are not in the labels of"):
         lone_examples(tiny_config("lone_weight=10", 'biased_pairs=[["red", "pink"]]'), data)
 
 
