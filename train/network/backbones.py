@@ -82,6 +82,12 @@ class Backbone(nn.Module):
             finer, last = self.network.forward_intermediates(  # type: ignore[operator]
                 images, indices=2, intermediates_only=True
             )
+            if finer.shape[-1] != 2 * last.shape[-1] or finer.shape[-2] != 2 * last.shape[-2]:
+                sizes = " and ".join("x".join(map(str, m.shape[-2:])) for m in (finer, last))
+                raise DataError(
+                    f"pictures of {images.shape[-1]} pixels give {self.name} feature maps of {sizes}, "
+                    "not one twice the other: take an image_size that 32 divides, or token_stages=1"
+                )
             folded = F.pixel_unshuffle(finer, 2)
             return torch.cat([folded, last], dim=1).flatten(2).transpose(1, 2)
         features = self.network.forward_features(images)  # type: ignore[operator]
@@ -181,6 +187,17 @@ def create_backbone(
     except Exception as error:
         raise DependencyError(_no_weights_message(name, error)) from error
     return Backbone(network, name, stages, layer)
+
+
+def gives_two_stages(name: str, image_size: int) -> bool:
+    """Whether a timm model's tokens can be made of its last two feature maps, at this size."""
+    try:
+        with torch.device("meta"), torch.no_grad():  # nothing is computed to ask
+            backbone = create_backbone(name, image_size, pretrained=False, stages=2).eval()
+            backbone(torch.zeros(1, 3, image_size, image_size))
+    except DataError:
+        return False
+    return True
 
 
 def create_confounder_view(config: ModelConfig, *, pretrained: bool = True) -> Backbone | None:
