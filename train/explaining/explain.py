@@ -133,13 +133,13 @@ def _look_for_labels(
     labels, targets = data.classes, data.targets()
     chosen = choose(networks, targets, None if absent is None else labels.index(absent))
     views = view_all(networks, chosen, targets)
-    items = []
+    rows: dict[int, list[Any]] = {}
     for view, shade in zip(views, shades(views), strict=True):
         there = "" if view.there else "NOT THERE, "
         title = f"{labels[view.label]}, {there}{view.name}: {view.score:.2f}"
         picture = networks[0].images[view.picture].permute(1, 2, 0).numpy()
-        items.append((picture, shade, title))
-    draw_heat_maps(items, len(views) // max(1, len({view.picture for view in views})), folder)
+        rows.setdefault(view.picture, []).append((picture, shade, title))
+    draw_heat_maps([*rows.values()], folder)
     company = {seen.name: company_of_absent(seen, data, together) for seen in networks}
     draw_company(company, folder / "absent.png")
     return {

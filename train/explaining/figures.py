@@ -68,24 +68,24 @@ def _too_weak(values: NDArray[np.float32]) -> str:
 
 
 def draw_heat_maps(
-    items: list[tuple[NDArray[np.uint8], NDArray[np.float32], str]], columns: int, folder: Path
+    rows: list[list[tuple[NDArray[np.uint8], NDArray[np.float32], str]]], folder: Path
 ) -> None:
-    """Pictures (H, W, 3) RGB under heat maps in [0, 1], with titles, as heat_maps.png."""
-    if not items:
+    """Rows of pictures (H, W, 3) RGB under heat maps in [0, 1], with titles, as heat_maps.png."""
+    if not rows:
         return
-    plt, path = _pyplot(), folder / "heat_maps.png"
-    rows = -(-len(items) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2.4 * columns, 2.7 * rows), squeeze=False, layout="constrained"
-    )
+    plt, path, columns = _pyplot(), folder / "heat_maps.png", max(map(len, rows))
+    size = (2.4 * columns, 2.7 * len(rows))
+    figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    figure.set_layout_engine("constrained")
     for axes in grid.flat:
         axes.axis("off")
-    for axes, (picture, heat, title) in zip(grid.flat, items, strict=False):
-        size = picture.shape[1], picture.shape[0]
-        axes.imshow(picture)
-        smooth = cv2.resize(heat, size, interpolation=cv2.INTER_CUBIC)
-        axes.imshow(smooth, cmap="jet", alpha=0.4, vmin=0, vmax=1)
-        axes.set_title(title, fontsize=7)
+    for line, items in zip(grid, rows, strict=True):
+        for axes, (picture, heat, title) in zip(line, items, strict=False):
+            size_wh = picture.shape[1], picture.shape[0]
+            axes.imshow(picture)
+            smooth = cv2.resize(heat, size_wh, interpolation=cv2.INTER_CUBIC)
+            axes.imshow(smooth, cmap="jet", alpha=0.4, vmin=0, vmax=1)
+            axes.set_title(title, fontsize=7)
     _save(plt, figure, path)
 
 
