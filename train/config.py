@@ -154,7 +154,9 @@ class TrainConfig:
     threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see train/judging/thresholds.py
     threshold_shrinkage: float = 5.0  # pseudo-positives of the global threshold
     seed: int = 0
-    workers: int = 0
+    # Processes that read pictures, for every one that trains. None: 0 on a CPU, whose cores train;
+    # on a GPU as many as there are cores for, 8 at most.
+    workers: int | None = None
 
     @property
     def backbone_stays(self) -> bool:
@@ -170,7 +172,7 @@ class TrainConfig:
             "backbone_lr", "frozen_stages", "weight_decay", "link_sparsity", "workers",
             "threshold_shrinkage", "seed",
         ):  # fmt: skip
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be 0 or more")
         for name in ("warmup_share", "validation_share", "ema_decay"):
             value = getattr(self, name)

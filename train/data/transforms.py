@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from cmlr_edge.errors import CaptureError
 from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from train.data.base import LabeledImages
+from train.data.loading import BatchReader, DecodedPictures
 
 _TO_YIQ = torch.tensor(
     [[0.2989, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
@@ -96,7 +97,7 @@ def normalize(images: Tensor, spec: PreprocessSpec) -> Tensor:
 
 
 class ImageTensors(Dataset[Tensor]):
-    """Pictures as uint8 (3, H, W), decoded once and kept: small data sets fit, large ones say no.
+    """Pictures as uint8 (3, H, W), decoded once and kept as far as there is room.
 
     Without augmentation an item is exactly `preprocess` of the file.
     """
@@ -108,6 +109,7 @@ class ImageTensors(Dataset[Tensor]):
         *,
         augmentation: Callable[[Tensor], Tensor] | None = None,
         cache_bytes: int = 4 * 2**30,
+        workers: int = 0,
     ) -> None:
         """Prepare, reading nothing yet.
 
@@ -115,7 +117,8 @@ class ImageTensors(Dataset[Tensor]):
             data: The pictures.
             spec: The model's input format.
             augmentation: Applied to an image slightly larger than the input.
-            cache_bytes: Decoded pictures are kept in memory up to this.
+            cache_bytes: Decoded pictures are kept in memory up to this, for all workers together.
+            workers: Processes that `read` lets read; 0: this one.
         """
         self._paths = [image.path for image in data.images]
         self._augmentation = augmentation
@@ -123,12 +126,24 @@ class ImageTensors(Dataset[Tensor]):
         if augmentation is not None:
             size_hw = (round(size_hw[0] * _ROOM), round(size_hw[1] * _ROOM))
         self._spec = PreprocessSpec(size_hw=size_hw, mean=spec.mean, std=spec.std)
-        self._room = cache_bytes
-        self._cache: dict[int, NDArray[np.uint8]] = {}
+        self._decoded = DecodedPictures(len(self._paths), size_hw, cache_bytes)
+        self._workers = workers
+        self._reader: BatchReader | None = None
 
     def __len__(self) -> int:
         """Count the pictures."""
         return len(self._paths)
+
+    def read(self, batches: list[list[Any]]) -> Iterator[Tensor]:
+        """Yield uint8 (B, 3, H, W) of each batch of keys, in order; a second reading ends the first."""
+        if self._reader is None:
+            self._reader = BatchReader(self, self._workers)
+        return self._reader.read(batches)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that `read` let its caller wait so far."""
+        return 0.0 if self._reader is None else self._reader.waited
 
     def __getitem__(self, key: int | tuple[int, int]) -> Tensor:
         """Read picture `index`, augmented from `seed` where `key` is (index, seed)."""
@@ -143,7 +158,7 @@ class ImageTensors(Dataset[Tensor]):
             return self._augmentation(image)
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        if (kept := self._cache.get(index)) is not None:
+        if (kept := self._decoded.get(index)) is not None:
             return kept
         try:
             image = preprocess(read_image(self._paths[index]), self._spec)
@@ -151,7 +166,5 @@ class ImageTensors(Dataset[Tensor]):
             raise CaptureError(
                 f"{error}; `fit` and `evaluate` leave such pictures out with --skip-damaged"
             ) from error
-        if self._room >= image.nbytes:
-            self._room -= image.nbytes
-            self._cache[index] = image
+        self._decoded.keep(index, image)
         return image

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from train import distributed
 from train.config import TrainConfig
@@ -54,7 +53,7 @@ def load_parts(
         images: Augmented.
         targets: (N, L).
         context_logits: (N, L), g of the training images.
-        config: Parts of a batch, and how many processes read pictures.
+        config: Parts of a batch.
         lone: (N, L), where a biased label stands without its usual company.
         memory: Pictures whose tokens it has are not read.
     """
@@ -67,7 +66,7 @@ def load_parts(
     ]
     known = {} if memory is None else {key: memory.get(key) for key in _keys(own)}
     sampler = [list(key) for key in _keys(own) if known.get(key) is None]
-    loader = iter(DataLoader(images, batch_sampler=sampler, num_workers=config.workers))
+    loader = images.read(sampler)
     for batch, parts in zip(batches, own, strict=True):
         loaded = []
         for pairs in parts:

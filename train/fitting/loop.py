@@ -197,7 +197,7 @@ def _content_key(run: Run, cache: Path | None) -> str:
 
 
 def _build_confounders(run: Run) -> Preparation:
-    images = ImageTensors(run.train, run.spec)
+    images = run.pictures(run.train)
     rows = distributed.own_rows(len(images), BATCH)
     passes = num_passes(run.config.model)
     # Said aloud too: without a terminal there is no bar, and this may take longer than an epoch.
@@ -237,14 +237,13 @@ def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
     if distributed.is_first():
         checkpoint.truncate_log(run.folder, first)
     augmentation = build_augmentation(config.augmentation, config.model.image_size)
-    augmented = ImageTensors(run.train, run.spec, augmentation=augmentation)
-    held_out = ImageTensors(run.val, run.spec)
+    augmented, held_out = run.pictures(run.train, augmentation), run.pictures(run.val)
     seen = None if run.memory is None else run.memory.of(*_token_key(run, str(precision)))
     for epoch in range(first, config.epochs):
         started = time.monotonic()
         record: dict[str, Any] = {
             "epoch": epoch + 1,
-            "loss": _train_epoch(run, learner, augmented, epoch, seen),
+            **_train_epoch(run, learner, augmented, epoch, seen),
             "lr": learner.lr,
             "val_map": _validation_map(run, learner.network, held_out, seen),
         }
@@ -277,12 +276,14 @@ def _save_epoch(
 ) -> None:
     epochs, val_map = record["epoch"], record["val_map"]
     _log.info(
-        "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s",
+        "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s, %.0f images/s, waiting for them %.0f %%",
         epochs,
         run.config.epochs,
         record["loss"],
         "not measurable" if val_map is None else f"{val_map:.3f}",
         record["seconds"],
+        record["images_per_s"],
+        100 * record["waiting"],
     )
     checkpoint.append_log(run.folder, record)
     about = {"epochs": epochs, "precision": precision, "data": run.fingerprint, "best": best}
@@ -298,9 +299,9 @@ def _token_key(run: Run, precision: str) -> tuple[str, ...]:
 
 def _train_epoch(
     run: Run, learner: Learner, images: ImageTensors, epoch: int, memory: TokenMemory | None
-) -> float:
-    """Train on every batch once; return the mean loss."""
-    config = run.config
+) -> dict[str, float]:
+    """Train on every batch once; give the mean loss, the rate, and the share of time waited."""
+    config, started, waited = run.config, time.monotonic(), images.waited
     batches = epoch_batches(config, len(run.train.images), epoch)
     parts = load_parts(
         batches,
@@ -326,7 +327,12 @@ def _train_epoch(
             )
         run.progress.advance(task)
     run.progress.remove_task(task)
-    return float(np.mean(losses))
+    seconds = time.monotonic() - started
+    return {
+        "loss": float(np.mean(losses)),
+        "images_per_s": round(sum(map(len, batches)) / seconds, 2),
+        "waiting": round((images.waited - waited) / seconds, 3),
+    }
 
 
 def _validation_map(

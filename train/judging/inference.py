@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from cmlr_edge.model.spec import PreprocessSpec
 from train import distributed
@@ -40,8 +39,9 @@ def own_batches(
 ) -> Iterator[Tensor]:
     """Yield this process's share as normalised batches (B, 3, H, W), in order."""
     rows = distributed.own_rows(len(images), BATCH)
-    for batch in DataLoader(Subset(images, rows), batch_size=BATCH):
-        yield normalize(batch.to(device), spec)
+    batches = [list(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
+    for batch in images.read(batches):
+        yield normalize(batch.to(device, non_blocking=True), spec)
 
 
 @torch.inference_mode()
