@@ -29,7 +29,8 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
     """Choose random changes of a uint8 image (3, S, S) that keep its labels true.
 
     Args:
-        strength: "none", "flip", "standard" or "strong".
+        strength: "none", "flip", "crop" (any part from 8 % on, as ImageNet networks are trained),
+            "standard" or "strong".
         image_size: Side of the result.
     """
     resize = v2.Resize((image_size, image_size), antialias=True)
@@ -37,7 +38,7 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
         return v2.Compose([resize])
     if strength == "flip":
         return v2.Compose([resize, v2.RandomHorizontalFlip()])
-    smallest = {"standard": 0.5, "strong": 0.3}[strength]
+    smallest = {"crop": 0.08, "standard": 0.5, "strong": 0.3}[strength]
     steps: list[Any] = [
         v2.RandomResizedCrop(image_size, scale=(smallest, 1.0), ratio=(0.75, 1.33), antialias=True),
         v2.RandomHorizontalFlip(),
@@ -45,7 +46,7 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
     if strength == "strong":
         steps.append(v2.RandAugment(num_ops=2, magnitude=7))
         steps.append(v2.RandomErasing(p=0.5, scale=(0.02, 0.15)))
-    else:
+    elif strength == "standard":
         steps.append(ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02))
     return v2.Compose(steps)
 

@@ -23,6 +23,7 @@ from train.network.dropout import seeded_per_sample
 from train.network.model import CausalRecognizer
 
 _FIRST_SCALE = 2.0**10  # of float16 losses; torch's own start would overflow for some steps
+_MOMENTUM = 0.9
 _DROPOUT_STREAM = 2**32  # keeps a sample's dropout apart from its augmentation
 
 
@@ -104,13 +105,7 @@ class Learner:
         self.averaged = AveragedModel(
             model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=False
         )
-        self._optimizer = torch.optim.AdamW(_parameter_groups(model, config))
-        self._scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer,
-            max_lr=[group["lr"] for group in self._optimizer.param_groups],
-            total_steps=max(2, num_steps),
-            pct_start=config.warmup_share,
-        )
+        self._optimizer, self._scheduler = _schedule(model, config, num_steps)
         # Gradients of float16 would vanish without a scale; the loss, a sum over labels, is large.
         self._scaler = torch.amp.GradScaler(
             self.device.type, init_scale=_FIRST_SCALE, enabled=precision == torch.float16
@@ -224,6 +219,24 @@ class Learner:
             "scheduler": self._scheduler,
             "scaler": self._scaler,
         }
+
+
+def _schedule(
+    model: CausalRecognizer, config: TrainConfig, num_steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The optimiser, and what sets its rates step by step."""
+    groups = _parameter_groups(model, config)
+    if config.optimizer == "sgd":
+        sgd = torch.optim.SGD(groups, config.lr, momentum=_MOMENTUM)
+        drops = [num_steps * epoch // config.epochs for epoch in config.lr_drops]
+        return sgd, torch.optim.lr_scheduler.MultiStepLR(sgd, drops, gamma=0.1)
+    adamw = torch.optim.AdamW(groups)
+    return adamw, torch.optim.lr_scheduler.OneCycleLR(
+        adamw,
+        max_lr=[group["lr"] for group in groups],
+        total_steps=max(2, num_steps),
+        pct_start=config.warmup_share,
+    )
 
 
 def _parameter_groups(model: CausalRecognizer, config: TrainConfig) -> list[dict[str, Any]]:
