@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 
+_LONGEST = 120  # characters of a value in an error
 _HELD_OUT = 0.2  # share of train, where nothing else was asked for
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,12 @@ def name_of(root: Path) -> str:
     return "".join(c if c.isprintable() else "_" for c in root.resolve().name)
 
 
+def quote(value: object) -> str:
+    """Show a value of a file in an error: short, and nothing that a terminal cannot print."""
+    text = ascii(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 def read_text_lines(path: Path) -> list[str]:
     """Read a text file without its line ends.
 
@@ -127,7 +134,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         repeated = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise ValueError(f"an object gives {repeated!a} twice")
+        raise ValueError(f"an object gives {quote(repeated)} twice")
     return found
 
 

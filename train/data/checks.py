@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import DataError
-from train.data.base import LabeledImages
+from train.data.base import LabeledImages, quote
 
 SPLITS = ("train", "val", "test")
 # What others call them.
@@ -40,17 +40,17 @@ def check_classes(value: Any, source: Path) -> tuple[str, ...]:
             spec, written when training ends, would be refused.
     """
     if not isinstance(value, list | tuple) or not value:
-        raise DataError(f"{source}: classes should be a list of names, got {str(value)[:60]!r}")
+        raise DataError(f"{source}: classes should be a list of names, got {quote(value)}")
     for number, name in enumerate(value):
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise DataError(
-                f"{source}: classes[{number}] is {ascii(name)[:60]}: a name is printable text and "
+                f"{source}: classes[{number}] is {quote(name)}: a name is printable text and "
                 "not empty"
             )
     if len(set(value)) != len(value):
         repeated = sorted({name for name in value if value.count(name) > 1})
         raise DataError(
-            f"{source}: classes repeats {repeated}: every label needs a name of its own"
+            f"{source}: classes repeats {quote(repeated)}: every label needs a name of its own"
         )
     return tuple(value)
 
@@ -76,7 +76,7 @@ def check_images(data: LabeledImages, root: Path, where: Callable[[int], str]) -
                 "path inside it"
             )
         if image.split in splits:
-            raise DataError(f"{where(number)}: split {image.split!r} {splits[image.split]}")
+            raise DataError(f"{where(number)}: split {quote(image.split)} {splits[image.split]}")
         other = first.setdefault(image.path, number)
         if other != number:
             _refuse_repeated(data, other, number, where)
@@ -103,11 +103,11 @@ def _refuse_repeated(
     data: LabeledImages, first: int, second: int, where: Callable[[int], str]
 ) -> None:
     before, image = data.images[first], data.images[second]
-    name = ascii(image.path.name)
+    name = quote(image.path.name)
     if before.split != image.split:
         raise DataError(
-            f"{where(second)} puts {name} into split {image.split!r}, {where(first)} into "
-            f"{before.split!r}: what is trained on says nothing when it is tested on; keep one"
+            f"{where(second)} puts {name} into split {quote(image.split)}, {where(first)} into "
+            f"{quote(before.split)}: what is trained on says nothing when it is tested on; keep one"
         )
     raise DataError(
         f"{where(second)} lists {name} twice, after {where(first)}: every picture needs one entry"
@@ -155,12 +155,12 @@ def _similar_file(path: Path) -> str:
     alike = [name for name in names if name.casefold() == path.name.casefold()]
     if not alike and len(names) <= _MOST_COMPARED:
         alike = get_close_matches(path.name, names, 1, _NEAR)
-    return f" (did you mean {alike[0]!a}?)" if alike else ""
+    return f" (did you mean {quote(alike[0])}?)" if alike else ""
 
 
 def _short(path: Path, root: Path) -> str:
     inside = path.relative_to(root) if path.is_relative_to(root) else path
-    return ascii(str(inside))[:200]
+    return quote(str(inside))
 
 
 def refuse_unknown(names: list[str], known: Collection[str], where: str, listed: str) -> None:
@@ -179,9 +179,9 @@ def refuse_unknown(names: list[str], known: Collection[str], where: str, listed:
     if not unknown:
         return
     near = [match for name in unknown for match in _closest(name, known)]
-    meant = f"did you mean {' and '.join(map(repr, dict.fromkeys(near)))}? else " if near else ""
+    meant = f"did you mean {' and '.join(map(quote, dict.fromkeys(near)))}? else " if near else ""
     raise DataError(
-        f"{where} has labels {unknown[:_NAMED]!a} that are not in {listed}: {meant}correct the "
+        f"{where} has labels {quote(unknown[:_NAMED])} that are not in {listed}: {meant}correct the "
         f"spelling or add them to {listed}"
     )
 

@@ -17,6 +17,7 @@ from train.data.base import (
     LabeledImages,
     count_splits,
     name_of,
+    quote,
     read_json_object,
     warn_if_partial,
 )
@@ -102,11 +103,11 @@ def _entries(
         if not isinstance(item, dict) or not all(name in item for name in needed):
             raise DataError(
                 f"{source}: {key}[{number}] should have {', '.join(needed)}, got "
-                f"{ascii(sorted(item) if isinstance(item, dict) else item)[:80]}"
+                f"{quote(sorted(item) if isinstance(item, dict) else item)}"
             )
         if wrong := [name for name in ids if type(item[name]) not in {int, str}]:
             raise DataError(
-                f"{source}: {key}[{number}] has the {wrong[0]} {ascii(item[wrong[0]])[:40]}: "
+                f"{source}: {key}[{number}] has the {wrong[0]} {quote(item[wrong[0]])}: "
                 "expected a number"
             )
     return items
@@ -118,9 +119,9 @@ def _by_id(items: list[dict[str, Any]], key: str, source: Path) -> dict[Any, int
     for number, item in enumerate(items):
         if found.setdefault(item["id"], number) != number:
             name = "name" if key == "categories" else "file_name"
-            both = [ascii(items[i][name]) for i in (found[item["id"]], number)]
+            both = [quote(items[i][name]) for i in (found[item["id"]], number)]
             raise DataError(
-                f"{source}: {key} gives id {item['id']!r} to {' and to '.join(both)}: every entry "
+                f"{source}: {key} gives id {quote(item['id'])} to {' and to '.join(both)}: every entry "
                 "needs an id of its own"
             )
     return found
@@ -134,7 +135,7 @@ def _read_images(
     for number, item in enumerate(images):
         if not isinstance(item["file_name"], str) or not item["file_name"]:
             raise DataError(
-                f"{source}: images[{number}] has the file_name {ascii(item['file_name'])[:40]}: "
+                f"{source}: images[{number}] has the file_name {quote(item['file_name'])}: "
                 "expected text"
             )
     needed = ("image_id", "category_id")
@@ -142,8 +143,8 @@ def _read_images(
         image, category = annotation["image_id"], annotation["category_id"]
         if image not in present or category not in ids:
             raise DataError(
-                f"{source}: annotation {annotation.get('id')} is of category {category} on image "
-                f"{image}, and the file does not list both: correct the annotation or list them"
+                f"{source}: annotation {quote(annotation.get('id'))} is of category "
+                f"{quote(category)} on image {quote(image)}, and the file does not list both: correct the annotation or list them"
             )
         present[image].add(ids[category])
     return [

@@ -18,6 +18,7 @@ from train.data.base import (
     LabeledImage,
     LabeledImages,
     name_of,
+    quote,
     read_json_object,
 )
 from train.data.checks import check_classes, check_images, refuse_unknown
@@ -36,7 +37,7 @@ def read_labels_json(root: Path) -> LabeledImages:
     record = read_json_object(path)
     if not {"classes", "images"} <= set(record) <= {"classes", "images", "biased_pairs"}:
         raise DataError(
-            f"{path} has keys {sorted(record)}, expected ['classes', 'images'] and perhaps "
+            f"{path} has keys {quote(sorted(record))}, expected ['classes', 'images'] and perhaps "
             "'biased_pairs'"
         )
     classes = check_classes(record["classes"], path)
@@ -68,13 +69,13 @@ def read_entry(entry: Any, where: str, root: Path, index: dict[str, int]) -> Lab
     if not isinstance(entry, dict) or not _REQUIRED <= set(entry) <= _ALLOWED:
         raise DataError(
             f"{where} should have the keys {sorted(_REQUIRED)} (and may have license, source), "
-            f"got {sorted(entry) if isinstance(entry, dict) else entry!r}"
+            f"got {quote(sorted(entry) if isinstance(entry, dict) else entry)}"
         )
     file, split, labels = entry["file"], entry["split"], entry["labels"]
     texts = [file, split, *labels] if isinstance(labels, list) else [labels, None]
     if not all(isinstance(text, str) for text in texts) or not file or not split:
         raise DataError(f"{where}: file and split should be text and labels a list of names")
-    refuse_unknown(labels, index, f"{where} ({ascii(file)[1:-1]})", "classes")
+    refuse_unknown(labels, index, f"{where} ({quote(file)[1:-1]})", "classes")
     return LabeledImage(root / file, split, tuple(sorted({index[label] for label in labels})))
 
 
@@ -97,10 +98,12 @@ def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextB
             or not all(isinstance(n, str) for n in pair)
         ):
             raise DataError(
-                f"{path}: biased_pairs should hold [label, context] pairs, got {pair!r}"
+                f"{path}: biased_pairs should hold [label, context] pairs, got {quote(pair)}"
             )
-        refuse_unknown(pair, index, f"{path}: biased pair {pair}", "classes")
+        refuse_unknown(pair, index, f"{path}: biased pair {quote(pair)}", "classes")
         if pair[0] == pair[1] or pairs.count(pair) > 1:
-            raise DataError(f"{path}: biased pair {pair} is a label with itself, or stands twice")
+            raise DataError(
+                f"{path}: biased pair {quote(pair)} is a label with itself, or stands twice"
+            )
     found = tuple((index[label], index[context]) for label, context in pairs)
     return ContextBias(found, (), "average precision") if found else None

@@ -92,33 +92,51 @@ def explain(
     networks = [see(names[0], model, spec, data)]
     if beside is not None:
         networks.append(see(names[1], *beside, data))
-    tokens, targets = networks[0].tokens, data.targets()
-    stored = TokenSet(tokens.half().numpy(), targets, model.backbone.finer_channels)
     report("swapping labels")
-    effects, together = swap_effects(model, stored), cooccurrence(every)
+    tokens = networks[0].tokens.half().numpy()
+    effects = swap_effects(model, TokenSet(tokens, data.targets(), model.backbone.finer_channels))
     report("drawing")
-    index, rates = spec.labels.index(cause), every.mean(axis=0)
-    draw_bars(rates, effects[:, index], spec.labels, cause, folder / "do.png")
-    draw_link_map(effects, together, spec.labels, folder / "links.png")
-    points = _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
-    if model.intervention is not None:
-        report("looking at the confounders")
-        seen = _confounder_tokens(model, tokens, networks[0].images, spec)
-        patches = _nearest_patches(seen, model.intervention.centres, networks[0].images)
-        draw_patches(patches, folder / "confounders.png")
-    links, strongest = _list_links(effects, together, spec.labels), float(np.abs(effects).max())
     return {
         "cause": cause,
         "num_images": len(every),
         "num_images_looked_at": len(data.images),
-        "points": points,
-        "p": dict(zip(spec.labels, map(float, rates), strict=True)),
-        "p_change_do": dict(zip(spec.labels, map(float, effects[:, index]), strict=True)),
+        "points": _draw_inside(networks[0], folder),
+        **_draw_links(effects, every, spec.labels, cause, folder),
+        **_look_for_labels(networks, data, cooccurrence(every), absent, folder),
+    }
+
+
+def _draw_inside(network: Seen, folder: Path) -> dict[str, int]:
+    """Draw label features, and what each confounder looks at where there are any."""
+    model, spec, images = network.model, network.spec, network.images
+    tokens = network.tokens
+    points = _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
+    if model.intervention is not None:
+        seen = _confounder_tokens(model, tokens, images, spec)
+        patches = _nearest_patches(seen, model.intervention.centres, images)
+        draw_patches(patches, folder / "confounders.png")
+    return points
+
+
+def _draw_links(
+    effects: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    labels: tuple[str, ...],
+    cause: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """Draw what labels do to each other, (L, L), beside what goes together in the data."""
+    together, index, rates = cooccurrence(targets), labels.index(cause), targets.mean(axis=0)
+    draw_bars(rates, effects[:, index], labels, cause, folder / "do.png")
+    draw_link_map(effects, together, labels, folder / "links.png")
+    links, strongest = _list_links(effects, together, labels), float(np.abs(effects).max())
+    return {
+        "p": dict(zip(labels, map(float, rates), strict=True)),
+        "p_change_do": dict(zip(labels, map(float, effects[:, index]), strict=True)),
         "strongest_effect": strongest,
         "readable": strongest >= READABLE,
         "strongest": [vars(link) for link in links[:_STRONGEST]],
         "most_suppressed": [vars(link) for link in _most_suppressed(links)[:_STRONGEST]],
-        **_look_for_labels(networks, data, together, absent, folder),
     }
 
 

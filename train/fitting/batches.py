@@ -67,24 +67,23 @@ def load_parts(
     known = {} if memory is None else {key: memory.get(key) for key in _keys(own)}
     sampler = [list(key) for key in _keys(own) if known.get(key) is None]
     loader = images.read(sampler)
+
+    def load(pairs: Sequence[Pair], share: float) -> Part:
+        rows, key = [index for index, _ in pairs], tuple(pairs)
+        tokens = known.pop(key, None)
+        return Part(
+            images=next(loader) if tokens is None else None,
+            tokens=tokens,
+            remember=None if memory is None else partial(memory.keep, key),
+            targets=targets[rows],
+            context_logits=None if context_logits is None else context_logits[rows],
+            seeds=[seed for _, seed in pairs],
+            share=share,
+            lone=None if lone is None else lone[rows],
+        )
+
     for batch, parts in zip(batches, own, strict=True):
-        loaded = []
-        for pairs in parts:
-            rows, key = [index for index, _ in pairs], tuple(pairs)
-            tokens = known.pop(key, None)
-            loaded.append(
-                Part(
-                    images=next(loader) if tokens is None else None,
-                    tokens=tokens,
-                    remember=None if memory is None else partial(memory.keep, key),
-                    targets=targets[rows],
-                    context_logits=None if context_logits is None else context_logits[rows],
-                    seeds=[seed for _, seed in pairs],
-                    share=len(pairs) / len(batch),
-                    lone=None if lone is None else lone[rows],
-                )
-            )
-        yield loaded
+        yield [load(pairs, len(pairs) / len(batch)) for pairs in parts]
 
 
 def _keys(batches: list[list[Sequence[Pair]]]) -> list[tuple[Pair, ...]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +314,58 @@ def test_a_misspelt_pair_is_answered_with_the_label_near_to_it(tiny_data: Path) 
     config = tiny_config("lone_weight=10", 'biased_pairs=[["red", "bleu"]]')
     with pytest.raises(DataError, match="did you mean 'blue'"):
         lone_examples(config, read_dataset(tiny_data).split("train"))
+
+
+ODD = [None, True, 0, -1, 1e308, "", "a\x00b", "../x", "\ud800", [], {}, [[]], "x" * 5000, 10**30]
+COCO = {
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 2}],
+}
+OWN = {
+    "classes": ["cat", "dog"],
+    "images": [{"file": "1.jpg", "split": "train", "labels": ["cat"]}],
+    "biased_pairs": [["cat", "dog"]],
+}
+
+
+def changed_everywhere(value: Any) -> Iterator[Any]:
+    """The value with each of its places in turn replaced by each odd value, or taken away."""
+    yield from ODD
+    places: list[Any] = []
+    if isinstance(value, dict):
+        places = list(value)
+    elif isinstance(value, list):
+        places = list(range(len(value)))
+    for place in places:
+        for changed in changed_everywhere(value[place]):
+            other = copy.deepcopy(value)
+            other[place] = changed
+            yield other
+        other = copy.deepcopy(value)
+        del other[place]
+        yield other
+
+
+@pytest.mark.parametrize(
+    ("record", "file"),
+    [(OWN, "labels.json"), (COCO, "annotations/instances_train.json")],
+    ids=["own", "coco"],
+)
+def test_whatever_stands_anywhere_is_read_or_one_short_line(
+    tmp_path: Path, record: dict[str, Any], file: str
+) -> None:
+    draw_all(tmp_path, "coco", "1.jpg", "2.jpg")
+    draw_all(tmp_path, "json", "1.jpg", "2.jpg")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    refused = 0
+    for changed in changed_everywhere(record):
+        (tmp_path / file).write_text(json.dumps(changed))
+        try:
+            read_dataset(tmp_path)
+        except DataError as error:
+            refused += 1
+            text = str(error)
+            assert "\n" not in text
+            assert len(text.encode()) < 700
+    assert refused > 100
