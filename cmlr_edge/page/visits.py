@@ -42,7 +42,8 @@ class VisitLog:
     def write(self, result: Result) -> None:
         """Take its events; see `Sink`."""
         for event in result.events:
-            self._take(event)
+            if event.kind != "begin":
+                self._take(event)
 
     def _take(self, event: Event) -> None:
         offset_s = event.captured_at - event.time_s  # from the source's clock to the wall's

@@ -21,6 +21,7 @@ from typing import Literal
 from cmlr_edge.errors import OutputError
 from cmlr_edge.redaction import redact
 from cmlr_edge.sinks.base import Result, Sink
+from cmlr_edge.sinks.room import take_least
 
 _WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
 _SAID_AT_ONCE, _SAID_EVERY_S = 5, 60.0  # failures of one output, in the log
@@ -120,15 +121,20 @@ class GuardedSink:
             False where it is closed, and the result went nowhere.
         """
         if not self._weight(result):
-            return True
+            return True  # nothing of it is for this output
         if self._inline:
             return self._write_inline(result)
         with self._changed:
             while not self._closing and len(self._waiting) >= self._max_waiting:
                 left_s = self._patience_s - self._idle_s()
                 if not wait or left_s <= 0:
-                    self._lose(result, OutputError(f"{self.name} takes nothing, or too slowly"))
-                    return True
+                    # The first is being written; an end is worth more than any update.
+                    least = take_least(self._waiting, self._worth, self._worth(result), spared=1)
+                    error = OutputError(f"{self.name} takes nothing, or too slowly")
+                    self._lose(least or result, error)
+                    if least is None:
+                        return True
+                    break
                 self._changed.wait(left_s)
             if self._closing:
                 return False
@@ -187,9 +193,16 @@ class GuardedSink:
 
     def _weight(self, result: Result) -> int:
         """How much of a result the sink takes: the frame, or its events."""
+        if result.beginning:
+            return len(result.events) * (self._takes == "events")
         if self._takes == "results":
             return int(not result.ending)
         return len(result.events) + int(self._takes == "both" and not result.ending)
+
+    def _worth(self, result: Result) -> int:
+        if self._takes == "results":
+            return 0
+        return max((event.worth for event in result.events), default=0)
 
     def _idle_s(self) -> float:
         return time.monotonic() - self._progress_s

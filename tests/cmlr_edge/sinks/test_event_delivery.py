@@ -184,7 +184,7 @@ def test_events_wait_while_the_broker_is_down_and_none_is_lost_or_doubled(broker
     sink.write(of_events(event(0)))
     wait_until(lambda: broker.ids() == ["0"])
     # "online" and the event; what was not acknowledged would rightly be sent again.
-    wait_until(lambda: sink._acknowledged.qsize() == 2)
+    wait_until(sink._is_done)
     broker.stop()
     for i in range(1, 6):
         sink.write(of_events(event(i)))
