@@ -62,6 +62,7 @@ class MqttEvents:
         self._queue = EventQueue(max_queue)
         self._changed = self._queue.changed  # never held while paho is called, which has locks too
         self._connected, self._under_way = False, 0
+        self._greeting = 0  # the number of our last "online"
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         if parts.username is not None:
             password = None if parts.password is None else unquote(parts.password)
@@ -127,10 +128,11 @@ class MqttEvents:
             payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
             self._client.publish(f"{self._topic}/events", payload, qos=1)
 
-    def _retain(self, topic: str, payload: str) -> None:
+    def _retain(self, topic: str, payload: str) -> int:
         with self._changed:
             self._under_way += 1
-        self._client.publish(f"{self._topic}/{topic}", payload, qos=1, retain=True)
+        info = self._client.publish(f"{self._topic}/{topic}", payload, qos=1, retain=True)
+        return int(info.mid)
 
     def _is_done(self) -> bool:
         return not self._queue and not self._under_way
@@ -142,10 +144,8 @@ class MqttEvents:
         self._trouble = ""
         _log.info("%s connected", self.name)
         self._retain("run", RUN)
-        self._retain("availability", "online")
-        with self._changed:
-            self._connected = True
-            self._changed.notify_all()
+        # What is published before paho is done with this call is sent twice.
+        self._greeting = self._retain("availability", "online")
 
     def _on_disconnect(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any
@@ -173,8 +173,9 @@ class MqttEvents:
             self._trouble = trouble
             _log.warning("%s %s", self.name, trouble)
 
-    def _on_publish(self, _client: Any, _data: Any, _mid: int, _reason: Any, _props: Any) -> None:
+    def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _props: Any) -> None:
         with self._changed:
+            self._connected |= mid == self._greeting
             self._under_way = max(0, self._under_way - 1)
             self._changed.notify_all()
 

@@ -135,6 +135,7 @@ def dripping(drop: bytes, *, tls: ssl.SSLContext | None = None) -> Iterator[int]
         listening.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop", [b"", b"x", b"X-Drop: 1\r\n"], ids=["nothing", "byte", "header"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_request_is_over_in_its_time_whatever_the_server_drips(
@@ -196,6 +197,7 @@ class Broker:
         self._process.wait(10)
 
 
+@pytest.mark.slow
 def test_a_broker_with_a_private_authority_and_client_certificates_takes_events(
     tmp_path: Path, authority: Authority
 ) -> None:
@@ -226,6 +228,7 @@ def test_a_broker_with_a_private_authority_and_client_certificates_takes_events(
     broker.stop()
 
 
+@pytest.mark.slow
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
