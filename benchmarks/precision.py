@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
@@ -25,6 +24,7 @@ from rich.progress import Progress
 
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.capture.images import list_folder, read_image
+from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.agreement import Agreement
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
@@ -40,6 +40,7 @@ from train.judging.thresholds import ThresholdRule
 from train.network.checkpoint import WEIGHTS, load_model
 from train.reporting import exit_on_error
 
+openvino = import_runtime("openvino")
 Scores = NDArray[np.float32]
 _INT8: dict[str, dict[str, Any]] = {
     "int8, percentile 99.99": {},

@@ -5,7 +5,10 @@ Importing it needs NumPy alone; runtimes and OpenCV are imported when they are f
 
 from __future__ import annotations
 
-import cmlr_edge.machine.safe_path  # noqa: F401 (before anything is imported by name)
+import cmlr_edge.machine.safe_path  # before anything is imported by name
+
+# isort: split
+import cmlr_edge.machine.no_telemetry  # noqa: F401 (before any runtime is imported)
 
 # isort: split
 from cmlr_edge.capture import open_source

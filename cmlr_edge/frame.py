@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ColorOrder: TypeAlias = Literal["bgr", "rgb"]
-FrameStatus: TypeAlias = Literal["ok", "frozen", "stale"]
+FrameStatus: TypeAlias = Literal["ok", "frozen", "stale", "damaged"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,8 @@ class Frame:
     captured_at: float  # seconds since the epoch, when the source delivered it
     capture_ms: float  # spent reading and decoding
     source: str  # the file, or the camera; without passwords
-    # frozen: the source repeats a picture; stale: it waited too long. Neither says what is there now.
+    # frozen: the source repeats a picture; stale: it waited too long; damaged: parts of it were missing
+    # when it was decoded. None of these says what is there now.
     status: FrameStatus = "ok"
     arrived_s: float | None = None  # on time.monotonic(), when a live source delivered it
 

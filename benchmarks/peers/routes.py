@@ -19,6 +19,7 @@ from benchmarks.peers.settings import open_variant
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.openvino import supported_precisions
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import ModelSpec
 
 Frame = NDArray[np.uint8]
@@ -115,7 +116,7 @@ def _session(engine: str, path: Path, *, static: bool = False) -> Callable[[NDAr
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda pixels: session.run(None, {name: pixels})[0]
-    import openvino
+    openvino = import_runtime("openvino")
 
     core = openvino.Core()
     model = core.read_model(path)

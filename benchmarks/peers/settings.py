@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.peers.turns import take_turns, times_ms
 from cmlr_edge.machine.facts import describe_machine, usable_cores
+from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.files import write_atomically
 
 RESULTS = Path("benchmarks/results/latency/settings.json")
@@ -56,7 +57,7 @@ def open_variant(name: str, path: Path) -> Callable[[NDArray[Any]], NDArray[np.f
 
 def compile_openvino(path: Path, changed: dict[str, Any]) -> Any:
     """A network as the backend compiles it for one image, but for what is changed; None leaves out."""
-    import openvino
+    openvino = import_runtime("openvino")
 
     from cmlr_edge.backends.openvino import supported_precisions
     from cmlr_edge.backends.openvino_attention import attention_extensions
@@ -76,7 +77,7 @@ def compile_openvino(path: Path, changed: dict[str, Any]) -> Any:
 
 
 def _openvino(path: Path, changed: dict[str, Any]) -> Callable[..., NDArray[np.float32]]:
-    import openvino
+    openvino = import_runtime("openvino")
 
     request = compile_openvino(path, changed).create_infer_request()
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 _SUFFIX = "ExecutionProvider"
@@ -82,12 +83,11 @@ class OnnxRuntimeBackend:
 
 def _import_onnxruntime() -> Any:
     try:
-        import onnxruntime
+        return import_runtime("onnxruntime")
     except ImportError as error:
         raise DependencyError(
             f"ONNX Runtime is needed and cannot be imported ({error}): pip install 'cmlr-edge[cpu]'"
         ) from error
-    return onnxruntime
 
 
 def available_providers() -> list[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 Precision: TypeAlias = Literal["f32", "bf16"]
@@ -122,13 +123,12 @@ def supported_precisions() -> list[Precision]:
 
 def _import_openvino() -> Any:
     try:
-        import openvino
+        return import_runtime("openvino")
     except ImportError as error:
         raise DependencyError(
             f"OpenVINO is needed and cannot be imported ({error}): "
             "pip install 'cmlr-edge[openvino]'"
         ) from error
-    return openvino
 
 
 def _capabilities(core: Any) -> list[str]:

@@ -18,7 +18,7 @@ from cmlr_edge.redaction import redact
 
 if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
-    from cmlr_edge.capture.readers import OpenReader
+    from cmlr_edge.capture.readers import OpenReader, Reader
 
 __all__ = ["Policy", "Source", "beside", "is_live", "open_source"]
 
@@ -65,7 +65,8 @@ def open_source(
     """Open a source of frames.
 
     Files give every frame, in order. Cameras and streams are read by a thread of their own, give the
-    newest frame, and are opened again when they are lost; opening them does not wait for them.
+    newest frame, and are opened again when they are lost or not there yet, for ever unless `live` says
+    otherwise; opening them does not wait for them.
 
     Args:
         source: A video file, a picture, a folder of pictures, a glob pattern for pictures; a local
@@ -140,7 +141,7 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
     elif scheme in {"", "v4l2"}:
         device = _camera_device(text)
         require_backend("V4L2", text)
-        open_reader = partial(OpenCvReader, device, "V4L2")
+        open_reader = partial(_open_camera, device)
         text = f"camera {device}"
     else:
         require_backend("FFMPEG", redact(text))
@@ -157,13 +158,17 @@ def _camera_device(text: str) -> str:
             f"camera {redact(device[:200])}: expected an index from 0 to {_MAX_CAMERA}, or "
             "/dev/video with such an index"
         )
-    path = f"/dev/video{int(number)}"
-    if not Path(path).exists():
+    return f"/dev/video{int(number)}"
+
+
+def _open_camera(device: str) -> Reader:
+    from cmlr_edge.capture.readers import OpenCvReader
+
+    if not Path(device).exists():  # it may be plugged in later
         raise CaptureError(
-            f"camera {path} cannot be opened: there is no such device; check that it is plugged in "
-            "(`ls /dev/video*`)"
+            "there is no such device; check that it is plugged in (`ls /dev/video*`)"
         )
-    return path
+    return OpenCvReader(device, "V4L2")
 
 
 def _open_files(

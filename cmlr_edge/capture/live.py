@@ -43,6 +43,9 @@ class SourceState(Enum):
     FAILED = "failed"
 
 
+_AWAY = {SourceState.CONNECTING, SourceState.TIMEOUT, SourceState.RECONNECTING}
+
+
 @dataclass(frozen=True)
 class LiveSettings:
     """How long to wait for what, in seconds."""
@@ -50,7 +53,9 @@ class LiveSettings:
     open_timeout_s: float = 10.0  # then opening counts as hung
     read_timeout_s: float = 2.0  # without a frame: state TIMEOUT
     hang_timeout_s: float = 5.0  # without a frame: the connection is given up and opened again
-    first_frame_timeout_s: float | None = 20.0  # never a frame for so long: state FAILED
+    first_frame_timeout_s: float | None = (
+        None  # never a frame for so long: state FAILED; None: never
+    )
     backoff_first_s: float = 0.2  # doubles with every attempt
     backoff_max_s: float = 1.5
     stable_after_s: float = 5.0  # a connection that held so long resets the back-off
@@ -122,7 +127,7 @@ class LiveSource(ClosesItself):
         self._buffer: deque[tuple[float, Frame]] = deque()
         self._state, self._reason = SourceState.CONNECTING, ""
         self._stats = SourceStats()
-        self._closing = False
+        self._closing = self._was_away = False
         self._running = 0  # reading threads, hung ones included
         self._started_s = clock()
         self._supervisor = threading.Thread(
@@ -141,6 +146,12 @@ class LiveSource(ClosesItself):
         """Why the state is not OK, for people; empty if it is."""
         with self._changed:
             return self._reason
+
+    @property
+    def away(self) -> bool:
+        """Whether no frames come from it, or came when it was closed: `reason` says why."""
+        with self._changed:
+            return self._was_away or self._state in _AWAY
 
     @property
     def stats(self) -> SourceStats:
@@ -194,8 +205,10 @@ class LiveSource(ClosesItself):
             if self._closing:
                 return
             self._closing = True
+            self._was_away = self._state in _AWAY
             if self._state is not SourceState.FAILED:
-                self._set_state(SourceState.ENDED, "closed")
+                reason = f"no frames came: {self._reason}" if self._was_away else "closed"
+                self._set_state(SourceState.ENDED, reason)
             self._buffer.clear()
             self._changed.notify_all()
         self._supervisor.join()
@@ -211,9 +224,10 @@ class LiveSource(ClosesItself):
         return self._state in {SourceState.ENDED, SourceState.FAILED}
 
     def _set_state(self, state: SourceState, reason: str = "") -> None:
-        if state is self._state:
-            return
+        is_new = state is not self._state
         self._state, self._reason = state, redact(reason)
+        if not is_new:
+            return
         level = logging.INFO if state in {SourceState.OK, SourceState.ENDED} else logging.WARNING
         why = f" ({self._reason})" if self._reason else ""
         _log.log(level, "%s: %s%s", self.name, state.value, why)

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.capture.video import VideoFile, announced_fps, open_quietly
+from cmlr_edge.capture.opencv_film import announced_fps, open_quietly
+from cmlr_edge.capture.video import VideoFile
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
 

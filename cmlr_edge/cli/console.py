@@ -20,6 +20,13 @@ def print_start(session: Session) -> None:
     print_device(session.recognizer)
 
 
+def print_away(session: Session) -> None:
+    """Say at the end which cameras and streams gave no frames."""
+    for status in session.status():
+        if status.away:
+            stderr.print(escape(f"{status.name}: {status.reason}"), soft_wrap=True, highlight=False)
+
+
 def print_device(recognizer: Recognizer) -> None:
     """Say what runs, and where it really runs, at the start of what goes on until it is ended."""
     text = f"{recognizer.spec.name} runs on {recognizer.runtime}; Ctrl-C ends"

@@ -101,6 +101,12 @@ class Flags:
             help="Seconds until a live picture that stays the same is invalid; 0: never. Default: 10.",
         ),
     ] = None
+    give_up_after: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds until a camera that never gave a frame has failed. Default: never."
+        ),
+    ] = None
     stability: options.Stability = None
     metrics_port: Annotated[
         int | None,
@@ -198,6 +204,7 @@ class Flags:
             "max_frames": self.max_frames,
             "skip_unchanged_s": self.skip_unchanged,
             "frozen_after_s": self.frozen_after,
+            "give_up_after_s": self.give_up_after,
         }
         return replace(source, **{k: v for k, v in changes.items() if v is not None})
 

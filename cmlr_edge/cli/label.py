@@ -72,7 +72,7 @@ def label(
     \b
     Exit codes
     0    all is done
-    1    some results were lost, or some sources failed; the rest is done
+    1    some results were lost, some sources failed, or parts of a file are damaged; the rest is done
     2    an error, or every source failed
     130  ended by SIGINT: open events are ended, outputs finished
     143  likewise by SIGTERM; a second signal ends the process at once
@@ -117,5 +117,5 @@ def _exit(reports: Sequence[SourceReport], lost: int, signal_number: int) -> Non
         stderr.print(f"interrupted after {frames} frames; outputs hold what was done")
         raise typer.Exit(128 + signal_number)
     failed = [report.failed for report in reports]
-    if any(failed) or lost:
+    if any(failed) or lost or any(report.damaged for report in reports):
         raise typer.Exit(2 if all(failed) else 1)

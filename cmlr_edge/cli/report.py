@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmlr_edge.capture.live import SourceState
-from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.console import print_away, stderr
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.session.session import Session
@@ -32,6 +32,11 @@ class SourceReport:
         """Whether it ended before its time."""
         return self.status.state is SourceState.FAILED
 
+    @property
+    def damaged(self) -> bool:
+        """Whether parts of a file are missing; a live source loses packets as networks do."""
+        return self.status.capture is None and self.status.damaged > 0
+
     def to_record(self) -> dict[str, Any]:
         """Build a JSON-ready object."""
         status = self.status
@@ -40,6 +45,7 @@ class SourceReport:
             "state": status.state.value,
             "reason": status.reason,
             "lost": status.lost,
+            "damaged_packets": status.damaged,
         }
         if status.capture is not None:
             record["capture"] = asdict(status.capture)
@@ -72,6 +78,7 @@ def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
     """Say on stderr what is missing from the outputs."""
     for status in (report.status for report in reports if report.failed):
         stderr.print(f"{escape(status.name)} failed: {escape(status.reason)}", soft_wrap=True)
+    print_away(session)
     for output in session.output_status():
         if output.lost or output.state != "ok":
             why = f": {output.reason}" if output.reason else ""
@@ -99,8 +106,11 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
         )
     if summary.invalid_frames:
         console.print(
-            f"{summary.invalid_frames} frames were invalid: frozen, stale, or no number from the model"
+            f"{summary.invalid_frames} frames were invalid: frozen, stale, damaged, or no number from the "
+            "model"
         )
+    if status.damaged:
+        console.print(f"{status.damaged} packets of the source are damaged and gave no picture")
     if (stats := status.capture) is not None:
         console.print(
             f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "

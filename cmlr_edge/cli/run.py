@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.console import print_away
 from cmlr_edge.cli.flags import Flags, takes_flags
 from cmlr_edge.cli.signals import noted_signals, run_until_signal
 from cmlr_edge.errors import CaptureError
@@ -41,6 +42,7 @@ def run(
         with session:
             runner = Runner(session, reread=lambda: fill()[0], supervisor=supervisor)
             run_until_signal(runner, interruption, reloads=True)
+    print_away(session)
     for status in session.status():
         if (cause := session.streams.error(status.name)) is not None and not interruption.number:
             raise CaptureError(f"{status.name} failed: {redact(str(cause))}") from cause

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmlr_edge.cli.console import print_start
+from cmlr_edge.cli.console import print_away, print_start
 from cmlr_edge.cli.flags import Flags, takes_flags
 from cmlr_edge.cli.signals import noted_signals, run_until_signal
 from cmlr_edge.session.runner import Runner
@@ -43,3 +43,4 @@ def serve(
         print_start(session)
         runner = Runner(session, reread=lambda: fill()[0], until_over=False)
         run_until_signal(runner, interruption, reloads=flags.config is not None)
+    print_away(session)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from cmlr_edge.session.runner import Runner
+
+_SAME_SIGNAL_S = 0.1  # `timeout` and terminals may send one signal twice: to us and to our group
 
 
 class Interruption:
@@ -16,7 +19,7 @@ class Interruption:
 
     def __init__(self) -> None:
         """Start with no signal received."""
-        self.number = 0
+        self.number, self._noted_s = 0, 0.0
         self._end: Callable[[], None] = lambda: None
 
     def calls(self, end: Callable[[], None]) -> None:
@@ -27,9 +30,11 @@ class Interruption:
 
     def note(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; the second one ends the process, whatever hangs in it."""
+        if self.number and time.monotonic() - self._noted_s < _SAME_SIGNAL_S:
+            return
         if self.number:
             os._exit(128 + number)
-        self.number = number
+        self.number, self._noted_s = number, time.monotonic()
         self._end()
 
 

@@ -90,6 +90,7 @@ def judge(answers: Mapping[str, Answer], root: Path = ROOT) -> list[Finding]:
     checks: list[Callable[[], Iterable[Finding]]] = [
         lambda: _python(answers["native"]),
         lambda: _numpy(answers["numpy"]),
+        lambda: _pyav(answers["pyav"], answers["opencv"]),
         lambda: _opencv(answers["opencv"], is_jetson=is_jetson),
         lambda: _onnxruntime(answers["onnxruntime"], has_gpu=bool(answers["cuda_driver"].found)),
         lambda: _openvino(answers["openvino"]),
@@ -140,6 +141,23 @@ def _numpy(answer: Answer) -> Iterator[Finding]:
         yield _SOFTWARE.problem("NumPy", why, "pip install --force-reinstall numpy")
     else:
         yield _SOFTWARE.ok("NumPy", answer.found["version"])
+
+
+def _pyav(answer: Answer, opencv: Answer) -> Iterator[Finding]:
+    """PyAV reads video files and network streams; without it OpenCV does, if its build can."""
+    install = "pip install 'av>=14'"
+    fault = answer.error or (answer.found or {}).get("fault", "")
+    if answer.found is None and not fault:
+        if opencv.found is not None and not opencv.found["interlaced"]:
+            fault = "not installed, and this OpenCV leaves pictures of interlaced video unwritten"
+        else:
+            yield _SOFTWARE.ok("PyAV", "not installed: OpenCV reads videos and streams")
+            return
+    if fault:
+        version_of = f"{answer.found['version']}: " if answer.found else ""
+        yield _SOFTWARE.warning("PyAV", version_of + fault, install)
+    elif answer.found is not None:
+        yield _SOFTWARE.ok("PyAV", f"{answer.found['version']}, reads videos and streams")
 
 
 def _opencv(answer: Answer, *, is_jetson: bool) -> Iterator[Finding]:

@@ -19,11 +19,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cmlr_edge.capture.interlaced import interlaced_sample, shows_sample
+from cmlr_edge.capture.opencv_film import converts_interlaced
+from cmlr_edge.capture.pyav import PyAvFilm
 from cmlr_edge.engines.opening import examine
 from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.child import python_command, run_limited
 from cmlr_edge.machine.driver import find_gpu
+from cmlr_edge.machine.no_telemetry import import_runtime
+from cmlr_edge.machine.pyav import pyav as usable_pyav
 
 # y = x, float32 (1,); ONNX IR 8, opset 13: the smallest model that a provider can be asked to take.
 _IDENTITY_ONNX = bytes.fromhex(
@@ -103,11 +108,31 @@ def opencv() -> dict[str, Any] | None:
     names = {
         registry.getBackendName(item): registry.hasBackend(item) for item in registry.getBackends()
     }
+    backends = sorted(name for name, is_there in names.items() if is_there)
     return {
         "version": module.__version__,
-        "backends": sorted(name for name, is_there in names.items() if is_there),
+        "backends": backends,
+        "interlaced": "FFMPEG" not in backends or converts_interlaced(),
         "distributions": _installed(_OPENCV_PACKAGES),
     }
+
+
+def pyav() -> dict[str, Any] | None:
+    """PyAV's version, and why it cannot be used, where it cannot."""
+    if (module := _import("av")) is None:
+        return None
+    fault = ""
+    if usable_pyav() is None:
+        fault = "too old"
+    else:
+        try:
+            with interlaced_sample() as path:
+                picture = PyAvFilm(module, path).read()
+            if picture is None or not shows_sample(picture.image_bgr):
+                fault = "does not give the pictures of interlaced video"
+        except CmlrError as error:
+            fault = str(error)
+    return {"version": module.__version__, "fault": fault}
 
 
 def onnxruntime() -> dict[str, Any] | None:
@@ -188,10 +213,10 @@ def native() -> dict[str, Any] | None:
     return {"operators": sorted(name for name in vars(module) if not name.startswith("_"))}
 
 
-def _import(name: str) -> ModuleType | None:
+def _import(name: str) -> Any:
     """Import a package by name, for a look; the runtimes' homes are `opencv.py` and `backends/`."""
     try:
-        return importlib.import_module(name)
+        return import_runtime(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
@@ -205,6 +230,6 @@ def _installed(packages: tuple[str, ...]) -> list[str]:
 
 _PROBES: dict[str, Callable[..., dict[str, Any] | None]] = {
     probe.__name__: probe
-    for probe in (numpy, opencv, onnxruntime, openvino, tensorrt, cuda_driver, native, engine)
+    for probe in (numpy, pyav, opencv, onnxruntime, openvino, tensorrt, cuda_driver, native, engine)
 }
 _OF_THE_MACHINE = [name for name in _PROBES if name != engine.__name__]

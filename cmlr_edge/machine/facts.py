@@ -10,7 +10,15 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_RUNTIMES = ("cmlr-edge", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "tensorrt")
+_RUNTIMES = (
+    "cmlr-edge",
+    "numpy",
+    "av",
+    "opencv-python-headless",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+)
 
 
 def usable_cores() -> int:

@@ -140,16 +140,19 @@ class Lane:
             if error is not None:
                 state, reason = SourceState.FAILED, redact(str(error) or type(error).__name__)
             elif over and state is not SourceState.FAILED:
-                state, reason = SourceState.ENDED, "the source ended"
+                reason = self._live.reason if self._live else "the source ended"
+                state = SourceState.ENDED
             return SourceStatus(
                 name=self.name,
                 state=state,
                 reason=reason,
+                away=self._live is not None and self._live.away,
                 frames=tally.frames,
                 repeated=tally.repeated,
                 invalid=tally.invalid,
                 unusable=tally.unusable,
                 lost=self._outlet.lost,
+                damaged=getattr(self._source, "damaged", 0),  # not every source can tell
                 frames_per_second=tally.frames_per_second(),
                 latency_ms=tally.latency_percentiles(),
                 capture=None if self._live is None else self._live.stats,

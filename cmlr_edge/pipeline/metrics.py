@@ -19,6 +19,7 @@ _COUNTED = {
     "repeated": "Frames that repeat earlier scores, for the scene had not changed.",
     "unusable": "Frames that were no images.",
     "lost": "Results and events that outputs did not take.",
+    "damaged": "Packets of the source that could not be read or decoded.",
 }
 _CAPTURED = {
     "received": "Frames that a live source gave.",

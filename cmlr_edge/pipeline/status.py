@@ -23,11 +23,13 @@ class SourceStatus:
     name: str
     state: SourceState
     reason: str  # why the state is not OK, for people and without passwords; empty if it is
+    away: bool  # a live source that gives no frames now, or gave none when it was closed
     frames: int  # results
     repeated: int  # of them without a run of the model, for the scene had not changed
     invalid: int
     unusable: int  # frames that were no images, and gave no result
     lost: int  # results and events that its sinks did not take
+    damaged: int  # packets of the source that could not be read or decoded
     frames_per_second: float
     # By stage, "total" and "capture_to_label", each with "p50", "p95" and "p99"; empty at first.
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from cmlr_edge.machine.no_telemetry import OFF
+
 _TEMPLATE = """\
 [Unit]
 Description=Multi-label recognition, {config}
-After=network.target nvargus-daemon.service
+Wants=network-online.target
+After=network-online.target nvargus-daemon.service
 StartLimitIntervalSec=300
 StartLimitBurst=5
 
@@ -20,6 +23,8 @@ ExecReload=/bin/kill -HUP $MAINPID
 User={user}
 # No code from the working directory, in what the service starts neither.
 Environment=PYTHONSAFEPATH=1
+# No runtime reports on its user.
+Environment={silence}
 WorkingDirectory={folder}
 # The service says WATCHDOG=1 four times a second, unless the model hangs.
 WatchdogSec={watchdog_s}
@@ -63,6 +68,7 @@ def unit_text(
         command=f"{_quoted(Path(sys.executable))} -m cmlr_edge",
         config=_quoted(config),
         folder=_escaped(config.parent),
+        silence=" ".join(f"{name}={value}" for name, value in OFF.items()),
         user=user,
         writable=" ".join(_quoted(path.absolute()) for path in writable),
         memory_max=memory_max,

@@ -43,6 +43,7 @@ class SourceSettings:
     loop: bool = False  # a video file under the policy "newest" starts again at its end
     max_frames: int | None = None  # stop after so many
     skip_unchanged_s: float | None = None  # run the model so seldom while the scene stays the same
+    give_up_after_s: float | None = None  # a camera that never gave a frame; None: try for ever
     frozen_after_s: float = 10.0  # a live picture that stays the same is invalid; 0: never
 
     def __post_init__(self) -> None:
@@ -55,6 +56,8 @@ class SourceSettings:
             raise SpecError(
                 f"skip_unchanged_s is {self.skip_unchanged_s}: expected seconds above 0"
             )
+        if self.give_up_after_s is not None and not self.give_up_after_s > 0:
+            raise SpecError(f"give_up_after_s is {self.give_up_after_s}: expected seconds above 0")
         if self.frozen_after_s < 0:
             raise SpecError(f"frozen_after_s is {self.frozen_after_s}: expected at least 0")
 

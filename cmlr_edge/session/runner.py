@@ -103,7 +103,10 @@ class Runner:
         session = self._session
         status = session.status()
         frames = sum(item.frames for item in status)
-        states = [f"{item.name} {item.state.name.lower()}" for item in status]
+        states = [
+            f"{item.name} {item.state.name.lower()}" + (f" ({item.reason})" if item.away else "")
+            for item in status
+        ]
         states += [
             f"{item.name} {item.state}" for item in session.output_status() if item.state != "ok"
         ]

@@ -7,15 +7,14 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture import Source, open_source
-from cmlr_edge.capture.live import LiveSettings, LiveSource
+from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.errors import CaptureError, DependencyError, SpecError
-from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.pipeline.outlet import merge_stability
@@ -24,9 +23,10 @@ from cmlr_edge.redaction import redact
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.engines import load_serving, store_of
+from cmlr_edge.session.run_outputs import Place, RunOutputs
 from cmlr_edge.sinks.base import Sink
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
-from cmlr_edge.sinks.opening import SinkSettings, check_files, open_sink
+from cmlr_edge.sinks.opening import SinkSettings
 
 if TYPE_CHECKING:
     from cmlr_edge.page.state import LiveState
@@ -35,20 +35,6 @@ _FIXED = ("limits", "metrics", "page")  # what a reload leaves as it is
 _SHARE_OF_DRAIN = 0.8  # until outputs are left behind: the rest of the end takes time too
 _LEAST_CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class _Place:
-    """One source of the run, and the outputs that are its own."""
-
-    settings: SourceSettings
-    source: Source
-    name: str
-    number: int  # of its files; no other source of the run has it, before or after
-    count: int  # of the sources beside which it started: one alone has files without numbers
-    fps: float | None
-    outputs: list[tuple[SinkSettings, GuardedSink]] = field(default_factory=list)
-    metrics: list[GuardedSink] = field(default_factory=list)
 
 
 class Session:
@@ -71,9 +57,9 @@ class Session:
             watchers: Take the results of all sources besides the outputs, inline and trusted.
         """
         self.config, self.folder = config, folder or Path()
+        self._opened = RunOutputs(self.folder)
         self._watchers = [GuardedSink(sink) for sink in watchers]
-        self._shared: list[tuple[SinkSettings, GuardedSink]] = []
-        self._places: list[_Place] = []
+        self._places: list[Place] = []
         self._num_places = 0  # that there ever were
         self._lost_before = 0  # by outputs of single sources that are gone
         self.live = False  # whether a source goes on for ever
@@ -136,7 +122,7 @@ class Session:
 
     def files(self) -> list[Path]:
         """Every file that outputs write, renamed older ones aside."""
-        return self._files(self.config, self._places)
+        return self._opened.files(self.config, self._places)
 
     def has_times(self, name: str) -> bool:
         """Whether the frames of a source have times; pictures have none."""
@@ -177,11 +163,14 @@ class Session:
         self._check_change(config, fresh)
         places = self._planned(config, undo)
         files = [Path(file) for place in places for file in place.source.files]
-        self._check_files(config, self._files(config, places), files)
+        self._opened.check_files(config, self._opened.files(config, places), files)
         _check_times(config, [place.source for place in places])
         merge_stability(fresh[0] if fresh else self.recognizer, config.stability)
-        own = {place: self._open_own(config, place, undo) for place in places}
-        shared = self._open_shared(config)
+        own = {
+            place: self._opened.open_own(config, self.recognizer.labels, place, undo)
+            for place in places
+        }
+        shared = self._opened.open_shared(config, self.recognizer.labels)
         undo.pop_all()
         if any(getattr(config, name) != getattr(former, name) for name in _FIXED):
             _log.warning("changes of %s count from the next start on", ", ".join(_FIXED))
@@ -207,7 +196,7 @@ class Session:
         config = self.config
         if config.page.port is not None:
             _check_exposure(config.page.host, config.page.token)
-        self._check_files(config, self._files(config), [])
+        self._opened.check_files(config, self._opened.files(config), [])
         self.store = store_of(config, self.folder)
         if self.store is not None:
             cleanup.enter_context(self.store.served())
@@ -218,10 +207,12 @@ class Session:
         self._places = self._planned(config, cleanup)
         sources = [place.source for place in self._places]
         inputs = [Path(file) for source in sources for file in source.files]
-        self._check_files(config, self._files(config), inputs)
+        self._opened.check_files(config, self._opened.files(config), inputs)
         _check_times(config, sources)
         self.live = any(isinstance(source, LiveSource) for source in sources)
-        self.outputs = Outputs([*self._open_shared(config), *self._watchers])
+        self.outputs = Outputs(
+            [*self._opened.open_shared(config, self.recognizer.labels), *self._watchers]
+        )
         cleanup.callback(self._close_outputs)
         limits = config.limits
         settings = StreamsSettings(
@@ -232,7 +223,7 @@ class Session:
         self._open_page()
         with ExitStack() as undo:
             for place in self._places:
-                place.outputs = self._open_own(config, place, undo)
+                place.outputs = self._opened.open_own(config, self.recognizer.labels, place, undo)
             undo.pop_all()  # from here on their sources close them
         for place in self._places:
             self._add(place)
@@ -252,9 +243,10 @@ class Session:
     def _own(self) -> list[GuardedSink]:
         return [guard for place in self._places for _, guard in place.outputs]
 
-    def _planned(self, config: SessionConfig, undo: ExitStack) -> list[_Place]:
+    def _planned(self, config: SessionConfig, undo: ExitStack) -> list[Place]:
         """The sources that a configuration names, opened; those that do not change are the same."""
-        left, kept = [*self._places], []
+        failed = self._failed()
+        left, kept = [place for place in self._places if place.name not in failed], []
         for settings in config.sources:
             same = next((place for place in left if place.settings == settings), None)
             if same is not None:
@@ -271,29 +263,14 @@ class Session:
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))
-            places.append(_Place(settings, source, names[-1], number, count, source.fps))
+            places.append(Place(settings, source, names[-1], number, count, source.fps))
         return places
 
-    def _files(self, config: SessionConfig, places: Sequence[_Place] | None = None) -> list[Path]:
-        count = len(config.sources)
-        numbers = [(i, count) for i in range(count)]
-        if places is not None:
-            numbers = [(place.number, place.count) for place in places]
-        files = [
-            sink.file(self.folder, *number)
-            for sink in config.sinks
-            for number in (numbers if sink.per_source else [(0, 1)])
-        ]
-        return [file for file in files if file is not None]
-
-    def _check_files(
-        self, config: SessionConfig, outputs: Sequence[Path], inputs: Sequence[Path]
-    ) -> None:
-        if config.engine.path:
-            model = model_path(self.folder / config.engine.path)
-            inputs = [*inputs, model, spec_path(model)]
-        inputs = [*inputs, *(Path(item.uri) for item in config.sources if item.uri)]
-        check_files(outputs, inputs)
+    def _failed(self) -> set[str]:
+        """Names of the sources that a reload opens anew, though their settings are the same."""
+        if not self._places:
+            return set()
+        return {item.name for item in self.status() if item.state is SourceState.FAILED}
 
     def _check_change(self, config: SessionConfig, fresh: tuple[Recognizer, str] | None) -> None:
         """Refuse what a run cannot change, before anything is changed."""
@@ -302,73 +279,13 @@ class Session:
         if fresh is not None and fresh[0].labels != self.recognizer.labels:
             raise SpecError("the labels of the other engine differ: start it again")
 
-    def _open_shared(self, config: SessionConfig) -> list[GuardedSink]:
-        """Open the outputs that all sources share; those that do not change go on."""
-        wanted = [settings for settings in config.sinks if not settings.per_source]
-        with ExitStack() as undo:
-            fresh = []
-            for settings in wanted:
-                kept = [guard for known, guard in self._shared if known == settings]
-                guard = kept[0] if kept else self._open_shared_one(settings, config)
-                if not kept:
-                    undo.callback(guard.close)
-                fresh.append((settings, guard))
-            undo.pop_all()
-        self._shared = fresh
-        return [guard for _, guard in fresh]
-
-    def _open_shared_one(self, settings: SinkSettings, config: SessionConfig) -> GuardedSink:
-        former = self._writer_of(settings)
-        if former is not None and former[0].kind == settings.kind:
-            settings = replace(settings, append=True)  # what this run wrote stays
-        return open_sink(
-            settings,
-            folder=self.folder,
-            labels=self.recognizer.labels,
-            name_source=len(config.sources) > 1 or any(item.name for item in config.sources),
-            after=None if former is None else former[1],
-        )
-
-    def _writer_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
-        """The output that writes the same file by now."""
-        if (file := settings.file(self.folder)) is None:
-            return None
-        for known, guard in self._shared:
-            theirs = known.file(self.folder)
-            if theirs is not None and theirs.resolve() == file.resolve():
-                return known, guard
-        return None
-
-    def _open_own(
-        self, config: SessionConfig, place: _Place, undo: ExitStack
-    ) -> list[tuple[SinkSettings, GuardedSink]]:
-        """Open the outputs of one source alone; those that do not change go on."""
-        own = []
-        for settings in (sink for sink in config.sinks if sink.per_source):
-            kept = [guard for known, guard in place.outputs if known == settings]
-            if not kept:
-                kept = [
-                    open_sink(
-                        settings,
-                        folder=self.folder,
-                        labels=self.recognizer.labels,
-                        name_source=False,
-                        fps=place.fps,
-                        index=place.number,
-                        count=place.count,
-                    )
-                ]
-                undo.callback(kept[0].close)
-            own.append((settings, kept[0]))
-        return own
-
-    def _change_outputs(self, place: _Place, own: list[tuple[SinkSettings, GuardedSink]]) -> None:
+    def _change_outputs(self, place: Place, own: list[tuple[SinkSettings, GuardedSink]]) -> None:
         before, place.outputs = place.outputs, own
         guards = [guard for _, guard in own]
         self.streams.change_outputs(place.name, [*guards, *place.metrics])
         self._lost_before += sum(guard.lost for _, guard in before if guard not in guards)
 
-    def _add(self, place: _Place) -> None:
+    def _add(self, place: Place) -> None:
         if self._metrics is not None:
             place.metrics = [GuardedSink(self._metrics.of_source(redact(place.name)))]
         if self._page is not None:
@@ -428,7 +345,10 @@ def _check_exposure(host: str, token: str | None) -> None:
 
 
 def _open_source(settings: SourceSettings) -> Source:
-    live = LiveSettings(frozen_after_s=settings.frozen_after_s or None)
+    live = LiveSettings(
+        frozen_after_s=settings.frozen_after_s or None,
+        first_frame_timeout_s=settings.give_up_after_s,
+    )
     return open_source(settings.uri, policy=settings.policy, live=live, loop=settings.loop)
 
 

@@ -92,7 +92,7 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
 
     `time_s` is null for pictures, which name their `file` instead; frames of a live source say when
     they were captured, in seconds since the epoch; `valid` is false, and `labels` empty, where the
-    model returned no number; frozen and stale frames say so in `status`, and frames that repeat
+    model returned no number; frozen, stale and damaged frames say so in `status`, and frames that repeat
     earlier scores in `repeated`.
     """
     record: dict[str, Any] = {

@@ -10,12 +10,13 @@ const SHOWN_EVENTS = 40;
 const KEPT_VISITS = 2000;
 const STATES = {
   ok: "live", connecting: "connecting", timeout: "no frames", reconnecting: "reconnecting",
-  ended: "ended", failed: "failed", lost: "connection lost", late: "no results", frozen: "frozen", stale: "stale", invalid: "invalid",
+  ended: "ended", failed: "failed", lost: "connection lost", late: "no results", frozen: "frozen", stale: "stale", damaged: "damaged", invalid: "invalid",
 };
 const LATE_MS = 5000;        // without a new picture, while the source gives frames
 const REASONS = {  // of what a frame says of itself; a source gives its own
   frozen: "the source repeats one picture",
   stale: "frames wait too long: the model does not keep up with the sources",
+  damaged: "parts of the picture were lost on the way",
   invalid: "the model returned no number",
   lost: "this page does not reach its server",
   late: "no picture comes: the model or the connection to this page does not keep up",

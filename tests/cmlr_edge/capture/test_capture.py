@@ -10,6 +10,7 @@ from PIL import Image as PilImage
 
 from cmlr_edge import open_source
 from cmlr_edge.capture.images import read_image
+from cmlr_edge.capture.live import LiveSettings
 from cmlr_edge.errors import CaptureError
 from tests.conftest import solid, write_video
 
@@ -98,11 +99,13 @@ def test_schemes_that_are_not_supported_are_named_without_their_password(uri: st
 
 
 @pytest.mark.parametrize("camera", [9, "9", "/dev/video9", "v4l2:///dev/video9"])
-def test_a_camera_that_is_not_there_says_what_to_check(camera: int | str) -> None:
+def test_a_camera_that_is_not_there_is_awaited_and_says_what_to_check(camera: int | str) -> None:
     if Path("/dev/video9").exists():
         pytest.skip("this machine has ten cameras")
-    with pytest.raises(CaptureError, match="cannot be opened"):
-        open_source(camera)
+    settings = LiveSettings(first_frame_timeout_s=0.1)
+    source = open_source(camera, live=settings)
+    with source, pytest.raises(CaptureError, match="no such device"):
+        list(source)
 
 
 def test_a_video_cut_short_gives_what_is_there_and_a_warning(

@@ -7,15 +7,14 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.conftest import free_port
 
-FRONT_ENDS = ("label", "serve", "run")
 _ODD_SINKS = """
 import time
 from pathlib import Path
@@ -58,20 +57,7 @@ def start(
     front_end: str, engine: Path, folder: Path, trouble: str, environment: dict[str, str]
 ) -> subprocess.Popen[str]:
     sources = ["door=test://?fps=50", "yard=test://?fps=40"]
-    command = [sys.executable, "-m", "cmlr_edge", front_end]
-    if front_end == "run":
-        config = folder / "device.toml"
-        config.write_text(
-            f'[engine]\npath = "{engine}"\n'
-            + "".join(
-                '[[sources]]\nname = "{}"\nuri = "{}"\n'.format(*source.split("=", 1))
-                for source in sources
-            )
-        )
-        command.append(str(config))
-    else:
-        command += [*sources, "--engine", str(engine)]
-    command += ["--port", str(free_port())] if front_end == "serve" else []
+    command = command_of(front_end, sources, engine, folder)
     command += ["--csv", str(folder / "t.csv"), "--metrics-port", str(free_port())]
     command += ["--sink", f"{trouble}={folder / 'odd'}"]
     return subprocess.Popen(

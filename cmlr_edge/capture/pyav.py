@@ -1,0 +1,209 @@
+"""Decoding by PyAV: what is opened and how, which stream, and pictures as OpenCV's users know them.
+
+FFmpeg opens far more than videos: playlists that name other files, addresses inside files, devices. So a
+file is opened by its path alone, as one of the formats that hold their video themselves, and a stream of
+the network never opens a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
+from cmlr_edge.capture.film import Picture
+from cmlr_edge.errors import CaptureError
+
+_FILE_FORMATS = (
+    "mov matroska avi mpegts mpeg mpegvideo m4v h264 hevc vvc evc av1 obu ivf flv live_flv asf ogg mxf "
+    "gxf lxf dv mjpeg mpjpeg gif apng nut nsv nuv rm swf vc1 vc1test dhav ivr kux wtv yuv4mpegpipe h261 "
+    "h263 dirac cavsvideo dnxhd avs2 avs3 smjpeg pva ty mtv vivo moflex bink smk flic"
+)
+_BAD_READS = 100  # in a row, that bring no packet: the file goes no further
+_LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
+_MISSING_SHARE = 0.05  # ... this, the end is missing
+_MICRO = 1e-6
+
+
+class Pictures:
+    """Turns the frames of one stream into arrays, with the bytes that OpenCV gives."""
+
+    def __init__(self, av: ModuleType) -> None:
+        """Keep what sizes and formats have in common."""
+        self._reformatter = av.video.reformatter.VideoReformatter()
+
+    def to_bgr(self, frame: Any) -> NDArray[np.uint8]:
+        """Convert a frame, turned as a player would turn it.
+
+        Returns:
+            uint8 (H, W, 3), BGR.
+        """
+        converted = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")
+        image: NDArray[np.uint8] = converted.to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def open_container(
+    av: ModuleType,
+    url: str,
+    options: Mapping[str, str],
+    timeout_s: float | None = None,
+) -> tuple[Any, Any]:
+    """Open a file or stream; return the container and its video stream.
+
+    Args:
+        av: PyAV.
+        url: With its protocol.
+        options: Of FFmpeg's demuxers.
+        timeout_s: For opening and for each read.
+
+    Raises:
+        CaptureError: It holds no video that can be decoded, or its pictures are too large.
+        av.FFmpegError: It cannot be opened.
+    """
+    bound = {"max_pixels": str(MAX_STREAM_PIXELS)}
+    container = av.open(
+        url,
+        options={**options, **bound},
+        metadata_errors="replace",
+        timeout=None if timeout_s is None else (timeout_s, timeout_s),
+    )
+    try:
+        stream = _choose_video(av, container)
+        context = stream.codec_context
+        check_size(context.width, context.height, MAX_STREAM_PIXELS, "it has pictures")
+        context.options = bound
+    except BaseException:
+        container.close()
+        raise
+    return container, stream
+
+
+def _choose_video(av: ModuleType, container: Any) -> Any:
+    """The first video stream that is no cover picture."""
+    aside = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    for stream in container.streams.video:
+        if not stream.disposition & aside:
+            if stream.codec_context is None:
+                raise CaptureError("this FFmpeg has no decoder for its codec")
+            return stream
+    raise CaptureError("it holds no video")
+
+
+def rate_of(stream: Any) -> float | None:
+    """Frames per second that a stream announces, if they can be true."""
+    rate = stream.guessed_rate or stream.average_rate
+    return float(rate) if rate and 0 < rate <= 1000 else None
+
+
+class PyAvFilm:
+    """A video file, read to its end whatever is damaged on the way."""
+
+    def __init__(self, av: ModuleType, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            CaptureError: It cannot be opened.
+        """
+        self._av = av
+        options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": _FILE_FORMATS.replace(" ", ","),
+        }
+        try:
+            self._container, self._stream = open_container(av, f"file:{path.absolute()}", options)
+        except (av.FFmpegError, UnicodeError) as error:
+            raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
+        self._stream.thread_type = "AUTO"
+        self._pictures = Pictures(av)
+        self.fps = rate_of(self._stream)
+        self.num_frames = self._announced_frames()
+        # Formats in which recordings are joined by appending one to another.
+        flags = av.format.Flags
+        self.may_jump = bool(self._container.format.flags & flags.ts_discont.value)
+        self.damaged = 0  # packets that could not be read or decoded
+        self._packets = 0  # of the video
+        self._end_s = 0.0  # of what was read so far, on the container's clock
+        self._frames = self._decode()
+
+    def read(self) -> Picture | None:
+        """Decode the next frame; None at the end."""
+        for frame in self._frames:
+            try:
+                image = self._pictures.to_bgr(frame)
+            except (self._av.FFmpegError, ValueError):  # a pixel format that nobody converts
+                self.damaged += 1
+                continue
+            time_s = None if frame.pts is None else float(frame.pts * frame.time_base)
+            return Picture(image, time_s, not frame.is_corrupt)
+        return None
+
+    def missing_s(self) -> float:
+        """Seconds that the container announces and that no stream of it holds; once it was read."""
+        announced_s = (self._container.duration or 0) * _MICRO
+        start_s = (self._container.start_time or 0) * _MICRO
+        missing_s = start_s + announced_s - self._end_s if self._end_s else 0.0
+        # The times of a cut AVI are those that are left, and its header still counts all frames; an
+        # MP4 counts those that its edit list leaves out, too.
+        if self._container.format.name == "avi" and self.fps:
+            announced_s = self._stream.frames / self.fps
+            missing_s = announced_s - self._packets / self.fps
+        return missing_s if missing_s > max(_LEAST_MISSING_S, _MISSING_SHARE * announced_s) else 0.0
+
+    def close(self) -> None:
+        """Release the file."""
+        self._container.close()
+
+    def _announced_frames(self) -> int | None:
+        if self._stream.frames > 0:
+            return int(self._stream.frames)
+        duration_s = (self._container.duration or 0) * _MICRO
+        if self._stream.duration:
+            duration_s = float(self._stream.duration * self._stream.time_base)
+        count = round(duration_s * (self.fps or 0))
+        return count if 0 < count < 2**53 else None
+
+    def _decode(self) -> Iterator[Any]:
+        for packet in self._demux():
+            yield from self._decoded(packet)
+        with suppress(self._av.FFmpegError):  # at a clean end nothing is left
+            yield from self._stream.codec_context.decode(None)
+
+    def _decoded(self, packet: Any) -> Sequence[Any]:
+        try:
+            frames: Sequence[Any] = packet.decode()
+        except self._av.FFmpegError:
+            self.damaged += 1
+            return ()
+        return frames
+
+    def _demux(self) -> Iterator[Any]:
+        """Yield the packets of the video; note where those of all streams end."""
+        bad_reads = 0
+        packets = self._container.demux()
+        while True:
+            try:
+                packet = next(packets, None)
+            except self._av.FFmpegError:
+                bad_reads += 1
+                self.damaged += 1
+                if bad_reads > _BAD_READS:
+                    return
+                packets = self._container.demux()
+                continue
+            if packet is None:
+                return
+            bad_reads = 0
+            if packet.pts is not None and packet.time_base:
+                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._end_s = max(self._end_s, end_s)
+            if packet.stream.index == self._stream.index:
+                self._packets += 1
+                yield packet

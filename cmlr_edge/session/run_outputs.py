@@ -1,0 +1,136 @@
+"""The outputs of a run: the files they write, and which go on where the configuration changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cmlr_edge.capture import Source
+from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.session.config import SessionConfig, SourceSettings
+from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.opening import SinkSettings, open_sink
+from cmlr_edge.sinks.opening import check_files as refuse_clashes
+
+
+@dataclass(eq=False)
+class Place:
+    """One source of the run, and the outputs that are its own."""
+
+    settings: SourceSettings
+    source: Source
+    name: str
+    number: int  # of its files; no other source of the run has it, before or after
+    count: int  # of the sources beside which it started: one alone has files without numbers
+    fps: float | None
+    outputs: list[tuple[SinkSettings, GuardedSink]] = field(default_factory=list)
+    metrics: list[GuardedSink] = field(default_factory=list)
+
+
+class RunOutputs:
+    """Opens what a configuration names; what does not change from one to the next stays open."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start without any.
+
+        Args:
+            folder: What relative paths start from.
+        """
+        self.folder = folder
+        self._shared: list[tuple[SinkSettings, GuardedSink]] = []
+
+    def files(self, config: SessionConfig, places: Sequence[Place] | None = None) -> list[Path]:
+        """Every file that the outputs of a configuration write.
+
+        Args:
+            config: What is wanted.
+            places: The sources as they run; else as the configuration numbers them.
+        """
+        count = len(config.sources)
+        numbers = [(i, count) for i in range(count)]
+        if places is not None:
+            numbers = [(place.number, place.count) for place in places]
+        files = [
+            sink.file(self.folder, *number)
+            for sink in config.sinks
+            for number in (numbers if sink.per_source else [(0, 1)])
+        ]
+        return [file for file in files if file is not None]
+
+    def check_files(
+        self, config: SessionConfig, outputs: Sequence[Path], inputs: Sequence[Path]
+    ) -> None:
+        """Refuse outputs that would overwrite each other, the model, or what is read.
+
+        Raises:
+            OutputError: One would.
+        """
+        if config.engine.path:
+            model = model_path(self.folder / config.engine.path)
+            inputs = [*inputs, model, spec_path(model)]
+        inputs = [*inputs, *(Path(item.uri) for item in config.sources if item.uri)]
+        refuse_clashes(outputs, inputs)
+
+    def open_shared(self, config: SessionConfig, labels: tuple[str, ...]) -> list[GuardedSink]:
+        """Open the outputs that all sources share; those that do not change go on."""
+        wanted = [settings for settings in config.sinks if not settings.per_source]
+        with ExitStack() as undo:
+            fresh = []
+            for settings in wanted:
+                kept = [guard for known, guard in self._shared if known == settings]
+                guard = kept[0] if kept else self._open_shared_one(settings, config, labels)
+                if not kept:
+                    undo.callback(guard.close)
+                fresh.append((settings, guard))
+            undo.pop_all()
+        self._shared = fresh
+        return [guard for _, guard in fresh]
+
+    def _open_shared_one(
+        self, settings: SinkSettings, config: SessionConfig, labels: tuple[str, ...]
+    ) -> GuardedSink:
+        former = self._writer_of(settings)
+        if former is not None and former[0].kind == settings.kind:
+            settings = replace(settings, append=True)  # what this run wrote stays
+        return open_sink(
+            settings,
+            folder=self.folder,
+            labels=labels,
+            name_source=len(config.sources) > 1 or any(item.name for item in config.sources),
+            after=None if former is None else former[1],
+        )
+
+    def _writer_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
+        """The output that writes the same file by now."""
+        if (file := settings.file(self.folder)) is None:
+            return None
+        for known, guard in self._shared:
+            theirs = known.file(self.folder)
+            if theirs is not None and theirs.resolve() == file.resolve():
+                return known, guard
+        return None
+
+    def open_own(
+        self, config: SessionConfig, labels: tuple[str, ...], place: Place, undo: ExitStack
+    ) -> list[tuple[SinkSettings, GuardedSink]]:
+        """Open the outputs of one source alone; those that do not change go on."""
+        own = []
+        for settings in (sink for sink in config.sinks if sink.per_source):
+            kept = [guard for known, guard in place.outputs if known == settings]
+            if not kept:
+                kept = [
+                    open_sink(
+                        settings,
+                        folder=self.folder,
+                        labels=labels,
+                        name_source=False,
+                        fps=place.fps,
+                        index=place.number,
+                        count=place.count,
+                    )
+                ]
+                undo.callback(kept[0].close)
+            own.append((settings, kept[0]))
+        return own
