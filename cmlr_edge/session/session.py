@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.errors import CaptureError, DependencyError, SpecError
+from cmlr_edge.machine.addresses import is_loopback
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
@@ -196,6 +197,8 @@ class Session:
         config = self.config
         if config.page.port is not None:
             _check_exposure(config.page.host, config.page.token)
+        if config.metrics.port and not is_loopback(config.metrics.host):
+            _check_exposure(config.metrics.host, config.page.token, "[metrics] host")
         self._opened.check_files(config, self._opened.files(config), [])
         self.store = store_of(config, self.folder)
         if self.store is not None:
@@ -307,7 +310,14 @@ class Session:
         self._metrics = PrometheusMetrics(self.streams.status, self.output_status)
         cleanup.callback(self._metrics.close)
         if config.metrics.port:
-            self._metrics.serve(config.metrics.port, host=config.metrics.host)
+            if is_loopback(config.metrics.host):
+                self._metrics.serve(config.metrics.port, host=config.metrics.host)
+                return
+            from cmlr_edge.page.running import MetricsServer
+
+            render, where, token = self._metrics.render, config.metrics, config.page.token
+            server = MetricsServer(render, host=where.host, port=where.port, token=token)
+            cleanup.enter_context(server)
 
     def _open_page(self) -> None:
         if self.config.page.port is None:
@@ -332,7 +342,7 @@ class Session:
         self.page_url = cleanup.enter_context(server).url
 
 
-def _check_exposure(host: str, token: str | None) -> None:
+def _check_exposure(host: str, token: str | None, setting: str = "--host") -> None:
     try:
         import cmlr_edge.page.app
         from cmlr_edge.page.gate import check_exposure
@@ -341,7 +351,7 @@ def _check_exposure(host: str, token: str | None) -> None:
             f"the live page needs more packages ({error}): pip install 'cmlr-edge[serve]'"
         ) from error
     del cmlr_edge
-    check_exposure(host, token)
+    check_exposure(host, token, setting=setting)
 
 
 def _open_source(settings: SourceSettings) -> Source:

@@ -12,6 +12,7 @@ from io import FileIO
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.machine.rarely import Rarely
 
 KEEP = 5  # older files: path.1 is the youngest
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -57,6 +58,7 @@ class LineFile:
         self._is_ready = False  # whether `_file` ends behind a whole line
         self._size = 0
         self._limit = 0  # of this file; 0 for none
+        self._drops = Rarely()
 
     def claim(self) -> None:
         """Lock the file, if it is there; nothing is created or changed.
@@ -193,7 +195,8 @@ class LineFile:
         if self._rotate_bytes is None or not older:
             return False
         older[-1].unlink()
-        _log.warning("the disk is full: deleted the oldest lines, in %s", older[-1])
+        if self._drops.may_say():
+            _log.warning("the disk is full: deleted the oldest lines, in %s", older[-1])
         return True
 
 
