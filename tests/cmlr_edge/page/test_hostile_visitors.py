@@ -163,7 +163,8 @@ def test_a_visitor_who_asks_again_and_again_has_time_for_each_request(page: Live
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answer = b""
             while b"}" not in answer:
-                assert (more := connection.recv(2**16))
+                more = connection.recv(2**16)
+                assert more
                 answer += more
             threading.Event().wait(0.4)
         assert is_closed(connection, 5)
