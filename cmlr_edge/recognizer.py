@@ -17,6 +17,7 @@ from cmlr_edge.errors import FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.label_names import require_known
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
@@ -111,7 +112,23 @@ class Recognizer:
             from cmlr_edge.engines.rebuild import rebuild_where_needed
 
             rebuild_where_needed(path)
-        opening = Opening.of(path, provider)
+        return cls._from_opening(Opening.of(path, provider), thresholds)
+
+    @classmethod
+    def from_pair(
+        cls,
+        pair: ModelPair,
+        *,
+        provider: str | None = None,
+        thresholds: Mapping[str, float] | float | None = None,
+    ) -> Recognizer:
+        """Open what was read already, whatever has become of the files; otherwise as `from_engine`."""
+        return cls._from_opening(Opening.of_pair(pair, provider), thresholds)
+
+    @classmethod
+    def _from_opening(
+        cls, opening: Opening, thresholds: Mapping[str, float] | float | None
+    ) -> Recognizer:
         backend = opening.require()
         try:
             return cls(backend, opening.spec, thresholds=thresholds, why=opening.why)

@@ -18,6 +18,7 @@ from cmlr_edge.engines.check import Check, look
 from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.files import model_path, require_unchanged, spec_path
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
@@ -29,15 +30,14 @@ _log = logging.getLogger(__name__)
 class Opening:
     """One try at a model. Close it, or take its backend over."""
 
-    path: Path
-    spec: ModelSpec
+    pair: ModelPair
     provider: str | None  # as asked for, until `checks` has resolved "auto"
     backend: Backend | None = None  # loaded by `checks`
     why: str = ""  # this provider was chosen
 
     @classmethod
     def of(cls, path: Path, provider: str | None) -> Opening:
-        """Read the spec; nothing is loaded yet.
+        """Read model and spec; nothing is loaded yet.
 
         Args:
             path: The model file or its folder.
@@ -53,7 +53,23 @@ class Opening:
                 f"no engine at {path}: export/build_engine.py writes one, "
                 "and cmlr_edge.demo_engine() is the path of the bundled model"
             )
-        return cls(path, ModelSpec.load(spec_path(path)), provider)
+        return cls.of_pair(ModelPair.read(path), provider)
+
+    @classmethod
+    def of_pair(cls, pair: ModelPair, provider: str | None) -> Opening:
+        """Take what was read already; raises as `of` does."""
+        pair.spec  # noqa: B018 (fails here and now, if it does)
+        return cls(pair, provider)
+
+    @property
+    def path(self) -> Path:
+        """Of the model file."""
+        return self.pair.path
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model was trained for."""
+        return self.pair.spec
 
     def close(self) -> None:
         """Free the runtime, if it was loaded."""
@@ -83,7 +99,7 @@ class Opening:
         yield described
         if described.state == "failed":
             return
-        content, built = self.path.read_bytes(), self.spec.files[self.path.name]
+        content, built = self.pair.content, self.spec.files[self.path.name]
         fits = True
         for check in fit_checks(self.path, content, built):
             fits &= check.state != "failed"

@@ -14,7 +14,7 @@ from typing import Literal
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
-from cmlr_edge.model.strict_json import read_json, write_json
+from cmlr_edge.model.strict_json import parse_json, read_bounded, write_json
 
 FORMAT_VERSION = 1
 INPUT_NAME = "frames"  # uint8 (N, H, W, 3), RGB
@@ -208,17 +208,38 @@ class ModelSpec:
             SpecError: The file is missing or unreadable, is not JSON, has unknown or missing keys,
                 or contradicts itself.
         """
+        return cls.parse(read_spec_text(path), path)
+
+    @classmethod
+    def parse(cls, text: bytes, path: Path) -> ModelSpec:
+        """Take what was read from `path`; raises as `load` does."""
         try:
-            return read_json(path, cls)
+            return parse_json(text, cls)
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from error
-        except FileNotFoundError as error:
-            raise SpecError(
-                f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
-                "copy both files together"
-            ) from error
-        except (ValueError, OSError) as error:
-            raise SpecError(
-                f"{path} is not a model spec: {error}. Copy the spec that "
-                "export/build_engine.py wrote beside the engine"
-            ) from error
+        except ValueError as error:
+            raise _no_spec(path, error) from error
+
+
+def read_spec_text(path: Path) -> bytes:
+    """Read a spec, without looking at what it says.
+
+    Raises:
+        SpecError: There is none, or it cannot be one.
+    """
+    try:
+        return read_bounded(path)
+    except FileNotFoundError as error:
+        raise SpecError(
+            f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
+            "copy both files together"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise _no_spec(path, error) from error
+
+
+def _no_spec(path: Path, error: Exception) -> SpecError:
+    return SpecError(
+        f"{path} is not a model spec: {error}. Copy the spec that "
+        "export/build_engine.py wrote beside the engine"
+    )

@@ -253,6 +253,8 @@ class Lane:
 
     def _hand_on(self) -> None:
         try:
+            if self._source.fps is not None and not self._aborted:  # pictures have no events
+                self._outlet.begin()
             while (ticket := self._next_answered()) is not None:
                 self._finish(ticket)
         except Exception as error:  # noqa: BLE001 (whatever a sink raises ends this source alone)

@@ -14,6 +14,7 @@ from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
+from cmlr_edge.session.secrets import has_reference
 from cmlr_edge.sinks.opening import SinkSettings
 
 
@@ -124,7 +125,10 @@ def load_config(path: Path) -> SessionConfig:
         config = _read(value)
     except MismatchError as error:
         raise SpecError(f"{path}, line {line_of(text, error.where)}: {error}") from error
-    sources = tuple(replace(item, uri=beside(path, item.uri)) for item in config.sources)
+    sources = tuple(
+        item if has_reference(item.uri) else replace(item, uri=beside(path, item.uri))
+        for item in config.sources
+    )
     return replace(config, sources=sources)
 
 

@@ -26,7 +26,7 @@ class JsonLines:
         name_source: bool = False,
         keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is replaced at the first frame, unless `keep_old`.
+        """Remember the path; the file is begun at the first frame, or gone on with.
 
         Args:
             path: Its folder must exist.
@@ -36,6 +36,10 @@ class JsonLines:
         """
         self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
         self._name_source = name_source
+
+    def claim(self) -> None:
+        """Lock the file at once; see `LineFile.claim`."""
+        self._lines.claim()
 
     def write(self, result: Result) -> None:
         """Append one line; see `Sink`."""
@@ -48,7 +52,7 @@ class JsonLines:
 
 
 class EventLines:
-    """Writes a line per start, update and end of an event."""
+    """Writes a line per begin of a source, and per start, update and end of an event."""
 
     takes: Takes = "events"
     pictures = False
@@ -56,7 +60,7 @@ class EventLines:
     def __init__(
         self, path: Path, *, rotate_bytes: int | None = None, keep_old: bool = False
     ) -> None:
-        """Remember the path; the file is replaced at the first event, unless `keep_old`.
+        """Remember the path; the file is begun at the first event, or gone on with.
 
         Args:
             path: Its folder must exist.
@@ -64,6 +68,10 @@ class EventLines:
             keep_old: See `LineFile`.
         """
         self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
+
+    def claim(self) -> None:
+        """Lock the file at once; see `LineFile.claim`."""
+        self._lines.claim()
 
     def write(self, result: Result) -> None:
         """Append a line for each event; see `Sink`."""
