@@ -230,7 +230,9 @@ def test_no_command_runs_code_of_the_current_folder(
 def test_the_units_command_runs_no_code_of_its_working_folder(poisoned: Path) -> None:
     text = unit_text(poisoned / "device.toml", user="me", writable=[], memory_max="1G")
     lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    assert "Environment=PYTHONSAFEPATH=1" in text.splitlines()  # for Python's own names too, from 3.11 on
+    assert (
+        "Environment=PYTHONSAFEPATH=1" in text.splitlines()
+    )  # for Python's own names too, from 3.11 on
     command = lines["ExecStart"].split()
     done = subprocess.run(
         command, cwd=lines["WorkingDirectory"], capture_output=True, text=True, check=False
