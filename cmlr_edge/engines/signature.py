@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 
 from cmlr_edge.errors import DependencyError, EngineError
@@ -82,6 +81,8 @@ def require_signature(pair: ModelPair, public_key: Path) -> str:
 @contextmanager
 def _laid_out(pair: ModelPair) -> Iterator[tuple[Path, Path]]:
     """The pair in a folder of its own, for the files may change; and a place for the signature."""
+    from tempfile import TemporaryDirectory  # it takes its time to import
+
     shared = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with TemporaryDirectory(prefix="cmlr_edge-", dir=shared) as name:
         folder = Path(name) / "model"
