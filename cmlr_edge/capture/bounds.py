@@ -85,6 +85,8 @@ def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:
     kind = head[12:16]
+    if len(head) < 30:
+        return None
     if kind == b"VP8X":
         width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
         return width, height

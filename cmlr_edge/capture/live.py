@@ -26,7 +26,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.redaction import redact
 
-_MAX_HUNG_READERS = 4  # beyond, opening again waits until one of them returns
+_MAX_READERS = 2  # one that reads and one that hangs; opening again waits until that one returns
 _CLOSE_TIMEOUT_S = 1.0
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
 _random = SystemRandom().random
@@ -131,7 +131,7 @@ class LiveSource(ClosesItself):
         self._changed = threading.Condition()  # guards everything below
         self._buffer: deque[tuple[float, Frame]] = deque()
         self._state, self._reason = SourceState.CONNECTING, ""
-        self._stats = SourceStats()
+        self._stats, self._damaged = SourceStats(), 0
         self._closing = self._was_away = False
         self._running = 0  # reading threads, hung ones included
         self._started_s = clock()
@@ -157,6 +157,12 @@ class LiveSource(ClosesItself):
         """Whether no frames come from it, or came when it was closed: `reason` says why."""
         with self._changed:
             return self._was_away or self._state in _AWAY
+
+    @property
+    def damaged(self) -> int:
+        """Packets so far that could not be decoded."""
+        with self._changed:
+            return self._damaged
 
     @property
     def stats(self) -> SourceStats:
@@ -294,7 +300,7 @@ class LiveSource(ClosesItself):
             self._seldom.reset()
         backoff = self._seldom if session.may_lock else self._backoff
         self._changed.wait_for(lambda: self._closing, backoff.next_s())
-        self._changed.wait_for(lambda: self._closing or self._running < _MAX_HUNG_READERS)
+        self._changed.wait_for(lambda: self._closing or self._running < _MAX_READERS)
 
     def _read(self, session: _Session) -> None:
         """Read one connection to its end; runs in a thread of its own."""
@@ -346,13 +352,14 @@ class LiveSource(ClosesItself):
                 grab.captured_at,
                 capture_ms,
                 self.name,
-                "frozen" if is_frozen else "ok",
-                time.monotonic(),
+                "damaged" if not grab.is_whole else "frozen" if is_frozen else "ok",
+                time.monotonic() - grab.age_s,
             )
+            self._damaged += grab.damaged
             dropped = len(self._buffer) if self.policy == "newest" else 0
             if dropped:
                 self._buffer.clear()
-            self._buffer.append((now_s, frame))
+            self._buffer.append((now_s - grab.age_s, frame))
             self._count(
                 received=1 + grab.skipped, dropped=dropped + grab.skipped, frozen=int(is_frozen)
             )

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cmlr_edge.capture.ffmpeg import PyAvFilm
 from cmlr_edge.capture.interlaced import interlaced_sample, shows_sample
 from cmlr_edge.capture.opencv_film import converts_interlaced
-from cmlr_edge.capture.pyav import PyAvFilm
 from cmlr_edge.engines.opening import examine
 from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.errors import CmlrError

@@ -15,7 +15,7 @@ from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
 from cmlr_edge.page.pictures import NewestPicture
-from cmlr_edge.page.visits import VisitLog
+from cmlr_edge.page.visits import VisitLog, since_start_s
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.recognizer import Recognizer
@@ -117,7 +117,7 @@ class LiveState:
         Raises:
             DependencyError: prometheus-client is not installed.
         """
-        self.started_at = time.time()
+        self._started_s = since_start_s()
         self.closing = False  # set when viewers shall be sent away
         self.visits = VisitLog()
         self.metrics = metrics or PrometheusMetrics(streams.status)
@@ -214,7 +214,7 @@ class LiveState:
         by_name = {status.name: status for status in self._streams.status()}
         return StateView(
             now=time.time(),
-            started_at=self.started_at,
+            started_at=time.time() - (since_start_s() - self._started_s),
             model=self._model,
             machine=_machine_view(),
             outputs=self._outputs(),

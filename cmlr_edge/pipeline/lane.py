@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import GuardedSink
 
 _NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only grow old
+_LEAST_STEP_S = 1e-3  # between frames whose source gives them one time, or none that rises
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +96,7 @@ class Lane:
         self._ahead = _NEWEST_AHEAD if newest else frames_ahead
         self._max_frames, self._gate = max_frames, gate
         self._end_requested = False
+        self._last_s = -math.inf  # the time of the frame before
         self._changed = threading.Condition()  # guards everything below
         self._tickets: deque[Ticket] = deque()  # in the order of the frames
         self._taken_all = self._aborted = self._over = False
@@ -223,8 +226,13 @@ class Lane:
 
     def _take(self, frame: Frame) -> None:
         arrived_s = time.monotonic() if frame.arrived_s is None else frame.arrived_s
-        if frame.time_s is not None and frame.source != self.name:
-            frame = replace(frame, source=self.name)
+        if (time_s := frame.time_s) is not None:
+            if frame.source != self.name:
+                frame = replace(frame, source=self.name)
+            if not time_s > self._last_s:  # our sources take care of it, those of others may not
+                time_s = max(self._last_s, -_LEAST_STEP_S) + _LEAST_STEP_S
+                frame = replace(frame, time_s=time_s)
+            self._last_s = time_s
         try:
             repeats = self._gate is not None and not self._gate.needs_model(frame)
             prepared = None if repeats else self._links.prepare(frame)

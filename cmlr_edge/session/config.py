@@ -121,7 +121,7 @@ def load_config(path: Path) -> SessionConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read the configuration {path}: {error}") from error
-    toml = _toml_reader()
+    toml = toml_reader()
     try:
         value = toml.loads(text)
     except toml.TOMLDecodeError as error:
@@ -184,7 +184,12 @@ def _placed(kind: type, value: object, where: str) -> None:
         raise MismatchError(where, f"{where}: {error}") from error
 
 
-def _toml_reader() -> Any:
+def toml_reader() -> Any:
+    """The module that reads TOML: Python's own, or tomli.
+
+    Raises:
+        DependencyError: Python 3.10 has none, and tomli is not installed.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
 

@@ -141,6 +141,11 @@ class Session:
         self._end_asked_s = time.monotonic()
         self.streams.request_end()
 
+    def waited_enough(self) -> bool:
+        """Whether the end was asked for so long ago that what still hangs is left behind."""
+        asked_s, granted_s = self._end_asked_s, self.config.limits.drain_s
+        return asked_s is not None and time.monotonic() > asked_s + granted_s
+
     def swap(self, recognizer: Recognizer, engine_id: str) -> Recognizer:
         """Let another recognizer go on between two batches; return the former one, to be closed."""
         [former] = self.streams.swap(recognizer)

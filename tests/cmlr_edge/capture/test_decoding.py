@@ -15,9 +15,9 @@ import pytest
 
 from cmlr_edge import open_source
 from cmlr_edge.capture import opencv_film, video
+from cmlr_edge.capture.ffmpeg import PyAvFilm
 from cmlr_edge.capture.interlaced import interlaced_sample
 from cmlr_edge.capture.opencv_film import OpenCvFilm, UnwrittenFrames, converts_interlaced
-from cmlr_edge.capture.pyav import PyAvFilm
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from tests.cmlr_edge.capture.films import packets, shade, turn, write_film

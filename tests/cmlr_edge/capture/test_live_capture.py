@@ -215,10 +215,10 @@ def test_an_open_that_hangs_is_given_up_and_closing_does_not_wait_for_it() -> No
 
     settings = replace(QUICK, open_timeout_s=0.02, first_frame_timeout_s=None)
     source = LiveSource("x", hang, settings)
-    while len(calls) < 4:
+    while len(calls) < 2:
         source.next_frame(0.01)
     assert source.next_frame(0.2) is None
-    assert len(calls) == 4  # hung threads do not pile up
+    assert len(calls) == 2  # hung threads do not pile up
     start = time.monotonic()
     source.close()
     assert time.monotonic() - start < 3

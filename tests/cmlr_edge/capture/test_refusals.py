@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from cmlr_edge import open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource
-from cmlr_edge.capture.pyav import open_container
 from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
 
@@ -73,18 +73,13 @@ def camera(answers: dict[str, tuple[str, str, str]]) -> Iterator[tuple[int, list
 
 @pytest.mark.parametrize("what", CAMERAS)
 def test_what_a_camera_refuses_is_told_apart(what: str) -> None:
-    av: Any = pytest.importorskip("av")
+    pytest.importorskip("av")
     with camera(CAMERAS[what]) as (port, _):
         url = f"rtsp://admin:hunter2@127.0.0.1:{port}/1"
 
-        def open_reader() -> Any:
-            try:
-                return open_container(av, url, {"rtsp_transport": "tcp"}, 2.0)
-            except av.FFmpegError as error:
-                raise CaptureError(error.strerror) from error
-
         settings = LiveSettings(first_frame_timeout_s=0.0)
-        with LiveSource(url, open_reader, settings) as source:
+        with open_source(url, live=settings) as source:
+            assert isinstance(source, LiveSource)
             assert source.next_frame(timeout_s=20) is None
             assert REASONS[what] in source.reason
             assert "hunter2" not in source.reason

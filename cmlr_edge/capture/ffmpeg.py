@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.capture.film import Picture
+from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 
-_FILE_FORMATS = (
+FILE_FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo m4v h264 hevc vvc evc av1 obu ivf flv live_flv asf ogg mxf "
     "gxf lxf dv mjpeg mpjpeg gif apng nut nsv nuv rm swf vc1 vc1test dhav ivr kux wtv yuv4mpegpipe h261 "
     "h263 dirac cavsvideo dnxhd avs2 avs3 smjpeg pva ty mtv vivo moflex bink smk flic"
@@ -54,7 +55,7 @@ def open_container(
     av: ModuleType,
     url: str,
     options: Mapping[str, str],
-    timeout_s: float | None = None,
+    timeouts_s: tuple[float, float] | None = None,
 ) -> tuple[Any, Any]:
     """Open a file or stream; return the container and its video stream.
 
@@ -62,7 +63,7 @@ def open_container(
         av: PyAV.
         url: With its protocol.
         options: Of FFmpeg's demuxers.
-        timeout_s: For opening and for each read.
+        timeouts_s: For opening, and for each read.
 
     Raises:
         CaptureError: It holds no video that can be decoded, or its pictures are too large.
@@ -73,7 +74,7 @@ def open_container(
         url,
         options={**options, **bound},
         metadata_errors="replace",
-        timeout=None if timeout_s is None else (timeout_s, timeout_s),
+        timeout=timeouts_s,
     )
     try:
         stream = _choose_video(av, container)
@@ -115,10 +116,11 @@ class PyAvFilm:
         self._av = av
         options = {
             "protocol_whitelist": "file",
-            "format_whitelist": _FILE_FORMATS.replace(" ", ","),
+            "format_whitelist": FILE_FORMATS.replace(" ", ","),
         }
         try:
-            self._container, self._stream = open_container(av, f"file:{path.absolute()}", options)
+            with utf8_path(path) as text:
+                self._container, self._stream = open_container(av, f"file:{text}", options)
         except (av.FFmpegError, UnicodeError) as error:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
         self._stream.thread_type = "AUTO"
