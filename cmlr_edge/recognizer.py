@@ -87,6 +87,7 @@ class Recognizer:
         provider: str | None = None,
         thresholds: Mapping[str, float] | float | None = None,
         rebuild: bool = False,
+        require_signature: str | Path | None = None,
     ) -> Recognizer:
         """Open a model that export/build_engine.py wrote, and the spec beside it.
 
@@ -105,18 +106,27 @@ class Recognizer:
             rebuild: Where an `.engine` is missing or was built for another machine, build it here
                 from the `.onnx` beside it, in minutes, and write it and its spec.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
+            require_signature: The PEM file of a public key, whose owner has to have signed model and
+                spec (SECURITY.md). None: nobody has to. An engine that was built here is not signed.
 
         Raises:
-            SpecError: The spec is missing, malformed, or a threshold is not usable.
-            EngineError: The file is missing or changed, cannot be loaded, or fails its self-test.
-            DependencyError: The runtime is not installed.
+            SpecError: The spec is missing, malformed, or a threshold is not usable; or `rebuild` and
+                `require_signature` are asked for together.
+            EngineError: The file is missing or changed, not signed as it has to be, cannot be loaded,
+                or fails its self-test.
+            DependencyError: The runtime is not installed, or model-signing, where it is needed.
         """
+        if rebuild and require_signature is not None:
+            raise SpecError(
+                "rebuild and require_signature exclude each other: what is built here is signed by "
+                "nobody; build the engine, sign it with its spec, and leave out rebuild"
+            )
         path = model_path(Path(path))
         if rebuild and path.suffix == ".engine":
             from cmlr_edge.engines.rebuild import rebuild_where_needed
 
             rebuild_where_needed(path)
-        return cls._from_opening(Opening.of(path, provider), thresholds)
+        return cls._from_opening(Opening.of(path, provider), thresholds, require_signature)
 
     @classmethod
     def from_pair(
@@ -125,14 +135,20 @@ class Recognizer:
         *,
         provider: str | None = None,
         thresholds: Mapping[str, float] | float | None = None,
+        require_signature: str | Path | None = None,
     ) -> Recognizer:
         """Open what was read already, whatever has become of the files; otherwise as `from_engine`."""
-        return cls._from_opening(Opening.of_pair(pair, provider), thresholds)
+        opening = Opening.of_pair(pair, provider)
+        return cls._from_opening(opening, thresholds, require_signature)
 
     @classmethod
     def _from_opening(
-        cls, opening: Opening, thresholds: Mapping[str, float] | float | None
+        cls,
+        opening: Opening,
+        thresholds: Mapping[str, float] | float | None,
+        require_signature: str | Path | None,
     ) -> Recognizer:
+        opening.public_key = None if require_signature is None else Path(require_signature)
         backend = opening.require()
         try:
             return cls(backend, opening.spec, thresholds=thresholds, why=opening.why)

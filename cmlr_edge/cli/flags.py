@@ -66,6 +66,7 @@ class Flags:
     engine: options.Engine = None
     provider: options.Provider = None
     rebuild: options.Rebuild = False
+    require_signature: options.RequireSignature = None
     threshold: options.Threshold = None
     out: _Out = None
     events: options.Events = None
@@ -191,6 +192,8 @@ class Flags:
                 engine, store=given if is_store else "", path="" if is_store else given
             )
         engine = replace(engine, rebuild=engine.rebuild or self.rebuild)
+        if self.require_signature is not None:
+            engine = replace(engine, require_signature=str(self.require_signature.absolute()))
         return engine if self.provider is None else replace(engine, provider=self.provider)
 
     def _source(self, text: str, policy: Policy | None) -> SourceSettings:

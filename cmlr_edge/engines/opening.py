@@ -16,6 +16,7 @@ from cmlr_edge.backends.base import Backend
 from cmlr_edge.backends.golden import check_golden
 from cmlr_edge.engines.check import Check, look
 from cmlr_edge.engines.preflight import machine_checks
+from cmlr_edge.engines.signature import require_signature
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.files import model_path, require_unchanged, spec_path
 from cmlr_edge.model.pair import ModelPair
@@ -34,6 +35,7 @@ class Opening:
     provider: str | None  # as asked for, until `checks` has resolved "auto"
     backend: Backend | None = None  # loaded by `checks`
     why: str = ""  # this provider was chosen
+    public_key: Path | None = None  # of who has to have signed it; None: anybody's is taken
 
     @classmethod
     def of(cls, path: Path, provider: str | None) -> Opening:
@@ -95,6 +97,11 @@ class Opening:
 
     def checks(self) -> Iterator[Check]:
         """Make the checks in order; after one that failed comes none that builds on it."""
+        if (key := self.public_key) is not None:
+            signed = look("signature", lambda: require_signature(self.pair, key))
+            yield signed
+            if signed.state == "failed":
+                return
         described = look("spec", self._described, remedy="keep the names that export gave")
         yield described
         if described.state == "failed":
@@ -179,16 +186,20 @@ def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:
         yield from machine_checks(built.engine)
 
 
-def examine(path: Path, *, provider: str | None = None) -> list[Check]:
+def examine(
+    path: Path, *, provider: str | None = None, public_key: Path | None = None
+) -> list[Check]:
     """Check a model against its spec and this machine, and run its golden sample.
 
     Args:
         path: The model file or its folder.
         provider: The device to run on, as for `Recognizer.from_engine`.
+        public_key: Of who has to have signed it, likewise.
 
     Raises:
         EngineError: There is no such file.
         SpecError: The spec is missing or malformed.
     """
     with closing(Opening.of(path, provider)) as opening:
+        opening.public_key = public_key
         return [*opening.checks()]

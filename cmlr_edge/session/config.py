@@ -26,7 +26,12 @@ class EngineSettings:
     path: str = ""  # instead of a store: one model file or folder
     provider: str | None = None  # of an ONNX file the CPU, of an engine the GPU
     rebuild: bool = False  # an .engine that is missing, or of another machine; takes minutes
+    require_signature: str = ""  # PEM of a public key whose owner has to have signed the model
     update: UpdateSettings = field(default_factory=UpdateSettings)
+
+    def public_key(self, folder: Path) -> Path | None:
+        """The key that has to have signed the model; a relative one starts from `folder`."""
+        return folder / self.require_signature if self.require_signature else None
 
     def __post_init__(self) -> None:
         """Refuse two homes, or none."""
