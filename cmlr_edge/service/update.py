@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.child import Child, python_command
 from cmlr_edge.model.agreement import Agreement
@@ -37,7 +38,7 @@ def start_check(engine: Path, provider: str | None, *, timeout_s: float) -> Chil
     A runtime may crash on an engine, or be killed for memory, which must not take the service along.
     """
     command = python_command(__name__, load_once.__name__, str(engine), provider or "")
-    return Child(command, timeout_s=timeout_s)
+    return Child(command, timeout_s=timeout_s, memory=memory_to_load(engine))
 
 
 def load_once(engine: str, provider: str) -> str | None:
