@@ -8,7 +8,7 @@ from typing import Any
 
 from cmlr_edge.capture.backlog import Backlog, Verdict
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size, encoded_size
-from cmlr_edge.capture.ffmpeg import FILE_FORMATS, Pictures, open_container, rate_of
+from cmlr_edge.capture.ffmpeg import FILE_FORMATS, Pictures, open_container, rate_of, seconds
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
 from cmlr_edge.errors import CaptureError
@@ -135,8 +135,7 @@ class NetworkReader:
 
     def _judge(self, unit: Unit) -> Verdict:
         packet = unit.packets[0]
-        dts = packet.pts if packet.dts is None else packet.dts
-        stream_s = None if dts is None else float(dts * self._time_base)
+        stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
         verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
         if packet.pts is not None:
             self._arrivals[packet.pts] = unit.arrived_s - verdict.age_s

@@ -12,6 +12,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from cmlr_edge.capture.ffmpeg import packets_of
+
 _MAX_WAITING_BYTES = 2**26  # then the sender has to wait
 _PAUSE_S = 0.06  # without a piece: the picture is whole
 _MAX_PAUSE_S = 0.5
@@ -133,7 +135,7 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in packets_of(self._container, self._stream):
                 if not packet.size or not self._put(packet):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)

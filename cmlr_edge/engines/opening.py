@@ -24,6 +24,8 @@ from cmlr_edge.model.spec import BuiltFile, ModelSpec
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
 _COPY = "copy both files together"
+# A runtime with CUDA takes 1 GiB; it holds a model several times while it makes it its own.
+_RUNTIME_BYTES, _COPIES = 2 * 2**30, 8
 _log = logging.getLogger(__name__)
 
 
@@ -164,6 +166,17 @@ class Opening:
             f"they come from different builds; {_COPY}"
         )
         return Check("labels", "failed", counts, _COPY, error)
+
+
+def memory_to_load(path: Path) -> int:
+    """Bytes that a process may hold which loads an engine; a file of a few bytes may ask for all.
+
+    Args:
+        path: The model file or its folder.
+    """
+    path = model_path(path)
+    size = path.stat().st_size if path.is_file() else 0
+    return _RUNTIME_BYTES + _COPIES * size
 
 
 def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:

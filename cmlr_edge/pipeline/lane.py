@@ -109,6 +109,10 @@ class Lane:
             for what, target in (("take", self._take_frames), ("hand on", self._hand_on))
         ]
 
+    def reads(self, source: Source) -> bool:
+        """Whether that is its source."""
+        return self._source is source
+
     def start(self) -> None:
         """Take frames. Calling it twice is harmless."""
         for thread in self._threads:

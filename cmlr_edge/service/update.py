@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.child import Child, python_command
 from cmlr_edge.model.agreement import Agreement
@@ -55,7 +56,7 @@ def start_check(
     key = "" if public_key is None else str(public_key)
     given = (str(engine), provider or "", identity, key)
     command = python_command(__name__, load_once.__name__, *given)
-    return Child(command, timeout_s=timeout_s)
+    return Child(command, timeout_s=timeout_s, memory=memory_to_load(engine))
 
 
 def load_once(engine: str, provider: str, identity: str, public_key: str) -> str | None:
