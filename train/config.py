@@ -46,6 +46,9 @@ class ModelConfig:
     """The network."""
 
     backbone: str = "tf_efficientnet_lite0"  # any timm model
+    # File with the backbone's pre-trained weights, as timm or torchvision name them (.safetensors,
+    # .pth); None: timm's hub, or a package.
+    weights: str | None = None
     image_size: int = 320
     token_stages: int = 1  # 2: the second last stage, folded, stands beside the last
     standardize_tokens: bool = False  # by each channel's mean and deviation over training images
@@ -130,7 +133,11 @@ class TrainConfig:
     epochs: int = 20
     batch_size: int = 32  # per step, of all processes together
     accumulate: int = 1  # parts that a process computes its share of a batch in, to save memory
-    lr: float = 1e-3  # of the head, at the top of the OneCycle schedule
+    # adamw: OneCycle up to the rates below. sgd: momentum 0.9, the rates fall to a tenth after each
+    # epoch of lr_drops.
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr_drops: tuple[int, ...] = ()
+    lr: float = 1e-3  # of the head, at the top of the schedule
     backbone_lr: float = 1e-4
     frozen_stages: int = 0  # leading feature maps of the backbone whose layers stay as they are
     weight_decay: float = 1e-2
@@ -143,8 +150,9 @@ class TrainConfig:
     gamma_negative: float = 2.0
     probability_clip: float = 0.0
     freeze_batch_norm: bool = True  # of the backbone's statistics: small batches spoil them
-    ema_decay: float = 0.97  # per step; the averaged weights are the ones evaluated and kept
-    augmentation: Literal["none", "flip", "standard", "strong"] = "standard"
+    # Per step; the averaged weights are the ones evaluated and kept. 0: nothing is averaged.
+    ema_decay: float = 0.97
+    augmentation: Literal["none", "flip", "crop", "standard", "strong"] = "standard"
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     skip_damaged: bool = False  # leave out pictures that cannot be read, and list them
     weight_storage: Literal["float32", "float16"] = "float32"
@@ -154,7 +162,14 @@ class TrainConfig:
     threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see train/judging/thresholds.py
     threshold_shrinkage: float = 5.0  # pseudo-positives of the global threshold
     seed: int = 0
-    workers: int = 0
+    # Processes that read pictures, for every one that trains. None: 0 on a CPU, whose cores train;
+    # on a GPU as many as there are cores for, 8 at most.
+    workers: int | None = None
+
+    @property
+    def backbone_stays(self) -> bool:
+        """Whether the backbone gives the same tokens from the first step to the last."""
+        return self.backbone_lr == 0 and self.freeze_batch_norm
 
     def __post_init__(self) -> None:
         """Reject numbers that no training can use."""
@@ -165,12 +180,14 @@ class TrainConfig:
             "backbone_lr", "frozen_stages", "weight_decay", "link_sparsity", "workers",
             "threshold_shrinkage", "seed",
         ):  # fmt: skip
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be 0 or more")
         for name in ("warmup_share", "validation_share", "ema_decay"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
+            if value is not None and not 0 < value < 1 and (name, value) != ("ema_decay", 0):
                 raise DataError(f"{name} is {value}: it should be between 0 and 1")
+        if self.lr_drops and self.optimizer != "sgd":
+            raise DataError("lr_drops are of optimizer sgd: adamw has a schedule of its own")
         intervention, links = self.model.intervention, self.model.label_links
         if self.link_sparsity and (intervention, links) != ("back-door", "matrix"):
             raise DataError(

@@ -6,6 +6,7 @@ number of processes does not change the result. What the first process computes 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from cmlr_edge.errors import TrainingError
 
+_MOST_WORKERS = 8  # that read pictures for one GPU
 _PATIENCE = timedelta(hours=6)  # the others wait while the first clusters or fits
 T = TypeVar("T")
 
@@ -62,6 +64,13 @@ def count() -> int:
 def is_first() -> bool:
     """Whether this is the process that writes, prints and decides."""
     return rank() == 0
+
+
+def reading_workers(asked: int | None) -> int:
+    """How many processes read pictures for this one: what was asked for, or what there are cores for."""
+    if asked is not None:
+        return asked
+    return min(_MOST_WORKERS, (os.cpu_count() or 1) // count()) if device().type == "cuda" else 0
 
 
 def device() -> torch.device:

@@ -59,6 +59,7 @@ CONTROL = "matrix links, no confounders"
 DEEP_DECODER = "two decoder layers"
 DEFAULT = "back-door, matrix links"
 DEEP_CONTROL = "matrix links, two decoder layers, no confounders"
+FITTED = "fit's head: united batches, two decoder layers, links, pooled tokens"
 DEEP = "back-door, sparse matrix links, two decoder layers, K = 80"
 _SPARSITY = (
     0.05  # on the worlds for development, the least that brings spurious links below a tenth
@@ -85,6 +86,11 @@ METHODS = (
         _back_door({"num_confounders": 80}, decoder_layers=2),
         "main",
         link_sparsity=_SPARSITY,
+    ),
+    Method(
+        FITTED,
+        _back_door({"kind": "none"}, decoder_layers=2, pooled_skip=True, united_share=0.5),
+        "main",
     ),
     Method("back-door, no links", _back_door(label_links="none")),
     Method("back-door, a label links to itself too", _back_door(include_self=True)),

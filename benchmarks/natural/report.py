@@ -11,15 +11,14 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from scipy.stats import t as student  # type: ignore[import-untyped]
 
+from benchmarks.intervals import photo_interval, t_interval
 from benchmarks.natural.measures import MEASURES
 from benchmarks.natural.methods import CHOSEN, DECODER, METHODS, POOLED
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
 REFERENCES = (DECODER, POOLED)
-_LEVEL = 0.95
 _TITLES = ("Exclusive", "Co-occur", "All")
 
 Runs = dict[tuple[int, int], dict[str, Any]]  # (split, seed) -> measures of one read-out
@@ -82,30 +81,12 @@ def _gain(own: Runs, other: Runs, name: str) -> dict[str, Any]:
     resampled = of_splits(lambda run: np.array(run["resampled"][name]))
     return {
         "mean": _round(gains.mean()),
-        "splits": [_round(bound) for bound in _t_interval(gains)],
-        "photos": [_round(bound) for bound in _photo_interval(resampled)],
+        "splits": [_round(bound) for bound in t_interval(gains)],
+        "photos": [_round(bound) for bound in photo_interval(resampled)],
         "worst_run": _round(
             min(own[key]["values"][name] - other[key]["values"][name] for key in common)
         ),
     }
-
-
-def _t_interval(gains: NDArray[np.float64]) -> tuple[float, float]:
-    number = len(gains)
-    if number < 2:
-        return float("nan"), float("nan")
-    reach = student.ppf((1 + _LEVEL) / 2, number - 1) * gains.std(ddof=1) / number**0.5
-    return float(gains.mean() - reach), float(gains.mean() + reach)
-
-
-def _photo_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentiles over resamples of photos (S, R), each with splits drawn anew."""
-    rng = np.random.default_rng(0)
-    number, draws = resampled.shape
-    means = [resampled[rng.integers(number, size=number), r].mean() for r in range(draws)]
-    tail = (1 - _LEVEL) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def _round(value: float) -> float | None:

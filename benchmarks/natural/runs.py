@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from benchmarks.intervals import photo_draws
 from benchmarks.natural.measures import MEASURES, measure, measure_pairs, rank
 from benchmarks.natural.methods import METHODS
 from benchmarks.natural.sampling import Pair, Split, draw_split
 from benchmarks.natural.tokens import Photos, load_photos, reduce_tokens
 from benchmarks.natural.training import train_head
-from benchmarks.side_by_side import run_side_by_side
+from benchmarks.side_by_side import one_thread, run_side_by_side
 from train.fitting.frozen import TokenSet, score_tokens
-
-RESAMPLES = 200  # of photos, the same for every run
 
 
 @dataclass(frozen=True)
@@ -60,14 +57,9 @@ def run_all(jobs: list[Job], results: Path, *, workers: int, report: Callable[[J
 
 
 def _run_in_turn(jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            for job in jobs:
-                yield job, run(job)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread():
+        for job in jobs:
+            yield job, run(job)
 
 
 def read_runs(results: Path) -> list[dict[str, Any]]:
@@ -99,13 +91,6 @@ def run(job: Job) -> dict[str, Any]:
         },
         "cpu_seconds": round(time.process_time() - started, 1),
     }
-
-
-def photo_draws(num_photos: int) -> NDArray[np.int_]:
-    """(RESAMPLES, N): how often each photo was drawn, whatever split it is tested in."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(num_photos, size=(RESAMPLES, num_photos))
-    return np.stack([np.bincount(draw, minlength=num_photos) for draw in drawn])
 
 
 def _measures(

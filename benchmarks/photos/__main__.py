@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,14 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.photos import fitted
+from benchmarks.photos.fitted_report import fits_table, runs_table, summarize_fits
 from benchmarks.photos.methods import frozen_methods, tuned_methods
 from benchmarks.photos.report import summarize, write_table
 from benchmarks.photos.runs import Scores, TunedRun, frozen_tokens, run_frozen, run_tuned
-from benchmarks.side_by_side import run_side_by_side
+from benchmarks.side_by_side import one_thread, run_side_by_side
+from cmlr_edge.errors import DataError
+from cmlr_edge.model.files import write_atomically
 from train.config import TrainConfig
 from train.data import LabeledImages, read_dataset
 from train.reporting import exit_on_error, progress_bars
@@ -24,6 +29,13 @@ def compare(
     data: Annotated[Path, typer.Option(help="Photos with train and val split.")],
     out: Annotated[Path, typer.Option(help="Folder for the results and their table.")],
     fine_tune: Annotated[bool, typer.Option(help="Train whole networks, not heads.")] = False,
+    fit: Annotated[bool, typer.Option(help="What `fit` deploys by its recipe.")] = False,
+    part: Annotated[
+        str, typer.Option(help="With --fit: reported, or development to choose on.")
+    ] = fitted.REPORTED,
+    only: Annotated[
+        list[str] | None, typer.Option(help="With --fit: this candidate too; again for more.")
+    ] = None,
     work: Annotated[Path, typer.Option(help="Fine-tuned runs are kept here.")] = (
         Path("build/photos")
     ),
@@ -37,8 +49,12 @@ def compare(
     \b
     python -m benchmarks.photos --data photos --out benchmarks/results/photos
     python -m benchmarks.photos --data photos --out benchmarks/results/photos --fine-tune
+    python -m benchmarks.photos --data photos --out benchmarks/results/photos --fit
     """  # noqa: D301
     photos = read_dataset(data)
+    if fit:
+        Console().print(_fit(photos, out, work, part, seeds, only or []))
+        return
     methods = tuned_methods() if fine_tune else frozen_methods()
     if fine_tune:
         found = _fine_tune(data, work, list(methods), seeds, workers)
@@ -51,6 +67,30 @@ def compare(
         "rows": [vars(row) for row in summarize(found, validation.targets())],
     }
     Console().print(write_table(out, "fine_tuned" if fine_tune else "frozen", record))
+
+
+def _fit(
+    photos: LabeledImages, out: Path, work: Path, part: str, numbers: int, only: list[str]
+) -> str:
+    """Run `fit` itself; return the tables."""
+    if part not in {fitted.REPORTED, fitted.DEVELOPMENT}:
+        raise DataError(f"no part {part!r}: reported or development")
+    if unknown := set(only) - set(fitted.CANDIDATES):
+        raise DataError(f"no candidates {sorted(unknown)}: {list(fitted.CANDIDATES)}")
+    arms = fitted.ARMS | {name: fitted.CANDIDATES[name] for name in only}
+    name = "fit" if part == fitted.REPORTED else "fit_development"
+    runs = out / f"{name}_runs.jsonl"
+    with one_thread(), progress_bars() as progress:
+        task = progress.add_task("fitting", total=numbers * len(arms))
+        found = fitted.run_all(
+            photos, part, numbers, arms, work / name, runs, lambda: progress.advance(task)
+        )
+    rows = summarize_fits(found)
+    tables = f"{fits_table(rows)}\n\n{runs_table(found)}"
+    record = {"torch": torch.__version__, "rows": rows}
+    write_atomically(out / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(out / f"{name}.md", (tables + "\n").encode())
+    return tables
 
 
 def _train_heads(

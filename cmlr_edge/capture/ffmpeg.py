@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.capture.film import Picture
+from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 
 FILE_FORMATS = (
@@ -134,7 +135,8 @@ class PyAvFilm:
             "format_whitelist": FILE_FORMATS.replace(" ", ","),
         }
         try:
-            self._container, self._stream = open_container(av, f"file:{path.absolute()}", options)
+            with utf8_path(path) as text:
+                self._container, self._stream = open_container(av, f"file:{text}", options)
         except (av.FFmpegError, UnicodeError) as error:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
         self._stream.thread_type = "AUTO"

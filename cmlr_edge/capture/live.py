@@ -20,6 +20,7 @@ from random import SystemRandom
 from cmlr_edge.capture.base import ClosesItself, Policy
 from cmlr_edge.capture.freshness import FrozenDetector
 from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
+from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
@@ -58,6 +59,8 @@ class LiveSettings:
     )
     backoff_first_s: float = 0.2  # doubles with every attempt
     backoff_max_s: float = 1.5
+    refused_first_s: float = 60.0  # likewise, where another wrong password could lock the account
+    refused_max_s: float = 900.0
     stable_after_s: float = 5.0  # a connection that held so long resets the back-off
     frozen_after_s: float | None = 10.0  # the same picture for so long is frozen; None: never
     stale_after_s: float = 2.0  # a frame that waited so long is stale
@@ -86,6 +89,7 @@ class _Session:
         self.abandoned = False
         self.first_frame_s: float | None = None
         self.lost_because = ""
+        self.may_lock = False  # whether trying again soon could lock the account
         self.ended = False
 
 
@@ -123,6 +127,7 @@ class LiveSource(ClosesItself):
         self._clock = clock
         self._end_requested = False
         self._backoff = Backoff(self.settings.backoff_first_s, self.settings.backoff_max_s, random)
+        self._seldom = Backoff(self.settings.refused_first_s, self.settings.refused_max_s, random)
         self._changed = threading.Condition()  # guards everything below
         self._buffer: deque[tuple[float, Frame]] = deque()
         self._state, self._reason = SourceState.CONNECTING, ""
@@ -292,7 +297,9 @@ class LiveSource(ClosesItself):
         first_s = session.first_frame_s
         if first_s is not None and self._clock() - first_s >= self.settings.stable_after_s:
             self._backoff.reset()
-        self._changed.wait_for(lambda: self._closing, self._backoff.next_s())
+            self._seldom.reset()
+        backoff = self._seldom if session.may_lock else self._backoff
+        self._changed.wait_for(lambda: self._closing, backoff.next_s())
         self._changed.wait_for(lambda: self._closing or self._running < _MAX_READERS)
 
     def _read(self, session: _Session) -> None:
@@ -317,6 +324,8 @@ class LiveSource(ClosesItself):
             ended = True
         except Exception as error:  # noqa: BLE001 (a driver may raise anything; the source lives on)
             lost_because = str(error) or type(error).__name__
+            if (refusal := why_refused(lost_because)) is not None:
+                lost_because, session.may_lock = refusal.reason, refusal.may_lock
         finally:
             if reader is not None:
                 reader.close()

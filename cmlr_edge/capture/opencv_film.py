@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.interlaced import interlaced_sample, shows_sample
+from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
 
@@ -91,7 +92,8 @@ class OpenCvFilm:
             raise CaptureError("it is text; playlists are not opened")
         cv2 = opencv()
         # Absolute, for FFmpeg takes what stands before a colon for a protocol.
-        self._capture = open_quietly(str(path.absolute()))
+        with utf8_path(path) as text:
+            self._capture = open_quietly(text)
         self.fps = announced_fps(self._capture)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames: int | None = int(count) if 0 < count < 2**53 else None

@@ -21,6 +21,8 @@ from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
 from cmlr_edge.sinks.opening import SinkSettings
 
+_TLS = ("ca_file", "cert_file", "key_file")
+_SECURE = ("mqtts://", "https://")
 _NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
 _Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
 _Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
@@ -38,6 +40,16 @@ _Sink = Annotated[
         help="Any other output, KIND=PATH or KIND=URL; kinds of one's own are entry points."
     ),
 ]
+_CaFile = Annotated[
+    Path | None,
+    typer.Option(help="PEM: whom mqtts:// and https:// outputs trust instead of the system's CAs."),
+]
+_CertFile = Annotated[
+    Path | None, typer.Option(help="PEM: how these outputs show to the server who they are.")
+]
+_KeyFile = Annotated[
+    Path | None, typer.Option(help="PEM: that certificate's key, if it is not in the same file.")
+]
 _Policy = Annotated[
     str | None,
     typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
@@ -54,6 +66,7 @@ class Flags:
     engine: options.Engine = None
     provider: options.Provider = None
     rebuild: options.Rebuild = False
+    require_signature: options.RequireSignature = None
     threshold: options.Threshold = None
     out: _Out = None
     events: options.Events = None
@@ -63,11 +76,15 @@ class Flags:
     mqtt: options.Mqtt = None
     webhook: options.Webhook = None
     sink: _Sink = None
+    ca_file: _CaFile = None
+    cert_file: _CertFile = None
+    key_file: _KeyFile = None
     rotate_mb: options.RotateMb = None
     append: Annotated[
         bool | None,
         typer.Option(
-            help="Go on behind what is in a file, or replace it. Default: as the command."
+            help="Go on behind what is in a file of lines, or rename that to FILE.1 (older ones to "
+            ".2 up to .5). Default: as the command."
         ),
     ] = None
     policy: _Policy = None
@@ -175,6 +192,8 @@ class Flags:
                 engine, store=given if is_store else "", path="" if is_store else given
             )
         engine = replace(engine, rebuild=engine.rebuild or self.rebuild)
+        if self.require_signature is not None:
+            engine = replace(engine, require_signature=str(self.require_signature.absolute()))
         return engine if self.provider is None else replace(engine, provider=self.provider)
 
     def _source(self, text: str, policy: Policy | None) -> SourceSettings:
@@ -213,6 +232,12 @@ class Flags:
             given.append(
                 (kind, {"path": str(Path(place).absolute())} if is_file else {"url": place})
             )
+        tls = {name: str(path.absolute()) for name in _TLS if (path := getattr(self, name))}
+        secure = [where for _, where in given if where.get("url", "").startswith(_SECURE)]
+        if tls and not secure:
+            raise SpecError(f"{', '.join(tls)} given, and no output at mqtts:// or https://")
+        for where in secure:
+            where.update(tls)
         return [
             SinkSettings(kind, rotate_mb=self.rotate_mb, append=append, **place)
             for kind, place in given

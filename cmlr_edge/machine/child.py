@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from cmlr_edge.machine.hardware import memory_bytes
+from cmlr_edge.machine.hardware import group_memory_left, memory_bytes
 
 _MIB = 2**20
 _OUTPUT_BYTES = 4 * _MIB  # that are kept of each stream, its end
@@ -36,6 +36,10 @@ _BOOTSTRAP = """
 import sys
 sys.path[:] = [folder for folder in sys.path if folder]
 import ctypes, importlib, os
+try:  # where memory runs out, whoever asked stays
+    open("/proc/self/oom_score_adj", "w").write("1000")
+except OSError:
+    pass
 ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 if os.getppid() != int(sys.argv[1]):
     sys.exit("whoever asked is gone")
@@ -164,10 +168,12 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping out others, swap space included."""
+    """Bytes that can be had without swapping out others, swap space included, or by the control group."""
     sizes = memory_bytes()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return sizes.get("MemAvailable", pages) + sizes.get("SwapFree", 0)
+    machine = sizes.get("MemAvailable", pages) + sizes.get("SwapFree", 0)
+    left = group_memory_left()
+    return machine if left is None else min(machine, left)
 
 
 def _held_bytes(pid: int) -> int:

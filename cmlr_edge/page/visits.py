@@ -66,7 +66,8 @@ class VisitLog:
     def write(self, result: Result) -> None:
         """Take its events; see `Sink`."""
         for event in result.events:
-            self._take(event)
+            if event.kind != "begin":
+                self._take(event)
 
     def _take(self, event: Event) -> None:
         with self._lock:

@@ -109,6 +109,10 @@ class Lane:
             for what, target in (("take", self._take_frames), ("hand on", self._hand_on))
         ]
 
+    def reads(self, source: Source) -> bool:
+        """Whether that is its source."""
+        return self._source is source
+
     def start(self) -> None:
         """Take frames. Calling it twice is harmless."""
         for thread in self._threads:
@@ -253,6 +257,8 @@ class Lane:
 
     def _hand_on(self) -> None:
         try:
+            if self._source.fps is not None and not self._aborted:  # pictures have no events
+                self._outlet.begin()
             while (ticket := self._next_answered()) is not None:
                 self._finish(ticket)
         except Exception as error:  # noqa: BLE001 (whatever a sink raises ends this source alone)

@@ -57,6 +57,10 @@ class Outlet:
         """Go on with other outputs of its own; those that are not among them are closed."""
         self._own.change(guards)
 
+    def begin(self) -> None:
+        """Tell those that take events that a run of this source begins, before anything else."""
+        self._write(Result.begin(self._source))
+
     def take(self, frame: Frame, prediction: Prediction) -> Result:
         """Follow the labels and tell the outputs.
 

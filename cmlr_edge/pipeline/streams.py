@@ -8,9 +8,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
-from cmlr_edge.capture import Source
+from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
@@ -60,9 +61,7 @@ class Streams:
         Raises:
             SpecError: There is none, or they have different labels.
         """
-        given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
-        if not given:
-            raise SpecError("no recognizer was given: a run needs at least one")
+        given = _several(recognizers)
         self._settings = settings or StreamsSettings()
         self._labels = given[0].labels
         self._check_labels(given)
@@ -82,7 +81,7 @@ class Streams:
 
     def add(
         self,
-        source: Source,
+        source: Source | str | Path | int,
         *,
         name: str = "",
         sinks: Sequence[Sink | GuardedSink] = (),
@@ -94,7 +93,7 @@ class Streams:
         """Take another source, before or during the run; it and its sinks are closed here.
 
         Args:
-            source: Opened.
+            source: Opened, and given to no run before; or as `open_source` takes it.
             name: In results, events and status; the source's own by default.
             sinks: Take its results. One that raises is counted and left out by a live source, and ends
                 any other, unless it comes with a guard.
@@ -108,6 +107,24 @@ class Streams:
             CaptureError: Another source has that name.
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
+        if max_frames is not None and max_frames < 1:
+            raise SpecError(f"max_frames is {max_frames}: expected at least 1")
+        if isinstance(source, str | Path | int):
+            opened = open_source(source)
+            try:
+                self.add(
+                    opened,
+                    name=name,
+                    sinks=sinks,
+                    outputs=outputs,
+                    stability=stability,
+                    skip_unchanged_s=skip_unchanged_s,
+                    max_frames=max_frames,
+                )
+            except BaseException:
+                opened.close()
+                raise
+            return
         name = redact(name) if name else source.name
         live = source if isinstance(source, LiveSource) else None
         own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
@@ -115,6 +132,8 @@ class Streams:
         with self._changed:
             if self._closed or self._drain_until_s < math.inf:
                 raise CaptureError(f"cannot add {name}: the run is ending")
+            if any(lane.reads(source) for lane in self._lanes.values()):
+                raise CaptureError(f"{name} is read already: open it twice to recognise it twice")
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
@@ -162,7 +181,7 @@ class Streams:
         Raises:
             SpecError: Their labels or number differ; nothing has changed then.
         """
-        given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+        given = _several(recognizers)
         self._check_labels(given)
         if len(given) != len(self._seats):
             raise SpecError(f"{len(self._seats)} recognizers work, {len(given)} should go on")
@@ -300,6 +319,10 @@ class Streams:
         """Close."""
         self.close()
 
+    def __repr__(self) -> str:
+        """Its sources."""
+        return f"<Streams of {', '.join(self._lanes) or 'no source'}>"
+
     def _check_labels(self, recognizers: Sequence[Recognizer]) -> None:
         for recognizer in recognizers:
             if recognizer.labels != self._labels:
@@ -398,3 +421,13 @@ class Streams:
         self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
+
+
+def _several(recognizers: Recognizer | Sequence[Recognizer]) -> list[Recognizer]:
+    given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+    if not given:
+        raise SpecError("no recognizer was given: a run needs at least one")
+    for recognizer in given:
+        if not isinstance(recognizer, Recognizer):
+            raise SpecError(f"expected a Recognizer, got {type(recognizer).__name__}")
+    return given

@@ -14,6 +14,7 @@ from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
+from cmlr_edge.session.secrets import has_reference
 from cmlr_edge.sinks.opening import SinkSettings
 
 
@@ -25,7 +26,12 @@ class EngineSettings:
     path: str = ""  # instead of a store: one model file or folder
     provider: str | None = None  # of an ONNX file the CPU, of an engine the GPU
     rebuild: bool = False  # an .engine that is missing, or of another machine; takes minutes
+    require_signature: str = ""  # PEM of a public key whose owner has to have signed the model
     update: UpdateSettings = field(default_factory=UpdateSettings)
+
+    def public_key(self, folder: Path) -> Path | None:
+        """The key that has to have signed the model; a relative one starts from `folder`."""
+        return folder / self.require_signature if self.require_signature else None
 
     def __post_init__(self) -> None:
         """Refuse two homes, or none."""
@@ -115,7 +121,7 @@ def load_config(path: Path) -> SessionConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read the configuration {path}: {error}") from error
-    toml = _toml_reader()
+    toml = toml_reader()
     try:
         value = toml.loads(text)
     except toml.TOMLDecodeError as error:
@@ -124,7 +130,10 @@ def load_config(path: Path) -> SessionConfig:
         config = _read(value)
     except MismatchError as error:
         raise SpecError(f"{path}, line {line_of(text, error.where)}: {error}") from error
-    sources = tuple(replace(item, uri=beside(path, item.uri)) for item in config.sources)
+    sources = tuple(
+        item if has_reference(item.uri) else replace(item, uri=beside(path, item.uri))
+        for item in config.sources
+    )
     return replace(config, sources=sources)
 
 
@@ -175,7 +184,12 @@ def _placed(kind: type, value: object, where: str) -> None:
         raise MismatchError(where, f"{where}: {error}") from error
 
 
-def _toml_reader() -> Any:
+def toml_reader() -> Any:
+    """The module that reads TOML: Python's own, or tomli.
+
+    Raises:
+        DependencyError: Python 3.10 has none, and tomli is not installed.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
 

@@ -91,7 +91,7 @@ class Runner:
         if over and not self._until_over and not self._end_requested:
             time.sleep(TICK_S)
             return False
-        return over
+        return over or self._session.waited_enough()
 
     def _beat(self) -> None:
         """Tell the supervisor that all is well, unless the model hangs."""

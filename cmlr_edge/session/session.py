@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.errors import CaptureError, DependencyError, SpecError
+from cmlr_edge.machine.addresses import is_loopback
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
@@ -24,6 +25,7 @@ from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.run_outputs import Place, RunOutputs
+from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.base import Sink
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
 from cmlr_edge.sinks.opening import SinkSettings
@@ -71,6 +73,7 @@ class Session:
         self.store: EngineStore | None = None
         self.on_trial = False  # whether the engine has yet to prove itself in service
         self._page: LiveState | None = None
+        self._token: str | None = None
         self._metrics: PrometheusMetrics | None = None
         self._end_asked_s: float | None = None
         self._cleanup = ExitStack()
@@ -138,6 +141,11 @@ class Session:
         self._end_asked_s = time.monotonic()
         self.streams.request_end()
 
+    def waited_enough(self) -> bool:
+        """Whether the end was asked for so long ago that what still hangs is left behind."""
+        asked_s, granted_s = self._end_asked_s, self.config.limits.drain_s
+        return asked_s is not None and time.monotonic() > asked_s + granted_s
+
     def swap(self, recognizer: Recognizer, engine_id: str) -> Recognizer:
         """Let another recognizer go on between two batches; return the former one, to be closed."""
         [former] = self.streams.swap(recognizer)
@@ -194,8 +202,11 @@ class Session:
 
     def _open(self, cleanup: ExitStack) -> None:
         config = self.config
+        self._token = config.page.token and put_in(config.page.token, self.folder)
         if config.page.port is not None:
-            _check_exposure(config.page.host, config.page.token)
+            _check_exposure(config.page.host, self._token)
+        if config.metrics.port and not is_loopback(config.metrics.host):
+            _check_exposure(config.metrics.host, self._token, "[metrics] host")
         self._opened.check_files(config, self._opened.files(config), [])
         self.store = store_of(config, self.folder)
         if self.store is not None:
@@ -258,7 +269,7 @@ class Session:
             if same is not None:
                 places.append(same)
                 continue
-            source = undo.enter_context(_open_source(settings))
+            source = undo.enter_context(_open_source(settings, self.folder))
             names.append(_unlike(redact(settings.name) or source.name, names))
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
@@ -307,7 +318,18 @@ class Session:
         self._metrics = PrometheusMetrics(self.streams.status, self.output_status)
         cleanup.callback(self._metrics.close)
         if config.metrics.port:
-            self._metrics.serve(config.metrics.port, host=config.metrics.host)
+            if is_loopback(config.metrics.host):
+                self._metrics.serve(config.metrics.port, host=config.metrics.host)
+                return
+            from cmlr_edge.page.running import MetricsServer
+
+            server = MetricsServer(
+                self._metrics.render,
+                host=config.metrics.host,
+                port=config.metrics.port,
+                token=self._token,
+            )
+            cleanup.enter_context(server)
 
     def _open_page(self) -> None:
         if self.config.page.port is None:
@@ -328,11 +350,11 @@ class Session:
             return
         from cmlr_edge.page.running import LiveServer
 
-        server = LiveServer(self._page, host=page.host, port=page.port, token=page.token)
+        server = LiveServer(self._page, host=page.host, port=page.port, token=self._token)
         self.page_url = cleanup.enter_context(server).url
 
 
-def _check_exposure(host: str, token: str | None) -> None:
+def _check_exposure(host: str, token: str | None, setting: str = "--host") -> None:
     try:
         import cmlr_edge.page.app
         from cmlr_edge.page.gate import check_exposure
@@ -341,15 +363,16 @@ def _check_exposure(host: str, token: str | None) -> None:
             f"the live page needs more packages ({error}): pip install 'cmlr-edge[serve]'"
         ) from error
     del cmlr_edge
-    check_exposure(host, token)
+    check_exposure(host, token, setting=setting)
 
 
-def _open_source(settings: SourceSettings) -> Source:
+def _open_source(settings: SourceSettings, folder: Path) -> Source:
     live = LiveSettings(
         frozen_after_s=settings.frozen_after_s or None,
         first_frame_timeout_s=settings.give_up_after_s,
     )
-    return open_source(settings.uri, policy=settings.policy, live=live, loop=settings.loop)
+    uri = put_in(settings.uri, folder)
+    return open_source(uri, policy=settings.policy, live=live, loop=settings.loop)
 
 
 def _unlike(name: str, others: Sequence[str]) -> str:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from benchmarks.photos import fitted
+from benchmarks.photos.fitted_report import fits_table, runs_table, summarize_fits
 from benchmarks.photos.methods import frozen_methods, tuned_methods
 from benchmarks.photos.report import REFERENCE, markdown_table, summarize
+from train.data.base import LabeledImage, LabeledImages
+from train.settings import build_config
 
 ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT / "benchmarks" / "results" / "photos"
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 5)) < [0.3, 0.3, 0.3, 0.3, 0.02]).astype(np.float32)
 
@@ -69,3 +75,75 @@ def test_the_page_has_the_table_that_follows_from_the_record(name: str) -> None:
     assert min(len(row["seeds"]) for row in record["rows"]) >= 5
     for row in record["rows"]:
         assert row["median"] == pytest.approx(np.median(row["seeds"]), abs=0.01)
+
+
+def photos(train: int, val: int) -> LabeledImages:
+    images = [
+        LabeledImage(Path(f"{i}.jpg"), "train" if i < train else "val", ())
+        for i in range(train + val)
+    ]
+    return LabeledImages("photos", ("a",), tuple(images))
+
+
+def test_what_is_reported_is_tested_on_photos_that_development_never_sees() -> None:
+    data = photos(100, 20)
+    reported = fitted.divide(data, fitted.REPORTED, 3)
+    assert [i.path.name for i in reported.split("test").images] == [
+        f"{i}.jpg" for i in range(100, 120)
+    ]
+    assert len(reported.split("train").images) == 100
+    assert "val" not in reported.splits  # `fit` holds out of train what it chooses on
+    first, second = (fitted.divide(data, fitted.DEVELOPMENT, number) for number in (0, 1))
+    for divided in (first, second):
+        assert {i.path for i in divided.images} == {i.path for i in data.split("train").images}
+        assert len(divided.split("test").images) == 20
+    assert first.split("test").images != second.split("test").images
+
+
+@pytest.mark.parametrize("arm", [*fitted.ARMS, *fitted.CANDIDATES])
+def test_every_arm_is_the_recipe_with_some_settings(arm: str) -> None:
+    settings = (fitted.ARMS | fitted.CANDIDATES)[arm]
+    config = build_config({}, [*settings], recipe="few")
+    assert config.recipe == "few"
+    assert (config.backbone_lr, config.keep) == (0, "best")
+    if arm in {fitted.DECODER, fitted.POOLED}:
+        model = config.model
+        assert (model.intervention, model.decoder_layers, model.united_share) == ("none", 1, 0)
+        assert model.pooled_skip is (arm == fitted.POOLED)
+
+
+def fit_record(arm: str, number: int, value: float) -> dict[str, Any]:
+    measures = {"map": value, "resampled": [value - 1, value + 1]}
+    return {"arm": arm, "number": number, "chosen": "plain", "read_outs": {"deployed": measures}}
+
+
+def test_gains_of_fits_are_paired_and_the_worst_run_is_told() -> None:
+    runs = []
+    for number, base in enumerate((50.0, 60.0, 55.0)):
+        runs += [
+            fit_record(fitted.DECODER, number, base),
+            fit_record(fitted.POOLED, number, base + 2),
+            fit_record(fitted.FITTED, number, base + (5, 3, -1)[number]),
+        ]
+    rows = {row["arm"]: row for row in summarize_fits(runs)}
+    gain = rows[fitted.FITTED]["gains"]
+    assert gain[fitted.DECODER]["mean"] == pytest.approx(7 / 3, abs=0.01)
+    assert gain[fitted.DECODER]["worst_run"] == -1
+    assert gain[fitted.POOLED]["mean"] == pytest.approx(1 / 3, abs=0.01)
+    reach = 4.3027 * np.std([5, 3, -1], ddof=1) / 3**0.5
+    low, high = gain[fitted.DECODER]["runs"]
+    assert (low, high) == pytest.approx((7 / 3 - reach, 7 / 3 + reach), abs=0.02)
+    assert "| 2 | 55.0 | 57.0 | 54.0 | without links |" in runs_table(runs)
+    assert len(fits_table(list(rows.values())).splitlines()) == 2 + 3
+
+
+@pytest.mark.pages
+def test_the_page_has_what_fit_deploys_and_every_run_of_it() -> None:
+    record = json.loads((PHOTOS / "fit.json").read_text())
+    runs = [json.loads(line) for line in (PHOTOS / "fit_runs.jsonl").read_text().splitlines()]
+    page = (ROOT / "docs" / "photos.md").read_text()
+    rows = summarize_fits(runs)
+    assert json.loads(json.dumps(rows)) == record["rows"]
+    assert fits_table(rows) in page
+    assert runs_table(runs) in page
+    assert {len(row["runs"]) for row in rows} == {5}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,13 @@ def explain(
     cause: Annotated[str, typer.Option(help="Label whose influence is drawn as bars.")],
     out: Annotated[Path, typer.Option(help="Folder for the figures and explanation.json.")],
     split: Annotated[str, typer.Option(help="Split to look at.")] = "val",
+    beside: Annotated[
+        Path | None, typer.Option(help="Another run to compare with, as one without intervention.")
+    ] = None,
+    absent: Annotated[
+        str | None,
+        typer.Option(help="Label to look for where it is not; each picture's surest without it."),
+    ] = None,
 ) -> None:
     """Show what a model takes for a cause: do-swaps, the map of links, heat maps, label features.
 
@@ -32,7 +39,15 @@ def explain(
     model, spec = load_model(checkpoint)
     with Console(stderr=True).status("loading") as status:
         record = run_explain(
-            model, spec, read_dataset(data).split(split), cause, out, report=status.update
+            model,
+            spec,
+            read_dataset(data).split(split),
+            cause,
+            out,
+            beside=None if beside is None else load_model(beside),
+            absent=absent,
+            names=_names(checkpoint, beside),
+            report=status.update,
         )
     write_explanation(record, out)
     for title, key in (("strongest links", "strongest"), ("suppressed", "most_suppressed")):
@@ -43,4 +58,30 @@ def explain(
             numbers = (f"{link[name]:+.3f}" for name in ("causal", "cooccurrence"))
             table.add_row(escape(link["cause"]), escape(link["effect"]), *numbers)
         Console().print(table)
+    _print_absent(record["absent"])
+    if not record["readable"]:
+        Console(stderr=True).print(
+            f"the links are too weak to read: setting a label moves no probability by more than "
+            f"{record['strongest_effect']:.0e}"
+        )
     Console(stderr=True).print(f"wrote the figures and explanation.json into {out}")
+
+
+def _names(checkpoint: Path, beside: Path | None) -> tuple[str, str]:
+    """What both runs are called: their folders, with those above where these are alike."""
+    if beside is None or checkpoint.name != beside.name:
+        return checkpoint.name, "" if beside is None else beside.name
+    return str(checkpoint), str(beside)
+
+
+def _print_absent(absent: dict[str, list[dict[str, Any]]]) -> None:
+    """Mean scores of labels that are not there, with their company and without."""
+    for name, found in absent.items():
+        table = Table("label that is not there", "company", title=escape(name))
+        for heading in ("score with it", "without it", "pictures"):
+            table.add_column(heading, justify="right")
+        for item in found:
+            scores = (f"{item[key]:.3f}" for key in ("with_company", "without_company"))
+            pictures = " / ".join(map(str, item["pictures"]))
+            table.add_row(escape(item["label"]), escape(item["company"]), *scores, pictures)
+        Console().print(table)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from train.cli.options import DataOption
+from train.config import TrainConfig
 from train.recipes import AUTO, recipe_for, settings_of
 from train.settings import build_config
 
@@ -17,58 +19,71 @@ if TYPE_CHECKING:
     from cmlr_edge.model.spec import ModelSpec
     from train.data import LabeledImages
 
+_STAGES = "model.token_stages"
 _log = logging.getLogger(__name__)
+
+_Out = Annotated[Path, typer.Option(help="Run folder to write.")]
+_Recipe = Annotated[
+    str,
+    typer.Option(
+        help="Settings to start from: few, thousands, many (auto: by the number of training "
+        "pictures), or none, the defaults of train/config.py. Everything else given counts more."
+    ),
+]
+_Backbone = Annotated[
+    str | None, typer.Option(help="Any timm model; tf_efficientnet_lite0 without it.")
+]
+_ImageSize = Annotated[
+    int | None, typer.Option(help="Side of the square input, in pixels; 320 without it.")
+]
+_Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the training pictures; as in the recipe.")
+]
+_BatchSize = Annotated[int | None, typer.Option(help="Pictures per step; 32.")]
+_Lr = Annotated[float | None, typer.Option(help="Highest learning rate of the head; 0.001.")]
+_Seed = Annotated[int, typer.Option(help="Of everything random.")]
+_Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        help="Biased pairs for head feature-split or lone_weight, as `biased-pairs --json` writes "
+        "them; without it, those that the data names."
+    ),
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Any other setting of train/config.py, for example model.embed_dim=512."
+    ),
+]
+_Resume = Annotated[bool, typer.Option(help="Continue a run that was stopped.")]
+_Accumulate = Annotated[
+    int, typer.Option(help="Parts that a step is computed in, where memory is short.")
+]
+_SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read; list them.")
+]
+_Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder of confounders to share; default confounders/ beside the run."),
+]
 
 
 def fit(
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="Settings to start from: few, thousands, many (auto: by the number of training "
-            "pictures), or none, the defaults of train/config.py. Everything else given counts more."
-        ),
-    ] = "auto",
-    backbone: Annotated[
-        str | None, typer.Option(help="Any timm model; tf_efficientnet_lite0 without it.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the square input, in pixels; 320 without it.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training pictures; as in the recipe.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures per step; 32.")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Highest learning rate of the head; 0.001.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(
-            help="Biased pairs for head feature-split or lone_weight, as `biased-pairs --json` "
-            "writes them; without it, those that the data names."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Any other setting of train/config.py, for example model.embed_dim=512."
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue a run that was stopped.")] = False,
-    accumulate: Annotated[
-        int, typer.Option(help="Parts that a step is computed in, where memory is short.")
-    ] = 1,
-    skip_damaged: Annotated[
-        bool,
-        typer.Option("--skip-damaged", help="Leave out pictures that cannot be read; list them."),
-    ] = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder of confounders to share; default confounders/ beside the run."),
-    ] = None,
+    out: _Out,
+    recipe: _Recipe = AUTO,
+    backbone: _Backbone = None,
+    image_size: _ImageSize = None,
+    epochs: _Epochs = None,
+    batch_size: _BatchSize = None,
+    lr: _Lr = None,
+    seed: _Seed = 0,
+    pairs: _Pairs = None,
+    settings: _Settings = None,
+    resume: _Resume = False,
+    accumulate: _Accumulate = 1,
+    skip_damaged: _SkipDamaged = False,
+    cache: _Cache = None,
 ) -> None:
     """Train a model and write a run folder: weights, spec, configuration and log.
 
@@ -76,10 +91,8 @@ def fit(
     python -m train fit --data photos --epochs 20 --out runs/first
     torchrun --nproc-per-node 4 -m train fit --data photos --out runs/first
     """  # noqa: D301
-    from train import distributed
     from train.data import read_dataset
     from train.fitting.lone import read_pairs
-    from train.fitting.loop import fit as run_fit
 
     given = {
         "biased_pairs": None if pairs is None else read_pairs(pairs),
@@ -93,17 +106,19 @@ def fit(
         "skip_damaged": skip_damaged,
     }
     pictures = read_dataset(data)
-    recipe = choose_recipe(recipe, pictures, settings or [])
-    given = {key: value for key, value in given.items() if value is not None}
-    config = build_config(given, settings or [], recipe)
+    config = choose_config(recipe, pictures, given, settings or [])
+    _run(pictures, out, config, resume=resume, cache=cache)
+
+
+def _run(
+    data: LabeledImages, out: Path, config: TrainConfig, *, resume: bool, cache: Path | None
+) -> None:
+    from train import distributed
+    from train.fitting.loop import fit as run_fit
+
     try:
-        spec = run_fit(
-            pictures,
-            out,
-            config,
-            resume=resume,
-            cache=cache or out.absolute().parent / "confounders",
-        )
+        cache = cache or out.absolute().parent / "confounders"
+        spec = run_fit(data, out, config, resume=resume, cache=cache)
     except KeyboardInterrupt:
         Console(stderr=True).print(
             f"whole epochs are kept in {out}: go on with the same command and --resume"
@@ -113,14 +128,36 @@ def fit(
         _say_what_is_next(out, spec)
 
 
-def choose_recipe(asked: str, data: LabeledImages, settings: list[str]) -> str:
-    """Take the recipe asked for, or the one for so many pictures, and say what is in it."""
+def choose_config(
+    recipe: str, data: LabeledImages, given: dict[str, Any], settings: list[str]
+) -> TrainConfig:
+    """Put what is given over a recipe, or over the one for so many pictures, and say what is in it.
+
+    Args:
+        recipe: Its name, or auto.
+        data: To be trained on.
+        given: Dotted key -> value; None where an option was left out.
+        settings: "dotted.key=value" each; they count most.
+    """
     number = sum(image.split == "train" for image in data.images)
-    recipe = recipe_for(number) if asked == AUTO else asked
-    own = {setting.partition("=")[0] for setting in settings}
+    recipe = recipe_for(number) if recipe == AUTO else recipe
+    given = {key: value for key, value in given.items() if value is not None}
+    own = {setting.partition("=")[0] for setting in settings} | set(given)
     words = [f"{k}={v}" for k, v in settings_of(recipe).items() if k not in own]
     _log.info("recipe %s for %d pictures: %s", recipe, number, " ".join(words) or "the defaults")
-    return recipe
+    config = build_config(given, settings, recipe)
+    return config if _STAGES in own else _with_stages_it_has(config)
+
+
+def _with_stages_it_has(config: TrainConfig) -> TrainConfig:
+    """Leave out a second stage that a recipe asks for and the backbone does not give."""
+    from train.network.backbones import gives_two_stages
+
+    model = config.model
+    if model.token_stages == 1 or gives_two_stages(model.backbone, model.image_size):
+        return config
+    _log.info("%s gives the tokens of one stage: %s=1", model.backbone, _STAGES)
+    return replace(config, model=replace(model, token_stages=1))
 
 
 def _say_what_is_next(out: Path, spec: ModelSpec) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 
+_LONGEST = 120  # characters of a value in an error
 _HELD_OUT = 0.2  # share of train, where nothing else was asked for
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,17 @@ class LabeledImages:
         return replace(self, images=images)
 
 
+def name_of(root: Path) -> str:
+    """Name a data set after its folder, in text that a model's spec can hold."""
+    return "".join(c if c.isprintable() else "_" for c in root.resolve().name)
+
+
+def quote(value: object) -> str:
+    """Show a value of a file in an error: short, and nothing that a terminal cannot print."""
+    text = ascii(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 def read_text_lines(path: Path) -> list[str]:
     """Read a text file without its line ends.
 
@@ -106,10 +118,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file whose top level is an object.
 
     Raises:
-        DataError: It cannot be read or is something else.
+        DataError: It cannot be read, is something else, or gives a key twice.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
@@ -117,14 +129,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def require_images_exist(data: LabeledImages) -> None:
-    """Raise one DataError that counts and names the missing files."""
-    missing = [str(image.path) for image in data.images if not image.path.is_file()]
-    if missing:
-        raise DataError(
-            f"{data.name} lists {len(missing)} of {len(data.images)} images that do not exist, "
-            f"first {', '.join(missing[:3])}: restore the files or remove their entries"
-        )
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key given twice: Python would take the last one and forget the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        repeated = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
+        raise ValueError(f"an object gives {quote(repeated)} twice")
+    return found
 
 
 def count_splits(data: LabeledImages) -> Counter[str]:

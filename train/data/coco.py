@@ -16,10 +16,12 @@ from train.data.base import (
     LabeledImage,
     LabeledImages,
     count_splits,
+    name_of,
+    quote,
     read_json_object,
-    require_images_exist,
     warn_if_partial,
 )
+from train.data.checks import check_classes, check_images
 
 _PUBLISHED = {
     "2014": {"train": 82783, "val": 40504},
@@ -37,20 +39,23 @@ def read_coco(root: Path) -> LabeledImages:
     """
     classes: tuple[str, ...] | None = None
     images: list[LabeledImage] = []
+    places: list[tuple[Path, int]] = []  # of each image: file and number in it
     paths = sorted((root / "annotations").glob("instances_*.json"))
     _refuse_two_releases(paths)
     for path in paths:
         record = read_json_object(path)
-        try:
-            ids, names = _read_categories(record)
-            if classes is not None and names != classes:
-                raise DataError(f"{path} has other categories than the files before it")
-            classes = names
-            images += _read_images(record, ids, _image_folder(root, path), path)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path} is not a COCO instances file: {error!r}") from error
-    data = LabeledImages(root.resolve().name, classes or (), tuple(images))
-    require_images_exist(data)
+        ids, names = _read_categories(record, path)
+        if classes is not None and names != classes:
+            different = sorted(set(names) ^ set(classes)) or "another order"
+            raise DataError(
+                f"{path} has other categories than {paths[0].name}: {str(different)[:80]}"
+            )
+        classes = names
+        found = _read_images(record, ids, _image_folder(root, path), path)
+        images += found
+        places += [(path, number) for number in range(len(found))]
+    data = LabeledImages(name_of(root), classes or (), tuple(images))
+    check_images(data, root, lambda i: f"{places[i][0]}: images[{places[i][1]}]")
     warn_if_partial(data.name, count_splits(data), _published_sizes(paths))
     return data
 
@@ -73,29 +78,80 @@ def _published_sizes(paths: list[Path]) -> dict[str, int]:
     }
 
 
-def _read_categories(record: dict[str, Any]) -> tuple[dict[int, int], tuple[str, ...]]:
-    categories = sorted(record["categories"], key=lambda item: item["id"])
-    ids = {item["id"]: index for index, item in enumerate(categories)}
-    return ids, tuple(item["name"] for item in categories)
+def _read_categories(
+    record: dict[str, Any], source: Path
+) -> tuple[dict[Any, int], tuple[str, ...]]:
+    """Index of every category id, and the names, in the order of the ids."""
+    listed = _entries(record, "categories", ("id", "name"), source)
+    try:
+        categories = sorted(listed, key=lambda item: item["id"])
+    except TypeError as error:
+        raise DataError(f"{source}: ids of categories are numbers and text: {error}") from error
+    names = check_classes([item["name"] for item in categories], source)
+    return _by_id(categories, "categories", source), names
+
+
+def _entries(
+    record: dict[str, Any], key: str, needed: tuple[str, ...], source: Path
+) -> list[dict[str, Any]]:
+    """The list under a key; every entry has what is needed, and ids that can be compared."""
+    items = record.get(key)
+    if not isinstance(items, list):
+        raise DataError(f"{source} is not a COCO instances file: it has no list of {key}")
+    ids = [name for name in needed if name == "id" or name.endswith("_id")]
+    for number, item in enumerate(items):
+        if not isinstance(item, dict) or not all(name in item for name in needed):
+            raise DataError(
+                f"{source}: {key}[{number}] should have {', '.join(needed)}, got "
+                f"{quote(sorted(item) if isinstance(item, dict) else item)}"
+            )
+        if wrong := [name for name in ids if type(item[name]) not in {int, str}]:
+            raise DataError(
+                f"{source}: {key}[{number}] has the {wrong[0]} {quote(item[wrong[0]])}: "
+                "expected a number"
+            )
+    return items
+
+
+def _by_id(items: list[dict[str, Any]], key: str, source: Path) -> dict[Any, int]:
+    """Index of each entry by its id, which no other has."""
+    found: dict[Any, int] = {}
+    for number, item in enumerate(items):
+        if found.setdefault(item["id"], number) != number:
+            name = "name" if key == "categories" else "file_name"
+            both = [quote(items[i][name]) for i in (found[item["id"]], number)]
+            raise DataError(
+                f"{source}: {key} gives id {quote(item['id'])} to {' and to '.join(both)}: every entry "
+                "needs an id of its own"
+            )
+    return found
 
 
 def _read_images(
-    record: dict[str, Any], ids: dict[int, int], folder: Path, source: Path
+    record: dict[str, Any], ids: dict[Any, int], folder: Path, source: Path
 ) -> list[LabeledImage]:
-    present: dict[int, set[int]] = {item["id"]: set() for item in record["images"]}
-    for annotation in record["annotations"]:
+    images = _entries(record, "images", ("id", "file_name"), source)
+    present: dict[Any, set[int]] = {key: set() for key in _by_id(images, "images", source)}
+    for number, item in enumerate(images):
+        if not isinstance(item["file_name"], str) or not item["file_name"]:
+            raise DataError(
+                f"{source}: images[{number}] has the file_name {quote(item['file_name'])}: "
+                "expected text"
+            )
+    needed = ("image_id", "category_id")
+    for annotation in _entries(record, "annotations", needed, source):
         image, category = annotation["image_id"], annotation["category_id"]
         if image not in present or category not in ids:
             raise DataError(
-                f"{source}: annotation {annotation.get('id')} is of category {category} on image "
-                f"{image}, and the file does not list both: correct the annotation or list them"
+                f"{source}: annotation {quote(annotation.get('id'))} is of category "
+                f"{quote(category)} on image {quote(image)}, and the file does not list both: correct the annotation or list them"
             )
         present[image].add(ids[category])
     return [
         LabeledImage(
             folder / item["file_name"], _split_of(source), tuple(sorted(present[item["id"]]))
         )
-        for item in record["images"]
+        for item in images
     ]
 
 

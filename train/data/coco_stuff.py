@@ -27,9 +27,11 @@ from train.data.base import (
     LabeledImages,
     count_splits,
     indices_of,
+    name_of,
     read_text_lines,
     warn_if_partial,
 )
+from train.data.checks import check_classes, check_images
 from train.data.label_cache import cached_labels
 
 CACHE = "stuffthingmaps_labels.npz"
@@ -87,7 +89,7 @@ def read_coco_stuff(root: Path) -> LabeledImages:
     """
     raw_names = _read_raw_names(root / "labels.txt")
     raw_labels = [k for k, name in enumerate(raw_names) if name not in _DROPPED]
-    classes = tuple(raw_names[k] for k in raw_labels)
+    classes = check_classes([raw_names[k] for k in raw_labels], root / "labels.txt")
     bias = _context_bias(classes, root / "labels.txt")
     pictures = [
         (path, split) for name, split in _SPLITS.items() for path in _list_pictures(root, name)
@@ -98,7 +100,8 @@ def read_coco_stuff(root: Path) -> LabeledImages:
         LabeledImage(path, split, tuple(np.flatnonzero(row).tolist()))
         for (path, split), row in zip(pictures, presence, strict=True)
     )
-    data = LabeledImages(root.resolve().name, classes, images, bias, published=True)
+    data = LabeledImages(name_of(root), classes, images, bias, published=True)
+    check_images(data, root, lambda i: str(images[i].path))
     warn_if_partial(data.name, count_splits(data), _PUBLISHED)
     return data
 
@@ -142,12 +145,13 @@ def _find_maps(folder: Path, pictures: list[Path]) -> list[Path]:
     Raises:
         DataError: Some have none.
     """
-    maps = {
-        path.stem: path
-        for name in ("train2017", "val2017")
-        for path in folder.glob(f"{name}/*.png")
-    }
+    maps: dict[str, Path] = {}
+    for name in ("train2017", "val2017"):
+        for path in folder.glob(f"{name}/*.png"):
+            if (other := maps.setdefault(path.stem, path)) != path:
+                raise DataError(f"{other} and {path} are maps of the same picture: keep one")
     ids = [_image_id(path) for path in pictures]
+    _refuse_repeated_ids(ids, pictures)
     if missing := [path.name for path, key in zip(pictures, ids, strict=True) if key not in maps]:
         raise DataError(
             f"{len(missing)} of {len(pictures)} pictures have no map in {folder}/train2017 or "
@@ -155,6 +159,14 @@ def _find_maps(folder: Path, pictures: list[Path]) -> list[Path]:
             "stuffthingmaps_trainval2017.zip there"
         )
     return [maps[key] for key in ids]
+
+
+def _refuse_repeated_ids(ids: list[str], pictures: list[Path]) -> None:
+    """One id is one picture: in both splits it would be trained on and tested on."""
+    first: dict[str, Path] = {}
+    for key, path in zip(ids, pictures, strict=True):
+        if (other := first.setdefault(key, path)) != path:
+            raise DataError(f"{other} and {path} are the same picture, {key}: keep one of them")
 
 
 def _image_id(path: Path) -> str:

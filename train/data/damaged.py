@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.progress import Progress
 
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError, DataError
-from train.data.base import LabeledImages
+from train.data.base import LabeledImage, LabeledImages
 
 _log = logging.getLogger(__name__)
 
@@ -27,22 +28,42 @@ def leave_out_damaged(
     Raises:
         DataError: None is left.
     """
-    task = progress.add_task("checking pictures", total=len(data.images))
     kept, skipped = [], {}
-    with ThreadPoolExecutor() as threads:
-        found = threads.map(_fault, [image.path for image in data.images])
-        for image, fault in zip(data.images, found, strict=True):
-            if fault is None:
-                kept.append(image)
-            else:
-                skipped[str(image.path)] = fault
-            progress.advance(task)
-    progress.remove_task(task)
+    for image, fault in _look(data, progress):
+        if fault is None:
+            kept.append(image)
+        else:
+            skipped[str(image.path)] = fault
     if not kept:
         raise DataError(f"none of the {len(data.images)} pictures of {data.name} can be read")
     for fault in skipped.values():
         _log.warning("left out: %s", fault)
     return replace(data, images=tuple(kept)), skipped
+
+
+def refuse_damaged(data: LabeledImages, progress: Progress) -> None:
+    """Read every picture once: those that training looks at last would end it after its first epoch.
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    faults = [fault for _, fault in _look(data, progress) if fault is not None]
+    if faults:
+        raise DataError(
+            f"{len(faults)} of {len(data.images)} pictures to validate on cannot be read: "
+            f"{faults[0]}; `fit` leaves such pictures out with --skip-damaged"
+        )
+
+
+def _look(data: LabeledImages, progress: Progress) -> Iterator[tuple[LabeledImage, str | None]]:
+    """Yield every picture with what is wrong with it."""
+    task = progress.add_task("checking pictures", total=len(data.images))
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(_fault, [image.path for image in data.images])
+        for image, fault in zip(data.images, found, strict=True):
+            yield image, fault
+            progress.advance(task)
+    progress.remove_task(task)
 
 
 def _fault(path: Path) -> str | None:

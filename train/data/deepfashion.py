@@ -24,9 +24,10 @@ from train.data.base import (
     LabeledImages,
     count_splits,
     indices_of,
-    require_images_exist,
+    name_of,
     warn_if_partial,
 )
+from train.data.checks import check_classes, check_images
 from train.data.label_cache import cached_labels
 
 CACHE = "list_attr_img_labels.npz"
@@ -75,15 +76,15 @@ def read_deepfashion(root: Path) -> LabeledImages:
     )
     in_train = np.array([split == "train" for split in splits.values()])
     kept = most_frequent(present[in_train], NUM_LABELS)
-    classes = tuple(attributes[k] for k in kept)
+    classes = check_classes([attributes[k] for k in kept], names)
     folder = root / "Img" if (root / "Img" / "img").is_dir() else root
     images = tuple(
         LabeledImage(folder / name, split, tuple(np.flatnonzero(row).tolist()))
         for (name, split), row in zip(splits.items(), present[:, kept], strict=True)
     )
     bias = _context_bias(attributes, classes, names)
-    data = LabeledImages(root.resolve().name, classes, images, bias, published=True)
-    require_images_exist(data)
+    data = LabeledImages(name_of(root), classes, images, bias, published=True)
+    check_images(data, root, lambda i: f"{partition}:{i + 3}")
     warn_if_partial(data.name, count_splits(data), _PUBLISHED)
     return data
 
@@ -146,6 +147,8 @@ def _read_presence(path: Path, names: list[str], num_attributes: int) -> NDArray
             )
         if wrong := set(tokens) - {"-1", "0", "1"}:
             raise DataError(f"{path}:{number} ({name}) has {sorted(wrong)}, expected -1, 0 or 1")
+        if seen[row_of[name]]:
+            raise DataError(f"{path}:{number} lists {name} twice: every picture needs one line")
         present[row_of[name]] = np.array(tokens) == "1"
         seen[row_of[name]] = True
     if not seen.all():

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import DataError
@@ -17,9 +17,11 @@ from train.data.base import (
     ContextBias,
     LabeledImage,
     LabeledImages,
+    name_of,
+    quote,
     read_json_object,
-    require_images_exist,
 )
+from train.data.checks import check_classes, check_images, refuse_unknown
 
 _REQUIRED = {"file", "split", "labels"}
 _ALLOWED = _REQUIRED | {"license", "source"}
@@ -35,7 +37,7 @@ def read_labels_json(root: Path) -> LabeledImages:
     record = read_json_object(path)
     if not {"classes", "images"} <= set(record) <= {"classes", "images", "biased_pairs"}:
         raise DataError(
-            f"{path} has keys {sorted(record)}, expected ['classes', 'images'] and perhaps "
+            f"{path} has keys {quote(sorted(record))}, expected ['classes', 'images'] and perhaps "
             "'biased_pairs'"
         )
     classes = check_classes(record["classes"], path)
@@ -47,20 +49,9 @@ def read_labels_json(root: Path) -> LabeledImages:
         for i, entry in enumerate(record["images"])
     )
     bias = read_biased_pairs(record.get("biased_pairs", []), index, path)
-    data = LabeledImages(root.resolve().name, classes, images, bias)
-    refuse_repeated(images, path)
-    require_images_exist(data)
+    data = LabeledImages(name_of(root), classes, images, bias)
+    check_images(data, root, lambda i: f"{path}: images[{i}]")
     return data
-
-
-def check_classes(value: Any, path: Path) -> tuple[str, ...]:
-    """Return the class names that `path` lists, or raise DataError: none, not text, or repeated."""
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
-        raise DataError(f"{path}: classes should be a list of names, got {str(value)[:60]}")
-    if len(set(value)) != len(value):
-        repeated = sorted({name for name in value if value.count(name) > 1})
-        raise DataError(f"{path}: classes repeats {repeated}")
-    return tuple(value)
 
 
 def read_entry(entry: Any, where: str, root: Path, index: dict[str, int]) -> LabeledImage:
@@ -73,26 +64,19 @@ def read_entry(entry: Any, where: str, root: Path, index: dict[str, int]) -> Lab
         index: Class name -> index.
 
     Raises:
-        DataError: A missing or unknown key, a path out of the folder, an unknown class.
+        DataError: A missing or unknown key, an unknown class.
     """
     if not isinstance(entry, dict) or not _REQUIRED <= set(entry) <= _ALLOWED:
         raise DataError(
             f"{where} should have the keys {sorted(_REQUIRED)} (and may have license, source), "
-            f"got {sorted(entry) if isinstance(entry, dict) else entry!r}"
+            f"got {quote(sorted(entry) if isinstance(entry, dict) else entry)}"
         )
     file, split, labels = entry["file"], entry["split"], entry["labels"]
     texts = [file, split, *labels] if isinstance(labels, list) else [labels, None]
     if not all(isinstance(text, str) for text in texts) or not file or not split:
         raise DataError(f"{where}: file and split should be text and labels a list of names")
-    relative = PurePosixPath(file)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise DataError(f"{where}: file {file!r} leaves the data folder; use a path inside it")
-    if unknown := [label for label in labels if label not in index]:
-        raise DataError(
-            f"{where} ({file}) has labels {unknown} that are not in classes: correct the spelling "
-            "or add them to classes"
-        )
-    return LabeledImage(root / relative, split, tuple(sorted({index[label] for label in labels})))
+    refuse_unknown(labels, index, f"{where} ({quote(file)[1:-1]})", "classes")
+    return LabeledImage(root / file, split, tuple(sorted({index[label] for label in labels})))
 
 
 def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextBias | None:
@@ -114,20 +98,12 @@ def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextB
             or not all(isinstance(n, str) for n in pair)
         ):
             raise DataError(
-                f"{path}: biased_pairs should hold [label, context] pairs, got {pair!r}"
+                f"{path}: biased_pairs should hold [label, context] pairs, got {quote(pair)}"
             )
-        if unknown := [name for name in pair if name not in index]:
-            raise DataError(f"{path}: biased pair {pair} names {unknown}, which is not in classes")
+        refuse_unknown(pair, index, f"{path}: biased pair {quote(pair)}", "classes")
         if pair[0] == pair[1] or pairs.count(pair) > 1:
-            raise DataError(f"{path}: biased pair {pair} is a label with itself, or stands twice")
+            raise DataError(
+                f"{path}: biased pair {quote(pair)} is a label with itself, or stands twice"
+            )
     found = tuple((index[label], index[context]) for label, context in pairs)
     return ContextBias(found, (), "average precision") if found else None
-
-
-def refuse_repeated(images: tuple[LabeledImage, ...], path: Path) -> None:
-    """Raise DataError where `path` lists a picture twice."""
-    seen: set[Path] = set()
-    for image in images:
-        if image.path in seen:
-            raise DataError(f"{path} lists {image.path.name} twice: every picture needs one entry")
-        seen.add(image.path)

@@ -18,10 +18,11 @@ from cmlr_edge.errors import DataError
 from train.data.base import (
     LabeledImage,
     LabeledImages,
+    name_of,
     read_text_lines,
-    require_images_exist,
     warn_if_partial,
 )
+from train.data.checks import check_classes, check_images
 
 NUM_CONCEPTS = 81
 _PUBLISHED = {"train": 161789, "test": 107859}  # lines of the lists, before dropping
@@ -40,6 +41,7 @@ def read_nus_wide(root: Path) -> LabeledImages:
     concepts = _read_concepts(root)
     folder = next((root / name for name in _FOLDERS if (root / name).is_dir()), root / _FOLDERS[0])
     images: list[LabeledImage] = []
+    places: list[str] = []
     listed: dict[str, int] = {}
     for part in ("Train", "Test"):
         names = _read_names(root / "ImageList" / f"{part}Imagelist.txt")
@@ -51,8 +53,9 @@ def read_nus_wide(root: Path) -> LabeledImages:
             LabeledImage(folder / names[i], split, tuple(np.flatnonzero(present[i]).tolist()))
             for i in kept
         ]
-    data = LabeledImages(root.resolve().name, concepts, tuple(images), published=True)
-    require_images_exist(data)
+        places += [f"ImageList/{part}Imagelist.txt: picture {i + 1}" for i in kept]
+    data = LabeledImages(name_of(root), concepts, tuple(images), published=True)
+    check_images(data, root, lambda i: places[i])
     warn_if_partial(data.name, listed, _PUBLISHED)
     return data
 
@@ -69,7 +72,7 @@ def _read_concepts(root: Path) -> tuple[str, ...]:
             f"{_label_folder(root)} has Labels_<concept>_Train.txt for {len(concepts)} concepts, "
             f"expected {NUM_CONCEPTS}: unpack Groundtruth.zip there"
         )
-    return tuple(concepts)
+    return check_classes(concepts, _label_folder(root))
 
 
 def _read_names(path: Path) -> list[PurePosixPath]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from cmlr_edge.errors import CaptureError
 from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from train.data.base import LabeledImages
+from train.data.loading import BatchReader, DecodedPictures
 
 _TO_YIQ = torch.tensor(
     [[0.2989, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
@@ -28,7 +29,8 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
     """Choose random changes of a uint8 image (3, S, S) that keep its labels true.
 
     Args:
-        strength: "none", "flip", "standard" or "strong".
+        strength: "none", "flip", "crop" (any part from 8 % on, as ImageNet networks are trained),
+            "standard" or "strong".
         image_size: Side of the result.
     """
     resize = v2.Resize((image_size, image_size), antialias=True)
@@ -36,7 +38,7 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
         return v2.Compose([resize])
     if strength == "flip":
         return v2.Compose([resize, v2.RandomHorizontalFlip()])
-    smallest = {"standard": 0.5, "strong": 0.3}[strength]
+    smallest = {"crop": 0.08, "standard": 0.5, "strong": 0.3}[strength]
     steps: list[Any] = [
         v2.RandomResizedCrop(image_size, scale=(smallest, 1.0), ratio=(0.75, 1.33), antialias=True),
         v2.RandomHorizontalFlip(),
@@ -44,7 +46,7 @@ def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Ten
     if strength == "strong":
         steps.append(v2.RandAugment(num_ops=2, magnitude=7))
         steps.append(v2.RandomErasing(p=0.5, scale=(0.02, 0.15)))
-    else:
+    elif strength == "standard":
         steps.append(ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02))
     return v2.Compose(steps)
 
@@ -96,7 +98,7 @@ def normalize(images: Tensor, spec: PreprocessSpec) -> Tensor:
 
 
 class ImageTensors(Dataset[Tensor]):
-    """Pictures as uint8 (3, H, W), decoded once and kept: small data sets fit, large ones say no.
+    """Pictures as uint8 (3, H, W), decoded once and kept as far as there is room.
 
     Without augmentation an item is exactly `preprocess` of the file.
     """
@@ -108,6 +110,7 @@ class ImageTensors(Dataset[Tensor]):
         *,
         augmentation: Callable[[Tensor], Tensor] | None = None,
         cache_bytes: int = 4 * 2**30,
+        workers: int = 0,
     ) -> None:
         """Prepare, reading nothing yet.
 
@@ -115,7 +118,8 @@ class ImageTensors(Dataset[Tensor]):
             data: The pictures.
             spec: The model's input format.
             augmentation: Applied to an image slightly larger than the input.
-            cache_bytes: Decoded pictures are kept in memory up to this.
+            cache_bytes: Decoded pictures are kept in memory up to this, for all workers together.
+            workers: Processes that `read` lets read; 0: this one.
         """
         self._paths = [image.path for image in data.images]
         self._augmentation = augmentation
@@ -123,12 +127,24 @@ class ImageTensors(Dataset[Tensor]):
         if augmentation is not None:
             size_hw = (round(size_hw[0] * _ROOM), round(size_hw[1] * _ROOM))
         self._spec = PreprocessSpec(size_hw=size_hw, mean=spec.mean, std=spec.std)
-        self._room = cache_bytes
-        self._cache: dict[int, NDArray[np.uint8]] = {}
+        self._decoded = DecodedPictures(len(self._paths), size_hw, cache_bytes)
+        self._workers = workers
+        self._reader: BatchReader | None = None
 
     def __len__(self) -> int:
         """Count the pictures."""
         return len(self._paths)
+
+    def read(self, batches: list[list[Any]]) -> Iterator[Tensor]:
+        """Yield uint8 (B, 3, H, W) of each batch of keys, in order; a second reading ends the first."""
+        if self._reader is None:
+            self._reader = BatchReader(self, self._workers)
+        return self._reader.read(batches)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that `read` let its caller wait so far."""
+        return 0.0 if self._reader is None else self._reader.waited
 
     def __getitem__(self, key: int | tuple[int, int]) -> Tensor:
         """Read picture `index`, augmented from `seed` where `key` is (index, seed)."""
@@ -143,7 +159,7 @@ class ImageTensors(Dataset[Tensor]):
             return self._augmentation(image)
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        if (kept := self._cache.get(index)) is not None:
+        if (kept := self._decoded.get(index)) is not None:
             return kept
         try:
             image = preprocess(read_image(self._paths[index]), self._spec)
@@ -151,7 +167,5 @@ class ImageTensors(Dataset[Tensor]):
             raise CaptureError(
                 f"{error}; `fit` and `evaluate` leave such pictures out with --skip-damaged"
             ) from error
-        if self._room >= image.nbytes:
-            self._room -= image.nbytes
-            self._cache[index] = image
+        self._decoded.keep(index, image)
         return image

@@ -21,15 +21,18 @@ from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import ModelSpec
 from train.confounders.clustering import cosine_to_centres
 from train.data.base import LabeledImages
-from train.data.transforms import ImageTensors, normalize
+from train.data.transforms import ImageTensors
 from train.explaining.figures import (
+    READABLE,
     draw_bars,
+    draw_company,
     draw_heat_maps,
     draw_link_map,
     draw_patches,
     draw_scatter,
 )
 from train.explaining.link_effects import cooccurrence, swap_effects
+from train.explaining.views import Seen, choose, company_of_absent, see, shades, view_all
 from train.fitting.frozen import TokenSet
 from train.judging.inference import iterate_tokens
 from train.network.backbones import create_confounder_view
@@ -37,7 +40,6 @@ from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer
 
 _STRONGEST = 15  # links listed
-_CAM_IMAGES, _CAM_LABELS = 4, 3
 _SCATTER_IMAGES, _SCATTER_POINTS = 200, 800
 _IMAGES, _OF_EACH_LABEL = 1000, 4  # looked at; rates and co-occurrence are of all
 _PATCHES = 6  # per confounder
@@ -59,6 +61,10 @@ def explain(
     data: LabeledImages,
     cause: str,
     folder: Path,
+    *,
+    beside: tuple[CausalRecognizer, ModelSpec] | None = None,
+    absent: str | None = None,
+    names: tuple[str, str] = ("this run", "the other"),
     report: Callable[[str], None] = lambda _step: None,
 ) -> dict[str, Any]:
     """Write the figures of one model on one split, and return their numbers.
@@ -68,52 +74,126 @@ def explain(
         spec: Its labels and input format.
         data: Pictures with the model's classes.
         cause: The label that the bars are drawn for.
-        folder: Created; holds do.png, links.png, heat_maps.png, features.png, confounders.png.
+        folder: Created; holds do.png, links.png, heat_maps.png, absent.png, features.png and
+            confounders.png.
+        beside: Another network with the same labels, as the baseline, to look at the same pictures.
+        absent: Label that heat maps are drawn of where it is not; None: each picture's surest.
+        names: What both are called in the figures.
         report: Told what is being done.
 
     Raises:
-        DataError: The label or the classes are others than the model's, or it has no causal branch.
+        DataError: A label or the classes are others than the model's, or it has no causal branch.
     """
-    _check(model, spec, data, cause)
+    _check(model, spec, data, cause, beside, absent)
     folder.mkdir(parents=True, exist_ok=True)
     every = data.targets()
     data = replace(data, images=tuple(data.images[i] for i in _choose_images(every)))
-    images = ImageTensors(data, spec.preprocess)
-    report(f"reading {len(images)} pictures")
-    tokens = torch.cat(list(iterate_tokens(model.backbone, images, spec.preprocess)))
-    stored = TokenSet(tokens.half().numpy(), data.targets(), model.backbone.finer_channels)
+    report(f"reading {len(data.images)} pictures")
+    networks = [see(names[0], model, spec, data)]
+    if beside is not None:
+        networks.append(see(names[1], *beside, data))
     report("swapping labels")
-    effects, together = swap_effects(model, stored), cooccurrence(every)
+    tokens = networks[0].tokens.half().numpy()
+    effects = swap_effects(model, TokenSet(tokens, data.targets(), model.backbone.finer_channels))
     report("drawing")
-    index, rates = spec.labels.index(cause), every.mean(axis=0)
-    draw_bars(rates, effects[:, index], spec.labels, cause, folder / "do.png")
-    draw_link_map(effects, together, spec.labels, folder / "links.png")
-    maps = [_heat_maps(model, spec, images, i, data) for i in range(min(_CAM_IMAGES, len(images)))]
-    draw_heat_maps([item for row in maps for item in row], folder / "heat_maps.png")
-    points = _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
-    if model.intervention is not None:
-        report("looking at the confounders")
-        seen = _confounder_tokens(model, tokens, images, spec)
-        patches = _nearest_patches(seen, model.intervention.centres, images)
-        draw_patches(patches, folder / "confounders.png")
-    links = _list_links(effects, together, spec.labels)
     return {
         "cause": cause,
         "num_images": len(every),
         "num_images_looked_at": len(data.images),
-        "points": points,
-        "p": dict(zip(spec.labels, map(float, rates), strict=True)),
-        "p_change_do": dict(zip(spec.labels, map(float, effects[:, index]), strict=True)),
+        "points": _draw_inside(networks[0], folder),
+        **_draw_links(effects, every, spec.labels, cause, folder),
+        **_look_for_labels(networks, data, cooccurrence(every), absent, folder),
+    }
+
+
+def _draw_inside(network: Seen, folder: Path) -> dict[str, int]:
+    """Draw label features, and what each confounder looks at where there are any."""
+    model, spec, images = network.model, network.spec, network.images
+    tokens = network.tokens
+    points = _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
+    if model.intervention is not None:
+        seen = _confounder_tokens(model, tokens, images, spec)
+        patches = _nearest_patches(seen, model.intervention.centres, images)
+        draw_patches(patches, folder / "confounders.png")
+    return points
+
+
+def _draw_links(
+    effects: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    labels: tuple[str, ...],
+    cause: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """Draw what labels do to each other, (L, L), beside what goes together in the data."""
+    together, index, rates = cooccurrence(targets), labels.index(cause), targets.mean(axis=0)
+    draw_bars(rates, effects[:, index], labels, cause, folder / "do.png")
+    draw_link_map(effects, together, labels, folder / "links.png")
+    links, strongest = _list_links(effects, together, labels), float(np.abs(effects).max())
+    return {
+        "p": dict(zip(labels, map(float, rates), strict=True)),
+        "p_change_do": dict(zip(labels, map(float, effects[:, index]), strict=True)),
+        "strongest_effect": strongest,
+        "readable": strongest >= READABLE,
         "strongest": [vars(link) for link in links[:_STRONGEST]],
         "most_suppressed": [vars(link) for link in _most_suppressed(links)[:_STRONGEST]],
     }
 
 
-def _check(model: CausalRecognizer, spec: ModelSpec, data: LabeledImages, cause: str) -> None:
+def _look_for_labels(
+    networks: list[Seen],
+    data: LabeledImages,
+    together: NDArray[np.float32],
+    absent: str | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """Heat maps of labels that are there and that are not, and what company does to the latter."""
+    labels, targets = data.classes, data.targets()
+    chosen = choose(networks, targets, None if absent is None else labels.index(absent))
+    views = view_all(networks, chosen, targets)
+    rows: dict[int, list[Any]] = {}
+    for view, shade in zip(views, shades(views), strict=True):
+        there = "" if view.there else "NOT THERE, "
+        title = f"{labels[view.label]}, {there}{view.name}: {view.score:.2f}"
+        picture = networks[0].images[view.picture].permute(1, 2, 0).numpy()
+        rows.setdefault(view.picture, []).append((picture, shade, title))
+    draw_heat_maps([*rows.values()], folder)
+    company = {seen.name: company_of_absent(seen, data, together) for seen in networks}
+    draw_company(company, folder / "absent.png")
+    return {
+        "heat_maps": [
+            {
+                "picture": data.images[view.picture].path.name,
+                "label": labels[view.label],
+                "there": view.there,
+                "by": view.name,
+                "score": view.score,
+            }
+            for view in views
+        ],
+        "absent": {name: [vars(item) for item in found] for name, found in company.items()},
+    }
+
+
+def _check(
+    model: CausalRecognizer,
+    spec: ModelSpec,
+    data: LabeledImages,
+    cause: str,
+    beside: tuple[CausalRecognizer, ModelSpec] | None,
+    absent: str | None,
+) -> None:
     if data.classes != spec.labels:
         raise DataError(f"{data.name} has other classes than the run")
-    if cause not in spec.labels:
-        raise DataError(f"the run has no label {cause!r}: it has {', '.join(spec.labels[:8])} ...")
+    if beside is not None and beside[1].labels != spec.labels:
+        raise DataError(
+            "both runs should have the same labels in the same order: train on one data"
+        )
+    for label in {cause, absent} - {None}:
+        if label not in spec.labels:
+            raise DataError(
+                f"the run has no label {label!r}: it has {', '.join(spec.labels[:8])} ..."
+            )
     if model.links is None and (
         model.intervention is None or isinstance(model.intervention, BackDoorIntervention)
     ):
@@ -139,27 +219,6 @@ def _list_links(
 def _most_suppressed(links: list[Link]) -> list[Link]:
     """Pairs that go together in the data and not in the model."""
     return sorted(links, key=lambda link: -(abs(link.cooccurrence) - abs(link.causal)))
-
-
-def _heat_maps(
-    model: CausalRecognizer, spec: ModelSpec, images: ImageTensors, index: int, data: LabeledImages
-) -> list[tuple[NDArray[np.uint8], NDArray[np.float32], str]]:
-    """Grad-CAM over the tokens for a picture's own labels: with and without the causal branch."""
-    picture = images[index]
-    tokens = model.backbone(normalize(picture[None], spec.preprocess)).detach().requires_grad_()
-    result = []
-    for label in data.images[index].labels[:_CAM_LABELS]:
-        for name in ("decoder", "deployed"):
-            output = model.head(tokens)
-            score = output.decoupled_logits if name == "decoder" else model.scores(output).logit()
-            (gradient,) = torch.autograd.grad(score[0, label], tokens)
-            weights = gradient.mean(dim=1, keepdim=True)
-            heat = (weights * tokens).sum(dim=-1).relu()[0].detach()
-            side = int(len(heat) ** 0.5)
-            grid = (heat / heat.max().clamp_min(1e-12))[: side * side].view(side, side).numpy()
-            rgb = picture.permute(1, 2, 0).numpy()
-            result.append((rgb, grid, f"{spec.labels[label]}, {name}"))
-    return result
 
 
 def _choose_images(targets: NDArray[np.float32]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from sklearn.manifold import TSNE
 
 _PATCH, _STRIPS = 56, 3  # pixels; strips beside each other
 _SHOWN = 12  # bars, and labels of the link map
+# An effect on a probability below which colours and bars show nothing: no scale ends below it.
+READABLE = 0.01
 
 
 def draw_bars(
@@ -30,7 +33,7 @@ def draw_bars(
     moved = np.clip(rates[chosen] + changes[chosen], 0, 1)
     axes.bar(places + 0.2, moved, 0.4, label=f"P(Y) + change by do({cause})")
     axes.set_xticks(places, [labels[i] for i in chosen], rotation=40, ha="right")
-    axes.set(ylabel="probability", title=f"what {cause} moves")
+    axes.set(ylabel="probability", title=f"what {cause} moves{_too_weak(changes)}")
     axes.legend()
     _save(plt, figure, path)
 
@@ -50,34 +53,60 @@ def draw_link_map(
     titles = ("change of P(row) by do(column)", "P(row | column) - P(row | not column)")
     for axes, values, title in zip(both, (effects, together), titles, strict=True):
         view = values[np.ix_(chosen, chosen)]
-        limit = max(float(np.abs(view).max()), 1e-6)
+        limit = max(float(np.abs(view).max()), READABLE)
         shown = axes.imshow(view, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(f"{title}{_too_weak(view)}", fontsize=10)
         figure.colorbar(shown, ax=axes, shrink=0.8)
     _save(plt, figure, path)
 
 
+def _too_weak(values: NDArray[np.float32]) -> str:
+    strongest = float(np.abs(values).max(initial=0))
+    return "" if strongest >= READABLE else f": too weak to read, at most {strongest:.0e}"
+
+
 def draw_heat_maps(
-    items: list[tuple[NDArray[np.uint8], NDArray[np.float32], str]], path: Path
+    rows: list[list[tuple[NDArray[np.uint8], NDArray[np.float32], str]]], folder: Path
 ) -> None:
-    """Pictures (H, W, 3) RGB under heat maps in [0, 1], with titles."""
-    if not items:
+    """Rows of pictures (H, W, 3) RGB under heat maps in [0, 1], with titles, as heat_maps.png."""
+    if not rows:
         return
-    plt = _pyplot()
-    columns = min(6, len(items))
-    rows = -(-len(items) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2.4 * columns, 2.7 * rows), squeeze=False, layout="constrained"
-    )
+    plt, path, columns = _pyplot(), folder / "heat_maps.png", max(map(len, rows))
+    size = (2.4 * columns, 2.7 * len(rows))
+    figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    figure.set_layout_engine("constrained")
     for axes in grid.flat:
         axes.axis("off")
-    for axes, (picture, heat, title) in zip(grid.flat, items, strict=False):
-        size = picture.shape[1], picture.shape[0]
-        axes.imshow(picture)
-        axes.imshow(cv2.resize(heat, size, interpolation=cv2.INTER_CUBIC), cmap="jet", alpha=0.4)
-        axes.set_title(title, fontsize=8)
+    for line, items in zip(grid, rows, strict=True):
+        for axes, (picture, heat, title) in zip(line, items, strict=False):
+            size_wh = picture.shape[1], picture.shape[0]
+            axes.imshow(picture)
+            smooth = cv2.resize(heat, size_wh, interpolation=cv2.INTER_CUBIC)
+            axes.imshow(smooth, cmap="jet", alpha=0.4, vmin=0, vmax=1)
+            axes.set_title(title, fontsize=7)
+    _save(plt, figure, path)
+
+
+def draw_company(found: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Scores of labels that are not there, with their usual company and without it, by network."""
+    pairs = next(iter(found.values()), [])
+    if not pairs:
+        return
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    width, places = 0.8 / (2 * len(found)), np.arange(len(pairs))
+    for number, (name, items) in enumerate(found.items()):
+        for side, kind in enumerate(("with_company", "without_company")):
+            at = places + (2 * number + side + 0.5) * width - 0.4
+            values = [getattr(item, kind) for item in items]
+            color = plt.get_cmap("tab20")(2 * number + side)
+            axes.bar(at, values, width, label=f"{name}, {kind.replace('_', ' ')}", color=color)
+    names = [f"{item.label}\n({item.company})" for item in pairs]
+    axes.set_xticks(places, names, rotation=40, ha="right", fontsize=8)
+    axes.set(ylabel="mean score", title="labels that are not there (their company)")
+    axes.legend(fontsize=8)
     _save(plt, figure, path)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from train import distributed
 from train.config import TrainConfig
 from train.data.transforms import ImageTensors
 from train.fitting.learner import Part
+from train.network.token_memory import TokenMemory
 
 Pair = tuple[int, int]  # index of a picture, and the seed of its augmentation and dropout
 
@@ -43,8 +44,19 @@ def load_parts(
     context_logits: Tensor | None,
     config: TrainConfig,
     lone: Tensor | None = None,
+    memory: TokenMemory | None = None,
 ) -> Iterator[list[Part]]:
-    """Yield, batch by batch, the parts that this process computes, all of the same number."""
+    """Yield, batch by batch, the parts that this process computes, all of the same number.
+
+    Args:
+        batches: Of `epoch_batches`.
+        images: Augmented.
+        targets: (N, L).
+        context_logits: (N, L), g of the training images.
+        config: Parts of a batch.
+        lone: (N, L), where a biased label stands without its usual company.
+        memory: Pictures whose tokens it has are not read.
+    """
     own = [
         distributed.split_evenly(
             distributed.split_evenly(batch, distributed.count())[distributed.rank()],
@@ -52,20 +64,27 @@ def load_parts(
         )
         for batch in batches
     ]
-    sampler = [list(part) for parts in own for part in parts]
-    loader = iter(DataLoader(images, batch_sampler=sampler, num_workers=config.workers))
+    known = {} if memory is None else {key: memory.get(key) for key in _keys(own)}
+    sampler = [list(key) for key in _keys(own) if known.get(key) is None]
+    loader = images.read(sampler)
+
+    def load(pairs: Sequence[Pair], share: float) -> Part:
+        rows, key = [index for index, _ in pairs], tuple(pairs)
+        tokens = known.pop(key, None)
+        return Part(
+            images=next(loader) if tokens is None else None,
+            tokens=tokens,
+            remember=None if memory is None else partial(memory.keep, key),
+            targets=targets[rows],
+            context_logits=None if context_logits is None else context_logits[rows],
+            seeds=[seed for _, seed in pairs],
+            share=share,
+            lone=None if lone is None else lone[rows],
+        )
+
     for batch, parts in zip(batches, own, strict=True):
-        loaded = []
-        for pairs in parts:
-            rows = [index for index, _ in pairs]
-            loaded.append(
-                Part(
-                    images=next(loader),
-                    targets=targets[rows],
-                    context_logits=None if context_logits is None else context_logits[rows],
-                    seeds=[seed for _, seed in pairs],
-                    share=len(pairs) / len(batch),
-                    lone=None if lone is None else lone[rows],
-                )
-            )
-        yield loaded
+        yield [load(pairs, len(pairs) / len(batch)) for pairs in parts]
+
+
+def _keys(batches: list[list[Sequence[Pair]]]) -> list[tuple[Pair, ...]]:
+    return [tuple(part) for parts in batches for part in parts]

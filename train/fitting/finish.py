@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cmlr_edge.model.spec import MethodSpec, ModelSpec, Provenance, ThresholdFit
 from train import distributed
 from train.config import TrainConfig
-from train.data.transforms import ImageTensors
 from train.fitting.run import Run
 from train.judging.inference import follow_centres, score_images
 from train.judging.metrics import MIN_POSITIVES, MultiLabelMetrics, evaluate_scores
@@ -80,7 +79,7 @@ def _choose(
     run: Run, model: CausalRecognizer
 ) -> tuple[CausalRecognizer, NDArray[np.float32], ReadOutChoice]:
     """The network to deploy, set to its read-out, and its scores of the validation part."""
-    images, config = ImageTensors(run.val, run.spec), model.config
+    images, config = run.pictures(run.val), model.config
     scores = score_images(model, images, run.spec)
     if config.inference_context != "auto":
         choice = ReadOutChoice(config.inference_context, "asked for", {})
@@ -152,7 +151,7 @@ def _follow_backbone(run: Run, model: CausalRecognizer) -> None:
             lambda images: model.standardize(run.frozen(images)),
             lambda images: model.standardize(model.backbone(images)),
             model.intervention.centres,
-            ImageTensors(run.train, run.spec),
+            run.pictures(run.train),
             run.spec,
         ).clone()
 

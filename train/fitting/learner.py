@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from train.network.dropout import seeded_per_sample
 from train.network.model import CausalRecognizer
 
 _FIRST_SCALE = 2.0**10  # of float16 losses; torch's own start would overflow for some steps
+_MOMENTUM = 0.9
 _DROPOUT_STREAM = 2**32  # keeps a sample's dropout apart from its augmentation
 
 
@@ -30,27 +31,42 @@ _DROPOUT_STREAM = 2**32  # keeps a sample's dropout apart from its augmentation
 class Part:
     """Pictures of a batch that one process computes at once."""
 
-    images: Tensor  # uint8 (B, 3, H, W)
+    images: Tensor | None  # uint8 (B, 3, H, W); None where there are tokens
     targets: Tensor  # (B, L)
     context_logits: Tensor | None  # (B, L), g of each picture's context
     seeds: Sequence[int]  # of each picture's dropout
     share: float  # of the pictures of the whole batch, in (0, 1]
     lone: Tensor | None = None  # (B, L), bool: a biased label without its usual company
+    tokens: Tensor | None = None  # (B, T, D), of a backbone that stays as it is
+    remember: Callable[[Tensor], None] | None = None  # is given such tokens
 
 
 class _TrainingLogits(nn.Module):
-    """Images to the logits that get a loss: what the processes keep in step."""
+    """Images, or their tokens, to the logits that get a loss: what the processes keep in step."""
 
     def __init__(self, model: CausalRecognizer, precision: torch.dtype) -> None:
         super().__init__()
         self.model, self.precision = model, precision
 
-    def forward(self, images: Tensor, context_logits: Tensor | None) -> list[Tensor]:
-        mixed = self.precision != torch.float32
-        # A frozen backbone builds no graph: nothing in it needs one.
-        with torch.autocast(images.device.type, self.precision if mixed else None, enabled=mixed):
-            output = self.model(images)
+    def forward(
+        self, images: Tensor | None, tokens: Tensor | None, context_logits: Tensor | None
+    ) -> list[Tensor]:
+        """One of images (B, 3, H, W) and tokens (B, T, D) is given, and perhaps g (B, L)."""
+        tokens = self.tokens(images) if tokens is None else tokens
+        with self._autocast(tokens.device):
+            output = self.model.head(tokens)
         return self.model.training_logits(output, context_logits)
+
+    def tokens(self, images: Tensor | None) -> Tensor:
+        """What the backbone sees, (B, T, D); one that is not trained builds no graph."""
+        assert images is not None
+        with self._autocast(images.device):
+            tokens: Tensor = self.model.backbone(images)
+        return tokens
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        mixed = self.precision != torch.float32
+        return torch.autocast(device.type, self.precision if mixed else None, enabled=mixed)
 
 
 class Learner:
@@ -78,7 +94,8 @@ class Learner:
         self.device = distributed.device()
         model.backbone.requires_grad_(config.backbone_lr > 0)
         model.backbone.freeze_stages(config.frozen_stages)
-        self._logits: nn.Module = _TrainingLogits(model, precision)
+        self._network = _TrainingLogits(model, precision)
+        self._logits: nn.Module = self._network
         if distributed.count() > 1:
             self._logits = DistributedDataParallel(
                 self._logits,
@@ -88,13 +105,7 @@ class Learner:
         self.averaged = AveragedModel(
             model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=False
         )
-        self._optimizer = torch.optim.AdamW(_parameter_groups(model, config))
-        self._scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer,
-            max_lr=[group["lr"] for group in self._optimizer.param_groups],
-            total_steps=max(2, num_steps),
-            pct_start=config.warmup_share,
-        )
+        self._optimizer, self._scheduler = _schedule(model, config, num_steps)
         # Gradients of float16 would vanish without a scale; the loss, a sum over labels, is large.
         self._scaler = torch.amp.GradScaler(
             self.device.type, init_scale=_FIRST_SCALE, enabled=precision == torch.float16
@@ -159,14 +170,14 @@ class Learner:
         return self._logits.no_sync()
 
     def _loss(self, part: Part) -> Tensor:
-        images = normalize(part.images.to(self.device), self.spec)
+        images, tokens = self._inputs(part)
         targets, context = part.targets.to(self.device), part.context_logits
         context = None if context is None else context.to(self.device)
         config, total = self.config, torch.zeros((), device=self.device)
         lone = None if part.lone is None else part.lone.to(self.device)
         if isinstance(self.model.classifier, FeatureSplitClassifier):
             self.model.classifier.exclusive = lone
-        found = self._logits(images, context)
+        found = self._logits(images, tokens, context)
         targets = self.model.wanted(targets)
         for logits in found:
             total = total + asymmetric_loss(
@@ -178,6 +189,18 @@ class Learner:
                 weight=None if lone is None else 1 + (config.lone_weight - 1) * lone,
             )
         return total
+
+    def _inputs(self, part: Part) -> tuple[Tensor | None, Tensor | None]:
+        """Images to be trained on, or the tokens of a backbone that stays as it is."""
+        if part.tokens is not None:
+            return None, part.tokens.to(self.device)
+        assert part.images is not None
+        images = normalize(part.images.to(self.device), self.spec)
+        if part.remember is None:
+            return images, None
+        tokens = self._network.tokens(images)
+        part.remember(tokens)
+        return None, tokens
 
     def state(self) -> dict[str, Any]:
         """What resuming needs."""
@@ -196,6 +219,24 @@ class Learner:
             "scheduler": self._scheduler,
             "scaler": self._scaler,
         }
+
+
+def _schedule(
+    model: CausalRecognizer, config: TrainConfig, num_steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The optimiser, and what sets its rates step by step."""
+    groups = _parameter_groups(model, config)
+    if config.optimizer == "sgd":
+        sgd = torch.optim.SGD(groups, config.lr, momentum=_MOMENTUM)
+        drops = [num_steps * epoch // config.epochs for epoch in config.lr_drops]
+        return sgd, torch.optim.lr_scheduler.MultiStepLR(sgd, drops, gamma=0.1)
+    adamw = torch.optim.AdamW(groups)
+    return adamw, torch.optim.lr_scheduler.OneCycleLR(
+        adamw,
+        max_lr=[group["lr"] for group in groups],
+        total_steps=max(2, num_steps),
+        pct_start=config.warmup_share,
+    )
 
 
 def _parameter_groups(model: CausalRecognizer, config: TrainConfig) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from cmlr_edge.errors import DataError
 from train.config import TrainConfig
 from train.data.base import LabeledImages, read_json_object
+from train.data.checks import refuse_unknown
 
 
 def lone_examples(config: TrainConfig, data: LabeledImages) -> Tensor | None:
@@ -25,9 +26,9 @@ def lone_examples(config: TrainConfig, data: LabeledImages) -> Tensor | None:
     if config.model.head != "feature-split" and config.lone_weight == 1:
         return None
     if config.biased_pairs:
-        names = {name for pair in config.biased_pairs for name in pair}
-        if unknown := sorted(names - set(data.classes)):
-            raise DataError(f"biased_pairs name {unknown}, which are no labels of {data.name}")
+        for pair in config.biased_pairs:
+            where = f"biased_pairs, {' with '.join(pair)},"
+            refuse_unknown([*pair], data.classes, where, f"the labels of {data.name}")
         pairs = [(data.classes.index(b), data.classes.index(c)) for b, c in config.biased_pairs]
     else:
         pairs = [] if data.context_bias is None else [*data.context_bias.pairs]

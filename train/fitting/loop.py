@@ -21,7 +21,7 @@ from cmlr_edge.model.spec import ModelSpec, PreprocessSpec
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
-from train.data.damaged import leave_out_damaged
+from train.data.damaged import leave_out_damaged, refuse_damaged
 from train.data.transforms import ImageTensors, build_augmentation
 from train.fitting import confounder_cache
 from train.fitting.amp import choose_precision
@@ -51,6 +51,7 @@ from train.judging.thresholds import ThresholdRule
 from train.network import checkpoint
 from train.network.backbones import Backbone, create_confounder_view
 from train.network.model import CausalRecognizer
+from train.network.token_memory import TokenMemory
 from train.reporting import progress_bars
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def fit(
     *,
     resume: bool = False,
     cache: Path | None = None,
+    memory: TokenMemory | None = None,
     show_progress: bool = True,
 ) -> ModelSpec:
     """Train, evaluate, fit thresholds and write the run folder.
@@ -77,6 +79,7 @@ def fit(
         config: The recipe.
         resume: Continue the run in `folder`.
         cache: Folder of confounders that runs on the same pictures share.
+        memory: Of tokens, to be shared with other runs on the same data.
         show_progress: Draw bars on stderr.
 
     Raises:
@@ -85,12 +88,13 @@ def fit(
         OutputError: The run folder cannot be written; the last whole epoch is kept.
     """
     ThresholdRule.parse(config.threshold_rule)  # a slip is found before hours of training
+    memory = memory or TokenMemory()
     with progress_bars(visible=show_progress and distributed.is_first()) as progress:
-        run, state = _open(data, folder, config, progress, resume=resume)
+        run, state = _open(data, folder, config, progress, memory, resume=resume)
         _prepare_intervention(run, cache)
         model = _train_epochs(run, state)
     if compares_plain(run):
-        _fit_plain(data, folder, config, cache=cache, show_progress=show_progress)
+        _fit_plain(data, folder, config, memory, cache=cache, show_progress=show_progress)
     return finish(run, model)
 
 
@@ -98,6 +102,7 @@ def _fit_plain(
     data: LabeledImages,
     folder: Path,
     config: TrainConfig,
+    memory: TokenMemory,
     *,
     cache: Path | None,
     show_progress: bool,
@@ -113,11 +118,18 @@ def _fit_plain(
     if not distributed.decide(lambda: int((inner / checkpoint.SPEC).is_file())):
         begun = bool(distributed.decide(lambda: int((inner / checkpoint.CONFIG).is_file())))
         _log.info("now the same without intervention, to compare with")
-        fit(data, inner, plain, resume=begun, cache=cache, show_progress=show_progress)
+        shared: dict[str, Any] = {"cache": cache, "memory": memory}
+        fit(data, inner, plain, resume=begun, **shared, show_progress=show_progress)
 
 
 def _open(
-    data: LabeledImages, folder: Path, config: TrainConfig, progress: Progress, *, resume: bool
+    data: LabeledImages,
+    folder: Path,
+    config: TrainConfig,
+    progress: Progress,
+    memory: TokenMemory,
+    *,
+    resume: bool,
 ) -> tuple[Run, dict[str, Any] | None]:
     """Check everything, then make the networks and the folder; also the state to go on from."""
     skipped = None
@@ -128,6 +140,8 @@ def _open(
     check_shares(config, len(data.split("train").images))
     lone = lone_examples(config, data.split("train"))
     state = check_folder(folder, config, data, resume=resume)
+    if state is None and not config.skip_damaged and "val" in data.splits:
+        refuse_damaged(data.split("val"), progress)
     torch.manual_seed(config.seed)
     model = CausalRecognizer(config.model, len(data.classes), pretrained=True)
     view = create_confounder_view(config.model)
@@ -148,6 +162,7 @@ def _open(
         context_logits=None,
         lone=lone,
         progress=progress,
+        memory=memory if config.backbone_stays else None,
     )
     return run, state
 
@@ -182,7 +197,7 @@ def _content_key(run: Run, cache: Path | None) -> str:
 
 
 def _build_confounders(run: Run) -> Preparation:
-    images = ImageTensors(run.train, run.spec)
+    images = run.pictures(run.train)
     rows = distributed.own_rows(len(images), BATCH)
     passes = num_passes(run.config.model)
     # Said aloud too: without a terminal there is no bar, and this may take longer than an epoch.
@@ -222,15 +237,15 @@ def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
     if distributed.is_first():
         checkpoint.truncate_log(run.folder, first)
     augmentation = build_augmentation(config.augmentation, config.model.image_size)
-    augmented = ImageTensors(run.train, run.spec, augmentation=augmentation)
-    held_out = ImageTensors(run.val, run.spec)
+    augmented, held_out = run.pictures(run.train, augmentation), run.pictures(run.val)
+    seen = None if run.memory is None else run.memory.of(*_token_key(run, str(precision)))
     for epoch in range(first, config.epochs):
         started = time.monotonic()
         record: dict[str, Any] = {
             "epoch": epoch + 1,
-            "loss": _train_epoch(run, learner, augmented, epoch),
+            **_train_epoch(run, learner, augmented, epoch, seen),
             "lr": learner.lr,
-            "val_map": _validation_map(run, learner.network, held_out),
+            "val_map": _validation_map(run, learner.network, held_out, seen),
         }
         record["seconds"] = round(time.monotonic() - started, 2)
         best = _better(best, record, learner.network) if config.keep == "best" else None
@@ -261,21 +276,32 @@ def _save_epoch(
 ) -> None:
     epochs, val_map = record["epoch"], record["val_map"]
     _log.info(
-        "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s",
+        "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s, %.0f images/s, waiting for them %.0f %%",
         epochs,
         run.config.epochs,
         record["loss"],
         "not measurable" if val_map is None else f"{val_map:.3f}",
         record["seconds"],
+        record["images_per_s"],
+        100 * record["waiting"],
     )
     checkpoint.append_log(run.folder, record)
     about = {"epochs": epochs, "precision": precision, "data": run.fingerprint, "best": best}
     checkpoint.save_state(run.folder, about | learner.state())
 
 
-def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -> float:
-    """Train on every batch once; return the mean loss."""
-    config = run.config
+def _token_key(run: Run, precision: str) -> tuple[str, ...]:
+    """What tokens hang on beside the pictures."""
+    model = run.config.model
+    about = (model.backbone, model.token_stages, run.spec, run.config.augmentation, precision)
+    return (run.fingerprint, repr(about))
+
+
+def _train_epoch(
+    run: Run, learner: Learner, images: ImageTensors, epoch: int, memory: TokenMemory | None
+) -> dict[str, float]:
+    """Train on every batch once; give the mean loss, the rate, and the share of time waited."""
+    config, started, waited = run.config, time.monotonic(), images.waited
     batches = epoch_batches(config, len(run.train.images), epoch)
     parts = load_parts(
         batches,
@@ -284,6 +310,7 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
         run.context_logits,
         config,
         run.lone,
+        None if memory is None else memory.of("train"),
     )
     task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
     # Whatever was drawn before, a cache filled or found, an epoch draws from its own stream.
@@ -300,14 +327,22 @@ def _train_epoch(run: Run, learner: Learner, images: ImageTensors, epoch: int) -
             )
         run.progress.advance(task)
     run.progress.remove_task(task)
-    return float(np.mean(losses))
+    seconds = time.monotonic() - started
+    return {
+        "loss": float(np.mean(losses)),
+        "images_per_s": round(sum(map(len, batches)) / seconds, 2),
+        "waiting": round((images.waited - waited) / seconds, 3),
+    }
 
 
-def _validation_map(run: Run, network: CausalRecognizer, images: ImageTensors) -> float | None:
+def _validation_map(
+    run: Run, network: CausalRecognizer, images: ImageTensors, memory: TokenMemory | None
+) -> float | None:
     """Mean AP over labels with enough held-out positives; None where there is no such label."""
     if not run.held_out:
         return None
-    scores = score_images(network, images, run.spec).deployed
+    seen = None if memory is None else memory.of("val")
+    scores = score_images(network, images, run.spec, seen).deployed
     thresholds = np.full(len(run.val.classes), 0.5, np.float32)
     targets, classes = run.val.targets(), run.val.classes
     metrics = evaluate_scores(scores, targets, classes, thresholds, min_positives=MIN_POSITIVES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from cmlr_edge.model.spec import PreprocessSpec
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
+from train.data.transforms import ImageTensors
 from train.network import checkpoint
 from train.network.backbones import Backbone
 from train.network.model import CausalRecognizer
+from train.network.token_memory import TokenMemory
 
 _USED = {"train", "val"}  # splits
 _FEW_IMAGES = 20
@@ -44,6 +47,14 @@ class Run:
     context_logits: Tensor | None  # (N, L), g of the training images, held out
     lone: Tensor | None  # (N, L), where a biased label stands without its usual company
     progress: Progress
+    memory: TokenMemory | None  # where the backbone stays as it is
+
+    def pictures(
+        self, data: LabeledImages, augmentation: Callable[[Tensor], Tensor] | None = None
+    ) -> ImageTensors:
+        """Pictures of this run, as its network takes them."""
+        workers = distributed.reading_workers(self.config.workers)
+        return ImageTensors(data, self.spec, augmentation=augmentation, workers=workers)
 
 
 def report_data(data: LabeledImages) -> None:

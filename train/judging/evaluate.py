@@ -55,7 +55,9 @@ def evaluate_run(
             part, skipped = leave_out_damaged(part, progress)
     ours, theirs = _shared_columns(spec.labels, data)
     labels = tuple(spec.labels[k] for k in ours)
-    scores = score_images(model, ImageTensors(part, spec.preprocess), spec.preprocess)
+    workers = distributed.reading_workers(None)
+    images = ImageTensors(part, spec.preprocess, workers=workers)
+    scores = score_images(model, images, spec.preprocess)
     thresholds = np.asarray(spec.thresholds, np.float32)[ours]
     # An image that shows only labels of its own data set stays, as one without any shared label.
     targets = part.targets()[:, theirs]

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from cmlr_edge.model.spec import PreprocessSpec
 from train import distributed
@@ -20,6 +19,7 @@ from train.data.transforms import ImageTensors, normalize
 from train.network.backbones import Backbone
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalHead, CausalRecognizer, ModelOutput
+from train.network.token_memory import TokenMemory
 
 BATCH = 32  # images at once, without gradients
 
@@ -39,17 +39,29 @@ def own_batches(
 ) -> Iterator[Tensor]:
     """Yield this process's share as normalised batches (B, 3, H, W), in order."""
     rows = distributed.own_rows(len(images), BATCH)
-    for batch in DataLoader(Subset(images, rows), batch_size=BATCH):
-        yield normalize(batch.to(device), spec)
+    batches = [list(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
+    for batch in images.read(batches):
+        yield normalize(batch.to(device, non_blocking=True), spec)
 
 
 @torch.inference_mode()
 def score_images(
-    model: CausalRecognizer, images: ImageTensors, spec: PreprocessSpec
+    model: CausalRecognizer,
+    images: ImageTensors,
+    spec: PreprocessSpec,
+    memory: TokenMemory | None = None,
 ) -> DatasetScores:
-    """Score every image in evaluation mode, float32."""
+    """Score every image in evaluation mode, float32.
+
+    Args:
+        model: The network.
+        images: Without augmentation.
+        spec: The input format.
+        memory: Of these images, where the backbone gives the same tokens every time.
+    """
     model.eval()
-    own = [score_batch(model, model(b)) for b in own_batches(images, spec, device_of(model))]
+    read = _tokens(model, images, spec, memory)
+    own = [score_batch(model, model.head(tokens)) for tokens in read]
     if distributed.count() == 1:
         return concatenate_scores(own)
 
@@ -67,6 +79,24 @@ def score_images(
         own_context=gather("own_context") if with_own else None,
         prior_context=gather("prior_context") if with_prior else None,
     )
+
+
+def _tokens(
+    model: CausalRecognizer, images: ImageTensors, spec: PreprocessSpec, memory: TokenMemory | None
+) -> Iterator[Tensor]:
+    """Tokens of this process's images, batch by batch: those kept, or all of them anew."""
+    device = device_of(model)
+    number = -(-len(distributed.own_rows(len(images), BATCH)) // BATCH)
+    kept = [None if memory is None else memory.get(i) for i in range(number)]
+    known = [tokens.to(device) for tokens in kept if tokens is not None]
+    if len(known) == number:
+        yield from known
+        return
+    for i, batch in enumerate(own_batches(images, spec, device)):
+        tokens = model.backbone(batch)
+        if memory is not None:
+            memory.keep(i, tokens)
+        yield tokens
 
 
 def device_of(module: nn.Module) -> torch.device:

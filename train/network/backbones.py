@@ -11,6 +11,7 @@ import timm
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,6 +83,12 @@ class Backbone(nn.Module):
             finer, last = self.network.forward_intermediates(  # type: ignore[operator]
                 images, indices=2, intermediates_only=True
             )
+            if finer.shape[-1] != 2 * last.shape[-1] or finer.shape[-2] != 2 * last.shape[-2]:
+                sizes = " and ".join("x".join(map(str, m.shape[-2:])) for m in (finer, last))
+                raise DataError(
+                    f"pictures of {images.shape[-1]} pixels give {self.name} feature maps of {sizes}, "
+                    "not one twice the other: take an image_size that 32 divides, or token_stages=1"
+                )
             folded = F.pixel_unshuffle(finer, 2)
             return torch.cat([folded, last], dim=1).flatten(2).transpose(1, 2)
         features = self.network.forward_features(images)  # type: ignore[operator]
@@ -147,6 +154,7 @@ def create_backbone(
     pretrained: bool,
     stages: int = 1,
     layer: int | None = None,
+    weights: str | None = None,
 ) -> Backbone:
     """Build a timm backbone.
 
@@ -156,6 +164,7 @@ def create_backbone(
         pretrained: With ImageNet weights; never a random start instead.
         stages: Feature maps that the tokens are made of, 1 or 2.
         layer: The one feature map that the tokens are made of instead, -1 the last.
+        weights: File of the pre-trained weights; None: the hub's, or a package's.
 
     Raises:
         DependencyError: The weights can be had neither from the hub nor from a package.
@@ -169,6 +178,10 @@ def create_backbone(
         options["img_size"] = image_size
     if not pretrained:
         return Backbone(timm.create_model(name, num_classes=0, **options), name, stages, layer)
+    if weights is not None:
+        network = timm.create_model(name, num_classes=0, **options)
+        _load_file(network, Path(weights), name)
+        return Backbone(network, name, stages, layer)
     if (packaged := _packaged_weights(name)) is not None:
         network = timm.create_model(name, pretrained=False, **options)
         _load_by_order(network, packaged)
@@ -183,13 +196,30 @@ def create_backbone(
     return Backbone(network, name, stages, layer)
 
 
+def gives_two_stages(name: str, image_size: int) -> bool:
+    """Whether a timm model's tokens can be made of its last two feature maps, at this size."""
+    try:
+        with torch.device("meta"), torch.no_grad():  # nothing is computed to ask
+            backbone = create_backbone(name, image_size, pretrained=False, stages=2).eval()
+            backbone(torch.zeros(1, 3, image_size, image_size))
+    except DataError:
+        return False
+    return True
+
+
 def create_confounder_view(config: ModelConfig, *, pretrained: bool = True) -> Backbone | None:
     """Build the frozen backbone whose tokens are clustered, where it is not the usual one."""
     settings = config.confounders
     if not settings.other_view or settings.kind == "none" or config.intervention == "none":
         return None
     name = settings.backbone or config.backbone
-    view = create_backbone(name, config.image_size, pretrained=pretrained, layer=settings.layer)
+    view = create_backbone(
+        name,
+        config.image_size,
+        pretrained=pretrained,
+        layer=settings.layer,
+        weights=config.weights if name == config.backbone else None,
+    )
     return view.eval().requires_grad_(False)
 
 
@@ -231,6 +261,36 @@ def _ask_hub(name: str) -> None:
         HfApi().model_info(repository, timeout=_PATIENCE_S)
     except HfHubHTTPError as error:  # it answered: what is wrong, the download says better
         _log.info("the model hub says %s", error)
+
+
+def _load_file(network: nn.Module, path: Path, name: str) -> None:
+    """Load weights by their names; a classifier in the file is left out.
+
+    Raises:
+        DataError: The file cannot be read, or is of another network.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            stored = load_file(path)
+        else:  # never unpickles code
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            stored = stored.get("state_dict", stored.get("model", stored))
+        own = network.state_dict()
+        fits = {key: stored[key] for key in own if key in stored}
+        lacking = sorted(key for key in own if key not in fits and "num_batches" not in key)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"weights {path} cannot be read: {reason[0][:200]}") from error
+    if not lacking:
+        wrong = [key for key, tensor in fits.items() if tensor.shape != own[key].shape]
+        lacking = [f"{key} {tuple(fits[key].shape)}" for key in wrong]
+    if lacking:
+        raise DataError(
+            f"weights {path} are not of timm's {name}: {len(lacking)} tensors are missing or have "
+            f"another shape, first {lacking[0]}"
+        )
+    network.load_state_dict(fits, strict=False)
+    _log.info("weights of %s from %s", name, path)
 
 
 def _load_by_order(network: nn.Module, path: Path) -> None:

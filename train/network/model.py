@@ -291,7 +291,11 @@ class CausalRecognizer(CausalHead):
             pretrained: Load ImageNet weights into the backbone.
         """
         backbone = create_backbone(
-            config.backbone, config.image_size, stages=config.token_stages, pretrained=pretrained
+            config.backbone,
+            config.image_size,
+            stages=config.token_stages,
+            pretrained=pretrained,
+            weights=config.weights,
         )
         features = confounder_view_features(config)
         super().__init__(config, num_labels, backbone.num_features, features)

@@ -299,6 +299,9 @@ SECRETS = [
     "rtspsrc location=rtsp://cam/1 user-id=admin user-pw=hunter2 ! decodebin",
     "cannot open 'rtsp://admin:hunter2@cam/1': 401; tried http://root:hunter2@cam/2",
     "rtsp://admin:line\nhunter2@cam/",
+    "https://server/hook?hunter2",
+    "https://server/hook?k=1&anything=hunter2;other=hunter2",
+    "https://server/hook?a=b#hunter2",
 ]
 
 
@@ -310,7 +313,14 @@ def test_no_password_survives_redaction(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["rtsp://cam:554/stream?channel=1", "/dev/video0", "test://?fps=20", "a/b:c.mp4", "C:\\x"],
+    [
+        "rtsp://cam:554/stream",
+        "is it there? no",
+        "/dev/video0",
+        "test://?fps=20",
+        "a/b:c.mp4",
+        "C:\\x",
+    ],
 )
 def test_redaction_leaves_alone_what_holds_no_password(text: str) -> None:
     assert redact(text) == text
@@ -318,6 +328,7 @@ def test_redaction_leaves_alone_what_holds_no_password(text: str) -> None:
 
 def test_the_scheme_and_the_address_stay_readable() -> None:
     assert redact("rtsp://admin:hunter2@cam:554/1") == "rtsp://***@cam:554/1"
+    assert redact("cannot post to '/hook?a=hunter2'") == "cannot post to '/hook?a=***"
     assert redact("mqtt://admin:p@ss:hunter2@broker/a") == "mqtt://***@broker/a"
 
 

@@ -285,7 +285,11 @@ def test_biased_pairs_of_a_table_equal_those_of_labels_json(tmp_path: Path) -> N
         ("file,split,labels\n1.jpg,,dog\n", "split should be text"),
         ("file,split,labels\n9.jpg,train,dog\n", "9.jpg"),
         ("file,split,labels\n../1.jpg,train,dog\n", "leaves the data folder"),
-        ("file,split,labels\n1.jpg,train,dog\n1.jpg,val,dog\n", "twice"),
+        (
+            "file,split,labels\n1.jpg,train,dog\n1.jpg,val,dog\n",
+            "labels.csv:3 puts '1.jpg' into split 'val'",
+        ),
+        ("file,split,labels\n1.jpg,train,dog\n./1.jpg,train,dog\n", "labels.csv:3 lists .* twice"),
         ("file,split,labels\n", "a line per picture"),
         ("", "a line per picture"),
     ],

@@ -11,10 +11,14 @@ import pytest
 import torch
 
 from cmlr_edge.errors import DataError
+from tests.tiny_training import tiny_config
 from tests.train.stored_tokens import FEATURES, LABELS, small_config, tokens
 from train.data import read_dataset
 from train.explaining.explain import explain, write_explanation
+from train.explaining.figures import draw_link_map
 from train.explaining.link_effects import cooccurrence, recover_links, swap_effects
+from train.explaining.views import see
+from train.fitting.loop import fit
 from train.network.checkpoint import load_model
 from train.network.intervention import MatrixLinks
 from train.network.model import CausalHead
@@ -78,10 +82,87 @@ def test_an_explanation_of_a_run_has_its_numbers_and_figures(
     assert stored["points"]["confounders"] == 4
     assert stored["points"]["label_features"] >= 5
     assert {link["cause"] for link in stored["strongest"]} <= set(spec.labels)
-    for name in ("do", "links", "heat_maps", "features", "confounders"):
+    for name in ("do", "links", "heat_maps", "absent", "features", "confounders"):
         picture = cv2.imread(str(tmp_path / "why" / f"{name}.png"))
         assert picture is not None
         assert picture.std() > 5
     with pytest.raises(DataError, match="no label 'purple'"):
         explain(model, spec, data, "purple", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture(scope="module")
+def baseline(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("baseline") / "run"
+    fit(read_dataset(tiny_data), run, tiny_config("epochs=1", "model.intervention=none"))
+    return run
+
+
+def test_two_runs_are_compared_on_labels_that_are_there_and_that_are_not(
+    tiny_run: Path, tiny_data: Path, baseline: Path, tmp_path: Path
+) -> None:
+    model, spec = load_model(tiny_run)
+    data, other = read_dataset(tiny_data).split("val"), load_model(baseline)
+    names = ("method", "baseline")
+    record = explain(model, spec, data, "red", tmp_path, beside=other, names=names)
+    maps = record["heat_maps"]
+    assert {item["by"] for item in maps} == set(names)
+    absent = [item for item in maps if not item["there"]]
+    assert len(absent) == 2 * len({item["picture"] for item in maps})
+    truth = {image.path.name: image.labels for image in data.images}
+    for item in maps:
+        assert (spec.labels.index(item["label"]) in truth[item["picture"]]) is item["there"]
+    scores = {
+        name: see(name, *network, data).scores
+        for name, network in zip(names, ((model, spec), other), strict=True)
+    }
+    missing = np.where(data.targets() > 0, -1, np.maximum(*scores.values()))
+    surest = int(missing.max(axis=1).argmax())
+    assert absent[0]["picture"] == data.images[surest].path.name
+    assert absent[0]["label"] == spec.labels[int(missing[surest].argmax())]
+    column = spec.labels.index(absent[0]["label"])
+    assert absent[0]["score"] == pytest.approx(scores["method"][surest, column], abs=1e-3)
+    for name in names:
+        for item in record["absent"][name]:
+            label, company = (spec.labels.index(item[key]) for key in ("label", "company"))
+            there = data.targets() > 0
+            rows = ~there[:, label] & there[:, company]
+            assert item["pictures"][0] == rows.sum()
+            assert item["with_company"] == pytest.approx(scores[name][rows, label].mean(), abs=1e-4)
+
+
+def test_one_label_is_looked_for_where_it_is_not(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    model, spec = load_model(tiny_run)
+    data = read_dataset(tiny_data).split("val")
+    record = explain(model, spec, data, "red", tmp_path, absent="blue")
+    absent = {item["label"] for item in record["heat_maps"] if not item["there"]}
+    assert absent == {"blue"}
+    with pytest.raises(DataError, match="no label 'mauve'"):
+        explain(model, spec, data, "red", tmp_path, absent="mauve")
+
+
+def test_effects_too_weak_to_read_are_said(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    model, spec = load_model(tiny_run)
+    assert isinstance(model.links, MatrixLinks)
+    with torch.no_grad():
+        model.links.strength.fill_(1e-5)
+    weak = explain(model, spec, read_dataset(tiny_data).split("val"), "red", tmp_path)
+    assert 0 < weak["strongest_effect"] < 1e-4
+    assert not weak["readable"]
+
+
+def test_a_map_of_weak_effects_is_pale_and_one_of_strong_ones_is_not(tmp_path: Path) -> None:
+    colored = {}
+    for strongest in (6e-6, 0.3):
+        effects = np.full((6, 6), strongest, np.float32)
+        path = tmp_path / f"{strongest}.png"
+        draw_link_map(effects, np.zeros((6, 6), np.float32), tuple("abcdef"), path)
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        height, width = picture.shape[:2]
+        middle = picture[height // 3 : height // 2, width // 8 : width // 4].astype(int)
+        colored[strongest] = float((middle.max(axis=2) - middle.min(axis=2)).mean())
+    assert colored[6e-6] < 10
+    assert colored[0.3] > 60

@@ -144,7 +144,7 @@ def test_a_step_in_parts_has_the_loss_and_the_gradient_of_the_whole_batch(data: 
         batch = next(
             load_parts(batches, images, torch.from_numpy(pictures.targets()), None, config)
         )
-        assert [len(part.images) for part in batch] == ([16] if parts == 1 else [5, 5, 6])
+        assert [len(part.seeds) for part in batch] == ([16] if parts == 1 else [5, 5, 6])
         found.append(made.step(batch))
         gradients.append(
             {name: p.grad for name, p in made.model.named_parameters() if p.grad is not None}

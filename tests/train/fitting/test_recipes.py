@@ -16,9 +16,11 @@ from cmlr_edge.errors import DataError
 from tests.tiny_training import TINY, tiny_config
 from tests.train.data import official_trees
 from train.cli.app import app
+from train.cli.fit import choose_config
 from train.data import read_dataset
 from train.fitting.lone import lone_examples
 from train.fitting.loop import fit
+from train.network.backbones import create_backbone
 from train.network.checkpoint import load_config
 from train.recipes import RECIPES, recipe_for
 from train.settings import build_config
@@ -128,7 +130,7 @@ def test_lone_examples_are_those_with_the_label_and_without_its_company(tiny_dat
     np.testing.assert_array_equal(lone[:, 0].numpy(), targets[:, 0] & ~targets[:, 2])
     assert not lone[:, 1:].any()
     assert lone_examples(tiny_config(), data) is None
-    with pytest.raises(DataError, match="no labels of"):
+    with pytest.raises(DataError, match=r"\['pink'\] that are not in the labels of"):
         lone_examples(tiny_config("lone_weight=10", 'biased_pairs=[["red", "pink"]]'), data)
 
 
@@ -144,3 +146,30 @@ def test_pairs_found_by_biased_pairs_are_read_from_their_file(
     pairs.write_text("{}")
     with pytest.raises(DataError, match="biased-pairs --json"):
         call("fit", "--data", tiny_data, "--out", tmp_path / "none", "--pairs", pairs)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "stages"),
+    [
+        ("tf_efficientnet_lite0", 224, 2),
+        ("tf_efficientnet_lite0", 300, 1),  # its last maps have 19 and 10 positions a side
+        ("vit_small_patch16_224", 224, 1),
+        ("swin_tiny_patch4_window7_224", 224, 2),
+        ("resnet50", 448, 2),
+    ],
+)
+def test_a_recipes_second_stage_is_left_out_where_the_backbone_has_none(
+    tiny_data: Path, caplog: pytest.LogCaptureFixture, backbone: str, size: int, stages: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    data, given = read_dataset(tiny_data), {"model.backbone": backbone, "model.image_size": size}
+    assert choose_config("auto", data, given, []).model.token_stages == stages
+    assert ("of one stage" in caplog.text) == (stages == 1)
+    asked = choose_config("auto", data, given, ["model.token_stages=2"])
+    assert asked.model.token_stages == 2  # what is asked for is not changed
+
+
+def test_feature_maps_that_do_not_fold_are_one_error_with_a_remedy() -> None:
+    backbone = create_backbone("tf_efficientnet_lite0", 300, pretrained=False, stages=2).eval()
+    with pytest.raises(DataError, match=r"19x19 and 10x10.*32 divides, or token_stages=1"):
+        backbone(torch.zeros(1, 3, 300, 300))

@@ -44,6 +44,17 @@ def test_a_damaged_picture_is_named_with_the_way_around_it(data: Path, tmp_path:
     assert "--skip-damaged" in str(raised.value)
 
 
+def test_a_damaged_picture_to_validate_on_is_found_before_the_first_epoch(
+    data: Path, tmp_path: Path
+) -> None:
+    for name in ("30.png", "31.png"):
+        damage(data / name)
+    with pytest.raises(DataError, match=r"2 of 12 .*30\.png") as raised:
+        fit(read_dataset(data), tmp_path / "run", tiny_config())
+    assert "--skip-damaged" in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_damaged_pictures_are_left_out_only_on_request_and_listed(
     data: Path, tmp_path: Path
 ) -> None:
