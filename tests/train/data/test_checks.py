@@ -316,7 +316,22 @@ def test_a_misspelt_pair_is_answered_with_the_label_near_to_it(tiny_data: Path) 
         lone_examples(config, read_dataset(tiny_data).split("train"))
 
 
-ODD = [None, True, 0, -1, 1e308, "", "a\x00b", "../x", "\ud800", [], {}, [[]], "x" * 5000, 10**30]
+ODD: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1e308,
+    "",
+    "a\x00b",
+    "../x",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    "x" * 5000,
+    10**30,
+]
 COCO = {
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
