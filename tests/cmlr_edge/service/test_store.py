@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,18 @@ def test_what_was_checked_is_what_is_loaded(
         start_check(store.path(added), None, timeout_s=60, identity=added.id)
     )
     with pytest.raises(EngineError, match="was changed"):
+        store.checked(added)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".json", ".onnx.sig"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
+    store: EngineStore, engine: Path, suffix: str
+) -> None:
+    added = store.add(engine)
+    place = store.path(added).with_suffix(suffix)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    with pytest.raises(EngineError, match="not a file"):
         store.checked(added)
 
 
