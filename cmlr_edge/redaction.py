@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+_LONGEST = 1000  # of a text, in characters; what a hostile server says may be longer
 _SECRET_KEY = r"[\w-]*(?:pass|pwd|pw|user|login|token|key|auth|secret|sig|credential)[\w-]*"
 # Greedy up to the last @: a password may hold any character, an @ and a / among them.
 _AFTER_SCHEME = re.compile(r"(://).*@", re.DOTALL)
@@ -20,11 +21,15 @@ _KEY_AND_VALUE = re.compile(rf"({_SECRET_KEY}\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+
 def redact(text: str) -> str:
     """Replace user, password and every value of a query by `***`; rather hide too much than too little.
 
+    What is longer than 1000 characters is cut.
+
     The patterns of `test://` stay: their values are no secrets, and tell sources apart.
 
     Args:
         text: A URI, a GStreamer pipeline, or a message that quotes one.
     """
+    if len(text) > _LONGEST:  # the time that the patterns take grows with its square
+        text = text[:_LONGEST] + ("@..." if "@" in text[_LONGEST:] else " ...")
     text = _AFTER_SCHEME.sub(r"\1***@", text)
     text = _WITHOUT_SCHEME.sub("***@", text)
     text = _QUERY.sub(_without_values, text)

@@ -23,6 +23,7 @@ from cmlr_edge.errors import CaptureError
 
 _CHUNK_BYTES = 2**16
 _MAX_BETWEEN_BYTES = 2**16  # headers and whatever else stands between two pictures
+_LONGEST_REASON = 100  # characters of what the server says
 _START = b"\xff\xd8"
 _LENGTH = re.compile(rb"content-length:\s*(\d{1,12})", re.IGNORECASE)
 _WITHIN_DATA = {0x00, *range(0xD0, 0xD8)}  # behind a 0xff in the data of a picture: no marker
@@ -134,7 +135,8 @@ def open_mjpeg(
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         code = f" ({error.code})" if isinstance(error, request.HTTPError) else ""
-        raise CaptureError(f"it cannot be opened: {reason}{code}") from error
+        said = str(reason)[:_LONGEST_REASON]
+        raise CaptureError(f"it cannot be opened: {said}{code}") from error
     return None
 
 
