@@ -25,7 +25,7 @@ from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import LabelStability, StabilityChange, StabilityRules
-from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
+from cmlr_edge.pipeline import IntakeSettings, SourceStatus, Streams, StreamsSettings
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import Result, Sink
@@ -38,6 +38,7 @@ __all__ = [
     "Event",
     "Frame",
     "FrameError",
+    "IntakeSettings",
     "LabelScore",
     "LabelStability",
     "Latency",

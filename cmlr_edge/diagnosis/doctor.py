@@ -28,7 +28,12 @@ _LEAST_MEMORY = 512 * _MIB  # for a Recognizer and its runtime, with some room
 _BUILD_MEMORY = 6 * _GIB  # memory and swap; with less the system may end the building of an engine
 _LEAST_DISK = _GIB
 _HOT_C = 85.0  # some degrees below where boards slow themselves down
-_EXTRAS = {"mqtt": "paho", "prometheus": "prometheus_client", "serve": "fastapi"}
+_EXTRAS = {
+    "mqtt": "paho",
+    "prometheus": "prometheus_client",
+    "serve": "fastapi",
+    "signing": "model_signing",
+}
 _OLD_NUMPY = "pip install 'numpy<2'"
 
 

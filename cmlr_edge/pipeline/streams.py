@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSource
@@ -17,8 +18,9 @@ from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.pipeline.batches import BatchSize, FairQueue
+from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
 from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
-from cmlr_edge.pipeline.outlet import Outlet, merge_stability
+from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
@@ -31,6 +33,10 @@ from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 _RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
 _log = logging.getLogger(__name__)
+# What one source brings to how its scores are judged.
+_Rules: TypeAlias = tuple[
+    Mapping[str, LabelStability] | StabilityRules | None, IntakeSettings | None
+]
 
 
 class _Seat:
@@ -69,7 +75,7 @@ class Streams:
         self._changed = threading.Condition()  # guards everything below
         self._seats = [_Seat(recognizer, self._settings) for recognizer in given]
         self._lanes: dict[str, Lane] = {}
-        self._stability: dict[str, Mapping[str, LabelStability] | StabilityRules | None] = {}
+        self._rules: dict[str, _Rules] = {}
         self._results: deque[Result] = deque()
         self._started = self._closed = self._has_taker = False
         self._error: BaseException | None = None
@@ -89,6 +95,7 @@ class Streams:
         stability: Mapping[str, LabelStability] | StabilityRules | None = None,
         skip_unchanged_s: float | None = None,
         max_frames: int | None = None,
+        intake: IntakeSettings | None = None,
     ) -> None:
         """Take another source, before or during the run; it and its sinks are closed here.
 
@@ -102,6 +109,7 @@ class Streams:
             skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
                 long, instead of running the model; such results say so in `prediction.repeated`.
             max_frames: Take no more than so many.
+            intake: What of it is looked at: labels, pace, hours, masks, region.
 
         Raises:
             CaptureError: Another source has that name.
@@ -120,11 +128,13 @@ class Streams:
                     stability=stability,
                     skip_unchanged_s=skip_unchanged_s,
                     max_frames=max_frames,
+                    intake=intake,
                 )
             except BaseException:
                 opened.close()
                 raise
             return
+        rules = stability, intake
         name = redact(name) if name else source.name
         live = source if isinstance(source, LiveSource) else None
         own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
@@ -138,7 +148,7 @@ class Streams:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
                 name,
-                merge_stability(self._seats[0].recognizer, stability),
+                judge_by(self._seats[0].recognizer, *rules),
                 own,
                 outputs or Outputs(),
                 lossless=live is None or live.policy == "every",
@@ -152,8 +162,9 @@ class Streams:
                 frames_ahead=self._settings.frames_ahead,
                 max_frames=max_frames,
                 gate=None if skip_unchanged_s is None else SceneGate(skip_unchanged_s),
+                intake=Intake(intake or IntakeSettings()),
             )
-            self._lanes[name], self._stability[name] = lane, stability
+            self._lanes[name], self._rules[name] = lane, rules
             if self._started:
                 lane.start()
 
@@ -167,7 +178,7 @@ class Streams:
         self._finish([lane], time.monotonic() + self._settings.drain_s)
         status = lane.status()
         with self._changed:
-            del self._lanes[name], self._stability[name]
+            del self._lanes[name], self._rules[name]
         return status
 
     def swap(self, recognizers: Recognizer | Sequence[Recognizer]) -> list[Recognizer]:
@@ -186,14 +197,12 @@ class Streams:
         if len(given) != len(self._seats):
             raise SpecError(f"{len(self._seats)} recognizers work, {len(given)} should go on")
         with self._changed:
-            stability = {
-                name: merge_stability(given[0], self._stability[name]) for name in self._lanes
-            }
+            judging = {name: judge_by(given[0], *rules) for name, rules in self._rules.items()}
             old = [seat.recognizer for seat in self._seats]
             for seat, recognizer in zip(self._seats, given, strict=True):
                 seat.recognizer = recognizer
             for name, lane in self._lanes.items():
-                lane.use_stability(stability[name])
+                lane.use_judging(judging[name])
             leaving = {*old} - {*given}
             self._changed.wait_for(lambda: not {seat.at_work for seat in self._seats} & leaving)
         return old
@@ -204,9 +213,20 @@ class Streams:
         """Follow the labels of a source by other settings, as `add` takes them; open events go on."""
         lane = self._lane(name)
         with self._changed:
-            merged = merge_stability(self._seats[0].recognizer, stability)
-            self._stability[name] = stability
-            lane.use_stability(merged)
+            rules = stability, self._rules[name][1]
+            judging = judge_by(self._seats[0].recognizer, *rules)
+            self._rules[name] = rules
+            lane.use_judging(judging)
+
+    def choice(self, name: str) -> Choice:
+        """Which labels of a source are said, and from which score on.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        self._lane(name)
+        with self._changed:
+            return Choice(self._rules[name][1] or IntakeSettings(), self._seats[0].recognizer)
 
     def change_outputs(self, name: str, guards: Sequence[GuardedSink]) -> None:
         """Let a source go on with other outputs of its own; those that are not among them are closed.
