@@ -24,7 +24,7 @@ from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import one_line, redact
 
 _MAX_READERS = 2  # one that reads and one that hangs; opening again waits until that one returns
 _CLOSE_TIMEOUT_S = 1.0
@@ -236,7 +236,7 @@ class LiveSource(ClosesItself):
 
     def _set_state(self, state: SourceState, reason: str = "") -> None:
         is_new = state is not self._state
-        self._state, self._reason = state, redact(reason)
+        self._state, self._reason = state, redact(one_line(reason))
         if not is_new:
             return
         level = logging.INFO if state in {SourceState.OK, SourceState.ENDED} else logging.WARNING

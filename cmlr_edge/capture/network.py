@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from contextlib import suppress
 from http.client import HTTPException
 from types import ModuleType
 from typing import Any
@@ -73,11 +75,14 @@ class NetworkReader:
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
         self._awaits_key = False
         self._arrivals: dict[int, float] = {}  # by the frame's time, on time.monotonic()
+        self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
         self._pump = Pump(container, stream, in_pieces=container.format.name == "rtsp")
 
     def read(self) -> Grab | None:
         """Wait for a frame; leave out those behind which newer ones wait; see `Reader`."""
+        if self._ready:
+            return self._ready.popleft()
         skipped, first = 0, None
         while (unit := self._next()) is not None:
             verdict = self._judge(unit)
@@ -93,10 +98,26 @@ class NetworkReader:
             if verdict.is_queued and age_s > first_age_s - elapsed_s / 2:
                 self._backlog.trust()  # a backlog would have become less by reading
                 age_s = 0.0
-            return self._grab(frames[-1], unit, age_s, skipped + len(frames) - 1)
-        if self._is_finite:
+            if self._leaves_out:
+                return self._grab(frames[-1], unit, age_s, skipped + len(frames) - 1)
+            self._ready += (self._grab(frame, unit, age_s, 0) for frame in frames)
+            return self._ready.popleft()
+        return self._end()
+
+    def _end(self) -> Grab | None:
+        """Give what the decoder still holds of a file; None where a camera is lost.
+
+        Raises:
+            EndOfSource: A file is over.
+        """
+        if not self._is_finite:
+            return None
+        with suppress(self._av.FFmpegError):  # there is nothing left the second time
+            unit = Unit([], 0.0, time.monotonic(), is_whole=True)
+            self._ready += (self._grab(item, unit, 0.0, 0) for item in self._context.decode(None))
+        if not self._ready:
             raise EndOfSource
-        return None
+        return self._ready.popleft()
 
     def close(self) -> None:
         """Release the connection; see `Reader`."""
@@ -109,12 +130,9 @@ class NetworkReader:
             "analyzeduration": str(round(_LOOK_S * 1e6)),
             "fpsprobesize": "0",
         }
-        if url.lower().startswith("http"):
-            mjpeg = open_mjpeg(
-                self._av, url, open_timeout_s=timeouts_s[0], read_timeout_s=timeouts_s[1]
-            )
-            if mjpeg is not None:
-                return mjpeg, mjpeg.stream
+        is_http = url.lower().startswith("http")
+        if is_http and (mjpeg := open_mjpeg(self._av, url, self._timeout_s)) is not None:
+            return mjpeg, mjpeg.stream
         if url.lower().startswith("rtsp"):
             options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
             options["fflags"] = "noparse"  # see `Pump`

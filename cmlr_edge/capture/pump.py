@@ -142,7 +142,7 @@ class Pump:
     def _run(self) -> None:
         try:
             for packet in packets_of(self._container, self._stream):
-                if not packet.size or not self._put(packet):
+                if packet.size and not self._put(packet):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)
             self._error = error

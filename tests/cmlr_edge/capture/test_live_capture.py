@@ -24,6 +24,7 @@ from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.redaction import redact
+from tests.cmlr_edge.capture.films import write_film
 from tests.conftest import solid, write_video
 
 QUICK = LiveSettings(
@@ -473,8 +474,13 @@ def test_a_network_camera_that_stalls_is_opened_again(mjpeg: MjpegServer) -> Non
     assert got == sorted(set(got))
 
 
-def test_a_video_file_on_a_web_server_ends(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.avi", [solid(9, 9, 9)] * 12)
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mkv"])
+def test_a_video_file_on_a_web_server_ends(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "clip.avi":
+        write_video(path, [solid(9, 9, 9)] * 12)
+    else:  # the decoder holds frames back, to bring them in order
+        write_film(path, [solid(9, 9, 9, (48, 64))] * 12, options={"bf": "3"})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -489,7 +495,7 @@ def test_a_video_file_on_a_web_server_ends(tmp_path: Path) -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}/clip.avi"
+        uri = f"http://127.0.0.1:{server.server_port}/{name}"
         with opened(uri, LiveSettings(), policy="every") as source:
             assert len(list(source)) == 12
         server.shutdown()
