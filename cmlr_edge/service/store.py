@@ -235,10 +235,10 @@ class EngineStore:
             kept = {engine.id for engine in (now.serving, now.fallback) if engine is not None}
             with suppress(FileNotFoundError, ValueError):  # one that nobody can take
                 kept.add(read_json(offered, StoredEngine).id)
-            for item in self._engines.iterdir():
+            for item in [item for item in self._engines.iterdir() if item.name not in kept]:
                 if item.is_symlink() or not item.is_dir():  # somebody else's: no engine is one
                     item.unlink()
-                elif item.name not in kept:
+                else:
                     shutil.rmtree(item)
 
     def write_report(self, engine: StoredEngine, record: object) -> None:
