@@ -97,7 +97,8 @@ class Recognizer:
                 which moves scores by up to 0.05. Another is never taken instead. "auto" takes the
                 fastest that passes the self-test and decides as the first does, measured once on this
                 machine for this model; `runtime` says what it took and why. By default "cpu" for an
-                `.onnx` file and the GPU for an engine.
+                `.onnx` file and for an engine its GPU, "cuda"; "cuda-graph" replays an engine's launches
+                as one where that can be done, and `provider` says whether it was.
             rebuild: Where an `.engine` is missing or was built for another machine, build it here
                 from the `.onnx` beside it, in minutes, and write it and its spec.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.

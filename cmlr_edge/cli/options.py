@@ -17,7 +17,7 @@ Engine: TypeAlias = Annotated[
 Provider: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, openvino, openvino-bf16, or auto: the fastest. No other takes its place. "
+        help="cpu, cuda, cuda-graph, openvino, openvino-bf16, or auto: the fastest. No other takes its place. "
         "Default: cpu, and the GPU for an .engine."
     ),
 ]

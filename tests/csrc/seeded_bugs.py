@@ -172,15 +172,12 @@ BUGS = {
     "enlarged in single precision": Bug(
         FRAME, "linear_taps(int index, double inverse", "linear_taps(int index, float inverse"
     ),
-    "a frame's row read behind the last": Bug(
-        FRAME, "reach > 0.0f && taps.first + 1 < size", "reach > 0.0f", "address"
-    ),
     "one timing for every plugin": Bug(
         PLUGIN, "getTimingCacheID() noexcept override { return description_.c_str(); }",
         'getTimingCacheID() noexcept override { return "cmlr"; }', "address",
     ),
     "plugin enqueued on another stream": Bug(
-        PLUGIN, "cmlr::cuda::attention(p, stream);", "cmlr::cuda::attention(p, nullptr);", "address"
+        PLUGIN, "cmlr::cuda::attention(p, stream);", "cmlr::cuda::attention(p, stream ? nullptr : stream);", "address"
     ),
     "the bias of an engine forgotten": Bug(
         PLUGIN, "attributes.num_inputs = integer_of(field);", "", "address"
