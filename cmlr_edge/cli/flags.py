@@ -75,6 +75,10 @@ class Flags:
     overlay: _Overlay = None
     contact_sheet: _ContactSheet = None
     mqtt: options.Mqtt = None
+    home_assistant: Annotated[
+        bool,
+        typer.Option(help="Let Home Assistant find each source and label at the --mqtt broker."),
+    ] = False
     webhook: options.Webhook = None
     sink: _Sink = None
     ca_file: _CaFile = None
@@ -257,6 +261,11 @@ class Flags:
         given += [(kind, {"path": str(p.absolute())}) for kind, p in files.items() if p is not None]
         urls = {"mqtt": self.mqtt, "webhook": self.webhook}
         given += [(kind, {"url": url}) for kind, url in urls.items() if url is not None]
+        if self.home_assistant:
+            if self.mqtt is None:
+                raise SpecError("--home-assistant needs --mqtt: it finds sources at a broker")
+            [broker] = [where for kind, where in given if kind == "mqtt"]
+            broker["home_assistant"] = "homeassistant"
         for text in self.sink or []:
             kind, found, place = text.partition("=")
             if not found:

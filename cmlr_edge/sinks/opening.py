@@ -38,6 +38,7 @@ class SinkSettings:
     ca_file: str = ""  # PEM, of a server: whom to trust instead of the system's authorities
     cert_file: str = ""  # PEM: how this program shows who it is
     key_file: str = ""  # PEM: that certificate's key, if it is not in the same file
+    home_assistant: str = ""  # of mqtt: where Home Assistant looks for devices; "": not told
     options: dict[str, str] = field(default_factory=dict)  # of a kind of one's own
 
     def __post_init__(self) -> None:
@@ -55,6 +56,11 @@ class SinkSettings:
             raise SpecError(
                 f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "
                 f"installed package names in the entry points {_ENTRY_POINTS}"
+            )
+        if self.home_assistant and (self.kind != "mqtt" or set(self.home_assistant) & set("+#\0")):
+            raise SpecError(
+                f"home_assistant is {self.home_assistant!r} on a sink of kind {self.kind}: expected the "
+                'prefix "homeassistant", of kind mqtt'
             )
         if self.rotate_mb is not None and not self.rotate_mb > 0:
             raise SpecError(f"rotate_mb is {self.rotate_mb}: expected a size above 0")
@@ -281,7 +287,8 @@ def _contact_sheet(request: SinkRequest) -> Sink:
 def _mqtt(request: SinkRequest) -> Sink:
     from cmlr_edge.sinks.mqtt import MqttEvents
 
-    return MqttEvents(request.settings.url, tls=request.tls())
+    settings = request.settings
+    return MqttEvents(settings.url, tls=request.tls(), home_assistant=settings.home_assistant)
 
 
 def _webhook(request: SinkRequest) -> Sink:
