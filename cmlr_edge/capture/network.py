@@ -65,7 +65,6 @@ class NetworkReader:
         # Threads by picture hold one picture back each: with 12 cores half a second, or 12 seconds.
         context.thread_type = "SLICE"
         context.thread_count = min(usable_cores(), _MAX_THREADS)
-        context.flags |= int(av.codec.context.Flags.low_delay)
         self.fps = rate_of(stream)
         self._time_base = stream.time_base
         self._damaged = 0  # packets since the last picture
