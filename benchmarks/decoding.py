@@ -16,9 +16,9 @@ import av
 import numpy as np
 import typer
 
+from cmlr_edge.capture.ffmpeg import PyAvFilm
 from cmlr_edge.capture.film import Film
 from cmlr_edge.capture.opencv_film import OpenCvFilm
-from cmlr_edge.capture.pyav import PyAvFilm
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.model.files import write_atomically
 

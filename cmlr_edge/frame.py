@@ -11,6 +11,7 @@ from cmlr_edge.errors import FrameError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.Image import Image as PilImage
 
 ColorOrder: TypeAlias = Literal["bgr", "rgb"]
 FrameStatus: TypeAlias = Literal["ok", "frozen", "stale", "damaged"]
@@ -31,7 +32,19 @@ class Frame:
     # frozen: the source repeats a picture; stale: it waited too long; damaged: parts of it were missing
     # when it was decoded. None of these says what is there now.
     status: FrameStatus = "ok"
-    arrived_s: float | None = None  # on time.monotonic(), when a live source delivered it
+    arrived_s: float | None = (
+        None  # on time.monotonic(), when a live source sent it, as far as that is known
+    )
+
+    def __repr__(self) -> str:
+        """What it is, without its pixels."""
+        height, width = self.image_bgr.shape[:2]
+        when = "" if self.time_s is None else f" at {self.time_s:.3f} s"
+        return f"<Frame {self.index} of {self.source}{when}: {width} x {height}, {self.status}>"
+
+
+# What a Recognizer takes; a PIL image without importing Pillow.
+ImageLike: TypeAlias = "Frame | NDArray[np.uint8] | PilImage"
 
 
 def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:
@@ -39,7 +52,7 @@ def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], Co
 
     Args:
         image: uint8 (H, W, 3) in the order of `color`; uint8 (H, W) or (H, W, 1), grey; or a PIL
-            image of any mode.
+            image, read as its file would be: upright, without alpha, 16 bits as 8.
         color: Channel order of a three-channel array. PIL images are always RGB.
 
     Returns:
@@ -51,7 +64,9 @@ def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], Co
     if color not in {"bgr", "rgb"}:
         raise FrameError(f'color is {color!r}: expected "bgr" (OpenCV) or "rgb"')
     if not isinstance(image, np.ndarray) and hasattr(image, "convert"):  # PIL, without importing it
-        return np.asarray(image.convert("RGB")), "rgb"
+        from cmlr_edge.machine.pillow import rgb_pixels
+
+        return rgb_pixels(image), "rgb"
     if not isinstance(image, np.ndarray):
         raise FrameError(
             f"expected a NumPy array, a PIL image or a Frame, got {type(image).__name__}: "

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cmlr_edge.errors import CmlrError
+from cmlr_edge.redaction import one_line
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
         sys.exit(130)
     except CmlrError as error:
         who = f" in process {process}" if process else ""
-        line = f"[red]error{who}:[/red] {escape(str(error))}"
+        line = f"[red]error{who}:[/red] {escape(one_line(error))}"
         console.print(line, highlight=False, soft_wrap=True)
         sys.exit(2)
 

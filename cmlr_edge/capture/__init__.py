@@ -7,6 +7,7 @@ A source of one's own is an entry point in the group `cmlr_edge.sources`, named 
 from __future__ import annotations
 
 import glob
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.base import Policy, Source
 from cmlr_edge.errors import CaptureError, CmlrError
-from cmlr_edge.redaction import redact
+from cmlr_edge.machine.pyav import pyav
+from cmlr_edge.redaction import printable, redact
 
 if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
@@ -144,9 +146,27 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
         open_reader = partial(_open_camera, device)
         text = f"camera {device}"
     else:
-        require_backend("FFMPEG", redact(text))
-        open_reader = partial(OpenCvReader, text, "FFMPEG", live.hang_timeout_s)
+        open_reader = _stream_reader(text, live, newest=policy != "every")
     return LiveSource(text, open_reader, live, policy=policy)
+
+
+def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:
+    """What reads a stream of the network: PyAV where it is installed, else OpenCV."""
+    if (av := pyav()) is not None:
+        from cmlr_edge.capture.network import NetworkReader
+
+        return partial(
+            NetworkReader,
+            av,
+            url,
+            open_timeout_s=live.open_timeout_s,
+            read_timeout_s=live.hang_timeout_s,
+            newest=newest,
+        )
+    from cmlr_edge.capture.readers import OpenCvReader, require_backend
+
+    require_backend("FFMPEG", redact(url))
+    return partial(OpenCvReader, url, "FFMPEG", live.hang_timeout_s)
 
 
 def _camera_device(text: str) -> str:
@@ -186,7 +206,9 @@ def _open_files(
     except CaptureError:
         raise
     except OSError as error:  # a name too long, a folder that may not be read
-        raise CaptureError(f"cannot open {redact(text[:200])}: {error.strerror}") from error
+        raise CaptureError(
+            f"cannot open {printable(redact(text[:200]))}: {error.strerror}"
+        ) from error
     if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
         if policy == "newest":
             VideoFile(path).close()  # fails here and now, if it does
@@ -195,24 +217,24 @@ def _open_files(
     if is_file:
         pictures = [path]
     elif not is_folder:
+        if path.exists():
+            raise CaptureError(f"{printable(text)} is a pipe or a device: give {_FORMS}")
         if not glob.has_magic(text):
-            raise CaptureError(f"there is no {redact(text)}: give {_FORMS}")
+            raise CaptureError(f"there is no {printable(redact(text))}: give {_FORMS}")
         pictures = _match_pattern(text)
     if policy == "newest":
         raise CaptureError(
-            f"{text}: pictures have no time, so none is the newest: give a video, or another policy"
+            f"{printable(text)}: pictures have no time, so none is the newest: give a video, or another policy"
         )
     return ImageFiles(text, pictures)
 
 
 def _match_pattern(pattern: str) -> list[Path]:
-    from cmlr_edge.capture.images import IMAGE_SUFFIXES
+    from cmlr_edge.capture.images import choose_pictures
 
-    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    pictures = [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not pictures:
-        raise CaptureError(
-            f"{pattern} matches {len(matches)} paths and no picture: looked for files ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}"
-        )
-    return pictures
+    # A link back into a folder shows the same files again and again.
+    files = {
+        os.path.realpath(match): Path(match)
+        for match in sorted(glob.glob(pattern, recursive=True), reverse=True)
+    }
+    return choose_pictures(sorted(files.values()), printable(pattern))

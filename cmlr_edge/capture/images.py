@@ -2,71 +2,107 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.capture.base import ClosesItself
-from cmlr_edge.errors import CaptureError
+from cmlr_edge.capture.bounds import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, check_size
+from cmlr_edge.errors import CaptureError, FrameError
 from cmlr_edge.frame import Frame
-from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.machine.pillow import open_picture, rgb_pixels
+from cmlr_edge.redaction import printable
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif",
+    ".tiff", ".webp",
+)  # fmt: skip
+_log = logging.getLogger(__name__)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read one picture; training and the SDK both read with this function.
 
     Grey pictures become three equal channels, an alpha channel is dropped, 16 bits become 8, and
-    the EXIF orientation is applied.
+    the EXIF orientation is applied, as for a PIL image that a Recognizer is given.
 
     Returns:
         uint8 (H, W, 3), BGR.
 
     Raises:
-        CaptureError: The file is missing, empty, or not a picture.
+        CaptureError: The file is missing, no regular file, too large, or not a whole picture.
     """
-    cv2 = opencv()
+    name = printable(path)
     try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise CaptureError(f"cannot read {path}: {error.strerror}") from error
-    image = None
-    if encoded.size:
-        try:
-            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-        except cv2.error:  # raised for sizes beyond OpenCV's limits
-            image = None
-    if image is None:
+        # Without waiting: opening a pipe would wait for a writer for ever.
+        with open(path, "rb", opener=_open_at_once) as file:
+            num_bytes = _check_file(file, name)
+            image = open_picture(file)
+            width, height = image.size
+            check_size(width, height, MAX_PICTURE_PIXELS, f"{name} is a picture")
+            pixels = rgb_pixels(image)
+    except FrameError as error:
         raise CaptureError(
-            f"{path} ({encoded.size} bytes) is not a picture that OpenCV can decode: expected "
-            f"one of {', '.join(IMAGE_SUFFIXES)}, whole"
+            f"{name} ({num_bytes} bytes) is not a picture that can be read: {error}; expected a "
+            f"whole file, one of {' '.join(IMAGE_SUFFIXES)}"
+        ) from error
+    except CaptureError:
+        raise
+    except OSError as error:
+        raise CaptureError(f"cannot read {name}: {error.strerror}") from error
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _check_file(file: IO[bytes], name: str) -> int:
+    """How many bytes it holds; refuse what is no file, and what no picture is as large as."""
+    about = os.fstat(file.fileno())
+    if not stat.S_ISREG(about.st_mode):
+        raise CaptureError(f"{name} is no regular file: expected a picture")
+    if about.st_size > MAX_PICTURE_BYTES:
+        raise CaptureError(
+            f"{name} has {about.st_size} bytes: expected a picture of at most {MAX_PICTURE_BYTES}"
         )
-    result: NDArray[np.uint8] = image
-    return result
+    return about.st_size
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class ImageFiles(ClosesItself):
-    """Pictures read one after another."""
+    """Pictures read one after another; those of several that cannot be read are counted and left out."""
 
     fps: float | None = None
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         """Take the files, in order, reading nothing yet."""
-        self.name = name
+        self.name = printable(name)
         self.files = paths
         self.num_frames: int | None = len(paths)
+        self.damaged = 0  # pictures so far that could not be read
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield every picture; see `Source`."""
+        """Yield every picture; see `Source`. One alone that cannot be read is an error, as are all."""
         for index, path in enumerate(self.files):
             start = time.perf_counter()
-            image = read_image(path)
+            try:
+                image = read_image(path)
+            except CaptureError as error:
+                self.damaged += 1
+                if self.damaged == len(self.files):
+                    raise
+                _log.warning("left out: %s", error)
+                continue
             capture_ms = (time.perf_counter() - start) * 1e3
-            yield Frame(image, index, None, time.time(), capture_ms, str(path))
+            yield Frame(image, index, None, time.time(), capture_ms, printable(path))
 
     def __enter__(self) -> ImageFiles:
         """Return itself."""
@@ -74,14 +110,51 @@ class ImageFiles(ClosesItself):
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """List the pictures directly inside a folder, by name.
+    """List the pictures directly inside a folder, by name; says in the log what is left out.
 
     Raises:
         CaptureError: There are none.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
+    return choose_pictures(sorted(folder.iterdir()), printable(folder))
+
+
+def choose_pictures(paths: Iterable[Path], where: str) -> list[Path]:
+    """Keep what is a file and named like a picture; say in the log how much is left out, and what.
+
+    Args:
+        paths: Files and anything else.
+        where: They are from, for people.
+
+    Raises:
+        CaptureError: Nothing is kept.
+    """
+    pictures, others = [], Counter[str]()
+    for path in paths:
+        kind = _kind(path)
+        if kind == "":
+            pictures.append(path)
+        elif kind != "folder":
+            others[kind] += 1
+    left_out = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+    if not pictures:
         raise CaptureError(
-            f"{folder} holds no pictures: looked for files ending in {', '.join(IMAGE_SUFFIXES)}"
+            f"{where} holds no pictures"
+            + (f", but {left_out}" if left_out else "")
+            + f": looked for files ending in {' '.join(IMAGE_SUFFIXES)}"
         )
-    return paths
+    if left_out:
+        _log.warning("%s: %d pictures; left out: %s", where, len(pictures), left_out)
+    return pictures
+
+
+def _kind(path: Path) -> str:
+    """Why a path is no picture; "" if it is one."""
+    if path.name.startswith("."):
+        return "hidden"
+    if path.is_dir():
+        return "folder"
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return printable(path.suffix.lower()) or "without a suffix"
+    if not path.exists():
+        return "links to nothing"
+    return "" if path.is_file() else "pipes or devices"

@@ -20,12 +20,13 @@ from random import SystemRandom
 from cmlr_edge.capture.base import ClosesItself, Policy
 from cmlr_edge.capture.freshness import FrozenDetector
 from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
+from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import one_line, redact
 
-_MAX_HUNG_READERS = 4  # beyond, opening again waits until one of them returns
+_MAX_READERS = 2  # one that reads and one that hangs; opening again waits until that one returns
 _CLOSE_TIMEOUT_S = 1.0
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
 _random = SystemRandom().random
@@ -58,6 +59,8 @@ class LiveSettings:
     )
     backoff_first_s: float = 0.2  # doubles with every attempt
     backoff_max_s: float = 1.5
+    refused_first_s: float = 60.0  # likewise, where another wrong password could lock the account
+    refused_max_s: float = 900.0
     stable_after_s: float = 5.0  # a connection that held so long resets the back-off
     frozen_after_s: float | None = 10.0  # the same picture for so long is frozen; None: never
     stale_after_s: float = 2.0  # a frame that waited so long is stale
@@ -86,6 +89,7 @@ class _Session:
         self.abandoned = False
         self.first_frame_s: float | None = None
         self.lost_because = ""
+        self.may_lock = False  # whether trying again soon could lock the account
         self.ended = False
 
 
@@ -123,10 +127,11 @@ class LiveSource(ClosesItself):
         self._clock = clock
         self._end_requested = False
         self._backoff = Backoff(self.settings.backoff_first_s, self.settings.backoff_max_s, random)
+        self._seldom = Backoff(self.settings.refused_first_s, self.settings.refused_max_s, random)
         self._changed = threading.Condition()  # guards everything below
         self._buffer: deque[tuple[float, Frame]] = deque()
         self._state, self._reason = SourceState.CONNECTING, ""
-        self._stats = SourceStats()
+        self._stats, self._damaged = SourceStats(), 0
         self._closing = self._was_away = False
         self._running = 0  # reading threads, hung ones included
         self._started_s = clock()
@@ -152,6 +157,12 @@ class LiveSource(ClosesItself):
         """Whether no frames come from it, or came when it was closed: `reason` says why."""
         with self._changed:
             return self._was_away or self._state in _AWAY
+
+    @property
+    def damaged(self) -> int:
+        """Packets so far that could not be decoded."""
+        with self._changed:
+            return self._damaged
 
     @property
     def stats(self) -> SourceStats:
@@ -225,7 +236,7 @@ class LiveSource(ClosesItself):
 
     def _set_state(self, state: SourceState, reason: str = "") -> None:
         is_new = state is not self._state
-        self._state, self._reason = state, redact(reason)
+        self._state, self._reason = state, redact(one_line(reason))
         if not is_new:
             return
         level = logging.INFO if state in {SourceState.OK, SourceState.ENDED} else logging.WARNING
@@ -286,8 +297,10 @@ class LiveSource(ClosesItself):
         first_s = session.first_frame_s
         if first_s is not None and self._clock() - first_s >= self.settings.stable_after_s:
             self._backoff.reset()
-        self._changed.wait_for(lambda: self._closing, self._backoff.next_s())
-        self._changed.wait_for(lambda: self._closing or self._running < _MAX_HUNG_READERS)
+            self._seldom.reset()
+        backoff = self._seldom if session.may_lock else self._backoff
+        self._changed.wait_for(lambda: self._closing, backoff.next_s())
+        self._changed.wait_for(lambda: self._closing or self._running < _MAX_READERS)
 
     def _read(self, session: _Session) -> None:
         """Read one connection to its end; runs in a thread of its own."""
@@ -311,6 +324,8 @@ class LiveSource(ClosesItself):
             ended = True
         except Exception as error:  # noqa: BLE001 (a driver may raise anything; the source lives on)
             lost_because = str(error) or type(error).__name__
+            if (refusal := why_refused(lost_because)) is not None:
+                lost_because, session.may_lock = refusal.reason, refusal.may_lock
         finally:
             if reader is not None:
                 reader.close()
@@ -337,13 +352,14 @@ class LiveSource(ClosesItself):
                 grab.captured_at,
                 capture_ms,
                 self.name,
-                "frozen" if is_frozen else "ok",
-                time.monotonic(),
+                "damaged" if not grab.is_whole else "frozen" if is_frozen else "ok",
+                time.monotonic() - grab.age_s,
             )
+            self._damaged += grab.damaged
             dropped = len(self._buffer) if self.policy == "newest" else 0
             if dropped:
                 self._buffer.clear()
-            self._buffer.append((now_s, frame))
+            self._buffer.append((now_s - grab.age_s, frame))
             self._count(
                 received=1 + grab.skipped, dropped=dropped + grab.skipped, frozen=int(is_frozen)
             )

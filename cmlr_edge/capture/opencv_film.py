@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.interlaced import interlaced_sample, shows_sample
+from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
 
@@ -91,14 +92,12 @@ class OpenCvFilm:
             raise CaptureError("it is text; playlists are not opened")
         cv2 = opencv()
         # Absolute, for FFmpeg takes what stands before a colon for a protocol.
-        self._capture = open_quietly(str(path.absolute()))
+        with utf8_path(path) as text:
+            self._capture = open_quietly(text)
         self.fps = announced_fps(self._capture)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames: int | None = int(count) if 0 < count < 2**53 else None
-        sides = [
-            int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-        ]
-        check_size(sides[0], sides[1], MAX_STREAM_PIXELS, "it has pictures")
+        check_size(*announced_size(self._capture), MAX_STREAM_PIXELS, "it has pictures")
         self.damaged = 0
         self._unwritten = UnwrittenFrames()
         self._read_frames = 0
@@ -140,6 +139,14 @@ def announced_fps(capture: Any) -> float | None:
     """Frames per second that an opened `cv2.VideoCapture` announces, if they can be true."""
     fps = float(capture.get(opencv().CAP_PROP_FPS))
     return fps if math.isfinite(fps) and 0 < fps <= 1000 else None
+
+
+def announced_size(capture: Any) -> tuple[int, int]:
+    """Width and height of the pictures of an opened `cv2.VideoCapture`, as it announces them."""
+    cv2 = opencv()
+    sides = [capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)]
+    width, height = (int(side) if math.isfinite(side) else 0 for side in sides)
+    return width, height
 
 
 def open_quietly(source: int | str, backend: int = 0, parameters: Sequence[int] = ()) -> Any:

@@ -14,13 +14,18 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.capture.opencv_film import announced_fps, open_quietly
+from cmlr_edge.capture.backlog import Backlog
+from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
+from cmlr_edge.capture.opencv_film import (
+    UnwrittenFrames,
+    announced_fps,
+    announced_size,
+    open_quietly,
+)
 from cmlr_edge.capture.video import VideoFile
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
 
-_USUAL_FPS = 25.0  # of a stream that does not say
-_PAUSE_S = 0.5  # a wait that may have let frames pile up
 _CATCH_UP_S = 0.5  # at most, so that a stream faster than it says is read, too
 _CSI_DEFAULTS = {"width": 1280, "height": 720, "fps": 30, "flip": 0}
 
@@ -36,6 +41,9 @@ class Grab:
     image_bgr: NDArray[np.uint8]  # (H, W, 3), not written to afterwards
     captured_at: float  # seconds since the epoch
     skipped: int = 0  # older frames that the reader left out before this one
+    age_s: float = 0.0  # since it was captured, as far as the reader knows
+    damaged: int = 0  # packets before it that gave no picture
+    is_whole: bool = True  # False: parts of it were missing
 
 
 class Reader(Protocol):
@@ -82,6 +90,8 @@ class OpenCvReader:
             milliseconds = round(timeout_s * 1e3)
             parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds]
             parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
+        if backend == "FFMPEG" and hasattr(cv2, "CAP_PROP_N_THREADS"):  # each holds one frame back
+            parameters += [cv2.CAP_PROP_N_THREADS, 1]
         self._capture = open_quietly(source, getattr(cv2, f"CAP_{backend}"), parameters)
         if not self._capture.isOpened():
             remedy = "check address, user and password, and power"
@@ -90,15 +100,22 @@ class OpenCvReader:
                     "try the pipeline with gst-launch-1.0 and a fakesink instead of the appsink"
                 )
             raise CaptureError(f"it cannot be opened: {remedy}")
+        try:
+            check_size(*announced_size(self._capture), MAX_STREAM_PIXELS, "it sends pictures")
+        except CaptureError:
+            self._capture.release()
+            raise
         if backend == "V4L2":
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver obeys
         self.fps = announced_fps(self._capture)
         count = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         # A file that a web server hands out knows its length and is over at its end.
         self._is_finite = backend == "FFMPEG" and math.isfinite(count) and count > 0
-        self._catches_up = backend == "FFMPEG" and not self._is_finite
-        self._usual_wait_s = 1 / (self.fps or _USUAL_FPS)
-        self._is_first = True
+        self._backlog: Backlog | None = None
+        self._unwritten: UnwrittenFrames | None = None
+        if backend == "FFMPEG":
+            self._unwritten = UnwrittenFrames()
+            self._backlog = None if self._is_finite else Backlog(self.fps, has_times=True)
 
     def read(self) -> Grab | None:
         """Wait for a frame; see `Reader`.
@@ -106,32 +123,42 @@ class OpenCvReader:
         Frames of a network stream pile up while it is opened and while the network pauses. They then
         come without a wait and would pass for new, so they are left out.
         """
-        waited_s, skipped = self._grab(), 0
-        if waited_s is not None and self._catches_up and self._follows_pause(waited_s):
-            until_s = time.monotonic() + _CATCH_UP_S
-            waited_s = 0.0
-            while waited_s is not None and waited_s < self._usual_wait_s / 4:
-                waited_s, skipped = self._grab(), skipped + 1
-                if time.monotonic() > until_s:
-                    break
-        if waited_s is not None:
+        is_there, age_s, is_queued = self._grab()
+        skipped, start_s, first_age_s = 0, time.monotonic(), age_s
+        while is_there and is_queued:
+            elapsed_s = time.monotonic() - start_s
+            if self._backlog is not None and elapsed_s > _CATCH_UP_S:
+                if age_s > first_age_s - elapsed_s / 2:
+                    self._backlog.trust()  # a backlog would have become less by reading
+                    age_s = 0.0
+                break
+            is_there, age_s, is_queued = self._grab()
+            skipped += 1
+        if is_there:
             ok, image = self._capture.retrieve()
             if ok:
-                return Grab(_check_bgr(image), time.time(), skipped)
+                return Grab(
+                    _check_bgr(image),
+                    time.time() - age_s,
+                    skipped,
+                    age_s=age_s,
+                    is_whole=self._unwritten is None or not self._unwritten.may_be(image),
+                )
         if self._is_finite:
             raise EndOfSource
         return None
 
-    def _grab(self) -> float | None:
-        """Take the next frame; return how long it took to come, None where none came."""
+    def _grab(self) -> tuple[bool, float, bool]:
+        """Take the next frame; return whether one came, its age, and whether newer ones wait."""
         start_s = time.monotonic()
-        return time.monotonic() - start_s if self._capture.grab() else None
-
-    def _follows_pause(self, waited_s: float) -> bool:
-        pause_s = max(_PAUSE_S, 3 * self._usual_wait_s)
-        follows, self._is_first = self._is_first or waited_s > pause_s, False
-        self._usual_wait_s += 0.2 * (waited_s - self._usual_wait_s)
-        return follows
+        is_there = bool(self._capture.grab())
+        if not is_there or self._backlog is None:
+            return is_there, 0.0, False
+        now_s = time.monotonic()
+        position_ms = float(self._capture.get(opencv().CAP_PROP_POS_MSEC))
+        stream_s = position_ms / 1e3 if math.isfinite(position_ms) and position_ms > 0 else None
+        verdict = self._backlog.judge(stream_s, now_s - start_s, now_s)
+        return True, verdict.age_s, verdict.is_queued
 
     def close(self) -> None:
         """Release the connection; see `Reader`."""
@@ -166,6 +193,7 @@ class PacedFile:
         self._video = VideoFile(self._path)
         self._frames = iter(self._video)
         self._started_s = time.monotonic()
+        self._damaged = 0  # of its packets that were told
 
     def read(self) -> Grab:
         """Wait until the next frame is due; see `Reader`."""
@@ -178,7 +206,8 @@ class PacedFile:
             frame = next(self._frames)
         due_s = self._started_s + (frame.time_s or 0.0)
         time.sleep(max(0.0, due_s - time.monotonic()))
-        return Grab(frame.image_bgr, time.time())
+        damaged, self._damaged = self._video.damaged - self._damaged, self._video.damaged
+        return Grab(frame.image_bgr, time.time(), damaged=damaged, is_whole=frame.status == "ok")
 
     def close(self) -> None:
         """Release the file; see `Reader`."""

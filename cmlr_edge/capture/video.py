@@ -13,6 +13,7 @@ from cmlr_edge.capture.timeline import TimeLine
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.pyav import pyav
+from cmlr_edge.redaction import printable
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class VideoFile(ClosesItself):
         Raises:
             CaptureError: It is not a video, or no frame of it can be decoded.
         """
-        self.name = str(path)
+        self.name = printable(path)
         self.files: Sequence[Path] = (path,)
         try:
             self._film = open_film(path)
@@ -86,7 +87,7 @@ class VideoFile(ClosesItself):
     @staticmethod
     def _unreadable(path: Path, reason: str) -> CaptureError:
         return CaptureError(
-            f"{path} ({path.stat().st_size} bytes) is not a video that can be decoded ({reason}): it "
+            f"{printable(path)} ({path.stat().st_size} bytes) is not a video that can be decoded ({reason}): it "
             "may be cut short, or its codec may be missing; try `ffmpeg -i FILE -c:v libx264 out.mp4`"
         )
 
@@ -106,7 +107,7 @@ def open_film(path: Path) -> Film:
         CaptureError: It cannot be opened.
     """
     if (av := pyav()) is not None:
-        from cmlr_edge.capture.pyav import PyAvFilm
+        from cmlr_edge.capture.ffmpeg import PyAvFilm
 
         return PyAvFilm(av, path)
     from cmlr_edge.capture.opencv_film import OpenCvFilm

@@ -13,23 +13,21 @@ from cmlr_edge.machine.allocator import bound_arenas
 def main() -> None:
     """Run the command line; every deliberate error is one line on stderr and exit code 2."""
     try:
-        from rich.logging import RichHandler
-        from rich.markup import escape
-
         from cmlr_edge.cli.app import app
-        from cmlr_edge.cli.console import stderr
+        from cmlr_edge.cli.console import LogLines, print_error
     except ModuleNotFoundError as missing:
         if missing.name not in {"typer", "rich"}:
             raise
         sys.exit(f"error: the command line needs {missing.name}: pip install cmlr-edge")
     bound_arenas()
-    handler = RichHandler(console=stderr, show_path=False, show_time=False)
     # FFmpeg's own lines on stderr would stand beside our one-line errors; -8 is its "quiet".
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[LogLines()])
+    # What runs a model from now on, told when it was measured: once per model and machine.
+    logging.getLogger("cmlr_edge.engines.auto").setLevel(logging.INFO)
     try:
         app()
     except CmlrError as error:
-        stderr.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        print_error(error)
         sys.exit(2)

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+
 from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.redaction import one_line
 from cmlr_edge.session.session import Session
 
 stderr = Console(stderr=True)
+
+
+class LogLines(logging.Handler):
+    """Shows what is logged as errors are shown: one line each, however narrow the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it, above a progress bar if there is one."""
+        level = record.levelname.lower()
+        colors = {logging.INFO: "cyan", logging.WARNING: "yellow"}
+        color = colors.get(record.levelno, "red")
+        _print_line(f"[{color}]{level}:[/{color}] ", record.getMessage())
+
+
+def print_error(error: BaseException) -> None:
+    """Say what ended the command."""
+    _print_line("[red]error:[/red] ", error)
+
+
+def _print_line(head: str, message: object) -> None:
+    stderr.print(head + escape(one_line(message)), highlight=False, soft_wrap=True)
 
 
 def print_start(session: Session) -> None:

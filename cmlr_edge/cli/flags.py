@@ -17,10 +17,13 @@ from cmlr_edge.cli import options
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
+from cmlr_edge.pipeline.intake import read_polygon
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
 from cmlr_edge.sinks.opening import SinkSettings
 
+_TLS = ("ca_file", "cert_file", "key_file")
+_SECURE = ("mqtts://", "https://")
 _NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
 _Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
 _Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
@@ -38,6 +41,16 @@ _Sink = Annotated[
         help="Any other output, KIND=PATH or KIND=URL; kinds of one's own are entry points."
     ),
 ]
+_CaFile = Annotated[
+    Path | None,
+    typer.Option(help="PEM: whom mqtts:// and https:// outputs trust instead of the system's CAs."),
+]
+_CertFile = Annotated[
+    Path | None, typer.Option(help="PEM: how these outputs show to the server who they are.")
+]
+_KeyFile = Annotated[
+    Path | None, typer.Option(help="PEM: that certificate's key, if it is not in the same file.")
+]
 _Policy = Annotated[
     str | None,
     typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
@@ -54,6 +67,7 @@ class Flags:
     engine: options.Engine = None
     provider: options.Provider = None
     rebuild: options.Rebuild = False
+    require_signature: options.RequireSignature = None
     threshold: options.Threshold = None
     out: _Out = None
     events: options.Events = None
@@ -61,13 +75,21 @@ class Flags:
     overlay: _Overlay = None
     contact_sheet: _ContactSheet = None
     mqtt: options.Mqtt = None
+    home_assistant: Annotated[
+        bool,
+        typer.Option(help="Let Home Assistant find each source and label at the --mqtt broker."),
+    ] = False
     webhook: options.Webhook = None
     sink: _Sink = None
+    ca_file: _CaFile = None
+    cert_file: _CertFile = None
+    key_file: _KeyFile = None
     rotate_mb: options.RotateMb = None
     append: Annotated[
         bool | None,
         typer.Option(
-            help="Go on behind what is in a file, or replace it. Default: as the command."
+            help="Go on behind what is in a file of lines, or rename that to FILE.1 (older ones to "
+            ".2 up to .5). Default: as the command."
         ),
     ] = None
     policy: _Policy = None
@@ -89,6 +111,32 @@ class Flags:
         float | None,
         typer.Option(
             min=0, help="Seconds until a camera that never gave a frame has failed. Default: never."
+        ),
+    ] = None
+    labels: Annotated[
+        str | None, typer.Option(help="Labels that may be said, by commas. Default: all.")
+    ] = None
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Part of every picture to paint over before anything sees it, by its corners as "
+            "shares of width and height: '0,0 0.5,0 0.5,1'. May be given again."
+        ),
+    ] = None
+    region: Annotated[
+        str | None, typer.Option(help="All that the model sees of a picture, written likewise.")
+    ] = None
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Look at each n-th frame. Default: 1.")
+    ] = None
+    max_fps: Annotated[
+        float | None, typer.Option(help="Look at no more frames a second of each source.")
+    ] = None
+    active: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Hours of local time to look at it, as 'mon-fri 08:00-18:30'; may be given again. "
+            "Default: always."
         ),
     ] = None
     stability: options.Stability = None
@@ -175,6 +223,8 @@ class Flags:
                 engine, store=given if is_store else "", path="" if is_store else given
             )
         engine = replace(engine, rebuild=engine.rebuild or self.rebuild)
+        if self.require_signature is not None:
+            engine = replace(engine, require_signature=str(self.require_signature.absolute()))
         return engine if self.provider is None else replace(engine, provider=self.provider)
 
     def _source(self, text: str, policy: Policy | None) -> SourceSettings:
@@ -189,6 +239,12 @@ class Flags:
             "skip_unchanged_s": self.skip_unchanged,
             "frozen_after_s": self.frozen_after,
             "give_up_after_s": self.give_up_after,
+            "labels": self.labels and tuple(label.strip() for label in self.labels.split(",")),
+            "masks": self.mask and tuple(read_polygon(text) for text in self.mask),
+            "region": self.region and read_polygon(self.region),
+            "every": self.every,
+            "max_fps": self.max_fps,
+            "active": self.active and tuple(self.active),
         }
         return replace(source, **{k: v for k, v in changes.items() if v is not None})
 
@@ -205,6 +261,11 @@ class Flags:
         given += [(kind, {"path": str(p.absolute())}) for kind, p in files.items() if p is not None]
         urls = {"mqtt": self.mqtt, "webhook": self.webhook}
         given += [(kind, {"url": url}) for kind, url in urls.items() if url is not None]
+        if self.home_assistant:
+            if self.mqtt is None:
+                raise SpecError("--home-assistant needs --mqtt: it finds sources at a broker")
+            [broker] = [where for kind, where in given if kind == "mqtt"]
+            broker["home_assistant"] = "homeassistant"
         for text in self.sink or []:
             kind, found, place = text.partition("=")
             if not found:
@@ -213,6 +274,12 @@ class Flags:
             given.append(
                 (kind, {"path": str(Path(place).absolute())} if is_file else {"url": place})
             )
+        tls = {name: str(path.absolute()) for name in _TLS if (path := getattr(self, name))}
+        secure = [where for _, where in given if where.get("url", "").startswith(_SECURE)]
+        if tls and not secure:
+            raise SpecError(f"{', '.join(tls)} given, and no output at mqtts:// or https://")
+        for where in secure:
+            where.update(tls)
         return [
             SinkSettings(kind, rotate_mb=self.rotate_mb, append=append, **place)
             for kind, place in given

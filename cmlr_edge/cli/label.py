@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from cmlr_edge.cli.console import print_start, stderr
 from cmlr_edge.cli.flags import Flags, takes_flags
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
 from cmlr_edge.cli.signals import Interruption, noted_signals, run_until_signal
+from cmlr_edge.pipeline import lane
 from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
@@ -80,6 +82,8 @@ def label(
     fill = partial(flags.to_config, sources or [], append=False)
     config, folder = fill()
     summaries = _Summaries()
+    if len(config.sources) == 1:  # its end is the command's error, and said once
+        logging.getLogger(lane.__name__).setLevel(logging.ERROR)
     with noted_signals() as interruption:
         session = Session(config, folder=folder, watchers=[summaries])
         with session:

@@ -17,8 +17,8 @@ Engine: TypeAlias = Annotated[
 Provider: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, openvino, openvino-bf16, or auto: the fastest. No other takes its place. "
-        "Default: cpu, and the GPU for an .engine."
+        help="cpu, cuda, cuda-graph, openvino, openvino-bf16: no other takes its place; cpu is the same "
+        "everywhere. Default: auto, the fastest here that decides alike, and the GPU for an .engine."
     ),
 ]
 Rebuild: TypeAlias = Annotated[
@@ -26,6 +26,12 @@ Rebuild: TypeAlias = Annotated[
     typer.Option(
         help="Build an .engine again, from the .onnx beside it, where it is missing or was built for "
         "another machine. Takes minutes."
+    ),
+]
+RequireSignature: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of a public key, whose owner has to have signed model and spec; SECURITY.md."
     ),
 ]
 Threshold: TypeAlias = Annotated[

@@ -16,6 +16,7 @@ from cmlr_edge.capture.live import SourceState
 from cmlr_edge.cli.console import print_away, stderr
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.pipeline.summary import RunSummary
+from cmlr_edge.redaction import printable
 from cmlr_edge.session.session import Session
 
 
@@ -71,7 +72,7 @@ def print_tables(reports: Sequence[SourceReport], runtime: str, outputs: Sequenc
         _print_source(console, report, runtime)
     for path in outputs:
         said = "wrote" if path.exists() else "there was nothing to write to"
-        console.print(f"{said} {escape(str(path))}", soft_wrap=True)
+        console.print(f"{said} {escape(printable(path))}", soft_wrap=True)
 
 
 def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
@@ -110,7 +111,9 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
             "model"
         )
     if status.damaged:
-        console.print(f"{status.damaged} packets of the source are damaged and gave no picture")
+        console.print(
+            f"{status.damaged} packets or pictures of the source are damaged and were left out"
+        )
     if (stats := status.capture) is not None:
         console.print(
             f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,7 @@ import typer
 
 from cmlr_edge.errors import EngineError, OutputError, SpecError
 from cmlr_edge.model.agreement import threshold_objections
-from cmlr_edge.model.files import spec_path, write_atomically
-from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
@@ -99,15 +99,20 @@ def status(config: Config) -> None:
 def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> None:
     settings = load_config(config).engine
     limit_s = settings.update.check_timeout_s
-    check = start_check(store.checked_path(engine), settings.provider, timeout_s=limit_s)
+    pair = store.checked(engine)
+    check = start_check(
+        pair.path,
+        settings.provider,
+        timeout_s=limit_s,
+        identity=pair.identity,
+        public_key=settings.public_key(config.absolute().parent),
+    )
     serving, reason = store.state.serving, reason_of(check)
     if not reason and serving is not None:
-        specs = [ModelSpec.load(spec_path(store.path(item))) for item in (serving, engine)]
-        reason = "; ".join(
-            threshold_objections(
-                *(dict(zip(spec.labels, spec.thresholds, strict=True)) for spec in specs)
-            )
-        )
+        with suppress(EngineError):  # one that is damaged has nothing to compare with
+            specs = [store.checked(serving).spec, pair.spec]
+            thresholds = (dict(zip(s.labels, s.thresholds, strict=True)) for s in specs)
+            reason = "; ".join(threshold_objections(*thresholds))
     if reason:
         raise EngineError(f"engine {engine.id} is refused: {reason}")
     store.accept(engine)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-EventKind: TypeAlias = Literal["start", "update", "end"]
+EventKind: TypeAlias = Literal["begin", "start", "update", "end"]
+RUN = uuid.uuid4().hex[:16]  # tells this process's events from those before a restart
+_WORTH = {"update": 0, "start": 1, "end": 2, "begin": 2}
 
 
 @dataclass(frozen=True)
 class Event:
-    """One message about one visit of a label; all messages of a visit share the id."""
+    """One message about one visit of a label; all messages of a visit share the id.
+
+    "begin" is no visit: a run of this source begins, so its events of other runs are over, though no
+    "end" may have come: the program may have been killed. Its label is empty.
+    """
 
     kind: EventKind
     id: str
@@ -22,6 +30,18 @@ class Event:
     score: float  # smoothed, at time_s
     max_score: float  # smoothed, the highest since start_s
     captured_at: float  # seconds since the epoch, of the frame at time_s
+    run: str = RUN
+
+    @classmethod
+    def begin(cls, source: str) -> Event:
+        """Say that a run of a source begins now."""
+        now = time.time()
+        return cls("begin", uuid.uuid4().hex, source, "", 0.0, 0.0, None, 0.0, 0.0, now)
+
+    @property
+    def worth(self) -> int:
+        """How much is lost with it: an end tells the whole visit, an update what follows tells too."""
+        return _WORTH[self.kind]
 
     def to_record(self) -> dict[str, Any]:
         """Build a JSON-ready object; times and scores are rounded as in the frames' lines."""

@@ -107,6 +107,31 @@ def memory_bytes(root: Path = ROOT) -> dict[str, int]:
     return {name: int(kib) * _KIB for name, kib in lines}
 
 
+def group_memory_left(root: Path = ROOT) -> int | None:
+    """Return the bytes that the control groups of this process still grant; None without a limit.
+
+    What the kernel holds of files and can drop counts as left.
+    """
+    left = []
+    for line in (_text(root, "proc/self/cgroup") or "").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            top, files = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            top = root / "sys/fs/cgroup/memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        group = top / name.lstrip("/")
+        for folder in (group, *group.parents):
+            if (found := _numbers(*(folder / file for file in files))) is not None:
+                cached = re.search(r"\binactive_file (\d+)", _text(folder, "memory.stat") or "")
+                left.append(found[0] - found[1] + (int(cached[1]) if cached else 0))
+            if folder == top:
+                break
+    return max(0, min(left)) if left else None
+
+
 def temperatures_c(root: Path = ROOT) -> dict[str, float]:
     """Return each thermal zone's temperature by its name."""
     found = {}

@@ -8,16 +8,19 @@ size or a label name.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
-from cmlr_edge.model.strict_json import read_json, write_json
+from cmlr_edge.model.strict_json import parse_json, read_bounded, write_json
 
 FORMAT_VERSION = 1
 INPUT_NAME = "frames"  # uint8 (N, H, W, 3), RGB
+# How far a score may be from the golden one: beyond, the self-test would find nothing.
+MAX_TOLERANCE = 0.15  # what int8 needs
 OUTPUT_NAME = "scores"  # float32 (N, L), probabilities
 
 
@@ -100,8 +103,8 @@ class GoldenSample:
         """Reject what cannot be drawn or compared."""
         if not 0 <= self.seed < 2**32:
             raise SpecError(f"golden.seed is {self.seed}: it must lie in 0 to 2**32 - 1")
-        if self.tolerance < 0:
-            raise SpecError(f"golden.tolerance is {self.tolerance}: it must not be negative")
+        if not 0 <= self.tolerance <= MAX_TOLERANCE:
+            raise SpecError(f"golden.tolerance is {self.tolerance}: expected 0 to {MAX_TOLERANCE}")
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class ModelSpec:
             )
         if not self.labels:
             raise SpecError("the spec lists no labels: a model needs at least one")
-        repeated = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        repeated = sorted(label for label, count in Counter(self.labels).items() if count > 1)
         if repeated or "" in self.labels:
             raise SpecError(f"label names must be unique and not empty; repeated: {repeated}")
         if len(self.labels) != len(self.thresholds):
@@ -208,17 +211,38 @@ class ModelSpec:
             SpecError: The file is missing or unreadable, is not JSON, has unknown or missing keys,
                 or contradicts itself.
         """
+        return cls.parse(read_spec_text(path), path)
+
+    @classmethod
+    def parse(cls, text: bytes, path: Path) -> ModelSpec:
+        """Take what was read from `path`; raises as `load` does."""
         try:
-            return read_json(path, cls)
+            return parse_json(text, cls)
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from error
-        except FileNotFoundError as error:
-            raise SpecError(
-                f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
-                "copy both files together"
-            ) from error
-        except (ValueError, OSError) as error:
-            raise SpecError(
-                f"{path} is not a model spec: {error}. Copy the spec that "
-                "export/build_engine.py wrote beside the engine"
-            ) from error
+        except ValueError as error:
+            raise _no_spec(path, error) from error
+
+
+def read_spec_text(path: Path) -> bytes:
+    """Read a spec, without looking at what it says.
+
+    Raises:
+        SpecError: There is none, or it cannot be one.
+    """
+    try:
+        return read_bounded(path)
+    except FileNotFoundError as error:
+        raise SpecError(
+            f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
+            "copy both files together"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise _no_spec(path, error) from error
+
+
+def _no_spec(path: Path, error: Exception) -> SpecError:
+    return SpecError(
+        f"{path} is not a model spec: {error}. Copy the spec that "
+        "export/build_engine.py wrote beside the engine"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import stat
 import types
 from collections.abc import Collection
@@ -57,13 +58,37 @@ def read_json(path: Path, kind: type[T]) -> T:
         ValueError: Not JSON, too large, or not exactly the fields of `kind`; the text says where.
         OSError: The file cannot be read.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # a device or a pipe may never end
-        raise ValueError("not a file")
-    if status.st_size > _MAX_BYTES:
-        raise ValueError(f"{status.st_size} bytes, expected at most {_MAX_BYTES}")
+    return parse_json(read_bounded(path), kind)
+
+
+def read_bounded(path: Path) -> bytes:
+    """Read a file that holds JSON.
+
+    Raises:
+        ValueError: It is no file, or too large.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may never end
+            raise ValueError("not a file")
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"too large, expected at most {_MAX_BYTES} bytes")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe may have nobody who writes
+
+
+def parse_json(content: bytes, kind: type[T]) -> T:
+    """Take `content` as the dataclass `kind`.
+
+    Raises:
+        ValueError: Not JSON, or not exactly the fields of `kind`; the text says where.
+    """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(content)
     except RecursionError as error:
         raise ValueError("nested too deeply to be read") from error
     return from_json(kind, value)

@@ -27,6 +27,7 @@ _PAGE = {
 }
 _VIDEO_TICK_S = 1 / 15
 _BOUNDARY = "frame"
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _SAFE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self' ws: wss:; frame-ancestors 'self'; base-uri 'none'; form-action 'self'",
@@ -68,6 +69,24 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
     for address, (name, media_type) in _PAGE.items():
         content = (resources.files("cmlr_edge.page") / "static" / name).read_bytes()
         app.add_api_route(address, _fixed(content, media_type), include_in_schema=False)
+    app.add_middleware(Gate, token=token)
+    app.add_middleware(_SafeHeaders)
+    return app
+
+
+def create_metrics_app(render: Callable[[], bytes], *, token: str | None) -> FastAPI:
+    """Build an application that tells metrics and nothing else.
+
+    Args:
+        render: Gives the text that Prometheus reads.
+        token: As for `create_app`.
+    """
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(render(), media_type=_METRICS)
+
     app.add_middleware(Gate, token=token)
     app.add_middleware(_SafeHeaders)
     return app
@@ -183,7 +202,7 @@ async def follow(socket: WebSocket) -> None:
 def metrics(request: Request) -> Response:
     """Tell counts and latencies to Prometheus."""
     text = _live(request).metrics.render()
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(text, media_type=_METRICS)
 
 
 @router.get("/healthz")

@@ -1,54 +1,60 @@
-"""Who may see the live page: addresses, other sites' scripts, and the token."""
+"""Who may see the live page: addresses, other sites' scripts, and the token.
+
+The token comes in a header or in the body of the page's form, never in an address: those are kept in
+histories, logs and referrers.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
-import ipaddress
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.machine.addresses import is_loopback
 
 MIN_TOKEN_LENGTH = 12
 _COOKIE_DAYS = 30
+_MAX_BODY = 4096  # bytes; only the form has one
 _OPEN_PATHS = ("/healthz", "/style.css", "/icon.svg")  # say nothing about what is seen
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_STORE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _ASK_FOR_TOKEN = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>Token needed</title>
-<link rel="stylesheet" href="/style.css"><form class="login" action="/"><h1>Token needed</h1>
+<link rel="stylesheet" href="/style.css"><form class="login" action="/login" method="post"><h1>Token needed</h1>
 <p>This page was started with a token. Its administrator knows it.</p>
 <label>Token <input name="token" type="password" autocomplete="current-password" required autofocus>
 </label><button>Open</button></form></html>"""
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether an address to bind can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_exposure(host: str, token: str | None) -> None:
+def check_exposure(host: str, token: str | None, *, setting: str = "--host") -> None:
     """Refuse to show cameras to a network without a token.
+
+    Args:
+        host: To bind.
+        token: What visitors must know.
+        setting: How the address was given, for the message.
 
     Raises:
         OutputError: The token is missing or can be guessed.
     """
     if token is None and not is_loopback(host):
         raise OutputError(
-            f"--host {host} shows the cameras to the network: also give --token, for example "
-            "--token $(openssl rand -hex 16), or leave out --host to serve this machine alone"
+            f"{setting} {host} shows what the cameras see to the network: also give --token, for "
+            f"example by CMLR_TOKEN=$(openssl rand -hex 16), or leave out {setting} to serve this "
+            "machine alone"
         )
     if token is not None and (len(token) < MIN_TOKEN_LENGTH or not token.isascii()):
         raise OutputError(
             f"the token must have at least {MIN_TOKEN_LENGTH} ASCII characters, for example "
-            "--token $(openssl rand -hex 16)"
+            "of openssl rand -hex 16"
         )
 
 
@@ -71,6 +77,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         refusal = self._refusal(scope)
+        if refusal is None and self._token is not None and _is_login(scope):
+            refusal = await self._log_in(Request(scope, receive), self._token)
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -83,6 +91,9 @@ class Gate:
         host = headers.get("host", "")
         origin = headers.get("origin")
         # Browsers let any site's script open a web socket to here; they say which site it is.
+        if scope["type"] == "http" and _has_large_body(headers):
+            close = {"Connection": "close"}
+            return JSONResponse({"detail": f"at most {_MAX_BODY} bytes"}, 413, close)
         if scope["type"] == "websocket" and origin is not None and urlsplit(origin).netloc != host:
             return JSONResponse({"detail": "asked by another site"}, 403)
         if self._token is None:
@@ -93,26 +104,71 @@ class Gate:
         return self._token_refusal(scope, headers)
 
     def _token_refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        query = QueryParams(scope["query_string"]).get("token")
-        path, name = scope["path"], f"cmlr_token_{(scope.get('server') or ('', 0))[1]}"
-        if query is not None and path == "/" and self._is_token(query):
-            home = RedirectResponse("/", 303, _NO_STORE)  # takes the token out of the address
-            age_s = _COOKIE_DAYS * 24 * 3600
-            home.set_cookie(name, query, max_age=age_s, httponly=True, samesite="lax")
-            return home
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = (query, bearer if scheme.lower() == "bearer" else None, _cookie(headers, name))
-        if path in _OPEN_PATHS or any(self._is_token(item) for item in given if item is not None):
+        assert self._token is not None
+        path, cookie = scope["path"], _cookie(headers, _cookie_name(scope))
+        is_known = _is_same(_given_token(headers), self._token)
+        is_known |= _is_same(cookie, _cookie_value(self._token))
+        if path in _OPEN_PATHS or is_known or _is_login(scope):
             return None
         if path == "/":
             return HTMLResponse(_ASK_FOR_TOKEN, 401, _NO_STORE)
         wanted = {"WWW-Authenticate": "Bearer", **_NO_STORE}
-        return JSONResponse({"detail": "a token is needed"}, 401, wanted)
+        detail = "a token is needed, as Authorization: Bearer; none is taken from an address"
+        return JSONResponse({"detail": detail}, 401, wanted)
 
-    def _is_token(self, given: str) -> bool:
-        assert self._token is not None
-        # Takes as long for a wrong token as for the right one.
-        return hmac.compare_digest(given.encode(errors="replace"), self._token.encode())
+    async def _log_in(self, request: Request, token: str) -> Response:
+        """Take the token from the page's form, and let a cookie remember that it was known."""
+        try:
+            form = parse_qs((await request.body()).decode("latin-1"), max_num_fields=4)
+        except (ClientDisconnect, ValueError):
+            form = {}
+        if not _is_same(form.get("token", [""])[0], token):
+            return HTMLResponse(_ASK_FOR_TOKEN, 401, _NO_STORE)
+        home = RedirectResponse("/", 303, _NO_STORE)
+        home.set_cookie(
+            _cookie_name(request.scope),
+            _cookie_value(token),
+            max_age=_COOKIE_DAYS * 24 * 3600,
+            httponly=True,
+            samesite="lax",
+        )
+        return home
+
+
+def _is_login(scope: Scope) -> bool:
+    return (scope["type"], scope["path"], scope.get("method")) == ("http", "/login", "POST")
+
+
+def _has_large_body(headers: Headers) -> bool:
+    """Whether a request brings more than the form; how much a chunked one brings is not known."""
+    length = headers.get("content-length", "0")
+    return "transfer-encoding" in headers or not length.isdecimal() or int(length) > _MAX_BODY
+
+
+def _given_token(headers: Headers) -> str:
+    """The token of a program: as bearer, or as password for players that know nothing else."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return ""
+
+
+def _is_same(given: str, token: str) -> bool:
+    # Takes as long for a wrong token as for the right one.
+    return hmac.compare_digest(given.encode(errors="replace"), token.encode())
+
+
+def _cookie_value(token: str) -> str:
+    return hmac.digest(token.encode(), b"cmlr_edge page", "sha256").hex()
+
+
+def _cookie_name(scope: Scope) -> str:
+    return f"cmlr_token_{(scope.get('server') or ('', 0))[1]}"
 
 
 def _host_name(host: str) -> str:
@@ -122,9 +178,9 @@ def _host_name(host: str) -> str:
         return ""
 
 
-def _cookie(headers: Headers, name: str) -> str | None:
+def _cookie(headers: Headers, name: str) -> str:
     try:
         found = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
-        return None
-    return None if found is None else found.value
+        return ""
+    return "" if found is None else found.value

@@ -3,23 +3,101 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from cmlr_edge.errors import OutputError
-from cmlr_edge.page.app import create_app
+from cmlr_edge.machine.rarely import Rarely
+from cmlr_edge.page.app import create_app, create_metrics_app
+from cmlr_edge.page.connections import Connection, RareLines
 from cmlr_edge.page.gate import check_exposure
 from cmlr_edge.page.state import LiveState
 
 _END_S = 3  # for connections that do not end by themselves
-_MAX_CONNECTIONS = 200  # beyond, a visitor is told to come again
+_BACKLOG = 64  # connections that are taken at once: each is an open file before it can be refused
+_log = logging.getLogger(__name__)
+_rare_lines, _rarely = RareLines(), Rarely()
 
 
-class LiveServer:
-    """The live page at an address; serves from `start` to `close`, or in a `with` block."""
+class Server:
+    """An application at an address; serves from `start` to `close`, or in a `with` block."""
+
+    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
+        """Take the address.
+
+        Args:
+            app: Behind a `Gate`.
+            host: To bind.
+            port: 0 for any free one, see `url`.
+
+        Raises:
+            OutputError: The address cannot be taken.
+        """
+        self._socket = _bind(host, port)
+        shown = f"[{host}]" if ":" in host else host
+        self.port = int(self._socket.getsockname()[1])
+        self.url = f"http://{shown}:{self.port}/"
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            backlog=_BACKLOG,
+            h11_max_incomplete_event_size=16 * 1024,  # of headers
+            server_header=False,
+            timeout_graceful_shutdown=_END_S,
+            ws_max_size=1024,  # a browser only ever sends the number of a source
+            ws_per_message_deflate=False,  # JPEG is compressed already
+        )
+        logging.getLogger("uvicorn.error").addFilter(_rare_lines)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="live server", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    async def _serve(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(_note)
+        await self._server.serve([self._socket])
+        for connection in [*self._server.server_state.connections]:  # too slow to say farewell
+            if (transport := getattr(connection, "transport", None)) is not None:
+                transport.abort()
+        await asyncio.sleep(0)  # lets the transports close
+
+    def close(self) -> None:
+        """Send visitors away and stop. Calling it twice is harmless."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(2 * _END_S)
+        self._socket.close()
+
+    def __enter__(self) -> Server:
+        """Start and return itself."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class LiveServer(Server):
+    """The live page."""
 
     def __init__(
         self, live: LiveState, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None
@@ -36,59 +114,41 @@ class LiveServer:
             OutputError: The address cannot be taken, or the cameras would be open to everybody.
         """
         check_exposure(host, token)
+        super().__init__(create_app(live, token=token), host=host, port=port)
         self._live = live
-        self._socket = _bind(host, port)
-        shown = f"[{host}]" if ":" in host else host
-        self.port = int(self._socket.getsockname()[1])
-        self.url = f"http://{shown}:{self.port}/"
-        config = uvicorn.Config(
-            create_app(live, token=token),
-            log_level="warning",
-            access_log=False,  # would tell tokens in addresses
-            lifespan="off",
-            limit_concurrency=_MAX_CONNECTIONS,
-            server_header=False,
-            timeout_graceful_shutdown=_END_S,
-            ws_max_size=1024,  # a browser only ever sends the number of a source
-            ws_per_message_deflate=False,  # JPEG is compressed already
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve()), name="live server", daemon=True
-        )
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    async def _serve(self) -> None:
-        await self._server.serve([self._socket])
-        for connection in [*self._server.server_state.connections]:  # too slow to say farewell
-            if (transport := getattr(connection, "transport", None)) is not None:
-                transport.abort()
-        await asyncio.sleep(0)  # lets the transports close
 
     def close(self) -> None:
         """Send viewers away and stop. Calling it twice is harmless."""
         self._live.closing = True
-        self._server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join(2 * _END_S)
-        self._socket.close()
+        super().close()
 
-    def __enter__(self) -> LiveServer:
-        """Start and return itself."""
-        self.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+class MetricsServer(Server):
+    """Metrics alone, at `/metrics`, for scrapers elsewhere."""
+
+    def __init__(
+        self, render: Callable[[], bytes], *, host: str, port: int, token: str | None
     ) -> None:
-        """Close."""
-        self.close()
+        """Take the address.
+
+        Args:
+            render: Gives the text that Prometheus reads.
+            host: To bind.
+            port: 0 for any free one.
+            token: Asked of every scraper.
+
+        Raises:
+            OutputError: The address cannot be taken, or there is no token.
+        """
+        check_exposure(host, token, setting="[metrics] host")
+        super().__init__(create_metrics_app(render, token=token), host=host, port=port)
+
+
+def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Say in a line what asyncio would say with a traceback, such as that no file can be opened."""
+    what = f"{context.get('message')}: {context.get('exception')}"
+    if _rarely.may_say():
+        _log.warning("live server: %s", " ".join(what.split()))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -100,7 +160,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-        bound.listen(_MAX_CONNECTIONS)  # whoever comes before the thread runs waits
+        bound.listen(_BACKLOG)  # whoever comes before the thread runs waits
     except OSError as error:
         bound.close()
         raise OutputError(

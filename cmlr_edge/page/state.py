@@ -15,7 +15,7 @@ from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
 from cmlr_edge.page.pictures import NewestPicture
-from cmlr_edge.page.visits import VisitLog
+from cmlr_edge.page.visits import VisitLog, since_start_s
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.recognizer import Recognizer
@@ -117,7 +117,7 @@ class LiveState:
         Raises:
             DependencyError: prometheus-client is not installed.
         """
-        self.started_at = time.time()
+        self._started_s = since_start_s()
         self.closing = False  # set when viewers shall be sent away
         self.visits = VisitLog()
         self.metrics = metrics or PrometheusMetrics(streams.status)
@@ -214,7 +214,7 @@ class LiveState:
         by_name = {status.name: status for status in self._streams.status()}
         return StateView(
             now=time.time(),
-            started_at=self.started_at,
+            started_at=time.time() - (since_start_s() - self._started_s),
             model=self._model,
             machine=_machine_view(),
             outputs=self._outputs(),
@@ -243,10 +243,12 @@ class LiveState:
 
     def _best_scores(self, result: Result) -> tuple[ScoreView, ...]:
         scores, present = result.prediction.scores, self.visits.present(result.source)
-        model, ranked = self._model, np.argsort(-result.prediction.scores, kind="stable").tolist()
+        choice, labels = self._streams.choice(result.source), self._model.labels
+        ranked = np.argsort(-scores, kind="stable").tolist()
+        wanted = [(i, labels[i]) for i in ranked if choice.wanted[i]]
         return tuple(
-            ScoreView(label, float(scores[i]), model.thresholds[i], label in present)
-            for rank, (i, label) in enumerate((i, model.labels[i]) for i in ranked)
+            ScoreView(label, float(scores[i]), choice.thresholds[label], label in present)
+            for rank, (i, label) in enumerate(wanted)
             if rank < _SHOWN_SCORES or label in present
         )
 

@@ -1,14 +1,21 @@
-"""The newest events, as visits: one record per visit of a label, on the wall clock."""
+"""The newest events, as visits: one record per visit of a label, on the wall clock.
+
+The wall clock may be set at any time: by hand, by the network, after a start without a battery. Visits
+are therefore kept on a clock that only rises, and told on the wall clock as it is when they are asked for.
+"""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from cmlr_edge.events.event import Event
 from cmlr_edge.sinks.base import Result, Takes
 
 _MAX_ENDED = 2000  # visits kept for the timeline
+_STEP_S = 0.5  # the wall clock was set, rather than made a little faster or slower
 
 
 @dataclass(frozen=True)
@@ -19,10 +26,15 @@ class Visit:
     source: str
     label: str
     start_at: float
-    end_at: float | None  # None while it lasts
+    end_at: float | None  # None while it lasts; never before start_at
     score: float  # smoothed, newest
     max_score: float
     revision: int  # grows with every change of any visit
+
+
+def since_start_s() -> float:
+    """Seconds since the machine was started; they go on while it sleeps, whatever the wall clock says."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class VisitLog:
@@ -32,29 +44,43 @@ class VisitLog:
     pictures = False
     inline = True
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = since_start_s,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            clock: Seconds that only rise.
+            wall_clock: Seconds since the epoch.
+        """
+        self._clock, self._wall_clock = clock, wall_clock
         self._lock = threading.Lock()
         self._revision = 0
-        self._open: dict[str, Visit] = {}
+        self._to_wall_s = wall_clock() - clock()
+        self._open: dict[str, Visit] = {}  # here on our clock, as those that ended
         self._ended: dict[str, Visit] = {}  # oldest first
 
     def write(self, result: Result) -> None:
         """Take its events; see `Sink`."""
         for event in result.events:
-            self._take(event)
+            if event.kind != "begin":
+                self._take(event)
 
     def _take(self, event: Event) -> None:
-        offset_s = event.captured_at - event.time_s  # from the source's clock to the wall's
         with self._lock:
             self._revision += 1
             known = self._open.pop(event.id, None)
+            start_s = self._clock() - (event.time_s - event.start_s)
+            start_s = known.start_at if known else start_s
             visit = Visit(
                 id=event.id,
                 source=event.source,
                 label=event.label,
-                start_at=known.start_at if known else event.start_s + offset_s,
-                end_at=None if event.end_s is None else event.end_s + offset_s,
+                start_at=start_s,
+                end_at=None if event.end_s is None else start_s + event.end_s - event.start_s,
                 score=event.score,
                 max_score=event.max_score,
                 revision=self._revision,
@@ -72,9 +98,30 @@ class VisitLog:
     def newest(self, limit: int, *, after_revision: int = 0) -> list[Visit]:
         """Return visits that changed after a revision, the last changed first."""
         with self._lock:
+            self._follow_wall_clock()
             visits = [*self._ended.values(), *self._open.values()]
+            to_wall_s = self._to_wall_s
         changed = [visit for visit in visits if visit.revision > after_revision]
-        return sorted(changed, key=lambda visit: -visit.revision)[:limit]
+        newest = sorted(changed, key=lambda visit: -visit.revision)[:limit]
+        return [
+            replace(
+                visit,
+                start_at=visit.start_at + to_wall_s,
+                end_at=None if visit.end_at is None else visit.end_at + to_wall_s,
+            )
+            for visit in newest
+        ]
+
+    def _follow_wall_clock(self) -> None:
+        """Where it was set, every visit has another time there, and so has changed."""
+        to_wall_s = self._wall_clock() - self._clock()
+        if abs(to_wall_s - self._to_wall_s) < _STEP_S:
+            return
+        self._to_wall_s = to_wall_s
+        for visits in (self._ended, self._open):
+            for key, visit in visits.items():
+                self._revision += 1
+                visits[key] = replace(visit, revision=self._revision)
 
     def present(self, source: str) -> frozenset[str]:
         """Return the labels whose visits to a source last."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.errors import DependencyError, OutputError
+from cmlr_edge.machine.addresses import is_loopback
 from cmlr_edge.pipeline.status import SourceStatus
 from cmlr_edge.prediction import Latency
 from cmlr_edge.sinks.base import Result, Takes
@@ -90,11 +91,16 @@ class PrometheusMetrics:
 
         Args:
             port: 0 for any free one.
-            host: Address to bind; loopback unless told otherwise.
+            host: Address to bind; of this machine alone, for nobody is asked for a token.
 
         Raises:
-            OutputError: The port cannot be listened at.
+            OutputError: The port cannot be listened at, or others could read there.
         """
+        if not is_loopback(host):
+            raise OutputError(
+                f"metrics at {host} could be read by everybody: bind 127.0.0.1, or hand `render` "
+                "to a server that asks who reads"
+            )
         try:
             self._server, self._thread = self._client.start_http_server(port, host, self._registry)
         except (OSError, OverflowError) as error:

@@ -1,6 +1,7 @@
 """Engines on disk, so that one valid engine is in service whatever stops the machine, and when.
 
-    STORE/engines/ID/     an engine and its spec, complete and never changed; ID names their content
+    STORE/engines/ID/     an engine and its spec, complete and never changed; ID names their content.
+                          Their signature, where there is one, lies beside them
     STORE/engines/.*      being copied; left behind by whatever stopped the copying
     STORE/state.json      which engine serves and which is to serve if that one fails
     STORE/offer.json      the engine to be tried next
@@ -13,14 +14,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cmlr_edge.errors import EngineError
-from cmlr_edge.model.files import model_path, require_unchanged, sha256_of, spec_path
+from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.model.files import (
+    model_path,
+    require_unchanged,
+    signature_path,
+    spec_path,
+    write_atomically,
+)
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 
@@ -37,6 +46,14 @@ class StoredEngine:
 
     id: str
     file: str  # name of the model file; its spec has the same name, ending in .json
+
+    def __post_init__(self) -> None:
+        """Refuse what would lead out of the store: records may be anybody's."""
+        if not re.fullmatch(r"[0-9a-f]{16}", self.id):
+            raise SpecError(f"id {self.id!r} is not 16 lower-case hexadecimal digits")
+        name = Path(self.file)
+        if not name.stem or name.name != self.file or name.suffix not in {".onnx", ".engine"}:
+            raise SpecError(f"file {self.file!r} is not the name of an .onnx or .engine file")
 
 
 @dataclass(frozen=True)
@@ -85,20 +102,20 @@ class EngineStore:
         """Where the model file of `engine` lies."""
         return self._engines / engine.id / engine.file
 
-    def checked_path(self, engine: StoredEngine) -> Path:
-        """Where the model file of `engine` lies, after its content was compared with the id.
+    def checked(self, engine: StoredEngine) -> ModelPair:
+        """Read `engine` and compare it with its id; what is returned is what was compared.
 
         Raises:
             EngineError: Engine or spec is missing or no longer what was added.
         """
         path = self.path(engine)
         try:
-            found = _identity(path.read_bytes(), spec_path(path).read_bytes())
-        except OSError as error:
-            raise EngineError(f"{path} cannot be read: {error}") from error
-        if found != engine.id:
-            raise EngineError(f"{path.parent} was changed: its content makes {found}")
-        return path
+            pair = ModelPair.read(path)
+        except SpecError as error:
+            raise EngineError(f"{path.parent} was changed: {error}") from error
+        if pair.identity != engine.id:
+            raise EngineError(f"{path.parent} was changed: its content makes {pair.identity}")
+        return pair
 
     def add(self, source: Path) -> StoredEngine:
         """Copy an engine and its spec into the store, complete or not at all.
@@ -111,16 +128,20 @@ class EngineStore:
             EngineError: The file is missing, or not the one that the spec describes.
         """
         source = model_path(source)
-        content, spec_text = _read_checked(source)
-        engine = StoredEngine(_identity(content, spec_text), source.name)
+        pair = _read_checked(source)
+        engine = StoredEngine(pair.identity, source.name)
         with self._locked():
             if self.path(engine).is_file():
+                if pair.signature is not None:  # it may have been added without
+                    write_atomically(signature_path(self.path(engine)), pair.signature)
                 return engine
             partial = self._engines / f".{engine.id}"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            _write_durably(partial / source.name, content)
-            _write_durably(partial / spec_path(source).name, spec_text)
+            _write_durably(partial / source.name, pair.content)
+            _write_durably(partial / spec_path(source).name, pair.spec_text)
+            if pair.signature is not None:
+                _write_durably(signature_path(partial / source.name), pair.signature)
             flush_folder(partial)
             partial.rename(self._engines / engine.id)
             flush_folder(self._engines)
@@ -212,7 +233,8 @@ class EngineStore:
             now = self.state
             offered = self._folder / "offer.json"
             kept = {engine.id for engine in (now.serving, now.fallback) if engine is not None}
-            kept |= {read_json(offered, StoredEngine).id} if offered.is_file() else set()
+            with suppress(FileNotFoundError, ValueError):  # one that nobody can take
+                kept.add(read_json(offered, StoredEngine).id)
             for folder in [*self._engines.glob("*"), *self._engines.glob(".*")]:
                 if folder.name not in kept:
                     shutil.rmtree(folder)
@@ -248,20 +270,17 @@ def _rolled_back(now: StoreState) -> StoreState:
     return StoreState(serving=now.fallback, fallback=None, refused=now.serving.id)
 
 
-def _identity(content: bytes, spec_text: bytes) -> str:
-    return sha256_of(bytes.fromhex(sha256_of(content)) + spec_text)[:16]
-
-
-def _read_checked(path: Path) -> tuple[bytes, bytes]:
-    spec = ModelSpec.load(spec_path(path))
+def _read_checked(path: Path) -> ModelPair:
+    spec = ModelSpec.load(spec_path(path))  # without one nothing is read
     if path.name not in spec.files or not path.is_file():
         raise EngineError(
             f"{path} cannot be added: the file and its spec must lie together, and the spec "
             f"describes {sorted(spec.files)}; copy both again"
         )
-    content = path.read_bytes()
-    require_unchanged(path, content, spec.files[path.name].sha256)
-    return content, spec_path(path).read_bytes()
+    pair = ModelPair.read(path)
+    built = pair.spec.files.get(path.name)
+    require_unchanged(path, pair.content, built.sha256 if built else "")
+    return pair
 
 
 def _write_durably(path: Path, content: bytes) -> None:

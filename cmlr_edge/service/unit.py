@@ -23,8 +23,13 @@ ExecReload=/bin/kill -HUP $MAINPID
 User={user}
 # No code from the working directory, in what the service starts neither.
 Environment=PYTHONSAFEPATH=1
+# Secrets that the configuration refers to as ${{NAME}}.
+EnvironmentFile=-{environment}
 # No runtime reports on its user.
 Environment={silence}
+# Which provider was measured as the fastest is kept there, for the home is read-only.
+CacheDirectory=cmlr_edge
+Environment=XDG_CACHE_HOME=%C/cmlr_edge
 WorkingDirectory={folder}
 # The service says WATCHDOG=1 four times a second, unless the model hangs.
 WatchdogSec={watchdog_s}
@@ -34,21 +39,55 @@ Restart=on-failure
 RestartSec=5
 MemoryMax={memory_max}
 TasksMax=512
-OOMPolicy=stop
+# The kernel ends the check of a new engine first; the service goes on.
+OOMPolicy=continue
+# Asked to end twice, it ends at once.
+SuccessExitStatus=143
 NoNewPrivileges=yes
+CapabilityBoundingSet=
 ProtectSystem=strict
+# The model and this Python may lie there.
+ProtectHome=read-only
 ReadWritePaths={writable}
 PrivateTmp=yes
+PrivateMounts=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
 ProtectControlGroups=yes
+RemoveIPC=yes
 RestrictSUIDSGID=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
 UMask=0027
+# Cameras, then GPUs: of a PC, and of a Jetson. Unverified on hardware.
+DevicePolicy=closed
+{devices}
 
 [Install]
 WantedBy=multi-user.target
 """
+
+_DEVICES = (
+    "char-video4linux",
+    "char-media",
+    "char-nvidia*",
+    "char-drm",
+    "char-nvhost*",
+    "char-nvgpu*",
+    "char-host1x",
+    "char-dma_heap",
+    "/dev/nvmap",
+)
 
 
 def unit_text(
@@ -73,6 +112,8 @@ def unit_text(
         writable=" ".join(_quoted(path.absolute()) for path in writable),
         memory_max=memory_max,
         watchdog_s=watchdog_s,
+        environment=_escaped(config.with_suffix(".env")),
+        devices="\n".join(f"DeviceAllow={name} rw" for name in _DEVICES),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cmlr_edge.capture import Source
 from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.session.config import SessionConfig, SourceSettings
+from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings, open_sink
 from cmlr_edge.sinks.opening import check_files as refuse_clashes
@@ -95,12 +96,16 @@ class RunOutputs:
         if former is not None and former[0].kind == settings.kind:
             settings = replace(settings, append=True)  # what this run wrote stays
         return open_sink(
-            settings,
+            self._with_secrets(settings),
             folder=self.folder,
             labels=labels,
             name_source=len(config.sources) > 1 or any(item.name for item in config.sources),
             after=None if former is None else former[1],
         )
+
+    def _with_secrets(self, settings: SinkSettings) -> SinkSettings:
+        options = {name: put_in(text, self.folder) for name, text in settings.options.items()}
+        return replace(settings, url=put_in(settings.url, self.folder), options=options)
 
     def _writer_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
         """The output that writes the same file by now."""
@@ -122,7 +127,7 @@ class RunOutputs:
             if not kept:
                 kept = [
                     open_sink(
-                        settings,
+                        self._with_secrets(settings),
                         folder=self.folder,
                         labels=labels,
                         name_source=False,

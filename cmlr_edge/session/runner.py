@@ -91,10 +91,11 @@ class Runner:
         if over and not self._until_over and not self._end_requested:
             time.sleep(TICK_S)
             return False
-        return over
+        return over or self._session.waited_enough()
 
     def _beat(self) -> None:
         """Tell the supervisor that all is well, unless the model hangs."""
+        self._session.tell_health()
         limit_s = self._session.config.limits.stuck_after_s
         if self._session.streams.longest_run_s() < limit_s:
             self._supervisor.alive(self._summary())

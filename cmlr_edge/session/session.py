@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.errors import CaptureError, DependencyError, SpecError
+from cmlr_edge.machine.addresses import is_loopback
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
-from cmlr_edge.pipeline.outlet import merge_stability
+from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.run_outputs import Place, RunOutputs
-from cmlr_edge.sinks.base import Sink
+from cmlr_edge.session.secrets import put_in
+from cmlr_edge.sinks.base import Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
 from cmlr_edge.sinks.opening import SinkSettings
 
@@ -71,6 +73,7 @@ class Session:
         self.store: EngineStore | None = None
         self.on_trial = False  # whether the engine has yet to prove itself in service
         self._page: LiveState | None = None
+        self._token: str | None = None
         self._metrics: PrometheusMetrics | None = None
         self._end_asked_s: float | None = None
         self._cleanup = ExitStack()
@@ -109,6 +112,16 @@ class Session:
         guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
 
+    def tell_health(self) -> None:
+        """Let outputs know how the sources are; called several times a second."""
+        labels = {place.name: place.settings.labels for place in self._places}
+        self.outputs.watch(
+            [
+                SourceHealth(item.name, item.state is SourceState.OK, labels.get(item.name, ()))
+                for item in self.status()
+            ]
+        )
+
     def num_frames(self) -> int | None:
         """How many frames are to come, where every source announces them."""
         each = [
@@ -138,6 +151,11 @@ class Session:
         self._end_asked_s = time.monotonic()
         self.streams.request_end()
 
+    def waited_enough(self) -> bool:
+        """Whether the end was asked for so long ago that what still hangs is left behind."""
+        asked_s, granted_s = self._end_asked_s, self.config.limits.drain_s
+        return asked_s is not None and time.monotonic() > asked_s + granted_s
+
     def swap(self, recognizer: Recognizer, engine_id: str) -> Recognizer:
         """Let another recognizer go on between two batches; return the former one, to be closed."""
         [former] = self.streams.swap(recognizer)
@@ -165,7 +183,7 @@ class Session:
         files = [Path(file) for place in places for file in place.source.files]
         self._opened.check_files(config, self._opened.files(config, places), files)
         _check_times(config, [place.source for place in places])
-        merge_stability(fresh[0] if fresh else self.recognizer, config.stability)
+        self._check_labels(config, fresh[0] if fresh else self.recognizer)
         own = {
             place: self._opened.open_own(config, self.recognizer.labels, place, undo)
             for place in places
@@ -194,8 +212,11 @@ class Session:
 
     def _open(self, cleanup: ExitStack) -> None:
         config = self.config
+        self._token = config.page.token and put_in(config.page.token, self.folder)
         if config.page.port is not None:
-            _check_exposure(config.page.host, config.page.token)
+            _check_exposure(config.page.host, self._token)
+        if config.metrics.port and not is_loopback(config.metrics.host):
+            _check_exposure(config.metrics.host, self._token, "[metrics] host")
         self._opened.check_files(config, self._opened.files(config), [])
         self.store = store_of(config, self.folder)
         if self.store is not None:
@@ -204,6 +225,7 @@ class Session:
             self.store.clean()
         self.recognizer, self.engine_id = load_serving(config, self.folder)
         cleanup.callback(self._close_recognizer)
+        self._check_labels(config, self.recognizer)
         self._places = self._planned(config, cleanup)
         sources = [place.source for place in self._places]
         inputs = [Path(file) for source in sources for file in source.files]
@@ -258,13 +280,19 @@ class Session:
             if same is not None:
                 places.append(same)
                 continue
-            source = undo.enter_context(_open_source(settings))
+            source = undo.enter_context(_open_source(settings, self.folder))
             names.append(_unlike(redact(settings.name) or source.name, names))
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))
             places.append(Place(settings, source, names[-1], number, count, source.fps))
         return places
+
+    @staticmethod
+    def _check_labels(config: SessionConfig, recognizer: Recognizer) -> None:
+        """Refuse labels that the model does not know, before anything is changed."""
+        for source in config.sources:
+            judge_by(recognizer, config.stability, source.intake())
 
     def _failed(self) -> set[str]:
         """Names of the sources that a reload opens anew, though their settings are the same."""
@@ -298,6 +326,7 @@ class Session:
             stability=self.config.stability,
             skip_unchanged_s=place.settings.skip_unchanged_s,
             max_frames=place.settings.max_frames,
+            intake=place.settings.intake(),
         )
 
     def _open_metrics(self, cleanup: ExitStack) -> None:
@@ -307,7 +336,18 @@ class Session:
         self._metrics = PrometheusMetrics(self.streams.status, self.output_status)
         cleanup.callback(self._metrics.close)
         if config.metrics.port:
-            self._metrics.serve(config.metrics.port, host=config.metrics.host)
+            if is_loopback(config.metrics.host):
+                self._metrics.serve(config.metrics.port, host=config.metrics.host)
+                return
+            from cmlr_edge.page.running import MetricsServer
+
+            server = MetricsServer(
+                self._metrics.render,
+                host=config.metrics.host,
+                port=config.metrics.port,
+                token=self._token,
+            )
+            cleanup.enter_context(server)
 
     def _open_page(self) -> None:
         if self.config.page.port is None:
@@ -328,11 +368,11 @@ class Session:
             return
         from cmlr_edge.page.running import LiveServer
 
-        server = LiveServer(self._page, host=page.host, port=page.port, token=page.token)
+        server = LiveServer(self._page, host=page.host, port=page.port, token=self._token)
         self.page_url = cleanup.enter_context(server).url
 
 
-def _check_exposure(host: str, token: str | None) -> None:
+def _check_exposure(host: str, token: str | None, setting: str = "--host") -> None:
     try:
         import cmlr_edge.page.app
         from cmlr_edge.page.gate import check_exposure
@@ -341,15 +381,16 @@ def _check_exposure(host: str, token: str | None) -> None:
             f"the live page needs more packages ({error}): pip install 'cmlr-edge[serve]'"
         ) from error
     del cmlr_edge
-    check_exposure(host, token)
+    check_exposure(host, token, setting=setting)
 
 
-def _open_source(settings: SourceSettings) -> Source:
+def _open_source(settings: SourceSettings, folder: Path) -> Source:
     live = LiveSettings(
         frozen_after_s=settings.frozen_after_s or None,
         first_frame_timeout_s=settings.give_up_after_s,
     )
-    return open_source(settings.uri, policy=settings.policy, live=live, loop=settings.loop)
+    uri = put_in(settings.uri, folder)
+    return open_source(uri, policy=settings.policy, live=live, loop=settings.loop)
 
 
 def _unlike(name: str, others: Sequence[str]) -> str:

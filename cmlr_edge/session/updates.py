@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.model.agreement import threshold_objections
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.store import EngineStore, StoredEngine
 from cmlr_edge.service.update import ShadowRun, UpdateReport, reason_of, start_check
@@ -91,13 +91,13 @@ class EngineUpdates:
 
     def _judge(self, offer: StoredEngine) -> UpdateReport | None:
         """Check the offer, and put it in service if it passes; None if there is no time left."""
-        session, path = self._session, self._store.checked_path(offer)
-        reason = self._check_apart(path)
+        session, pair = self._session, self._store.checked(offer)
+        reason = self._check_apart(pair)
         if self._is_ending():
             return None
         if reason:
             return self._refusal(offer, reason)
-        candidate = await_beating(lambda: load(path, session.config), self._beat)
+        candidate = await_beating(lambda: load(pair, session.config, session.folder), self._beat)
         try:
             if candidate.labels != session.recognizer.labels:
                 return self._refusal(
@@ -119,9 +119,15 @@ class EngineUpdates:
         finally:
             candidate.close()  # after a swap: the former one
 
-    def _check_apart(self, path: Path) -> str:
+    def _check_apart(self, pair: ModelPair) -> str:
         engine = self._session.config.engine
-        check = start_check(path, engine.provider, timeout_s=engine.update.check_timeout_s)
+        check = start_check(
+            pair.path,
+            engine.provider,
+            timeout_s=engine.update.check_timeout_s,
+            identity=pair.identity,
+            public_key=engine.public_key(self._session.folder),
+        )
         while check.poll() is None and not self._is_ending():
             self._session.streams.wait(TICK_S)
             self._beat()

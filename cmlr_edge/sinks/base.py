@@ -9,7 +9,7 @@ import numpy as np
 
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
-from cmlr_edge.prediction import Prediction
+from cmlr_edge.prediction import Latency, Prediction
 
 Takes: TypeAlias = Literal["results", "events", "both"]
 _NO_PICTURE = np.empty((0, 0, 3), np.uint8)
@@ -24,20 +24,41 @@ class Result:
     events: tuple[Event, ...]  # in the order of the labels; always empty for still pictures
     source: str = ""  # its name, as events give it
     ending: bool = False  # the source is over: new are only the events, the frame is its last again
+    beginning: bool = (
+        False  # there is no frame yet, only the event that says so; for "events" alone
+    )
+
+    @classmethod
+    def begin(cls, source: str) -> Result:
+        """What a source's outputs of events are told first."""
+        frame = Frame(_NO_PICTURE, 0, None, 0.0, 0.0, source)
+        prediction = Prediction(np.empty(0, np.float32), (), Latency(), 0.0, valid=False)
+        return cls(frame, prediction, (Event.begin(source),), source, beginning=True)
 
     def without_picture(self) -> Result:
         """The same with an empty picture, to be kept for long."""
         return replace(self, frame=replace(self.frame, image_bgr=_NO_PICTURE))
 
 
+@dataclass(frozen=True)
+class SourceHealth:
+    """How a source is doing, for outputs that tell it."""
+
+    name: str
+    is_ok: bool
+    labels: tuple[str, ...] = ()  # that alone may be said of it; () for all
+
+
 class Sink(Protocol):
     """An output. It is used by one thread at a time, and creates its file at the first result.
 
-    Three attributes are looked for, all optional:
+    Four attributes are looked for, all optional:
         takes: "results", one for every frame (the default); "events", the results with events alone;
             or "both", where `Result.ending` tells the last events from a frame.
         pictures: False where `Result.frame.image_bgr` is not looked at, so that more results can wait.
         inline: True where `write` never waits, so that it needs no queue.
+        watch: Called with a list of `SourceHealth` several times a second, by another thread than
+            `write`; must not wait.
     """
 
     def write(self, result: Result) -> None:

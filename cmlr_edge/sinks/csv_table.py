@@ -26,7 +26,7 @@ class CsvTable:
         rotate_bytes: int | None = None,
         keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is replaced at the first frame, unless `keep_old`.
+        """Remember the path; the file is begun at the first frame, or gone on with.
 
         Args:
             path: Its folder must exist.
@@ -36,6 +36,10 @@ class CsvTable:
         """
         header = _row([*_COLUMNS, *labels])
         self._lines = LineFile(path, header=header, rotate_bytes=rotate_bytes, keep_old=keep_old)
+
+    def claim(self) -> None:
+        """Lock the file at once; see `LineFile.claim`."""
+        self._lines.claim()
 
     def write(self, result: Result) -> None:
         """Append one row; see `Sink`."""

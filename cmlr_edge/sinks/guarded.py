@@ -19,11 +19,12 @@ from functools import partial
 from typing import Literal
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks.base import Result, Sink
+from cmlr_edge.sinks.base import Result, Sink, SourceHealth
+from cmlr_edge.sinks.room import take_least
 
 _WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
-_SAID_AT_ONCE, _SAID_EVERY_S = 5, 60.0  # failures of one output, in the log
 _CLOSE_S = 15.0  # for finishing a file, once everything was written
 _log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ class GuardedSink:
         self._waiting: deque[Result] = deque()  # the first is being written
         self._lost: Counter[str] = Counter()  # by source; "" for what belongs to none
         self._lost_in_a_row = 0
-        self._is_said, self._num_said, self._said_s = False, 0, 0.0
+        self._is_said, self._log = False, Rarely()
+        self._watch_failed = False
         self._errors: dict[str, Exception] = {}  # the first of each source
         self._reason = ""
         self._progress_s = 0.0  # when something was last done, or began to wait to be
@@ -120,15 +122,20 @@ class GuardedSink:
             False where it is closed, and the result went nowhere.
         """
         if not self._weight(result):
-            return True
+            return True  # nothing of it is for this output
         if self._inline:
             return self._write_inline(result)
         with self._changed:
             while not self._closing and len(self._waiting) >= self._max_waiting:
                 left_s = self._patience_s - self._idle_s()
                 if not wait or left_s <= 0:
-                    self._lose(result, OutputError(f"{self.name} takes nothing, or too slowly"))
-                    return True
+                    # The first is being written; an end is worth more than any update.
+                    least = take_least(self._waiting, self._worth, self._worth(result), spared=1)
+                    error = OutputError(f"{self.name} takes nothing, or too slowly")
+                    self._lose(least or result, error)
+                    if least is None:
+                        return True
+                    break
                 self._changed.wait(left_s)
             if self._closing:
                 return False
@@ -138,6 +145,15 @@ class GuardedSink:
             self._start()
             self._changed.notify_all()
             return True
+
+    def watch(self, sources: Sequence[SourceHealth]) -> None:
+        """Tell how the sources are, if the output wants to know; it never disturbs anybody."""
+        watch = getattr(self._sink, "watch", None)
+        if watch is None or self._watch_failed:
+            return
+        if (error := _attempt(partial(watch, sources))) is not None:
+            self._watch_failed = True  # said once: the next time it would fail again
+            _log.warning("%s cannot tell how sources are: %s", self.name, _text(error))
 
     def flush(self) -> None:
         """Wait until everything was written, unless the output does nothing for `flush_s`."""
@@ -187,9 +203,16 @@ class GuardedSink:
 
     def _weight(self, result: Result) -> int:
         """How much of a result the sink takes: the frame, or its events."""
+        if result.beginning:
+            return len(result.events) * (self._takes == "events")
         if self._takes == "results":
             return int(not result.ending)
         return len(result.events) + int(self._takes == "both" and not result.ending)
+
+    def _worth(self, result: Result) -> int:
+        if self._takes == "results":
+            return 0
+        return max((event.worth for event in result.events), default=0)
 
     def _idle_s(self) -> float:
         return time.monotonic() - self._progress_s
@@ -259,18 +282,10 @@ class GuardedSink:
                 _log.warning("%s works again; %d results lost", self.name, self._lost_in_a_row)
             self._lost_in_a_row, self._reason = 0, ""
 
-    def _may_say(self) -> bool:
-        """Whether another failure is news: one that comes and goes would fill a journal."""
-        now_s = time.monotonic()
-        if self._num_said >= _SAID_AT_ONCE and now_s - self._said_s < _SAID_EVERY_S:
-            return False
-        self._num_said, self._said_s = self._num_said + 1, now_s
-        return True
-
     def _lose(self, result: Result, error: Exception) -> None:
         text = _text(error)
         if not self._lost_in_a_row:
-            self._is_said = self._may_say()
+            self._is_said = self._log.may_say()
         if not self._lost_in_a_row and self._is_said:
             _log.warning("%s fails, going on without it: %s", self.name, text)
         weight = _own_count(error) or self._weight(result)
@@ -326,6 +341,11 @@ class Outputs:
             if not refused or pending is self._guards:
                 return
             pending = tuple(guard for guard in self._guards if guard not in pending)
+
+    def watch(self, sources: Sequence[SourceHealth]) -> None:
+        """Tell those that want to know how the sources are."""
+        for guard in self._guards:
+            guard.watch(sources)
 
     def change(self, guards: Sequence[GuardedSink]) -> None:
         """Go on with others; those that are not among them are closed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class JsonLines:
         name_source: bool = False,
         keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is replaced at the first frame, unless `keep_old`.
+        """Remember the path; the file is begun at the first frame, or gone on with.
 
         Args:
             path: Its folder must exist.
@@ -36,6 +35,10 @@ class JsonLines:
         """
         self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
         self._name_source = name_source
+
+    def claim(self) -> None:
+        """Lock the file at once; see `LineFile.claim`."""
+        self._lines.claim()
 
     def write(self, result: Result) -> None:
         """Append one line; see `Sink`."""
@@ -48,7 +51,7 @@ class JsonLines:
 
 
 class EventLines:
-    """Writes a line per start, update and end of an event."""
+    """Writes a line per begin of a source, and per start, update and end of an event."""
 
     takes: Takes = "events"
     pictures = False
@@ -56,7 +59,7 @@ class EventLines:
     def __init__(
         self, path: Path, *, rotate_bytes: int | None = None, keep_old: bool = False
     ) -> None:
-        """Remember the path; the file is replaced at the first event, unless `keep_old`.
+        """Remember the path; the file is begun at the first event, or gone on with.
 
         Args:
             path: Its folder must exist.
@@ -64,6 +67,10 @@ class EventLines:
             keep_old: See `LineFile`.
         """
         self._lines = LineFile(path, rotate_bytes=rotate_bytes, keep_old=keep_old)
+
+    def claim(self) -> None:
+        """Lock the file at once; see `LineFile.claim`."""
+        self._lines.claim()
 
     def write(self, result: Result) -> None:
         """Append a line for each event; see `Sink`."""
@@ -87,17 +94,12 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     model returned no number; frozen, stale and damaged frames say so in `status`, and frames that repeat
     earlier scores in `repeated`.
     """
+    said = prediction.to_dict(scores=False)
     record: dict[str, Any] = {
         "frame": frame.index,
         "time_s": None if frame.time_s is None else round(frame.time_s, 4),
-        "labels": [
-            {"label": item.label, "score": round(item.score, 5)} for item in prediction.labels
-        ],
-        "latency_ms": {
-            stage: round(value, 3) for stage, value in asdict(prediction.latency_ms).items()
-        },
-        "valid": prediction.valid,
     }
+    record |= {key: said[key] for key in ("labels", "latency_ms", "valid")}
     if frame.time_s is None:
         record["file"] = frame.source
     if frame.arrived_s is not None:

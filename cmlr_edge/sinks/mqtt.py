@@ -1,19 +1,25 @@
-"""Events to an MQTT broker: one topic for events, one that tells whether we are there."""
+"""Events to an MQTT broker: one topic for events, and what is retained for those who come later."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+import ssl
+import sys
+import threading
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import DependencyError, OutputError
+from cmlr_edge.events.event import RUN
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks.base import Result, Takes
+from cmlr_edge.sinks.base import Result, SourceHealth, Takes
+from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
+from cmlr_edge.sinks.room import EventQueue
+from cmlr_edge.sinks.tls import reason_of, tls_context
 
+_UNDER_WAY = 20  # messages that the broker has not acknowledged; no more are sent meanwhile
 _FORM = "mqtt://user:password@host:1883/topic (mqtts:// with TLS)"
 _log = logging.getLogger(__name__)
 
@@ -21,19 +27,32 @@ _log = logging.getLogger(__name__)
 class MqttEvents:
     """Publishes each event as JSON, at least once, to `TOPIC/events`; see `Sink`.
 
-    `TOPIC/availability` holds "online", retained, and the broker turns it to "offline" when we are gone
-    without a word. While the broker is away events wait, up to a limit, and are published afterwards.
+    Retained, `TOPIC/run` holds the run whose events are now told: events of any other are over. So does
+    `TOPIC/availability` "online", and the broker turns it to "offline" when we are gone without a word.
+    While the broker is away events wait, up to a limit, and are published afterwards; where too many
+    wait, updates are left out first and ends last.
     """
 
     takes: Takes = "events"
     pictures = False
 
-    def __init__(self, uri: str, *, max_queue: int = 1000, flush_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        home_assistant: str = "",
+        max_queue: int = 1000,
+        flush_s: float = 5.0,
+    ) -> None:
         """Start to connect; nothing here waits.
 
         Args:
             uri: `mqtt://user:password@host:1883/topic`; port 1883, or 8883 with `mqtts`, and topic
                 "cmlr_edge" by default. Characters like @ and / in a password are %-encoded.
+            tls: For `mqtts`, see `tls_context`; None trusts the authorities of the system.
+            home_assistant: Where Home Assistant looks for devices, usually "homeassistant": each source
+                and label is then found there by itself. "" for not at all.
             max_queue: Events that wait for the broker at most.
             flush_s: How long `close` waits for them.
 
@@ -45,44 +64,55 @@ class MqttEvents:
         mqtt = _paho()
         parts, port, self._topic = _parse(uri)
         self._flush_s, self._max_queue = flush_s, max_queue
-        self._pending: set[int] = set()
-        self._acknowledged: SimpleQueue[int] = SimpleQueue()
+        self._home = HomeAssistant(self._topic, home_assistant) if home_assistant else None
+        self._retained: dict[str, str] = {}  # what is, or is to be, retained by topic
+        self._untold: set[str] = set()  # topics of it that the broker does not hold yet
+        self._queue = EventQueue(max_queue)
+        self._changed = self._queue.changed  # never held while paho is called, which has locks too
+        self._connected, self._under_way = False, 0
+        self._greeting = 0  # the number of our last "online"
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         if parts.username is not None:
             password = None if parts.password is None else unquote(parts.password)
             self._client.username_pw_set(unquote(parts.username), password)
         if parts.scheme == "mqtts":
-            self._client.tls_set()
-        self._client.max_queued_messages_set(max_queue + 2)  # and our own "online" and "offline"
+            self._client.tls_set_context(tls or tls_context())
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)  # whole seconds
-        self._client.will_set(self._availability, "offline", qos=1, retain=True)
+        self._client.will_set(f"{self._topic}/availability", "offline", qos=1, retain=True)
         self._trouble = ""  # what was said of the broker last; empty while it is there
+        self._said = ""  # by TLS, since the connection before
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_publish = self._on_publish
+        self._client.on_log = self._on_log
         self._client.connect_async(str(parts.hostname), port, keepalive=15)
         self._client.loop_start()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("mqtt", self._deliver), ("mqtt states", self._keep_states))
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    @property
-    def _availability(self) -> str:
-        return f"{self._topic}/availability"
+    def watch(self, sources: Sequence[SourceHealth]) -> None:
+        """Let Home Assistant know how the sources are; see `Sink`."""
+        if self._home is not None:
+            with self._changed:
+                self._keep(self._home.watch(sources))
 
     def write(self, result: Result) -> None:
         """Publish its events, or keep them until the broker is back; see `Sink`."""
-        while not self._acknowledged.empty():
-            self._pending.discard(self._acknowledged.get())
-        for number, event in enumerate(result.events):
-            if len(self._pending) >= self._max_queue:
-                error = OutputError(
-                    f"{self.name}: {len(self._pending)} events wait for the broker already; is it "
-                    "running?"
-                )
-                error.lost = len(result.events) - number
-                raise error
-            payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
-            info = self._client.publish(f"{self._topic}/events", payload, qos=1)
-            self._pending.add(info.mid)
+        if self._home is not None:
+            with self._changed:
+                for event in result.events:
+                    self._keep(self._home.take(event))
+        if lost := self._queue.put(result.events):
+            error = OutputError(
+                f"{self.name}: {self._max_queue} events wait for the broker already; is it running?"
+            )
+            error.lost = lost
+            raise error
 
     def close(self) -> None:
         """Wait for the last events, say farewell and disconnect; see `Sink`.
@@ -90,45 +120,104 @@ class MqttEvents:
         Raises:
             OutputError: Some events were not taken by the broker in time.
         """
-        deadline = time.monotonic() + self._flush_s
-        self._await_acknowledgements(deadline)
-        unsent = len(self._pending)
-        if self._client.is_connected():
+        with self._changed:
+            self._changed.wait_for(self._is_done, self._flush_s)
+            is_there, unsent = self._connected, self._queue.close() + self._under_way
+        for thread in self._threads:
+            thread.join()
+        if is_there:
             # After the events: a farewell queued before would be followed by our own "online".
-            farewell = self._client.publish(self._availability, "offline", qos=1, retain=True)
-            self._pending.add(farewell.mid)
-            self._await_acknowledgements(deadline + 1)
+            self._retain("availability", "offline")
+            with self._changed:
+                self._changed.wait_for(self._is_done, 1.0)
         self._client.disconnect()
         self._client.loop_stop()
-        self._pending.clear()
+        self._under_way = 0
         if unsent:
             error = OutputError(f"{self.name}: {unsent} events were not taken by the broker")
             error.lost = unsent
             raise error
 
-    def _await_acknowledgements(self, deadline: float) -> None:
-        with suppress(Empty):
-            while self._pending:
-                left_s = max(0.0, deadline - time.monotonic())
-                self._pending.discard(self._acknowledged.get(timeout=left_s))
+    def _deliver(self) -> None:
+        def may_go() -> bool:
+            return self._connected and self._under_way < _UNDER_WAY
 
-    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
+        while True:
+            with self._changed:
+                event = self._queue.take(may_go)
+                self._under_way += event is not None
+            if event is None:
+                return
+            payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
+            self._client.publish(f"{self._topic}/events", payload, qos=1)
+            if self._home is not None and event.kind != "begin":
+                topic = self._home.event_topic(event.source)
+                self._client.publish(topic, self._home.event_payload(event))
+
+    def _keep(self, topics: Topics) -> None:
+        """Remember what is to be retained, with the lock held."""
+        new = {topic for topic, payload in topics.items() if self._retained.get(topic) != payload}
+        self._retained |= topics
+        if new:
+            self._untold |= new
+            self._changed.notify_all()
+
+    def _keep_states(self) -> None:
+        """Tell the broker what it is to retain, and all of it again when it comes back."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._queue.closed or (self._connected and self._untold)
+                )
+                if self._queue.closed and not (self._connected and self._untold):
+                    return
+                topic = min(self._untold, key=[*self._retained].index)  # devices before states
+                self._untold.discard(topic)
+                payload = self._retained[topic]
+                if not payload:
+                    del self._retained[topic]
+            self._client.publish(topic, payload, qos=1, retain=True)
+
+    def _retain(self, topic: str, payload: str) -> int:
+        with self._changed:
+            self._under_way += 1
+        info = self._client.publish(f"{self._topic}/{topic}", payload, qos=1, retain=True)
+        return int(info.mid)
+
+    def _is_done(self) -> bool:
+        return not self._queue and not self._under_way and not self._untold
+
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
         if reason.is_failure:
             self._tell(f"refuses us: {reason}; check user and password, trying again")
             return
         self._trouble = ""
         _log.info("%s connected", self.name)
-        client.publish(self._availability, "online", qos=1, retain=True)
+        with self._changed:
+            self._untold |= self._retained.keys()
+        self._retain("run", RUN)
+        # What is published before paho is done with this call is sent twice.
+        self._greeting = self._retain("availability", "online")
 
     def _on_disconnect(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any
     ) -> None:
-        if reason.is_failure and not self._trouble:
-            self._tell(f"lost: {reason}; connecting again")
+        with self._changed:
+            self._connected = False
+        if reason.is_failure and (not self._trouble or self._said):
+            why = reason_of(OSError(self._said)) if self._said else reason
+            self._tell(f"lost: {why}; connecting again")
+        self._said = ""
+
+    def _on_log(self, _client: Any, _data: Any, level: int, text: str) -> None:
+        """With TLS 1.3 a refusal comes after the handshake, and paho tells it to its log alone."""
+        if level == _paho().MQTT_LOG_ERR and "[SSL:" in text:
+            self._said = text
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
-        if not self._trouble:
-            self._tell("cannot be reached; trying again, and keeping events meanwhile")
+        error = sys.exc_info()[1]  # which paho handles, and does not hand on
+        why = f" ({reason_of(error)})" if error is not None else ""
+        self._tell(f"cannot be reached{why}; trying again, and keeping events meanwhile")
 
     def _tell(self, trouble: str) -> None:
         """Say once what repeats every second."""
@@ -137,8 +226,10 @@ class MqttEvents:
             _log.warning("%s %s", self.name, trouble)
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _props: Any) -> None:
-        # Called with paho's locks held: a lock of our own here could wait for ever.
-        self._acknowledged.put(mid)
+        with self._changed:
+            self._connected |= mid == self._greeting
+            self._under_way = max(0, self._under_way - 1)
+            self._changed.notify_all()
 
 
 def _parse(uri: str) -> tuple[Any, int, str]:

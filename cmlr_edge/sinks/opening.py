@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
+from urllib.parse import urlsplit
 
 from cmlr_edge.errors import CmlrError, OutputError, SpecError
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
 from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.line_file import KEEP
 
 if TYPE_CHECKING:
+    import ssl
     from importlib.metadata import EntryPoint
 
 _ENTRY_POINTS = "cmlr_edge.sinks"
@@ -31,7 +34,11 @@ class SinkSettings:
     path: str = ""  # of a file; relative to the configuration
     url: str = ""  # of a server
     rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None: one file
-    append: bool = True  # go on behind what is in the file; else it is replaced
+    append: bool = True  # go on behind what is in the file; else that is renamed to PATH.1
+    ca_file: str = ""  # PEM, of a server: whom to trust instead of the system's authorities
+    cert_file: str = ""  # PEM: how this program shows who it is
+    key_file: str = ""  # PEM: that certificate's key, if it is not in the same file
+    home_assistant: str = ""  # of mqtt: where Home Assistant looks for devices; "": not told
     options: dict[str, str] = field(default_factory=dict)  # of a kind of one's own
 
     def __post_init__(self) -> None:
@@ -43,13 +50,25 @@ class SinkSettings:
                 raise SpecError(
                     f"a sink of kind {self.kind} takes {known.takes}, and not the other"
                 )
+            if known.takes == "path" and any(self.tls_files):
+                raise SpecError(f"a sink of kind {self.kind} takes no ca_file, cert_file, key_file")
         elif not any(point.name == self.kind for point in _entry_points()):
             raise SpecError(
                 f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "
                 f"installed package names in the entry points {_ENTRY_POINTS}"
             )
+        if self.home_assistant and (self.kind != "mqtt" or set(self.home_assistant) & set("+#\0")):
+            raise SpecError(
+                f"home_assistant is {self.home_assistant!r} on a sink of kind {self.kind}: expected the "
+                'prefix "homeassistant", of kind mqtt'
+            )
         if self.rotate_mb is not None and not self.rotate_mb > 0:
             raise SpecError(f"rotate_mb is {self.rotate_mb}: expected a size above 0")
+
+    @property
+    def tls_files(self) -> tuple[str, str, str]:
+        """What a connection with TLS is made with; empty for what is not given."""
+        return self.ca_file, self.cert_file, self.key_file
 
     @property
     def per_source(self) -> bool:
@@ -80,6 +99,19 @@ class SinkRequest:
     labels: tuple[str, ...]  # of the model, in the order of the scores
     name_source: bool  # whether several sources share it
     fps: float | None  # of its source, where it belongs to one that has a fixed pace
+    folder: Path = Path()  # what relative paths start from
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What a connection with TLS is made with; None for what is usual."""
+        if not any(self.settings.tls_files):
+            return None
+        if urlsplit(self.settings.url).scheme not in {"mqtts", "https"}:
+            raise OutputError("ca_file, cert_file and key_file need an mqtts:// or https:// url")
+        from cmlr_edge.sinks.tls import tls_context
+
+        return tls_context(
+            *(self.folder / name if name else None for name in self.settings.tls_files)
+        )
 
     @property
     def path(self) -> Path:
@@ -99,6 +131,7 @@ class _Kind:
     open: Callable[[SinkRequest], Sink]
     takes: str = "path"  # or "url"
     per_source: bool = False
+    lines: bool = False  # it has a file that it alone may write
 
 
 def open_sink(
@@ -131,10 +164,13 @@ def open_sink(
     file = settings.file(folder, index, count)
     if file is not None and (not file.absolute().parent.is_dir() or file.is_dir()):
         raise OutputError(f"cannot write {file}: its folder must exist, and it must be a file")
-    request = SinkRequest(settings, file, labels, name_source, fps)
+    request = SinkRequest(settings, file, labels, name_source, fps, folder)
     known = _KINDS.get(settings.kind)
     sink = _open_theirs(request) if known is None else known.open(request)
-    name = str(file) if file else redact(settings.url)
+    if known is not None and known.lines and after is None:
+        sink.claim()  # type: ignore[attr-defined]
+    shown = redact(settings.url) if settings.kind == "mqtt" else redact_place(settings.url)
+    name = str(file) if file else shown
     return GuardedSink(sink, name, after=after, may_inline=False)  # for it may be anybody's
 
 
@@ -159,6 +195,11 @@ def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         if seen & _marks(path):
             raise OutputError("two outputs have the same name: give each its own")
         seen |= _marks(path)
+    for path in outputs:
+        for number in range(1, KEEP + 1):
+            older = path.resolve().with_name(f"{path.resolve().name}.{number}")
+            if seen & _marks(older):
+                raise OutputError(f"{older} would hold older lines of {path}: choose another name")
 
 
 def _marks(path: Path) -> set[object]:
@@ -246,19 +287,20 @@ def _contact_sheet(request: SinkRequest) -> Sink:
 def _mqtt(request: SinkRequest) -> Sink:
     from cmlr_edge.sinks.mqtt import MqttEvents
 
-    return MqttEvents(request.settings.url)
+    settings = request.settings
+    return MqttEvents(settings.url, tls=request.tls(), home_assistant=settings.home_assistant)
 
 
 def _webhook(request: SinkRequest) -> Sink:
     from cmlr_edge.sinks.webhook import Webhook
 
-    return Webhook(request.settings.url)
+    return Webhook(request.settings.url, tls=request.tls())
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "jsonl": _Kind(_jsonl),
-    "events": _Kind(_events),
-    "csv": _Kind(_csv),
+    "jsonl": _Kind(_jsonl, lines=True),
+    "events": _Kind(_events, lines=True),
+    "csv": _Kind(_csv, lines=True),
     "overlay": _Kind(_overlay, per_source=True),
     "contact_sheet": _Kind(_contact_sheet, per_source=True),
     "mqtt": _Kind(_mqtt, "url"),

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.errors import OutputError
-from cmlr_edge.machine.opencv import opencv
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.errors import DependencyError, OutputError
+from cmlr_edge.machine.pyav import pyav
+from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.drawing import draw_labels, fit_into
 
 _STILLS_PER_SECOND = 1.0  # pictures are shown for a second each
+_TICKS = 1000  # of the video's clock in a second
+_QUALITY = 3  # MPEG-4 quantiser: 1 is the best, 31 the worst
+_LAMBDA = 118  # FFmpeg's unit of it
 
 
 class OverlayVideo:
-    """Writes an MP4 (MPEG-4 part 2); the file appears when it is whole."""
+    """Writes an MP4 (MPEG-4 part 2) whose frames have the times of the source's.
+
+    The file appears when it is whole.
+    """
 
     def __init__(self, path: Path, fps: float | None) -> None:
         """Remember where to write.
@@ -23,67 +35,106 @@ class OverlayVideo:
         Args:
             path: Ends in .mp4; its folder must exist.
             fps: Of the source; None for pictures.
+
+        Raises:
+            OutputError: The name ends otherwise.
+            DependencyError: PyAV is not installed.
         """
         if path.suffix.lower() != ".mp4":
-            raise OutputError(f"the overlay {path} should end in .mp4")
+            raise OutputError(f"the overlay {printable(path)} should end in .mp4")
+        av = pyav()
+        if av is None:
+            raise DependencyError("an overlay needs PyAV: pip install 'cmlr-edge[cpu]'")
+        self._av = av
         self._path = path
-        # Absolute, for FFmpeg takes what stands before a colon for a protocol.
-        self._partial = path.absolute().with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
         self._fps = fps or _STILLS_PER_SECOND
-        self._writer: Any = None
+        self._file: Any = None
+        self._container: Any = None
+        self._stream: Any = None
         self._size = (0, 0)
-        self._num_written = 0
+        self._first_s = 0.0
+        self._last_tick = -1
+        self._error: OutputError | None = None
 
     def write(self, result: Result) -> None:
         """Draw and append one frame; other sizes than the first are fitted into it; see `Sink`."""
+        if self._error is not None:  # what is lost cannot be written behind a gap
+            raise self._error
         frame, prediction = result.frame, result.prediction
         image = frame.image_bgr.copy()
         title = f"frame {frame.index}" if frame.time_s is None else f"{frame.time_s:.2f} s"
         draw_labels(image, prediction.labels, title=title if prediction.valid else "invalid")
-        if self._writer is None:
-            # The codec stores even sizes only.
-            self._size = max(2, image.shape[1] // 2 * 2), max(2, image.shape[0] // 2 * 2)
-            self._writer = self._open()
-        if (image.shape[1], image.shape[0]) != self._size:
-            image = fit_into(image, *self._size)
-        self._writer.write(image)
-        self._num_written += 1
+        time_s = frame.index / self._fps if frame.time_s is None else frame.time_s
+        try:
+            if self._container is None:
+                # The codec stores even sizes only.
+                self._size = max(2, image.shape[1] // 2 * 2), max(2, image.shape[0] // 2 * 2)
+                self._first_s = time_s
+                self._open()
+            if (image.shape[1], image.shape[0]) != self._size:
+                image = fit_into(image, *self._size)
+            self._encode(image, time_s - self._first_s)
+        except OSError as error:
+            self._give_up()
+            self._error = self._unwritten(error)
+            raise self._error from error
 
-    def _open(self) -> Any:
-        cv2 = opencv()
+    def _open(self) -> None:
         if not self._path.parent.is_dir():
-            raise OutputError(f"cannot write {self._path}: there is no folder {self._path.parent}")
-        codec = cv2.VideoWriter_fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(self._partial), codec, self._fps, self._size)
-        if not writer.isOpened():
-            self._partial.unlink(missing_ok=True)
             raise OutputError(
-                f"cannot write {self._path}: OpenCV could not open an MP4 writer of {self._size} "
-                f"at {self._fps:g} frames per second; check the folder's permissions"
+                f"cannot write {printable(self._path)}: there is no folder "
+                f"{printable(self._path.parent)}"
             )
-        return writer
+        # A file of ours, for FFmpeg takes neither every name nor a colon in one.
+        self._file = self._partial.open("wb")
+        self._container = self._av.open(self._file, "w", format="mp4")
+        self._stream = self._container.add_stream(
+            "mpeg4", rate=Fraction(self._fps).limit_denominator(1000)
+        )
+        context = self._stream.codec_context
+        context.width, context.height = self._size
+        context.pix_fmt = "yuv420p"
+        context.time_base = Fraction(1, _TICKS)
+        context.qscale = True
+        context.global_quality = _QUALITY * _LAMBDA
+
+    def _encode(self, image: NDArray[np.uint8], time_s: float) -> None:
+        picture = self._av.VideoFrame.from_ndarray(image, format="bgr24")
+        self._last_tick = picture.pts = max(self._last_tick + 1, round(time_s * _TICKS))
+        picture.time_base = Fraction(1, _TICKS)
+        self._mux(picture)
+
+    def _mux(self, picture: Any) -> None:
+        for packet in self._stream.encode(picture):
+            packet.duration = max(1, round(_TICKS / self._fps))  # counts for the last one alone
+            self._container.mux(packet)
 
     def close(self) -> None:
         """Finish the video and give it its name; see `Sink`."""
-        if self._writer is None:
+        if self._container is None:
             return
-        self._writer.release()
-        self._writer = None
-        self._check_whole()
         try:
+            self._mux(None)
+            self._container.close()
+            self._file.close()
             self._partial.replace(self._path)
         except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+            raise self._unwritten(error) from error
+        finally:
+            self._give_up()
 
-    def _check_whole(self) -> None:
-        """OpenCV's writer never reports a failed write, so ask the file what it holds."""
-        cv2 = opencv()
-        written = cv2.VideoCapture(str(self._partial))
-        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
-        written.release()
-        if count < self._num_written:
-            self._partial.unlink(missing_ok=True)
-            raise OutputError(
-                f"cannot write {self._path}: {self._num_written} frames were drawn and "
-                f"{max(count, 0)} are in the file; the disk may be full, free some space"
-            )
+    def _give_up(self) -> None:
+        """Leave nothing half written; harmless where all is done."""
+        container, self._container = self._container, None
+        for opened in (container, self._file):
+            with suppress(OSError, AttributeError):
+                opened.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _unwritten(self, error: OSError) -> OutputError:
+        reason = error.strerror or str(error)
+        return OutputError(
+            f"cannot write {printable(self._path)}: {reason}; check the folder's permissions, free "
+            "some space"
+        )

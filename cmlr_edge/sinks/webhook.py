@@ -5,21 +5,26 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
+import ssl
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
-from http.client import HTTPException
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from random import SystemRandom
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.machine.backoff import Backoff
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Result, Takes
+from cmlr_edge.sinks.room import EventQueue
+from cmlr_edge.sinks.tls import reason_of, tls_context
 
 _TRY_AGAIN = {408, 425, 429}  # and 500 and above
 _random = SystemRandom().random
@@ -33,12 +38,77 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
+class _Deadline:
+    """Ends one request at a time when its time is over, whatever the server sends drop by drop."""
+
+    def __init__(self) -> None:
+        self._at_s = 0.0
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> _Deadline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            self._timer.cancel()
+            self._socket.close()
+            self._socket = None
+
+    def set(self, timeout_s: float) -> _Deadline:
+        self._at_s = time.monotonic() + timeout_s
+        return self
+
+    def connect(self, address: Any, *_: Any) -> socket.socket:
+        """Make the connection of a request, as `socket.create_connection` does."""
+        left_s = max(0.01, self._at_s - time.monotonic())
+        made = socket.create_connection(address, left_s)
+        self._socket = watched = made.dup()  # TLS takes the first one over
+        self._timer = threading.Timer(left_s, _end, [watched])
+        self._timer.daemon = True
+        self._timer.start()
+        return made
+
+    def over(self) -> bool:
+        return time.monotonic() >= self._at_s
+
+    def watched(self, kind: Callable[..., HTTPConnection], *given: Any, **named: Any) -> Any:
+        connection = kind(*given, **named)
+        connection._create_connection = self.connect  # type: ignore[attr-defined]
+        return connection
+
+
+def _end(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it has ended by itself
+        return
+
+
+class _Http(HTTPHandler):
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._kind: Any = partial(deadline.watched, HTTPConnection)
+
+    def http_open(self, request: Request) -> Any:
+        return self.do_open(self._kind, request)
+
+
+class _Https(HTTPSHandler):
+    def __init__(self, deadline: _Deadline, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._kind: Any = partial(deadline.watched, HTTPSConnection, context=context)
+
+    def https_open(self, request: Request) -> Any:
+        return self.do_open(self._kind, request)
+
+
 class Webhook:
     """Posts events as JSON from a thread of its own; see `Sink`.
 
     A server that fails or hangs is tried again, so it may see an event twice where its answer was lost:
     the header `Idempotency-Key` is then the same. An answer 3xx or 4xx means that it will never want
-    the event; that is counted in `refused`, and every request in `attempts`.
+    the event; that is counted in `refused`, and every request in `attempts`. Where too many events
+    wait, updates are left out first and ends last.
     """
 
     takes: Takes = "events"
@@ -48,6 +118,7 @@ class Webhook:
         self,
         url: str,
         *,
+        tls: ssl.SSLContext | None = None,
         timeout_s: float = 5.0,
         max_queue: int = 1000,
         flush_s: float = 5.0,
@@ -57,7 +128,8 @@ class Webhook:
 
         Args:
             url: http or https; a user and password in it are sent as basic authentication.
-            timeout_s: Of one request.
+            tls: For https, see `tls_context`; None trusts the authorities of the system.
+            timeout_s: Of one request, all of it.
             max_queue: Events that wait at most.
             flush_s: How long `close` waits for them.
             random: Uniform in [0, 1), for the delays between attempts.
@@ -65,14 +137,17 @@ class Webhook:
         Raises:
             OutputError: The URL cannot be read.
         """
-        self.name = redact(url)
+        self.name = redact_place(url)
         self._url, self._headers = _parse(url)
         self._timeout_s, self._max_queue, self._flush_s = timeout_s, max_queue, flush_s
-        self._opener = build_opener(_NoRedirect)
+        self._deadline = deadline = _Deadline()
+        is_tls = self._url.startswith("https:")
+        kind = _Https(deadline, tls or tls_context()) if is_tls else _Http(deadline)
+        self._opener = build_opener(_NoRedirect, kind)
         self._backoff = Backoff(0.2, 1.5, random)
-        self._changed = threading.Condition()  # guards everything below
-        self._queue: deque[Event] = deque()
-        self._closing = self._stopped = False
+        self._queue = EventQueue(max_queue)
+        self._changed = self._queue.changed
+        self._at_work = self._stopped = False
         self._fails = False
         self.refused = self.attempts = 0
         self._thread = threading.Thread(target=self._deliver, name="webhook", daemon=True)
@@ -80,11 +155,7 @@ class Webhook:
 
     def write(self, result: Result) -> None:
         """Put its events into the queue; see `Sink`."""
-        with self._changed:
-            room = self._max_queue - len(self._queue)
-            self._queue.extend(result.events[: max(0, room)])
-            self._changed.notify_all()
-        if (lost := len(result.events) - room) > 0:
+        if lost := self._queue.put(result.events):
             error = OutputError(f"{self.name}: {self._max_queue} events wait already")
             error.lost = lost
             raise error
@@ -96,12 +167,9 @@ class Webhook:
             OutputError: Some were not delivered.
         """
         with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._queue, self._flush_s)
+            self._changed.wait_for(lambda: not self._queue and not self._at_work, self._flush_s)
             self._stopped = True
-            undelivered, self._queue = len(self._queue) + self.refused, deque()
-            self._changed.notify_all()
+            undelivered = self._queue.close() + self._at_work + self.refused
         self._thread.join(self._timeout_s)
         self.refused = 0
         if undelivered:
@@ -111,40 +179,53 @@ class Webhook:
 
     def _deliver(self) -> None:
         while (event := self._next()) is not None:
-            problem, try_again = self._post(event)
+            while self._attempt(event):
+                pass
             with self._changed:
-                self.attempts += 1
-                if problem and not self._fails:
-                    _log.warning("%s: %s", self.name, problem)
-                self._fails = bool(problem)
-                if try_again:
-                    self._changed.wait_for(lambda: self._stopped, self._backoff.next_s())
-                    continue
-                self._backoff.reset()
-                self.refused += bool(problem)
-                if self._queue:  # closing may have emptied it meanwhile
-                    self._queue.popleft()
+                self._at_work = False
                 self._changed.notify_all()
 
     def _next(self) -> Event | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
-            return self._queue[0] if self._queue else None
+            event = self._queue.take()
+            self._at_work = event is not None
+            return event
+
+    def _attempt(self, event: Event) -> bool:
+        """Post it once; return whether to do so again, after a pause."""
+        problem, again = self._post(event)
+        with self._changed:
+            self.attempts += 1
+            if problem and not self._fails:
+                _log.warning("%s: %s", self.name, problem)
+            self._fails = bool(problem)
+            if again:
+                self._changed.wait_for(lambda: self._stopped, self._backoff.next_s())
+                return not self._stopped
+            self._backoff.reset()
+            self.refused += bool(problem)
+            return False
 
     def _post(self, event: Event) -> tuple[str, bool]:
         """Return what went wrong, empty for nothing, and whether to try again."""
         body = json.dumps(event.to_record(), allow_nan=False).encode()
         key = {"Idempotency-Key": f"{event.id}-{event.kind}-{event.time_s:.4f}"}
         request = Request(self._url, body, self._headers | key, method="POST")
-        try:
-            self._opener.open(request, timeout=self._timeout_s).close()
-        except HTTPError as error:
-            error.close()
-            again = error.code >= 500 or error.code in _TRY_AGAIN
-            return f"answered {error.code}", again
-        except (OSError, HTTPException) as error:
-            return redact(str(error) or type(error).__name__), True
-        return "", False
+        late = f"no answer in {self._timeout_s:g} s"
+        with self._deadline.set(self._timeout_s) as deadline:
+            try:
+                self._opener.open(request, timeout=self._timeout_s).close()
+            except HTTPError as error:
+                error.close()
+                again = error.code >= 500 or error.code in _TRY_AGAIN
+                return f"answered {error.code}", again
+            except (OSError, HTTPException) as error:
+                if deadline.over():
+                    return late, True
+                inner = getattr(error, "reason", None)  # of an URLError
+                return redact(reason_of(inner if isinstance(inner, OSError) else error)), True
+            # Headers that were cut off look complete.
+            return (late, True) if deadline.over() else ("", False)
 
 
 def _parse(url: str) -> tuple[str, dict[str, str]]:
@@ -154,7 +235,7 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable():
-        raise OutputError(f"cannot read {redact(url)}: expected http://host/path or https://")
+        raise OutputError(f"cannot read {redact_place(url)}: expected http://host/path or https://")
     headers = {"Content-Type": "application/json", "User-Agent": "cmlr-edge"}
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "cmlr_edge"
 BLOCK_AND_IMPORT = """
 import sys
-BLOCKED = {'torch', 'tensorrt', 'cuda', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'typer', 'rich', 'PIL',
-           'train', 'export'}
+BLOCKED = {'torch', 'tensorrt', 'cuda', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'av', 'typer', 'rich',
+           'PIL', 'train', 'export'}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in BLOCKED:
@@ -53,6 +53,7 @@ def importers(package: str) -> list[str]:
     ("package", "home"),
     [
         ("cv2", ["machine/opencv.py"]),
+        ("av", ["machine/pyav.py"]),
         ("onnxruntime", ["backends/onnxruntime.py"]),
         ("openvino", ["backends/openvino.py", "backends/openvino_attention.py"]),
         ("tensorrt", ["backends/tensorrt.py"]),
@@ -67,7 +68,17 @@ def test_each_heavy_package_is_imported_in_one_place(package: str, home: list[st
 def test_importing_the_sdk_loads_nothing_that_takes_its_time() -> None:
     code = "import cmlr_edge, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    slow = {"cv2", "onnxruntime", "openvino", "typer", "rich", "asyncio", "multiprocessing", "http"}
+    slow = {
+        "av",
+        "cv2",
+        "onnxruntime",
+        "openvino",
+        "typer",
+        "rich",
+        "asyncio",
+        "multiprocessing",
+        "http",
+    }
     slow |= {
         "concurrent",
         "email",

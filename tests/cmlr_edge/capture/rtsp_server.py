@@ -1,8 +1,8 @@
 """A network camera on loopback: GStreamer's RTSP server, run by the system's Python.
 
-    /usr/bin/python3 rtsp_server.py PORT WIDTHxHEIGHT STARTED_AT
+    /usr/bin/python3 rtsp_server.py PORT WIDTHxHEIGHT STARTED_AT [FPS [CODEC]]
 
-Every picture is red and holds, in its upper left corner, the number of 1/20 s since STARTED_AT (seconds
+Every picture is red and holds, in its upper left corner, the number of 1/FPS s since STARTED_AT (seconds
 since the epoch), as `cmlr_edge.capture.pattern.read_number` reads it: a picture tells its own age.
 SIGUSR1 doubles the size. "ready" on stdout once it listens.
 """
@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any
 
 FPS = 20
+CODECS = {"jpeg": "jpegenc ! rtpjpegpay", "h264": "openh264enc gop-size=25 ! rtph264pay"}
 BITS, BLOCK = 16, 8
 
 
@@ -35,14 +36,16 @@ def main() -> None:
         import_module(f"gi.repository.{name}") for name in ("GLib", "Gst", "GstRtspServer")
     )
     port, size, started_at = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    fps = int(sys.argv[4]) if len(sys.argv) > 4 else FPS
+    codec = CODECS[sys.argv[5] if len(sys.argv) > 5 else "jpeg"]
     scale = [1]
     Gst.init(None)
 
     def feed(source: Any, _length: int) -> None:
-        number = int((time.time() - started_at) * FPS) + 1
-        time.sleep(max(0.0, started_at + number / FPS - time.time()))
+        number = int((time.time() - started_at) * fps) + 1
+        time.sleep(max(0.0, started_at + number / fps - time.time()))
         width, height = (int(side) * scale[0] for side in size.split("x"))
-        caps = f"video/x-raw,format=BGR,width={width},height={height},framerate={FPS}/1"
+        caps = f"video/x-raw,format=BGR,width={width},height={height},framerate={fps}/1"
         source.set_property("caps", Gst.Caps.from_string(caps))
         picture = Gst.Buffer.new_wrapped(draw(number, width, height))
         source.emit("push-buffer", picture)
@@ -58,7 +61,7 @@ def main() -> None:
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
         "( appsrc name=source is-live=true do-timestamp=true format=time max-bytes=1 "
-        "! videoconvert ! video/x-raw,format=I420 ! jpegenc ! rtpjpegpay name=pay0 pt=26 )"
+        f"! videoconvert ! video/x-raw,format=I420 ! {codec} name=pay0 )"
     )
     factory.connect("media-configure", configure)
     server = GstRtspServer.RTSPServer()

@@ -15,9 +15,9 @@ import pytest
 
 from cmlr_edge import open_source
 from cmlr_edge.capture import opencv_film, video
+from cmlr_edge.capture.ffmpeg import PyAvFilm
 from cmlr_edge.capture.interlaced import interlaced_sample
 from cmlr_edge.capture.opencv_film import OpenCvFilm, UnwrittenFrames, converts_interlaced
-from cmlr_edge.capture.pyav import PyAvFilm
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from tests.cmlr_edge.capture.films import packets, shade, turn, write_film
@@ -306,6 +306,15 @@ def test_a_name_is_never_a_protocol(
     write_film(tmp_path / "b.mp4", [shade(200)] * 3).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert int(frames_of(Path(name))[0].image_bgr.mean()) == pytest.approx(200, abs=3)
+
+
+def test_a_stream_that_appears_in_the_middle_harms_nothing(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.ts", [shade(20)] * 60)
+    content = bytearray(path.read_bytes())
+    starts = [at for at in range(0, len(content), 188) if content[at + 1 : at + 3] == b"\x41\0"]
+    content[starts[40] + 1] = 0x49  # the beginning of a picture, in a stream that nothing announced
+    path.write_bytes(content)
+    assert 50 < len(frames_of(path)) < 60
 
 
 def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:

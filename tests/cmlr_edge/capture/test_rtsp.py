@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmlr_edge import Recognizer, Streams, open_source
-from cmlr_edge.capture.live import LiveSettings, SourceState
+from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.capture.pattern import read_number
+from cmlr_edge.frame import Frame
 from cmlr_edge.sinks import Result
 from tests.cmlr_edge.capture.rtsp_server import FPS
 from tests.cmlr_edge.pipeline.stand_ins import Noted
@@ -23,6 +29,11 @@ pytestmark = pytest.mark.slow
 SYSTEM_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).with_name("rtsp_server.py")
 NEEDS = "import gi; gi.require_version('GstRtspServer', '1.0')"
+NEEDS_H264 = (
+    f"{NEEDS}; from gi.repository import Gst; Gst.init(None); "
+    "assert Gst.ElementFactory.find('openh264enc')"
+)
+AGES = Path(__file__).with_name("ages.py")
 LIVE = LiveSettings(read_timeout_s=0.5, hang_timeout_s=1.0, stale_after_s=1.0)
 BACK_WITHIN_S = 2.0
 FRESH_S = 0.5  # a picture is drawn, encoded, sent and decoded in this time, on a busy machine
@@ -36,11 +47,13 @@ class Camera:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         self.uri = f"rtsp://user:hunter2@127.0.0.1:{self.port}/camera"
-        self.started_at = time.time()
+        self.started_at, self.fps = time.time(), FPS
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, size: str = "160x120") -> None:
+    def start(self, size: str = "160x120", *, fps: int = FPS, codec: str = "jpeg") -> None:
+        self.fps = fps
         command = [SYSTEM_PYTHON, str(SCRIPT), str(self.port), size, str(self.started_at)]
+        command += [str(fps), codec]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -59,23 +72,36 @@ class Camera:
 
     def age_s(self, result: Result) -> float:
         """How old the picture was when its frame was said to be captured."""
-        drawn_at = self.started_at + read_number(result.frame.image_bgr) / FPS
-        return result.frame.captured_at - drawn_at
+        return result.frame.captured_at - self.drawn_at(result.frame)
+
+    def drawn_at(self, frame: Frame) -> float:
+        return self.started_at + read_number(frame.image_bgr) / self.fps
+
+
+def require_packages(code: str) -> None:
+    if subprocess.run([SYSTEM_PYTHON, "-c", code], capture_output=True, check=False).returncode:
+        pytest.skip(
+            "GStreamer's RTSP server is not installed, so RTSP IS NOT TESTED: apt install "
+            "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base "
+            "gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+        )
+
+
+@contextmanager
+def running(**how: Any) -> Iterator[Camera]:
+    camera = Camera()
+    try:
+        camera.start(**how)
+        yield camera
+    finally:
+        camera.stop()
 
 
 @pytest.fixture
 def camera() -> Iterator[Camera]:
-    if subprocess.run([SYSTEM_PYTHON, "-c", NEEDS], capture_output=True, check=False).returncode:
-        pytest.skip(
-            "GStreamer's RTSP server is not installed, so RTSP IS NOT TESTED: apt install "
-            "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
-        )
-    camera = Camera()
-    try:
-        camera.start()
+    require_packages(NEEDS)
+    with running() as camera:
         yield camera
-    finally:
-        camera.stop()
 
 
 def await_true(condition: Callable[[], object], limit_s: float = 30) -> float:
@@ -178,3 +204,79 @@ def test_a_size_that_changes_while_frames_come_is_followed(run: Run, camera: Cam
     camera.send(signal.SIGUSR1)
     await_true(lambda: run.results[-1].frame.image_bgr.shape == (240, 320, 3))
     assert run.await_frames() < BACK_WITHIN_S
+
+
+@pytest.mark.parametrize("fps", [1, 5, 25])
+def test_pictures_are_new_whatever_the_number_of_cores(fps: int) -> None:
+    require_packages(NEEDS_H264)
+    seconds = 7 if fps == 1 else 4
+    with running(fps=fps, codec="h264") as camera:
+        command = [sys.executable, str(AGES), camera.uri, str(camera.started_at), str(fps)]
+        readers = {
+            cores: subprocess.Popen([*command, str(cores), str(seconds)], stdout=subprocess.PIPE)
+            for cores in (1, 2, 8, 12)
+        }
+        told = {cores: json.loads(reader.communicate()[0]) for cores, reader in readers.items()}
+    for cores, found in told.items():
+        assert set(found["states"]) == {"ok"}, cores
+        assert len(found["ages"]) >= max(2, (seconds - 3) * fps // 2), cores
+        assert sorted(found["ages"])[-2] < 0.3, cores  # one may meet another's work on the machine
+        assert sorted(map(abs, found["errors"]))[-2] < 0.2, cores
+
+
+class Link:
+    """A connection to a camera that can be stopped on its way."""
+
+    def __init__(self, port: int) -> None:
+        self._camera_port = port
+        self.stopped = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"rtsp://127.0.0.1:{self._server.getsockname()[1]}/camera"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            camera = socket.create_connection(("127.0.0.1", self._camera_port))
+            for ends in ((client, camera), (camera, client)):
+                threading.Thread(target=self._hand_on, args=ends, daemon=True).start()
+
+    def _hand_on(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                while self.stopped.is_set():
+                    time.sleep(0.005)
+                target.sendall(data)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self._server.close()
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "h264"])
+def test_what_the_network_held_back_does_not_pass_for_new(codec: str) -> None:
+    require_packages(NEEDS_H264 if codec == "h264" else NEEDS)
+    with running(fps=20, codec=codec) as camera:
+        link, ages, errors = Link(camera.port), [], []
+        with open_source(link.uri) as source:
+            assert isinstance(source, LiveSource)
+            timers = [
+                threading.Timer(2, link.stopped.set),
+                threading.Timer(3.5, link.stopped.clear),
+            ]
+            for timer in timers:
+                timer.start()
+            until_s = time.monotonic() + 6
+            while time.monotonic() < until_s:
+                if (frame := source.next_frame(0.1)) is not None:
+                    ages.append(time.time() - camera.drawn_at(frame))
+                    errors.append(frame.captured_at - camera.drawn_at(frame))
+            assert source.stats.reconnects == 0
+        link.close()
+    assert len(ages) > 50
+    assert max(ages) < FRESH_S
+    assert max(map(abs, errors)) < FRESH_S / 2

@@ -53,6 +53,43 @@ def test_threads_do_not_mix_their_frames(driver: Path, tmp_path: Path) -> None:
     assert answer["error"] < 1e-6
 
 
+def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so_once(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "not_captured", write(tmp_path))
+    assert len(answer) == 4
+    for what, found in answer.items():
+        assert found["error"] < 1e-6
+        assert found["provider"] == ["cuda-graph", "cuda"]
+        assert len(found["said"]) == 1, what
+        assert f"runs without a CUDA graph: {what}" in found["said"][0]
+        assert found["left"] == [0, 0, 0], what
+
+
+def test_a_context_that_cannot_be_allocated_leaves_nothing_behind(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "no_memory", write(tmp_path))
+    *failed, last = answer["found"]
+    assert last == "works"
+    for message, *left in failed:
+        assert "cudaErrorMemoryAllocation" in message
+        assert left == [0, 0, 0]
+    assert answer["left"] == [0, 0, 0]
+
+
+def test_threads_that_come_and_go_keep_no_contexts(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "many_threads", write(tmp_path))
+    assert answer["after"] == answer["before"]
+    assert answer["left"] == [0, 0, 0]
+
+
+def test_an_engine_closes_after_the_gpu_has_failed(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "broken_gpu", write(tmp_path))
+    assert len(answer["failures"]) == 1  # of infer, which closed what it had
+    assert answer["left"] == [0, 0, 0]
+
+
 def test_an_engine_for_this_machine_passes(driver: Path, tmp_path: Path) -> None:
     answer = on_fake_gpu(driver, "find", write(tmp_path))
     states = {finding["what"]: finding["state"] for finding in answer["engine"]}

@@ -13,7 +13,7 @@ from typing import Any
 
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture import Policy
-from cmlr_edge.page.running import LiveServer
+from cmlr_edge.page.running import LiveServer, Server
 from cmlr_edge.page.state import LiveState
 from cmlr_edge.pipeline import Streams
 
@@ -39,17 +39,30 @@ def serving(
             live.watch(name)
             opened = open_source(source, policy=policy)
             streams.add(opened, name=name, sinks=[live.visits, live.metrics.of_source(name)])
-        server = stack.enter_context(LiveServer(live, token=token))
+        server = LiveServer(live, token=token)
+        stack.enter_context(server)
         streams.start()
         yield server
 
 
-def get(server: LiveServer, path: str, **headers: str) -> Answer:
+def get(server: Server, path: str, **headers: str) -> Answer:
     """Ask for `path` exactly as it is written; no client tidies it up."""
+    return _ask(server, "GET", path, None, headers)
+
+
+def post(server: Server, path: str, body: str | bytes, **headers: str) -> Answer:
+    """Send a form, or anything else."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    return _ask(server, "POST", path, body, form | headers)
+
+
+def _ask(
+    server: Server, method: str, path: str, body: str | bytes | None, headers: dict[str, str]
+) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     try:
         connection.request(
-            "GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()}
+            method, path, body, headers={k.replace("_", "-"): v for k, v in headers.items()}
         )
         answer = connection.getresponse()
         found = {name.lower(): value for name, value in answer.getheaders()}
@@ -58,7 +71,7 @@ def get(server: LiveServer, path: str, **headers: str) -> Answer:
         connection.close()
 
 
-def get_json(server: LiveServer, path: str, **headers: str) -> Any:
+def get_json(server: Server, path: str, **headers: str) -> Any:
     status, _, body = get(server, path, **headers)
     assert status == 200, body
     return json.loads(body)

@@ -370,6 +370,22 @@ def test_latest_and_latencies_are_told_per_source(recognizer: Recognizer) -> Non
     assert status.frames_per_second == pytest.approx(100, rel=0.5)
 
 
+def test_a_source_of_somebody_else_whose_times_go_back_gives_times_that_rise(
+    recognizer: Recognizer,
+) -> None:
+    class Odd(ImageFiles):
+        fps: float | None = 10.0
+
+        def __iter__(self) -> Iterator[Frame]:
+            for index, time_s in enumerate([float("nan"), 0.0, 5.0, 5.0, 1.0, float("nan"), 6.0]):
+                yield Frame(solid(250, 5, 5), index, time_s, 0.0, 0.0, "odd")
+
+    with Streams(recognizer) as streams:
+        streams.add(Odd("odd", []))
+        times = [result.frame.time_s for result in streams.results()]
+    assert times == pytest.approx([0, 0.001, 5, 5.001, 5.002, 5.003, 6])
+
+
 def test_prepared_frames_give_what_a_call_gives(recognizer: Recognizer) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (40 + i, 50, 3), dtype=np.uint8) for i in range(3)]

@@ -129,7 +129,7 @@ def _look(storm: Storm, store: EngineStore, *, is_new: bool) -> None:
     serving = store.state.serving
     try:
         assert serving is not None
-        Recognizer.from_engine(store.checked_path(serving)).close()
+        Recognizer.from_pair(store.checked(serving)).close()
     except Exception as error:  # noqa: BLE001 (any is counted)
         storm.stores_without_a_valid_engine += 1
         print(error, file=sys.stderr)

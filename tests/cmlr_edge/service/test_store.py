@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.store import MAX_UNCONFIRMED_STARTS, EngineStore, StoreState
+from cmlr_edge.service.update import reason_of, start_check
 
 KILL_AT_EVERY_STEP = """
 import itertools, os, shutil, signal, sys
@@ -46,11 +49,11 @@ for step in itertools.count():
     store.accept(old)
     killed = killed_at(step, store)
     serving = store.state.serving
-    store.checked_path(serving)
+    store.checked(serving)
     new = store.add(second)
     print(step, serving in {old, new}, serving == new)
     update(store)
-    assert store.state.serving == new and store.checked_path(new)
+    assert store.state.serving == new and store.checked(new)
     if not killed:
         break
 """
@@ -65,12 +68,12 @@ def test_an_added_engine_is_checked_against_the_id_that_its_content_makes(
     store: EngineStore, engine: Path
 ) -> None:
     added = store.add(engine)
-    assert store.checked_path(added).read_bytes() == engine.read_bytes()
+    assert store.checked(added).content == engine.read_bytes()
     assert store.add(engine.parent) == added
     path = store.path(added)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(EngineError, match="was changed"):
-        store.checked_path(added)
+        store.checked(added)
 
 
 def test_a_file_that_its_spec_does_not_describe_is_never_copied(
@@ -133,6 +136,71 @@ def test_a_record_that_nobody_wrote_is_an_error_with_a_remedy(
     (tmp_path / "store" / "state.json").write_text("{}[")
     with pytest.raises(EngineError, match="cmlr-edge service update"):
         _ = store.state
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"id": "../../../../tmp", "file": "model.onnx"},
+        {"id": "..", "file": "model.onnx"},
+        {"id": "/etc", "file": "passwd"},
+        {"id": "0123456789ABCDEF", "file": "model.onnx"},
+        {"id": "0123456789abcdef\n", "file": "model.onnx"},
+        {"id": "0123456789abcdef", "file": "../model.onnx"},
+        {"id": "0123456789abcdef", "file": "/etc/passwd"},
+        {"id": "0123456789abcdef", "file": ".onnx"},
+        {"id": "0123456789abcdef", "file": "model.json"},
+        {"id": "0123456789abcdef", "file": ""},
+        {"id": 5, "file": "model.onnx"},
+        [],
+    ],
+)
+def test_a_record_that_leads_out_of_the_store_is_refused(
+    store: EngineStore, engine: Path, tmp_path: Path, record: object
+) -> None:
+    added = store.add(engine)
+    store.accept(added)
+    offer, state = tmp_path / "store" / "offer.json", tmp_path / "store" / "state.json"
+    offer.write_text(json.dumps(record))
+    store.clean()  # as at every start of the service
+    assert store.checked(added).content == engine.read_bytes()
+    with pytest.raises(EngineError, match="was not written by this program"):
+        store.take_offer()
+    assert not offer.exists()
+    state.write_text(json.dumps({"serving": record}))
+    with pytest.raises(EngineError, match="cannot be used"):
+        _ = store.state
+
+
+def test_what_was_checked_is_what_is_loaded(
+    store: EngineStore, engine: Path, color_engine: Path
+) -> None:
+    added = store.add(engine)
+    pair = store.checked(added)
+    store.path(added).write_bytes(color_engine.read_bytes())  # after the check, before the load
+    store.path(added).with_suffix(".json").write_bytes(b"{}")
+    with Recognizer.from_pair(pair) as recognizer:
+        assert recognizer.labels == ModelSpec.load(engine.with_suffix(".json")).labels
+    assert "was changed" in reason_of(
+        start_check(store.path(added), None, timeout_s=60, identity=added.id)
+    )
+    with pytest.raises(EngineError, match="was changed"):
+        store.checked(added)
+
+
+def test_model_and_spec_are_opened_once(engine: Path) -> None:
+    script = """
+import sys
+from cmlr_edge import Recognizer
+opened = []
+# A file that is opened in a way of its own is told twice, once without a mode.
+sys.addaudithook(lambda event, given: event == "open" and given[1] and opened.append(str(given[0])))
+Recognizer.from_engine(sys.argv[1]).close()
+print([opened.count(name) for name in sys.argv[1:]])
+"""
+    command = [sys.executable, "-c", script, str(engine), str(engine.with_suffix(".json"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[1, 1]\n"
 
 
 def test_a_store_serves_one_service(store: EngineStore, tmp_path: Path) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import shutil
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.webhook import Webhook
 from tests.cmlr_edge.cli.command import read_lines
 from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label, terminate
+from tests.cmlr_edge.sinks.broker import Broker
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.cmlr_edge.sinks.results import of_events
 from tests.cmlr_edge.sinks.samples import event
@@ -108,67 +105,6 @@ def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
         MqttEvents(url)
 
 
-class Broker:
-    """mosquitto on loopback, with a subscriber that notes everything."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        self.config = folder / "mosquitto.conf"
-        # Persistent, so that a restart does not lose what the subscriber has not yet taken.
-        self.config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
-            f"persistence true\npersistence_location {folder}/\n"
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-        self.seen: list[tuple[str, str]] = []
-        self.subscribed = threading.Event()
-        self.subscriber = paho.Client(
-            CallbackAPIVersion.VERSION2, "subscriber", clean_session=False
-        )
-        self.subscriber.reconnect_delay_set(1, 1)
-        self.subscriber.on_connect = lambda client, *_: client.subscribe("door/#", qos=1)
-        self.subscriber.on_subscribe = lambda *_: self.subscribed.set()
-        self.subscriber.on_message = lambda _client, _data, message: self.seen.append(
-            (message.topic, message.payload.decode())
-        )
-
-    def start(self) -> None:
-        command = ["mosquitto", "-c", str(self.config)]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(10)
-
-    def listens(self) -> bool:
-        with socket.socket() as caller:
-            return caller.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def ids(self) -> list[str]:
-        return [json.loads(text)["id"] for topic, text in self.seen if topic == "door/events"]
-
-    def availability(self) -> list[str]:
-        return [text for topic, text in self.seen if topic == "door/availability"]
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    if shutil.which("mosquitto") is None:
-        pytest.skip("mosquitto is not installed, so MQTT IS NOT TESTED: apt install mosquitto")
-    broker = Broker(tmp_path)
-    broker.start()
-    broker.subscriber.connect_async("127.0.0.1", broker.port)
-    broker.subscriber.loop_start()
-    assert broker.subscribed.wait(20)
-    yield broker
-    broker.subscriber.disconnect()
-    broker.subscriber.loop_stop()
-    broker.stop()
-
-
 def test_events_reach_the_broker_in_order_between_online_and_offline(broker: Broker) -> None:
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door")
     for i in range(20):
@@ -184,7 +120,7 @@ def test_events_wait_while_the_broker_is_down_and_none_is_lost_or_doubled(broker
     sink.write(of_events(event(0)))
     wait_until(lambda: broker.ids() == ["0"])
     # "online" and the event; what was not acknowledged would rightly be sent again.
-    wait_until(lambda: sink._acknowledged.qsize() == 2)
+    wait_until(sink._is_done)
     broker.stop()
     for i in range(1, 6):
         sink.write(of_events(event(i)))
@@ -213,7 +149,10 @@ def test_label_starts_without_its_broker_and_loses_no_event(
     wait_until(lambda: broker.availability()[-1:] == ["offline"])
     written = [str(line["id"]) for line in read_lines(folder / "e.jsonl")]
     assert sorted(broker.ids()) == sorted(written)
-    assert len(written) == 2 * len(set(written)) == 6
+    assert len(written) == 1 + 6  # that the source begins, and three visits
+    assert len(set(written)) == 1 + 3
+    (run,) = {json.loads(text)["run"] for topic, text in broker.seen if topic == "door/events"}
+    assert {text for topic, text in broker.seen if topic == "door/run"} == {run}
 
 
 def test_a_broker_that_never_comes_costs_the_events_and_says_so(tmp_path: Path) -> None:
@@ -234,7 +173,7 @@ def test_a_broker_that_is_away_is_named_once_and_at_once(caplog: pytest.LogCaptu
     threading.Event().wait(2.5)  # it tries again every second
     sink.close()
     (said,) = caplog.messages
-    assert "***@127.0.0.1:9/door cannot be reached; trying again" in said
+    assert "***@127.0.0.1:9/door cannot be reached (Connection refused); trying again" in said
 
 
 def test_a_broker_that_refuses_the_password_is_named_once_and_not_called_lost(

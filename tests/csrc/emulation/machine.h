@@ -1,8 +1,8 @@
 // The emulated GPU as device code sees it. Every CUDA thread is a fiber; a fiber runs until it
 // waits for others, so the schedule alone decides who sees what, and a missing barrier shows.
 //
-// Two things are made as bad as the hardware allows: shared memory starts as NaN in every block,
-// and a cp.async writes its destination only when its thread waits for it.
+// Shared memory starts as NaN in every block. A cp.async may write its destination at any moment
+// between its issue and the wait for it: as late as that, at once, or at random.
 #pragma once
 
 #include <cstddef>
@@ -24,9 +24,13 @@ extern Thread* current;  // the running CUDA thread
 
 // Order in which threads that could run do so.
 enum class Schedule { kForward, kReverse, kRandom };
+enum class Landing { kLate, kAtOnce, kRandom };
 struct Options {
   Schedule schedule = Schedule::kForward;
+  Landing copies = Landing::kLate;
   unsigned seed = 1;                // of kRandom
+  const void* stream = nullptr;     // that every launch must be on; null: any
+  bool only_last_block = false;     // of the grid: what it reaches is what is furthest away
   bool count_instructions = false;  // of translated PTX
 };
 extern Options options;
@@ -55,7 +59,10 @@ struct AsyncCopy {
 void push_async_copy(AsyncCopy copy);
 void commit_async_copies();
 // Takes the oldest copy that is in none of the newest `groups_in_flight` groups; false: none left.
-bool pop_async_copy(unsigned groups_in_flight, AsyncCopy* copy);
+// It may have landed before.
+bool pop_async_copy(unsigned groups_in_flight, AsyncCopy* copy, bool* has_landed);
+// Marks a copy that is still on its way and lands now, before it must; false: none does.
+bool pick_early_copy(AsyncCopy* copy);
 
 // Says what is wrong and where, and aborts.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...);
@@ -69,7 +76,9 @@ extern PtxLaunch ptx_launch;
 
 template <class Parameters>
 void launch(void (*kernel)(Parameters), dim3 grid, dim3 block, size_t shared_bytes,
-            const Parameters& parameters) {
+            const void* stream, const Parameters& parameters) {
+  if (options.stream && stream != options.stream)
+    fail("launched on the stream %p, the caller's is %p", stream, options.stream);
   if (ptx_launch) {
     unsigned char bytes[sizeof(Parameters)];
     std::memcpy(bytes, &parameters, sizeof bytes);

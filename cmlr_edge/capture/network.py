@@ -1,0 +1,222 @@
+"""Network cameras and streams, read by PyAV: the newest picture, as old as it says."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextlib import suppress
+from http.client import HTTPException
+from types import ModuleType
+from typing import Any
+
+from cmlr_edge.capture.backlog import Backlog, Verdict
+from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size, encoded_size
+from cmlr_edge.capture.ffmpeg import FILE_FORMATS, Pictures, open_container, rate_of, seconds
+from cmlr_edge.capture.mjpeg import open_mjpeg
+from cmlr_edge.capture.pump import Pump, Unit
+from cmlr_edge.capture.readers import EndOfSource, Grab
+from cmlr_edge.errors import CaptureError
+from cmlr_edge.machine.facts import usable_cores
+
+_PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,crypto"  # none that reads files
+_FORMATS = f"{FILE_FORMATS} rtsp hls aac mp3".replace(" ", ",")
+_LOOK_S = 0.3  # at a stream, to see what it holds; frames grow old meanwhile
+_CATCH_UP_S = 1.0  # at most without a picture while older frames are left out
+_HOPELESS_S = 2.0  # so far behind, decoding everything does not catch up
+_MAX_THREADS = 4  # that decode parts of one picture
+_MAX_DAMAGED = 200  # packets in a row
+_KEPT_ARRIVALS = 64  # of frames that a decoder holds back to bring them in order
+_REASONS = {
+    "HTTPUnauthorizedError": "user or password are refused (401)",
+    "HTTPForbiddenError": "access is refused (403)",
+    "HTTPNotFoundError": "there is no such stream at this address (404)",
+    "ExitError": "it did not answer in time",
+    "TimeoutError": "it did not answer in time",
+}
+
+
+class NetworkReader:
+    """A stream that FFmpeg opens; see `Reader`."""
+
+    def __init__(
+        self,
+        av: ModuleType,
+        url: str,
+        *,
+        open_timeout_s: float,
+        read_timeout_s: float,
+        newest: bool = True,
+    ) -> None:
+        """Open it.
+
+        Args:
+            av: PyAV.
+            url: Of RTSP or HTTP.
+            open_timeout_s: At most for opening.
+            read_timeout_s: At most without a packet.
+            newest: Leave out frames behind which newer ones wait.
+
+        Raises:
+            CaptureError: It cannot be opened, or holds no video that can be decoded.
+        """
+        self._av, self._timeout_s = av, read_timeout_s
+        container, stream = self._open(url, (open_timeout_s, read_timeout_s))
+        self._context = context = stream.codec_context
+        # Threads by picture hold one picture back each: with 12 cores half a second, or 12 seconds.
+        context.thread_type = "SLICE"
+        context.thread_count = min(usable_cores(), _MAX_THREADS)
+        context.flags |= int(av.codec.context.Flags.low_delay)
+        self.fps = rate_of(stream)
+        self._time_base = stream.time_base
+        self._damaged = 0  # packets since the last picture
+        # What a web server hands out as a file knows its length and is over at its end.
+        self._is_finite = bool(container.duration and container.duration > 0)
+        self._leaves_out = newest and not self._is_finite
+        self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
+        self._awaits_key = False
+        self._arrivals: dict[int, float] = {}  # by the frame's time, on time.monotonic()
+        self._ready: deque[Grab] = deque()  # decoded with one that was given
+        self._pictures = Pictures(av)
+        self._pump = Pump(container, stream, in_pieces=container.format.name == "rtsp")
+
+    def read(self) -> Grab | None:
+        """Wait for a frame; leave out those behind which newer ones wait; see `Reader`."""
+        if self._ready:
+            return self._ready.popleft()
+        skipped, first = 0, None
+        while (unit := self._next()) is not None:
+            verdict = self._judge(unit)
+            frames = self._decode(unit, verdict)
+            first = first or (time.monotonic(), verdict.age_s)
+            start_s, first_age_s = first
+            elapsed_s = time.monotonic() - start_s
+            is_queued = self._leaves_out and (verdict.is_queued or self._pump.has_more)
+            if not frames or (is_queued and elapsed_s < _CATCH_UP_S):
+                skipped += len(frames)
+                continue
+            age_s = verdict.age_s
+            if verdict.is_queued and age_s > first_age_s - elapsed_s / 2:
+                self._backlog.trust()  # a backlog would have become less by reading
+                age_s = 0.0
+            if self._leaves_out:
+                return self._grab(frames[-1], unit, age_s, skipped + len(frames) - 1)
+            self._ready += (self._grab(frame, unit, age_s, 0) for frame in frames)
+            return self._ready.popleft()
+        return self._end()
+
+    def _end(self) -> Grab | None:
+        """Give what the decoder still holds of a file; None where a camera is lost.
+
+        Raises:
+            EndOfSource: A file is over.
+        """
+        if not self._is_finite:
+            return None
+        with suppress(self._av.FFmpegError):  # there is nothing left the second time
+            unit = Unit([], 0.0, time.monotonic(), is_whole=True)
+            self._ready += (self._grab(item, unit, 0.0, 0) for item in self._context.decode(None))
+        if not self._ready:
+            raise EndOfSource
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Release the connection; see `Reader`."""
+        self._pump.close()
+
+    def _open(self, url: str, timeouts_s: tuple[float, float]) -> tuple[Any, Any]:
+        options = {
+            "protocol_whitelist": _PROTOCOLS,
+            "format_whitelist": _FORMATS,
+            "analyzeduration": str(round(_LOOK_S * 1e6)),
+            "fpsprobesize": "0",
+        }
+        is_http = url.lower().startswith("http")
+        if is_http and (mjpeg := open_mjpeg(self._av, url, self._timeout_s)) is not None:
+            return mjpeg, mjpeg.stream
+        if url.lower().startswith("rtsp"):
+            options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
+            options["fflags"] = "noparse"  # see `Pump`
+        try:
+            return open_container(self._av, url, options, timeouts_s)
+        except (self._av.FFmpegError, UnicodeError) as error:
+            raise CaptureError(f"it cannot be opened: {self._explain(error)}") from error
+
+    def _only_counts(self, container_format: Any) -> bool:
+        """Whether times are made up from the number of the frame."""
+        flags = self._av.format.Flags
+        made_up = flags.no_timestamps.value | flags.generic_index.value
+        is_made_up = container_format.flags & made_up and not container_format.flags & (
+            flags.ts_discont.value
+        )
+        return bool(is_made_up) or container_format.name in {"mpjpeg", "mjpeg"}
+
+    def _next(self) -> Unit | None:
+        """Read a picture's packets; None where the connection is lost."""
+        try:
+            return self._pump.take(self._timeout_s)
+        except CaptureError:
+            raise
+        except (self._av.FFmpegError, OSError, HTTPException) as error:
+            if self._is_finite:
+                return None
+            raise CaptureError(f"the connection is lost: {self._explain(error)}") from error
+
+    def _judge(self, unit: Unit) -> Verdict:
+        packet = unit.packets[0]
+        stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
+        verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
+        if packet.pts is not None:
+            self._arrivals[packet.pts] = unit.arrived_s - verdict.age_s
+            if len(self._arrivals) > _KEPT_ARRIVALS:
+                del self._arrivals[next(iter(self._arrivals))]
+        return verdict
+
+    def _decode(self, unit: Unit, verdict: Verdict) -> list[Any]:
+        if verdict.age_s > _HOPELESS_S and verdict.is_queued and self._leaves_out:
+            self._awaits_key = True
+        if self._awaits_key and not self._pump.is_key(unit.packets):
+            return []
+        self._awaits_key = False
+        packet = unit.packets[0]
+        if len(unit.packets) > 1:
+            packet = self._av.Packet(b"".join(map(bytes, unit.packets)))
+            packet.pts, packet.dts = unit.packets[0].pts, unit.packets[0].dts
+            packet.time_base = self._time_base
+        try:
+            return list(self._context.decode(packet))
+        except self._av.FFmpegError as error:
+            self._damaged += 1
+            self._check_picture(packet, error)
+            return []
+
+    def _check_picture(self, packet: Any, error: Exception) -> None:
+        """Say why nothing comes, where it is not one damaged packet.
+
+        Raises:
+            CaptureError: Pictures are too large, or no packet can be decoded.
+        """
+        if size := encoded_size(memoryview(packet)):
+            check_size(*size, MAX_STREAM_PIXELS, "it sends pictures")
+        if self._damaged >= _MAX_DAMAGED:
+            raise CaptureError(
+                f"none of its last {self._damaged} packets can be decoded ({self._explain(error)}): "
+                f"damaged, or of more than {MAX_STREAM_PIXELS / 1e6:.0f} million pixels"
+            ) from error
+
+    def _grab(self, frame: Any, unit: Unit, age_s: float, skipped: int) -> Grab:
+        now_s = time.monotonic()
+        arrived_s = self._arrivals.get(frame.pts, unit.arrived_s)
+        age_s = max(age_s, now_s - arrived_s)
+        damaged, self._damaged = self._damaged, 0
+        return Grab(
+            self._pictures.to_bgr(frame),
+            time.time() - age_s,
+            skipped,
+            age_s=age_s,
+            damaged=damaged,
+            is_whole=unit.is_whole and not frame.is_corrupt,
+        )
+
+    def _explain(self, error: Exception) -> str:
+        known = _REASONS.get(type(error).__name__)
+        return known or getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,163 @@
+"""Takes packets off a connection as soon as they come, and puts the pieces of a picture together.
+
+FFmpeg's own way of finding where a picture of an RTP stream ends is the beginning of the next one: at one
+picture a second that is a second late. Here a picture ends when nothing of it has come for a moment.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from cmlr_edge.capture.bounds import MAX_STREAM_BYTES
+from cmlr_edge.capture.ffmpeg import packets_of
+from cmlr_edge.errors import CaptureError
+
+_MAX_WAITING_BYTES = 2**26  # then the sender has to wait
+_PAUSE_S = 0.06  # without a piece: the picture is whole
+_MAX_PAUSE_S = 0.5
+_WHOLE_PICTURES = {"mjpeg", "vp8", "vp9", "av1"}  # FFmpeg puts these together by their marks
+_KEY_TYPES = {"h264": {5}, "hevc": {*range(16, 24)}}  # of NAL units
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """The packets of one picture."""
+
+    packets: list[Any]
+    waited_s: float  # until its first one came, since the one before
+    arrived_s: float  # its last one, on time.monotonic()
+    is_whole: bool  # False: pieces of it came too late, or of one that it builds upon
+
+
+class Pump:
+    """A thread that reads packets, and the queue of what it read."""
+
+    def __init__(self, container: Any, stream: Any, *, in_pieces: bool) -> None:
+        """Start to read.
+
+        Args:
+            container: Belongs to the pump from now on.
+            stream: Of the container; the others are not read.
+            in_pieces: Whether packets may be pieces of pictures.
+        """
+        self._container, self._stream = container, stream
+        self._codec = str(stream.codec_context.name)
+        self._in_pieces = in_pieces and self._codec not in _WHOLE_PICTURES
+        self._changed = threading.Condition()  # guards the five below
+        self._waiting: deque[tuple[Any, float]] = deque()
+        self._waiting_bytes = 0
+        self._is_over = self._closing = False
+        self._error: Exception | None = None
+        self._last_s = time.monotonic()  # when the last packet came that was taken
+        self._pause_s = _PAUSE_S
+        self._cut_pts: int | None = None  # of the picture that was taken last
+        self._is_broken = False  # a picture lacks pieces, and no key picture has come since
+        threading.Thread(target=self._run, name="pump", daemon=True).start()
+
+    def take(self, timeout_s: float) -> Unit | None:
+        """Wait for a picture; None at the end of the stream.
+
+        Raises:
+            TimeoutError: Nothing came.
+            CaptureError: A picture is too large.
+            Exception: What the connection was lost by.
+        """
+        before_s = self._last_s
+        packet, arrived_s = self._get(timeout_s)
+        while packet is not None and self._in_pieces and self._is_late(packet):
+            packet, arrived_s = self._get(timeout_s)
+        if packet is None:
+            return None
+        packets, first_s, size = [packet], arrived_s, packet.size
+        while self._in_pieces and packet.pts is not None and self._follows(packet.pts):
+            packet, arrived_s = self._get(0.0)
+            packets.append(packet)
+            size += packet.size
+            if size > MAX_STREAM_BYTES:
+                raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
+        self._cut_pts = packets[0].pts
+        if self.is_key(packets):
+            self._is_broken = False
+        return Unit(packets, max(0.0, first_s - before_s), arrived_s, not self._is_broken)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a newer picture waits, and not only its first pieces."""
+        with self._changed:
+            if not self._in_pieces or not self._waiting:
+                return bool(self._waiting)
+            return bool(self._waiting[0][0].pts != self._waiting[-1][0].pts)
+
+    def is_key(self, packets: list[Any]) -> bool:
+        """Whether a picture needs none before it."""
+        if self._codec not in _KEY_TYPES:
+            return bool(packets[0].is_keyframe)
+        data, keys = b"".join(map(bytes, packets)), _KEY_TYPES[self._codec]
+        at = data.find(b"\0\0\1")
+        while 0 <= at < len(data) - 3:
+            kind = data[at + 3] & 31 if self._codec == "h264" else data[at + 3] >> 1 & 63
+            if kind in keys:
+                return True
+            at = data.find(b"\0\0\1", at + 3)
+        return any(packet.is_keyframe for packet in packets)
+
+    def close(self) -> None:
+        """Release the connection, at the latest when the read under way has ended."""
+        with self._changed:
+            self._closing = True
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def _is_late(self, packet: Any) -> bool:
+        """Whether it belongs to the picture before, which was taken without it."""
+        if packet.pts is None or packet.pts != self._cut_pts:
+            return False
+        self._is_broken = True
+        self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
+        return True
+
+    def _follows(self, pts: int) -> bool:
+        """Wait for the next packet; whether it is another piece of the same picture."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_over, self._pause_s)
+            return bool(self._waiting) and self._waiting[0][0].pts == pts
+
+    def _get(self, timeout_s: float) -> tuple[Any, float]:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._waiting or self._is_over, timeout_s):
+                raise TimeoutError(f"no packet for {timeout_s:g} s")
+            if not self._waiting:
+                if self._error is not None:
+                    raise self._error
+                return None, self._last_s
+            packet, self._last_s = self._waiting.popleft()
+            self._waiting_bytes -= packet.size
+            self._changed.notify_all()
+            return packet, self._last_s
+
+    def _run(self) -> None:
+        try:
+            for packet in packets_of(self._container, self._stream):
+                if packet.size and not self._put(packet):
+                    break
+        except Exception as error:  # noqa: BLE001 (raised again where packets are taken)
+            self._error = error
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closing)  # a picture may be being decoded
+        self._container.close()
+
+    def _put(self, packet: Any) -> bool:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closing or self._waiting_bytes < _MAX_WAITING_BYTES
+            )
+            self._waiting.append((packet, time.monotonic()))
+            self._waiting_bytes += packet.size
+            self._changed.notify_all()
+            return not self._closing

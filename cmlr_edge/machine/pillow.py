@@ -1,0 +1,117 @@
+"""The one place that uses Pillow: pictures of any format and mode become the same upright 8-bit pixels."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.errors import DependencyError, FrameError
+
+# What a folder of pictures holds. Pillow reads more, with decoders that are seldom tried.
+_FORMATS = {
+    "AVIF": "Avif",
+    "BMP": "Bmp",
+    "JPEG": "Jpeg",
+    "PNG": "Png",
+    "PPM": "Ppm",
+    "TIFF": "Tiff",
+    "WEBP": "WebP",
+}  # and the modules of Pillow that read them
+_SIXTEEN_BITS = 2**16
+
+
+def open_picture(file: IO[bytes]) -> Any:
+    """Read the header of a picture; pixels are decoded later, by `rgb_pixels`.
+
+    Returns:
+        A Pillow image, whose `size` (width, height) can be asked for at once.
+
+    Raises:
+        DependencyError: Pillow is not installed.
+        FrameError: It is no picture of a known format.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DependencyError(
+            f"Pillow is needed to read pictures and cannot be imported ({error}): pip install pillow"
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sizes: whoever calls has a limit of his own
+            return Image.open(file, formats=_known_formats())
+    except Image.DecompressionBombError as error:
+        raise FrameError("it has too many pixels") from error
+    except Exception as error:  # damaged headers raise whatever a parser raises
+        raise FrameError("it is no picture of a known format") from error
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those that this Pillow can read, their decoders loaded."""
+    known = []
+    for name, module in _FORMATS.items():
+        with suppress(ImportError):  # AVIF is younger than the rest
+            import_module(f"PIL.{module}ImagePlugin")
+            known.append(name)
+    return tuple(known)
+
+
+def rgb_pixels(image: Any) -> NDArray[np.uint8]:
+    """Decode an image that Pillow holds: turned upright as its EXIF says, alpha left out.
+
+    Args:
+        image: A Pillow image of any mode but floats; 16 bits become 8.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        FrameError: It is damaged, closed, empty, or of a mode that has no colours.
+    """
+    from PIL import ImageOps
+
+    try:
+        image.load()
+    except Exception as error:
+        raise FrameError(f"the picture cannot be decoded: {_reason(error)}") from error
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 (a damaged EXIF says nothing; the picture is there)
+        upright = image
+    mode = upright.mode
+    if mode.startswith("I") or mode == "F":
+        return _from_wide(upright)
+    try:
+        if mode in {"RGBa", "La"}:  # colours multiplied by alpha
+            upright = upright.convert(mode.upper())
+        pixels = np.asarray(upright if mode == "RGB" else upright.convert("RGB"))
+    except Exception as error:
+        raise FrameError(f"a picture of mode {mode} cannot be used: {_reason(error)}") from error
+    return pixels
+
+
+def _from_wide(image: Any) -> NDArray[np.uint8]:
+    """Grey of more than 8 bits. Older versions of Pillow call 16 bits I, as they do 32."""
+    values = np.asarray(image)
+    if (
+        image.mode == "F"
+        or values.size == 0
+        or not 0 <= values.min() <= values.max() < _SIXTEEN_BITS
+    ):
+        raise FrameError(
+            f"a picture of mode {image.mode} was given: expected 8 or 16 bits a channel; scale it "
+            "and convert it to mode L or RGB"
+        )
+    grey = (values >> 8).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,78 @@
+"""Secrets that are written nowhere but in the environment or in a file of their own.
+
+`${NAME}` in an address or token stands for an environment variable, `${file:PATH}` for the text of a file.
+They are put in where a thing is opened, so that settings, messages and `ps` only ever hold the reference.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import quote
+
+from cmlr_edge.errors import SpecError
+
+_REFERENCE = re.compile(r"\$\{(file:)?([^{}]*)\}")
+_MAX_BYTES = 64 * 1024
+
+
+def has_reference(text: str) -> bool:
+    """Whether something is to be put in."""
+    return "${" in text
+
+
+def put_in(text: str, folder: Path) -> str:
+    """Replace the references in a text.
+
+    What stands inside an address is %-encoded there, as a user or password has to be; a reference that
+    is the whole text is taken as it is.
+
+    Args:
+        text: With any number of references.
+        folder: What relative paths start from.
+
+    Raises:
+        SpecError: There is no such variable or file, or it holds no single line.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        plain = _from_file(folder, found[2]) if found[1] else _from_environment(found[2])
+        before = text[: found.start()]
+        is_inside = "://" in before.split()[-1:][0] if before.strip() else False
+        return quote(plain, safe="") if is_inside else plain
+
+    return _REFERENCE.sub(value, text)
+
+
+def _from_environment(name: str) -> str:
+    if not re.fullmatch(r"\w+", name, re.ASCII):
+        raise SpecError(f"cannot read ${{{name}}}: expected ${{NAME}} or ${{file:PATH}}")
+    if (value := os.environ.get(name)) is None:
+        raise SpecError(f"${{{name}}} is to be put in, and there is no such environment variable")
+    return _one_line(value, f"the environment variable {name}")
+
+
+def _from_file(folder: Path, name: str) -> str:
+    path = folder / os.path.expandvars(name)  # such as $CREDENTIALS_DIRECTORY/camera
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SpecError(f"${{file:{name}}}: {path} is no file")
+            content = file.read(_MAX_BYTES)
+        return _one_line(content.decode(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SpecError(f"${{file:{name}}}: {path} cannot be read: {reason}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe has nobody who writes
+
+
+def _one_line(value: str, where: str) -> str:
+    value = value.removesuffix("\n").removesuffix("\r")
+    if not value or not value.isprintable():
+        raise SpecError(f"{where} should hold one line of printable text, to be put in")
+    return value

@@ -1,0 +1,269 @@
+"""Files of lines in the field: other writers, earlier runs, small disks, and those who move files away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge.errors import OutputError
+from cmlr_edge.sinks.jsonl import EventLines
+from cmlr_edge.sinks.line_file import LineFile
+from cmlr_edge.sinks.opening import SinkSettings, check_files, open_sink
+from tests.cmlr_edge.sinks.results import of_events
+from tests.cmlr_edge.sinks.samples import event
+
+KINDS = ("jsonl", "events", "csv")
+
+
+def write(path: Path, *lines: str, keep_old: bool = False) -> None:
+    file = LineFile(path, keep_old=keep_old)
+    for line in lines:
+        file.append(line)
+    file.close()
+
+
+def test_the_lines_of_the_run_before_are_put_aside_and_five_such_files_stay(tmp_path: Path) -> None:
+    for number in range(8):
+        write(tmp_path / "log", f"run {number}")
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert texts == {"log": "run 7\n"} | {f"log.{i}": f"run {7 - i}\n" for i in range(1, 6)}
+    write(tmp_path / "log", "and on", keep_old=True)
+    assert (tmp_path / "log").read_text() == "run 7\nand on\n"
+
+
+@pytest.mark.parametrize("append", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_lines_writes_over_an_earlier_run(
+    tmp_path: Path, kind: str, append: bool
+) -> None:
+    settings = SinkSettings(kind, path="out", append=append)
+    for _ in range(2):
+        guard = open_sink(settings, folder=tmp_path, labels=("dog", "cat"), name_source=False)
+        result = of_events(event(0))
+        if kind != "events":
+            result = result.__class__(result.frame, result.prediction, (), "door")
+        guard.write(result)
+        guard.close()
+        assert guard.lost == 0
+    lines = (tmp_path / "out").read_text().splitlines()
+    header = kind == "csv"
+    assert len(lines) == (2 if append else 1) + header
+    assert (tmp_path / "out.1").exists() is not append
+
+
+def test_a_table_of_other_columns_is_not_gone_on_with(tmp_path: Path) -> None:
+    for header in ("a,b", "a,b", "a,c"):
+        file = LineFile(tmp_path / "t.csv", header=header, keep_old=True)
+        file.append("1,2")
+        file.close()
+    assert (tmp_path / "t.csv").read_text() == "a,c\n1,2\n"
+    assert (tmp_path / "t.csv.1").read_text() == "a,b\n1,2\n1,2\n"
+
+
+@pytest.mark.parametrize("name", ["log", "link", "hard"])
+def test_a_file_that_another_writes_is_refused_whatever_it_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    (tmp_path / "link").symlink_to(path)
+    (tmp_path / "hard").hardlink_to(path)
+    first = LineFile(path, keep_old=True)
+    first.append("mine")
+    second = LineFile(tmp_path / name, keep_old=True)
+    with pytest.raises(OutputError, match="another program writes it"):
+        second.claim()
+    with pytest.raises(OutputError, match="another program writes it"):
+        second.append("yours")
+    first.close()
+    second.append("yours")
+    second.close()
+    assert path.read_text() == "before\nmine\nyours\n"
+
+
+def test_another_process_is_refused_when_it_opens_and_may_follow_one_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    script = (
+        "import sys; from pathlib import Path; from cmlr_edge.sinks.line_file import LineFile\n"
+        "file = LineFile(Path(sys.argv[1])); file.append('theirs'); print('ready', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(OutputError, match="another program writes it"):
+            open_sink(
+                SinkSettings("jsonl", path="log"), folder=tmp_path, labels=(), name_source=False
+            )
+        other.kill()
+    write(tmp_path / "log", "ours", keep_old=True)
+    assert (tmp_path / "log").read_text() == "theirs\nours\n"
+
+
+def test_two_outputs_of_one_run_never_share_a_file_nor_an_older_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "new")  # which is not there yet
+    with pytest.raises(OutputError, match="same name"):
+        check_files([tmp_path / "new", tmp_path / "link"], [])
+    with pytest.raises(OutputError, match=r"new\.3 would hold older lines of "):
+        check_files([tmp_path / "new.3", tmp_path / "link"], [])
+    check_files([tmp_path / "new", tmp_path / "new.6"], [])
+
+
+def test_a_file_that_may_not_be_written_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        LineFile(tmp_path / "log" / "no folder" / "log").append("x")
+    assert list(tmp_path.iterdir()) == [tmp_path / "log"]
+
+
+@pytest.mark.parametrize("way", ["moved", "deleted", "moved and created", "copied and emptied"])
+@pytest.mark.parametrize("header", ["", "head"])
+def test_lines_go_on_in_a_new_file_where_somebody_took_the_old_one(
+    tmp_path: Path, way: str, header: str
+) -> None:
+    path, old = tmp_path / "log", tmp_path / "old"
+    lines = LineFile(path, header=header)
+    lines.append("first")
+    lines.append("second")
+    if way == "deleted":
+        path.unlink()
+    elif way == "copied and emptied":
+        shutil.copy(path, old)
+        os.truncate(path, 0)
+    else:
+        path.rename(old)
+        if "created" in way:
+            path.touch()
+    lines.append("third")
+    lines.close()
+    begin = f"{header}\n" if header else ""
+    assert path.read_text() == f"{begin}third\n"
+    assert way == "deleted" or old.read_text() == f"{begin}first\nsecond\n"
+
+
+def test_a_link_keeps_leading_to_the_file_when_it_grows_too_large(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "log").symlink_to(tmp_path / "disk" / "real")
+    lines = LineFile(tmp_path / "log", rotate_bytes=20)
+    for i in range(6):
+        lines.append(f"line {i:04d}")
+    lines.close()
+    assert (tmp_path / "log").is_symlink()
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == [
+        "real",
+        "real.1",
+        "real.2",
+    ]
+
+
+def test_what_is_no_file_is_written_as_it_is(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from cmlr_edge.sinks.line_file import LineFile\n"
+        "file = LineFile(Path('/dev/stdout'), rotate_bytes=10)\n"
+        "for i in range(5): file.append('line %d' % i)"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
+    assert (tmp_path / "out").read_text().splitlines() == [f"line {i}" for i in range(5)]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """256 KB that are full soon."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs may be mounted here, so a FULL DISK IS NOT TESTED on a real one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("rotate_bytes", [30_000, 100_000, 10**8])
+def test_a_disk_too_small_for_all_files_costs_the_oldest_lines_and_never_the_newest(
+    small_disk: Path, rotate_bytes: int
+) -> None:
+    lines = LineFile(small_disk / "log", rotate_bytes=rotate_bytes)
+    for number in range(8000):
+        lines.append(f"{number:099d}")
+    lines.close()
+    names = sorted(small_disk.iterdir(), reverse=True)
+    found = [int(line) for name in names for line in name.read_text().splitlines()]
+    assert found == list(range(found[0], 8000))
+    assert len(found) > 1000
+
+
+def test_a_disk_that_others_fill_costs_the_oldest_lines_and_writing_goes_on(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = LineFile(small_disk / "log", rotate_bytes=20_000)
+    for number in range(1000):
+        lines.append(f"{number:099d}")
+    (small_disk / "ballast").write_bytes(b"x" * 2**16)
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "more").write_bytes(b"x" * 2**20)
+    for number in range(1000, 2000):
+        lines.append(f"{number:099d}")
+    lines.close()
+    assert int((small_disk / "log").read_text().splitlines()[-1]) == 1999
+    assert "deleted the oldest lines" in caplog.text
+
+
+def test_without_rotation_nothing_is_deleted_on_a_full_disk(small_disk: Path) -> None:
+    (small_disk / "log.1").write_text("somebody's\n")
+    lines = LineFile(small_disk / "log", keep_old=True)
+    with pytest.raises(OutputError, match=r"full|No space"):
+        deque(map(lines.append, (f"{number:099d}" for number in range(4000))), maxlen=0)
+    lines.close()
+    assert (small_disk / "log.1").read_text() == "somebody's\n"
+
+
+def test_events_of_a_killed_run_are_told_from_those_of_the_next(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from cmlr_edge import Recognizer, Streams, open_source
+from cmlr_edge.sinks.jsonl import EventLines
+recognizer = Recognizer.from_engine(sys.argv[1], thresholds=0.01)
+streams = Streams(recognizer)
+sink = EventLines(Path(sys.argv[2]), keep_old=True)
+streams.add(open_source("test://?fps=50"), name="door", sinks=[sink])
+for result in streams.results():
+    if 'start' in Path(sys.argv[2]).read_text():
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    from cmlr_edge import demo_engine
+
+    command = [sys.executable, "-c", script, str(demo_engine()), str(tmp_path / "e.jsonl")]
+    for _ in range(2):
+        assert subprocess.run(command, check=False, timeout=60).returncode == -9
+    records = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    begins = [record for record in records if record["kind"] == "begin"]
+    assert [record["source"] for record in begins] == ["door", "door"]
+    assert len({record["run"] for record in begins}) == 2
+    second = records.index(begins[1])
+    # What began before, and has no end, is of another run than the one that begins.
+    assert records[0]["kind"] == "begin"
+    assert {record["run"] for record in records[:second]} == {begins[0]["run"]}
+    assert {record["run"] for record in records[second:]} == {begins[1]["run"]}
+    assert "end" not in {record["kind"] for record in records}
+
+
+def test_an_event_says_of_which_run_it_is(tmp_path: Path) -> None:
+    sink = EventLines(tmp_path / "e.jsonl")
+    sink.write(of_events(event(0), event(1)))
+    sink.close()
+    runs = {json.loads(line)["run"] for line in (tmp_path / "e.jsonl").read_text().splitlines()}
+    assert len(runs) == 1
+    assert len(runs.pop()) == 16
