@@ -12,28 +12,43 @@ import cmlr_edge.machine.no_telemetry  # noqa: F401 (before any runtime is impor
 
 # isort: split
 from cmlr_edge.capture import open_source
-from cmlr_edge.errors import CmlrError
+from cmlr_edge.errors import (
+    CaptureError,
+    CmlrError,
+    DependencyError,
+    EngineError,
+    FrameError,
+    OutputError,
+    SpecError,
+)
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import LabelStability, StabilityChange, StabilityRules
-from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
+from cmlr_edge.pipeline import IntakeSettings, SourceStatus, Streams, StreamsSettings
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import Result, Sink
 
 __all__ = [
+    "CaptureError",
     "CmlrError",
+    "DependencyError",
+    "EngineError",
     "Event",
     "Frame",
+    "FrameError",
+    "IntakeSettings",
     "LabelScore",
     "LabelStability",
     "Latency",
+    "OutputError",
     "Prediction",
     "Recognizer",
     "Result",
     "Sink",
     "SourceStatus",
+    "SpecError",
     "StabilityChange",
     "StabilityRules",
     "Streams",

@@ -11,6 +11,7 @@ from cmlr_edge.errors import FrameError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.Image import Image as PilImage
 
 ColorOrder: TypeAlias = Literal["bgr", "rgb"]
 FrameStatus: TypeAlias = Literal["ok", "frozen", "stale", "damaged"]
@@ -34,6 +35,16 @@ class Frame:
     arrived_s: float | None = (
         None  # on time.monotonic(), when a live source sent it, as far as that is known
     )
+
+    def __repr__(self) -> str:
+        """What it is, without its pixels."""
+        height, width = self.image_bgr.shape[:2]
+        when = "" if self.time_s is None else f" at {self.time_s:.3f} s"
+        return f"<Frame {self.index} of {self.source}{when}: {width} x {height}, {self.status}>"
+
+
+# What a Recognizer takes; a PIL image without importing Pillow.
+ImageLike: TypeAlias = "Frame | NDArray[np.uint8] | PilImage"
 
 
 def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:

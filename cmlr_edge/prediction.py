@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,45 @@ class Prediction:
     valid: bool = True
     # True: the scene had not changed, so this repeats the scores of an earlier frame.
     repeated: bool = False
+
+    def to_dict(self, *, scores: bool = True) -> dict[str, Any]:
+        """Plain numbers and text, as JSON, YAML and web frameworks take them.
+
+        Args:
+            scores: With all of them, not only those of `labels`.
+
+        Returns:
+            `labels`, a list of {"label", "score"}; `scores`; `latency_ms` by stage; `captured_at`;
+            `valid`; `repeated`. Scores have five digits; a NaN or an infinity is None.
+        """
+        record: dict[str, Any] = {
+            "labels": [
+                {"label": item.label, "score": round(item.score, 5)} for item in self.labels
+            ],
+            "latency_ms": {
+                stage: round(value, 3) for stage, value in asdict(self.latency_ms).items()
+            },
+            "captured_at": self.captured_at,
+            "valid": self.valid,
+            "repeated": self.repeated,
+        }
+        if scores:
+            finite = np.isfinite(self.scores).tolist()
+            numbers = self.scores.tolist()
+            record["scores"] = [
+                round(number, 5) if ok else None for number, ok in zip(numbers, finite, strict=True)
+            ]
+        return record
+
+    def to_json(self, *, scores: bool = True) -> str:
+        """`to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(scores=scores), allow_nan=False, ensure_ascii=False)
+
+    def __repr__(self) -> str:
+        """What it says, in short."""
+        labels = ", ".join(f"{item.label} {item.score:.2f}" for item in self.labels) or "no label"
+        doubt = "" if self.valid else "; not valid"
+        return f"<Prediction: {labels}; {len(self.scores)} scores{doubt}>"
 
 
 def rank_labels(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 from cmlr_edge.backends.base import Backend
 from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import FrameError, SpecError
-from cmlr_edge.frame import ColorOrder, Frame
+from cmlr_edge.frame import ColorOrder, Frame, ImageLike
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.pair import ModelPair
@@ -33,12 +33,16 @@ if TYPE_CHECKING:
 # How `Recognizer.stream` does it. `cmlr_edge.pipeline`, which is built upon this module, puts it here
 # when the package is imported, so that imports point one way.
 _streaming: Callable[..., Generator[Result, None, None]] | None = None
+_streaming_async: Callable[..., AsyncGenerator[Result, None]] | None = None
 
 
-def use_streaming(streaming: Callable[..., Generator[Result, None, None]]) -> None:
-    """Let `Recognizer.stream` be done by this function."""
-    global _streaming  # noqa: PLW0603 (set once, while the package is imported)
-    _streaming = streaming
+def use_streaming(
+    streaming: Callable[..., Generator[Result, None, None]],
+    streaming_async: Callable[..., AsyncGenerator[Result, None]],
+) -> None:
+    """Let `Recognizer.stream` and `astream` be done by these functions."""
+    global _streaming, _streaming_async
+    _streaming, _streaming_async = streaming, streaming_async
 
 
 class Recognizer:
@@ -83,6 +87,7 @@ class Recognizer:
         provider: str | None = None,
         thresholds: Mapping[str, float] | float | None = None,
         rebuild: bool = False,
+        require_signature: str | Path | None = None,
     ) -> Recognizer:
         """Open a model that export/build_engine.py wrote, and the spec beside it.
 
@@ -102,18 +107,27 @@ class Recognizer:
             rebuild: Where an `.engine` is missing or was built for another machine, build it here
                 from the `.onnx` beside it, in minutes, and write it and its spec.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.
+            require_signature: The PEM file of a public key, whose owner has to have signed model and
+                spec (SECURITY.md). None: nobody has to. An engine that was built here is not signed.
 
         Raises:
-            SpecError: The spec is missing, malformed, or a threshold is not usable.
-            EngineError: The file is missing or changed, cannot be loaded, or fails its self-test.
-            DependencyError: The runtime is not installed.
+            SpecError: The spec is missing, malformed, or a threshold is not usable; or `rebuild` and
+                `require_signature` are asked for together.
+            EngineError: The file is missing or changed, not signed as it has to be, cannot be loaded,
+                or fails its self-test.
+            DependencyError: The runtime is not installed, or model-signing, where it is needed.
         """
+        if rebuild and require_signature is not None:
+            raise SpecError(
+                "rebuild and require_signature exclude each other: what is built here is signed by "
+                "nobody; build the engine, sign it with its spec, and leave out rebuild"
+            )
         path = model_path(Path(path))
         if rebuild and path.suffix == ".engine":
             from cmlr_edge.engines.rebuild import rebuild_where_needed
 
             rebuild_where_needed(path)
-        return cls._from_opening(Opening.of(path, provider), thresholds)
+        return cls._from_opening(Opening.of(path, provider), thresholds, require_signature)
 
     @classmethod
     def from_pair(
@@ -122,14 +136,20 @@ class Recognizer:
         *,
         provider: str | None = None,
         thresholds: Mapping[str, float] | float | None = None,
+        require_signature: str | Path | None = None,
     ) -> Recognizer:
         """Open what was read already, whatever has become of the files; otherwise as `from_engine`."""
-        return cls._from_opening(Opening.of_pair(pair, provider), thresholds)
+        opening = Opening.of_pair(pair, provider)
+        return cls._from_opening(opening, thresholds, require_signature)
 
     @classmethod
     def _from_opening(
-        cls, opening: Opening, thresholds: Mapping[str, float] | float | None
+        cls,
+        opening: Opening,
+        thresholds: Mapping[str, float] | float | None,
+        require_signature: str | Path | None,
     ) -> Recognizer:
+        opening.public_key = None if require_signature is None else Path(require_signature)
         backend = opening.require()
         try:
             return cls(backend, opening.spec, thresholds=thresholds, why=opening.why)
@@ -162,7 +182,7 @@ class Recognizer:
         """The provider that really runs the model, as `from_engine` takes it."""
         return self._backend.provider
 
-    def __call__(self, image: Any, *, color: ColorOrder = "bgr") -> Prediction:
+    def __call__(self, image: ImageLike, *, color: ColorOrder = "bgr") -> Prediction:
         """Recognise one image.
 
         Args:
@@ -177,7 +197,7 @@ class Recognizer:
             return self._recognize([image], color, self._buffer)[0]
 
     def recognize_batch(
-        self, images: Sequence[Any] | NDArray[np.uint8], *, color: ColorOrder = "bgr"
+        self, images: Iterable[ImageLike] | NDArray[np.uint8], *, color: ColorOrder = "bgr"
     ) -> list[Prediction]:
         """Recognise several images, of any sizes, in one run of the model.
 
@@ -189,6 +209,7 @@ class Recognizer:
             raise FrameError(
                 f"expected a sequence of images or an array (N, H, W, 3), got shape {images.shape}"
             )
+        images = images if isinstance(images, np.ndarray) else _listed(images)
         if len(images) == 0:
             return []
         buffer = np.empty((len(images), *self._spec.preprocess.size_hw, 3), np.uint8)
@@ -295,6 +316,26 @@ class Recognizer:
         assert _streaming is not None
         return _streaming(self, source, policy=policy, stability=stability)
 
+    def astream(
+        self,
+        source: str | Path | int,
+        *,
+        policy: Policy | None = None,
+        stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+    ) -> AsyncGenerator[Result, None]:
+        """Do as `stream`, for `async for`: the event loop goes on while frames are awaited.
+
+        Example:
+            >>> async for result in recognizer.astream("rtsp://camera/1"):
+            ...     await tell(result.prediction.to_dict())
+        """
+        assert _streaming_async is not None
+        return _streaming_async(self, source, policy=policy, stability=stability)
+
+    def __repr__(self) -> str:
+        """What it recognises, and where."""
+        return f"<Recognizer {self._spec.name}: {len(self.labels)} labels, {self._runtime}>"
+
     def close(self) -> None:
         """Free the runtime. Calling it twice is harmless."""
         with self._lock:
@@ -312,6 +353,15 @@ class Recognizer:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _listed(images: Any) -> list[Any]:
+    try:
+        return list(images)
+    except TypeError as error:
+        raise FrameError(
+            f"expected several images, got {type(images).__name__}: pass a list"
+        ) from error
 
 
 def _merge_thresholds(

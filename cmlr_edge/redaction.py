@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_SECRET_KEY = r"[\w-]*(?:pass|pwd|pw|user|login|token|key|auth|secret|sig|credential)[\w-]*"
+_MOST = 4096  # characters of a message; what a hostile peer says may have no end
+_SECRET_WORD = re.compile(
+    "pass|pwd|pw|user|login|token|key|auth|secret|sig|credential", re.IGNORECASE
+)
 # Greedy up to the last @: a password may hold any character, an @ and a / among them.
 _AFTER_SCHEME = re.compile(r"(://).*@", re.DOTALL)
 # What `_AFTER_SCHEME` has left is no user with a password: the scheme stays readable.
 _WITHOUT_SCHEME = re.compile(
     r"(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@\S*@|(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@"
 )
-_QUERY = re.compile(r"(\S*)\?([^\s#]+)(#\S+)?")
 _PLACE = re.compile(r"((?:[^/?#]*://)?[^/?#]*)/?(.*)", re.DOTALL)
-_KEY_AND_VALUE = re.compile(rf"({_SECRET_KEY}\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)", re.IGNORECASE)
+_KEY_AND_VALUE = re.compile(r"(?<![\w-])([\w-]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)")
 
 
 def redact(text: str) -> str:
@@ -25,10 +27,12 @@ def redact(text: str) -> str:
     Args:
         text: A URI, a GStreamer pipeline, or a message that quotes one.
     """
+    if len(text) > _MOST:  # cut between words, so that no half of an address stays
+        text = (text[: _MOST - 4].rpartition(" ")[0] or "***") + " ..."
     text = _AFTER_SCHEME.sub(r"\1***@", text)
     text = _WITHOUT_SCHEME.sub("***@", text)
-    text = _QUERY.sub(_without_values, text)
-    return _KEY_AND_VALUE.sub(r"\1***", text)
+    text = "".join(map(_without_values, re.split(r"(\s+)", text)))
+    return _KEY_AND_VALUE.sub(_without_secret, text)
 
 
 def printable(text: str | Path) -> str:
@@ -58,13 +62,16 @@ def redact_place(url: str) -> str:
     return f"{place}/***" if path else place
 
 
-def _without_values(found: re.Match[str]) -> str:
-    place, query, fragment = found.groups()
-    if "test://" in place or ("://" not in place and "=" not in query):
-        return found[0]
-    parts = [f"{key}=***" if sign else "***" for key, sign, _ in _split(query)]
-    return f"{place}?{'&'.join(parts)}{'#***' if fragment else ''}"
+def _without_secret(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]}***" if _SECRET_WORD.search(found[1]) else found[0]
 
 
-def _split(query: str) -> list[tuple[str, str, str]]:
-    return [part.partition("=") for part in re.split("[&;]", query)]
+def _without_values(word: str) -> str:
+    """Hide what stands behind the ? of an address, or of a part of one."""
+    place, mark, rest = word.partition("?")
+    if "test://" in place or not mark or ("://" not in place and "=" not in rest):
+        return word
+    query, sharp, _ = rest.partition("#")
+    split = [part.partition("=") for part in re.split("[&;]", query)]
+    parts = [f"{key}=***" if sign else "***" for key, sign, _ in split]
+    return f"{place}?{'&'.join(parts)}{'#***' if sharp else ''}"

@@ -29,8 +29,10 @@ from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.capture.images import list_folder, read_image
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
+from cmlr_edge.engines.signature import sign
 from cmlr_edge.errors import CmlrError, DataError, EngineError
-from cmlr_edge.model.files import sha256_of, spec_path, write_atomically
+from cmlr_edge.model.files import sha256_of, signature_path, spec_path, write_atomically
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
@@ -74,6 +76,7 @@ def build_engine(
     calibration: Path | None = None,
     max_flips: float | None = None,
     tensorrt: BuildOptions | None = None,
+    sign_with: Path | None = None,
     report: Report = lambda _done, _total: None,
 ) -> ModelSpec:
     """Export a run, verify it, and write it.
@@ -88,6 +91,7 @@ def build_engine(
         calibration: Folder of pictures to measure ranges on, for "int8".
         max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
         tensorrt: Build model.engine as well, for the GPU of this machine.
+        sign_with: PEM of a private key; a signature is written beside each model file.
         report: Told how far calibration is.
 
     Returns:
@@ -97,11 +101,13 @@ def build_engine(
         DataError: The checkpoint or the data is missing or damaged, or has other labels.
         CaptureError: There are no calibration pictures, or one cannot be read.
         EngineError: The exported model disagrees with the training model, or the engine with the
-            exported model, or there is no GPU for it; nothing is written.
-        DependencyError: TensorRT or cuda-python is missing.
+            exported model, there is no GPU for it, or the key cannot sign; nothing is written.
+        DependencyError: TensorRT, cuda-python or model-signing is missing.
     """
     if tensorrt is not None:
         require_gpu_software()  # known before minutes are spent
+    if sign_with is not None:
+        sign(ModelPair(out / "model.onnx", b"", b""), sign_with)  # likewise
     model, trained = load_model(checkpoint)
     part = None if data is None else read_dataset(data).split(split)
     if precision == "int8" and part is not None and part.classes != trained.labels:
@@ -151,6 +157,10 @@ def build_engine(
         )
         spec = replace(spec, files={**spec.files, engine.name: built_engine})
     _write(out, files, spec, fusion)
+    for path in files:
+        signature_path(path).unlink(missing_ok=True)  # of what lay there before
+        if sign_with is not None:
+            write_atomically(signature_path(path), sign(ModelPair.read(path), sign_with))
     return spec
 
 
@@ -245,6 +255,10 @@ def main(
     gpu_fallback: Annotated[
         bool, typer.Option("--allowGPUFallback", help="For layers the DLA does not have.")
     ] = False,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option("--sign", help="PEM private key: sign model and spec; SECURITY.md."),
+    ] = None,
     workspace: Annotated[int | None, typer.Option(help="MiB for TensorRT's scratch.")] = None,
     build_timeout: Annotated[
         float, typer.Option(help="Seconds that TensorRT may take to build.")
@@ -280,6 +294,7 @@ def main(
                 calibration=calibration,
                 max_flips=max_flips,
                 tensorrt=options,
+                sign_with=sign_key,
                 report=lambda done, total: progress.update(
                     task, description="calibrating", total=total, advance=done
                 ),

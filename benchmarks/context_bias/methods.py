@@ -60,6 +60,7 @@ DEEP_DECODER = "two decoder layers"
 DEFAULT = "back-door, matrix links"
 DEEP_CONTROL = "matrix links, two decoder layers, no confounders"
 FITTED = "fit's head: united batches, two decoder layers, links, pooled tokens"
+FITTED_WITH_CONTEXT = "fit's head beside 80 clusters, sparse links"
 DEEP = "back-door, sparse matrix links, two decoder layers, K = 80"
 _SPARSITY = (
     0.05  # on the worlds for development, the least that brings spurious links below a tenth
@@ -91,6 +92,12 @@ METHODS = (
         FITTED,
         _back_door({"kind": "none"}, decoder_layers=2, pooled_skip=True, united_share=0.5),
         "main",
+    ),
+    Method(
+        FITTED_WITH_CONTEXT,
+        _back_door({"num_confounders": 80}, decoder_layers=2, pooled_skip=True, united_share=0.5),
+        "main",
+        link_sparsity=_SPARSITY,
     ),
     Method("back-door, no links", _back_door(label_links="none")),
     Method("back-door, a label links to itself too", _back_door(include_self=True)),

@@ -11,6 +11,7 @@ from benchmarks.intervals import photo_interval, t_interval
 from benchmarks.photos.fitted import DECODER, FITTED, POOLED
 
 REFERENCES = (DECODER, POOLED)
+_KINDS = ("runs", "photos")  # of intervals
 _NAMES = {
     "deployed": "",
     "plain": ", without links",
@@ -58,8 +59,12 @@ def _gain(own: Runs, other: Runs) -> dict[str, Any]:
     return {
         "mean": round(float(gains.mean()), 2),
         "worst_run": round(float(gains.min()), 2),
-        **{kind: [round(bound, 2) for bound in found] for kind, found in bounds.items()},
+        **{kind: [_round(bound) for bound in found] for kind, found in bounds.items()},
     }
+
+
+def _round(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 2)  # of one run
 
 
 def fits_table(rows: list[dict[str, Any]]) -> str:
@@ -79,7 +84,8 @@ def fits_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(gain: dict[str, Any]) -> str:
-    runs, photos = (f"{low:.1f} - {high:.1f}" for low, high in (gain["runs"], gain["photos"]))
+    bounds = [[f"{b:.1f}" if b is not None else "?" for b in gain[kind]] for kind in _KINDS]
+    runs, photos = (f"{low} - {high}" for low, high in bounds)
     return f"{gain['mean']:+.1f} ({runs}; {photos}) | {gain['worst_run']:+.1f}"
 
 

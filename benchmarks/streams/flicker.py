@@ -15,7 +15,7 @@ from cmlr_edge import Frame, Recognizer, demo_engine, open_source
 from cmlr_edge.events.tracker import EventTracker
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.stability import LabelStability
-from cmlr_edge.pipeline.outlet import merge_stability
+from cmlr_edge.pipeline.outlet import judge_by
 from train.reporting import exit_on_error
 
 _VISITS = Path(__file__).with_name("visits.json")
@@ -126,7 +126,7 @@ def main(
     """
     with Recognizer.from_engine(demo_engine()) as recognizer:
         fps, scores = score_clip(recognizer, clip)
-        settings, thresholds = merge_stability(recognizer, None), recognizer.thresholds
+        settings, thresholds = judge_by(recognizer, None).stability, recognizer.thresholds
     columns = list(thresholds)
     by_label = {
         name: report_rates(fps, scores[:, columns.index(name)], thresholds[name], settings[name])

@@ -63,7 +63,13 @@ class Source(Protocol):
 
 
 class ClosesItself:
-    """The context-manager half of a source."""
+    """The context-manager half of a source, and how it is shown."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        """Its kind and its name."""
+        return f"<{type(self).__name__} {self.name}>"
 
     def close(self) -> None:
         """Release what the source holds; nothing by default."""

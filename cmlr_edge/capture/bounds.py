@@ -7,6 +7,7 @@ import struct
 from cmlr_edge.errors import CaptureError
 
 MAX_STREAM_PIXELS = 8192 * 4320  # of a video or camera; 8K is less
+MAX_STREAM_BYTES = 2**25  # of an encoded picture of a camera
 MAX_PICTURE_PIXELS = 2**27  # of a picture in a file: 134 million, 400 MB in memory
 MAX_PICTURE_BYTES = 2**28  # of such a file
 

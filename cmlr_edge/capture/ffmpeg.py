@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,6 +105,21 @@ def rate_of(stream: Any) -> float | None:
     return float(rate) if rate and 0 < rate <= 1000 else None
 
 
+def seconds(ticks: int | None, time_base: Fraction | None, more: int = 0) -> float | None:
+    """Seconds of a time in a stream; None where it has none, or damage left it no unit."""
+    if ticks is None or not time_base:
+        return None
+    return float((ticks + more) * time_base)
+
+
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """Yield the packets of streams, all by default, past those of streams that appear later."""
+    while True:
+        with suppress(IndexError):  # PyAV knows the streams that were there at the beginning
+            yield from container.demux(*streams)
+            return
+
+
 class PyAvFilm:
     """A video file, read to its end whatever is damaged on the way."""
 
@@ -143,8 +159,7 @@ class PyAvFilm:
             except (self._av.FFmpegError, ValueError):  # a pixel format that nobody converts
                 self.damaged += 1
                 continue
-            time_s = None if frame.pts is None else float(frame.pts * frame.time_base)
-            return Picture(image, time_s, not frame.is_corrupt)
+            return Picture(image, seconds(frame.pts, frame.time_base), not frame.is_corrupt)
         return None
 
     def missing_s(self) -> float:
@@ -167,8 +182,7 @@ class PyAvFilm:
         if self._stream.frames > 0:
             return int(self._stream.frames)
         duration_s = (self._container.duration or 0) * _MICRO
-        if self._stream.duration:
-            duration_s = float(self._stream.duration * self._stream.time_base)
+        duration_s = seconds(self._stream.duration, self._stream.time_base) or duration_s
         count = round(duration_s * (self.fps or 0))
         return count if 0 < count < 2**53 else None
 
@@ -189,23 +203,22 @@ class PyAvFilm:
     def _demux(self) -> Iterator[Any]:
         """Yield the packets of the video; note where those of all streams end."""
         bad_reads = 0
-        packets = self._container.demux()
+        packets = packets_of(self._container)
         while True:
             try:
                 packet = next(packets, None)
             except self._av.FFmpegError:
+                self.damaged += not bad_reads
                 bad_reads += 1
-                self.damaged += 1
                 if bad_reads > _BAD_READS:
                     return
-                packets = self._container.demux()
+                packets = packets_of(self._container)
                 continue
             if packet is None:
                 return
             bad_reads = 0
-            if packet.pts is not None and packet.time_base:
-                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                self._end_s = max(self._end_s, end_s)
+            end_s = seconds(packet.pts, packet.time_base, packet.duration or 0)
+            self._end_s = max(self._end_s, end_s or 0.0)
             if packet.stream.index == self._stream.index:
                 self._packets += 1
                 yield packet

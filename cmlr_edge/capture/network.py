@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from http.client import HTTPException
 from types import ModuleType
 from typing import Any
 
 from cmlr_edge.capture.backlog import Backlog, Verdict
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size, encoded_size
-from cmlr_edge.capture.ffmpeg import FILE_FORMATS, Pictures, open_container, rate_of
+from cmlr_edge.capture.ffmpeg import FILE_FORMATS, Pictures, open_container, rate_of, seconds
+from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
 from cmlr_edge.errors import CaptureError
@@ -107,6 +109,12 @@ class NetworkReader:
             "analyzeduration": str(round(_LOOK_S * 1e6)),
             "fpsprobesize": "0",
         }
+        if url.lower().startswith("http"):
+            mjpeg = open_mjpeg(
+                self._av, url, open_timeout_s=timeouts_s[0], read_timeout_s=timeouts_s[1]
+            )
+            if mjpeg is not None:
+                return mjpeg, mjpeg.stream
         if url.lower().startswith("rtsp"):
             options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
             options["fflags"] = "noparse"  # see `Pump`
@@ -128,15 +136,16 @@ class NetworkReader:
         """Read a picture's packets; None where the connection is lost."""
         try:
             return self._pump.take(self._timeout_s)
-        except (self._av.FFmpegError, TimeoutError) as error:
+        except CaptureError:
+            raise
+        except (self._av.FFmpegError, OSError, HTTPException) as error:
             if self._is_finite:
                 return None
             raise CaptureError(f"the connection is lost: {self._explain(error)}") from error
 
     def _judge(self, unit: Unit) -> Verdict:
         packet = unit.packets[0]
-        dts = packet.pts if packet.dts is None else packet.dts
-        stream_s = None if dts is None else float(dts * self._time_base)
+        stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
         verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
         if packet.pts is not None:
             self._arrivals[packet.pts] = unit.arrived_s - verdict.age_s

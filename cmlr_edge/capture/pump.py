@@ -12,6 +12,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from cmlr_edge.capture.bounds import MAX_STREAM_BYTES
+from cmlr_edge.capture.ffmpeg import packets_of
+from cmlr_edge.errors import CaptureError
+
 _MAX_WAITING_BYTES = 2**26  # then the sender has to wait
 _PAUSE_S = 0.06  # without a piece: the picture is whole
 _MAX_PAUSE_S = 0.5
@@ -59,6 +63,7 @@ class Pump:
 
         Raises:
             TimeoutError: Nothing came.
+            CaptureError: A picture is too large.
             Exception: What the connection was lost by.
         """
         before_s = self._last_s
@@ -67,10 +72,13 @@ class Pump:
             packet, arrived_s = self._get(timeout_s)
         if packet is None:
             return None
-        packets, first_s = [packet], arrived_s
+        packets, first_s, size = [packet], arrived_s, packet.size
         while self._in_pieces and packet.pts is not None and self._follows(packet.pts):
             packet, arrived_s = self._get(0.0)
             packets.append(packet)
+            size += packet.size
+            if size > MAX_STREAM_BYTES:
+                raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
         self._cut_pts = packets[0].pts
         if self.is_key(packets):
             self._is_broken = False
@@ -133,7 +141,7 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in packets_of(self._container, self._stream):
                 if not packet.size or not self._put(packet):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)

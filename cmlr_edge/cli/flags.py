@@ -17,6 +17,7 @@ from cmlr_edge.cli import options
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
+from cmlr_edge.pipeline.intake import read_polygon
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
 from cmlr_edge.sinks.opening import SinkSettings
@@ -66,6 +67,7 @@ class Flags:
     engine: options.Engine = None
     provider: options.Provider = None
     rebuild: options.Rebuild = False
+    require_signature: options.RequireSignature = None
     threshold: options.Threshold = None
     out: _Out = None
     events: options.Events = None
@@ -105,6 +107,32 @@ class Flags:
         float | None,
         typer.Option(
             min=0, help="Seconds until a camera that never gave a frame has failed. Default: never."
+        ),
+    ] = None
+    labels: Annotated[
+        str | None, typer.Option(help="Labels that may be said, by commas. Default: all.")
+    ] = None
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Part of every picture to paint over before anything sees it, by its corners as "
+            "shares of width and height: '0,0 0.5,0 0.5,1'. May be given again."
+        ),
+    ] = None
+    region: Annotated[
+        str | None, typer.Option(help="All that the model sees of a picture, written likewise.")
+    ] = None
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Look at each n-th frame. Default: 1.")
+    ] = None
+    max_fps: Annotated[
+        float | None, typer.Option(help="Look at no more frames a second of each source.")
+    ] = None
+    active: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Hours of local time to look at it, as 'mon-fri 08:00-18:30'; may be given again. "
+            "Default: always."
         ),
     ] = None
     stability: options.Stability = None
@@ -191,6 +219,8 @@ class Flags:
                 engine, store=given if is_store else "", path="" if is_store else given
             )
         engine = replace(engine, rebuild=engine.rebuild or self.rebuild)
+        if self.require_signature is not None:
+            engine = replace(engine, require_signature=str(self.require_signature.absolute()))
         return engine if self.provider is None else replace(engine, provider=self.provider)
 
     def _source(self, text: str, policy: Policy | None) -> SourceSettings:
@@ -205,6 +235,12 @@ class Flags:
             "skip_unchanged_s": self.skip_unchanged,
             "frozen_after_s": self.frozen_after,
             "give_up_after_s": self.give_up_after,
+            "labels": self.labels and tuple(label.strip() for label in self.labels.split(",")),
+            "masks": self.mask and tuple(read_polygon(text) for text in self.mask),
+            "region": self.region and read_polygon(self.region),
+            "every": self.every,
+            "max_fps": self.max_fps,
+            "active": self.active and tuple(self.active),
         }
         return replace(source, **{k: v for k, v in changes.items() if v is not None})
 

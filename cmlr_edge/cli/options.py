@@ -28,6 +28,12 @@ Rebuild: TypeAlias = Annotated[
         "another machine. Takes minutes."
     ),
 ]
+RequireSignature: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of a public key, whose owner has to have signed model and spec; SECURITY.md."
+    ),
+]
 Threshold: TypeAlias = Annotated[
     float | None, typer.Option(help="One threshold for all labels instead of the model's own.")
 ]

@@ -100,7 +100,13 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
     settings = load_config(config).engine
     limit_s = settings.update.check_timeout_s
     pair = store.checked(engine)
-    check = start_check(pair.path, settings.provider, timeout_s=limit_s, identity=pair.identity)
+    check = start_check(
+        pair.path,
+        settings.provider,
+        timeout_s=limit_s,
+        identity=pair.identity,
+        public_key=settings.public_key(config.absolute().parent),
+    )
     serving, reason = store.state.serving, reason_of(check)
     if not reason and serving is not None:
         with suppress(EngineError):  # one that is damaged has nothing to compare with

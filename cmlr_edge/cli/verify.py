@@ -23,9 +23,10 @@ def verify(
         Path | None, typer.Argument(help="Model file, or its folder. Default: the bundled.")
     ] = None,
     provider: options.Provider = None,
+    require_signature: options.RequireSignature = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Check an engine: its hash, its labels, the device it runs on, and its golden sample.
+    """Check an engine: who signed it, its hash, its labels, the device it runs on, its golden sample.
 
     Exit code 0: it may be used. 1: a check failed. 2: there is nothing to check.
 
@@ -33,7 +34,7 @@ def verify(
     cmlr-edge verify model.onnx --provider cuda
     """  # noqa: D301
     path = model_path(engine or demo_engine())
-    checks = examine(path, provider=provider)
+    checks = examine(path, provider=provider, public_key=require_signature)
     passed = all(check.state != "failed" for check in checks)
     if as_json:
         record = {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cmlr_edge.diagnosis.probes import Answer, ask, ask_all
+from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.machine import hardware
 from cmlr_edge.machine.hardware import ROOT
 
@@ -27,7 +28,12 @@ _LEAST_MEMORY = 512 * _MIB  # for a Recognizer and its runtime, with some room
 _BUILD_MEMORY = 6 * _GIB  # memory and swap; with less the system may end the building of an engine
 _LEAST_DISK = _GIB
 _HOT_C = 85.0  # some degrees below where boards slow themselves down
-_EXTRAS = {"mqtt": "paho", "prometheus": "prometheus_client", "serve": "fastapi"}
+_EXTRAS = {
+    "mqtt": "paho",
+    "prometheus": "prometheus_client",
+    "serve": "fastapi",
+    "signing": "model_signing",
+}
 _OLD_NUMPY = "pip install 'numpy<2'"
 
 
@@ -399,7 +405,8 @@ def _cameras(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
 
 
 def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Finding]:
-    answer = ask("engine", str(path), provider or "", timeout_s=timeout_s)
+    memory = memory_to_load(path)
+    answer = ask("engine", str(path), provider or "", timeout_s=timeout_s, memory=memory)
     if answer.found is None:
         remedy = "copy engine and spec again, both together; or build the engine on this machine"
         yield _ENGINE.problem("engine", answer.error, remedy)

@@ -59,16 +59,17 @@ def ask_all(*, timeout_s: float = 30.0) -> dict[str, Answer]:
         return dict(zip(_OF_THE_MACHINE, answers, strict=True))
 
 
-def ask(probe: str, *arguments: str, timeout_s: float = 30.0) -> Answer:
+def ask(probe: str, *arguments: str, timeout_s: float = 30.0, memory: int | None = None) -> Answer:
     """Run one of this module's probes in a child process.
 
     Args:
         probe: The function's name.
         arguments: Of the function.
         timeout_s: The child is given up after so long, even if it cannot be killed.
+        memory: As for `Child`.
     """
     command = python_command(__name__, answer.__name__, probe, *arguments)
-    ended = run_limited(command, timeout_s=timeout_s)
+    ended = run_limited(command, timeout_s=timeout_s, memory=memory)
     if ended.error:
         return Answer(None, ended.error, ended.messages)
     found: dict[str, Any] | None = json.loads(ended.output.splitlines()[-1])

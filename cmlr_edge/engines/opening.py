@@ -16,6 +16,7 @@ from cmlr_edge.backends.base import Backend
 from cmlr_edge.backends.golden import check_golden
 from cmlr_edge.engines.check import Check, look
 from cmlr_edge.engines.preflight import machine_checks
+from cmlr_edge.engines.signature import require_signature
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.files import model_path, require_unchanged, spec_path
 from cmlr_edge.model.pair import ModelPair
@@ -23,6 +24,8 @@ from cmlr_edge.model.spec import BuiltFile, ModelSpec
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
 _COPY = "copy both files together"
+# A runtime with CUDA takes 1 GiB; it holds a model several times while it makes it its own.
+_RUNTIME_BYTES, _COPIES = 2 * 2**30, 8
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +37,7 @@ class Opening:
     provider: str | None  # as asked for, until `checks` has resolved "auto"
     backend: Backend | None = None  # loaded by `checks`
     why: str = ""  # this provider was chosen
+    public_key: Path | None = None  # of who has to have signed it; None: anybody's is taken
 
     @classmethod
     def of(cls, path: Path, provider: str | None) -> Opening:
@@ -95,6 +99,11 @@ class Opening:
 
     def checks(self) -> Iterator[Check]:
         """Make the checks in order; after one that failed comes none that builds on it."""
+        if (key := self.public_key) is not None:
+            signed = look("signature", lambda: require_signature(self.pair, key))
+            yield signed
+            if signed.state == "failed":
+                return
         described = look("spec", self._described, remedy="keep the names that export gave")
         yield described
         if described.state == "failed":
@@ -159,6 +168,17 @@ class Opening:
         return Check("labels", "failed", counts, _COPY, error)
 
 
+def memory_to_load(path: Path) -> int:
+    """Bytes that a process may hold which loads an engine; a file of a few bytes may ask for all.
+
+    Args:
+        path: The model file or its folder.
+    """
+    path = model_path(path)
+    size = path.stat().st_size if path.is_file() else 0
+    return _RUNTIME_BYTES + _COPIES * size
+
+
 def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:
     """Compare a file, and for a TensorRT engine the machine, with the spec.
 
@@ -179,16 +199,20 @@ def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:
         yield from machine_checks(built.engine)
 
 
-def examine(path: Path, *, provider: str | None = None) -> list[Check]:
+def examine(
+    path: Path, *, provider: str | None = None, public_key: Path | None = None
+) -> list[Check]:
     """Check a model against its spec and this machine, and run its golden sample.
 
     Args:
         path: The model file or its folder.
         provider: The device to run on, as for `Recognizer.from_engine`.
+        public_key: Of who has to have signed it, likewise.
 
     Raises:
         EngineError: There is no such file.
         SpecError: The spec is missing or malformed.
     """
     with closing(Opening.of(path, provider)) as opening:
+        opening.public_key = public_key
         return [*opening.checks()]

@@ -29,9 +29,7 @@ from cmlr_edge.machine.hardware import group_memory_left, memory_bytes
 _MIB = 2**20
 _OUTPUT_BYTES = 4 * _MIB  # that are kept of each stream, its end
 _TICK_S = 0.02
-_SHARE_OF_FREE_MEMORY = (
-    0.9  # for a child without a limit of its own: the rest keeps the others alive
-)
+_SHARE_OF_FREE_MEMORY = 0.9  # for a child: the rest keeps the others alive
 
 # `-c` puts the current folder first in the path, as "", and a numpy.py lying there is not NumPy.
 _BOOTSTRAP = """
@@ -77,14 +75,15 @@ class Child:
         Args:
             command: Program and arguments; `python_command` makes one of a function of this package.
             timeout_s: It is killed after so long.
-            memory: Bytes that it may hold; None: nearly all that can be had now.
+            memory: Bytes that it may hold, and never more than nearly all that can be had now.
             on_line: Gets every line of its output, in another thread; the output is not kept then.
 
         Raises:
             OSError: It cannot be started.
         """
         self._timeout_s, self._started_s = timeout_s, time.monotonic()
-        self._memory = memory or int(_SHARE_OF_FREE_MEMORY * available_memory())
+        available = int(_SHARE_OF_FREE_MEMORY * available_memory())
+        self._memory = available if memory is None else min(memory, available)
         self._ended: Ended | None = None
         self._process = subprocess.Popen(
             command,

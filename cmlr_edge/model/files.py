@@ -19,6 +19,11 @@ def spec_path(engine_path: Path) -> Path:
     return engine_path.with_suffix(".json")
 
 
+def signature_path(engine_path: Path) -> Path:
+    """Where the signature of `engine_path` and its spec lies: the same name, and .sig."""
+    return engine_path.with_name(f"{engine_path.name}.sig")
+
+
 def sha256_of(content: bytes) -> str:
     """64 lower-case hexadecimal digits, as specs keep them."""
     return hashlib.sha256(content).hexdigest()

@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.files import sha256_of, spec_path
+from cmlr_edge.model.files import sha256_of, signature_path, spec_path
 from cmlr_edge.model.spec import ModelSpec, read_spec_text
+
+_MAX_SIGNATURE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class ModelPair:
     path: Path  # of the model, for its name and for messages
     content: bytes
     spec_text: bytes
+    signature: bytes | None = None  # of both; None where there is none
 
     @classmethod
     def read(cls, path: Path) -> ModelPair:
@@ -29,7 +32,7 @@ class ModelPair:
         """
         text = read_spec_text(spec_path(path))
         try:
-            return cls(path, path.read_bytes(), text)
+            return cls(path, path.read_bytes(), text, _read_signature(path))
         except OSError as error:
             raise EngineError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -46,3 +49,12 @@ class ModelPair:
     def identity(self) -> str:
         """16 hexadecimal digits that tell both contents."""
         return sha256_of(bytes.fromhex(sha256_of(self.content)) + self.spec_text)[:16]
+
+
+def _read_signature(path: Path) -> bytes | None:
+    """What lies there as a signature; whoever asks for one looks whether it is one."""
+    place = signature_path(path)
+    if not place.is_file():
+        return None
+    with place.open("rb") as file:
+        return file.read(_MAX_SIGNATURE_BYTES)

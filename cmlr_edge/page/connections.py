@@ -7,10 +7,12 @@ comes or comes byte by byte, and refuses everybody once too many wait; this adds
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -97,8 +99,8 @@ class Connection(H11Protocol):
         if len(mine) > MAX_PER_ADDRESS:
             crowd: list[Any] = mine
         elif len(there) > MAX_CONNECTIONS:
-            ((most, _),) = Counter(map(_host, there)).most_common(1)
-            crowd = [item for item in there if _host(item) == most]
+            ((most, count),) = Counter(map(_host, there)).most_common(1)
+            crowd = [item for item in there if _host(item) == most] if count > 1 else there
         else:
             return
         if (oldest := _oldest(crowd) or _oldest(there)) is not None and oldest is not self:
@@ -147,8 +149,22 @@ def _transport(connection: Any) -> asyncio.Transport:
 
 
 def _host(connection: Any) -> str:
+    """Whom a connection is of: an address, or the network of one in IPv6, where each has many."""
     peer = _transport(connection).get_extra_info("peername")
-    return str(peer[0]) if peer else ""
+    return network_of(str(peer[0])) if peer else ""
+
+
+@lru_cache(MAX_CONNECTIONS * 4)
+def network_of(host: str) -> str:
+    """The address itself, or the first 64 bits of one in IPv6.
+
+    Args:
+        host: As the kernel tells it; with the interface for a link's own addresses.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.version == 4 or address.ipv4_mapped is not None:
+        return host
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _watch(connection: socket.socket) -> None:

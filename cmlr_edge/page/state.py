@@ -243,10 +243,12 @@ class LiveState:
 
     def _best_scores(self, result: Result) -> tuple[ScoreView, ...]:
         scores, present = result.prediction.scores, self.visits.present(result.source)
-        model, ranked = self._model, np.argsort(-result.prediction.scores, kind="stable").tolist()
+        choice, labels = self._streams.choice(result.source), self._model.labels
+        ranked = np.argsort(-scores, kind="stable").tolist()
+        wanted = [(i, labels[i]) for i in ranked if choice.wanted[i]]
         return tuple(
-            ScoreView(label, float(scores[i]), model.thresholds[i], label in present)
-            for rank, (i, label) in enumerate((i, model.labels[i]) for i in ranked)
+            ScoreView(label, float(scores[i]), choice.thresholds[label], label in present)
+            for rank, (i, label) in enumerate(wanted)
             if rank < _SHOWN_SCORES or label in present
         )
 

@@ -23,12 +23,13 @@ hang, ends or goes on alone; the others never notice.
 
 from __future__ import annotations
 
+from cmlr_edge.pipeline.intake import IntakeSettings
 from cmlr_edge.pipeline.settings import StreamsSettings
-from cmlr_edge.pipeline.single import stream_one
+from cmlr_edge.pipeline.single import stream_one, stream_one_async
 from cmlr_edge.pipeline.status import SourceStatus
 from cmlr_edge.pipeline.streams import Streams
 from cmlr_edge.recognizer import use_streaming
 
-use_streaming(stream_one)
+use_streaming(stream_one, stream_one_async)
 
-__all__ = ["SourceStatus", "Streams", "StreamsSettings"]
+__all__ = ["IntakeSettings", "SourceStatus", "Streams", "StreamsSettings"]

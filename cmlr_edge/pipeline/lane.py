@@ -7,15 +7,15 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cmlr_edge.capture import Source
 from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import FrameError
 from cmlr_edge.frame import Frame
-from cmlr_edge.model.stability import LabelStability
-from cmlr_edge.pipeline.outlet import Outlet
+from cmlr_edge.pipeline.intake import Intake
+from cmlr_edge.pipeline.outlet import Judging, Outlet
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.status import SourceStatus, Tally
 from cmlr_edge.prediction import Latency, Prediction
@@ -26,6 +26,7 @@ from cmlr_edge.sinks.guarded import GuardedSink
 
 _NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only grow old
 _LEAST_STEP_S = 1e-3  # between frames whose source gives them one time, or none that rises
+_OUTSIDE = "outside its hours: not looked at"
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +39,7 @@ class Ticket:
     prepared: Prepared | None  # None: it repeats the prediction before
     arrived_s: float  # on time.monotonic()
     prediction: Prediction | None = None
+    pauses: bool = False  # no frame: from here on none is looked at for a while
 
     @property
     def answered(self) -> bool:
@@ -50,7 +52,8 @@ class Ticket:
         limit_s = self.lane.stale_after_s
         if limit_s is not None and time.monotonic() - self.arrived_s > limit_s:
             self.frame = replace(self.frame, status="stale")
-            self.prepared = replace(self.prepared, frame=self.frame)
+            seen = replace(self.prepared.frame, status="stale")
+            self.prepared = replace(self.prepared, frame=seen)
         return self.prepared
 
 
@@ -77,6 +80,7 @@ class Lane:
         frames_ahead: int,
         max_frames: int | None,
         gate: SceneGate | None,
+        intake: Intake,
     ) -> None:
         """Own the source and the outlet; `start` begins.
 
@@ -88,13 +92,15 @@ class Lane:
             frames_ahead: Frames under way at most, unless the source wants its newest only.
             max_frames: Take no more than so many.
             gate: Says which frames need the model; None for all.
+            intake: Says which frames are looked at, and what of them.
         """
         self.name, self._source, self._outlet, self._links = name, source, outlet, links
         self._live = source if isinstance(source, LiveSource) else None
         newest = self._live is not None and self._live.policy == "newest"
         self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
         self._ahead = _NEWEST_AHEAD if newest else frames_ahead
-        self._max_frames, self._gate = max_frames, gate
+        self._max_frames, self._gate, self._intake = max_frames, gate, intake
+        self._asleep = False
         self._end_requested = False
         self._last_s = -math.inf  # the time of the frame before
         self._changed = threading.Condition()  # guards everything below
@@ -103,11 +109,15 @@ class Lane:
         self._error: BaseException | None = None
         self._latest: Result | None = None
         self._tally = Tally()
-        self._new_stability: Mapping[str, LabelStability] | None = None
+        self._new_judging: Judging | None = None
         self._threads = [
             threading.Thread(target=target, name=f"{what} {name}", daemon=True)
             for what, target in (("take", self._take_frames), ("hand on", self._hand_on))
         ]
+
+    def reads(self, source: Source) -> bool:
+        """Whether that is its source."""
+        return self._source is source
 
     def start(self) -> None:
         """Take frames. Calling it twice is harmless."""
@@ -140,6 +150,8 @@ class Lane:
             state, reason = SourceState.OK, ""
             if self._live is not None:
                 state, reason = self._live.state, self._live.reason
+            if self._asleep and state is SourceState.OK:
+                reason = _OUTSIDE
             if error is not None:
                 state, reason = SourceState.FAILED, redact(str(error) or type(error).__name__)
             elif over and state is not SourceState.FAILED:
@@ -167,10 +179,10 @@ class Lane:
             ticket.prediction = prediction
             self._changed.notify_all()
 
-    def use_stability(self, stability: Mapping[str, LabelStability]) -> None:
-        """Follow the labels by other settings from the next frame on."""
+    def use_judging(self, judging: Judging) -> None:
+        """Judge the scores by other settings from the next frame on."""
         with self._changed:
-            self._new_stability = stability
+            self._new_judging = judging
         if self._gate is not None:  # the next scores are another model's
             self._gate.forget()
 
@@ -204,8 +216,9 @@ class Lane:
                 frame = next(frames, None)
                 if frame is None:
                     break
-                self._take(frame)
-                taken += 1
+                if self._is_wanted(frame):
+                    self._take(self._intake.masked(frame))
+                    taken += 1
         except Exception as error:  # noqa: BLE001 (whatever a source raises ends it alone)
             with self._changed:
                 self._error = self._error or error
@@ -213,6 +226,18 @@ class Lane:
             with self._changed:
                 self._taken_all = True
                 self._changed.notify_all()
+
+    def _is_wanted(self, frame: Frame) -> bool:
+        """Whether a frame is looked at; outside the hours of its source none is, and no event lasts."""
+        asleep, was_asleep = not self._intake.is_active(), self._asleep
+        if asleep != was_asleep:
+            _log.info("%s: %s", self.name, _OUTSIDE if asleep else "looked at again")
+            with self._changed:
+                self._asleep = asleep
+                if asleep:
+                    self._tickets.append(Ticket(self, frame, None, 0.0, pauses=True))
+                self._changed.notify_all()
+        return not asleep and self._intake.wants(frame)
 
     def _await_room(self) -> bool:
         """Wait before the next frame is taken, so that it is as new as can be."""
@@ -235,7 +260,7 @@ class Lane:
             self._last_s = time_s
         try:
             repeats = self._gate is not None and not self._gate.needs_model(frame)
-            prepared = None if repeats else self._links.prepare(frame)
+            prepared = None if repeats else self._links.prepare(self._intake.seen(frame))
         except FrameError:
             if self._live is None:
                 raise
@@ -293,9 +318,9 @@ class Lane:
                     or (self._taken_all and not self._tickets)
                 )
             )
-            if self._new_stability is not None:
-                self._outlet.change_stability(self._new_stability)
-                self._new_stability = None
+            if self._new_judging is not None:
+                self._outlet.change_judging(self._new_judging)
+                self._new_judging = None
             if not self._tickets:
                 return None
             ticket = self._tickets.popleft()
@@ -303,6 +328,9 @@ class Lane:
             return ticket
 
     def _finish(self, ticket: Ticket) -> None:
+        if ticket.pauses:
+            self._outlet.pause()
+            return
         prediction = ticket.prediction or self._repeated(ticket.frame)
         if self._gate is not None and not prediction.valid:
             self._gate.forget()

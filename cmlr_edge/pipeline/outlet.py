@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from cmlr_edge.events.event import Event
 from cmlr_edge.events.tracker import EventTracker
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import LabelStability, StabilityRules, stability_from_thresholds
+from cmlr_edge.pipeline.intake import Choice, IntakeSettings
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the scores of one source are judged."""
+
+    stability: Mapping[str, LabelStability]  # for every label, in the order of the scores
+    choice: Choice
 
 
 class Outlet:
@@ -21,7 +31,7 @@ class Outlet:
     def __init__(
         self,
         source: str,
-        stability: Mapping[str, LabelStability],
+        judging: Judging,
         own: Sequence[GuardedSink],
         shared: Outputs,
         *,
@@ -32,7 +42,7 @@ class Outlet:
 
         Args:
             source: Name for results and events.
-            stability: For every label, in the order of the scores.
+            judging: What is said of the scores, and followed over time.
             own: Take its results, and are closed here.
             shared: Take them too, and stay their owner's.
             lossless: Wait for a slow output, rather than lose a result.
@@ -40,7 +50,8 @@ class Outlet:
         """
         self._source, self._own, self._shared = source, Outputs(own), shared
         self._lossless, self._strict = lossless, strict
-        self._tracker = EventTracker(stability, source=source)
+        self._choice = judging.choice
+        self._tracker = EventTracker(judging.stability, source=source)
         self._last: Result | None = None
 
     @property
@@ -49,9 +60,10 @@ class Outlet:
         guards = self._shared.guards
         return self._own.lost + sum(guard.lost_of(self._source) for guard in guards)
 
-    def change_stability(self, stability: Mapping[str, LabelStability]) -> None:
+    def change_judging(self, judging: Judging) -> None:
         """Go on with other settings; see `EventTracker.change_settings`."""
-        self._tracker.change_settings(stability)
+        self._choice = judging.choice
+        self._tracker.change_settings(judging.stability)
 
     def change_own(self, guards: Sequence[GuardedSink]) -> None:
         """Go on with other outputs of its own; those that are not among them are closed."""
@@ -67,11 +79,20 @@ class Outlet:
         Raises:
             Exception: What an output met, if that is to end the source.
         """
+        prediction = self._choice.of(prediction)
         events = self._track(frame, prediction)
         self._last = Result(frame, prediction, tuple(events), self._source)
         self._write(self._last)
         self._raise()
         return self._last
+
+    def pause(self) -> None:
+        """End the open events, for no frame is looked at for now."""
+        events = self._tracker.finish()
+        if self._last is not None and events:
+            last = self._last
+            ending = Result(last.frame, last.prediction, tuple(events), self._source, ending=True)
+            self._write(ending)
 
     def close(self) -> None:
         """End the open events, wait for what is to be written, and close the source's own outputs.
@@ -79,11 +100,7 @@ class Outlet:
         Raises:
             Exception: As for `take`.
         """
-        events = self._tracker.finish()
-        if self._last is not None and events:
-            last = self._last
-            ending = Result(last.frame, last.prediction, tuple(events), self._source, ending=True)
-            self._write(ending)
+        self.pause()
         self._own.close()
         self._raise()
 
@@ -100,25 +117,34 @@ class Outlet:
         if frame.time_s is None:
             return []
         return self._tracker.add(
-            prediction.scores,
+            self._choice.followed(prediction.scores),
             frame.time_s,
             valid=prediction.valid,
             captured_at=frame.captured_at,
         )
 
 
-def merge_stability(
-    recognizer: Recognizer, override: Mapping[str, LabelStability] | StabilityRules | None
-) -> dict[str, LabelStability]:
-    """Settings for every label: those given, and for the rest what spec and thresholds say.
+def judge_by(
+    recognizer: Recognizer,
+    stability: Mapping[str, LabelStability] | StabilityRules | None,
+    intake: IntakeSettings | None = None,
+) -> Judging:
+    """How one model's scores are judged: by what is given, and for the rest by spec and thresholds.
+
+    Args:
+        recognizer: Of the model.
+        stability: By label, or rules.
+        intake: Labels, thresholds and stability of one source, which count more.
 
     Raises:
         SpecError: A label is not one of the model's, or a setting is not usable.
     """
-    if isinstance(override, StabilityRules):
-        own = recognizer.spec.stability
-        return stability_from_thresholds(recognizer.thresholds, own, override)
-    merged = stability_from_thresholds(recognizer.thresholds, recognizer.spec.stability)
-    changed = dict(override or {})
-    require_known(changed, merged, "stability names")
-    return merged | changed
+    choice = Choice(intake or IntakeSettings(), recognizer)
+    rules = [recognizer.spec.stability]
+    rules += [stability] if isinstance(stability, StabilityRules) else []
+    rules += [intake.stability] if intake and intake.stability else []
+    merged = stability_from_thresholds(choice.thresholds, *rules)
+    if stability is None or isinstance(stability, StabilityRules):
+        return Judging(merged, choice)
+    require_known(stability, merged, "stability names")
+    return Judging(merged | dict(stability), choice)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Mapping
 from pathlib import Path
 
 from cmlr_edge.capture import Policy, open_source
@@ -26,3 +27,24 @@ def stream_one(
         yield from streams.results()
         if (error := streams.error(source.name)) is not None:
             raise error
+
+
+async def stream_one_async(
+    recognizer: Recognizer,
+    uri: str | Path | int,
+    *,
+    policy: Policy | None = None,
+    stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+) -> AsyncGenerator[Result, None]:
+    """Likewise, without holding up an event loop; see `Recognizer.astream`."""
+    streams = Streams(recognizer)
+    source = await asyncio.to_thread(open_source, uri, policy=policy)
+    try:
+        streams.add(source, stability=stability)
+        results = streams.results()
+        while (result := await asyncio.to_thread(next, results, None)) is not None:
+            yield result
+        if (error := streams.error(source.name)) is not None:
+            raise error
+    finally:  # also where the task is cancelled while a thread waits for the next frame
+        await asyncio.to_thread(streams.close)

@@ -8,16 +8,19 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
-from cmlr_edge.capture import Source
+from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.pipeline.batches import BatchSize, FairQueue
+from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
 from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
-from cmlr_edge.pipeline.outlet import Outlet, merge_stability
+from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
@@ -30,6 +33,10 @@ from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 _RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
 _log = logging.getLogger(__name__)
+# What one source brings to how its scores are judged.
+_Rules: TypeAlias = tuple[
+    Mapping[str, LabelStability] | StabilityRules | None, IntakeSettings | None
+]
 
 
 class _Seat:
@@ -60,9 +67,7 @@ class Streams:
         Raises:
             SpecError: There is none, or they have different labels.
         """
-        given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
-        if not given:
-            raise SpecError("no recognizer was given: a run needs at least one")
+        given = _several(recognizers)
         self._settings = settings or StreamsSettings()
         self._labels = given[0].labels
         self._check_labels(given)
@@ -70,7 +75,7 @@ class Streams:
         self._changed = threading.Condition()  # guards everything below
         self._seats = [_Seat(recognizer, self._settings) for recognizer in given]
         self._lanes: dict[str, Lane] = {}
-        self._stability: dict[str, Mapping[str, LabelStability] | StabilityRules | None] = {}
+        self._rules: dict[str, _Rules] = {}
         self._results: deque[Result] = deque()
         self._started = self._closed = self._has_taker = False
         self._error: BaseException | None = None
@@ -82,7 +87,7 @@ class Streams:
 
     def add(
         self,
-        source: Source,
+        source: Source | str | Path | int,
         *,
         name: str = "",
         sinks: Sequence[Sink | GuardedSink] = (),
@@ -90,11 +95,12 @@ class Streams:
         stability: Mapping[str, LabelStability] | StabilityRules | None = None,
         skip_unchanged_s: float | None = None,
         max_frames: int | None = None,
+        intake: IntakeSettings | None = None,
     ) -> None:
         """Take another source, before or during the run; it and its sinks are closed here.
 
         Args:
-            source: Opened.
+            source: Opened, and given to no run before; or as `open_source` takes it.
             name: In results, events and status; the source's own by default.
             sinks: Take its results. One that raises is counted and left out by a live source, and ends
                 any other, unless it comes with a guard.
@@ -103,11 +109,32 @@ class Streams:
             skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
                 long, instead of running the model; such results say so in `prediction.repeated`.
             max_frames: Take no more than so many.
+            intake: What of it is looked at: labels, pace, hours, masks, region.
 
         Raises:
             CaptureError: Another source has that name.
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
+        if max_frames is not None and max_frames < 1:
+            raise SpecError(f"max_frames is {max_frames}: expected at least 1")
+        if isinstance(source, str | Path | int):
+            opened = open_source(source)
+            try:
+                self.add(
+                    opened,
+                    name=name,
+                    sinks=sinks,
+                    outputs=outputs,
+                    stability=stability,
+                    skip_unchanged_s=skip_unchanged_s,
+                    max_frames=max_frames,
+                    intake=intake,
+                )
+            except BaseException:
+                opened.close()
+                raise
+            return
+        rules = stability, intake
         name = redact(name) if name else source.name
         live = source if isinstance(source, LiveSource) else None
         own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
@@ -115,11 +142,13 @@ class Streams:
         with self._changed:
             if self._closed or self._drain_until_s < math.inf:
                 raise CaptureError(f"cannot add {name}: the run is ending")
+            if any(lane.reads(source) for lane in self._lanes.values()):
+                raise CaptureError(f"{name} is read already: open it twice to recognise it twice")
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
                 name,
-                merge_stability(self._seats[0].recognizer, stability),
+                judge_by(self._seats[0].recognizer, *rules),
                 own,
                 outputs or Outputs(),
                 lossless=live is None or live.policy == "every",
@@ -133,8 +162,9 @@ class Streams:
                 frames_ahead=self._settings.frames_ahead,
                 max_frames=max_frames,
                 gate=None if skip_unchanged_s is None else SceneGate(skip_unchanged_s),
+                intake=Intake(intake or IntakeSettings()),
             )
-            self._lanes[name], self._stability[name] = lane, stability
+            self._lanes[name], self._rules[name] = lane, rules
             if self._started:
                 lane.start()
 
@@ -148,7 +178,7 @@ class Streams:
         self._finish([lane], time.monotonic() + self._settings.drain_s)
         status = lane.status()
         with self._changed:
-            del self._lanes[name], self._stability[name]
+            del self._lanes[name], self._rules[name]
         return status
 
     def swap(self, recognizers: Recognizer | Sequence[Recognizer]) -> list[Recognizer]:
@@ -162,19 +192,17 @@ class Streams:
         Raises:
             SpecError: Their labels or number differ; nothing has changed then.
         """
-        given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+        given = _several(recognizers)
         self._check_labels(given)
         if len(given) != len(self._seats):
             raise SpecError(f"{len(self._seats)} recognizers work, {len(given)} should go on")
         with self._changed:
-            stability = {
-                name: merge_stability(given[0], self._stability[name]) for name in self._lanes
-            }
+            judging = {name: judge_by(given[0], *rules) for name, rules in self._rules.items()}
             old = [seat.recognizer for seat in self._seats]
             for seat, recognizer in zip(self._seats, given, strict=True):
                 seat.recognizer = recognizer
             for name, lane in self._lanes.items():
-                lane.use_stability(stability[name])
+                lane.use_judging(judging[name])
             leaving = {*old} - {*given}
             self._changed.wait_for(lambda: not {seat.at_work for seat in self._seats} & leaving)
         return old
@@ -185,9 +213,20 @@ class Streams:
         """Follow the labels of a source by other settings, as `add` takes them; open events go on."""
         lane = self._lane(name)
         with self._changed:
-            merged = merge_stability(self._seats[0].recognizer, stability)
-            self._stability[name] = stability
-            lane.use_stability(merged)
+            rules = stability, self._rules[name][1]
+            judging = judge_by(self._seats[0].recognizer, *rules)
+            self._rules[name] = rules
+            lane.use_judging(judging)
+
+    def choice(self, name: str) -> Choice:
+        """Which labels of a source are said, and from which score on.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        self._lane(name)
+        with self._changed:
+            return Choice(self._rules[name][1] or IntakeSettings(), self._seats[0].recognizer)
 
     def change_outputs(self, name: str, guards: Sequence[GuardedSink]) -> None:
         """Let a source go on with other outputs of its own; those that are not among them are closed.
@@ -300,6 +339,10 @@ class Streams:
         """Close."""
         self.close()
 
+    def __repr__(self) -> str:
+        """Its sources."""
+        return f"<Streams of {', '.join(self._lanes) or 'no source'}>"
+
     def _check_labels(self, recognizers: Sequence[Recognizer]) -> None:
         for recognizer in recognizers:
             if recognizer.labels != self._labels:
@@ -398,3 +441,13 @@ class Streams:
         self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
+
+
+def _several(recognizers: Recognizer | Sequence[Recognizer]) -> list[Recognizer]:
+    given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
+    if not given:
+        raise SpecError("no recognizer was given: a run needs at least one")
+    for recognizer in given:
+        if not isinstance(recognizer, Recognizer):
+            raise SpecError(f"expected a Recognizer, got {type(recognizer).__name__}")
+    return given

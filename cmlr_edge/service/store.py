@@ -1,6 +1,7 @@
 """Engines on disk, so that one valid engine is in service whatever stops the machine, and when.
 
-    STORE/engines/ID/     an engine and its spec, complete and never changed; ID names their content
+    STORE/engines/ID/     an engine and its spec, complete and never changed; ID names their content.
+                          Their signature, where there is one, lies beside them
     STORE/engines/.*      being copied; left behind by whatever stopped the copying
     STORE/state.json      which engine serves and which is to serve if that one fails
     STORE/offer.json      the engine to be tried next
@@ -21,7 +22,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError, SpecError
-from cmlr_edge.model.files import model_path, require_unchanged, spec_path
+from cmlr_edge.model.files import (
+    model_path,
+    require_unchanged,
+    signature_path,
+    spec_path,
+    write_atomically,
+)
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
@@ -125,12 +132,16 @@ class EngineStore:
         engine = StoredEngine(pair.identity, source.name)
         with self._locked():
             if self.path(engine).is_file():
+                if pair.signature is not None:  # it may have been added without
+                    write_atomically(signature_path(self.path(engine)), pair.signature)
                 return engine
             partial = self._engines / f".{engine.id}"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             _write_durably(partial / source.name, pair.content)
             _write_durably(partial / spec_path(source).name, pair.spec_text)
+            if pair.signature is not None:
+                _write_durably(signature_path(partial / source.name), pair.signature)
             flush_folder(partial)
             partial.rename(self._engines / engine.id)
             flush_folder(self._engines)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.child import Child, python_command
 from cmlr_edge.model.agreement import Agreement
@@ -34,7 +35,12 @@ class UpdateReport:
 
 
 def start_check(
-    engine: Path, provider: str | None, *, timeout_s: float, identity: str = ""
+    engine: Path,
+    provider: str | None,
+    *,
+    timeout_s: float,
+    identity: str = "",
+    public_key: Path | None = None,
 ) -> Child:
     """Load an engine in a process of its own, which checks hash and golden sample; it says why not.
 
@@ -45,18 +51,22 @@ def start_check(
         provider: As for `Recognizer.from_engine`.
         timeout_s: It is ended after so long.
         identity: What `ModelPair.identity` has to be, if given.
+        public_key: Of who has to have signed it, as for `Recognizer.from_engine`.
     """
-    command = python_command(__name__, load_once.__name__, str(engine), provider or "", identity)
-    return Child(command, timeout_s=timeout_s)
+    key = "" if public_key is None else str(public_key)
+    given = (str(engine), provider or "", identity, key)
+    command = python_command(__name__, load_once.__name__, *given)
+    return Child(command, timeout_s=timeout_s, memory=memory_to_load(engine))
 
 
-def load_once(engine: str, provider: str, identity: str) -> str | None:
+def load_once(engine: str, provider: str, identity: str, public_key: str) -> str | None:
     """What the process of `start_check` does; why the engine cannot be loaded, if so."""
     try:
         pair = ModelPair.read(model_path(Path(engine)))
         if identity not in {"", pair.identity}:
             return f"{engine} was changed: its content makes {pair.identity}"
-        Recognizer.from_pair(pair, provider=provider or None).close()
+        key = public_key or None
+        Recognizer.from_pair(pair, provider=provider or None, require_signature=key).close()
     except CmlrError as error:
         return str(error)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from cmlr_edge.capture import Policy, beside
 from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json
+from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
 from cmlr_edge.session.secrets import has_reference
@@ -26,7 +27,12 @@ class EngineSettings:
     path: str = ""  # instead of a store: one model file or folder
     provider: str | None = None  # of an ONNX file "auto", of an engine the GPU
     rebuild: bool = False  # an .engine that is missing, or of another machine; takes minutes
+    require_signature: str = ""  # PEM of a public key whose owner has to have signed the model
     update: UpdateSettings = field(default_factory=UpdateSettings)
+
+    def public_key(self, folder: Path) -> Path | None:
+        """The key that has to have signed the model; a relative one starts from `folder`."""
+        return folder / self.require_signature if self.require_signature else None
 
     def __post_init__(self) -> None:
         """Refuse two homes, or none."""
@@ -46,6 +52,14 @@ class SourceSettings:
     skip_unchanged_s: float | None = None  # run the model so seldom while the scene stays the same
     give_up_after_s: float | None = None  # a camera that never gave a frame; None: try for ever
     frozen_after_s: float = 10.0  # a live picture that stays the same is invalid; 0: never
+    labels: tuple[str, ...] = ()  # that may be said; () for all
+    thresholds: dict[str, float] = field(default_factory=dict)  # instead of the run's, by label
+    stability: StabilityRules | None = None  # instead of the run's, for this source
+    masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
+    region: Polygon = ()  # all that the model sees
+    every: int = 1  # look at each n-th frame
+    max_fps: float | None = None  # look at no more frames a second
+    active: tuple[str, ...] = ()  # hours, as "mon-fri 08:00-18:30"
 
     def __post_init__(self) -> None:
         """Refuse what could not be meant."""
@@ -61,6 +75,16 @@ class SourceSettings:
             raise SpecError(f"give_up_after_s is {self.give_up_after_s}: expected seconds above 0")
         if self.frozen_after_s < 0:
             raise SpecError(f"frozen_after_s is {self.frozen_after_s}: expected at least 0")
+        self.intake()
+
+    def intake(self) -> IntakeSettings:
+        """What of it is looked at.
+
+        Raises:
+            SpecError: That could not be meant.
+        """
+        names = [item.name for item in fields(IntakeSettings)]
+        return IntakeSettings(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)

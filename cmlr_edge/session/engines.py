@@ -19,14 +19,21 @@ def store_of(config: SessionConfig, folder: Path) -> EngineStore | None:
     return EngineStore(folder / config.engine.store) if config.engine.store else None
 
 
-def load(path: Path | ModelPair, config: SessionConfig) -> Recognizer:
-    """Load an engine with the provider and thresholds of the configuration."""
+def load(path: Path | ModelPair, config: SessionConfig, folder: Path) -> Recognizer:
+    """Load an engine with provider, thresholds and public key of the configuration in `folder`."""
     thresholds = config.thresholds or config.threshold
     engine = config.engine
+    key = engine.public_key(folder)
     if isinstance(path, ModelPair):
-        return Recognizer.from_pair(path, provider=engine.provider, thresholds=thresholds)
+        return Recognizer.from_pair(
+            path, provider=engine.provider, thresholds=thresholds, require_signature=key
+        )
     return Recognizer.from_engine(
-        path, provider=engine.provider, thresholds=thresholds, rebuild=engine.rebuild
+        path,
+        provider=engine.provider,
+        thresholds=thresholds,
+        rebuild=engine.rebuild,
+        require_signature=key,
     )
 
 
@@ -42,7 +49,7 @@ def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:
     """
     store = store_of(config, folder)
     if store is None:
-        return load(folder / config.engine.path, config), ""
+        return load(folder / config.engine.path, config, folder), ""
     state = store.state
     if state.serving is None:
         raise EngineError(
@@ -50,11 +57,11 @@ def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:
             "cmlr-edge service update CONFIG MODEL"
         )
     try:
-        return load(store.checked(state.serving), config), state.serving.id
+        return load(store.checked(state.serving), config, folder), state.serving.id
     except EngineError as error:
         if state.fallback is None:
             raise
         _log.error("engine %s: %s; going back to %s", state.serving.id, error, state.fallback.id)
-        recognizer = load(store.checked(state.fallback), config)
+        recognizer = load(store.checked(state.fallback), config, folder)
         store.roll_back()
         return recognizer, state.fallback.id

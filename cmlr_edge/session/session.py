@@ -18,7 +18,7 @@ from cmlr_edge.machine.addresses import is_loopback
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
-from cmlr_edge.pipeline.outlet import merge_stability
+from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.store import EngineStore
@@ -173,7 +173,7 @@ class Session:
         files = [Path(file) for place in places for file in place.source.files]
         self._opened.check_files(config, self._opened.files(config, places), files)
         _check_times(config, [place.source for place in places])
-        merge_stability(fresh[0] if fresh else self.recognizer, config.stability)
+        self._check_labels(config, fresh[0] if fresh else self.recognizer)
         own = {
             place: self._opened.open_own(config, self.recognizer.labels, place, undo)
             for place in places
@@ -215,6 +215,7 @@ class Session:
             self.store.clean()
         self.recognizer, self.engine_id = load_serving(config, self.folder)
         cleanup.callback(self._close_recognizer)
+        self._check_labels(config, self.recognizer)
         self._places = self._planned(config, cleanup)
         sources = [place.source for place in self._places]
         inputs = [Path(file) for source in sources for file in source.files]
@@ -277,6 +278,12 @@ class Session:
             places.append(Place(settings, source, names[-1], number, count, source.fps))
         return places
 
+    @staticmethod
+    def _check_labels(config: SessionConfig, recognizer: Recognizer) -> None:
+        """Refuse labels that the model does not know, before anything is changed."""
+        for source in config.sources:
+            judge_by(recognizer, config.stability, source.intake())
+
     def _failed(self) -> set[str]:
         """Names of the sources that a reload opens anew, though their settings are the same."""
         if not self._places:
@@ -309,6 +316,7 @@ class Session:
             stability=self.config.stability,
             skip_unchanged_s=place.settings.skip_unchanged_s,
             max_frames=place.settings.max_frames,
+            intake=place.settings.intake(),
         )
 
     def _open_metrics(self, cleanup: ExitStack) -> None:

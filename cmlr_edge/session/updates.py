@@ -97,7 +97,7 @@ class EngineUpdates:
             return None
         if reason:
             return self._refusal(offer, reason)
-        candidate = await_beating(lambda: load(pair, session.config), self._beat)
+        candidate = await_beating(lambda: load(pair, session.config, session.folder), self._beat)
         try:
             if candidate.labels != session.recognizer.labels:
                 return self._refusal(
@@ -126,6 +126,7 @@ class EngineUpdates:
             engine.provider,
             timeout_s=engine.update.check_timeout_s,
             identity=pair.identity,
+            public_key=engine.public_key(self._session.folder),
         )
         while check.poll() is None and not self._is_ending():
             self._session.streams.wait(TICK_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +94,12 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     model returned no number; frozen, stale and damaged frames say so in `status`, and frames that repeat
     earlier scores in `repeated`.
     """
+    said = prediction.to_dict(scores=False)
     record: dict[str, Any] = {
         "frame": frame.index,
         "time_s": None if frame.time_s is None else round(frame.time_s, 4),
-        "labels": [
-            {"label": item.label, "score": round(item.score, 5)} for item in prediction.labels
-        ],
-        "latency_ms": {
-            stage: round(value, 3) for stage, value in asdict(prediction.latency_ms).items()
-        },
-        "valid": prediction.valid,
     }
+    record |= {key: said[key] for key in ("labels", "latency_ms", "valid")}
     if frame.time_s is None:
         record["file"] = frame.source
     if frame.arrived_s is not None:

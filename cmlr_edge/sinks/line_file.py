@@ -16,6 +16,7 @@ from cmlr_edge.machine.rarely import Rarely
 
 KEEP = 5  # older files: path.1 is the youngest
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_OF_THE_DISK = {errno.EROFS, errno.EIO, *_NO_ROOM}
 _LEAST_BYTES = 4096  # of a file, however little room there is
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # lead to what somebody else has opened
 _log = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ class LineFile:
                 if _is_plain(self._path):
                     self._file = _locked(self._path, os.O_RDWR | os.O_APPEND)
         except OSError as error:
-            raise self._error(error) from error
+            if error.errno not in _OF_THE_DISK:  # lines are lost and counted, until it is mended
+                raise self._error(error) from error
 
     def append(self, line: str) -> None:
         """Write one line.

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_threshold_overrides_reach_some_or_all_labels(engine: Path) -> None:
         (None, "NoneType"),
     ],
 )
-def test_what_is_not_an_image_is_named(engine: Path, image: object, word: str) -> None:
+def test_what_is_not_an_image_is_named(engine: Path, image: Any, word: str) -> None:
     with Recognizer.from_engine(engine) as recognizer, pytest.raises(FrameError, match=word):
         recognizer(image)
 

@@ -22,6 +22,7 @@ from export.deploy import DeployModel
 from export.fuse import fuse
 from export.onnx_graph import export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
+from tests.cmlr_edge.engines.keys import make_key
 from tests.tiny_training import tiny_config
 from train.data import read_dataset
 from train.data.transforms import normalize
@@ -170,3 +171,19 @@ def test_refitting_thresholds_changes_decisions_and_nothing_else(
     with pytest.raises(DataError, match="in another order"):
         refit_thresholds(copy, other, ThresholdRule(), shrinkage=0)
     assert ModelSpec.load(copy.with_suffix(".json")) == after
+
+
+def test_an_export_is_signed_with_its_spec_and_a_key_that_cannot_sign_is_told_first(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    make_key(private, public)
+    build_engine(tiny_run, tmp_path / "out", sign_with=private)
+    model = tmp_path / "out" / "model.onnx"
+    Recognizer.from_engine(model, require_signature=public).close()
+    build_engine(tiny_run, tmp_path / "out")  # unsigned: the former signature is gone
+    with pytest.raises(EngineError, match="has no signature"):
+        Recognizer.from_engine(model, require_signature=public)
+    with pytest.raises(EngineError, match="cannot sign with"):
+        build_engine(tiny_run, tmp_path / "none", sign_with=public)
+    assert not (tmp_path / "none").exists()

@@ -308,6 +308,15 @@ def test_a_name_is_never_a_protocol(
     assert int(frames_of(Path(name))[0].image_bgr.mean()) == pytest.approx(200, abs=3)
 
 
+def test_a_stream_that_appears_in_the_middle_harms_nothing(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.ts", [shade(20)] * 60)
+    content = bytearray(path.read_bytes())
+    starts = [at for at in range(0, len(content), 188) if content[at + 1 : at + 3] == b"\x41\0"]
+    content[starts[40] + 1] = 0x49  # the beginning of a picture, in a stream that nothing announced
+    path.write_bytes(content)
+    assert 50 < len(frames_of(path)) < 60
+
+
 def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mp4", [shade(20)] * 3, audio_s=1.0)
     with av.open(str(path)) as source, av.open(str(tmp_path / "b.m4a"), "w", format="mp4") as song:

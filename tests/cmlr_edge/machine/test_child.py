@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from cmlr_edge.diagnosis.doctor import examine
 from cmlr_edge.diagnosis.probes import ask, ask_all
+from cmlr_edge.engines import opening
 from cmlr_edge.engines.builder import BuildOptions, build_plan
+from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.child import Child, python_command, run_limited
 from cmlr_edge.machine.hardware import group_memory_left
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
+from tests.cmlr_edge.service.tiny_engines import greedy_engine
 
 FAKES = Path(__file__).parents[1] / "fake_nvidia"
 _MIB = 2**20
@@ -138,6 +142,20 @@ def test_a_check_has_a_time_limit(engine: Path) -> None:
     assert reason_of(start_check(engine, None, timeout_s=60)) == ""
     engine.write_bytes(b"rotten")
     assert "changed or cut short" in reason_of(start_check(engine, None, timeout_s=60))
+
+
+@pytest.mark.slow
+def test_a_small_file_that_asks_for_all_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = greedy_engine(tmp_path / "greedy", 2**30)
+    assert engine.stat().st_size < 1000
+    assert memory_to_load(engine) < 2.1 * 2**30
+    monkeypatch.setattr(opening, "_RUNTIME_BYTES", 400 * _MIB)
+    reason = reason_of(start_check(engine, None, timeout_s=60))
+    assert reason == "loading it took more than 400 MiB of memory"
+    findings = {finding.name: finding for finding in examine(engine)}
+    assert findings["engine"].found == "took more than 400 MiB of memory"
 
 
 SERVICE = """

@@ -63,10 +63,10 @@ def count_open(visitors: list[socket.socket]) -> int:
     return sum(not is_closed(visitor, 1e-4) for visitor in visitors)
 
 
-@pytest.mark.parametrize("addresses", [1, 50])
+@pytest.mark.parametrize("addresses", [1, 50, 200])
 def test_idle_connections_keep_nobody_out(patient: LiveServer, addresses: int) -> None:
     with ExitStack() as stack:
-        idle = [stack.enter_context(visit(patient, i % addresses + 1)) for i in range(400)]
+        idle = [stack.enter_context(visit(patient, i % addresses + 1)) for i in range(300)]
         slowest_s = 0.0
         for _ in range(20):
             began_s = time.monotonic()
@@ -230,6 +230,20 @@ def test_visitors_that_hang_up_at_once_leave_no_line_in_the_log(
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
     assert get(page, "/healthz")[0] == 200
     assert len(caplog.records) <= 6
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.168.1.5", "192.168.1.5"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:10.0.0.7", "::ffff:10.0.0.7"),
+        ("::1", "::/64"),
+    ],
+)
+def test_a_visitor_of_ipv6_counts_by_its_network(host: str, network: str) -> None:
+    assert connections.network_of(host) == network
 
 
 def test_metrics_for_others_ask_for_the_token() -> None:

@@ -122,7 +122,7 @@ def test_a_failing_source_shows_as_such_and_recovers(
         state_is(browser, 0, "reconnecting")
         trouble = card(browser, 0).find_element(By.CSS_SELECTOR, ".trouble")
         assert trouble.is_displayed()
-        assert "stopped delivering" in trouble.text
+        assert "stopped delivering" in trouble.text or "cannot be opened" in trouble.text
         assert "last frame" in trouble.text
         assert "troubled" not in str(card(browser, 1).get_attribute("class"))
         state_is(browser, 1, "ok")

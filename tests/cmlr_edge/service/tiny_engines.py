@@ -5,10 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from onnx import load_model_from_string, numpy_helper
+import numpy as np
+from onnx import helper, load_model_from_string, numpy_helper
 
 from cmlr_edge.model.spec import GoldenSample
 from tests.conftest import golden_scores, make_spec, mean_color_model, write_engine
+
+
+def greedy_engine(folder: Path, num_bytes: int) -> Path:
+    """An engine of a few hundred bytes with the usual scores, that fills so much memory when loaded."""
+    model = load_model_from_string(mean_color_model())
+    fill = numpy_helper.from_array(np.array([0.5], np.float32))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([num_bytes // 4]), "length"))
+    (last,) = (node for node in model.graph.node if "scores" in node.output)
+    last.output[:] = ["right"]
+    model.graph.node.extend(
+        [
+            helper.make_node("ConstantOfShape", ["length"], ["filled"], value=fill),
+            helper.make_node("ReduceSum", ["filled"], ["total"], keepdims=0),
+            helper.make_node("Sub", ["total", "total"], ["nothing"]),
+            helper.make_node("Add", ["right", "nothing"], ["scores"]),
+        ]
+    )
+    content = model.SerializeToString()
+    folder.mkdir()
+    return write_engine(folder, content, make_spec(content))
 
 
 def scaled_engine(folder: Path, scale: float) -> Path:

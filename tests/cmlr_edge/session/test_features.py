@@ -30,10 +30,16 @@ ONLY_IN_THE_FILE = {
     "sources.name": "name=uri",
     "sinks": "--out, --csv and so on, and --sink",
     "thresholds": "by label; --threshold is one for all",
+    "sources.thresholds": "likewise, and by source",
     "limits.stuck_after_s": "only a supervisor acts on it",
     "metrics.host": "for scrapers elsewhere, a decision for the file",
 }
-OTHER_NAMES = {"metrics.port": "metrics_port", "page.port": "port", "page.host": "host"}
+OTHER_NAMES = {
+    "sources.masks": "mask",
+    "metrics.port": "metrics_port",
+    "page.port": "port",
+    "page.host": "host",
+}
 
 
 def flags_of(command: Any) -> set[str]:

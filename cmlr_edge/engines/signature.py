@@ -1,0 +1,108 @@
+"""Who made a model: signatures over a model file and its spec, by the OpenSSF's model-signing.
+
+The hash in a spec tells that a file is whole, not whose it is: who replaces both files replaces the hash.
+A signature is a file beside the model, `model.onnx.sig`, made with a private key that the device has not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.model.files import signature_path, spec_path
+from cmlr_edge.model.pair import ModelPair
+
+_MEMORY = Path("/dev/shm")  # no wear of a card, where there is such a place
+
+
+def sign(pair: ModelPair, private_key: Path) -> bytes:
+    """Sign a model and its spec, both together.
+
+    Args:
+        pair: As they were read.
+        private_key: PEM, elliptic curve (P-256, P-384 or P-521), without a passphrase.
+
+    Returns:
+        What is to lie beside the model, see `signature_path`.
+
+    Raises:
+        EngineError: The key cannot be used.
+        DependencyError: model-signing is not installed.
+    """
+    signing = _import("signing")
+    with _laid_out(pair) as (folder, place):
+        try:
+            config = signing.Config().use_elliptic_key_signer(private_key=private_key)
+            config.sign(folder, place)
+            return place.read_bytes()
+        except Exception as error:  # whatever the packages below raise
+            raise EngineError(f"cannot sign with {private_key}: {_line(error)}") from error
+
+
+def require_signature(pair: ModelPair, public_key: Path) -> str:
+    """Compare a model and its spec, as they were read, with the signature beside them.
+
+    Args:
+        pair: As they were read.
+        public_key: PEM, of the private key that has to have signed them.
+
+    Raises:
+        EngineError: There is no signature, it is of another key, or of other files.
+        DependencyError: model-signing is not installed.
+    """
+    signature = signature_path(pair.path)
+    if pair.signature is None:
+        raise EngineError(
+            f"{pair.path} has no signature: {signature.name} is to lie beside it; "
+            "export/build_engine.py --sign writes it"
+        )
+    if not public_key.is_file():
+        raise EngineError(f"no public key at {public_key}, which is to tell who signed the model")
+    verifying = _import("verifying")
+    with _laid_out(pair) as (folder, place):
+        place.write_bytes(pair.signature)
+        try:
+            verifying.Config().use_elliptic_key_verifier(public_key=public_key).verify(
+                folder, place
+            )
+        except Exception as error:  # likewise; what is no signature may break a parser anywhere
+            raise EngineError(
+                f"{pair.path} and its spec are not what {public_key.name} has signed: "
+                f"{_line(error)}; copy model, spec and {signature.name} again, all together"
+            ) from error
+    return f"signed by the key of {public_key.name}"
+
+
+@contextmanager
+def _laid_out(pair: ModelPair) -> Iterator[tuple[Path, Path]]:
+    """The pair in a folder of its own, for the files may change; and a place for the signature."""
+    from tempfile import TemporaryDirectory  # it takes its time to import
+
+    shared = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with TemporaryDirectory(prefix="cmlr_edge-", dir=shared) as name:
+        folder = Path(name) / "model"
+        folder.mkdir()
+        (folder / pair.path.name).write_bytes(pair.content)
+        (folder / spec_path(pair.path).name).write_bytes(pair.spec_text)
+        yield folder, Path(name) / "signature"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        from model_signing import signing, verifying
+    except ImportError as error:
+        raise DependencyError(
+            f"signatures need model-signing ({error}): pip install 'cmlr-edge[signing]'"
+        ) from error
+    logging.getLogger("model_signing").setLevel(logging.ERROR)
+    modules: dict[str, ModuleType] = {"signing": signing, "verifying": verifying}
+    return modules[name]

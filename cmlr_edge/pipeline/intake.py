@@ -1,0 +1,214 @@
+"""What of one source is looked at: how often, when, which part of the picture, and for which labels."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.errors import SpecError
+from cmlr_edge.frame import Frame
+from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.model.label_names import require_known
+from cmlr_edge.model.stability import StabilityRules
+from cmlr_edge.prediction import Prediction, rank_labels
+from cmlr_edge.recognizer import Recognizer
+
+# Corners (x, y), as shares of width and height: the same at any size of the picture.
+Polygon: TypeAlias = tuple[tuple[float, float], ...]
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_HOURS = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
+_MASK_BGR = (96, 96, 96)  # nothing that a picture is full of
+_EARLY = 0.1  # of the interval between frames that a frame may come early: cameras are not exact
+
+
+@dataclass(frozen=True)
+class IntakeSettings:
+    """What of one source is looked at."""
+
+    labels: tuple[str, ...] = ()  # that may be said; () for all
+    thresholds: dict[str, float] = field(default_factory=dict)  # instead of the run's, by label
+    stability: StabilityRules | None = None  # of the labels' events, instead of the run's
+    masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
+    region: Polygon = ()  # all that the model sees; () for the whole picture
+    every: int = 1  # look at each n-th frame
+    max_fps: float | None = None  # look at no more frames a second
+    active: tuple[str, ...] = ()  # hours of local time, as "mon-fri 08:00-18:30"; () for always
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be meant.
+
+        Raises:
+            SpecError: It says what.
+        """
+        if self.every < 1:
+            raise SpecError(f"every is {self.every}: expected at least 1")
+        if self.max_fps is not None and not self.max_fps > 0:
+            raise SpecError(f"max_fps is {self.max_fps}: expected frames a second above 0")
+        for label, threshold in self.thresholds.items():
+            if not 0 <= threshold <= 1:
+                raise SpecError(f"thresholds.{label} is {threshold}: expected 0 to 1")
+        for polygon in (*self.masks, *([self.region] if self.region else [])):
+            _check_polygon(polygon)
+        for hours in self.active:
+            _Hours.read(hours)
+
+
+def read_polygon(text: str) -> Polygon:
+    """Read corners as a flag gives them: "0,0 0.5,0 0.5,1".
+
+    Raises:
+        SpecError: It is written otherwise, or is no polygon.
+    """
+    try:
+        corners = [tuple(float(part) for part in corner.split(",")) for corner in text.split()]
+    except ValueError:
+        corners = []
+    if not corners or any(len(corner) != 2 for corner in corners):
+        raise SpecError(f"cannot read the polygon {text!r}: expected corners as 0,0 0.5,0 0.5,1")
+    polygon = tuple((corner[0], corner[1]) for corner in corners)
+    _check_polygon(polygon)
+    return polygon
+
+
+class Intake:
+    """Decides over the frames of one source, in order; used by the thread that takes them."""
+
+    def __init__(self, settings: IntakeSettings) -> None:
+        """Start before the first frame."""
+        self.settings = settings
+        self._hours = [_Hours.read(text) for text in settings.active]
+        self._count = 0
+        self._due_s = -math.inf
+
+    def is_active(self) -> bool:
+        """Whether this is an hour in which the source is looked at."""
+        now = datetime.now().astimezone()
+        return not self._hours or any(hours.contain(now) for hours in self._hours)
+
+    def wants(self, frame: Frame) -> bool:
+        """Whether to look at this frame; the others are let go."""
+        number, self._count = self._count, self._count + 1
+        if number % self.settings.every:
+            return False
+        if self.settings.max_fps is None or frame.time_s is None:
+            return True
+        step_s = 1 / self.settings.max_fps
+        if frame.time_s < self._due_s - _EARLY * step_s:
+            return False
+        # A pace, not a pause: 30 frames a second become 20, and not 15. After a gap it begins anew.
+        is_late = frame.time_s - self._due_s > step_s
+        self._due_s = (frame.time_s if is_late else self._due_s) + step_s
+        return True
+
+    def masked(self, frame: Frame) -> Frame:
+        """The frame with all masks painted over; the same one where there are none."""
+        if not self.settings.masks:
+            return frame
+        image = frame.image_bgr.copy()
+        corners = [_pixels(mask, image) for mask in self.settings.masks]
+        for polygon in corners:  # one by one, for where two overlap fillPoly would leave a hole
+            opencv().fillPoly(image, [polygon], _MASK_BGR)
+        return replace(frame, image_bgr=image)
+
+    def seen(self, frame: Frame) -> Frame:
+        """What the model sees of a masked frame: the region, with the rest of its box painted over."""
+        region = self.settings.region
+        if not region:
+            return frame
+        image = frame.image_bgr
+        corners = _pixels(region, image)
+        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0) + 1
+        inside = np.zeros(image.shape[:2], np.uint8)
+        opencv().fillPoly(inside, [corners], 1)
+        cropped = image[top:bottom, left:right].copy()
+        cropped[inside[top:bottom, left:right] == 0] = _MASK_BGR
+        return replace(frame, image_bgr=cropped)
+
+
+class Choice:
+    """Which labels of one model may be said of one source, and from which score on."""
+
+    def __init__(self, settings: IntakeSettings, recognizer: Recognizer) -> None:
+        """Look the labels up in the model.
+
+        Raises:
+            SpecError: The model does not know one of them.
+        """
+        self._labels = recognizer.labels
+        require_known(settings.labels, self._labels, "labels name")
+        require_known(settings.thresholds, self._labels, "thresholds name")
+        self.thresholds: Mapping[str, float] = recognizer.thresholds | settings.thresholds
+        self._is_plain = not (settings.labels or settings.thresholds)
+        wanted = {*(settings.labels or self._labels)}
+        self.wanted = np.array([label in wanted for label in self._labels])  # (L,), bool
+        self._from = np.array([*self.thresholds.values()], np.float32)
+
+    def of(self, prediction: Prediction) -> Prediction:
+        """What of a prediction is said; its scores stay."""
+        if self._is_plain or not prediction.valid:
+            return prediction
+        reached = self.wanted & (prediction.scores >= self._from)
+        return replace(prediction, labels=rank_labels(prediction.scores, self._labels, reached))
+
+    def followed(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (L,) for events: those of labels that are not wanted are out of any reach."""
+        return scores if self._is_plain else np.where(self.wanted, scores, np.float32(-1))
+
+
+@dataclass(frozen=True)
+class _Hours:
+    """A span of the day, on some days of the week; one that ends before it begins ends the next day."""
+
+    days: frozenset[int]  # Monday is 0
+    begin: int  # minutes since midnight
+    end: int
+
+    @classmethod
+    def read(cls, text: str) -> _Hours:
+        found = _HOURS.fullmatch(text.strip().lower())
+        if found is None or not {*found.groups()[:2]} <= {None, *_DAYS}:
+            raise SpecError(
+                f"cannot read the hours {text!r}: expected 08:00-18:30, mon-fri 08:00-18:30 or "
+                "sat 22:00-04:00"
+            )
+        first = _DAYS.index(found[1]) if found[1] else 0
+        last = _DAYS.index(found[2]) if found[2] else first if found[1] else 6
+        days = frozenset((first + i) % 7 for i in range((last - first) % 7 + 1))
+        hours = [int(found[i]) * 60 + int(found[i + 1]) for i in (3, 5)]
+        if max(hours) > 24 * 60 or int(found[4]) > 59 or int(found[6]) > 59:
+            raise SpecError(f"cannot read the hours {text!r}: a day has 24 hours of 60 minutes")
+        return cls(days, *hours)
+
+    def contain(self, now: datetime) -> bool:
+        minute = now.hour * 60 + now.minute
+        if self.begin <= self.end:
+            return now.weekday() in self.days and self.begin <= minute < self.end
+        yesterday = (now - timedelta(days=1)).weekday()
+        late, early = minute >= self.begin, minute < self.end
+        return (late and now.weekday() in self.days) or (early and yesterday in self.days)
+
+
+def _check_polygon(polygon: Polygon) -> None:
+    if len(polygon) < 3 or not all(0 <= value <= 1 for corner in polygon for value in corner):
+        raise SpecError(
+            f"the polygon {[*polygon]} has {len(polygon)} corners: expected at least 3, each x and y "
+            "from 0 to 1 of width and height"
+        )
+    x, y = np.array(polygon, np.float64).T
+    if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 1e-6:
+        raise SpecError(f"the polygon {[*polygon]} has no area")
+
+
+def _pixels(polygon: Polygon, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Corners in pixels of an image (H, W, 3): (N, 2)."""
+    height, width = image.shape[:2]
+    corners = np.array(polygon, np.float64) * (width, height)
+    return np.clip(np.floor(corners), 0, (width - 1, height - 1)).astype(np.int32)
