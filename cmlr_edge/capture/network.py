@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from contextlib import suppress
@@ -76,6 +77,7 @@ class NetworkReader:
         self._arrivals: dict[int, float] = {}  # by the frame's time, on time.monotonic()
         self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
+        self._received_s = -math.inf  # when the last packets came
         self._pump = Pump(container, stream, in_pieces=container.format.name == "rtsp")
 
     def read(self) -> Grab | None:
@@ -117,6 +119,11 @@ class NetworkReader:
         if not self._ready:
             raise EndOfSource
         return self._ready.popleft()
+
+    @property
+    def receives(self) -> bool:
+        """Whether packets come, be it without a picture yet."""
+        return time.monotonic() - self._received_s < self._timeout_s
 
     def close(self) -> None:
         """Release the connection; see `Reader`."""
@@ -161,7 +168,7 @@ class NetworkReader:
             raise CaptureError(f"the connection is lost: {self._explain(error)}") from error
 
     def _judge(self, unit: Unit) -> Verdict:
-        packet = unit.packets[0]
+        packet, self._received_s = unit.packets[0], unit.arrived_s
         stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
         verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
         if packet.pts is not None:
