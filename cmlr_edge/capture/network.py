@@ -73,7 +73,7 @@ class NetworkReader:
         self._is_finite = bool(container.duration and container.duration > 0)
         self._leaves_out = newest and not self._is_finite
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
-        self._awaits_key = False
+        self._awaits_key = self._has_key = False
         self._arrivals: dict[int, float] = {}  # by the frame's time, on time.monotonic()
         self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
@@ -183,6 +183,7 @@ class NetworkReader:
         if self._awaits_key and not self._pump.is_key(unit.packets):
             return []
         self._awaits_key = False
+        self._has_key = self._has_key or self._pump.is_key(unit.packets)
         packet = unit.packets[0]
         if len(unit.packets) > 1:
             packet = self._av.Packet(b"".join(map(bytes, unit.packets)))
@@ -191,7 +192,7 @@ class NetworkReader:
         try:
             return list(self._context.decode(packet))
         except self._av.FFmpegError as error:
-            self._damaged += 1
+            self._damaged += self._has_key  # before, there is nothing that it could build upon
             self._check_picture(packet, error)
             return []
 
