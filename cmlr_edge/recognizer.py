@@ -99,11 +99,12 @@ class Recognizer:
                 ending in .json.
             provider: What runs it. "cpu" and "cuda" are ONNX Runtime's, as is any other device of the
                 installed build; "openvino" computes in float32 on the CPU, "openvino-bf16" in bfloat16,
-                which moves scores by up to 0.05. Another is never taken instead. "auto" takes the
-                fastest that passes the self-test and decides as the first does, measured once on this
-                machine for this model; `runtime` says what it took and why. By default "cpu" for an
-                `.onnx` file and for an engine its GPU, "cuda"; "cuda-graph" replays an engine's launches
-                as one where that can be done, and `provider` says whether it was.
+                which moves scores. Another is never taken instead. "auto" takes the fastest that passes the
+                self-test and decides as the first does, measured once on this machine for this model;
+                `runtime` says what it took and why. By default what the environment's CMLR_PROVIDER
+                says, else "auto" for an `.onnx` file ("cpu" for one below 1 MiB), and the GPU for an
+                engine, "cuda"; "cuda-graph" replays an engine's launches as one where that can be done, and
+                `provider` says whether it was. "cpu" computes the same scores whatever else is installed.
             rebuild: Where an `.engine` is missing or was built for another machine, build it here
                 from the `.onnx` beside it, in minutes, and write it and its spec.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.

@@ -7,6 +7,9 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and PyTorch start as many as there are cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What is not about the choice of a provider computes the same on every machine, at once.
+os.environ.setdefault("CMLR_PROVIDER", "cpu")
+
 import hashlib
 import re
 import socket

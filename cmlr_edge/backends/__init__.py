@@ -25,9 +25,9 @@ def load_backend(
         path: The model file, for its suffix and for messages.
         content: Its bytes, already checked against the spec's hash.
         provider: Of an `.onnx` file: "openvino" computes in float32 and "openvino-bf16" in bfloat16,
-            both on the CPU; any other is a device of ONNX Runtime, see its module. None: "cpu", and
-            for an engine the GPU that it was built for, "cuda"; "cuda-graph" replays its launches as
-            one where that can be done.
+            both on the CPU; any other is a device of ONNX Runtime, see its module. None: "cpu" (what is the
+            fastest, `engines/auto.py` finds out), and for an engine the GPU that it was built for, "cuda";
+            "cuda-graph" replays its launches as one where that can be done.
         engine: Of an `.engine` file: what its spec says, already checked by preflight.
     """
     match path.suffix, provider:

@@ -62,6 +62,13 @@ def check_golden(
         EngineError: Further than `golden.tolerance`, or than 0.05 in less precision.
     """
     scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
+    return require_golden(scores, golden, provider=provider)
+
+
+def require_golden(
+    scores: NDArray[np.float32], golden: GoldenSample, *, provider: str | None = None
+) -> str:
+    """Compare scores (L,) of the golden sample; otherwise as `check_golden`."""
     difference = float(np.abs(scores - np.asarray(golden.scores, np.float32)).max())
     reduced = _REDUCED_TOLERANCE if provider and provider.endswith("-bf16") else 0.0
     allowed = max(golden.tolerance, reduced)

@@ -24,6 +24,8 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     logging.basicConfig(level=logging.WARNING, handlers=[LogLines()])
+    # What runs a model from now on, told when it was measured: once per model and machine.
+    logging.getLogger("cmlr_edge.engines.auto").setLevel(logging.INFO)
     try:
         app()
     except CmlrError as error:

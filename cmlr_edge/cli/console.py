@@ -20,7 +20,8 @@ class LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print it, above a progress bar if there is one."""
         level = record.levelname.lower()
-        color = "red" if record.levelno >= logging.ERROR else "yellow"
+        colors = {logging.INFO: "cyan", logging.WARNING: "yellow"}
+        color = colors.get(record.levelno, "red")
         _print_line(f"[{color}]{level}:[/{color}] ", record.getMessage())
 
 

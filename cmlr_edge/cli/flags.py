@@ -74,7 +74,17 @@ class Flags:
     csv: _Csv = None
     overlay: _Overlay = None
     contact_sheet: _ContactSheet = None
+    snapshots: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a JPEG of each event's best moment; at most 1 GB and 30 days of them."
+        ),
+    ] = None
     mqtt: options.Mqtt = None
+    home_assistant: Annotated[
+        bool,
+        typer.Option(help="Let Home Assistant find each source and label at the --mqtt broker."),
+    ] = False
     webhook: options.Webhook = None
     sink: _Sink = None
     ca_file: _CaFile = None
@@ -252,11 +262,17 @@ class Flags:
             "csv": self.csv,
             "overlay": self.overlay,
             "contact_sheet": self.contact_sheet,
+            "snapshots": self.snapshots,
         }
         given: list[tuple[str, dict[str, Any]]] = []
         given += [(kind, {"path": str(p.absolute())}) for kind, p in files.items() if p is not None]
         urls = {"mqtt": self.mqtt, "webhook": self.webhook}
         given += [(kind, {"url": url}) for kind, url in urls.items() if url is not None]
+        if self.home_assistant:
+            if self.mqtt is None:
+                raise SpecError("--home-assistant needs --mqtt: it finds sources at a broker")
+            [broker] = [where for kind, where in given if kind == "mqtt"]
+            broker["home_assistant"] = "homeassistant"
         for text in self.sink or []:
             kind, found, place = text.partition("=")
             if not found:

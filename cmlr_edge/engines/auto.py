@@ -1,23 +1,29 @@
-"""`provider="auto"`: the fastest provider that computes what the model should, measured once.
+"""Which provider runs an ONNX file where none is named: the fastest that computes what the model should.
 
-Every provider that the installed runtimes offer is loaded in turn, for two engines alive at once
-disturb each other. One that fails the golden self-test, or whose label decisions differ from those of
-the first, is not taken however fast it is. The result is kept per model, processor and versions.
+Measured once per model, processor and versions, and remembered. A provider that fails the golden
+self-test, or whose label decisions differ from those of the first, is not taken however fast it is.
 """
 
 from __future__ import annotations
 
+import fcntl
+import importlib.util
 import logging
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cmlr_edge.backends import find_providers, load_backend
-from cmlr_edge.backends.golden import check_golden, golden_frames
+from cmlr_edge.backends import OPENVINO, OPENVINO_BF16, find_providers
+from cmlr_edge.backends.golden import require_golden
+from cmlr_edge.backends.onnx_structure import check_structure
+from cmlr_edge.engines.measuring import LIMIT_S, Trial, try_provider
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.machine.facts import cpu_name, runtime_versions, usable_cores
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
@@ -28,13 +34,13 @@ from cmlr_edge.model.strict_json import read_json, write_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cmlr_edge.backends.base import Backend
-
-_CACHE = Path(".cache") / "cmlr_edge" / "providers"  # in the user's home
-_CHECK_FRAMES = 16
-_MIN_RUNS, _MIN_SECONDS = 20, 0.4
+VARIABLE = "CMLR_PROVIDER"  # in the environment: the provider where none is named
+_CACHE = Path("cmlr_edge") / "providers"  # in the user's folder of caches
+_SMALL_BYTES = 2**20  # a network in so small a file is quicker run than measured
 _WORTH = 0.95  # of the time of the best so far: less is noise, and the earlier provider stays
 _log = logging.getLogger(__name__)
+_in_process = threading.Lock()
+_known: dict[str, Choice] = {}  # of this process, where nothing else can be kept
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Candidate:
     """One provider, as it was found."""
 
     provider: str
-    latency_ms: float | None  # of one frame, median; None where it cannot be taken
+    latency_ms: float | None  # of one frame; None where it cannot be taken
     reason: str  # why not, else ""
 
 
@@ -50,7 +56,7 @@ class Candidate:
 class Choice:
     """What is taken, and everything it was chosen from."""
 
-    provider: str
+    provider: str  # "" if none can be
     candidates: tuple[Candidate, ...]
 
     @property
@@ -67,16 +73,31 @@ class Choice:
 def resolve_provider(
     path: Path, content: bytes, spec: ModelSpec, built: BuiltFile, provider: str | None
 ) -> tuple[str | None, str]:
-    """Turn "auto" into a provider, and say why; leave any other as it is.
+    """Turn "auto", or nothing, into a provider, and say why; leave any other as it is.
 
     An engine of TensorRT names its device itself.
     """
-    if provider != "auto":
-        return provider, ""
     if path.suffix != ".onnx":
-        return None, ""
+        return (None if provider == "auto" else provider), ""
+    provider = provider or os.environ.get(VARIABLE)
+    if provider not in {None, "", "auto"}:
+        return provider, ""
+    if not provider and (len(content) < _SMALL_BYTES or not _has_choice()):
+        return "cpu", ""
     choice = choose_provider(path, content, spec, built)
-    return choice.provider, f"; auto took {choice.provider} of: {choice.reason}"
+    if choice.provider:
+        return choice.provider, f"; auto took {choice.provider} of: {choice.reason}"
+    if provider:
+        raise EngineError(
+            f"no provider can run {path.name}: {choice.reason or 'none is installed'}"
+        )
+    return "cpu", ""  # which will say itself what is wrong
+
+
+def _has_choice() -> bool:
+    """Whether anything but ONNX Runtime's CPU may be here; imports nothing."""
+    others = set(runtime_versions()) & {"openvino", "onnxruntime-gpu"}
+    return bool(others) or importlib.util.find_spec("openvino") is not None
 
 
 def choose_provider(
@@ -84,90 +105,145 @@ def choose_provider(
 ) -> Choice:
     """Look the choice up, or measure for a few seconds and remember it.
 
+    Of several threads and processes that want the same choice, one measures and the others wait.
+
     Args:
-        path: Of the model file, for its suffix and for messages.
+        path: Of the model file.
         content: Its bytes.
         spec: For thresholds and the input size.
         built: For the golden sample.
-        cache: Folder of the remembered choices, instead of ~/.cache/cmlr_edge/providers.
+        cache: Folder of the remembered choices, instead of `cache_folder`.
+
+    Returns:
+        The choice; its provider is "" where none can run the model.
 
     Raises:
-        EngineError: No provider can run the model; every reason is in the message.
+        EngineError: The file is built as none of ours is.
     """
-    providers = find_providers()
-    file = (cache or Path.home() / _CACHE) / f"{_key(spec, built, providers)}.json"
-    choice = _remembered(file, providers)
-    if choice is None:
-        choice = _measure(path, content, spec, built, providers)
-        _remember(file, choice)
-        _log.info("provider auto takes %s of: %s", choice.provider, choice.reason)
+    check_structure(content, path.name)
+    key = _key(spec, built)
+    folder = cache or cache_folder()
+    file = None if folder is None else folder / f"{key}.json"
+    with _in_process:
+        if (choice := _known.get(key) or _remembered(file)) is not None:
+            return choice
+        with _alone(file):
+            if (choice := _remembered(file)) is not None:
+                return choice
+            choice = _measure(path, spec, built)
+            _tell(path, choice)
+            if choice.provider:
+                _known[key] = choice
+                _remember(file, choice)
     return choice
 
 
-def _key(spec: ModelSpec, built: BuiltFile, providers: list[str]) -> str:
-    facts = [
-        built.sha256,
-        spec.thresholds,
-        cpu_name(),
-        usable_cores(),
-        runtime_versions(),
-        providers,
-    ]
+def cache_folder() -> Path | None:
+    """Where choices are kept: in $XDG_CACHE_HOME, or ~/.cache; None for a user without a home."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return Path(base) / _CACHE
+
+
+def _key(spec: ModelSpec, built: BuiltFile) -> str:
+    facts = [built.sha256, spec.thresholds, cpu_name(), usable_cores(), runtime_versions()]
     return sha256_of(repr(facts).encode())[:32]
 
 
-def _remembered(file: Path, providers: list[str]) -> Choice | None:
+def _remembered(file: Path | None) -> Choice | None:
     try:
-        choice = read_json(file, Choice)
+        choice = None if file is None else read_json(file, Choice)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         _log.warning("measuring again, %s cannot be read: %s", file, error)
         return None
-    return choice if choice.provider in providers else None
+    if choice is None or choice.provider == "cpu" or choice.provider in find_providers():
+        return choice
+    _log.warning("measuring again, %s is not offered here any more", choice.provider)
+    return None
 
 
-def _remember(file: Path, choice: Choice) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, choice)
-    except OSError as error:
-        _log.warning("the measured choice of a provider is not kept: %s", error)
-
-
-def _measure(
-    path: Path, content: bytes, spec: ModelSpec, built: BuiltFile, providers: list[str]
-) -> Choice:
-    size_hw = spec.preprocess.size_hw
-    frames = np.concatenate([golden_frames(seed, size_hw) for seed in range(_CHECK_FRAMES)])
-    expected: NDArray[np.float32] | None = None
-
-    def try_one(provider: str) -> float:
-        nonlocal expected
-        backend = load_backend(path, content, provider=provider)
+def _remember(file: Path | None, choice: Choice) -> None:
+    reason: object = "there is no home folder"
+    if file is not None:
         try:
-            check_golden(backend, built.golden, size_hw, provider=provider)
-            scores = np.concatenate([backend.infer(frames[i : i + 1]) for i in range(len(frames))])
+            write_json(file, choice)
+        except OSError as error:
+            reason = error
+        else:
+            return
+    _log.warning(
+        "the choice of a provider cannot be kept and is measured at every start (%s): name one by "
+        "provider=, --provider or %s, or let XDG_CACHE_HOME be a folder that can be written to",
+        reason,
+        VARIABLE,
+    )
+
+
+@contextmanager
+def _alone(file: Path | None) -> Iterator[None]:
+    """Wait while another process measures the same, as long as that may take; else go on."""
+    try:
+        assert file is not None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.with_suffix(".lock").open("w")
+    except (AssertionError, OSError):
+        yield
+        return
+    with lock:  # closing it lets go, and so does the end of the process
+        give_up_s = time.monotonic() + 2 * LIMIT_S
+        while time.monotonic() < give_up_s:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield
+
+
+def _tell(path: Path, choice: Choice) -> None:
+    if choice.provider:
+        _log.info(
+            "measured once for %s on this machine, a frame each: %s; %s runs it from now on, "
+            "--provider names another",
+            path.name,
+            choice.reason,
+            choice.provider,
+        )
+    else:
+        _log.warning("no provider could be measured on %s: %s", path.name, choice.reason)
+
+
+def _measure(path: Path, spec: ModelSpec, built: BuiltFile) -> Choice:
+    """Try every provider, the first as the one that the others are compared with."""
+    candidates: list[Candidate] = []
+    expected: NDArray[np.float32] | None = None  # of the first that passed the self-test
+    for provider in find_providers():
+        if provider == OPENVINO and _fastest(candidates) == OPENVINO_BF16:
+            reason = "left out: it computes the same in more time"
+            candidates.append(Candidate(provider, None, reason))
+            continue
+        try:
+            trial = _try_one(path, spec, built, provider)
+            scores = np.asarray(trial.scores, np.float32)
             expected = scores if expected is None else expected
             _check_decisions(scores, expected, spec, built.precision)
-            return _time(backend, frames[:1])
-        finally:
-            backend.close()
-
-    candidates = [_explain_failure(provider, try_one) for provider in providers]
-    choice = Choice(_fastest(candidates), tuple(candidates))
-    if not choice.provider:
-        raise EngineError(
-            f"no provider can run {path.name}: {choice.reason or 'none is installed'}"
-        )
-    return choice
+        except CmlrError as error:
+            reason = " ".join(str(error).split())[:200]
+            candidates.append(Candidate(provider, None, reason))
+        else:
+            candidates.append(Candidate(provider, trial.latency_ms, ""))
+    return Choice(_fastest(candidates), tuple(candidates))
 
 
-def _explain_failure(provider: str, try_one: Callable[[str], float]) -> Candidate:
-    try:
-        return Candidate(provider, try_one(provider), "")
-    except CmlrError as error:
-        return Candidate(provider, None, " ".join(str(error).split())[:200])
+def _try_one(path: Path, spec: ModelSpec, built: BuiltFile, provider: str) -> Trial:
+    golden, size_hw = built.golden, spec.preprocess.size_hw
+    trial = try_provider(path.absolute(), built.sha256, provider, golden.seed, size_hw)
+    require_golden(np.asarray(trial.scores[0], np.float32), golden, provider=provider)
+    return trial
 
 
 def _check_decisions(
@@ -177,16 +253,6 @@ def _check_decisions(
     found = Agreement.of(spec.labels, expected >= thresholds, scores >= thresholds)
     if objections := found.objections(MAX_SHARE[precision]):
         raise EngineError("; ".join(objections))
-
-
-def _time(backend: Backend, frame: NDArray[np.uint8]) -> float:
-    """Median latency of one frame in ms."""
-    times: list[float] = []
-    while len(times) < _MIN_RUNS or sum(times) < _MIN_SECONDS:
-        start = time.perf_counter()
-        backend.infer(frame)
-        times.append(time.perf_counter() - start)
-    return round(float(np.median(times)) * 1e3, 4)
 
 
 def _fastest(candidates: list[Candidate]) -> str:

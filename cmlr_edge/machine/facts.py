@@ -16,6 +16,7 @@ _RUNTIMES = (
     "av",
     "opencv-python-headless",
     "onnxruntime",
+    "onnxruntime-gpu",
     "openvino",
     "tensorrt",
 )

@@ -27,6 +27,9 @@ Environment=PYTHONSAFEPATH=1
 EnvironmentFile=-{environment}
 # No runtime reports on its user.
 Environment={silence}
+# Which provider was measured as the fastest is kept there, for the home is read-only.
+CacheDirectory=cmlr_edge
+Environment=XDG_CACHE_HOME=%C/cmlr_edge
 WorkingDirectory={folder}
 # The service says WATCHDOG=1 four times a second, unless the model hangs.
 WatchdogSec={watchdog_s}
@@ -47,6 +50,8 @@ ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths={writable}
 PrivateTmp=yes
+# Where a Jetson's camera service listens. Unverified on hardware.
+BindPaths=-/tmp/argus_socket
 PrivateMounts=yes
 ProtectProc=invisible
 ProtectClock=yes

@@ -25,7 +25,7 @@ class EngineSettings:
 
     store: str = ""  # folder of the engines that can be replaced while the service runs
     path: str = ""  # instead of a store: one model file or folder
-    provider: str | None = None  # of an ONNX file the CPU, of an engine the GPU
+    provider: str | None = None  # of an ONNX file "auto", of an engine the GPU
     rebuild: bool = False  # an .engine that is missing, or of another machine; takes minutes
     require_signature: str = ""  # PEM of a public key whose owner has to have signed the model
     update: UpdateSettings = field(default_factory=UpdateSettings)

@@ -56,6 +56,7 @@ class RunOutputs:
         files = [
             sink.file(self.folder, *number)
             for sink in config.sinks
+            if not sink.is_folder
             for number in (numbers if sink.per_source else [(0, 1)])
         ]
         return [file for file in files if file is not None]

@@ -26,7 +26,7 @@ from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.run_outputs import Place, RunOutputs
 from cmlr_edge.session.secrets import put_in
-from cmlr_edge.sinks.base import Sink
+from cmlr_edge.sinks.base import Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
 from cmlr_edge.sinks.opening import SinkSettings
 
@@ -111,6 +111,16 @@ class Session:
         """How each output is doing."""
         guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
+
+    def tell_health(self) -> None:
+        """Let outputs know how the sources are; called several times a second."""
+        labels = {place.name: place.settings.labels for place in self._places}
+        self.outputs.watch(
+            [
+                SourceHealth(item.name, item.state is SourceState.OK, labels.get(item.name, ()))
+                for item in self.status()
+            ]
+        )
 
     def num_frames(self) -> int | None:
         """How many frames are to come, where every source announces them."""

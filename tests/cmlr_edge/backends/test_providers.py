@@ -1,9 +1,7 @@
-"""Every provider computes what the model should, and "auto" takes the fastest that does."""
+"""Every provider computes what the model should."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.backends import find_providers, load_backend
 from cmlr_edge.backends.golden import golden_frames
-from cmlr_edge.engines.auto import Candidate, Choice, _fastest, choose_provider
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.files import spec_path
 from cmlr_edge.model.spec import ModelSpec
 from export.attention import DOMAIN, NAME, VERSION, add_body
-from tests.conftest import SIZE_HW, make_spec, mean_color_model, solid, write_engine
+from tests.conftest import SIZE_HW, mean_color_model, solid
 
 # By NumPy in float64: pixels of a small picture attend from 2 labels, with a bias for each pixel.
 _QUERIES = np.random.default_rng(1).standard_normal((1, 2, 6)).astype(np.float32)
@@ -127,52 +124,3 @@ def test_scores_stay_when_the_next_frame_is_recognised(engine: Path) -> None:
         first = recognizer(solid(255, 0, 0))
         recognizer(solid(0, 0, 255))
     np.testing.assert_allclose(first.scores, [1, 0, 0], atol=1e-6)
-
-
-@pytest.mark.slow
-def test_the_choice_is_measured_once_and_kept(engine: Path, tmp_path: Path) -> None:
-    content, spec, cache = engine.read_bytes(), ModelSpec.load(spec_path(engine)), tmp_path / "c"
-    choice = choose_provider(engine, content, spec, spec.files[engine.name], cache=cache)
-    assert {c.provider for c in choice.candidates} == set(find_providers())
-    (file,) = cache.iterdir()
-    again = choose_provider(engine, content, spec, spec.files[engine.name], cache=cache)
-    assert again == choice  # times to the microsecond: not measured a second time
-    file.write_text("{")
-    choose_provider(engine, content, spec, spec.files[engine.name], cache=cache)
-    assert json.loads(file.read_text())["candidates"]
-
-
-@pytest.mark.slow
-def test_the_choice_works_where_nothing_can_be_kept(engine: Path) -> None:
-    content, spec = engine.read_bytes(), ModelSpec.load(spec_path(engine))
-    choice = choose_provider(engine, content, spec, spec.files[engine.name], cache=engine / "c")
-    assert choice.provider in find_providers()
-
-
-def test_a_provider_that_fails_the_self_test_is_never_chosen(tmp_path: Path) -> None:
-    content = mean_color_model()
-    spec = make_spec(content)
-    built = spec.files["model.onnx"]
-    wrong = replace(built, golden=replace(built.golden, scores=(0.9, 0.1, 0.9)))
-    path = write_engine(tmp_path, content, spec)
-    with pytest.raises(EngineError, match=r"no provider can run .* golden self-test failed"):
-        choose_provider(path, content, spec, wrong, cache=tmp_path)
-
-
-def test_the_fastest_wins_and_a_tie_stays_with_the_first() -> None:
-    times = [("cpu", 10.0), ("openvino", 9.9), ("broken", None), ("openvino-bf16", 5.0)]
-    candidates = [Candidate(name, ms, "" if ms else "cannot load") for name, ms in times]
-    assert _fastest(candidates) == "openvino-bf16"
-    assert _fastest(candidates[:3]) == "cpu"
-    assert "broken cannot load" in Choice("cpu", tuple(candidates)).reason
-
-
-@pytest.mark.slow
-def test_auto_says_what_it_took_and_why(
-    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with Recognizer.from_engine(engine, provider="auto") as recognizer:
-        assert "auto took" in recognizer.runtime
-        assert "cpu 0." in recognizer.runtime
-        assert len(recognizer(solid(255, 0, 0)).labels) == 1

@@ -71,7 +71,7 @@ def test_auto_is_checked_as_the_provider_that_it_takes(
     monkeypatch.setenv("HOME", str(tmp_path))  # where the choice is remembered
     code, checks = checks_of(engine, "--provider", "auto")
     assert code == 0
-    (choice,) = (tmp_path / ".cache" / "cmlr_edge" / "providers").iterdir()
+    (choice,) = (tmp_path / ".cache" / "cmlr_edge" / "providers").glob("*.json")
     taken = json.loads(choice.read_text())["provider"]
     assert checks["provider"]["found"] == f"asked for {taken}, runs on {taken}"
 
