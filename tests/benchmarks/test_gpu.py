@@ -25,10 +25,12 @@ ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
 
 
-def test_without_a_gpu_every_stage_says_so_and_nothing_else_happens(tmp_path: Path) -> None:
+def test_without_a_gpu_every_stage_says_so_and_nothing_else_happens(
+    no_driver: dict[str, str], tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", "--lease", "--out", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, env={**os.environ, **no_driver}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("cannot be checked here: no NVIDIA driver here")
