@@ -193,9 +193,9 @@ def test_inspect_says_what_an_engine_was_built_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lean10", "lean11", None])
 def test_without_a_driver_an_engine_is_one_error_and_never_a_crash(
-    tmp_path: Path, name: str | None
+    no_driver: dict[str, str], tmp_path: Path, name: str | None
 ) -> None:
-    environment = {}
+    environment = dict(no_driver)
     if name is not None:
         folder = packages.find(name)
         if folder is None:
