@@ -64,6 +64,7 @@ def count_open(visitors: list[socket.socket]) -> int:
     return sum(not is_closed(visitor, 1e-4) for visitor in visitors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("addresses", [1, 50, 200])
 def test_idle_connections_keep_nobody_out(patient: LiveServer, addresses: int) -> None:
     with ExitStack() as stack:

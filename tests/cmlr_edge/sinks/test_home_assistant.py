@@ -102,6 +102,7 @@ def test_states_follow_events_and_a_new_run_clears_them() -> None:
     assert home.take(Event.begin("door")) == {"house/door/person": "OFF"}
 
 
+@pytest.mark.slow
 def test_a_broker_that_forgets_is_told_again(broker: Broker) -> None:
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door", home_assistant="homeassistant")
     sink.watch([SourceHealth("hall", is_ok=True, labels=("person", "cat"))])
@@ -122,6 +123,7 @@ def test_a_broker_that_forgets_is_told_again(broker: Broker) -> None:
     assert broker.retained()["door/availability"] == "offline"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 def test_every_command_lets_it_find_sources_and_a_kill_leaves_nothing_on(
     engine: Path, tmp_path: Path, broker: Broker, front_end: str

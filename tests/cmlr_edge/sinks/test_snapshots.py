@@ -149,6 +149,7 @@ def test_names_of_any_kind_make_files_inside_the_folder(tmp_path: Path) -> None:
     assert sink.path_of(odd).name.isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 def test_every_command_takes_pictures_which_a_kill_leaves_whole(
     engine: Path, tmp_path: Path, front_end: str
