@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from contextlib import suppress
@@ -65,7 +66,6 @@ class NetworkReader:
         # Threads by picture hold one picture back each: with 12 cores half a second, or 12 seconds.
         context.thread_type = "SLICE"
         context.thread_count = min(usable_cores(), _MAX_THREADS)
-        context.flags |= int(av.codec.context.Flags.low_delay)
         self.fps = rate_of(stream)
         self._time_base = stream.time_base
         self._damaged = 0  # packets since the last picture
@@ -73,10 +73,11 @@ class NetworkReader:
         self._is_finite = bool(container.duration and container.duration > 0)
         self._leaves_out = newest and not self._is_finite
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
-        self._awaits_key = False
+        self._awaits_key = self._has_key = False
         self._arrivals: dict[int, float] = {}  # by the frame's time, on time.monotonic()
         self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
+        self._received_s = -math.inf  # when the last packets came
         self._pump = Pump(container, stream, in_pieces=container.format.name == "rtsp")
 
     def read(self) -> Grab | None:
@@ -118,6 +119,11 @@ class NetworkReader:
         if not self._ready:
             raise EndOfSource
         return self._ready.popleft()
+
+    @property
+    def receives(self) -> bool:
+        """Whether packets come, be it without a picture yet."""
+        return time.monotonic() - self._received_s < self._timeout_s
 
     def close(self) -> None:
         """Release the connection; see `Reader`."""
@@ -162,7 +168,7 @@ class NetworkReader:
             raise CaptureError(f"the connection is lost: {self._explain(error)}") from error
 
     def _judge(self, unit: Unit) -> Verdict:
-        packet = unit.packets[0]
+        packet, self._received_s = unit.packets[0], unit.arrived_s
         stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
         verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
         if packet.pts is not None:
@@ -177,6 +183,7 @@ class NetworkReader:
         if self._awaits_key and not self._pump.is_key(unit.packets):
             return []
         self._awaits_key = False
+        self._has_key = self._has_key or self._pump.is_key(unit.packets)
         packet = unit.packets[0]
         if len(unit.packets) > 1:
             packet = self._av.Packet(b"".join(map(bytes, unit.packets)))
@@ -185,7 +192,7 @@ class NetworkReader:
         try:
             return list(self._context.decode(packet))
         except self._av.FFmpegError as error:
-            self._damaged += 1
+            self._damaged += self._has_key  # before, there is nothing that it could build upon
             self._check_picture(packet, error)
             return []
 

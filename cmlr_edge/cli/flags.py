@@ -74,6 +74,12 @@ class Flags:
     csv: _Csv = None
     overlay: _Overlay = None
     contact_sheet: _ContactSheet = None
+    snapshots: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a JPEG of each event's best moment; at most 1 GB and 30 days of them."
+        ),
+    ] = None
     mqtt: options.Mqtt = None
     home_assistant: Annotated[
         bool,
@@ -256,6 +262,7 @@ class Flags:
             "csv": self.csv,
             "overlay": self.overlay,
             "contact_sheet": self.contact_sheet,
+            "snapshots": self.snapshots,
         }
         given: list[tuple[str, dict[str, Any]]] = []
         given += [(kind, {"path": str(p.absolute())}) for kind, p in files.items() if p is not None]

@@ -14,6 +14,7 @@ import numpy as np
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
+from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
 from cmlr_edge.page.visits import VisitLog, since_start_s
 from cmlr_edge.pipeline import SourceStatus, Streams
@@ -126,13 +127,15 @@ class LiveState:
         self._names: list[str] = []
         self._gone: set[int] = set()  # ids of sources that were removed
         self._pictures: list[NewestPicture] = []
+        self.desk = PictureDesk(recognizer)
         self.use(recognizer)
         self._lock = threading.Lock()  # guards the two below
         self._gathered_s = float("-inf")
         self._state: StateView | None = None
 
     def use(self, recognizer: Recognizer) -> None:
-        """Tell of the model that is at work from now on."""
+        """Tell of the model that is at work from now on, and let it look at visitors' pictures."""
+        self.desk.use(recognizer)
         self._model = ModelView(
             name=recognizer.spec.name,
             runtime=recognizer.runtime,

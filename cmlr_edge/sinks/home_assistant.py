@@ -5,16 +5,14 @@ A topic's newest message is retained, so that whoever comes later, or comes agai
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from cmlr_edge.events.event import Event
+from cmlr_edge.redaction import safe_name
 from cmlr_edge.sinks.base import SourceHealth
 
-_NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _EVENT_TYPES = ["start", "update", "end"]
 _HEALTH, _EVENT = "_health", "_event"  # no label's part begins with an underscore
 Topics = dict[str, str]  # topic to what is retained there; "" for nothing any more
@@ -31,7 +29,7 @@ class HomeAssistant:
             prefix: Where Home Assistant looks for devices, "homeassistant" unless it was changed.
         """
         self._topic, self._prefix = topic, prefix
-        self._node = _slug(topic)
+        self._node = safe_name(topic)
         self._labels: dict[str, dict[str, None]] = {}  # announced, by source, in order
 
     def event_topic(self, source: str) -> str:
@@ -63,16 +61,16 @@ class HomeAssistant:
             topics |= self._announced(event.source)
         if event.kind == "begin":  # what an earlier run left open is over
             for label in self._labels[event.source]:
-                topics[self._of(event.source, _slug(label))] = "OFF"
+                topics[self._of(event.source, safe_name(label))] = "OFF"
             return topics
         topics |= self._with_label(event.source, event.label)
-        state = self._of(event.source, _slug(event.label))
+        state = self._of(event.source, safe_name(event.label))
         topics[state] = "OFF" if event.kind == "end" else "ON"
         topics[f"{state}/score"] = str(round(event.score, 5))
         return topics
 
     def _of(self, source: str, part: str) -> str:
-        return f"{self._topic}/{_slug(source)}/{part}"
+        return f"{self._topic}/{safe_name(source)}/{part}"
 
     def _announced(self, source: str) -> Topics:
         self._labels[source] = {}
@@ -90,7 +88,7 @@ class HomeAssistant:
         if label in self._labels[source]:
             return {}
         self._labels[source][label] = None
-        part = _slug(label)
+        part = safe_name(label)
         return {
             self._config("binary_sensor", source, part): self._payload(source, label, part),
             self._config("sensor", source, part): self._payload(
@@ -102,7 +100,7 @@ class HomeAssistant:
     def _taken_away(self, source: str) -> Topics:
         kinds = [("binary_sensor", _HEALTH), ("event", _EVENT)]
         states = [self._of(source, _HEALTH)]
-        for part in map(_slug, self._labels.pop(source)):
+        for part in map(safe_name, self._labels.pop(source)):
             kinds += [("binary_sensor", part), ("sensor", part)]
             states += [self._of(source, part), self._of(source, f"{part}/score")]
         return dict.fromkeys(
@@ -110,16 +108,16 @@ class HomeAssistant:
         )
 
     def _config(self, kind: str, source: str, part: str) -> str:
-        return f"{self._prefix}/{kind}/{self._node}/{_slug(source)}_{part}/config"
+        return f"{self._prefix}/{kind}/{self._node}/{safe_name(source)}_{part}/config"
 
     def _payload(self, source: str, name: str, part: str, **more: Any) -> str:
         record = {
             "name": name,
-            "unique_id": f"cmlr_edge_{self._node}_{_slug(source)}_{part}".replace("/", "_"),
+            "unique_id": f"cmlr_edge_{self._node}_{safe_name(source)}_{part}".replace("/", "_"),
             "state_topic": self._of(source, part),
             "availability_topic": f"{self._topic}/availability",
             "device": {
-                "identifiers": [f"cmlr_edge_{self._node}_{_slug(source)}"],
+                "identifiers": [f"cmlr_edge_{self._node}_{safe_name(source)}"],
                 "name": source,
                 "manufacturer": "cmlr_edge",
                 "model": "multi-label recognition",
@@ -127,11 +125,3 @@ class HomeAssistant:
             **more,
         }
         return json.dumps(record, allow_nan=False, ensure_ascii=False)
-
-
-def _slug(name: str) -> str:
-    """A part of a topic: letters and digits; names that would become alike stay apart."""
-    slug = _NO_NAME.sub("_", name).strip("_")
-    if slug == name:
-        return slug
-    return f"{slug}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"

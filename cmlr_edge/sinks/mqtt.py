@@ -71,6 +71,7 @@ class MqttEvents:
         self._changed = self._queue.changed  # never held while paho is called, which has locks too
         self._connected, self._under_way = False, 0
         self._greeting = 0  # the number of our last "online"
+        self._error_level = mqtt.MQTT_LOG_ERR
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         if parts.username is not None:
             password = None if parts.password is None else unquote(parts.password)
@@ -211,7 +212,7 @@ class MqttEvents:
 
     def _on_log(self, _client: Any, _data: Any, level: int, text: str) -> None:
         """With TLS 1.3 a refusal comes after the handshake, and paho tells it to its log alone."""
-        if level == _paho().MQTT_LOG_ERR and "[SSL:" in text:
+        if level == self._error_level and "[SSL:" in text:
             self._said = text
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:

@@ -44,6 +44,10 @@ def importers(package: str) -> list[str]:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_runtime":
+                names = [
+                    ast.literal_eval(item) for item in node.args if isinstance(item, ast.Constant)
+                ]
             if any(name.split(".")[0] == package for name in names):
                 found.append(str(path.relative_to(PACKAGE)))
     return found
@@ -58,6 +62,7 @@ def importers(package: str) -> list[str]:
         ("openvino", ["backends/openvino.py", "backends/openvino_attention.py"]),
         ("tensorrt", ["backends/tensorrt.py"]),
         ("cuda", ["backends/cuda_memory.py"]),
+        ("PIL", ["frame.py", "machine/pillow.py"]),  # the former for a type alone
         ("torch", []),
     ],
 )

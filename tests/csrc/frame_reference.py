@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ def nv12_of(height: int, width: int) -> list[NDArray[np.uint8]]:
     return [image[..., 0].copy(), image[: height // 2, :, 1].copy()]
 
 
-def resized(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.float64]:
+def resized(image: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[np.float64]:
     """(H, W, 3) -> (*size_hw, 3) by area; linearly, as OpenCV does, where a side grows."""
     shrinks = size_hw[0] <= image.shape[0] and size_hw[1] <= image.shape[1]
     rows, columns = (

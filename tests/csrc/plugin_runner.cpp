@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "emulation/machine.h"
+#include "emulation/options.h"
 #include "emulation/programs/case.h"
 
 extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,7 +51,7 @@ def spec_of(size_hw: tuple[int, int]) -> PreprocessSpec:
     return PreprocessSpec(size_hw, MEAN, STD)
 
 
-def difference(actual: NDArray[np.uint8], expected: NDArray[np.uint8]) -> int:
+def difference(actual: NDArray[Any], expected: NDArray[Any]) -> int:
     return int(np.abs(actual.astype(int) - expected.astype(int)).max())
 
 

@@ -143,7 +143,8 @@ def no_memory(path: Path) -> Any:
     """Lanes for which the first, second, ... allocation fails, and one for which none does."""
     from cuda.bindings import runtime
 
-    backend, real, answer = open_backend(path), runtime._allocate, []
+    backend, real = open_backend(path), runtime._allocate
+    answer: list[Any] = []
     for allowed in range(5):
         remaining = iter(range(allowed))
 

@@ -187,6 +187,28 @@ def test_a_source_that_never_gives_a_frame_fails_with_its_reason() -> None:
         assert "hunter2" not in str(caught.value) + source.reason + source.name
 
 
+@pytest.mark.parametrize("receives", [True, False])
+def test_a_stream_that_is_joined_long_before_a_key_picture_is_waited_for(receives: bool) -> None:
+    key_s = time.monotonic() + 0.6  # four times what a connection without a frame is given
+
+    class Joined:
+        fps: float | None = None
+
+        def __init__(self) -> None:
+            self.receives = receives
+
+        def read(self) -> Grab | None:
+            threading.Event().wait(max(0.05, key_s - time.monotonic()))
+            return Grab(draw_pattern(1, (120, 160)), 0.0)
+
+        def close(self) -> None:
+            pass
+
+    with LiveSource("x", Joined, QUICK) as source:
+        assert source.next_frame(5) is not None
+        assert (source.stats.reconnects == 0) == receives
+
+
 class OpenNothing:
     fps: float | None = None
 

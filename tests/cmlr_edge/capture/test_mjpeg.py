@@ -1,4 +1,4 @@
-"""Cameras that send JPEGs over HTTP: with and without lengths, behind passwords, and hostile ones."""
+"""Cameras over HTTP: JPEGs with and without lengths, behind passwords, hostile ones, and MPEG-TS."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,6 +23,7 @@ from cmlr_edge import open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.capture.mjpeg import _end_of_picture
 from cmlr_edge.capture.pattern import draw_pattern, read_number
+from tests.cmlr_edge.capture.films import write_film
 
 Send = Callable[[BaseHTTPRequestHandler], None]
 LIVE = LiveSettings(read_timeout_s=0.5, hang_timeout_s=1.5, backoff_first_s=0.05, backoff_max_s=0.1)
@@ -235,3 +237,29 @@ def test_the_end_of_a_picture_is_found_behind_its_thumbnail_and_its_scans() -> N
             assert _end_of_picture(bytearray(whole + b"\r\n--cut")) == len(whole)
             for length in range(0, len(whole), 7):
                 assert _end_of_picture(bytearray(whole[:length])) is None
+
+
+@pytest.mark.slow
+def test_a_stream_joined_in_the_middle_begins_with_its_next_key_picture(tmp_path: Path) -> None:
+    pictures = [draw_pattern(number, (120, 160)) for number in range(200)]
+    options = {"g": "75", "bf": "0", "x264-params": "scenecut=0"}
+    path = write_film(tmp_path / "a.ts", pictures, fps=25, options=options)
+    content = path.read_bytes()
+    part = len(content) // 200 // 188 * 188 + 188  # about a picture
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        for at in range(20 * part, len(content), part):
+            handler.wfile.write(content[at : at + part])
+            time.sleep(0.04)
+
+    live = replace(LIVE, hang_timeout_s=0.8)
+    with (
+        serving(send, content_type="video/mp2t") as place,
+        open_source(f"http://{place}", live=live) as source,
+    ):
+        assert isinstance(source, LiveSource)
+        frame = source.next_frame(10)
+        assert frame is not None
+        assert frame.status == "ok"
+        assert 75 <= read_number(frame.image_bgr) < 100
+        assert source.stats.reconnects == 0

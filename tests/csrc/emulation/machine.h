@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "emulation/options.h"
 #include "emulation/types.h"
 
 namespace emulation {
@@ -21,19 +22,6 @@ struct Thread {
   size_t shared_bytes;
 };
 extern Thread* current;  // the running CUDA thread
-
-// Order in which threads that could run do so.
-enum class Schedule { kForward, kReverse, kRandom };
-enum class Landing { kLate, kAtOnce, kRandom };
-struct Options {
-  Schedule schedule = Schedule::kForward;
-  Landing copies = Landing::kLate;
-  unsigned seed = 1;                // of kRandom
-  const void* stream = nullptr;     // that every launch must be on; null: any
-  bool only_last_block = false;     // of the grid: what it reaches is what is furthest away
-  bool count_instructions = false;  // of translated PTX
-};
-extern Options options;
 
 struct Site {  // a collective operation and where the kernel calls it
   const char *what, *file;
