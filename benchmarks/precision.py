@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +32,7 @@ from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
 from export.onnx_graph import export_fused
 from export.precision import to_float16
+from export.quantize_cpu import quantize_for_cpu
 from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.metrics import MIN_POSITIVES, average_precisions
@@ -48,8 +49,10 @@ _INT8: dict[str, dict[str, Any]] = {
     "int8, entropy": {"method": "entropy"},
     "int8, head too": {"with_head": True},
 }
+_FOR_CPUS = "int8, for CPUs"
+_NAMES = ("fp32", "fp16", _FOR_CPUS, *_INT8)
 _BY_RUNTIME = 16  # images on which runtimes are compared
-_TIMED = ("fp32", "fp16", "int8, percentile 99.99", "int8, head too")
+_TIMED = ("fp32", "fp16", _FOR_CPUS, "int8, percentile 99.99", "int8, head too")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Row:
     flips_same_thresholds: int
     largest_difference: float  # of a score
     mean_difference: float
+    silent: list[str]  # labels that fell silent or speak anew, in words
     openvino_difference: float  # largest, between runtimes on the same file
 
 
@@ -76,6 +80,7 @@ def compare_precisions(
     split: str,
     pictures: int,
     rounds: int,
+    names: Sequence[str] = _NAMES,
     report: Callable[[str], None],
 ) -> None:
     """Build, score and time every file, writing each result as it comes.
@@ -88,6 +93,7 @@ def compare_precisions(
         split: Of `data`.
         pictures: Of the calibration folder, spread evenly.
         rounds: Timed runs of one picture for each file.
+        names: Of the files to compare with fp32, of `_NAMES`.
         report: Told what is being done.
     """
     model, spec = load_model(run)
@@ -108,14 +114,15 @@ def compare_precisions(
     rows = known.get("rows", []) if known.items() >= header.items() else []
     report("exporting")
     fp32, _ = export_fused(model, spec.preprocess)
-    missing = {"fp32", "fp16", *_INT8} - {row["name"] for row in rows}
+    names = ["fp32", *(name for name in _NAMES[1:] if name in names)]
+    missing = set(names) - {row["name"] for row in rows}
     plain = _score(_on_onnxruntime(fp32), frames if missing else frames[:1])
     timed = {"fp32": fp32}
-    for name in ("fp32", "fp16", *_INT8):
+    for name in names:
         if name not in missing and name not in _TIMED:
             continue
         report(f"building {name}")
-        file = _build(name, fp32, lambda: _frames([paths[i] for i in chosen], spec))
+        file = _build(name, fp32, lambda: _frames([paths[i] for i in chosen], spec), spec)
         if name in _TIMED:
             timed[name] = file
         if name in missing:
@@ -131,8 +138,10 @@ def _write(out: Path, record: dict[str, Any]) -> None:
 
 
 def _build(
-    name: str, fp32: onnx.ModelProto, seen: Callable[[], NDArray[np.uint8]]
+    name: str, fp32: onnx.ModelProto, seen: Callable[[], NDArray[np.uint8]], spec: ModelSpec
 ) -> onnx.ModelProto:
+    if name == _FOR_CPUS:
+        return quantize_for_cpu(fp32, seen(), spec).model
     if name in _INT8:
         return quantize(fp32, seen(), **_INT8[name])
     return to_float16(fp32) if name == "fp16" else fp32
@@ -174,6 +183,7 @@ def _row(
         flips_same_thresholds=same.flips,
         largest_difference=float(np.abs(scores - plain).max()),
         mean_difference=float(np.abs(scores - plain).mean()),
+        silent=refit.changed_labels(refit.flips / refit.decisions),
         openvino_difference=float(np.abs(other - scores[:_BY_RUNTIME]).max()),
     )
 
@@ -226,6 +236,7 @@ def main(
     split: Annotated[str, typer.Option(help="Split of --data.")] = "val",
     pictures: Annotated[int, typer.Option(min=1, help="Calibration pictures to take.")] = 40,
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs for each file.")] = 20,
+    only: Annotated[list[str] | None, typer.Option(help="Files to compare; all.")] = None,
 ) -> None:
     """Compare fp32, fp16 and ways to int8 on labelled pictures.
 
@@ -242,6 +253,7 @@ def main(
             split=split,
             pictures=pictures,
             rounds=rounds,
+            names=only or _NAMES,
             report=lambda what: progress.update(task, description=what),
         )
     Console().print(f"wrote {out}")

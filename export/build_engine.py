@@ -8,6 +8,7 @@ On a Jetson `--target tensorrt` adds model.engine, verified against model.onnx.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import onnx
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
@@ -41,6 +43,7 @@ from export.engine import build_engine_file
 from export.fusion_report import FusionReport
 from export.onnx_graph import export_fused, store_as_float16
 from export.precision import to_float16
+from export.quantize_cpu import MAX_SHARE, quantize_for_cpu
 from export.verify import synthetic_frames, verify
 from train.data import read_dataset
 from train.data.base import LabeledImages
@@ -51,9 +54,17 @@ from train.network.checkpoint import load_config, load_model
 _SYNTHETIC_FRAMES = 8
 _MOST_CALIBRATION_PICTURES = 100  # more did not change the ranges that matter
 _stderr = Console(stderr=True)
+_log = logging.getLogger(__name__)
 
 
 Precision = Literal["float32", "float16", "int8"]
+
+
+class Int8For(str, Enum):
+    """What runs an int8 file."""
+
+    cpu = "cpu"
+    gpu = "gpu"
 
 
 class Target(str, Enum):
@@ -75,6 +86,7 @@ def build_engine(
     precision: Precision = "float32",
     calibration: Path | None = None,
     max_flips: float | None = None,
+    int8_for: Int8For = Int8For.cpu,
     tensorrt: BuildOptions | None = None,
     sign_with: Path | None = None,
     report: Report = lambda _done, _total: None,
@@ -90,6 +102,8 @@ def build_engine(
         precision: "float16" writes a typed float16 graph, "int8" one with a quantised backbone.
         calibration: Folder of pictures to measure ranges on, for "int8".
         max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
+        int8_for: The form of an "int8" file: uint8 activations and int8 weights for CPUs, symmetric int8,
+            which TensorRT builds, for GPUs.
         tensorrt: Build model.engine as well, for the GPU of this machine.
         sign_with: PEM of a private key; a signature is written beside each model file.
         report: Told how far calibration is.
@@ -104,6 +118,8 @@ def build_engine(
             exported model, there is no GPU for it, or the key cannot sign; nothing is written.
         DependencyError: TensorRT, cuda-python or model-signing is missing.
     """
+    if tensorrt is not None and precision == "int8" and int8_for is Int8For.cpu:
+        raise DataError("TensorRT builds no int8 file for CPUs: give --for gpu")
     if tensorrt is not None:
         require_gpu_software()  # known before minutes are spent
     if sign_with is not None:
@@ -120,7 +136,7 @@ def build_engine(
     keep_norms = narrow and precision == "float32"
     onnx_model, fusion = export_fused(model, trained.preprocess, norms=not keep_norms)
     if seen is not None:
-        onnx_model = quantize(onnx_model, seen, report=lambda done: report(done, len(seen)))
+        onnx_model = _quantize(onnx_model, seen, trained, int8_for, max_flips, report)
     elif precision == "float16":
         onnx_model = to_float16(onnx_model)
     if narrow and precision != "float16":
@@ -162,6 +178,31 @@ def build_engine(
         if sign_with is not None:
             write_atomically(signature_path(path), sign(ModelPair.read(path), sign_with))
     return spec
+
+
+def _quantize(
+    model: onnx.ModelProto,
+    seen: NDArray[np.uint8],
+    spec: ModelSpec,
+    int8_for: Int8For,
+    max_flips: float | None,
+    report: Report,
+) -> onnx.ModelProto:
+    def tell(done: int) -> None:
+        report(done, len(seen))
+
+    if int8_for is Int8For.gpu:
+        return quantize(model, seen, report=tell)
+    share = MAX_SHARE if max_flips is None else max_flips
+    found = quantize_for_cpu(model, seen, spec, max_share=share, report=tell)
+    if found.in_float32:
+        _log.warning(
+            "%d of %d layers stay float32, for the decisions' sake: %s",
+            len(found.in_float32),
+            found.products,
+            ", ".join(found.in_float32),
+        )
+    return found.model
 
 
 def _calibration_frames(folder: Path | None, spec: ModelSpec) -> NDArray[np.uint8]:
@@ -234,6 +275,10 @@ def main(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise the backbone; needs --calibration.")
     ] = False,
+    int8_for: Annotated[
+        Int8For | None,
+        typer.Option("--for", help="What runs the int8 file. Default: cpu, with an engine gpu."),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of pictures to measure int8 ranges on.")
     ] = None,
@@ -271,6 +316,10 @@ def main(
     try:
         if fp16 and int8:
             raise DataError("--fp16 and --int8 exclude each other: a file has one precision")
+        if int8_for is not None and not int8:
+            raise DataError("--for says what runs an int8 file: give --int8 too")
+        if int8_for is None:
+            int8_for = Int8For.gpu if target is Target.tensorrt else Int8For.cpu
         options = None
         if target is Target.tensorrt:
             options = BuildOptions(
@@ -293,6 +342,7 @@ def main(
                 precision=precision,
                 calibration=calibration,
                 max_flips=max_flips,
+                int8_for=int8_for,
                 tensorrt=options,
                 sign_with=sign_key,
                 report=lambda done, total: progress.update(

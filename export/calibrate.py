@@ -1,15 +1,15 @@
-"""A float32 graph -> an int8 graph: the backbone's products between QuantizeLinear and DequantizeLinear.
+"""A float32 graph -> an int8 graph for GPUs: the backbone's products between QuantizeLinear and DequantizeLinear.
 
 Symmetric, zero points 0, weights with a scale for each output channel, biases float32: the form that
-TensorRT builds, and that ONNX Runtime and OpenVINO run as well. What is added up between products
-stays float32, and so does the head.
+TensorRT builds, and that ONNX Runtime and OpenVINO run as well, the former slowly: `quantize_cpu.py`
+writes what CPUs run fast. What is added up between products stays float32, and so does the head.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ def quantize(
     Raises:
         EngineError: There is nothing to quantise, no frame, or an activation is not a number.
     """
-    products = _products(model.graph, with_head=with_head)
+    products = products_of(model.graph, with_head=with_head)
     if not products:
         raise EngineError("int8 quantises convolutions and products with constants: none is here")
     names = list(dict.fromkeys(node.input[0] for node in products))
@@ -69,21 +69,39 @@ def quantize(
     return insert_quantization(model, {node.output[0] for node in products}, ranges)
 
 
-def _products(graph: onnx.GraphProto, *, with_head: bool) -> list[NodeProto]:
-    """Convolutions, and products with a constant matrix."""
-    constants = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    behind_head: set[str] = set()
+def head_nodes(graph: onnx.GraphProto) -> list[NodeProto]:
+    """Nodes that read a constant of the head, and those behind them."""
+    behind: set[str] = set()
     found = []
     for node in graph.node:
-        in_head = any(name.startswith(_HEAD) or name in behind_head for name in node.input)
-        if in_head:
-            behind_head |= set(node.output)
-        if node.op_type not in _CHANNEL_AXIS or (in_head and not with_head):
+        if any(name.startswith(_HEAD) or name in behind for name in node.input):
+            behind |= set(node.output)
+            found.append(node)
+    return found
+
+
+def products_of(graph: onnx.GraphProto, *, with_head: bool = False) -> list[NodeProto]:
+    """Convolutions, and products with a constant matrix, of the backbone."""
+    constants = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    head = set() if with_head else {node.output[0] for node in head_nodes(graph)}
+    found = []
+    for node in graph.node:
+        if node.op_type not in _CHANNEL_AXIS or node.output[0] in head:
             continue
         rank = constants.get(node.input[1], 0)
         if node.input[0] not in constants and (node.op_type == "Conv" or rank == 2):
             found.append(node)
     return found
+
+
+def require_numbers(values: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse tensors that overflowed, by their names.
+
+    Raises:
+        EngineError: One is not a number.
+    """
+    if bad := [name for name, value in values.items() if not np.isfinite(value).all()]:
+        raise EngineError(f"{bad[0]} is not a number on a calibration picture")
 
 
 def _measure_ranges(
@@ -115,9 +133,9 @@ def _measure_ranges(
     with contextlib.redirect_stdout(io.StringIO()):  # it prints
         for frame in frames:
             outputs = session.run(names, {INPUT_NAME: frame[None]})
-            if bad := [n for n, v in zip(names, outputs, strict=True) if not np.isfinite(v).all()]:
-                raise EngineError(f"{bad[0]} is not a number on a calibration picture")
-            collector.collect({n: [_sample(v)] for n, v in zip(names, outputs, strict=True)})
+            values = dict(zip(names, outputs, strict=True))
+            require_numbers(values)
+            collector.collect({name: [_sample(value)] for name, value in values.items()})
             seen += 1
             report(1)
         if not seen:

@@ -21,7 +21,7 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport
-from export.verify import SCORE_TOLERANCE, require_agreement
+from export.verify import SCORE_TOLERANCE, remedy_of, require_agreement
 
 _BATCH = 8
 
@@ -147,12 +147,12 @@ def compare(
     if not difference <= allowed:  # a NaN fails too
         raise EngineError(
             f"{path.name} differs from ONNX Runtime by {difference:.3g} on {len(actual)} images, "
-            f"allowed {allowed:.3g}: it was not written"
+            f"allowed {allowed:.3g}: it was not written{remedy_of(precision)}"
         )
     thresholds = np.asarray(spec.thresholds, np.float32)
     found = Agreement.of(spec.labels, expected >= thresholds, actual >= thresholds)
     share = MAX_SHARE[precision] if max_flips is None else max_flips
-    require_agreement(path, found, share, of=" of ONNX Runtime")
+    require_agreement(path, found, share, of=" of ONNX Runtime", precision=precision)
     return ParityReport(len(actual), difference, found.flips)
 
 

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 # on another machine, by the precision that was built.
 SCORE_TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 0.6}
 GOLDEN_TOLERANCE = {"float32": 2e-3, "float16": 5e-2, "int8": 0.15}
+_REMEDIES = {
+    "float16": "export without --fp16, or allow more with --max-flips",
+    "int8": "give --data to fit thresholds again, give --calibration more pictures like those to come, "
+    "export without --int8, or allow more with --max-flips",
+}
 _GOLDEN_SEED = 20241
 _BATCH = 8
 
@@ -66,7 +71,7 @@ def verify(
     if not difference <= allowed:  # a NaN fails too
         raise EngineError(
             f"{path.name} differs from the training model by {difference:.3g} on {len(frames)} "
-            f"images, allowed {allowed:.3g}: it was not written"
+            f"images, allowed {allowed:.3g}: it was not written{remedy_of(precision)}"
         )
     own, trained = (
         np.asarray(thresholds, np.float32)
@@ -75,18 +80,20 @@ def verify(
     first, second = expected >= trained, actual >= own
     share = MAX_SHARE[precision] if max_flips is None else max_flips
     found = Agreement.of(spec.labels, first, second)
-    require_agreement(path, found, share)
+    require_agreement(path, found, share, precision=precision)
     if (np.abs(expected - trained)[first != second] > allowed).any():
         raise EngineError(
             f"{path.name} flips label decisions far from the threshold, of "
-            f"{', '.join(found.flips_by_label)}: it was not written"
+            f"{', '.join(found.flips_by_label)}: it was not written{remedy_of(precision)}"
         )
     report = ParityReport(len(frames), difference, found.flips)
     scores = tuple(round(float(score), 7) for score in actual[0])
     return report, GoldenSample(_GOLDEN_SEED, scores, GOLDEN_TOLERANCE[precision])
 
 
-def require_agreement(path: Path, found: Agreement, share: float, *, of: str = "") -> None:
+def require_agreement(
+    path: Path, found: Agreement, share: float, *, of: str = "", precision: str = "float32"
+) -> None:
     """Refuse a file that decides otherwise.
 
     Args:
@@ -94,6 +101,7 @@ def require_agreement(path: Path, found: Agreement, share: float, *, of: str = "
         found: What was said before, and what it says.
         share: Of label decisions that may differ.
         of: Whose decisions they are, for the message.
+        precision: Of the file, which says what to do.
 
     Raises:
         EngineError: Too many differ, or a label falls silent or speaks anew; it is named.
@@ -103,7 +111,14 @@ def require_agreement(path: Path, found: Agreement, share: float, *, of: str = "
         flips = f"flips {found.flips} of {found.decisions} label decisions{of}"
         reasons = [f"{flips}, allowed is {share:.1%}", *reasons]
     if reasons:
-        raise EngineError(f"{path.name}: {'; '.join(reasons)}: it was not written")
+        raise EngineError(
+            f"{path.name}: {'; '.join(reasons)}: it was not written{remedy_of(precision)}"
+        )
+
+
+def remedy_of(precision: str) -> str:
+    """What to do about a file that is refused, as the end of a sentence; "" for float32."""
+    return f"; {_REMEDIES[precision]}" if precision in _REMEDIES else ""
 
 
 def synthetic_frames(size_hw: tuple[int, int], number: int) -> NDArray[np.uint8]:

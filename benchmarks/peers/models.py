@@ -37,11 +37,11 @@ from cmlr_edge.model.spec import (
     ThresholdFit,
 )
 from cmlr_edge.preprocess import preprocess
-from export.calibrate import quantize
 from export.deploy import DeployModel, FusedModel
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
+from export.quantize_cpu import quantize_for_cpu
 from export.verify import GOLDEN_TOLERANCE
 from train.config import ModelConfig
 from train.confounders.clustering import Confounders, ContextTerm
@@ -111,7 +111,9 @@ def prepare(network: Network, num_labels: int, folder: Path) -> None:
     scores = run_frames(DeployModel(model, spec.preprocess).eval(), images)
     threshold = float(np.quantile(scores, 1 - _LABELS_PRESENT))
     spec = replace(spec, thresholds=(threshold,) * num_labels)
-    _write(folder / INT8, quantize(exported, images[:_CALIBRATION_FRAMES]), spec, "int8")
+    # Decisions of seeded weights are a matter of rounding, and no reason to leave layers in float32.
+    int8 = quantize_for_cpu(exported, images[:_CALIBRATION_FRAMES], spec, max_share=1.0).model
+    _write(folder / INT8, int8, spec, "int8")
     _write(folder, exported, spec, "float32")
 
 

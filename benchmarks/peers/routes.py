@@ -27,7 +27,8 @@ Scores = NDArray[np.float32]
 Route = Callable[[Frame], tuple[Scores, list[int]]]  # scores (L,), indices of the labels reached
 
 PEERS = ("torch-eager", "torch-compile", "ncnn", "ort-f32", "openvino-f32", "openvino-bf16")
-OURS = {  # folder of the model, and provider
+OURS: dict[str, tuple[str, str | None]] = {  # folder of the model, and provider
+    "ours-default": ("", None),
     "ours-ort-f32": ("", "cpu"),
     "ours-ort-int8": ("int8", "cpu"),
     "ours-openvino-f32": ("", "openvino"),
@@ -65,7 +66,7 @@ def open_route(name: str, folder: Path) -> Route:
     return _plain(infer, spec)
 
 
-def _ours(folder: Path, provider: str) -> Route:
+def _ours(folder: Path, provider: str | None) -> Route:
     recognizer = Recognizer.from_engine(folder, provider=provider)
     indices = {label: i for i, label in enumerate(recognizer.labels)}
 
