@@ -70,6 +70,8 @@ class SourceView:
     id: int  # in this run's addresses
     status: SourceStatus
     frame: FrameView | None  # None before the first
+    wanted: tuple[str, ...]  # the labels that may be said of it
+    thresholds: tuple[float, ...]  # of it, in the order of the model's labels
 
 
 @dataclass(frozen=True)
@@ -222,11 +224,19 @@ class LiveState:
             machine=_machine_view(),
             outputs=self._outputs(),
             sources=tuple(
-                SourceView(number, by_name[name], self._newest_frame(number))
+                self._source_view(number, by_name[name])
                 for number, name in enumerate(self._names)
                 if number not in self._gone and name in by_name
             ),
         )
+
+    def _source_view(self, source_id: int, status: SourceStatus) -> SourceView:
+        choice, labels = self._streams.choice(status.name), self._model.labels
+        wanted = tuple(
+            label for label, is_wanted in zip(labels, choice.wanted, strict=True) if is_wanted
+        )
+        thresholds = tuple(choice.thresholds[label] for label in labels)
+        return SourceView(source_id, status, self._newest_frame(source_id), wanted, thresholds)
 
     def _newest_frame(self, source_id: int) -> FrameView | None:
         if (result := self.result(source_id)) is None:

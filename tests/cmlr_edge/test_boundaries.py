@@ -62,7 +62,7 @@ def importers(package: str) -> list[str]:
         ("openvino", ["backends/openvino.py", "backends/openvino_attention.py"]),
         ("tensorrt", ["backends/tensorrt.py"]),
         ("cuda", ["backends/cuda_memory.py"]),
-        ("PIL", ["machine/pillow.py"]),
+        ("PIL", ["frame.py", "machine/pillow.py"]),  # the former for a type alone
         ("torch", []),
     ],
 )

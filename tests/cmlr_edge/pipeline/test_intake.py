@@ -280,3 +280,12 @@ def test_flags_and_file_say_the_same(tmp_path: Path, engine: Path) -> None:
     for text in ("", "0,0 1,0", "0;0 1;0 1;1", "0,0 1,0 1"):
         with pytest.raises(SpecError, match="polygon"):
             read_polygon(text)
+
+
+def test_the_page_tells_what_is_wanted_and_from_which_score_on(engine: Path) -> None:
+    source = SourceSettings("test://", "x", labels=("red", "blue"), thresholds={"blue": 0.9})
+    config = SessionConfig(EngineSettings(path=str(engine)), (source,), page=PageSettings(port=0))
+    with Session(config) as session:
+        page: Any = session._page
+        [view] = page.state().sources
+        assert (view.wanted, view.thresholds) == (("red", "blue"), (0.5, 0.5, 0.9))
