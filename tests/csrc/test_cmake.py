@@ -40,8 +40,8 @@ def test_what_nvcc_made_of_a_launch_is_on_the_callers_stream(
     """The emulation sees the launch in the source; this sees nvcc's own."""
     library, program = next(cuda_build[0].rglob("libcmlr_cuda.a")), tmp_path / "recorder"
     source = Path(__file__).with_name("launch_recorder.cpp")
-    command = ["g++", "-std=c++17", f"-I{CSRC / 'include'}", source, library, "-o", program]
-    subprocess.run(command, check=True)
+    flags = ["-std=c++17", f"-I{CSRC / 'include'}"]
+    subprocess.run(["g++", *flags, str(source), str(library), "-o", str(program)], check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=True)
     launches = [line.split() for line in done.stdout.splitlines()]
     assert len(launches) == 2 * 8 * 2 + 4
