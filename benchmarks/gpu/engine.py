@@ -15,10 +15,11 @@ import numpy as np
 from benchmarks.gpu.device import memory_in_use
 from benchmarks.gpu.report import Report, Skipped
 from benchmarks.gpu.stage import Place
+from benchmarks.gpu.standard_attention import OLDEST_TENSORRT, with_standard_attention
 from cmlr_edge.backends.plugin import plugin_library
-from cmlr_edge.backends.tensorrt import TensorRtBackend
+from cmlr_edge.backends.tensorrt import TensorRtBackend, import_tensorrt
 from cmlr_edge.engines.builder import BuildOptions
-from cmlr_edge.engines.preflight import require_gpu_software
+from cmlr_edge.engines.preflight import require_gpu_software, version_of
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.files import model_path, spec_path, write_atomically
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
@@ -38,8 +39,8 @@ def check(report: Report, place: Place, *, frames: int = 10_000) -> None:
     path = model_path(place.model)
     spec = ModelSpec.load(spec_path(path))
     with tempfile.TemporaryDirectory() as folder:
-        for name, options in _ways(report):
-            engine = Engine(path, spec, Path(folder), options)
+        for name, options, content in _ways(report, path.read_bytes()):
+            engine = Engine(path, spec, Path(folder) / name.replace(" ", "-"), options, content)
             report.check(f"engine {name}, against ONNX Runtime", engine.build)
             if engine.path is None:
                 continue
@@ -49,21 +50,29 @@ def check(report: Report, place: Place, *, frames: int = 10_000) -> None:
             report.check(f"engine {name}: memory", partial(engine.watch_memory, frames))
 
 
-def _ways(report: Report) -> Generator[tuple[str, BuildOptions]]:
+def _ways(report: Report, content: bytes) -> Generator[tuple[str, BuildOptions, bytes]]:
+    """Our kernel, ONNX's operator as TensorRT fuses it, and plain operations."""
     try:
-        yield "with the plugin", BuildOptions(plugin=str(plugin_library()))
+        yield "with the plugin", BuildOptions(plugin=str(plugin_library())), content
     except EngineError as error:
         report.add("engine with the plugin", "skipped", str(error))
-    yield "of plain operations", BuildOptions()
+    here = import_tensorrt().__version__
+    if version_of(here) >= OLDEST_TENSORRT:
+        yield "of ONNX's Attention", BuildOptions(), with_standard_attention(content)
+    else:
+        report.add("engine of ONNX's Attention", "skipped", f"TensorRT {here} does not know it")
+    yield "of plain operations", BuildOptions(), content
 
 
 class Engine:
     """One way of building, and what is checked of it."""
 
-    def __init__(self, model: Path, spec: ModelSpec, folder: Path, options: BuildOptions) -> None:
-        """Remember the model and an empty folder to build in."""
+    def __init__(
+        self, model: Path, spec: ModelSpec, folder: Path, options: BuildOptions, content: bytes
+    ) -> None:
+        """Remember what to build, for the spec of `model`, and a folder that is not there yet."""
         self._model, self._spec, self._options = model, spec, options
-        self._folder = folder / ("plugin" if options.plugin else "plain")
+        self._folder, self._content = folder, content
         self._frames = synthetic_frames(spec.preprocess.size_hw, max(_BATCHES))
         self._built: BuiltFile | None = None
         self.path: Path | None = None
@@ -72,9 +81,8 @@ class Engine:
         """Build it and hold it against ONNX Runtime, on numbers and on label decisions."""
         path = self._folder / "model.engine"
         started = time.perf_counter()
-        content = self._model.read_bytes()
         plan, built = build_engine_file(
-            path, self._model, content, self._spec, self._frames, self._options
+            path, self._model, self._content, self._spec, self._frames, self._options
         )
         self._folder.mkdir()
         write_atomically(path, plan)

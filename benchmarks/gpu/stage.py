@@ -7,7 +7,6 @@ every stage ends.
 from __future__ import annotations
 
 import importlib
-import os
 import traceback
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,7 +18,9 @@ from benchmarks.gpu.report import Report, Skipped, stage_file
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.machine.driver import Gpu, find_gpu
 
-EXTENSIONS = "extensions"  # folder of what stage 1 compiled
+# What is compiled and trained stays here, so that part B finds it in a call of its own, and the
+# output folder has results alone.
+WORK = Path(__file__).parents[2] / "build" / "gpu"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Place:
     @property
     def extensions(self) -> Path:
         """Of stage 1: `_native`, `_cuda`, and the plugin where TensorRT's headers are."""
-        return self.folder / EXTENSIONS
+        return self.folder / "extensions"
 
 
 def use_extensions(folder: Path) -> None:
@@ -63,11 +64,13 @@ def run(number: int, folder: Path, model: Path | None = None) -> None:
     if (missing := missing_module(stage.needs)) is not None:
         report.end("skipped", f"{missing} is not installed")
         return
-    use_extensions(Path(os.environ.get("CMLR_GPU_EXTENSIONS", folder / EXTENSIONS)))
+    place = Place(WORK, gpu, model)
+    WORK.mkdir(parents=True, exist_ok=True)
+    use_extensions(place.extensions)
     module, _, name = stage.function.partition(":")
     try:
         work = getattr(importlib.import_module(f"benchmarks.gpu.{module}"), name)
-        work(report, Place(folder, gpu, model))
+        work(report, place)
         report.end("done")
     except Skipped as error:
         report.end("skipped", str(error))

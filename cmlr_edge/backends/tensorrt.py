@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,8 @@ class TensorRtBackend:
         try:
             yield lane
         except BaseException:  # what its context is set to is not known any more
-            lane.close()
+            with suppress(EngineError):  # that which says why is on its way
+                lane.close()
             raise
         with self._lock:
             self._idle.append(lane)

@@ -174,6 +174,7 @@ def test_every_part_runs_and_holds_where_the_operators_are_right(
     assert found["far"]["float16: the last head"].startswith("holds differs by")
     assert "TFLOP/s" in found["times"]["cmlr, float16, B=2 L=17 T=33 d=64, 2 heads"]
     assert found["engine"]["engine with the plugin"].startswith("skipped")
+    assert found["engine"]["engine of ONNX's Attention"].startswith("skipped")  # by 10.3
     assert found["engine"]["engine of plain operations: CUDA graph"] == "holds identical scores"
 
 

@@ -13,6 +13,7 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.driver import find_gpu
 from csrc.cuda.cubin import find_tool
 from tests.csrc.conftest import configure
+from tests.csrc.emulation.emulated_gpu import CSRC
 from tests.csrc.requirements import require_nvcc
 
 # Compiling takes minutes where nothing is stored.
@@ -31,6 +32,25 @@ def test_the_cuda_library_is_built_for_both_jetsons_for_sm_90_and_as_ptx(
     assert "for 87-real, 90-real, 110-real, 87-virtual" in said
     listed = [embedded(library, kind) for kind in ("elf", "ptx")]
     assert listed == [{"sm_87", "sm_90", "sm_110"}, {"sm_87"}]
+
+
+def test_what_nvcc_made_of_a_launch_is_on_the_callers_stream(
+    cuda_build: tuple[Path, str], tmp_path: Path
+) -> None:
+    """The emulation sees the launch in the source; this sees nvcc's own."""
+    library, program = next(cuda_build[0].rglob("libcmlr_cuda.a")), tmp_path / "recorder"
+    source = Path(__file__).with_name("launch_recorder.cpp")
+    flags = ["-std=c++17", f"-I{CSRC / 'include'}"]
+    subprocess.run(["g++", *flags, str(source), str(library), "-o", str(program)], check=True)
+    done = subprocess.run([program], capture_output=True, text=True, check=True)
+    launches = [line.split() for line in done.stdout.splitlines()]
+    assert len(launches) == 2 * 8 * 2 + 4
+    assert {stream for *_, stream in launches} == {"0x5eed"}
+    of_attention, of_frames = launches[:32], launches[32:]
+    # 33 queries are three blocks of 16, by heads, by batch; a row of 200 pixels two of 128.
+    assert {grid for grid, *_ in of_attention} == {"3,2,3", "3,1,3"}
+    assert all(0 < int(shared) <= 32 * 1024 for _, _, shared, _ in of_attention)
+    assert [launch[:3] for launch in of_frames] == [["2,5,1", "128", "0"]] * 4
 
 
 def embedded(library: Path, kind: str) -> set[str]:

@@ -184,15 +184,21 @@ def broken_gpu(path: Path) -> Any:
 
     backend = open_backend(path)
     backend.infer(frames_of(1))
-    real = runtime.cudaStreamSynchronize
-    runtime.cudaStreamSynchronize = lambda _: (runtime.cudaError_t.cudaErrorLaunchFailure,)
+    real, failed = runtime.cudaStreamSynchronize, runtime.cudaError_t.cudaErrorLaunchFailure
+
+    def failed_synchronize(_: int) -> Any:
+        return (failed,)
+
+    runtime.cudaStreamSynchronize = failed_synchronize
+    free = runtime.cudaFree
+    runtime.cudaFree = lambda address: (free(address)[0] or failed,)
     failures: list[str] = []
     try:
         backend.infer(frames_of(1))
     except CmlrError as error:
         failures.append(str(error))
     backend.close()
-    runtime.cudaStreamSynchronize = real
+    runtime.cudaStreamSynchronize, runtime.cudaFree = real, free
     return {"failures": failures, "left": left()}
 
 

@@ -86,7 +86,9 @@ def test_threads_that_come_and_go_keep_no_contexts(driver: Path, tmp_path: Path)
 
 def test_an_engine_closes_after_the_gpu_has_failed(driver: Path, tmp_path: Path) -> None:
     answer = on_fake_gpu(driver, "broken_gpu", write(tmp_path))
-    assert len(answer["failures"]) == 1  # of infer, which closed what it had
+    # Of infer, which closed what it had, and says what failed first.
+    (said,) = answer["failures"]
+    assert said == "failed_synchronize failed: cudaErrorLaunchFailure"
     assert answer["left"] == [0, 0, 0]
 
 
