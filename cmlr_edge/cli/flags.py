@@ -245,9 +245,9 @@ class Flags:
             "skip_unchanged_s": self.skip_unchanged,
             "frozen_after_s": self.frozen_after,
             "give_up_after_s": self.give_up_after,
-            "labels": self.labels and tuple(label.strip() for label in self.labels.split(",")),
+            "labels": _if_given(_read_names, self.labels),
             "masks": self.mask and tuple(read_polygon(text) for text in self.mask),
-            "region": self.region and read_polygon(self.region),
+            "region": _if_given(read_polygon, self.region),
             "every": self.every,
             "max_fps": self.max_fps,
             "active": self.active and tuple(self.active),
@@ -291,6 +291,14 @@ class Flags:
             SinkSettings(kind, rotate_mb=self.rotate_mb, append=append, **place)
             for kind, place in given
         ]
+
+
+def _if_given(read: Callable[[str], Any], text: str | None) -> Any:
+    return None if text is None else read(text)  # empty is an error of whoever wrote it, not "all"
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
