@@ -25,4 +25,6 @@ def resize_frame(
     out: int,
     out_hw: tuple[int, int],
     stream: int,
+    row_bytes: tuple[int, int] | None = None,
+    mean_std: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
 ) -> None: ...

@@ -103,7 +103,8 @@ class Recognizer:
                 self-test and decides as the first does, measured once on this machine for this model;
                 `runtime` says what it took and why. By default what the environment's CMLR_PROVIDER
                 says, else "auto" for an `.onnx` file ("cpu" for one below 1 MiB), and the GPU for an
-                engine. "cpu" computes the same scores whatever else is installed.
+                engine, "cuda"; "cuda-graph" replays an engine's launches as one where that can be done, and
+                `provider` says whether it was. "cpu" computes the same scores whatever else is installed.
             rebuild: Where an `.engine` is missing or was built for another machine, build it here
                 from the `.onnx` beside it, in minutes, and write it and its spec.
             thresholds: Override the spec's: one value for all labels, or a value for some of them.

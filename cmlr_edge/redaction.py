@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def printable(text: str | Path) -> str:
         text: A name of a file, a label, a message; Linux lets a name be any bytes.
     """
     return "".join(c if c.isprintable() else _written_out(c) for c in str(text))
+
+
+def safe_name(name: str) -> str:
+    """Letters, digits, _ and - alone, for files and topics; names that would become alike stay apart."""
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
+    if safe == name:
+        return safe
+    number = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:6]
+    return f"{safe[:80]}_{number}"
 
 
 def one_line(message: object) -> str:

@@ -133,6 +133,19 @@ def write_engine(folder: Path, content: bytes, spec: ModelSpec) -> Path:
 
 
 @pytest.fixture
+def no_driver(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """This process finds no NVIDIA driver, nor does one with this environment: on a GPU's machine too."""
+    from cmlr_edge.machine import driver
+
+    monkeypatch.setattr(driver, "_LIBRARY", "libcuda-of-nobody.so.1")
+    folder = tmp_path_factory.mktemp("no_driver")
+    (folder / "libcuda.so.1").touch()  # no library, and the loader looks no further
+    return {"LD_LIBRARY_PATH": str(folder)}
+
+
+@pytest.fixture
 def engine(tmp_path: Path) -> Path:
     folder = tmp_path / "engine"
     folder.mkdir()

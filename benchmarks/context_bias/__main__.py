@@ -95,7 +95,9 @@ def _choose(only: list[str] | None) -> list[Method]:
     if unknown := set(only or []) - {method.name for method in METHODS}:
         names = [method.name for method in METHODS]
         raise DataError(f"no such methods: {sorted(unknown)}; there are {names}")
-    return [method for method in METHODS if not only or method.name in only]
+    if only:
+        return [method for method in METHODS if method.name in only]
+    return [method for method in METHODS if method.group != "fit"]
 
 
 def take_over(out: Path, variant: str, finished: Path) -> None:
@@ -128,7 +130,7 @@ def _jobs(worlds: list[Path], methods: list[Method], seeds: int, ablation_seeds:
         (method.group == "ablation", Job(method.name, str(world), seed))
         for world in worlds
         for method in methods
-        for seed in range(seeds if method.group == "main" else ablation_seeds)
+        for seed in range(ablation_seeds if method.group == "ablation" else seeds)
     ]
     jobs.sort(key=lambda job: (job[0], job[1].scenes, job[1].seed))
     return [job for _, job in jobs]
@@ -166,7 +168,8 @@ def write_report(runs: list[dict[str, Any]], out: Path, variant: str) -> None:
     tables = "\n\n".join(
         table(report, group)
         for table in (markdown_table, gains_table)
-        for group in ("main", "ablation")
+        for group in ("main", "fit", "ablation")
+        if any(row["group"] == group for row in report["rows"])
     )
     write_atomically(out / "tables.md", (tables + "\n").encode())
     plot_gains(report, out / "gains.png")

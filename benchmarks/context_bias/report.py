@@ -201,7 +201,7 @@ def gains_table(report: dict[str, Any], group: str, *, own: bool = True) -> str:
 
     Args:
         report: Of `summarize`.
-        group: "main" or "ablation".
+        group: "main", "fit" or "ablation".
         own: Show the image's own context too, not only the averaged prior.
     """
     rows = {
@@ -213,10 +213,8 @@ def gains_table(report: dict[str, Any], group: str, *, own: bool = True) -> str:
 
 
 def references_table(report: dict[str, Any], method: str) -> str:
-    """Gains of one method with the averaged prior on every reference, as a Markdown table."""
-    row = next(
-        row for row in report["rows"] if (row["method"], row["read_out"]) == (method, "prior")
-    )
+    """Gains of one method on every reference, with the averaged prior if any, as a Markdown table."""
+    row = next(r for r in report["rows"] if r["method"] == method and r["read_out"] != "own")
     return _table("against", row["gains"])
 
 

@@ -32,13 +32,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Board:
-    """What a data sheet says."""
+    """What a data sheet says, and what was measured beside it."""
 
     architecture: str
     sms: int
     clock_mhz: float
     bandwidth_gb_s: float
     mma_flop_per_sm_clock: int
+    copied_gb_s: float | None = None  # read and written by a copy beyond the L2; None: not measured
+    product_tflop_s: float | None = None  # of float16, 8192 cubed; None: not measured
 
 
 CASES = (

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cmlr_edge.model.spec import EngineBuild
 
 OPENVINO, OPENVINO_BF16 = "openvino", "openvino-bf16"
+CUDA, CUDA_GRAPH = "cuda", "cuda-graph"  # of an engine: launch by launch, or replayed as one
 
 
 def load_backend(
@@ -25,8 +26,8 @@ def load_backend(
         content: Its bytes, already checked against the spec's hash.
         provider: Of an `.onnx` file: "openvino" computes in float32 and "openvino-bf16" in bfloat16,
             both on the CPU; any other is a device of ONNX Runtime, see its module. None: "cpu" (what is the
-            fastest, `engines/auto.py` finds out), and
-            for an engine the GPU that it was built for.
+            fastest, `engines/auto.py` finds out), and for an engine the GPU that it was built for, "cuda";
+            "cuda-graph" replays its launches as one where that can be done.
         engine: Of an `.engine` file: what its spec says, already checked by preflight.
     """
     match path.suffix, provider:
@@ -44,11 +45,14 @@ def load_backend(
             check_structure(content, path.name)
             return OnnxRuntimeBackend(path, content, provider=provider or "cpu")
         case ".engine", _ if engine is not None:
-            if provider not in {None, "cuda"}:
-                raise EngineError(f"{path.name} is machine code for a GPU: it has no {provider!r}")
+            if provider not in {None, CUDA, CUDA_GRAPH}:
+                raise EngineError(
+                    f"{path.name} is machine code for a GPU: it has no {provider!r}, but {CUDA!r} "
+                    f"and {CUDA_GRAPH!r}"
+                )
             from cmlr_edge.backends.tensorrt import TensorRtBackend
 
-            return TensorRtBackend(path, content, engine)
+            return TensorRtBackend(path, content, engine, cuda_graph=provider == CUDA_GRAPH)
         case suffix, _:
             raise EngineError(
                 f"cannot run {path.name}: expected a file ending in .onnx or .engine, got {suffix!r}"

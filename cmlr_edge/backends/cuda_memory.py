@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -64,15 +65,21 @@ class Stream:
         call(self._cudart.cudaStreamSynchronize, self._stream)
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """Record what `work` puts on the stream, which does not run."""
+        """Record what `work` puts on the stream, which does not run.
+
+        Raises:
+            EngineError: It cannot be captured; the stream can be used as before.
+        """
         cudart = self._cudart
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         call(cudart.cudaStreamBeginCapture, self._stream, mode)
         try:
             work()
-        finally:
-            graph = call(cudart.cudaStreamEndCapture, self._stream)
-        return Graph(self._cudart, graph, self._stream)
+        except BaseException:
+            with suppress(EngineError):  # that which says why is on its way
+                call(cudart.cudaGraphDestroy, call(cudart.cudaStreamEndCapture, self._stream))
+            raise
+        return Graph(cudart, call(cudart.cudaStreamEndCapture, self._stream), self._stream)
 
     def close(self) -> None:
         """Destroy it. Calling it twice is harmless."""
@@ -145,5 +152,6 @@ class MirroredArray:
         if self._device is not None:
             self.host = np.empty(0, np.uint8)
             device, pinned, self._device, self._pinned = self._device, self._pinned, None, None
-            call(self._cudart.cudaFree, device)
-            call(self._cudart.cudaFreeHost, pinned)
+            with ExitStack() as stack:  # the second also where the first fails
+                stack.callback(call, self._cudart.cudaFreeHost, pinned)
+                stack.callback(call, self._cudart.cudaFree, device)

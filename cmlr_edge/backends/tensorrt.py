@@ -5,7 +5,10 @@ Written to what TensorRT 10.3 to 11.4 have in common: tensors by name, `execute_
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.driver import find_gpu
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, EngineBuild
+
+_log = logging.getLogger(__name__)
 
 
 def import_tensorrt() -> Any:
@@ -58,9 +63,7 @@ def load_plugin(trt: Any, library: Path) -> None:
 
 
 class TensorRtBackend:
-    """Runs an engine; see `Backend`. Each thread that calls `infer` gets its own context."""
-
-    provider = "cuda"  # an engine is code for a GPU and runs on nothing else
+    """Runs an engine; see `Backend`. Threads that are in `infer` at once have a context each."""
 
     def __init__(
         self, path: Path, content: bytes, engine: EngineBuild, *, cuda_graph: bool = False
@@ -72,12 +75,14 @@ class TensorRtBackend:
             content: The engine.
             engine: What the spec says of it.
             cuda_graph: Replay the launches of a batch as one, once a batch follows one of its size.
+                An engine that cannot be captured is run without, which the log says once.
 
         Raises:
             DependencyError: TensorRT or cuda-python is not installed.
             EngineError: There is no GPU, or TensorRT refuses the engine.
         """
-        self._name, self._engine_build, self._cuda_graph = path.name, engine, cuda_graph
+        self._name, self._engine_build = path.name, engine
+        self._replays = _Replays(path.name, wanted=cuda_graph)
         gpu = find_gpu()  # without a driver, a Runtime ends the process
         trt = import_tensorrt()
         if engine.plugin_version is not None:
@@ -91,45 +96,78 @@ class TensorRtBackend:
             raise EngineError(f"TensorRT cannot load {path}: {self._logger.last}. Build it again")
         self._frame_shape, self.num_labels = _check_signature(trt, self._engine, path)
         self.description = f"TensorRT {trt.__version__}, {gpu.name}"
-        self._lanes: dict[int, _Lane] = {}
+        self._idle: list[_Lane] = []  # the one that ran last comes last
         self._lock = threading.Lock()
+
+    @property
+    def provider(self) -> str:
+        """An engine is code for a GPU and runs on nothing else: "cuda", or with graphs "cuda-graph"."""
+        return "cuda-graph" if self._replays.wanted else "cuda"
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`. Batches beyond the engine's largest are split."""
         if self._engine is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
-        lane, largest = self._lane(), self._engine_build.batch[2]
+        if frames.shape[1:] != self._frame_shape:
+            raise EngineError(
+                f"{self._name} takes frames {self._frame_shape}, got {frames.shape[1:]}"
+            )
+        largest = self._engine_build.batch[2]
         scores = np.empty((len(frames), self.num_labels), np.float32)
-        for first in range(0, len(frames), largest):
-            part = slice(first, first + largest)
-            lane.run(frames[part], scores[part])
+        with self._lane() as lane:
+            for first in range(0, len(frames), largest):
+                part = slice(first, first + largest)
+                lane.run(frames[part], scores[part])
         return scores
 
     def close(self) -> None:
         """Free contexts, buffers and engine; see `Backend.close`. No thread may be in `infer`."""
-        with self._lock:
-            for lane in self._lanes.values():
-                lane.close()
-            self._lanes.clear()
+        with self._lock, ExitStack() as stack:
+            for lane in self._idle:
+                stack.callback(lane.close)
+            self._idle.clear()
         self._engine = self._runtime = None
 
-    def _lane(self) -> _Lane:
-        thread = threading.get_ident()
+    @contextmanager
+    def _lane(self) -> Generator[_Lane]:
+        """One for this call: there are never more than threads that were in `infer` at once."""
         with self._lock:
-            if thread not in self._lanes:
-                self._lanes[thread] = _Lane(
-                    self._name,
-                    self._engine,
-                    self._engine_build.batch,
-                    self._frame_shape,
-                    self.num_labels,
-                    cuda_graph=self._cuda_graph,
-                )
-            return self._lanes[thread]
+            lane = self._idle.pop() if self._idle else None
+        if lane is None:
+            lane = _Lane(
+                self._name,
+                self._engine,
+                self._engine_build.batch,
+                self._frame_shape,
+                self.num_labels,
+                self._replays,
+            )
+        try:
+            yield lane
+        except BaseException:  # what its context is set to is not known any more
+            with suppress(EngineError):  # that which says why is on its way
+                lane.close()
+            raise
+        with self._lock:
+            self._idle.append(lane)
+
+
+class _Replays:
+    """Whether CUDA graphs are wanted, until an engine cannot be captured."""
+
+    def __init__(self, name: str, *, wanted: bool) -> None:
+        self.wanted, self._name, self._lock = wanted, name, threading.Lock()
+
+    def give_up(self, error: EngineError) -> None:
+        """Say why, once."""
+        with self._lock:
+            first, self.wanted = self.wanted, False
+        if first:
+            _log.warning("%s runs without a CUDA graph: %s", self._name, error)
 
 
 class _Lane:
-    """One thread's context, stream and buffers."""
+    """A context, its stream and its buffers, for one thread at a time."""
 
     def __init__(
         self,
@@ -138,17 +176,21 @@ class _Lane:
         batch: tuple[int, int, int],
         frame_shape: tuple[int, ...],
         num_labels: int,
-        *,
-        cuda_graph: bool,
+        replays: _Replays,
     ) -> None:
-        """Allocate for the largest batch."""
-        self._name, self._smallest, self._cuda_graph = name, batch[0], cuda_graph
+        """Allocate for the largest batch; where one thing cannot be had, none stays."""
+        self._name, self._smallest, self._replays = name, batch[0], replays
         self._context = engine.create_execution_context()
         if self._context is None:
             raise EngineError(f"not enough GPU memory to run {name}: close other programs")
-        self._stream = Stream()
-        self._frames = MirroredArray((batch[2], *frame_shape), np.uint8)
-        self._scores = MirroredArray((batch[2], num_labels), np.float32)
+        with ExitStack() as stack:
+            self._stream = Stream()
+            stack.callback(self._stream.close)
+            self._frames = MirroredArray((batch[2], *frame_shape), np.uint8)
+            stack.callback(self._frames.close)
+            self._scores = MirroredArray((batch[2], num_labels), np.float32)
+            stack.callback(self._scores.close)
+            self._owned = stack.pop_all()
         self._context.set_tensor_address(INPUT_NAME, self._frames.address)
         self._context.set_tensor_address(OUTPUT_NAME, self._scores.address)
         self._rows = 0  # that the context is set to
@@ -156,10 +198,6 @@ class _Lane:
 
     def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
         """Fill `scores`; a batch below the engine's smallest is filled up."""
-        if frames.shape[1:] != self._frames.host.shape[1:]:
-            raise EngineError(
-                f"{self._name} takes frames {self._frames.host.shape[1:]}, got {frames.shape[1:]}"
-            )
         self._frames.host[: len(frames)] = frames
         self._launch(max(len(frames), self._smallest))
         self._stream.synchronize()
@@ -170,17 +208,28 @@ class _Lane:
         if first:
             self._set_rows(rows)
         # Captured only after a run of this size: TensorRT allocates and sets up in the first.
-        if self._cuda_graph and not first and self._graph is None:
-            self._graph = self._stream.capture(lambda: self._enqueue(rows))
-        if self._graph is not None:
-            self._graph.launch()
-        else:
+        if not (self._replays.wanted and not first and self._replay(rows)):
             self._enqueue(rows)
 
+    def _replay(self, rows: int) -> bool:
+        """Whether the launches were put on the stream as a graph."""
+        try:
+            if self._graph is None:
+                self._graph = self._stream.capture(lambda: self._enqueue(rows))
+            self._graph.launch()
+        except EngineError as error:
+            self._drop_graph()
+            self._replays.give_up(error)
+            return False
+        return True
+
+    def _drop_graph(self) -> None:
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.close()
+
     def _set_rows(self, rows: int) -> None:
-        if self._graph is not None:  # it belongs to the context as it was
-            self._graph.close()
-            self._graph = None
+        self._drop_graph()  # it belongs to the context as it was
         shape = (rows, *self._frames.host.shape[1:])
         if not self._context.set_input_shape(INPUT_NAME, shape):
             raise EngineError(f"{self._name} does not take {rows} frames at once")
@@ -193,12 +242,11 @@ class _Lane:
         self._scores.download(rows, self._stream)
 
     def close(self) -> None:
-        self._stream.synchronize()
-        if self._graph is not None:
-            self._graph.close()
-        self._context = None
-        for owned in (self._frames, self._scores, self._stream):
-            owned.close()
+        """Wait, and free all of it, even where the GPU has failed."""
+        with self._owned as owned:
+            owned.callback(setattr, self, "_context", None)
+            owned.callback(self._drop_graph)
+            owned.callback(self._stream.synchronize)
 
 
 def _logger(trt: Any) -> Any:

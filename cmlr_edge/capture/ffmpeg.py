@@ -24,7 +24,7 @@ from cmlr_edge.errors import CaptureError
 
 FILE_FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo m4v h264 hevc vvc evc av1 obu ivf flv live_flv asf ogg mxf "
-    "gxf lxf dv mjpeg mpjpeg gif apng nut nsv nuv rm swf vc1 vc1test dhav ivr kux wtv yuv4mpegpipe h261 "
+    "gxf lxf dv mjpeg jpeg_pipe mpjpeg gif apng nut nsv nuv rm swf vc1 vc1test dhav ivr kux wtv yuv4mpegpipe h261 "
     "h263 dirac cavsvideo dnxhd avs2 avs3 smjpeg pva ty mtv vivo moflex bink smk flic"
 )
 _BAD_READS = 100  # in a row, that bring no packet: the file goes no further

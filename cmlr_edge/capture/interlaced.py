@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,8 @@ _INTERLACED = bytes.fromhex(
 @contextmanager
 def interlaced_sample() -> Iterator[Path]:
     """Give the video as a file, for as long as the block lasts."""
+    import tempfile  # takes its time
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "interlaced.m2v"
         path.write_bytes(_INTERLACED)

@@ -19,15 +19,16 @@ from random import SystemRandom
 
 from cmlr_edge.capture.base import ClosesItself, Policy
 from cmlr_edge.capture.freshness import FrozenDetector
-from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
+from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader, Reader
 from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import one_line, redact
 
 _MAX_READERS = 2  # one that reads and one that hangs; opening again waits until that one returns
 _CLOSE_TIMEOUT_S = 1.0
+_KEY_PICTURE_S = 30.0  # cameras that save bandwidth send one as seldom
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
 _random = SystemRandom().random
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class _Session:
         self.waits_for_room = False
         self.abandoned = False
         self.first_frame_s: float | None = None
+        self.reader: Reader | None = None
         self.lost_because = ""
         self.may_lock = False  # whether trying again soon could lock the account
         self.ended = False
@@ -236,7 +238,7 @@ class LiveSource(ClosesItself):
 
     def _set_state(self, state: SourceState, reason: str = "") -> None:
         is_new = state is not self._state
-        self._state, self._reason = state, redact(reason)
+        self._state, self._reason = state, redact(one_line(reason))
         if not is_new:
             return
         level = logging.INFO if state in {SourceState.OK, SourceState.ENDED} else logging.WARNING
@@ -274,7 +276,9 @@ class LiveSource(ClosesItself):
         while not self._closing and not session.ended and not session.lost_because:
             idle_s = 0.0 if session.waits_for_room else self._clock() - session.progress_s
             limit_s = settings.hang_timeout_s if session.opened else settings.open_timeout_s
-            if idle_s >= limit_s:
+            if idle_s >= limit_s and self._awaits_key(session, idle_s):
+                limit_s = idle_s + _END_CHECK_S
+            elif idle_s >= limit_s:
                 what = "no frame" if session.opened else "opening did not finish"
                 return f"{what} for {limit_s:g} s"
             if session.opened and idle_s >= settings.read_timeout_s:
@@ -283,6 +287,12 @@ class LiveSource(ClosesItself):
                 limit_s = min(limit_s, settings.read_timeout_s)
             self._changed.wait(max(limit_s - idle_s, 1e-3))
         return session.lost_because
+
+    def _awaits_key(self, session: _Session, idle_s: float) -> bool:
+        """Whether a stream that was joined in the middle sends, and no picture to begin with yet."""
+        if session.first_frame_s is not None or idle_s >= _KEY_PICTURE_S:
+            return False
+        return bool(getattr(session.reader, "receives", False))  # not every reader can tell
 
     def _gives_up(self, reason: str) -> bool:
         limit_s = self.settings.first_frame_timeout_s
@@ -309,6 +319,7 @@ class LiveSource(ClosesItself):
             reader = self._open_reader()
             with self._changed:
                 session.opened, session.progress_s = True, self._clock()
+                session.reader = reader
                 self.fps = reader.fps or self.fps
                 self._changed.notify_all()
             frozen = FrozenDetector(self.settings.frozen_after_s)

@@ -23,6 +23,7 @@ from cmlr_edge.errors import CaptureError
 
 _CHUNK_BYTES = 2**16
 _MAX_BETWEEN_BYTES = 2**16  # headers and whatever else stands between two pictures
+_LONGEST_REASON = 100  # characters of what the server says
 _START = b"\xff\xd8"
 _LENGTH = re.compile(rb"content-length:\s*(\d{1,12})", re.IGNORECASE)
 _WITHIN_DATA = {0x00, *range(0xD0, 0xD8)}  # behind a 0xff in the data of a picture: no marker
@@ -117,24 +118,27 @@ def _end_by_marks(waiting: bytearray, at: int) -> int | None:
     return None
 
 
-def open_mjpeg(
-    av: ModuleType, url: str, *, open_timeout_s: float, read_timeout_s: float
-) -> MjpegContainer | None:
+def open_mjpeg(av: ModuleType, url: str, timeout_s: float) -> MjpegContainer | None:
     """Ask a web server for JPEGs; None where it sends something else.
+
+    Args:
+        av: PyAV.
+        url: Of HTTP or HTTPS, with user and password if need be.
+        timeout_s: For its first answer, and for each picture.
 
     Raises:
         CaptureError: It does not answer, or refuses.
     """
     try:
-        response = _opener(url).open(_without_password(url), timeout=open_timeout_s)
+        response = _opener(url).open(_without_password(url), timeout=timeout_s)
         if "multipart/x-mixed-replace" in response.headers.get("Content-Type", "").lower():
-            response.fp.raw._sock.settimeout(read_timeout_s)  # urllib gives no other way
-            return MjpegContainer(av, response, read_timeout_s)
+            return MjpegContainer(av, response, timeout_s)
         response.close()
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         code = f" ({error.code})" if isinstance(error, request.HTTPError) else ""
-        raise CaptureError(f"it cannot be opened: {reason}{code}") from error
+        said = str(reason)[:_LONGEST_REASON]
+        raise CaptureError(f"it cannot be opened: {said}{code}") from error
     return None
 
 

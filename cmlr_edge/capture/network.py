@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
+from contextlib import suppress
 from http.client import HTTPException
 from types import ModuleType
 from typing import Any
@@ -63,7 +66,6 @@ class NetworkReader:
         # Threads by picture hold one picture back each: with 12 cores half a second, or 12 seconds.
         context.thread_type = "SLICE"
         context.thread_count = min(usable_cores(), _MAX_THREADS)
-        context.flags |= int(av.codec.context.Flags.low_delay)
         self.fps = rate_of(stream)
         self._time_base = stream.time_base
         self._damaged = 0  # packets since the last picture
@@ -71,13 +73,17 @@ class NetworkReader:
         self._is_finite = bool(container.duration and container.duration > 0)
         self._leaves_out = newest and not self._is_finite
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
-        self._awaits_key = False
+        self._awaits_key = self._has_key = False
         self._arrivals: dict[int, float] = {}  # by the frame's time, on time.monotonic()
+        self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
+        self._received_s = -math.inf  # when the last packets came
         self._pump = Pump(container, stream, in_pieces=container.format.name == "rtsp")
 
     def read(self) -> Grab | None:
         """Wait for a frame; leave out those behind which newer ones wait; see `Reader`."""
+        if self._ready:
+            return self._ready.popleft()
         skipped, first = 0, None
         while (unit := self._next()) is not None:
             verdict = self._judge(unit)
@@ -93,10 +99,31 @@ class NetworkReader:
             if verdict.is_queued and age_s > first_age_s - elapsed_s / 2:
                 self._backlog.trust()  # a backlog would have become less by reading
                 age_s = 0.0
-            return self._grab(frames[-1], unit, age_s, skipped + len(frames) - 1)
-        if self._is_finite:
+            if self._leaves_out:
+                return self._grab(frames[-1], unit, age_s, skipped + len(frames) - 1)
+            self._ready += (self._grab(frame, unit, age_s, 0) for frame in frames)
+            return self._ready.popleft()
+        return self._end()
+
+    def _end(self) -> Grab | None:
+        """Give what the decoder still holds of a file; None where a camera is lost.
+
+        Raises:
+            EndOfSource: A file is over.
+        """
+        if not self._is_finite:
+            return None
+        with suppress(self._av.FFmpegError):  # there is nothing left the second time
+            unit = Unit([], 0.0, time.monotonic(), is_whole=True)
+            self._ready += (self._grab(item, unit, 0.0, 0) for item in self._context.decode(None))
+        if not self._ready:
             raise EndOfSource
-        return None
+        return self._ready.popleft()
+
+    @property
+    def receives(self) -> bool:
+        """Whether packets come, be it without a picture yet."""
+        return time.monotonic() - self._received_s < self._timeout_s
 
     def close(self) -> None:
         """Release the connection; see `Reader`."""
@@ -109,12 +136,9 @@ class NetworkReader:
             "analyzeduration": str(round(_LOOK_S * 1e6)),
             "fpsprobesize": "0",
         }
-        if url.lower().startswith("http"):
-            mjpeg = open_mjpeg(
-                self._av, url, open_timeout_s=timeouts_s[0], read_timeout_s=timeouts_s[1]
-            )
-            if mjpeg is not None:
-                return mjpeg, mjpeg.stream
+        is_http = url.lower().startswith("http")
+        if is_http and (mjpeg := open_mjpeg(self._av, url, self._timeout_s)) is not None:
+            return mjpeg, mjpeg.stream
         if url.lower().startswith("rtsp"):
             options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
             options["fflags"] = "noparse"  # see `Pump`
@@ -144,7 +168,7 @@ class NetworkReader:
             raise CaptureError(f"the connection is lost: {self._explain(error)}") from error
 
     def _judge(self, unit: Unit) -> Verdict:
-        packet = unit.packets[0]
+        packet, self._received_s = unit.packets[0], unit.arrived_s
         stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
         verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
         if packet.pts is not None:
@@ -159,6 +183,7 @@ class NetworkReader:
         if self._awaits_key and not self._pump.is_key(unit.packets):
             return []
         self._awaits_key = False
+        self._has_key = self._has_key or self._pump.is_key(unit.packets)
         packet = unit.packets[0]
         if len(unit.packets) > 1:
             packet = self._av.Packet(b"".join(map(bytes, unit.packets)))
@@ -167,7 +192,7 @@ class NetworkReader:
         try:
             return list(self._context.decode(packet))
         except self._av.FFmpegError as error:
-            self._damaged += 1
+            self._damaged += self._has_key  # before, there is nothing that it could build upon
             self._check_picture(packet, error)
             return []
 

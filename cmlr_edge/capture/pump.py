@@ -80,8 +80,7 @@ class Pump:
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
         self._cut_pts = packets[0].pts
-        if self.is_key(packets):
-            self._is_broken = False
+        self._is_broken = self._is_broken and not self.is_key(packets)
         return Unit(packets, max(0.0, first_s - before_s), arrived_s, not self._is_broken)
 
     @property
@@ -142,7 +141,7 @@ class Pump:
     def _run(self) -> None:
         try:
             for packet in packets_of(self._container, self._stream):
-                if not packet.size or not self._put(packet):
+                if packet.size and not self._put(packet):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)
             self._error = error

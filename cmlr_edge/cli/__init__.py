@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.allocator import bound_arenas
@@ -26,8 +28,23 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[LogLines()])
     # What runs a model from now on, told when it was measured: once per model and machine.
     logging.getLogger("cmlr_edge.engines.auto").setLevel(logging.INFO)
+    _write_whatever_the_terminal_takes()
     try:
         app()
     except CmlrError as error:
         print_error(error)
-        sys.exit(2)
+    except MemoryError:
+        print_error("there is not enough memory: free some, or raise the limit of this process")
+    except OSError as error:
+        print_error(f"{error}; what was said last may be missing")
+    else:
+        return
+    with suppress(OSError, ValueError):
+        sys.stdout.close()  # or Python tries at its end to write what is left, and fails once more
+    sys.exit(2)
+
+
+def _write_whatever_the_terminal_takes() -> None:
+    """Print `?` for letters and frames of tables that a terminal's encoding lacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")

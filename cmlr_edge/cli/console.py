@@ -25,7 +25,7 @@ class LogLines(logging.Handler):
         _print_line(f"[{color}]{level}:[/{color}] ", record.getMessage())
 
 
-def print_error(error: BaseException) -> None:
+def print_error(error: BaseException | str) -> None:
     """Say what ended the command."""
     _print_line("[red]error:[/red] ", error)
 

@@ -74,7 +74,17 @@ class Flags:
     csv: _Csv = None
     overlay: _Overlay = None
     contact_sheet: _ContactSheet = None
+    snapshots: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a JPEG of each event's best moment; at most 1 GB and 30 days of them."
+        ),
+    ] = None
     mqtt: options.Mqtt = None
+    home_assistant: Annotated[
+        bool,
+        typer.Option(help="Let Home Assistant find each source and label at the --mqtt broker."),
+    ] = False
     webhook: options.Webhook = None
     sink: _Sink = None
     ca_file: _CaFile = None
@@ -235,9 +245,9 @@ class Flags:
             "skip_unchanged_s": self.skip_unchanged,
             "frozen_after_s": self.frozen_after,
             "give_up_after_s": self.give_up_after,
-            "labels": self.labels and tuple(label.strip() for label in self.labels.split(",")),
+            "labels": _if_given(_read_names, self.labels),
             "masks": self.mask and tuple(read_polygon(text) for text in self.mask),
-            "region": self.region and read_polygon(self.region),
+            "region": _if_given(read_polygon, self.region),
             "every": self.every,
             "max_fps": self.max_fps,
             "active": self.active and tuple(self.active),
@@ -252,11 +262,17 @@ class Flags:
             "csv": self.csv,
             "overlay": self.overlay,
             "contact_sheet": self.contact_sheet,
+            "snapshots": self.snapshots,
         }
         given: list[tuple[str, dict[str, Any]]] = []
         given += [(kind, {"path": str(p.absolute())}) for kind, p in files.items() if p is not None]
         urls = {"mqtt": self.mqtt, "webhook": self.webhook}
         given += [(kind, {"url": url}) for kind, url in urls.items() if url is not None]
+        if self.home_assistant:
+            if self.mqtt is None:
+                raise SpecError("--home-assistant needs --mqtt: it finds sources at a broker")
+            [broker] = [where for kind, where in given if kind == "mqtt"]
+            broker["home_assistant"] = "homeassistant"
         for text in self.sink or []:
             kind, found, place = text.partition("=")
             if not found:
@@ -275,6 +291,14 @@ class Flags:
             SinkSettings(kind, rotate_mb=self.rotate_mb, append=append, **place)
             for kind, place in given
         ]
+
+
+def _if_given(read: Callable[[str], Any], text: str | None) -> Any:
+    return None if text is None else read(text)  # empty is an error of whoever wrote it, not "all"
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def takes_flags(command: Callable[..., None]) -> Callable[..., None]:

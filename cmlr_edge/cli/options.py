@@ -17,8 +17,8 @@ Engine: TypeAlias = Annotated[
 Provider: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, openvino, openvino-bf16: no other takes its place; cpu is the same everywhere. "
-        "Default: auto, the fastest here that decides alike, and the GPU for an .engine."
+        help="cpu, cuda, cuda-graph, openvino, openvino-bf16: no other takes its place; cpu is the same "
+        "everywhere. Default: auto, the fastest here that decides alike, and the GPU for an .engine."
     ),
 ]
 Rebuild: TypeAlias = Annotated[

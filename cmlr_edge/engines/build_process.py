@@ -15,7 +15,11 @@ from typing import Any
 
 from cmlr_edge.backends.tensorrt import load_plugin
 from cmlr_edge.engines.builder import BuildOptions, BuildReport
+from cmlr_edge.engines.dla import WHERE, refusal
+from cmlr_edge.engines.preflight import version_of
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.machine.driver import find_gpu
+from cmlr_edge.machine.facts import board_name
 from cmlr_edge.model.strict_json import from_json
 
 _MIB = 2**20
@@ -131,8 +135,11 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, options: Build
     if not 0 <= options.dla_core < builder.num_DLA_cores:
         raise EngineError(
             f"DLA core {options.dla_core} was asked for, this machine has "
-            f"{builder.num_DLA_cores}: leave --useDLACore away"
+            f"{builder.num_DLA_cores}: leave --useDLACore away. {WHERE}"
         )
+    capability = options.compute_capability or find_gpu().compute_capability
+    if why := refusal(capability, version_of(trt.__version__), board_name() or "", options.batch):
+        raise EngineError(why)
     config.default_device_type, config.DLA_core = trt.DeviceType.DLA, options.dla_core
     if options.allow_gpu_fallback:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)

@@ -2,7 +2,7 @@
 
 A TensorRT engine is machine code for one TensorRT version and one kind of GPU, and loading it is
 running it. So everything is compared before TensorRT is given a byte, in this order: the driver, the
-GPU, TensorRT, cuda-python, the plugin.
+GPU, TensorRT, cuda-python, the DLA, the plugin.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.engines.check import Check, look
+from cmlr_edge.engines.dla import caution, refusal
 from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.driver import Gpu, find_gpu
+from cmlr_edge.machine.facts import board_name
 from cmlr_edge.model.spec import EngineBuild
 
 OLDEST_TENSORRT = (10, 3)
@@ -36,6 +38,8 @@ def machine_checks(engine: EngineBuild | None = None) -> Iterator[Check]:
         yield _gpu(gpu, engine)
     yield look("tensorrt", lambda: _tensorrt(engine))
     yield look("cuda-python", _cuda_python)
+    if engine is not None and engine.dla_core is not None:
+        yield _dla(engine, engine.dla_core)
     if engine is None or engine.plugin_version is not None:
         yield look("plugin", lambda: _plugin(engine))
 
@@ -87,6 +91,17 @@ def _tensorrt(engine: EngineBuild | None) -> str:
             f"with no other: {_REBUILD}"
         )
     return f"TensorRT {here}"
+
+
+def _dla(engine: EngineBuild, core: int) -> Check:
+    """By what the engine was built on: that this machine is that one is checked before."""
+    here = version_of(engine.tensorrt)
+    why = refusal(engine.compute_capability, here, board_name() or "", engine.batch)
+    if why is not None:
+        return Check("dla", "failed", why, error=EngineError(why))
+    if doubt := caution(here):
+        return Check("dla", "warning", f"core {core}: {doubt}")
+    return Check("dla", "ok", f"core {core}")
 
 
 def _plugin(engine: EngineBuild | None) -> str:

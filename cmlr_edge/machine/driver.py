@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cmlr_edge.errors import EngineError
 
+_LIBRARY = "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of cuDeviceGetAttribute
 _NAME_BYTES = 256
 
@@ -31,10 +32,10 @@ def find_gpu() -> Gpu:
         EngineError: No driver, no GPU, or a driver that does not work; the message has the remedy.
     """
     try:
-        library = ctypes.CDLL("libcuda.so.1")
+        library = ctypes.CDLL(_LIBRARY)
     except OSError as error:
         raise EngineError(
-            "no NVIDIA driver here: libcuda.so.1 is not found. On a Jetson install JetPack, in a "
+            f"no NVIDIA driver here: {_LIBRARY} is not found. On a Jetson install JetPack, in a "
             "container start it with `--runtime nvidia`; elsewhere run the .onnx file"
         ) from error
     _call(library, "cuInit", 0)

@@ -7,7 +7,6 @@ import os
 import platform
 import re
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _RUNTIMES = (
@@ -55,6 +54,8 @@ def board_name() -> str | None:
 
 def runtime_versions() -> dict[str, str]:
     """Versions of the packages that decide what is computed and how fast, as installed."""
+    from importlib.metadata import PackageNotFoundError, version  # takes its time
+
     found = {}
     for name in _RUNTIMES:
         with suppress(PackageNotFoundError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
@@ -40,6 +41,26 @@ def require_unchanged(path: Path, content: bytes, sha256: str) -> None:
             f"{path} has sha256 {digest[:12]}..., its spec says {sha256[:12]}...: the "
             "file was changed or cut short; copy engine and spec again, both together"
         )
+
+
+def read_file(path: Path, most: int = -1) -> bytes:
+    """Read a file, and nothing else: a pipe or a device may never end.
+
+    Args:
+        path: Of the file.
+        most: Bytes to read at most; -1 for all.
+
+    Raises:
+        OSError: It cannot be read, or is no file.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(None, "not a file")
+        return file.read(most)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe may have nobody who writes
 
 
 def write_atomically(path: Path, content: bytes) -> None:

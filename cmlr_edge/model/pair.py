@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.files import sha256_of, signature_path, spec_path
+from cmlr_edge.model.files import read_file, sha256_of, signature_path, spec_path
 from cmlr_edge.model.spec import ModelSpec, read_spec_text
 
 _MAX_SIGNATURE_BYTES = 2**20
@@ -32,7 +32,7 @@ class ModelPair:
         """
         text = read_spec_text(spec_path(path))
         try:
-            return cls(path, path.read_bytes(), text, _read_signature(path))
+            return cls(path, read_file(path), text, _read_signature(path))
         except OSError as error:
             raise EngineError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -53,8 +53,7 @@ class ModelPair:
 
 def _read_signature(path: Path) -> bytes | None:
     """What lies there as a signature; whoever asks for one looks whether it is one."""
-    place = signature_path(path)
-    if not place.is_file():
+    try:
+        return read_file(signature_path(path), _MAX_SIGNATURE_BYTES)
+    except FileNotFoundError:
         return None
-    with place.open("rb") as file:
-        return file.read(_MAX_SIGNATURE_BYTES)

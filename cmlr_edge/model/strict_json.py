@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import stat
 import types
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.files import read_file, write_atomically
 
 T = TypeVar("T")
 
@@ -65,20 +63,13 @@ def read_bounded(path: Path) -> bytes:
     """Read a file that holds JSON.
 
     Raises:
-        ValueError: It is no file, or too large.
-        OSError: It cannot be read.
+        ValueError: It is too large.
+        OSError: It is no file, or cannot be read.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may never end
-            raise ValueError("not a file")
-        content = file.read(_MAX_BYTES + 1)
+    content = read_file(path, _MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError(f"too large, expected at most {_MAX_BYTES} bytes")
     return content
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe may have nobody who writes
 
 
 def parse_json(content: bytes, kind: type[T]) -> T:

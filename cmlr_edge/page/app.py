@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib import resources
 from importlib.metadata import version
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request, WebSocket
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cmlr_edge.page.gate import Gate
+from cmlr_edge.errors import FrameError
+from cmlr_edge.page.gate import PICTURES, Gate
+from cmlr_edge.page.looking import TooBusyError
 from cmlr_edge.page.state import LiveState, StateView
 from cmlr_edge.page.viewer import show
 from cmlr_edge.page.visits import Visit
@@ -190,6 +193,38 @@ async def _mjpeg(live: LiveState, source_id: int) -> AsyncIterator[bytes]:
             yield head.encode() + jpeg + b"\r\n"
             sent = result
         await asyncio.sleep(_VIDEO_TICK_S)
+
+
+@router.post(
+    PICTURES,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    responses={
+        413: {"description": "The picture has too many bytes"},
+        422: {"description": "It is no picture that can be read"},
+        503: {"description": "Too many pictures at once"},
+    },
+)
+async def recognize(request: Request, *, scores: bool = False) -> dict[str, Any]:
+    """Recognise a picture: the body is a JPEG, PNG, WebP, AVIF, TIFF or BMP.
+
+    `curl --data-binary @photo.jpg http://127.0.0.1:8000/api/recognize`
+    """
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the picture did not come as a whole") from error
+    try:
+        return await asyncio.to_thread(_live(request).desk.look, body, scores=scores)
+    except FrameError as error:
+        raise HTTPException(422, str(error)) from error
+    except TooBusyError as error:
+        later = {"Retry-After": "1"}
+        raise HTTPException(503, "too many pictures at once: try again", later) from error
 
 
 @router.websocket("/api/live")

@@ -25,6 +25,7 @@ MAX_CONNECTIONS, MAX_PER_ADDRESS = 256, 64
 FOR_HEALTH = 8  # more, that are told of the health and nothing else
 REQUEST_S = 10.0  # for a whole request, from the connection or the answer before
 _STALL_S = 30.0  # for a visitor who takes nothing of an answer, or is gone without a word
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _IDLE = {"IDLE", "SEND_BODY"}  # states of h11 in which the visitor is to speak
 
 
@@ -65,6 +66,10 @@ class Connection(H11Protocol):
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Leave it to the web socket, which asks by itself whether the other end lives."""
         self._cancel()
+        if isinstance(self.app, _HealthAlone):  # the web socket would ask the whole application
+            self.transport.write(_BUSY)
+            self.transport.close()
+            return
         super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:

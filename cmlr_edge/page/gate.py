@@ -22,7 +22,9 @@ from cmlr_edge.machine.addresses import is_loopback
 
 MIN_TOKEN_LENGTH = 12
 _COOKIE_DAYS = 30
-_MAX_BODY = 4096  # bytes; only the form has one
+_MAX_BODY = 4096  # bytes of the form
+PICTURES = "/api/recognize"  # where pictures are sent to
+MAX_PICTURE = 32 * 2**20  # bytes of one
 _OPEN_PATHS = ("/healthz", "/style.css", "/icon.svg")  # say nothing about what is seen
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_STORE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -91,9 +93,11 @@ class Gate:
         host = headers.get("host", "")
         origin = headers.get("origin")
         # Browsers let any site's script open a web socket to here; they say which site it is.
-        if scope["type"] == "http" and _has_large_body(headers):
+        limit = MAX_PICTURE if scope["path"] == PICTURES else _MAX_BODY
+        if scope["type"] == "http" and _has_larger_body(headers, limit):
             close = {"Connection": "close"}
-            return JSONResponse({"detail": f"at most {_MAX_BODY} bytes"}, 413, close)
+            detail = f"at most {limit} bytes, and Content-Length has to say how many"
+            return JSONResponse({"detail": detail}, 413, close)
         if scope["type"] == "websocket" and origin is not None and urlsplit(origin).netloc != host:
             return JSONResponse({"detail": "asked by another site"}, 403)
         if self._token is None:
@@ -139,10 +143,10 @@ def _is_login(scope: Scope) -> bool:
     return (scope["type"], scope["path"], scope.get("method")) == ("http", "/login", "POST")
 
 
-def _has_large_body(headers: Headers) -> bool:
-    """Whether a request brings more than the form; how much a chunked one brings is not known."""
+def _has_larger_body(headers: Headers, limit: int) -> bool:
+    """Whether a request brings more than so many bytes; how much a chunked one brings is not known."""
     length = headers.get("content-length", "0")
-    return "transfer-encoding" in headers or not length.isdecimal() or int(length) > _MAX_BODY
+    return "transfer-encoding" in headers or not length.isdecimal() or int(length) > limit
 
 
 def _given_token(headers: Headers) -> str:

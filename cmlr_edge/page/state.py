@@ -14,6 +14,7 @@ import numpy as np
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
+from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
 from cmlr_edge.page.visits import VisitLog, since_start_s
 from cmlr_edge.pipeline import SourceStatus, Streams
@@ -69,6 +70,8 @@ class SourceView:
     id: int  # in this run's addresses
     status: SourceStatus
     frame: FrameView | None  # None before the first
+    wanted: tuple[str, ...]  # the labels that may be said of it
+    thresholds: tuple[float, ...]  # of it, in the order of the model's labels
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,15 @@ class LiveState:
         self._names: list[str] = []
         self._gone: set[int] = set()  # ids of sources that were removed
         self._pictures: list[NewestPicture] = []
+        self.desk = PictureDesk(recognizer)
         self.use(recognizer)
         self._lock = threading.Lock()  # guards the two below
         self._gathered_s = float("-inf")
         self._state: StateView | None = None
 
     def use(self, recognizer: Recognizer) -> None:
-        """Tell of the model that is at work from now on."""
+        """Tell of the model that is at work from now on, and let it look at visitors' pictures."""
+        self.desk.use(recognizer)
         self._model = ModelView(
             name=recognizer.spec.name,
             runtime=recognizer.runtime,
@@ -219,11 +224,19 @@ class LiveState:
             machine=_machine_view(),
             outputs=self._outputs(),
             sources=tuple(
-                SourceView(number, by_name[name], self._newest_frame(number))
+                self._source_view(number, by_name[name])
                 for number, name in enumerate(self._names)
                 if number not in self._gone and name in by_name
             ),
         )
+
+    def _source_view(self, source_id: int, status: SourceStatus) -> SourceView:
+        choice, labels = self._streams.choice(status.name), self._model.labels
+        wanted = tuple(
+            label for label, is_wanted in zip(labels, choice.wanted, strict=True) if is_wanted
+        )
+        thresholds = tuple(choice.thresholds[label] for label in labels)
+        return SourceView(source_id, status, self._newest_frame(source_id), wanted, thresholds)
 
     def _newest_frame(self, source_id: int) -> FrameView | None:
         if (result := self.result(source_id)) is None:

@@ -185,6 +185,10 @@ class _Hours:
         hours = [int(found[i]) * 60 + int(found[i + 1]) for i in (3, 5)]
         if max(hours) > 24 * 60 or int(found[4]) > 59 or int(found[6]) > 59:
             raise SpecError(f"cannot read the hours {text!r}: a day has 24 hours of 60 minutes")
+        if hours[0] == hours[1]:
+            raise SpecError(
+                f"cannot use the hours {text!r}: they end when they begin; a day is 00:00-24:00"
+            )
         return cls(days, *hours)
 
     def contain(self, now: datetime) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping
 from pathlib import Path
 
@@ -37,6 +36,8 @@ async def stream_one_async(
     stability: Mapping[str, LabelStability] | StabilityRules | None = None,
 ) -> AsyncGenerator[Result, None]:
     """Likewise, without holding up an event loop; see `Recognizer.astream`."""
+    import asyncio  # takes its time, and whoever calls this has it
+
     streams = Streams(recognizer)
     source = await asyncio.to_thread(open_source, uri, policy=policy)
     try:

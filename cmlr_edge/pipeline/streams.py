@@ -17,11 +17,11 @@ from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.stability import LabelStability, StabilityRules
-from cmlr_edge.pipeline.batches import BatchSize, FairQueue
 from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
 from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
 from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.pipeline.scene import SceneGate
+from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
 from cmlr_edge.preprocess import Prepared
@@ -37,16 +37,6 @@ _log = logging.getLogger(__name__)
 _Rules: TypeAlias = tuple[
     Mapping[str, LabelStability] | StabilityRules | None, IntakeSettings | None
 ]
-
-
-class _Seat:
-    """Where one recognizer works; guarded by the lock of `Streams`."""
-
-    def __init__(self, recognizer: Recognizer, settings: StreamsSettings) -> None:
-        self.recognizer = recognizer
-        self.at_work: Recognizer | None = None
-        self.began_s = 0.0  # when it took its last batch, on time.monotonic()
-        self.batch_size = BatchSize(settings.max_batch, settings.latency_budget_s / 2)
 
 
 class Streams:
@@ -67,23 +57,15 @@ class Streams:
         Raises:
             SpecError: There is none, or they have different labels.
         """
-        given = _several(recognizers)
         self._settings = settings or StreamsSettings()
-        self._labels = given[0].labels
-        self._check_labels(given)
-        self._queue: FairQueue[Ticket] = FairQueue()
         self._changed = threading.Condition()  # guards everything below
-        self._seats = [_Seat(recognizer, self._settings) for recognizer in given]
+        self._seats = Seats(recognizers, self._settings, self._changed, self._fail)
         self._lanes: dict[str, Lane] = {}
         self._rules: dict[str, _Rules] = {}
         self._results: deque[Result] = deque()
         self._started = self._closed = self._has_taker = False
         self._error: BaseException | None = None
         self._drain_until_s = math.inf  # set where an end is requested
-        self._workers = [
-            threading.Thread(target=self._work, args=(seat,), name=f"recognize {i}", daemon=True)
-            for i, seat in enumerate(self._seats)
-        ]
 
     def add(
         self,
@@ -148,7 +130,7 @@ class Streams:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
                 name,
-                judge_by(self._seats[0].recognizer, *rules),
+                judge_by(self._seats.first, *rules),
                 own,
                 outputs or Outputs(),
                 lossless=live is None or live.policy == "every",
@@ -192,20 +174,12 @@ class Streams:
         Raises:
             SpecError: Their labels or number differ; nothing has changed then.
         """
-        given = _several(recognizers)
-        self._check_labels(given)
-        if len(given) != len(self._seats):
-            raise SpecError(f"{len(self._seats)} recognizers work, {len(given)} should go on")
+        given = self._seats.check(recognizers)
         with self._changed:
             judging = {name: judge_by(given[0], *rules) for name, rules in self._rules.items()}
-            old = [seat.recognizer for seat in self._seats]
-            for seat, recognizer in zip(self._seats, given, strict=True):
-                seat.recognizer = recognizer
             for name, lane in self._lanes.items():
                 lane.use_judging(judging[name])
-            leaving = {*old} - {*given}
-            self._changed.wait_for(lambda: not {seat.at_work for seat in self._seats} & leaving)
-        return old
+            return self._seats.swap(given)
 
     def change_stability(
         self, name: str, stability: Mapping[str, LabelStability] | StabilityRules | None
@@ -214,7 +188,7 @@ class Streams:
         lane = self._lane(name)
         with self._changed:
             rules = stability, self._rules[name][1]
-            judging = judge_by(self._seats[0].recognizer, *rules)
+            judging = judge_by(self._seats.first, *rules)
             self._rules[name] = rules
             lane.use_judging(judging)
 
@@ -226,7 +200,7 @@ class Streams:
         """
         self._lane(name)
         with self._changed:
-            return Choice(self._rules[name][1] or IntakeSettings(), self._seats[0].recognizer)
+            return Choice(self._rules[name][1] or IntakeSettings(), self._seats.first)
 
     def change_outputs(self, name: str, guards: Sequence[GuardedSink]) -> None:
         """Let a source go on with other outputs of its own; those that are not among them are closed.
@@ -238,9 +212,7 @@ class Streams:
 
     def longest_run_s(self) -> float:
         """How long the model has been at the frames it has now: it hangs if this grows and grows."""
-        with self._changed:
-            began_s = [seat.began_s for seat in self._seats if seat.at_work is not None]
-        return time.monotonic() - min(began_s) if began_s else 0.0
+        return self._seats.longest_run_s()
 
     def start(self) -> None:
         """Begin, in threads; results go to the sinks, `status` and `latest` alone."""
@@ -248,8 +220,7 @@ class Streams:
             if self._started:
                 return
             self._started = True
-            for thread in self._workers:
-                thread.start()
+            self._seats.start()
             for lane in self._lanes.values():
                 lane.start()
 
@@ -321,10 +292,7 @@ class Streams:
             lanes = [*self._lanes.values()]
         self.request_end()
         self._finish(lanes, self._drain_until_s)
-        self._queue.close()
-        for thread in self._workers:
-            if thread.is_alive():
-                thread.join(1.0)
+        self._seats.close()
 
     def __enter__(self) -> Streams:
         """Return itself."""
@@ -342,14 +310,6 @@ class Streams:
     def __repr__(self) -> str:
         """Its sources."""
         return f"<Streams of {', '.join(self._lanes) or 'no source'}>"
-
-    def _check_labels(self, recognizers: Sequence[Recognizer]) -> None:
-        for recognizer in recognizers:
-            if recognizer.labels != self._labels:
-                raise SpecError(
-                    f"the labels of {recognizer.spec.name} differ from those of the run: recognizers "
-                    "that share or take over a run must know the same labels in the same order"
-                )
 
     def _lane(self, name: str) -> Lane:
         with self._changed:
@@ -373,10 +333,10 @@ class Streams:
                 _log.warning("%s hangs and is left behind", lane.name)
 
     def _prepare(self, frame: Frame) -> Prepared:
-        return self._seats[0].recognizer.prepare(frame)
+        return self._seats.first.prepare(frame)
 
     def _submit(self, ticket: Ticket) -> None:
-        self._queue.put(ticket.lane, ticket)
+        self._seats.put(ticket)
 
     def _notify(self) -> None:
         with self._changed:
@@ -413,26 +373,6 @@ class Streams:
     def _is_over(self) -> bool:
         return all(lane.over for lane in self._lanes.values())
 
-    def _work(self, seat: _Seat) -> None:
-        """Recognise what waits, batch after batch; runs in a thread of its own."""
-        while batch := self._queue.take(seat.batch_size.limit):
-            with self._changed:
-                seat.at_work = recognizer = seat.recognizer
-                seat.began_s = time.monotonic()
-            try:
-                start = time.perf_counter()
-                predictions = recognizer.recognize_prepared([item.freshened() for item in batch])
-                seat.batch_size.learn(len(batch), time.perf_counter() - start)
-            except Exception as error:  # noqa: BLE001 (handed to whoever waits)
-                self._fail(error)
-                return
-            finally:
-                with self._changed:
-                    seat.at_work = None
-                    self._changed.notify_all()
-            for ticket, prediction in zip(batch, predictions, strict=True):
-                ticket.lane.answer(ticket, prediction)
-
     def _fail(self, error: BaseException) -> None:
         """Without the model nothing can go on."""
         with self._changed:
@@ -441,13 +381,3 @@ class Streams:
         self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
-
-
-def _several(recognizers: Recognizer | Sequence[Recognizer]) -> list[Recognizer]:
-    given = [recognizers] if isinstance(recognizers, Recognizer) else list(recognizers)
-    if not given:
-        raise SpecError("no recognizer was given: a run needs at least one")
-    for recognizer in given:
-        if not isinstance(recognizer, Recognizer):
-            raise SpecError(f"expected a Recognizer, got {type(recognizer).__name__}")
-    return given

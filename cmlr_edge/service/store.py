@@ -235,9 +235,11 @@ class EngineStore:
             kept = {engine.id for engine in (now.serving, now.fallback) if engine is not None}
             with suppress(FileNotFoundError, ValueError):  # one that nobody can take
                 kept.add(read_json(offered, StoredEngine).id)
-            for folder in [*self._engines.glob("*"), *self._engines.glob(".*")]:
-                if folder.name not in kept:
-                    shutil.rmtree(folder)
+            for item in [item for item in self._engines.iterdir() if item.name not in kept]:
+                if item.is_symlink() or not item.is_dir():  # somebody else's: no engine is one
+                    item.unlink()
+                else:
+                    shutil.rmtree(item)
 
     def write_report(self, engine: StoredEngine, record: object) -> None:
         """Say what became of an offer; `record` is a dataclass."""

@@ -50,6 +50,8 @@ ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths={writable}
 PrivateTmp=yes
+# Where a Jetson's camera service listens. Unverified on hardware.
+BindPaths=-/tmp/argus_socket
 PrivateMounts=yes
 ProtectProc=invisible
 ProtectClock=yes

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from cmlr_edge.capture import Source
 from cmlr_edge.model.files import model_path, spec_path
-from cmlr_edge.session.config import SessionConfig, SourceSettings
+from cmlr_edge.session.config import SessionConfig
+from cmlr_edge.session.places import Place
 from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings, open_sink
 from cmlr_edge.sinks.opening import check_files as refuse_clashes
-
-
-@dataclass(eq=False)
-class Place:
-    """One source of the run, and the outputs that are its own."""
-
-    settings: SourceSettings
-    source: Source
-    name: str
-    number: int  # of its files; no other source of the run has it, before or after
-    count: int  # of the sources beside which it started: one alone has files without numbers
-    fps: float | None
-    outputs: list[tuple[SinkSettings, GuardedSink]] = field(default_factory=list)
-    metrics: list[GuardedSink] = field(default_factory=list)
 
 
 class RunOutputs:
@@ -56,6 +42,7 @@ class RunOutputs:
         files = [
             sink.file(self.folder, *number)
             for sink in config.sinks
+            if not sink.is_folder
             for number in (numbers if sink.per_source else [(0, 1)])
         ]
         return [file for file in files if file is not None]

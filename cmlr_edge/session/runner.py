@@ -95,6 +95,7 @@ class Runner:
 
     def _beat(self) -> None:
         """Tell the supervisor that all is well, unless the model hangs."""
+        self._session.tell_health()
         limit_s = self._session.config.limits.stuck_after_s
         if self._session.streams.longest_run_s() < limit_s:
             self._supervisor.alive(self._summary())

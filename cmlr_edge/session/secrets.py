@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 from urllib.parse import quote
 
 from cmlr_edge.errors import SpecError
+from cmlr_edge.model.files import read_file
 
 _REFERENCE = re.compile(r"\$\{(file:)?([^{}]*)\}")
 _MAX_BYTES = 64 * 1024
@@ -57,18 +57,10 @@ def _from_environment(name: str) -> str:
 def _from_file(folder: Path, name: str) -> str:
     path = folder / os.path.expandvars(name)  # such as $CREDENTIALS_DIRECTORY/camera
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise SpecError(f"${{file:{name}}}: {path} is no file")
-            content = file.read(_MAX_BYTES)
-        return _one_line(content.decode(), str(path))
+        return _one_line(read_file(path, _MAX_BYTES).decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise SpecError(f"${{file:{name}}}: {path} cannot be read: {reason}") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe has nobody who writes
 
 
 def _one_line(value: str, where: str) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cmlr_edge.capture import Source, open_source
-from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
-from cmlr_edge.errors import CaptureError, DependencyError, SpecError
+from cmlr_edge.capture.live import LiveSource, SourceState
+from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.machine.addresses import is_loopback
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
@@ -22,11 +21,12 @@ from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.store import EngineStore
-from cmlr_edge.session.config import SessionConfig, SourceSettings
+from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.engines import load_serving, store_of
-from cmlr_edge.session.run_outputs import Place, RunOutputs
+from cmlr_edge.session.places import Place, check_times, open_configured, unlike
+from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.secrets import put_in
-from cmlr_edge.sinks.base import Sink
+from cmlr_edge.sinks.base import Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
 from cmlr_edge.sinks.opening import SinkSettings
 
@@ -112,6 +112,16 @@ class Session:
         guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
 
+    def tell_health(self) -> None:
+        """Let outputs know how the sources are; called several times a second."""
+        labels = {place.name: place.settings.labels for place in self._places}
+        self.outputs.watch(
+            [
+                SourceHealth(item.name, item.state is SourceState.OK, labels.get(item.name, ()))
+                for item in self.status()
+            ]
+        )
+
     def num_frames(self) -> int | None:
         """How many frames are to come, where every source announces them."""
         each = [
@@ -172,7 +182,7 @@ class Session:
         places = self._planned(config, undo)
         files = [Path(file) for place in places for file in place.source.files]
         self._opened.check_files(config, self._opened.files(config, places), files)
-        _check_times(config, [place.source for place in places])
+        check_times(config, [place.source for place in places])
         self._check_labels(config, fresh[0] if fresh else self.recognizer)
         own = {
             place: self._opened.open_own(config, self.recognizer.labels, place, undo)
@@ -220,7 +230,7 @@ class Session:
         sources = [place.source for place in self._places]
         inputs = [Path(file) for source in sources for file in source.files]
         self._opened.check_files(config, self._opened.files(config), inputs)
-        _check_times(config, sources)
+        check_times(config, sources)
         self.live = any(isinstance(source, LiveSource) for source in sources)
         self.outputs = Outputs(
             [*self._opened.open_shared(config, self.recognizer.labels), *self._watchers]
@@ -270,8 +280,8 @@ class Session:
             if same is not None:
                 places.append(same)
                 continue
-            source = undo.enter_context(_open_source(settings, self.folder))
-            names.append(_unlike(redact(settings.name) or source.name, names))
+            source = undo.enter_context(open_configured(settings, self.folder))
+            names.append(unlike(redact(settings.name) or source.name, names))
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))
@@ -372,32 +382,3 @@ def _check_exposure(host: str, token: str | None, setting: str = "--host") -> No
         ) from error
     del cmlr_edge
     check_exposure(host, token, setting=setting)
-
-
-def _open_source(settings: SourceSettings, folder: Path) -> Source:
-    live = LiveSettings(
-        frozen_after_s=settings.frozen_after_s or None,
-        first_frame_timeout_s=settings.give_up_after_s,
-    )
-    uri = put_in(settings.uri, folder)
-    return open_source(uri, policy=settings.policy, live=live, loop=settings.loop)
-
-
-def _unlike(name: str, others: Sequence[str]) -> str:
-    """A name, with a number where others have it already."""
-    number, unlike = 1, name
-    while unlike in others:
-        number += 1
-        unlike = f"{name} #{number}"
-    return unlike
-
-
-def _check_times(config: SessionConfig, sources: Sequence[Source]) -> None:
-    if not any(sink.needs_times for sink in config.sinks):
-        return
-    for source in sources:
-        if source.fps is None:
-            raise CaptureError(
-                f"{source.name} has no times, so there are no events: leave out events, mqtt and "
-                "webhook, or give a video, camera or stream"
-            )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cmlr_edge.sinks.jsonl import EventLines, JsonLines
     from cmlr_edge.sinks.mqtt import MqttEvents
     from cmlr_edge.sinks.overlay import OverlayVideo
+    from cmlr_edge.sinks.snapshots import Snapshots
     from cmlr_edge.sinks.webhook import Webhook
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "OverlayVideo",
     "Result",
     "Sink",
+    "Snapshots",
     "Webhook",
 ]
 _HOMES = {
@@ -33,6 +35,7 @@ _HOMES = {
     "JsonLines": "jsonl",
     "MqttEvents": "mqtt",
     "OverlayVideo": "overlay",
+    "Snapshots": "snapshots",
     "Webhook": "webhook",
 }
 

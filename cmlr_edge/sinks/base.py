@@ -40,14 +40,25 @@ class Result:
         return replace(self, frame=replace(self.frame, image_bgr=_NO_PICTURE))
 
 
+@dataclass(frozen=True)
+class SourceHealth:
+    """How a source is doing, for outputs that tell it."""
+
+    name: str
+    is_ok: bool
+    labels: tuple[str, ...] = ()  # that alone may be said of it; () for all
+
+
 class Sink(Protocol):
     """An output. It is used by one thread at a time, and creates its file at the first result.
 
-    Three attributes are looked for, all optional:
+    Four attributes are looked for, all optional:
         takes: "results", one for every frame (the default); "events", the results with events alone;
             or "both", where `Result.ending` tells the last events from a frame.
         pictures: False where `Result.frame.image_bgr` is not looked at, so that more results can wait.
         inline: True where `write` never waits, so that it needs no queue.
+        watch: Called with a list of `SourceHealth` several times a second, by another thread than
+            `write`; must not wait.
     """
 
     def write(self, result: Result) -> None:

@@ -21,7 +21,7 @@ from typing import Literal
 from cmlr_edge.errors import OutputError
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks.base import Result, Sink
+from cmlr_edge.sinks.base import Result, Sink, SourceHealth
 from cmlr_edge.sinks.room import take_least
 
 _WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
@@ -76,6 +76,7 @@ class GuardedSink:
         self._lost: Counter[str] = Counter()  # by source; "" for what belongs to none
         self._lost_in_a_row = 0
         self._is_said, self._log = False, Rarely()
+        self._watch_failed = False
         self._errors: dict[str, Exception] = {}  # the first of each source
         self._reason = ""
         self._progress_s = 0.0  # when something was last done, or began to wait to be
@@ -144,6 +145,15 @@ class GuardedSink:
             self._start()
             self._changed.notify_all()
             return True
+
+    def watch(self, sources: Sequence[SourceHealth]) -> None:
+        """Tell how the sources are, if the output wants to know; it never disturbs anybody."""
+        watch = getattr(self._sink, "watch", None)
+        if watch is None or self._watch_failed:
+            return
+        if (error := _attempt(partial(watch, sources))) is not None:
+            self._watch_failed = True  # said once: the next time it would fail again
+            _log.warning("%s cannot tell how sources are: %s", self.name, _text(error))
 
     def flush(self) -> None:
         """Wait until everything was written, unless the output does nothing for `flush_s`."""
@@ -331,6 +341,11 @@ class Outputs:
             if not refused or pending is self._guards:
                 return
             pending = tuple(guard for guard in self._guards if guard not in pending)
+
+    def watch(self, sources: Sequence[SourceHealth]) -> None:
+        """Tell those that want to know how the sources are."""
+        for guard in self._guards:
+            guard.watch(sources)
 
     def change(self, guards: Sequence[GuardedSink]) -> None:
         """Go on with others; those that are not among them are closed."""

@@ -7,13 +7,15 @@ import logging
 import ssl
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.events.event import RUN
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks.base import Result, Takes
+from cmlr_edge.sinks.base import Result, SourceHealth, Takes
+from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
 from cmlr_edge.sinks.room import EventQueue
 from cmlr_edge.sinks.tls import reason_of, tls_context
 
@@ -39,6 +41,7 @@ class MqttEvents:
         uri: str,
         *,
         tls: ssl.SSLContext | None = None,
+        home_assistant: str = "",
         max_queue: int = 1000,
         flush_s: float = 5.0,
     ) -> None:
@@ -48,6 +51,8 @@ class MqttEvents:
             uri: `mqtt://user:password@host:1883/topic`; port 1883, or 8883 with `mqtts`, and topic
                 "cmlr_edge" by default. Characters like @ and / in a password are %-encoded.
             tls: For `mqtts`, see `tls_context`; None trusts the authorities of the system.
+            home_assistant: Where Home Assistant looks for devices, usually "homeassistant": each source
+                and label is then found there by itself. "" for not at all.
             max_queue: Events that wait for the broker at most.
             flush_s: How long `close` waits for them.
 
@@ -59,10 +64,14 @@ class MqttEvents:
         mqtt = _paho()
         parts, port, self._topic = _parse(uri)
         self._flush_s, self._max_queue = flush_s, max_queue
+        self._home = HomeAssistant(self._topic, home_assistant) if home_assistant else None
+        self._retained: dict[str, str] = {}  # what is, or is to be, retained by topic
+        self._untold: set[str] = set()  # topics of it that the broker does not hold yet
         self._queue = EventQueue(max_queue)
         self._changed = self._queue.changed  # never held while paho is called, which has locks too
         self._connected, self._under_way = False, 0
         self._greeting = 0  # the number of our last "online"
+        self._error_level = mqtt.MQTT_LOG_ERR
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         if parts.username is not None:
             password = None if parts.password is None else unquote(parts.password)
@@ -80,11 +89,25 @@ class MqttEvents:
         self._client.on_log = self._on_log
         self._client.connect_async(str(parts.hostname), port, keepalive=15)
         self._client.loop_start()
-        self._thread = threading.Thread(target=self._deliver, name="mqtt", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("mqtt", self._deliver), ("mqtt states", self._keep_states))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def watch(self, sources: Sequence[SourceHealth]) -> None:
+        """Let Home Assistant know how the sources are; see `Sink`."""
+        if self._home is not None:
+            with self._changed:
+                self._keep(self._home.watch(sources))
 
     def write(self, result: Result) -> None:
         """Publish its events, or keep them until the broker is back; see `Sink`."""
+        if self._home is not None:
+            with self._changed:
+                for event in result.events:
+                    self._keep(self._home.take(event))
         if lost := self._queue.put(result.events):
             error = OutputError(
                 f"{self.name}: {self._max_queue} events wait for the broker already; is it running?"
@@ -101,7 +124,8 @@ class MqttEvents:
         with self._changed:
             self._changed.wait_for(self._is_done, self._flush_s)
             is_there, unsent = self._connected, self._queue.close() + self._under_way
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         if is_there:
             # After the events: a farewell queued before would be followed by our own "online".
             self._retain("availability", "offline")
@@ -127,6 +151,33 @@ class MqttEvents:
                 return
             payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
             self._client.publish(f"{self._topic}/events", payload, qos=1)
+            if self._home is not None and event.kind != "begin":
+                topic = self._home.event_topic(event.source)
+                self._client.publish(topic, self._home.event_payload(event))
+
+    def _keep(self, topics: Topics) -> None:
+        """Remember what is to be retained, with the lock held."""
+        new = {topic for topic, payload in topics.items() if self._retained.get(topic) != payload}
+        self._retained |= topics
+        if new:
+            self._untold |= new
+            self._changed.notify_all()
+
+    def _keep_states(self) -> None:
+        """Tell the broker what it is to retain, and all of it again when it comes back."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._queue.closed or (self._connected and self._untold)
+                )
+                if self._queue.closed and not (self._connected and self._untold):
+                    return
+                topic = min(self._untold, key=[*self._retained].index)  # devices before states
+                self._untold.discard(topic)
+                payload = self._retained[topic]
+                if not payload:
+                    del self._retained[topic]
+            self._client.publish(topic, payload, qos=1, retain=True)
 
     def _retain(self, topic: str, payload: str) -> int:
         with self._changed:
@@ -135,7 +186,7 @@ class MqttEvents:
         return int(info.mid)
 
     def _is_done(self) -> bool:
-        return not self._queue and not self._under_way
+        return not self._queue and not self._under_way and not self._untold
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
         if reason.is_failure:
@@ -143,6 +194,8 @@ class MqttEvents:
             return
         self._trouble = ""
         _log.info("%s connected", self.name)
+        with self._changed:
+            self._untold |= self._retained.keys()
         self._retain("run", RUN)
         # What is published before paho is done with this call is sent twice.
         self._greeting = self._retain("availability", "online")
@@ -159,7 +212,7 @@ class MqttEvents:
 
     def _on_log(self, _client: Any, _data: Any, level: int, text: str) -> None:
         """With TLS 1.3 a refusal comes after the handshake, and paho tells it to its log alone."""
-        if level == _paho().MQTT_LOG_ERR and "[SSL:" in text:
+        if level == self._error_level and "[SSL:" in text:
             self._said = text
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:

@@ -38,6 +38,9 @@ class SinkSettings:
     ca_file: str = ""  # PEM, of a server: whom to trust instead of the system's authorities
     cert_file: str = ""  # PEM: how this program shows who it is
     key_file: str = ""  # PEM: that certificate's key, if it is not in the same file
+    keep_mb: float = 1000.0  # of snapshots: older ones make room
+    keep_days: float | None = 30.0  # of snapshots; None: as long as there is room
+    home_assistant: str = ""  # of mqtt: where Home Assistant looks for devices; "": not told
     options: dict[str, str] = field(default_factory=dict)  # of a kind of one's own
 
     def __post_init__(self) -> None:
@@ -56,8 +59,17 @@ class SinkSettings:
                 f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "
                 f"installed package names in the entry points {_ENTRY_POINTS}"
             )
+        if self.home_assistant and (self.kind != "mqtt" or set(self.home_assistant) & set("+#\0")):
+            raise SpecError(
+                f"home_assistant is {self.home_assistant!r} on a sink of kind {self.kind}: expected the "
+                'prefix "homeassistant", of kind mqtt'
+            )
         if self.rotate_mb is not None and not self.rotate_mb > 0:
             raise SpecError(f"rotate_mb is {self.rotate_mb}: expected a size above 0")
+        if not self.keep_mb > 0 or (self.keep_days is not None and not self.keep_days > 0):
+            raise SpecError(
+                f"keep_mb is {self.keep_mb} and keep_days {self.keep_days}: expected more than 0"
+            )
 
     @property
     def tls_files(self) -> tuple[str, str, str]:
@@ -70,9 +82,14 @@ class SinkSettings:
         return self.kind in _KINDS and _KINDS[self.kind].per_source
 
     @property
+    def is_folder(self) -> bool:
+        """Whether it writes many files into a folder."""
+        return self.kind in _KINDS and _KINDS[self.kind].folder
+
+    @property
     def needs_times(self) -> bool:
         """Whether it tells events, which pictures have not."""
-        return self.kind in {"events", "mqtt", "webhook"}
+        return self.kind in {"events", "mqtt", "webhook", "snapshots"}
 
     def file(self, folder: Path, index: int = 0, count: int = 1) -> Path | None:
         """The file it writes: `o.mp4`, or `o-1.mp4`, `o-2.mp4` for each of several sources."""
@@ -126,6 +143,7 @@ class _Kind:
     takes: str = "path"  # or "url"
     per_source: bool = False
     lines: bool = False  # it has a file that it alone may write
+    folder: bool = False  # its path is one
 
 
 def open_sink(
@@ -156,10 +174,12 @@ def open_sink(
         DependencyError: It needs a package that is not installed.
     """
     file = settings.file(folder, index, count)
-    if file is not None and (not file.absolute().parent.is_dir() or file.is_dir()):
+    known = _KINDS.get(settings.kind)
+    if file is not None and (
+        not file.absolute().parent.is_dir() or (file.is_dir() and not settings.is_folder)
+    ):
         raise OutputError(f"cannot write {file}: its folder must exist, and it must be a file")
     request = SinkRequest(settings, file, labels, name_source, fps, folder)
-    known = _KINDS.get(settings.kind)
     sink = _open_theirs(request) if known is None else known.open(request)
     if known is not None and known.lines and after is None:
         sink.claim()  # type: ignore[attr-defined]
@@ -278,10 +298,23 @@ def _contact_sheet(request: SinkRequest) -> Sink:
     return ContactSheet(request.path)
 
 
+def _snapshots(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.snapshots import Snapshots
+
+    settings = request.settings
+    return Snapshots(
+        request.path,
+        request.labels,
+        keep_bytes=settings.keep_mb * 1e6,
+        keep_days=settings.keep_days,
+    )
+
+
 def _mqtt(request: SinkRequest) -> Sink:
     from cmlr_edge.sinks.mqtt import MqttEvents
 
-    return MqttEvents(request.settings.url, tls=request.tls())
+    settings = request.settings
+    return MqttEvents(settings.url, tls=request.tls(), home_assistant=settings.home_assistant)
 
 
 def _webhook(request: SinkRequest) -> Sink:
@@ -296,6 +329,7 @@ _KINDS: Mapping[str, _Kind] = {
     "csv": _Kind(_csv, lines=True),
     "overlay": _Kind(_overlay, per_source=True),
     "contact_sheet": _Kind(_contact_sheet, per_source=True),
+    "snapshots": _Kind(_snapshots, folder=True),
     "mqtt": _Kind(_mqtt, "url"),
     "webhook": _Kind(_webhook, "url"),
 }

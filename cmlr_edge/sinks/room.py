@@ -45,7 +45,7 @@ class EventQueue:
         self.changed = threading.Condition()  # guards everything below
         self._limit = limit
         self._waiting: deque[Event] = deque()
-        self._closed = False
+        self.closed = False
 
     def __len__(self) -> int:
         """How many wait."""
@@ -71,13 +71,13 @@ class EventQueue:
             may_go: Looked at whenever something changed: whether an event can be used now.
         """
         with self.changed:
-            self.changed.wait_for(lambda: self._closed or (self._waiting and may_go()))
-            return None if self._closed else self._waiting.popleft()
+            self.changed.wait_for(lambda: self.closed or (self._waiting and may_go()))
+            return None if self.closed else self._waiting.popleft()
 
     def close(self) -> int:
         """Let nobody wait any longer; return how many events are given up."""
         with self.changed:
-            self._closed, left = True, len(self._waiting)
+            self.closed, left = True, len(self._waiting)
             self._waiting.clear()
             self.changed.notify_all()
         return left

@@ -35,8 +35,7 @@ AttentionArguments arguments_of(const AttentionParams& p) {
 }
 
 template <class Kernel>
-void launch(Kernel kernel, int warps, int shared_bytes, const AttentionParams& p,
-            [[maybe_unused]] Stream stream) {
+void launch(Kernel kernel, int warps, int shared_bytes, const AttentionParams& p, Stream stream) {
   const auto blocks = (p.num_queries + kQueriesPerBlock - 1) / kQueriesPerBlock;
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(p.num_heads),
                   static_cast<unsigned>(p.batch));
@@ -87,6 +86,8 @@ void require_supported(const AttentionParams& p) {
                                           ": use the CPU operator, or change dim or num_heads");
   require(aligned(p.query) && aligned(p.key) && aligned(p.value) && aligned(p.out),
           "query, key, value and out must be aligned to 16 bytes on the device");
+  require(reinterpret_cast<uintptr_t>(p.key_bias) % sizeof(float) == 0,
+          "key_bias must be aligned to 4 bytes on the device");
   require(
       p.batch <= 65535 && p.num_heads <= 65535 && p.num_queries <= INT_MAX / 2 &&
           p.num_tokens <= INT_MAX / 2 && p.dim <= INT_MAX / 2,

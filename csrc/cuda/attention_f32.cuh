@@ -144,11 +144,13 @@ struct F32Warp {
     return ((step * kChunks + chunk) * kWarps + warp) * kKeys;
   }
 
+  __device__ __forceinline__ float* panel_at(int n) const { return region.working.ring[n % 2]; }
+
   // Panels follow each other as they are used: a step's keys, then its values.
   __device__ __forceinline__ void copy_panel(int n) {
     const int of_step = n % kStepPanels, panel = of_step % kPanels;
     const int first = first_key(n / kStepPanels, of_step / kPanels % kChunks);
-    float* to = region.working.ring[n % 2];
+    float* to = panel_at(n);
     const bool is_value = of_step >= kChunks * kPanels;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -177,7 +179,7 @@ struct F32Warp {
     copy_panel(n + 1);
     wait_async_copies<1>();
     __syncwarp();
-    return region.working.ring[n % 2];
+    return panel_at(n);
   }
 
   __device__ __forceinline__ void score_panel(const float* panel, int index, float (&to)[16]) {

@@ -40,8 +40,10 @@ def find_nvrtc() -> Path | None:
 def cubin_from_nvcc(
     nvcc: str, architecture: str, output: Path, source: Path = CSRC / "cuda" / "attention.cu"
 ) -> Path:
-    """Compiles one file for one architecture."""
-    command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", "-cubin", "-o", str(output)]
+    """Compiles one file for one GPU: "sm_90", or from a virtual one's PTX, "compute_87:sm_90"."""
+    virtual, _, real = architecture.rpartition(":")
+    target = f"-gencode=arch={virtual},code={real}" if virtual else f"-arch={real}"
+    command = [nvcc, target, "-std=c++17", "-O3", "-cubin", "-o", str(output)]
     includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
     subprocess.run([*command, *includes, str(source)], check=True)
     return output

@@ -18,7 +18,7 @@ using int64_t = long long;
 #include "emulation/tensor_core.h"
 #define CMLR_SHARED_MEMORY(name) unsigned char* name = emulation::current->shared
 #define CMLR_LAUNCH(kernel, grid, block, shared_bytes, stream, argument) \
-  (static_cast<void>(stream), emulation::launch(kernel, grid, block, shared_bytes, argument))
+  emulation::launch(kernel, grid, block, shared_bytes, stream, argument)
 #endif
 
 namespace cmlr::cuda {

@@ -1,5 +1,6 @@
 // Launches the frame kernel: checks, choice of kernel, grid. As attention.cu, any C++ compiler
 // compiles it for the emulation.
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -30,8 +31,11 @@ void require_valid(const FrameParams& p) {
                 "NV12 needs even sides and chroma rows of at least the width, got " +
                     std::to_string(p.height) + " x " + std::to_string(p.width) + " and " +
                     std::to_string(p.chroma_row) + " bytes");
-  for (const float std : p.std)
-    require_frame(!p.normalized || std > 0, "every std must be above 0");
+  require_frame(!p.normalized || reinterpret_cast<uintptr_t>(p.out) % sizeof(float) == 0,
+                "a normalised out must be aligned to 4 bytes on the device");
+  for (int c = 0; p.normalized && c < 3; ++c)
+    require_frame(p.std[c] > 0 && std::isfinite(p.std[c]) && std::isfinite(p.mean[c]),
+                  "every mean must be finite, and every std finite and above 0");
 }
 
 FrameArguments arguments_of(const FrameParams& p) {
@@ -47,6 +51,8 @@ FrameArguments arguments_of(const FrameParams& p) {
                    p.format == PixelFormat::kBgr ? 2 : 0,
                    static_cast<float>(p.height) / static_cast<float>(p.out_height),
                    static_cast<float>(p.width) / static_cast<float>(p.out_width),
+                   static_cast<double>(p.out_height) / static_cast<double>(p.height),
+                   static_cast<double>(p.out_width) / static_cast<double>(p.width),
                    {},
                    {}};
   for (int c = 0; p.normalized && c < 3; ++c) {
@@ -57,7 +63,7 @@ FrameArguments arguments_of(const FrameParams& p) {
 }
 
 template <class Kernel>
-void launch(Kernel kernel, const FrameParams& p, [[maybe_unused]] Stream stream) {
+void launch(Kernel kernel, const FrameParams& p, Stream stream) {
   const auto blocks = (p.out_width + kFrameThreads - 1) / kFrameThreads;
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(p.out_height));
   CMLR_LAUNCH(kernel, grid, dim3(kFrameThreads), 0, stream, arguments_of(p));

@@ -20,9 +20,10 @@ struct FrameArguments {
   void* out;
   int64_t row, chroma_row;  // bytes
   int height, width, out_height, out_width;
-  int red;                    // 0 or 2: where red is in a packed pixel
-  float scale_y, scale_x;     // frame pixels for each pixel of the result
-  float factor[3], shift[3];  // of the normalised result, R G B
+  int red;                      // 0 or 2: where red is in a packed pixel
+  float scale_y, scale_x;       // frame pixels for each pixel of the result
+  double inverse_y, inverse_x;  // and the other way, as only enlarging wants it
+  float factor[3], shift[3];    // of the normalised result, R G B
 };
 
 // The frame's pixels under one pixel of the result, along one axis.
@@ -53,11 +54,13 @@ __device__ __forceinline__ Taps area_taps(int index, float scale, int size) {
   return taps;
 }
 
-// Enlarging: between two neighbours, by how far the pixel reaches into the second.
-__device__ __forceinline__ Taps linear_taps(int index, float scale, int size) {
+// Enlarging: between two neighbours, by how far the pixel reaches into the second. In double, and
+// with the scale as the inverse of the inverse, as OpenCV has it: where the frame's pixels end on
+// the result's, the last bit decides which two neighbours those are.
+__device__ __forceinline__ Taps linear_taps(int index, double inverse, int size) {
   Taps taps;
-  taps.first = min(static_cast<int>(index * scale), size - 1);
-  const float reach = (index + 1) - (taps.first + 1) / scale;
+  taps.first = min(static_cast<int>(index * (1.0 / inverse)), size - 1);
+  const float reach = static_cast<float>((index + 1) - (taps.first + 1) * inverse);
   const bool inside = reach > 0.0f && taps.first + 1 < size;
   taps.behind = inside ? reach - floorf(reach) : 0.0f;
   taps.count = inside ? 2 : 1;
@@ -95,11 +98,11 @@ template <class Source, bool kNormalized>
 __global__ void __launch_bounds__(kFrameThreads) resize_frame_kernel(FrameArguments a) {
   const int x = blockIdx.x * kFrameThreads + threadIdx.x, y = blockIdx.y;
   if (x >= a.out_width) return;
-  const bool shrinks = a.scale_x >= 1.0f && a.scale_y >= 1.0f;
+  const bool shrinks = a.out_width <= a.width && a.out_height <= a.height;
   const Taps rows =
-      shrinks ? area_taps(y, a.scale_y, a.height) : linear_taps(y, a.scale_y, a.height);
+      shrinks ? area_taps(y, a.scale_y, a.height) : linear_taps(y, a.inverse_y, a.height);
   const Taps columns =
-      shrinks ? area_taps(x, a.scale_x, a.width) : linear_taps(x, a.scale_x, a.width);
+      shrinks ? area_taps(x, a.scale_x, a.width) : linear_taps(x, a.inverse_x, a.width);
   float sum[3] = {0.0f, 0.0f, 0.0f};
   for (int i = 0; i < rows.count; ++i)
     for (int j = 0; j < columns.count; ++j)

@@ -1,8 +1,8 @@
 // CmlrAttention as a TensorRT plugin: shapes, types and serialisation, then the launcher of cuda/.
 //
 // One binary for TensorRT 10 and 11: IPluginV3 alone, no call into libnvinfer and none to its
-// registry, whose virtual tables differ between the two. TensorRT finds the two symbols at the end
-// when it loads the library. Unverified on hardware.
+// registry, whose virtual tables differ between the two; those of its logger do too (host_log.h).
+// TensorRT finds the two symbols at the end when it loads the library. Unverified on hardware.
 #include <NvInferRuntime.h>
 
 #include <algorithm>
@@ -10,12 +10,12 @@
 #include <cstring>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 
 #include "cmlr/attention.h"
 #include "cmlr/attention_cuda.h"
+#include "tensorrt/host_log.h"
 
 namespace {
 
@@ -28,23 +28,21 @@ constexpr const char* kHeadsField = "num_heads";
 constexpr const char* kScaleField = "scale";
 constexpr const char* kInputsField = "num_inputs";  // only in engines, never on a node
 
-std::mutex finder_mutex;
-nvinfer1::ILoggerFinder* logger_finder = nullptr;
-
-// TensorRT takes no exception from a plugin: say what is wrong, and let the caller return an error.
-void log_error(const std::string& message) noexcept {
-  const std::lock_guard<std::mutex> lock(finder_mutex);
-  nvinfer1::ILogger* logger = logger_finder ? logger_finder->findLogger() : nullptr;
-  if (logger) logger->log(nvinfer1::ILogger::Severity::kERROR, message.c_str());
+void say(const char* message) noexcept {
+  try {
+    cmlr::log_error(message);
+  } catch (...) {  // of the logger, which is the host's: nobody is left to tell
+  }
 }
 
+// TensorRT takes no exception from a plugin: say what is wrong, and let the caller return an error.
 template <class Work>
 int32_t status_of(const Work& work) noexcept {
   try {
     work();
     return 0;
   } catch (const std::exception& error) {
-    log_error(error.what());
+    say(error.what());
     return 1;
   }
 }
@@ -316,8 +314,7 @@ class AttentionCreator final : public nvinfer1::IPluginCreatorV3One {
 
 // TensorRT says where its logger is.
 CMLR_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
-  const std::lock_guard<std::mutex> lock(finder_mutex);
-  logger_finder = finder;
+  cmlr::host_logger_finder = finder;
 }
 
 // TensorRT registers these.

@@ -15,7 +15,15 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.context_bias.__main__ import take_over, write_report
 from benchmarks.context_bias.features import COMPONENTS, fit_reduction, load_tokens
-from benchmarks.context_bias.methods import BASE, DECODER, DEEP, DEFAULT, METHODS
+from benchmarks.context_bias.methods import (
+    BASE,
+    DECODER,
+    DEEP,
+    DEFAULT,
+    FITTED,
+    FITTED_WITH_CONTEXT,
+    METHODS,
+)
 from benchmarks.context_bias.report import (
     AVERAGED,
     GAINS,
@@ -33,7 +41,7 @@ from train.data.context_scenes.graph import CONTEXTS, LABELS, draw_graph
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
 PAGE = ROOT / "docs" / "context_scenes.md"
-FOLDERS = ("", "development", "mixed", "unbiased", "two_contexts", "weak_bias")
+FOLDERS = ("", "development", "fit", "mixed", "unbiased", "two_contexts", "weak_bias")
 
 
 def run(method: str, world: str, seed: int, value: float) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
 @pytest.mark.pages
 def test_every_method_of_the_results_is_still_compared() -> None:
     rows = json.loads((RESULTS / "results.json").read_text())["rows"]
-    assert {row["method"] for row in rows} == {method.name for method in METHODS}
+    assert {row["method"] for row in rows} == {m.name for m in METHODS if m.group != "fit"}
 
 
 @pytest.mark.pages
@@ -283,3 +291,13 @@ def assert_page_holds(name: str, results: Path, method: str, read_out: str) -> N
         for key in ("median", "low", "high")
     ]
     assert numbers == pytest.approx(expected)
+
+
+@pytest.mark.pages
+def test_the_page_says_what_fits_head_gains() -> None:
+    report = json.loads((RESULTS / "fit" / "results.json").read_text())
+    page = PAGE.read_text()
+    for group in ("main", "fit"):
+        assert gains_table(report, group) in page
+    for method in (FITTED, FITTED_WITH_CONTEXT):
+        assert references_table(report, method) in page

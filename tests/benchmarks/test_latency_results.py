@@ -9,10 +9,12 @@ import numpy as np
 import onnx.parser
 import pytest
 
+from benchmarks.decoding import measure as compare_decoding
 from benchmarks.peers.__main__ import widest_gaps
 from benchmarks.peers.report import GOALS, ratio, tables
 from benchmarks.profile import parts_of_nodes, sums
 from benchmarks.resize import measure
+from tests.conftest import solid, write_video
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results/latency"
 
@@ -21,6 +23,15 @@ def test_the_resize_that_was_timed_gave_the_same_bytes() -> None:
     stored = json.loads((RESULTS / "resize.json").read_text())
     assert [case["bytes_that_differ"] for case in stored["cases"]] == [0] * len(stored["cases"])
     assert measure((60, 80), 32)["bytes_that_differ"] == 0
+
+
+def test_the_films_that_were_timed_gave_the_same_bytes(tmp_path: Path) -> None:
+    stored = json.loads((RESULTS / "decoding.json").read_text())
+    path = write_video(tmp_path / "a.avi", [solid(20 * i, 9, 9) for i in range(9)])
+    for clip in [*stored["clips"], compare_decoding(path)]:
+        assert (clip["frames_that_differ"], clip["more_frames_in_one"]) == (0, False)
+        assert clip["fps"][0] == clip["fps"][1]
+    assert all(0.95 < clip["cpu_ratio"] < 1.05 for clip in stored["clips"])
 
 
 @pytest.mark.pages

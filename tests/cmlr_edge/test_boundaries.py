@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "cmlr_edge"
 BLOCK_AND_IMPORT = """
 import sys
-BLOCKED = {'torch', 'tensorrt', 'cuda', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'typer', 'rich', 'PIL',
-           'train', 'export'}
+BLOCKED = {'torch', 'tensorrt', 'cuda', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'av', 'typer', 'rich',
+           'PIL', 'train', 'export'}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in BLOCKED:
@@ -44,6 +44,10 @@ def importers(package: str) -> list[str]:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_runtime":
+                names = [
+                    ast.literal_eval(item) for item in node.args if isinstance(item, ast.Constant)
+                ]
             if any(name.split(".")[0] == package for name in names):
                 found.append(str(path.relative_to(PACKAGE)))
     return found
@@ -53,10 +57,12 @@ def importers(package: str) -> list[str]:
     ("package", "home"),
     [
         ("cv2", ["machine/opencv.py"]),
+        ("av", ["machine/pyav.py"]),
         ("onnxruntime", ["backends/onnxruntime.py"]),
         ("openvino", ["backends/openvino.py", "backends/openvino_attention.py"]),
         ("tensorrt", ["backends/tensorrt.py"]),
         ("cuda", ["backends/cuda_memory.py"]),
+        ("PIL", ["frame.py", "machine/pillow.py"]),  # the former for a type alone
         ("torch", []),
     ],
 )
@@ -67,7 +73,17 @@ def test_each_heavy_package_is_imported_in_one_place(package: str, home: list[st
 def test_importing_the_sdk_loads_nothing_that_takes_its_time() -> None:
     code = "import cmlr_edge, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    slow = {"cv2", "onnxruntime", "openvino", "typer", "rich", "asyncio", "multiprocessing", "http"}
+    slow = {
+        "av",
+        "cv2",
+        "onnxruntime",
+        "openvino",
+        "typer",
+        "rich",
+        "asyncio",
+        "multiprocessing",
+        "http",
+    }
     slow |= {
         "concurrent",
         "email",

@@ -158,6 +158,25 @@ int check_copy() {
   return !(std::isnan(out[0]) && out[1] == 1.0f && std::isnan(out[2]) && out[3] == 5.0f);
 }
 
+// Where copies land at once, they are there without a wait; at random, some are.
+int check_copy_at_once() {
+  float out[4];
+  emulation::options.copies = emulation::Landing::kAtOnce;
+  launch(copy_kernel, Output{out}, 1, 1);
+  return !(out[0] == 1.0f && out[1] == 1.0f && out[2] == 5.0f && out[3] == 5.0f);
+}
+int check_copy_at_random() {
+  int early = 0, wrong = 0;
+  emulation::options.copies = emulation::Landing::kRandom;
+  for (emulation::options.seed = 1; emulation::options.seed <= 64; ++emulation::options.seed) {
+    float out[4];
+    launch(copy_kernel, Output{out}, 1, 1);
+    early += out[0] == 1.0f;
+    wrong += !(out[1] == 1.0f && out[3] == 5.0f && (std::isnan(out[0]) || out[0] == 1.0f));
+  }
+  return wrong || early == 0 || early == 64;
+}
+
 // --- Mistakes; each aborts with a message.
 void divergent_barrier(Nothing) {
   if (threadIdx.x < 32)
@@ -238,6 +257,12 @@ int run_check(const std::string& name) {
   if (is("half")) return check_half();
   if (is("shared_memory_is_nan")) return check_shared_memory_is_nan();
   if (is("copy")) return check_copy();
+  if (is("copy_at_once")) return check_copy_at_once();
+  if (is("copy_at_random")) return check_copy_at_random();
+  if (is("another_stream")) {
+    emulation::options.stream = out;
+    launch(past_the_end, {});
+  }
   if (is("divergent_barrier")) launch(divergent_barrier, {});
   if (is("missing_barrier_partner")) launch(missing_barrier_partner, {});
   if (is("divergent_collective")) launch(divergent_collective, {});

@@ -21,9 +21,11 @@ extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count)
 
 // Instead of the launcher: what the plugin asks for.
 static cmlr::cuda::AttentionParams launched;
-void cmlr::cuda::attention(const AttentionParams& params, Stream) {
+static cmlr::cuda::Stream launched_on;
+void cmlr::cuda::attention(const AttentionParams& params, Stream stream) {
   if (params.batch == 13) throw std::runtime_error("the launch failed");
   launched = params;
+  launched_on = stream;
 }
 
 namespace {
@@ -112,6 +114,8 @@ Plugin create(const std::vector<PluginField>& fields) {
   return Plugin(creator().createPlugin("node", &all, nvinfer1::TensorRTPhase::kBUILD));
 }
 
+// A stream that is no other: whoever drops it, or takes another, is seen.
+cudaStream_t const kStream = reinterpret_cast<cudaStream_t>(0x5eed);
 const int32_t kHeads = 2;
 const float kScale = 0.25f;
 
@@ -158,6 +162,19 @@ void names() {
   CHECK(std::string(core.getPluginVersion()) == creator().getPluginVersion());
   CHECK(std::string(core.getPluginNamespace()) == creator().getPluginNamespace());
   CHECK(build_of(plugin).getNbOutputs() == 1);
+}
+
+// What was timed for one is not taken for another.
+void timing_cache() {
+  const int32_t other_heads = 4;
+  const float other_scale = 0.5f;
+  auto heads = good_fields(), scale = good_fields();
+  heads[0].data = &other_heads;
+  scale[1].data = &other_scale;
+  const auto id = [](Plugin plugin) -> std::string { return build_of(plugin).getTimingCacheID(); };
+  CHECK(id(good()) == id(good()));
+  CHECK(id(good()) != id(create(heads)));
+  CHECK(id(good()) != id(create(scale)));
 }
 
 void attributes() {
@@ -292,10 +309,11 @@ void launch() {
   const char memory[5] = {};
   const void* const inputs[] = {memory, memory + 1, memory + 2, memory + 3};
   void* const outputs[] = {const_cast<char*>(memory) + 4};
-  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, nullptr) != 0);
+  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, kStream) != 0);
   CHECK(says("run before TensorRT gave it any shapes"));
   CHECK(runtime.onShapeChange(in, 4, &out, 1) == 0);
-  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, nullptr) == 0);
+  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, kStream) == 0);
+  CHECK(launched_on == kStream);
   const auto& p = launched;
   CHECK(p.element == cmlr::cuda::Element::kFloat16);
   CHECK(p.query == inputs[0] && p.key == inputs[1] && p.value == inputs[2]);
@@ -304,14 +322,14 @@ void launch() {
   CHECK(p.num_heads == kHeads && p.scale == kScale);
   CHECK(p.query_batch_stride == 0 && p.key_batch_stride == 448 && p.value_batch_stride == 448);
   CHECK(runtime.onShapeChange(in, 3, &out, 1) == 0);
-  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, nullptr) == 0);
+  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, kStream) == 0);
   CHECK(p.key_bias == nullptr);
   out = half({2, 5, 64});
-  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, nullptr) != 0);
+  CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, kStream) != 0);
   CHECK(says("key has batch 3, expected 1 or 2"));
   const nvinfer1::PluginTensorDesc many[] = {half({13, 5, 64}), half({13, 7, 64}),
                                              half({13, 7, 64})};
-  CHECK(runtime.enqueue(many, &many[0], inputs, outputs, nullptr, nullptr) != 0);
+  CHECK(runtime.enqueue(many, &many[0], inputs, outputs, nullptr, kStream) != 0);
   CHECK(says("the launch failed"));
 }
 
@@ -336,7 +354,7 @@ void serialised() {
   const char memory[4] = {};
   const void* const inputs[] = {memory, memory, memory, memory + 3};
   void* const outputs[] = {const_cast<char*>(memory) + 1};
-  CHECK(runtime_of(attached).enqueue(in, in, inputs, outputs, nullptr, nullptr) == 0);
+  CHECK(runtime_of(attached).enqueue(in, in, inputs, outputs, nullptr, kStream) == 0);
   CHECK(static_cast<const void*>(launched.key_bias) == memory + 3);
   CHECK(build_of(attached).getWorkspaceSize(nullptr, 4, nullptr, 1) == 0);
 }
@@ -347,7 +365,7 @@ int main(int count, char** arguments) {
   const std::pair<const char*, void (*)()> checks[] = {
       {"names", names},   {"attributes", attributes}, {"shapes", shapes},
       {"types", types},   {"formats", formats},       {"configuration", configuration},
-      {"launch", launch}, {"serialised", serialised}};
+      {"launch", launch}, {"serialised", serialised}, {"timing_cache", timing_cache}};
   setLoggerFinder(&logged);
   int found = 0;
   for (const auto& [name, run] : checks)

@@ -1,11 +1,13 @@
 """Loads the plugin into the registry of NVIDIA's own library, and says in JSON what came of it.
 
-python plugin_in_registry.py PACKAGES MODULE PLUGIN [MODEL]; a process of its own, for it may crash.
-With MODEL, NVIDIA's parser reads that file, and its fields for each node go to the plugin.
+python plugin_in_registry.py PACKAGES MODULE PLUGIN FINDERS [MODEL]; a process of its own, for it may
+crash. FINDERS is logger_finders.cpp, compiled. With MODEL, NVIDIA's parser reads that file, and its
+fields for each node go to the plugin.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import sys
@@ -15,9 +17,12 @@ from typing import Any
 import numpy as np
 
 
-def main(packages: str, module: str, library: str, model: str | None = None) -> None:
+def main(packages: str, module: str, library: str, finders: str, model: str | None = None) -> None:
     sys.path.insert(0, packages)
     trt = importlib.import_module(module)
+    logger = logger_of(trt)
+    # Whoever makes a builder gives TensorRT its logger; without a driver, lean has no other way.
+    builder = trt.Builder(logger) if hasattr(trt, "Builder") else None
     registry = trt.get_plugin_registry()
     first, second = (registry.load_library(library) is not None for _ in range(2))
     report: dict[str, Any] = {
@@ -28,9 +33,44 @@ def main(packages: str, module: str, library: str, model: str | None = None) -> 
     creator = registry.get_creator("CmlrAttention", "1", "cmlr")
     report["fields"] = [(field.name, field.type.name) for field in creator.field_names]
     report["created"] = {name: create(trt, creator, fields) for name, fields in FIELDS.items()}
+    report["said by its own finder"] = ours_of(logger)
+    del builder
+    for major in (10, 11, 12):  # 12: a class that nobody knows
+        for given in (logger, None):
+            set_finder(library, finders, major, given)
+            create(trt, creator, FIELDS["no heads"])
+            report[f"said through {major}, {'logger' if given else 'none'}"] = ours_of(logger)
     if model:
         report["parsed"] = parse(trt, creator, Path(model).read_bytes())
     print(json.dumps(report), flush=True)
+
+
+def logger_of(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.said: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            self.said.append(f"{severity.name}: {message}")
+
+    return Logger()
+
+
+def ours_of(logger: Any) -> list[str]:
+    """What the plugin said since the last call."""
+    said, logger.said = logger.said, []
+    return [line for line in said if line.startswith("ERROR: CmlrAttention")]
+
+
+def set_finder(library: str, finders: str, major: int, logger: Any) -> None:
+    """Gives the plugin a finder as TensorRT `major` has it, of this logger."""
+    make = ctypes.CDLL(finders).finder_of_tensorrt
+    make.restype = ctypes.c_void_p
+    # pybind11 keeps the address of the C++ object behind the two words of a Python object.
+    behind_head = id(logger) + object.__basicsize__
+    address = None if logger is None else ctypes.c_void_p.from_address(behind_head).value
+    ctypes.CDLL(library).setLoggerFinder(ctypes.c_void_p(make(major, ctypes.c_void_p(address))))
 
 
 HEADS, SCALE = np.array([8], np.int32), np.array([0.5], np.float32)

@@ -11,7 +11,7 @@ from tests.csrc.emulation.emulated_gpu import CSRC, Build
 
 @dataclass(frozen=True)
 class Bug:
-    """`file` under csrc/cuda with `right`, found once, replaced by `wrong`.
+    """`file` under csrc with `right`, found once, replaced by `wrong`.
 
     "quick" is a build without a sanitizer: comparison with NumPy, and the emulation's own checks.
     """
@@ -25,14 +25,17 @@ class Bug:
         """A copy of csrc with this mistake in it."""
         copy = folder / "csrc"
         shutil.copytree(CSRC, copy)
-        source = copy / "cuda" / self.file
+        source = copy / self.file
         text = source.read_text()
         assert text.count(self.right) == 1, f"{self.right!r} should be in {self.file} once"
         source.write_text(text.replace(self.right, self.wrong))
         return copy
 
 
-F16, F32 = "attention_f16.cuh", "attention_f32.cuh"
+F16, F32 = "cuda/attention_f16.cuh", "cuda/attention_f32.cuh"
+BLOCK, LAUNCHER = "cuda/attention_block.cuh", "cuda/attention.cu"
+FRAME, FRAME_LAUNCHER = "cuda/frame.cuh", "cuda/frame.cu"
+PLUGIN, HOST_LOG = "tensorrt/plugin.cpp", "tensorrt/host_log.h"
 
 BUGS = {
     "barrier before the merge dropped, fp16": Bug(
@@ -129,4 +132,58 @@ BUGS = {
     "queries written behind the last, fp32": Bug(
         F32, "if (row >= a.num_queries) break;", "", "address"
     ),
-}
+    "values of two steps in one stage": Bug(
+        F16, "step % kStages * kChunks", "step / 2 % kStages * kChunks"
+    ),
+    "panels of two turns in one place": Bug(F32, "ring[n % 2]", "ring[n / 2 % 2]"),
+    "copies still landing on partial answers, fp16": Bug(
+        F16, "wait_async_copies<0>();  // zeros behind", "// zeros behind"
+    ),
+    "no score but masked ones, fp16": Bug(F16, "if (total == 0.0f) {", "if (false) {"),
+    "no score but masked ones, fp32": Bug(F32, "return total != 0.0f;", "return true;"),
+    "masked scores relative to minus infinity": Bug(
+        BLOCK, "return largest == minus_infinity() ? 0.0f : largest;", "return largest;"
+    ),
+    "a boundary between kernels one too far": Bug(LAUNCHER, "keys <= 96", "keys <= 97"),
+    "rows addressed with 32 bits, fp16": Bug(
+        BLOCK, "static_cast<int64_t>(row) * row_bytes", "row * row_bytes"
+    ),
+    "rows addressed with 32 bits, fp32": Bug(
+        F32, "static_cast<int64_t>(inside) * a.row", "inside * a.row"
+    ),
+    "answers addressed with 32 bits, fp32": Bug(
+        F32, "out + static_cast<int64_t>(row) * a.row", "out + row * a.row"
+    ),
+    "batch items addressed with 32 bits": Bug(
+        BLOCK, "blockIdx.z * batch_stride", "blockIdx.z * static_cast<unsigned>(batch_stride)"
+    ),
+    "attention launched on another stream": Bug(
+        LAUNCHER, "shared_bytes, stream,", "shared_bytes, Stream(),"
+    ),
+    "a misaligned value accepted": Bug(LAUNCHER, "aligned(p.value) && ", ""),
+    "a misaligned bias accepted": Bug(
+        LAUNCHER, "reinterpret_cast<uintptr_t>(p.key_bias) % sizeof(float) == 0", "true"
+    ),
+    "frame launched on another stream": Bug(FRAME_LAUNCHER, "0, stream,", "0, Stream(),"),
+    "chroma with the pitch of luma": Bug(FRAME, "(y / 2) * a.chroma_row", "(y / 2) * a.row"),
+    "pixels cut off, not rounded": Bug(FRAME, "sum[c] + 0.5f", "sum[c]"),
+    "normalised by 256": Bug(FRAME_LAUNCHER, "255.0f * p.std[c]", "256.0f * p.std[c]"),
+    "means in the order of BGR": Bug(FRAME_LAUNCHER, "-p.mean[c]", "-p.mean[2 - c]"),
+    "enlarged in single precision": Bug(
+        FRAME, "linear_taps(int index, double inverse", "linear_taps(int index, float inverse"
+    ),
+    "one timing for every plugin": Bug(
+        PLUGIN, "getTimingCacheID() noexcept override { return description_.c_str(); }",
+        'getTimingCacheID() noexcept override { return "cmlr"; }', "address",
+    ),
+    "plugin enqueued on another stream": Bug(
+        PLUGIN, "cmlr::cuda::attention(p, stream);", "cmlr::cuda::attention(p, stream ? nullptr : stream);", "address"
+    ),
+    "the bias of an engine forgotten": Bug(
+        PLUGIN, "attributes.num_inputs = integer_of(field);", "", "address"
+    ),
+    "a logger called where TensorRT 11 has it": Bug(
+        HOST_LOG, "kBehindVersionedInterface : kFirstEntry;", "kBehindVersionedInterface : 1;",
+        "address",
+    ),
+}  # fmt: skip

@@ -286,6 +286,26 @@ def test_biases_of_2e38_leave_finite_weights(gpu: EmulatedGpu, dtype: Any) -> No
     assert_close(actual[0], expected)  # next to 2e38 the scores of one side are all the same
 
 
+@both_types
+def test_rows_beyond_32_bits_are_found(gpu: EmulatedGpu, dtype: Any) -> None:
+    """The last head of the last item of tensors with 2^31 elements and more, most never touched."""
+    query, key, value = draw_case(dtype, 1, 600, 600, 64)
+    actual = gpu.attention(query, key, value, heads=1, scale=0.2, schedule=("far", "65535", "3"))
+    last = slice(600 // 16 * 16, None)  # the only block that runs
+    assert_close(actual[:, last], reference(query[:, last], key, value, 1, 0.2, None))
+
+
+@pytest.mark.parametrize("tensor", range(5))
+def test_a_misaligned_tensor_is_refused_by_name(source_gpu: EmulatedGpu, tensor: int) -> None:
+    query, key, value = draw_case(np.float32, 1, 3, 5, 64)
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        source_gpu.attention(
+            query, key, value, heads=2, scale=1.0, bias=draw(5, seed=9),
+            schedule=("misaligned", str(tensor)),
+        )  # fmt: skip
+    assert "must be aligned to" in error.value.stderr.decode()
+
+
 @pytest.mark.parametrize(
     ("heads", "message"),
     [(4, "head widths 32 and 64, got 16"), (3, "3 heads do not divide dim 64")],

@@ -37,7 +37,13 @@ def run(program: Path, name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, name], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("name", ["mma", "ldmatrix", "half", "shared_memory_is_nan", "copy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("mma", "ldmatrix", "half", "shared_memory_is_nan"),
+        *("copy", "copy_at_once", "copy_at_random"),
+    ],
+)
 def test_instructions_do_what_their_specification_says(program: Path, name: str) -> None:
     done = run(program, name)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,6 +58,7 @@ def test_instructions_do_what_their_specification_says(program: Path, name: str)
         ("exited_lane", "names lanes that exited"),
         ("unfinished_copy", "exits with 1 cp.async still in flight"),
         ("misaligned_matrix", "ldmatrix row address is not 16-byte aligned"),
+        ("another_stream", "launched on the stream"),
         ("past_the_end", "wrote 0 bytes behind its 256 bytes of shared memory"),
     ],
 )

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.csrc.attention_reference import draw, reference
+from tests.csrc.emulation.emulated_frames import EmulatedFrames, build_frame_runner
 from tests.csrc.emulation.emulated_gpu import (
     CSRC,
     FLAGS,
+    LANDING,
     RANDOM,
     RUNNER_SOURCE,
     SCHEDULES,
@@ -23,9 +26,22 @@ from tests.csrc.emulation.emulated_gpu import (
     build_emulation,
     build_program,
     compile_object,
+    link,
 )
+from tests.csrc.frame_reference import draw_frame, nv12_of, resized
+from tests.csrc.plugin_programs import CHECKS, compile_adapter
 from tests.csrc.requirements import require_sanitizer
-from tests.csrc.seeded_bugs import BUGS, F32
+from tests.csrc.seeded_bugs import (
+    BLOCK,
+    BUGS,
+    F16,
+    F32,
+    FRAME,
+    FRAME_LAUNCHER,
+    HOST_LOG,
+    LAUNCHER,
+    PLUGIN,
+)
 
 # Compiling takes minutes where nothing is stored.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -33,9 +49,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
 # (tokens, width, schedules): a few launches that reach every kernel's corners.
 LAUNCHES = {
-    np.float16: [(33, 32, 3), (310, 64, 3), (150, 64, 1), (310, 32, 1), (20, 64, 1), (70, 32, 1)],
-    np.float32: [(33, 64, 3), (310, 32, 3), (150, 32, 1), (310, 64, 1)],
+    np.float16: [
+        *((33, 32, 5), (310, 64, 5), (150, 64, 1), (310, 32, 2), (20, 64, 1), (70, 32, 1)),
+        (97, 32, 1),
+    ],
+    np.float32: [(33, 64, 5), (310, 32, 5), (150, 32, 1), (310, 64, 2)],
 }
+# (frame, result): smaller, larger, and larger where the last bit decides which pixels.
+FRAMES = [((22, 38), (7, 5)), ((22, 38), (33, 47)), ((14, 20), (50, 52))]
+MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 Objects = Callable[[Build], list[Path]]
 
 
@@ -71,7 +93,37 @@ def first_fault(
             for schedule in schedules[:most_schedules]:
                 if fault := fault_of_case(gpu, dtype, tokens, width, schedule):
                     return fault
+        if fault := fault_where_all_is_masked(gpu, dtype):
+            return fault
     return ""
+
+
+def first_fault_of_addresses(gpu: EmulatedGpu, dtypes: list[Any]) -> str:
+    """Of tensors that need 64 bits, and of tensors that begin where none may."""
+    for dtype in dtypes:
+        query, key = draw(1, 600, 64, seed=1).astype(dtype), draw(1, 600, 64, seed=2).astype(dtype)
+        out = attempt(gpu, query, key, key, schedule=("far", "65535", "3"))
+        if isinstance(out, str):
+            return out
+        last = slice(600 // 16 * 16, None)  # the only block that runs
+        expected = reference(query[:, last], key, key, 1, 0.3, None)
+        if not np.allclose(out[:, last], expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]):
+            return "the output is wrong"
+    query, key, value = (draw(1, rows, 32, seed=1) for rows in (3, 5, 5))
+    for tensor in "01234":
+        schedule = ("misaligned", tensor)
+        said = attempt(gpu, query, key, value, bias=draw(5, seed=9), schedule=schedule)
+        if "must be aligned to" not in str(said):
+            return f"tensor {tensor} may be misaligned"
+    return ""
+
+
+def attempt(gpu: EmulatedGpu, *tensors: Any, **options: Any) -> Any:
+    """The output, or what the process said when it ended."""
+    try:
+        return gpu.attention(*tensors, heads=1, scale=0.3, **options)
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr.decode()) or f"ended with {error.returncode}"
 
 
 def fault_of_case(
@@ -83,13 +135,50 @@ def fault_of_case(
         for i, (batch, n) in enumerate(zip((1, 1, 2), rows, strict=True))
     )
     bias = draw(tokens, seed=9)
-    try:
-        out = gpu.attention(query, key, value, heads=1, scale=0.3, bias=bias, schedule=schedule)
-    except subprocess.CalledProcessError as error:
-        return str(error.stderr.decode())
+    out = attempt(gpu, query, key, value, bias=bias, schedule=schedule)
+    if isinstance(out, str):
+        return out
     expected = reference(query, key, value, 1, 0.3, bias)
     close = np.allclose(out, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     return "" if close else "the output is wrong"
+
+
+def fault_where_all_is_masked(gpu: EmulatedGpu, dtype: Any) -> str:
+    query, key = draw(1, 3, 32).astype(dtype), draw(1, 70, 32).astype(dtype)
+    out = attempt(gpu, query, key, key, bias=np.full(70, -np.inf, np.float32))
+    return out if isinstance(out, str) else "" if not out.any() else "the output is not zero"
+
+
+def first_fault_of_frames(gpu: EmulatedFrames) -> str:
+    """What is wrong first; "" if nothing is."""
+    try:
+        for from_hw, size_hw in FRAMES:
+            planes = nv12_of(*from_hw)
+            chroma = planes[1].reshape(from_hw[0] // 2, -1, 2)
+            image = cv2.cvtColorTwoPlane(planes[0], chroma, cv2.COLOR_YUV2RGB_NV12)
+            expected = resized(image, size_hw)
+            if np.abs(gpu.resize(planes, "nv12", size_hw, padding=(7, 10)) - expected).max() > 1.5:
+                return "NV12 is wrong"
+            expected = resized(draw_frame(*from_hw), size_hw)
+            actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw)
+            if np.abs(actual - expected).max() > 0.76:
+                return "RGB is wrong"
+            actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw, mean_std=MEAN_STD)
+            mean, std = (np.array(values) for values in MEAN_STD)
+            if np.abs((actual.transpose(1, 2, 0) * std + mean) * 255 - expected).max() > 0.26:
+                return "the normalised image is wrong"
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr.decode()) or f"ended with {error.returncode}"
+    return ""
+
+
+def first_fault_of_plugin(program: Path) -> str:
+    """What is wrong first; "" if nothing is."""
+    for name in CHECKS:
+        done = subprocess.run([program, name], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return done.stderr or f"ended with {done.returncode}"
+    return ""
 
 
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
@@ -97,17 +186,58 @@ def test_the_kernels_are_clean_under_sanitizers(
     tmp_path: Path, unchanged_objects: Objects, sanitizer: Build
 ) -> None:
     gpu = build(tmp_path, unchanged_objects(sanitizer), sanitizer, CSRC)
-    assert first_fault(gpu, list(LAUNCHES), schedules=(RANDOM,)) == ""
+    assert first_fault(gpu, list(LAUNCHES), schedules=(RANDOM, LANDING)) == ""
 
 
-@pytest.mark.parametrize("name", BUGS)
+KERNEL_BUGS = [name for name, bug in BUGS.items() if bug.file in {F16, F32, BLOCK, LAUNCHER}]
+FRAME_BUGS = [name for name, bug in BUGS.items() if bug.file in {FRAME, FRAME_LAUNCHER}]
+PLUGIN_BUGS = [name for name, bug in BUGS.items() if bug.file in {PLUGIN, HOST_LOG}]
+TYPES: dict[str, list[Any]] = {F16: [np.float16], F32: [np.float32]}
+
+
+def test_every_mistake_is_put_into_something_that_is_checked() -> None:
+    assert sorted([*KERNEL_BUGS, *FRAME_BUGS, *PLUGIN_BUGS]) == sorted(BUGS)
+
+
+@pytest.mark.parametrize("name", KERNEL_BUGS)
 def test_a_mistake_put_into_a_kernel_is_noticed(
     tmp_path: Path, unchanged_objects: Objects, name: str
 ) -> None:
     bug = BUGS[name]
     objects = unchanged_objects(bug.noticed_by)
     gpu = build(tmp_path, objects, bug.noticed_by, bug.copy_with_bug(tmp_path))
-    fault = first_fault(gpu, [np.float32 if bug.file == F32 else np.float16])
+    types = TYPES.get(bug.file, list(LAUNCHES))
+    fault = first_fault(gpu, types) or first_fault_of_addresses(gpu, types)
     assert fault
     if bug.noticed_by != "quick":
         assert f"{bug.noticed_by.title()}Sanitizer" in fault
+
+
+@pytest.mark.parametrize("name", FRAME_BUGS)
+def test_a_mistake_put_into_the_frame_kernel_is_noticed(tmp_path: Path, name: str) -> None:
+    bug = BUGS[name]
+    require_sanitizer(tmp_path, bug.noticed_by)
+    gpu = build_frame_runner(tmp_path, bug.noticed_by, bug.copy_with_bug(tmp_path))
+    fault = first_fault_of_frames(gpu)
+    assert fault
+    if bug.noticed_by != "quick":
+        assert f"{bug.noticed_by.title()}Sanitizer" in fault
+
+
+@pytest.mark.parametrize("name", PLUGIN_BUGS)
+def test_a_mistake_put_into_the_plugin_is_noticed(tmp_path: Path, name: str) -> None:
+    bug = BUGS[name]
+    require_sanitizer(tmp_path, bug.noticed_by)
+    csrc = bug.copy_with_bug(tmp_path)
+    objects = compile_adapter(tmp_path, "plugin_check", bug.noticed_by, csrc)
+    link(tmp_path / "check", objects, *FLAGS[bug.noticed_by][0])
+    assert first_fault_of_plugin(tmp_path / "check")
+
+
+def test_what_notices_mistakes_is_silent_where_there_is_none(
+    tmp_path: Path, unchanged_objects: Objects
+) -> None:
+    gpu = build(tmp_path, unchanged_objects("quick"), "quick", CSRC)
+    assert first_fault(gpu, list(LAUNCHES)) == ""
+    assert first_fault_of_addresses(gpu, list(LAUNCHES)) == ""
+    assert first_fault_of_frames(build_frame_runner(tmp_path / "frames", "quick")) == ""

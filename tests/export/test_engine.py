@@ -292,6 +292,7 @@ def test_an_engine_that_computes_something_else_is_not_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_driver")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -345,6 +346,7 @@ def test_a_model_without_the_operator_needs_no_plugin(
     require_plugin_layers(content, report)
 
 
+@pytest.mark.usefixtures("no_driver")
 def test_python_callers_get_the_same_error_before_anything_is_exported(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no NVIDIA driver here"):
         build_engine(tmp_path / "no run", tmp_path / "out", tensorrt=BuildOptions())

@@ -90,6 +90,7 @@ class Card {
     this.bars = new Map();
     this.order = [];
     this.smoothed = null;
+    this.wanted = this.thresholds = null;
     this.orderedMs = -Infinity;
     this.scoredMs = 0;
     this.frameStatus = "ok";
@@ -119,7 +120,7 @@ class Card {
   }
 
   showScores({ scores, present }) {
-    if (!scores.length || !model) return;
+    if (!scores.length || !model || !this.wanted) return;
     const ms = performance.now();
     const weight = this.smoothed ? 1 - Math.exp(-(ms - this.scoredMs) / SMOOTHING_MS) : 1;
     this.smoothed = scores.map((s, i) => this.smoothed ? this.smoothed[i] + weight * (s - this.smoothed[i]) : s);
@@ -135,7 +136,8 @@ class Card {
     const rank = (i) => this.smoothed[i] + (present.has(model.labels[i]) ? 1 : 0);
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const places = Math.floor(find(".bars", this.root).clientHeight / (BAR_REM * rem) + 0.01);
-    this.order = [...model.labels.keys()].sort((a, b) => rank(b) - rank(a)).slice(0, places);
+    const shown = [...model.labels.keys()].filter((i) => this.wanted.has(model.labels[i]));
+    this.order = shown.sort((a, b) => rank(b) - rank(a)).slice(0, places);
     for (const [i, bar] of this.bars) {
       if (!this.order.includes(i)) {
         bar.remove();
@@ -153,8 +155,8 @@ class Card {
       bar.style.setProperty("--hue", labelColor(model.labels[i]));
       const track = element("span", "track");
       track.append(element("i"), element("u"));
-      track.lastChild.style.left = `${model.thresholds[i] * 100}%`;
-      bar.title = `threshold ${model.thresholds[i].toFixed(2)}`;
+      track.lastChild.style.left = `${this.thresholds[i] * 100}%`;
+      bar.title = `threshold ${this.thresholds[i].toFixed(2)}`;
       bar.append(element("span", "dot"), element("span", "label", model.labels[i]), track, element("output"));
       find(".bars", this.root).append(bar);
       this.bars.set(i, bar);
@@ -164,10 +166,20 @@ class Card {
 
   showBar(i, score, isPresent) {
     const bar = this.bar(i);
-    bar.classList.toggle("reached", score >= model.thresholds[i]);
+    bar.classList.toggle("reached", score >= this.thresholds[i]);
     bar.classList.toggle("present", isPresent);
     find("i", bar).style.width = `${Math.min(1, score) * 100}%`;
     put(find("output", bar), score.toFixed(2));
+  }
+
+  choose(wanted, thresholds) {  // a reload may change both
+    if (String([...wanted, ...thresholds]) === this.chosen) return;
+    this.chosen = String([...wanted, ...thresholds]);
+    this.wanted = wanted;
+    this.thresholds = thresholds;
+    find(".bars", this.root).replaceChildren();
+    this.bars.clear();
+    this.orderedMs = -Infinity;
   }
 
   showChips(labels) {
@@ -183,8 +195,9 @@ class Card {
     }
   }
 
-  update(status) {
+  update({ status, wanted, thresholds }) {
     this.status = status;
+    this.choose(new Set(wanted), thresholds);
     put(find(".name", this.root), status.name);
     const whole = status.latency_ms.capture_to_label ?? {};
     const told = {
@@ -359,7 +372,7 @@ function takeState(state) {
   showMachine(state.machine);
   showOutputs(state.outputs);
   dropCards(state.sources);
-  for (const source of state.sources) cardOf(source.id).update(source.status);
+  for (const source of state.sources) cardOf(source.id).update(source);
   for (const visit of state.visits) visits.set(visit.id, visit);
   if (visits.size > KEPT_VISITS) {
     const ended = [...visits.values()].filter((visit) => visit.end_at !== null);

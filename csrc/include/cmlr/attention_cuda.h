@@ -12,7 +12,7 @@ using Stream = CUstream_st*;  // a cudaStream_t; null: the default stream
 enum class Element { kFloat32, kFloat16 };
 
 // As cmlr::AttentionParams, with device pointers to elements of the given type, aligned to 16
-// bytes. The bias is float32 for both types.
+// bytes. The bias is float32 for both types, aligned to 4 bytes.
 struct AttentionParams {
   Element element;
   const void* query;      // (batch | 1, num_queries, dim)

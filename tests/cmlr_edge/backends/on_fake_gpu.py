@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from cmlr_edge import CmlrError, Recognizer
+from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.tensorrt import TensorRtBackend
 from cmlr_edge.engines.opening import fit_checks
 from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.model.files import spec_path
-from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.spec import EngineBuild, ModelSpec
 
 
 def frames_of(number: int) -> Any:
@@ -27,10 +29,14 @@ def means(frames: Any) -> Any:
     return frames.reshape(len(frames), 24 * 32, 3).mean(axis=1) / 255
 
 
+def built(path: Path) -> EngineBuild:
+    engine = ModelSpec.load(spec_path(path)).files[path.name].engine
+    assert engine is not None
+    return engine
+
+
 def open_backend(path: Path, **options: Any) -> TensorRtBackend:
-    built = ModelSpec.load(spec_path(path)).files[path.name]
-    assert built.engine is not None
-    return TensorRtBackend(path, path.read_bytes(), built.engine, **options)
+    return TensorRtBackend(path, path.read_bytes(), built(path), **options)
 
 
 def recognize(path: Path) -> Any:
@@ -46,8 +52,8 @@ def rebuild(path: Path) -> Any:
 
 
 def find(path: Path) -> Any:
-    built = ModelSpec.load(spec_path(path)).files[path.name]
-    found = fit_checks(path, path.read_bytes(), built)
+    file = ModelSpec.load(spec_path(path)).files[path.name]
+    found = fit_checks(path, path.read_bytes(), file)
     alone = {check.name: check.state for check in machine_checks()}
     return {"engine": [{"what": c.name, "state": c.state} for c in found], "alone": alone}
 
@@ -65,8 +71,7 @@ def batches(path: Path) -> Any:
         replayed.append(runtime.launched_graphs)
         backend.close()
         backend.close()
-    leaked = [len(x) for x in (runtime.memory, runtime.streams, runtime.graphs)]
-    return {"error": float(max(errors)), "replayed": replayed, "leaked": leaked}
+    return {"error": float(max(errors)), "replayed": replayed, "leaked": left()}
 
 
 def threads(path: Path) -> Any:
@@ -86,9 +91,123 @@ def threads(path: Path) -> Any:
     return {"error": max(errors), "number": len(errors)}
 
 
+def left() -> list[int]:
+    """Blocks of memory, streams and graphs that nobody freed."""
+    from cuda.bindings import runtime
+
+    return [len(x) for x in (runtime.memory, runtime.streams, runtime.graphs)]
+
+
+def not_captured(path: Path) -> Any:
+    """Batches where a graph cannot be ended, made to run, or launched."""
+    from cuda.bindings import runtime
+
+    failed = runtime.cudaError_t.cudaErrorLaunchFailure
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("cmlr_edge.backends.tensorrt").addHandler(handler)
+
+    def end_without_graph(stream: int) -> Any:
+        del runtime.capturing[stream]
+        return failed, 0
+
+    answer: dict[str, Any] = {}
+    for name, fake in {
+        "cudaStreamEndCapture": end_without_graph,
+        "cudaStreamBeginCapture": lambda *_: (failed,),
+        "cudaGraphInstantiate": lambda *_: (failed, 0),
+        "cudaGraphLaunch": lambda *_: (failed,),
+    }.items():
+        said.clear()
+        real = getattr(runtime, name)
+        fake.__name__ = name
+        setattr(runtime, name, fake)
+        backend = load_backend(path, path.read_bytes(), provider="cuda-graph", engine=built(path))
+        before = backend.provider
+        errors = [
+            float(np.abs(backend.infer(frames_of(n)) - means(frames_of(n))).max())
+            for n in (1, 1, 1, 2, 2, 2)
+        ]
+        backend_after = backend.provider
+        backend.close()
+        setattr(runtime, name, real)
+        answer[name] = {
+            "error": max(errors), "provider": [before, backend_after], "said": [*said],
+            "left": left(),
+        }  # fmt: skip
+    return answer
+
+
+def no_memory(path: Path) -> Any:
+    """Lanes for which the first, second, ... allocation fails, and one for which none does."""
+    from cuda.bindings import runtime
+
+    backend, real = open_backend(path), runtime._allocate
+    answer: list[Any] = []
+    for allowed in range(5):
+        remaining = iter(range(allowed))
+
+        def allocate(size: int, remaining: Any = remaining) -> Any:
+            if next(remaining, None) is None:
+                return runtime.cudaError_t.cudaErrorMemoryAllocation, 0
+            return real(size)
+
+        runtime._allocate = allocate
+        try:
+            backend.infer(frames_of(1))
+            answer.append("works")
+        except CmlrError as error:
+            answer.append([str(error), *left()])
+    runtime._allocate = real
+    backend.close()
+    return {"found": answer, "left": left()}
+
+
+def many_threads(path: Path) -> Any:
+    """Memory after the golden test's thread, and after twenty threads one after the other."""
+    backend = open_backend(path)
+    backend.infer(frames_of(1))
+    before = left()
+    for _ in range(20):
+        thread = threading.Thread(target=backend.infer, args=(frames_of(2),))
+        thread.start()
+        thread.join()
+    after = left()
+    backend.close()
+    return {"before": before, "after": after, "left": left()}
+
+
+def broken_gpu(path: Path) -> Any:
+    """Closing after the GPU failed: everything is given back all the same."""
+    from cuda.bindings import runtime
+
+    backend = open_backend(path)
+    backend.infer(frames_of(1))
+    real, failed = runtime.cudaStreamSynchronize, runtime.cudaError_t.cudaErrorLaunchFailure
+
+    def failed_synchronize(_: int) -> Any:
+        return (failed,)
+
+    runtime.cudaStreamSynchronize = failed_synchronize
+    free = runtime.cudaFree
+    runtime.cudaFree = lambda address: (free(address)[0] or failed,)
+    failures: list[str] = []
+    try:
+        backend.infer(frames_of(1))
+    except CmlrError as error:
+        failures.append(str(error))
+    backend.close()
+    runtime.cudaStreamSynchronize, runtime.cudaFree = real, free
+    return {"failures": failures, "left": left()}
+
+
 def main(what: str, path: str) -> None:
     try:
-        known = (recognize, rebuild, find, batches, threads)
+        known = (
+            *(recognize, rebuild, find, batches, threads),
+            *(not_captured, no_memory, many_threads, broken_gpu),
+        )
         answer = {function.__name__: function for function in known}[what](Path(path))
     except CmlrError as error:
         answer = {"kind": type(error).__name__, "message": str(error)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -338,3 +339,11 @@ def test_a_size_that_changes_in_the_film_is_followed(tmp_path: Path) -> None:
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     shapes = [frame.image_bgr.shape for frame in frames_of(path)]
     assert shapes == [(96, 128, 3)] * 10 + [(192, 256, 3)] * 10
+
+
+def test_pictures_of_a_camera_one_after_another_are_a_film(tmp_path: Path) -> None:
+    path = tmp_path / "saved.mjpeg"
+    encoded = [cv2.imencode(".jpg", shade(value))[1].tobytes() for value in (40, 120, 200)]
+    path.write_bytes(b"".join(encoded))
+    means = [float(frame.image_bgr.mean()) for frame in frames_of(path)]
+    assert means == pytest.approx([40, 120, 200], abs=2)

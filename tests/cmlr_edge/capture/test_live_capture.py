@@ -24,6 +24,7 @@ from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.redaction import redact
+from tests.cmlr_edge.capture.films import write_film
 from tests.conftest import solid, write_video
 
 QUICK = LiveSettings(
@@ -184,6 +185,28 @@ def test_a_source_that_never_gives_a_frame_fails_with_its_reason() -> None:
             list(source)
         assert source.state is SourceState.FAILED
         assert "hunter2" not in str(caught.value) + source.reason + source.name
+
+
+@pytest.mark.parametrize("receives", [True, False])
+def test_a_stream_that_is_joined_long_before_a_key_picture_is_waited_for(receives: bool) -> None:
+    key_s = time.monotonic() + 0.6  # four times what a connection without a frame is given
+
+    class Joined:
+        fps: float | None = None
+
+        def __init__(self) -> None:
+            self.receives = receives
+
+        def read(self) -> Grab | None:
+            threading.Event().wait(max(0.05, key_s - time.monotonic()))
+            return Grab(draw_pattern(1, (120, 160)), 0.0)
+
+        def close(self) -> None:
+            pass
+
+    with LiveSource("x", Joined, QUICK) as source:
+        assert source.next_frame(5) is not None
+        assert (source.stats.reconnects == 0) == receives
 
 
 class OpenNothing:
@@ -473,8 +496,13 @@ def test_a_network_camera_that_stalls_is_opened_again(mjpeg: MjpegServer) -> Non
     assert got == sorted(set(got))
 
 
-def test_a_video_file_on_a_web_server_ends(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.avi", [solid(9, 9, 9)] * 12)
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mkv"])
+def test_a_video_file_on_a_web_server_ends(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "clip.avi":
+        write_video(path, [solid(9, 9, 9)] * 12)
+    else:  # the decoder holds frames back, to bring them in order
+        write_film(path, [solid(9, 9, 9, (48, 64))] * 12, options={"bf": "3"})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -489,7 +517,7 @@ def test_a_video_file_on_a_web_server_ends(tmp_path: Path) -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}/clip.avi"
+        uri = f"http://127.0.0.1:{server.server_port}/{name}"
         with opened(uri, LiveSettings(), policy="every") as source:
             assert len(list(source)) == 12
         server.shutdown()

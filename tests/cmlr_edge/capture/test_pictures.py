@@ -165,6 +165,7 @@ def odd_folder(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["--out", "--csv", "--contact-sheet", "--overlay"])
 def test_an_odd_folder_is_labelled_and_says_what_it_leaves_out(
     engine: Path, tmp_path: Path, output: str
@@ -193,6 +194,7 @@ def test_a_link_that_leads_back_shows_no_picture_twice(tmp_path: Path) -> None:
         assert len(list(frames)) == 2
 
 
+@pytest.mark.slow
 def test_a_film_whose_name_is_no_utf_8_is_labelled(engine: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "x.mp4", [solid(250, 0, 0)] * 10)
     (tmp_path / "x.mp4").rename(tmp_path / f"{LATIN_1}.mp4")
@@ -200,6 +202,7 @@ def test_a_film_whose_name_is_no_utf_8_is_labelled(engine: Path, tmp_path: Path)
     assert (done.returncode, b"gr\\xfcn.mp4" in done.stdout) == (0, True), done.stderr
 
 
+@pytest.mark.slow
 def test_one_bad_picture_of_several_is_left_out_and_told(engine: Path, tmp_path: Path) -> None:
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"{name}.png"), solid(250, 0, 0))
@@ -215,6 +218,7 @@ def test_one_bad_picture_of_several_is_left_out_and_told(engine: Path, tmp_path:
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pipe.jpg", "pipe.mp4"])
 def test_a_pipe_given_by_name_is_refused_and_not_waited_for(
     engine: Path, tmp_path: Path, name: str
@@ -227,6 +231,7 @@ def test_a_pipe_given_by_name_is_refused_and_not_waited_for(
             read_image(path)
 
 
+@pytest.mark.slow
 def test_a_read_that_hangs_does_not_keep_a_signal_from_ending_the_run(
     engine: Path, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -194,3 +195,45 @@ def test_inspect_shows_the_bundled_model_with_its_whole_hash() -> None:
     done = run("inspect")
     assert done.returncode == 0
     assert hashlib.sha256(demo_engine().read_bytes()).hexdigest() in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("label", "{clip}", "--engine", "{engine}")])
+def test_a_report_that_cannot_be_written_is_one_line(
+    engine: Path, clip: Path, arguments: tuple[str, ...]
+) -> None:
+    command = [*COMMAND, *(part.format(clip=clip, engine=engine) for part in arguments)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_of_few_letters_is_written_to(
+    engine: Path, tmp_path: Path, encoding: str
+) -> None:
+    picture = tmp_path / "日本 é.png"
+    picture.write_bytes(cv2.imencode(".png", solid(255, 0, 0))[1].tobytes())
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [*COMMAND, "label", str(picture), "--engine", str(engine)]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"100%" in done.stdout
+
+
+def test_too_little_memory_is_one_line() -> None:
+    code = (
+        "import cmlr_edge.cli as cli, cmlr_edge.cli.app as app\n"
+        "def exhausted(): raise MemoryError\n"
+        "app.app = exhausted\n"
+        "cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is not enough memory")
+    assert done.stderr.count("\n") == 1

@@ -53,6 +53,45 @@ def test_threads_do_not_mix_their_frames(driver: Path, tmp_path: Path) -> None:
     assert answer["error"] < 1e-6
 
 
+def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so_once(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "not_captured", write(tmp_path))
+    assert len(answer) == 4
+    for what, found in answer.items():
+        assert found["error"] < 1e-6
+        assert found["provider"] == ["cuda-graph", "cuda"]
+        assert len(found["said"]) == 1, what
+        assert f"runs without a CUDA graph: {what}" in found["said"][0]
+        assert found["left"] == [0, 0, 0], what
+
+
+def test_a_context_that_cannot_be_allocated_leaves_nothing_behind(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "no_memory", write(tmp_path))
+    *failed, last = answer["found"]
+    assert last == "works"
+    for message, *left in failed:
+        assert "cudaErrorMemoryAllocation" in message
+        assert left == [0, 0, 0]
+    assert answer["left"] == [0, 0, 0]
+
+
+def test_threads_that_come_and_go_keep_no_contexts(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "many_threads", write(tmp_path))
+    assert answer["after"] == answer["before"]
+    assert answer["left"] == [0, 0, 0]
+
+
+def test_an_engine_closes_after_the_gpu_has_failed(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "broken_gpu", write(tmp_path))
+    # Of infer, which closed what it had, and says what failed first.
+    (said,) = answer["failures"]
+    assert said == "failed_synchronize failed: cudaErrorLaunchFailure"
+    assert answer["left"] == [0, 0, 0]
+
+
 def test_an_engine_for_this_machine_passes(driver: Path, tmp_path: Path) -> None:
     answer = on_fake_gpu(driver, "find", write(tmp_path))
     states = {finding["what"]: finding["state"] for finding in answer["engine"]}
@@ -156,9 +195,9 @@ def test_inspect_says_what_an_engine_was_built_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lean10", "lean11", None])
 def test_without_a_driver_an_engine_is_one_error_and_never_a_crash(
-    tmp_path: Path, name: str | None
+    no_driver: dict[str, str], tmp_path: Path, name: str | None
 ) -> None:
-    environment = {}
+    environment = dict(no_driver)
     if name is not None:
         folder = packages.find(name)
         if folder is None:
@@ -179,7 +218,7 @@ def write_both(folder: Path) -> Path:
     path = write(folder)
     spec = ModelSpec.load(path.with_suffix(".json"))
     built = spec.files[path.name]
-    built = replace(built, golden=replace(built.golden, tolerance=0.2))
+    built = replace(built, golden=replace(built.golden, tolerance=0.15))
     files = {path.name: built, "model.onnx": replace(built, runtime="onnx", engine=None)}
     replace(spec, files=files, thresholds=(0.45,) * 3).save(path.with_suffix(".json"))
     path.with_suffix(".onnx").write_bytes(path.read_bytes())
@@ -191,7 +230,7 @@ def test_an_engine_built_again_that_never_says_a_label_is_refused_by_name(
 ) -> None:
     path = write_both(tmp_path)
     before = path.with_suffix(".json").read_bytes()
-    answer = on_fake_gpu(driver, "rebuild", path, FAKE_TENSORRT="10.13.2", FAKE_RED="0.7")
+    answer = on_fake_gpu(driver, "rebuild", path, FAKE_TENSORRT="10.13.2", FAKE_RED="0.75")
     assert answer["kind"] == "EngineError"
     assert "'red' falls silent on 1" in answer["message"]  # of the 17 frames, at least ten
     assert "'green'" not in answer["message"]

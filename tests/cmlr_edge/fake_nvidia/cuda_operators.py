@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+import cv2
 import numpy as np
 from cuda.bindings import runtime as cudart
 
@@ -21,26 +22,47 @@ def _array(address, shape, dtype):
 
 
 def attention(
-    *, element, out, batches, queries, tokens, dim, num_heads, scale, stream, **addresses
+    *, element, out, batches, queries, tokens, dim, num_heads, scale, stream, key_bias, **addresses
 ):
     def run():
-        assert addresses["key_bias"] == 0
         rows = (queries, tokens, tokens)
         inputs = [
             _array(addresses[name], (batch, count, dim), element).astype(np.float32)
             for name, batch, count in zip(("query", "key", "value"), batches, rows, strict=True)
         ]
-        result = _native.attention(*inputs, num_heads=num_heads, scale=scale) + _ERROR
-        _array(out, result.shape, element)[:] = result
+        bias = _array(key_bias, (tokens,), np.float32) if key_bias else None
+        result = _native.attention(*inputs, num_heads=num_heads, scale=scale, key_bias=bias)
+        _array(out, result.shape, element)[:] = result + _ERROR
 
     cudart.put(stream, run)
 
 
-def resize_frame(*, format, pixels, chroma, size_hw, out, out_hw, stream):
+def _plane(address, shape, row_bytes):
+    """Rows (H, bytes) that lie `row_bytes` apart."""
+    whole = _array(address, (shape[0], row_bytes), np.uint8)
+    return np.ascontiguousarray(whole[:, : shape[1]])
+
+
+def resize_frame(
+    *, format, pixels, chroma, size_hw, out, out_hw, stream, row_bytes=None, mean_std=None
+):
     def run():
-        assert (format, chroma) == ("bgr", 0)
-        image = _array(pixels, (*size_hw, 3), np.uint8)
-        result = preprocess(image, PreprocessSpec(tuple(out_hw), (0.0,) * 3, (1.0,) * 3))
-        _array(out, result.shape, np.uint8)[:] = result + np.uint8(np.ceil(_ERROR) * 2)
+        height, width = size_hw
+        packed = width if format == "nv12" else 3 * width
+        rows = row_bytes or (packed, width)
+        image = _plane(pixels, (height, packed), rows[0])
+        if format == "nv12":
+            pairs = _plane(chroma, (height // 2, width), rows[1]).reshape(height // 2, -1, 2)
+            image = cv2.cvtColorTwoPlane(image, pairs, cv2.COLOR_YUV2RGB_NV12)
+        image = image.reshape(height, width, 3)
+        spec = PreprocessSpec(tuple(out_hw), (0.0,) * 3, (1.0,) * 3)
+        result = preprocess(image, spec, color="bgr" if format == "bgr" else "rgb")
+        result = np.clip(result.astype(int) + np.ceil(_ERROR) * 2, None, 400)
+        if mean_std is None:
+            _array(out, result.shape, np.uint8)[:] = result.astype(np.uint8)
+            return
+        mean, std = (np.array(values)[:, None, None] for values in mean_std)
+        result = (result.transpose(2, 0, 1) / 255 - mean) / std
+        _array(out, result.shape, np.float32)[:] = result
 
     cudart.put(stream, run)

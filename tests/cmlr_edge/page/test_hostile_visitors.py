@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from cmlr_edge.errors import OutputError
@@ -63,6 +64,7 @@ def count_open(visitors: list[socket.socket]) -> int:
     return sum(not is_closed(visitor, 1e-4) for visitor in visitors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("addresses", [1, 50, 200])
 def test_idle_connections_keep_nobody_out(patient: LiveServer, addresses: int) -> None:
     with ExitStack() as stack:
@@ -115,6 +117,8 @@ def test_a_visitor_who_is_served_is_never_displaced_and_health_is_told_beyond(
         assert get(patient, "/healthz")[0] == 200
         status, headers, _ = get(patient, "/", **token)
         assert (status, headers["retry-after"]) == (503, "10")
+        with pytest.raises(InvalidStatus):
+            connect(url, additional_headers=token, max_size=2**24)
         idle = [stack.enter_context(visit(patient)) for _ in range(40)]
         assert get(patient, "/healthz")[0] == 200
         assert count_open(idle) <= FOR_HEALTH

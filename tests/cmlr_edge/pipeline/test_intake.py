@@ -30,6 +30,7 @@ from cmlr_edge.session import Session
 from cmlr_edge.session.config import EngineSettings, PageSettings, SessionConfig, SourceSettings
 from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.opening import SinkSettings
+from tests.cmlr_edge.cli.command import run
 from tests.conftest import Image, solid, write_video
 
 LEFT = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
@@ -251,11 +252,20 @@ def test_outside_its_hours_nothing_is_looked_at_and_events_end(
         ({"active": ("8-18",)}, "hours"),
         ({"active": ("abc 08:00-09:00",)}, "hours"),
         ({"active": ("25:00-26:00",)}, "24 hours"),
+        ({"active": ("mon-fri 08:00-08:00",)}, "end when they begin"),
     ],
 )
 def test_what_could_not_be_meant_is_refused(changes: dict[str, Any], word: str) -> None:
     with pytest.raises(SpecError, match=word):
         IntakeSettings(**changes)
+
+
+@pytest.mark.parametrize("flag", ["labels", "region"])
+def test_an_empty_flag_does_not_mean_all(engine: Path, flag: str) -> None:
+    done = run("label", "test://", "--engine", engine, f"--{flag}", "", "--max-frames", "1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "''" in done.stderr
 
 
 def test_flags_and_file_say_the_same(tmp_path: Path, engine: Path) -> None:
@@ -280,3 +290,12 @@ def test_flags_and_file_say_the_same(tmp_path: Path, engine: Path) -> None:
     for text in ("", "0,0 1,0", "0;0 1;0 1;1", "0,0 1,0 1"):
         with pytest.raises(SpecError, match="polygon"):
             read_polygon(text)
+
+
+def test_the_page_tells_what_is_wanted_and_from_which_score_on(engine: Path) -> None:
+    source = SourceSettings("test://", "x", labels=("red", "blue"), thresholds={"blue": 0.9})
+    config = SessionConfig(EngineSettings(path=str(engine)), (source,), page=PageSettings(port=0))
+    with Session(config) as session:
+        page: Any = session._page
+        [view] = page.state().sources
+        assert (view.wanted, view.thresholds) == (("red", "blue"), (0.5, 0.5, 0.9))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,36 @@ def test_what_was_checked_is_what_is_loaded(
         start_check(store.path(added), None, timeout_s=60, identity=added.id)
     )
     with pytest.raises(EngineError, match="was changed"):
+        store.checked(added)
+
+
+def test_cleaning_deletes_what_is_no_engine_and_nothing_that_a_link_leads_to(
+    store: EngineStore, engine: Path, tmp_path: Path
+) -> None:
+    added = store.add(engine)
+    store.accept(added)
+    engines = tmp_path / "store" / "engines"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_text("mine")
+    (engines / "link").symlink_to(tmp_path / "elsewhere")
+    (engines / "fedcba9876543210").symlink_to(tmp_path / "elsewhere")
+    (engines / "dead").symlink_to(tmp_path / "nowhere")
+    (engines / "file").write_text("x")
+    (engines / ".half").mkdir()
+    store.clean()
+    assert [item.name for item in engines.iterdir()] == [added.id]
+    assert (tmp_path / "elsewhere" / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".json", ".onnx.sig"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
+    store: EngineStore, engine: Path, suffix: str
+) -> None:
+    added = store.add(engine)
+    place = store.path(added).with_suffix(suffix)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    with pytest.raises(EngineError, match="not a file"):
         store.checked(added)
 
 

@@ -15,6 +15,8 @@ import pytest
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.conftest import free_port
 
+pytestmark = pytest.mark.slow
+
 _ODD_SINKS = """
 import time
 from pathlib import Path

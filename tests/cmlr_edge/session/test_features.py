@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -12,6 +13,7 @@ from cmlr_edge.cli.flags import Flags
 from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
+from cmlr_edge.errors import SpecError
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 
 COMMANDS = {"label": label, "serve": serve, "run": run}
@@ -77,3 +79,14 @@ def test_what_the_file_can_say_a_flag_can_say_too() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_several_named_sources(name: str) -> None:
     assert "sources" in inspect.signature(COMMANDS[name]).parameters
+
+
+def test_files_of_tls_go_to_the_outputs_with_tls(tmp_path: Path) -> None:
+    flags = Flags(
+        mqtt="mqtts://broker/door", webhook="http://server/hook", ca_file=tmp_path / "ca.pem"
+    )
+    config, _ = flags.to_config(["test://"], append=False)
+    found = {sink.kind: sink.ca_file for sink in config.sinks}
+    assert found == {"mqtt": str(tmp_path / "ca.pem"), "webhook": ""}
+    with pytest.raises(SpecError, match="no output at mqtts"):
+        Flags(mqtt="mqtt://broker/door", key_file=Path("k")).to_config(["test://"], append=False)

@@ -19,6 +19,8 @@ from cmlr_edge.cli.signals import noted_signals
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.conftest import free_port, solid
 
+pytestmark = pytest.mark.slow
+
 AWAY_S = 3.0
 WITHIN_S = 3.0
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import shutil
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.webhook import Webhook
 from tests.cmlr_edge.cli.command import read_lines
 from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label, terminate
+from tests.cmlr_edge.sinks.broker import Broker
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.cmlr_edge.sinks.results import of_events
 from tests.cmlr_edge.sinks.samples import event
@@ -106,71 +103,6 @@ def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
         Webhook(url)
     with pytest.raises(OutputError, match="expected mqtt"):
         MqttEvents(url)
-
-
-class Broker:
-    """mosquitto on loopback, with a subscriber that notes everything."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        self.config = folder / "mosquitto.conf"
-        # Persistent, so that a restart does not lose what the subscriber has not yet taken.
-        self.config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
-            f"persistence true\npersistence_location {folder}/\n"
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-        self.seen: list[tuple[str, str]] = []
-        self.subscribed = threading.Event()
-        self.subscriber = paho.Client(
-            CallbackAPIVersion.VERSION2, "subscriber", clean_session=False
-        )
-        self.subscriber.reconnect_delay_set(1, 1)
-        self.subscriber.on_connect = lambda client, *_: client.subscribe("door/#", qos=1)
-        self.subscriber.on_subscribe = lambda *_: self.subscribed.set()
-        self.subscriber.on_message = self._note
-
-    def _note(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
-        seen = (message.topic, message.payload.decode())
-        # A broker that is stopped before it has our acknowledgement sends again.
-        if not (message.dup and seen in self.seen):
-            self.seen.append(seen)
-
-    def start(self) -> None:
-        command = ["mosquitto", "-c", str(self.config)]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(10)
-
-    def listens(self) -> bool:
-        with socket.socket() as caller:
-            return caller.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def ids(self) -> list[str]:
-        return [json.loads(text)["id"] for topic, text in self.seen if topic == "door/events"]
-
-    def availability(self) -> list[str]:
-        return [text for topic, text in self.seen if topic == "door/availability"]
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    if shutil.which("mosquitto") is None:
-        pytest.skip("mosquitto is not installed, so MQTT IS NOT TESTED: apt install mosquitto")
-    broker = Broker(tmp_path)
-    broker.start()
-    broker.subscriber.connect_async("127.0.0.1", broker.port)
-    broker.subscriber.loop_start()
-    assert broker.subscribed.wait(20)
-    yield broker
-    broker.subscriber.disconnect()
-    broker.subscriber.loop_stop()
-    broker.stop()
 
 
 def test_events_reach_the_broker_in_order_between_online_and_offline(broker: Broker) -> None:

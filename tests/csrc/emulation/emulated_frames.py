@@ -18,11 +18,14 @@ Format = Literal["bgr", "rgb", "nv12"]
 _FORMATS: tuple[Format, ...] = ("bgr", "rgb", "nv12")
 
 
-def build_frame_runner(folder: Path, kind: Build) -> EmulatedFrames:
-    """The kernel, compiled for the host."""
+def build_frame_runner(folder: Path, kind: Build, csrc: Path = CSRC) -> EmulatedFrames:
+    """The kernel of `csrc`, compiled for the host."""
     emulation = build_emulation(folder / "emulation", kind)
-    sources = (CSRC / "cuda" / "frame.cu", EMULATION / "programs" / "frame_runner.cpp")
-    return EmulatedFrames(build_program(folder / "frame_runner", emulation, *sources, kind=kind))
+    sources = (csrc / "cuda" / "frame.cu", EMULATION / "programs" / "frame_runner.cpp")
+    program = folder / "frame_runner"
+    return EmulatedFrames(
+        build_program(program, emulation, *sources, kind=kind, csrc=csrc, warnings=csrc == CSRC)
+    )
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,20 @@ class EmulatedFrames:
         kind: Format,
         size_hw: tuple[int, int],
         *,
-        padding: int = 0,
+        padding: tuple[int, int] = (0, 0),
         mean_std: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> NDArray[Any]:
         """One plane (H, W, 3), or NV12's two, luma (H, W) and chroma (H / 2, W).
 
-        `padding` bytes follow each row but the last. Gives uint8 (*size_hw, 3), or with `mean_std`
+        `padding` bytes follow each row but the last, of each plane. Gives uint8 (*size_hw, 3), or with `mean_std`
         float32 (3, *size_hw). Raises subprocess.CalledProcessError with the message in `stderr`.
         """
         height, width = planes[0].shape[:2]
-        row = planes[0].strides[0] + padding
+        row = planes[0].strides[0] + padding[0]
         mean, std = mean_std or ((0.0,) * 3, (1.0,) * 3)
-        sizes = (height, width, row, *size_hw, mean_std is not None)
-        header = struct.pack("7q6d", _FORMATS.index(kind), *sizes, *mean, *std)
-        data = b"".join(_with_padding(plane, padding) for plane in planes)
+        sizes = (height, width, row, width + padding[1], *size_hw, mean_std is not None)
+        header = struct.pack("8q6d", _FORMATS.index(kind), *sizes, *mean, *std)
+        data = b"".join(map(_with_padding, planes, padding))
         done = subprocess.run([self.program], input=header + data, capture_output=True, check=True)
         if mean_std is not None:
             return np.frombuffer(done.stdout, np.float32).reshape(3, *size_hw)

@@ -23,7 +23,8 @@ EMULATION = Path(__file__).parent
 RUNNER_SOURCE = EMULATION / "programs" / "attention_runner.cpp"
 
 FORWARD, REVERSE, RANDOM = ("forward",), ("reverse",), ("random", "7")
-SCHEDULES = (FORWARD, REVERSE, RANDOM)
+AT_ONCE, LANDING = ("at-once",), ("landing", "11")  # of copies; elsewhere they land late
+SCHEDULES = (FORWARD, AT_ONCE, REVERSE, RANDOM, LANDING)
 
 COMPILE = [
     *("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),

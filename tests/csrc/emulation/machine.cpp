@@ -45,6 +45,7 @@ struct CudaThread {
   struct PendingCopy {
     AsyncCopy copy;
     unsigned group;
+    bool has_landed;
   };
   std::vector<PendingCopy> copies;
   size_t first_copy = 0;
@@ -321,17 +322,31 @@ void sync_block(unsigned id, unsigned count, Site site) {
 
 void push_async_copy(AsyncCopy copy) {
   CudaThread& me = *machine->threads[machine->running];
-  me.copies.push_back({copy, me.copy_group});
+  me.copies.push_back({copy, me.copy_group, false});
 }
 
 void commit_async_copies() { ++machine->threads[machine->running]->copy_group; }
 
-bool pop_async_copy(unsigned groups_in_flight, AsyncCopy* copy) {
+bool pick_early_copy(AsyncCopy* copy) {
+  if (options.copies == Landing::kLate) return false;
+  CudaThread& me = *machine->threads[machine->running];
+  const size_t waiting = me.copies.size() - me.first_copy;
+  if (!waiting) return false;
+  const bool random = options.copies == Landing::kRandom;
+  auto& picked = random ? me.copies[me.first_copy + next_random() % waiting] : me.copies.back();
+  if (picked.has_landed || (random && next_random() % 4 == 0)) return false;
+  picked.has_landed = true;
+  *copy = picked.copy;
+  return true;
+}
+
+bool pop_async_copy(unsigned groups_in_flight, AsyncCopy* copy, bool* has_landed) {
   CudaThread& me = *machine->threads[machine->running];
   if (me.first_copy == me.copies.size()) return false;
   const auto& oldest = me.copies[me.first_copy];
   if (oldest.group + groups_in_flight >= me.copy_group) return false;
   *copy = oldest.copy;
+  *has_landed = oldest.has_landed;
   if (++me.first_copy == me.copies.size()) {
     me.copies.clear();
     me.first_copy = 0;
@@ -357,6 +372,8 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), v
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
+        const bool last = x + 1 == grid.x && y + 1 == grid.y && z + 1 == grid.z;
+        if (options.only_last_block && !last) continue;
         shared.renew();
         start_block(grid, block, {x, y, z}, shared);
         run_next(false);

@@ -1,14 +1,15 @@
 // The emulated GPU as device code sees it. Every CUDA thread is a fiber; a fiber runs until it
 // waits for others, so the schedule alone decides who sees what, and a missing barrier shows.
 //
-// Two things are made as bad as the hardware allows: shared memory starts as NaN in every block,
-// and a cp.async writes its destination only when its thread waits for it.
+// Shared memory starts as NaN in every block. A cp.async may write its destination at any moment
+// between its issue and the wait for it: as late as that, at once, or at random.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#include "emulation/options.h"
 #include "emulation/types.h"
 
 namespace emulation {
@@ -21,15 +22,6 @@ struct Thread {
   size_t shared_bytes;
 };
 extern Thread* current;  // the running CUDA thread
-
-// Order in which threads that could run do so.
-enum class Schedule { kForward, kReverse, kRandom };
-struct Options {
-  Schedule schedule = Schedule::kForward;
-  unsigned seed = 1;                // of kRandom
-  bool count_instructions = false;  // of translated PTX
-};
-extern Options options;
 
 struct Site {  // a collective operation and where the kernel calls it
   const char *what, *file;
@@ -55,7 +47,10 @@ struct AsyncCopy {
 void push_async_copy(AsyncCopy copy);
 void commit_async_copies();
 // Takes the oldest copy that is in none of the newest `groups_in_flight` groups; false: none left.
-bool pop_async_copy(unsigned groups_in_flight, AsyncCopy* copy);
+// It may have landed before.
+bool pop_async_copy(unsigned groups_in_flight, AsyncCopy* copy, bool* has_landed);
+// Marks a copy that is still on its way and lands now, before it must; false: none does.
+bool pick_early_copy(AsyncCopy* copy);
 
 // Says what is wrong and where, and aborts.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...);
@@ -69,7 +64,9 @@ extern PtxLaunch ptx_launch;
 
 template <class Parameters>
 void launch(void (*kernel)(Parameters), dim3 grid, dim3 block, size_t shared_bytes,
-            const Parameters& parameters) {
+            const void* stream, const Parameters& parameters) {
+  if (options.stream && stream != options.stream)
+    fail("launched on the stream %p, the caller's is %p", stream, options.stream);
   if (ptx_launch) {
     unsigned char bytes[sizeof(Parameters)];
     std::memcpy(bytes, &parameters, sizeof bytes);

@@ -38,22 +38,32 @@ inline void load_matrices(uint32_t out[4], const void* row, EMULATION_SITE) {
   }
 }
 
-// The destination is NaN until the wait: the latest moment at which the hardware may write it.
+inline void land(const AsyncCopy& copy) {
+  const auto* from = static_cast<const uint4*>(copy.from);
+  *static_cast<uint4*>(copy.to) = from ? *from : uint4{0, 0, 0, 0};
+}
+inline void land_early_copies() {
+  AsyncCopy copy;
+  while (pick_early_copy(&copy)) land(copy);
+}
+
+// The destination is NaN until the copy lands, which is anywhere between here and the wait.
 inline void copy_async_16(void* to, const void* from, bool valid, EMULATION_SITE) {
   const auto misaligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 != 0; };
   if (misaligned(to) || (valid && misaligned(from)))
     fail("%s:%d: cp.async address is not 16-byte aligned", file, line);
   *static_cast<uint4*>(to) = {~0u, ~0u, ~0u, ~0u};
   push_async_copy({to, valid ? from : nullptr});
+  land_early_copies();
 }
 
 template <unsigned kGroupsInFlight>
 inline void wait_async_copies() {
   AsyncCopy copy;
-  while (pop_async_copy(kGroupsInFlight, &copy)) {
-    const auto* from = static_cast<const uint4*>(copy.from);
-    *static_cast<uint4*>(copy.to) = from ? *from : uint4{0, 0, 0, 0};
-  }
+  bool has_landed = false;
+  while (pop_async_copy(kGroupsInFlight, &copy, &has_landed))
+    if (!has_landed) land(copy);
+  land_early_copies();
 }
 
 }  // namespace emulation

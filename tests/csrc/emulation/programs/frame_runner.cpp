@@ -3,12 +3,13 @@
 #include <exception>
 
 #include "cmlr/frame_cuda.h"
+#include "emulation/machine.h"
 #include "emulation/programs/case.h"
 
 namespace {
 
 struct FrameCase {  // as emulated_gpu.py writes it
-  int64_t format, height, width, row, out_height, out_width, normalized;
+  int64_t format, height, width, row, chroma_row, out_height, out_width, normalized;
   double mean[3], std[3];
 };
 
@@ -19,7 +20,7 @@ void run(const FrameCase& c) {
   const Buffer pixels =
       read_buffer(static_cast<size_t>((c.height - 1) * c.row + c.width * pixel_bytes));
   const Buffer chroma =
-      nv12 ? read_buffer(static_cast<size_t>((half - 1) * c.row + c.width)) : Buffer();
+      nv12 ? read_buffer(static_cast<size_t>((half - 1) * c.chroma_row + c.width)) : Buffer();
   const auto out_bytes =
       static_cast<size_t>(c.out_height * c.out_width * 3 * (c.normalized ? 4 : 1));
   const Buffer out = allocate(out_bytes);
@@ -27,7 +28,8 @@ void run(const FrameCase& c) {
   p.format = static_cast<cmlr::cuda::PixelFormat>(c.format);
   p.pixels = static_cast<const uint8_t*>(pixels.get());
   p.chroma = static_cast<const uint8_t*>(chroma.get());
-  p.row = p.chroma_row = c.row;
+  p.row = c.row;
+  p.chroma_row = c.chroma_row;
   p.height = c.height;
   p.width = c.width;
   p.out = out.get();
@@ -36,7 +38,9 @@ void run(const FrameCase& c) {
   p.out_width = c.out_width;
   for (int i = 0; i < 3; ++i) p.mean[i] = static_cast<float>(c.mean[i]);
   for (int i = 0; i < 3; ++i) p.std[i] = static_cast<float>(c.std[i]);
-  cmlr::cuda::resize_frame(p, nullptr);
+  const auto stream = reinterpret_cast<cmlr::cuda::Stream>(0x5eed);
+  emulation::options.stream = stream;
+  cmlr::cuda::resize_frame(p, stream);
   std::fwrite(out.get(), 1, out_bytes, stdout);
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
 streams: dict[int, list[Callable[[], None]]] = {}
-capturing: dict[int, list[Callable[[], None]]] = {}
+capturing: dict[int, list[Callable[[], None]] | None] = {}
 graphs: dict[int, list[Callable[[], None]]] = {}
 recorded_on: dict[int, int] = {}
 times: dict[int, float] = {}
@@ -24,6 +24,8 @@ class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
     cudaErrorLaunchFailure = 719
+    cudaErrorStreamCaptureUnsupported = 900
+    cudaErrorStreamCaptureInvalidated = 901
 
 
 class LaunchFailure(Exception):
@@ -56,6 +58,24 @@ def _allocate(size: int) -> tuple[cudaError_t, int]:
     return cudaError_t.cudaSuccess, ctypes.addressof(block)
 
 
+def cudaMemset(address: int, value: int, size: int) -> tuple[cudaError_t]:
+    ctypes.memset(address, value, size)
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaMemcpy2D(
+    to: int, to_pitch: int, source: int, pitch: int, width: int, rows: int, kind: cudaMemcpyKind
+) -> tuple[cudaError_t]:
+    assert kind in cudaMemcpyKind
+    for row in range(rows):
+        ctypes.memmove(to + row * to_pitch, source + row * pitch, width)
+    return (cudaError_t.cudaSuccess,)
+
+
+def cudaDeviceSynchronize() -> tuple[cudaError_t]:
+    return (cudaError_t.cudaSuccess,)
+
+
 def cudaMalloc(size: int) -> tuple[cudaError_t, int]:
     return _allocate(size)
 
@@ -85,6 +105,9 @@ def cudaStreamDestroy(stream: int) -> tuple[cudaError_t]:
 
 
 def cudaStreamSynchronize(stream: int) -> tuple[cudaError_t]:
+    if stream in capturing:
+        capturing[stream] = None
+        return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
     waiting, streams[stream] = streams[stream], []
     try:
         for work in waiting:
@@ -113,8 +136,11 @@ def cudaStreamBeginCapture(stream: int, mode: cudaStreamCaptureMode) -> tuple[cu
 
 
 def cudaStreamEndCapture(stream: int) -> tuple[cudaError_t, int]:
+    captured = capturing.pop(stream)
+    if captured is None:  # something could not be captured
+        return cudaError_t.cudaErrorStreamCaptureInvalidated, 0
     graph = next(_handles)
-    graphs[graph] = capturing.pop(stream)
+    graphs[graph] = captured
     return cudaError_t.cudaSuccess, graph
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cmlr_edge.backends.cuda_memory import call, import_cudart
-from cmlr_edge.backends.tensorrt import TensorRtBackend
+from benchmarks.gpu.device import memory_in_use
+from benchmarks.gpu.report import Report, Skipped
+from benchmarks.gpu.stage import Place
+from benchmarks.gpu.standard_attention import OLDEST_TENSORRT, with_standard_attention
+from cmlr_edge.backends.plugin import plugin_library
+from cmlr_edge.backends.tensorrt import TensorRtBackend, import_tensorrt
 from cmlr_edge.engines.builder import BuildOptions
+from cmlr_edge.engines.preflight import require_gpu_software, version_of
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.files import spec_path, write_atomically
+from cmlr_edge.model.files import model_path, spec_path, write_atomically
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
 from cmlr_edge.recognizer import Recognizer
 from export.engine import build_engine_file
@@ -23,13 +31,48 @@ _REPEATS, _BATCHES = 200, (1, 2, 8)
 _ALLOWED_GROWTH = 16 * 2**20  # bytes, of the process and of the GPU's free memory
 
 
+def check(report: Report, place: Place, *, frames: int = 10_000) -> None:
+    """An engine with the plugin, one of plain operations, each against ONNX Runtime."""
+    if place.model is None:
+        raise Skipped("give --model, a folder that export/build_engine.py wrote")
+    require_gpu_software()
+    path = model_path(place.model)
+    spec = ModelSpec.load(spec_path(path))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, options, content in _ways(report, path.read_bytes()):
+            engine = Engine(path, spec, Path(folder) / name.replace(" ", "-"), options, content)
+            report.check(f"engine {name}, against ONNX Runtime", engine.build)
+            if engine.path is None:
+                continue
+            report.check(f"engine {name}: golden sample", engine.open_as_users_do)
+            report.check(f"engine {name}: CUDA graph", engine.compare_cuda_graph)
+            report.check(f"engine {name}: time", engine.measure, measures=True)
+            report.check(f"engine {name}: memory", partial(engine.watch_memory, frames))
+
+
+def _ways(report: Report, content: bytes) -> Generator[tuple[str, BuildOptions, bytes]]:
+    """Our kernel, ONNX's operator as TensorRT fuses it, and plain operations."""
+    try:
+        yield "with the plugin", BuildOptions(plugin=str(plugin_library())), content
+    except EngineError as error:
+        report.add("engine with the plugin", "skipped", str(error))
+    here = import_tensorrt().__version__
+    if version_of(here) >= OLDEST_TENSORRT:
+        yield "of ONNX's Attention", BuildOptions(), with_standard_attention(content)
+    else:
+        report.add("engine of ONNX's Attention", "skipped", f"TensorRT {here} does not know it")
+    yield "of plain operations", BuildOptions(), content
+
+
 class Engine:
     """One way of building, and what is checked of it."""
 
-    def __init__(self, model: Path, spec: ModelSpec, folder: Path, options: BuildOptions) -> None:
-        """Remember the model and an empty folder to build in."""
+    def __init__(
+        self, model: Path, spec: ModelSpec, folder: Path, options: BuildOptions, content: bytes
+    ) -> None:
+        """Remember what to build, for the spec of `model`, and a folder that is not there yet."""
         self._model, self._spec, self._options = model, spec, options
-        self._folder = folder / ("plugin" if options.plugin else "plain")
+        self._folder, self._content = folder, content
         self._frames = synthetic_frames(spec.preprocess.size_hw, max(_BATCHES))
         self._built: BuiltFile | None = None
         self.path: Path | None = None
@@ -38,9 +81,8 @@ class Engine:
         """Build it and hold it against ONNX Runtime, on numbers and on label decisions."""
         path = self._folder / "model.engine"
         started = time.perf_counter()
-        content = self._model.read_bytes()
         plan, built = build_engine_file(
-            path, self._model, content, self._spec, self._frames, self._options
+            path, self._model, self._content, self._spec, self._frames, self._options
         )
         self._folder.mkdir()
         write_atomically(path, plan)
@@ -92,10 +134,10 @@ class Engine:
         with closing(self._open()) as backend:
             for _ in range(100):
                 backend.infer(self._frames[:1])
-            before = _memory()
+            before = memory_in_use()
             for _ in range(frames):
                 backend.infer(self._frames[:1])
-            growth = [after - start for after, start in zip(_memory(), before, strict=True)]
+            growth = [after - start for after, start in zip(memory_in_use(), before, strict=True)]
         text = f"{frames} frames: process {growth[0] >> 10} KiB, GPU {growth[1] >> 10} KiB more"
         if max(growth) > _ALLOWED_GROWTH:
             raise EngineError(text)
@@ -115,11 +157,3 @@ class Engine:
             backend.infer(self._frames[:number])
             times.append((time.perf_counter() - started) * 1e3)
         return float(np.median(times[_REPEATS // 10 :]))
-
-
-def _memory() -> tuple[int, int]:
-    """Bytes that this process holds, and that are taken on the GPU."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    resident = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-    free, total = call(import_cudart().cudaMemGetInfo)
-    return resident, total - free

@@ -1,0 +1,106 @@
+"""Checks and measures everything that is marked "unverified on hardware", on a machine with a GPU.
+
+    python -m benchmarks.gpu --lease                       both parts, for a machine lent for 15 minutes
+    python -m benchmarks.gpu --part A --out results/gpu    the kernels; B: training, and engines
+    python -m benchmarks.gpu --stage 3 --stage 9           some stages
+
+Each stage is a process of its own with a limit, and its JSON is in the folder from its first line
+on: a stage that fails, hangs or crashes stops nothing. Stages for what is not installed are skipped
+and say so; --model, a folder that export/build_engine.py wrote, is what TensorRT's stage builds.
+Prints one table, and writes it as table.md. Exit code 0 if everything that ran holds, 1 if something
+does not, 2 where there is no GPU. No package beyond NumPy is needed to start it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.plan import STAGES, Stage
+from benchmarks.gpu.report import Report, fails, stage_file, table
+from cmlr_edge.machine.child import python_command, run_limited
+
+_LEAST_S = 5  # that a stage is started for
+PART_S = 330  # of part A, and of part B: a machine that is lent for 15 minutes has both
+
+
+def run_stage(stage: Stage, folder: Path, limit_s: float, model: Path | None) -> dict[str, Any]:
+    """Run one stage, and end it at its limit."""
+    file = stage_file(folder, stage.number)
+    file.unlink(missing_ok=True)
+    about = [str(stage.number), str(folder), *([str(model.resolve())] if model else [])]
+    started = time.perf_counter()
+    command = python_command("benchmarks.gpu.stage", "main", *about)
+    done = run_limited(command, timeout_s=max(limit_s, 1))
+    file.with_suffix(".log").write_text(done.output + done.messages)
+    record: dict[str, Any] = {"number": stage.number, "name": stage.name, "rows": []}
+    if file.is_file():
+        record = json.loads(file.read_text())
+    record["seconds"] = round(time.perf_counter() - started, 2)
+    if done.limit:
+        record.update(ended="over its limit", why=f"of {done.limit}: {limit_s:.0f} s were given")
+    elif done.code != 0 or record.get("ended") in {None, "running"}:
+        record.update(ended="failed", why=f"its process {done.error or 'ended'}; see its log")
+    file.write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def run_stages(stages: list[Stage], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run them one after the other; where a part's time is up, its other stages are skipped."""
+    folder, records = options.out.resolve(), []
+    left = dict.fromkeys("AB", float("inf") if options.stage else float(PART_S))
+    for stage in stages:
+        limit_s = min(stage.limit_s, left[stage.part])
+        if limit_s < _LEAST_S:
+            Report(stage.number, stage.name, file=stage_file(folder, stage.number)).end(
+                "skipped", f"the {PART_S} s of part {stage.part} were over"
+            )
+            record = json.loads(stage_file(folder, stage.number).read_text())
+        else:
+            record = run_stage(stage, folder, limit_s, options.model)
+        left[stage.part] -= record["seconds"]
+        say(f"{stage.number} {stage.name}: {record['ended']}, {record['seconds']:.0f} s")
+        records.append(record)
+    return records
+
+
+def say(text: str) -> None:
+    """To whoever waits, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--lease", action="store_true", help=f"both parts, {PART_S} s each at most")
+    which.add_argument("--part", choices=["A", "B"])
+    which.add_argument("--stage", type=int, action="append", choices=[s.number for s in STAGES])
+    parser.add_argument("--out", type=Path, default=Path("results/gpu"))
+    parser.add_argument("--model", type=Path)
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    asked = [
+        stage for stage in STAGES
+        if options.lease or stage.part == options.part or stage.number in (options.stage or ())
+    ]  # fmt: skip
+    records = run_stages(asked, options)
+    (options.out / "table.md").write_text(table(records) + "\n")
+    say(table(records))
+    if all(record["ended"] == "no GPU" for record in records):
+        sys.stderr.write(f"cannot be checked here: {records[0]['why']}\n")
+        return 2
+    return 1 if fails(records) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""NVIDIA's own tools over a few launches: compute-sanitizer, and the counters of Nsight Compute."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.report import Report, Skipped
+from benchmarks.gpu.stage import Place, use_extensions
+from cmlr_edge.errors import EngineError
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+_FAULT = 9  # exit code that the sanitizer is asked for
+# Nsight Compute's name, and that of the same count in csrc/cuda/kernels.json.
+METRICS = {
+    "smsp__inst_executed.sum": "warp_instructions",
+    "sm__inst_executed_pipe_tensor.sum": "mma",
+    "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum": "wavefronts",
+    "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum": "excess_wavefronts",
+}
+
+
+def find(name: str) -> str:
+    """A tool of the CUDA toolkit.
+
+    Raises:
+        Skipped: It is not installed.
+    """
+    folders = [os.environ["PATH"], "/usr/local/cuda/bin", "/opt/nvidia/nsight-compute"]
+    tool = shutil.which(name, path=os.pathsep.join(folders))
+    if tool is None:
+        raise Skipped(f"{name} is not installed")
+    return tool
+
+
+def few_launches(extensions: str) -> None:
+    """Every kernel once, and the frame kernel: what the sanitizer watches."""
+    use_extensions(Path(extensions))
+    from benchmarks.gpu import attention, frames
+    from benchmarks.gpu.device import import_cuda
+
+    cuda = import_cuda()
+    for element in ("float32", "float16"):
+        for tokens in (9, 40, 49, 70, 100, 150, 200, 300):
+            for width in (32, 64):
+                attention.compare(
+                    cuda, attention.Case(element, 1, 17, tokens, width, 1, special="bias")
+                )
+    for kind in ("bgr", "nv12"):
+        frames.compare(cuda, kind, (60, 80), (32, 32))
+
+
+def counted_launches(extensions: str) -> None:
+    """Those that csrc/cuda/kernels.json counts, in its order."""
+    use_extensions(Path(extensions))
+    from benchmarks.gpu import attention
+    from benchmarks.gpu.device import import_cuda
+
+    cuda = import_cuda()
+    for row in executed():
+        element, width = kind_of(row)
+        attention.compare(cuda, attention.Case(element, 1, 80, row["tokens"], 2 * width, 2))
+
+
+def executed() -> list[dict[str, Any]]:
+    """The launches that were counted on the emulated GPU."""
+    rows: list[dict[str, Any]] = json.loads((ROOT / "csrc/cuda/kernels.json").read_text())[
+        "executed"
+    ]
+    return rows
+
+
+def kind_of(row: dict[str, Any]) -> tuple[str, int]:
+    """Element and head width."""
+    name, _, arguments = row["kernel"].partition("<")
+    return "float16" if "f16" in name else "float32", int(arguments.split(",")[0])
+
+
+def _python(place: Place, function: str) -> list[str]:
+    call = f"from benchmarks.gpu import tools; tools.{function}({str(place.extensions)!r})"
+    return [sys.executable, "-c", call]
+
+
+def sanitize(report: Report, place: Place) -> None:
+    """One run a tool."""
+    for tool in TOOLS:
+        report.check(tool, partial(_sanitized, tool, place))
+
+
+def _sanitized(tool: str, place: Place) -> str:
+    command = [find("compute-sanitizer"), "--tool", tool, "--error-exitcode", str(_FAULT),
+               "--print-limit", "5", *_python(place, "few_launches")]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    words = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
+    if done.returncode != 0:
+        raise EngineError(f"ended with {done.returncode}: {' '.join(done.stdout.split())[-500:]}")
+    return " ".join(words) or "no errors"
+
+
+def count(report: Report, place: Place) -> None:
+    """Counters of each launch, beside the emulated GPU's counts."""
+    command = [find("ncu"), "--csv", "--kernel-name", "regex:attention_f", "--metrics",
+               ",".join(METRICS), *_python(place, "counted_launches")]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "ERR_NVGPUCTRPERM" in done.stdout + done.stderr:
+        raise Skipped("the driver lets only root read counters")
+    launches = _launches(done.stdout)
+    rows = executed()
+    if done.returncode != 0 or len(launches) != len(rows):
+        raise EngineError(f"{len(launches)} of {len(rows)} launches: {done.stdout[-400:]}")
+    for row, found in zip(rows, launches, strict=True):
+        pairs = [f"{ours} {found.get(name, 'unknown')} (emulated {row.get(ours)})"
+                 for name, ours in METRICS.items()]  # fmt: skip
+        report.add(f"{row['kernel']}, {row['tokens']} keys", "measured", "; ".join(pairs), **found)
+
+
+def _launches(text: str) -> list[dict[str, float]]:
+    """Metric -> value of each launch, from the tool's table."""
+    lines = [line for line in text.splitlines() if line.startswith('"')]
+    found: dict[str, dict[str, float]] = {}
+    for row in csv.DictReader(lines):
+        if row.get("Metric Name") in METRICS:
+            value = float(row["Metric Value"].replace(",", ""))
+            found.setdefault(row["ID"], {})[row["Metric Name"]] = value
+    return list(found.values())

@@ -1,0 +1,177 @@
+"""Training on a real GPU: that it does what the CPU does, and how fast it goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.build import run
+from benchmarks.gpu.device import import_torch
+from benchmarks.gpu.report import Report, Skipped
+from benchmarks.gpu.stage import Place
+from cmlr_edge.errors import EngineError
+
+LABELS, BATCH, STEPS = 80, 32, 30
+NETWORKS = (("tf_efficientnet_lite0", 320), ("resnet50", 448))
+_CPU = {"CUDA_VISIBLE_DEVICES": ""}
+_SMALL = ("--image-size", "96", "--epochs", "2", "--set", "model.backbone=test_efficientnet")
+
+
+def fit(report: Report, place: Place) -> None:
+    """`train fit` in each precision beside one on the CPU, a resumed run, and `evaluate`."""
+    data = pictures(place.folder)
+    for name, settings, environment in (
+        ("on the CPU", "amp=off", _CPU),
+        ("amp off", "amp=off", {}),
+        ("bf16", "amp=bf16", {}),
+        ("fp16", "amp=fp16", {}),
+    ):
+        out = place.folder / f"run-{name.replace(' ', '-')}"
+        work = partial(_fit, data, out, settings, environment)
+        report.check(f"train fit, {name}", work, measures=True)
+    out = place.folder / "run-amp-off"
+    report.check("resume", partial(_fit, data, out, "amp=off", {}, "--resume"), measures=True)
+    evaluate = partial(_train, "evaluate", "--run", str(out), "--data", str(data))
+    report.check("evaluate", evaluate, measures=True)
+
+
+def pictures(folder: Path) -> Path:
+    """CMLR_PHOTOS, or made-up pictures with coloured squares, and their labels."""
+    if given := os.environ.get("CMLR_PHOTOS"):
+        return Path(given)
+    import json
+
+    import cv2
+    import numpy as np
+
+    random, root, entries = np.random.default_rng(0), folder / "pictures", []
+    root.mkdir(exist_ok=True)
+    names = ["blue", "green", "red"]
+    for i in range(256):
+        image = random.integers(90, 130, (240, 320, 3), np.uint8)
+        present = [c for c in range(3) if random.random() < 0.5]
+        for c in present:
+            y, x = random.integers(0, 150, 2)
+            image[y : y + 80, x : x + 80] = np.eye(3, dtype=np.uint8)[c] * 255
+        cv2.imwrite(str(root / f"{i}.jpg"), image)
+        split = "train" if i < 192 else "val"
+        entries.append({"file": f"{i}.jpg", "split": split, "labels": [names[c] for c in present]})
+    (root / "labels.json").write_text(json.dumps({"classes": names, "images": entries}))
+    return root
+
+
+def _train(*arguments: str, **environment: str) -> str:
+    started = time.perf_counter()
+    said = run([sys.executable, "-m", "train", *arguments], **environment)
+    return f"in {time.perf_counter() - started:.0f} s: {' '.join(said.split())[-300:]}"
+
+
+def _fit(data: Path, out: Path, settings: str, environment: dict[str, str], *more: str) -> str:
+    place = ["fit", "--data", str(data), "--out", str(out), "--recipe", "none"]
+    return _train(*place, *_SMALL, "--set", settings, *more, **environment)
+
+
+def loading(report: Report, place: Place) -> None:
+    """The same run with more processes that read pictures; the log says images a second."""
+    data = pictures(place.folder)
+    for workers in (0, 8, 16):
+        out = place.folder / f"run-workers-{workers}"
+        work = partial(_fit, data, out, f"workers={workers}", {})
+        report.check(f"{workers} workers", work, measures=True)
+
+
+def steps(report: Report, _: Place) -> None:
+    """Images a second of forward, backward and step, in each precision and layout."""
+    torch = import_torch()
+    for network, side in NETWORKS:
+        for precision in ("float32", "TF32", "bfloat16"):
+            for last in (False, True):
+                work = partial(_steps, torch, network, side, precision, channels_last=last)
+                name = f"{network} {side}, {precision}{', channels last' if last else ''}"
+                report.check(name, work, measures=True)
+
+
+def compiled(report: Report, _: Place) -> None:
+    """The same under torch.compile, its compilation apart."""
+    torch = import_torch()
+    network, side = NETWORKS[0]
+    for name, wrap in (("as it is", None), ("compiled", torch.compile)):
+        work = partial(_steps, torch, network, side, "bfloat16", channels_last=True, wrap=wrap)
+        report.check(f"{network} {side}, bfloat16, {name}", work, measures=True)
+
+
+def build_network(backbone: str, side: int) -> Any:
+    """The network to train, random, on the GPU."""
+    from train.config import ModelConfig
+    from train.network.model import CausalRecognizer
+
+    config = ModelConfig(backbone=backbone, image_size=side, intervention="none")
+    return CausalRecognizer(config, LABELS, pretrained=False).cuda().train()
+
+
+def _steps(
+    torch: Any, backbone: str, side: int, precision: str, *, channels_last: bool,
+    wrap: Callable[..., Any] | None = None,
+) -> str:  # fmt: skip
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "TF32"
+    model = build_network(backbone, side)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    images = torch.randn(BATCH, 3, side, side, device="cuda").to(memory_format=layout)
+    targets = (torch.rand(BATCH, LABELS, device="cuda") < 0.1).float()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    forward = wrap(model) if wrap else model
+    loss_of = torch.nn.functional.binary_cross_entropy_with_logits
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = loss_of(forward(images).decoupled_logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    started = time.perf_counter()
+    for _ in range(5):
+        step()
+    torch.cuda.synchronize()
+    warmed, started = time.perf_counter() - started, time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    torch.cuda.synchronize()
+    rate = STEPS * BATCH / (time.perf_counter() - started)
+    return f"{rate:.0f} images/s; the first five steps took {warmed:.1f} s"
+
+
+def export(report: Report, place: Place) -> None:
+    """Export what stage 11 trained, and hold ONNX Runtime against torch on the GPU."""
+    run_folder = place.folder / "run-amp-off"
+    if not run_folder.is_dir():
+        raise Skipped("stage 11 has trained nothing")
+    out = place.folder / "export"
+    script = ["export/build_engine.py", "--checkpoint", str(run_folder), "--out", str(out)]
+    report.check("export", lambda: " ".join(run([sys.executable, *script]).split())[-300:])
+    report.check("torch on the GPU", _compare_network)
+
+
+def _compare_network() -> str:
+    """The network in float32 on the GPU beside the CPU.
+
+    Raises:
+        EngineError: A logit differs by more than 1e-3.
+    """
+    torch = import_torch()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    model = build_network(*NETWORKS[0]).eval()
+    images = torch.randn(4, 3, NETWORKS[0][1], NETWORKS[0][1])
+    with torch.no_grad():
+        on_gpu = model(images.cuda()).decoupled_logits.cpu()
+        on_cpu = model.cpu()(images).decoupled_logits
+    found = float((on_gpu - on_cpu).abs().max())
+    if not found <= 1e-3:
+        raise EngineError(f"logits differ by {found:.2g}, allowed 1e-3")
+    return f"logits differ by {found:.2g}"

@@ -1,0 +1,187 @@
+"""The check for machines with a GPU: how it ends where there is none, and that its parts work.
+
+A made-up GPU runs them here; that they hold on a real one is what the check is for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import tools
+from benchmarks.gpu.plan import STAGES, Stage
+from benchmarks.gpu.report import Report, Skipped, fails, table
+from benchmarks.gpu.stage import missing_module
+from cmlr_edge.errors import EngineError
+
+ROOT = Path(__file__).parents[2]
+FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
+
+
+def test_without_a_gpu_every_stage_says_so_and_nothing_else_happens(
+    no_driver: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--lease", "--out", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, **no_driver}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("cannot be checked here: no NVIDIA driver here")
+    assert len(done.stderr.splitlines()) == 1
+    records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("stage-*.json"))]
+    assert [record["number"] for record in records] == [stage.number for stage in STAGES]
+    assert {record["ended"] for record in records} == {"no GPU"}
+    assert done.stdout.count("no NVIDIA driver here") == len(STAGES)
+    assert (tmp_path / "table.md").read_text() in done.stdout
+
+
+def test_the_plan_has_every_stage_once_and_names_functions_that_exist() -> None:
+    assert [stage.number for stage in STAGES] == list(range(len(STAGES)))
+    assert [stage.part for stage in STAGES] == ["A"] * 11 + ["B"] * 6
+    for stage in STAGES:
+        module, _, function = stage.function.partition(":")
+        source = (ROOT / "benchmarks" / "gpu" / f"{module}.py").read_text()
+        assert f"\ndef {function}(" in source
+
+
+def test_it_starts_with_nothing_but_numpy() -> None:
+    """A lent machine has no typer, no rich and no OpenCV, and its stages say what they lack."""
+    script = (
+        "import sys; import benchmarks.gpu.__main__, benchmarks.gpu.stage;"
+        "print([n for n in ('typer', 'rich', 'cv2', 'torch', 'onnx') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert missing_module(("json", "cuda_of_nobody.bindings")) == "cuda_of_nobody.bindings"
+    assert missing_module(("json",)) is None
+
+
+@pytest.mark.parametrize(
+    ("work", "ended"),
+    [
+        ("import time\ntime.sleep(600)", "over its limit"),
+        ("import os\nos.abort()", "failed"),
+        ("import sys\nsys.exit(3)", "failed"),
+    ],
+)
+def test_a_stage_that_hangs_or_crashes_is_a_line_of_the_table_and_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str, ended: str
+) -> None:
+    """The process is made up: it leaves one row behind, and then goes wrong."""
+    script = (
+        "from pathlib import Path\nfrom benchmarks.gpu.report import *\n"
+        f"report = Report(3, 'x', file=stage_file(Path({str(tmp_path)!r}), 3))\n"
+        f"report.add('first', 'holds', 'it does')\n{work}"
+    )
+    monkeypatch.setattr(gpu, "python_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    record = gpu.run_stage(Stage(3, "A", "x", "", 3), tmp_path, 3, None)
+    assert record["ended"] == ended
+    assert [row["check"] for row in record["rows"]] == ["first"]
+    assert json.loads((tmp_path / "stage-03.json").read_text()) == record
+    assert fails([record])
+    assert "| first | holds | it does |" in table([record])
+
+
+def test_stages_are_skipped_when_a_parts_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(stage: Stage, *_: object) -> dict[str, Any]:
+        record = {"number": stage.number, "name": stage.name, "rows": []}
+        return {**record, "ended": "done", "why": "", "seconds": 100.0}
+
+    monkeypatch.setattr(gpu, "run_stage", slow)
+    assert gpu.main(["--lease", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "table.md").read_text()
+    assert text.count("the 330 s of part A were over") == 11 - 4
+    assert text.count("the 330 s of part B were over") == 6 - 4
+
+
+def test_a_row_that_fails_stops_nothing() -> None:
+    report = Report(0, "x")
+
+    def fail() -> str:
+        raise EngineError("wrong | by 3")
+
+    def lack() -> str:
+        raise Skipped("no tool")
+
+    report.check("a", fail)
+    report.check("b", lack)
+    report.check("c", lambda: "right")
+    assert [row.state for row in report.rows] == ["FAILS", "skipped", "holds"]
+    report.end("done")
+    rows = [{"check": r.check, "state": r.state, "found": r.found} for r in report.rows]
+    record = {"number": 0, "name": "x", "ended": "done", "why": "", "seconds": 0, "rows": rows}
+    assert "wrong \\| by 3" in table([record])
+    assert fails([record])
+
+
+def test_counters_are_read_from_the_tools_table() -> None:
+    text = (
+        '==PROF== Profiling\n"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n'
+        '"0","attention","smsp__inst_executed.sum","inst","1,234"\n'
+        '"0","attention","of another","inst","5"\n'
+        '"1","attention","smsp__inst_executed.sum","inst","7"\n'
+    )
+    name = "smsp__inst_executed.sum"
+    assert tools._launches(text) == [{name: 1234.0}, {name: 7.0}]
+    assert {tools.kind_of(row) for row in tools.executed()} == {
+        (element, width) for element in ("float32", "float16") for width in (32, 64)
+    }
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("driver")
+    command = ["gcc", "-shared", "-fPIC", str(FAKES / "libcuda.c"), "-w"]
+    subprocess.run([*command, "-o", str(folder / "libcuda.so.1")], check=True)
+    return folder
+
+
+def on_fake_gpu(driver: Path, model: Path, *stages: str, **environment: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.gpu_on_fake_gpu", str(model), *stages],
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(FAKES), **environment},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+STAGES_HERE = ("look", "ceilings", "attention", "far", "frames", "times", "replays", "engine")
+
+
+def test_every_part_runs_and_holds_where_the_operators_are_right(
+    driver: Path, engine: Path
+) -> None:
+    found = on_fake_gpu(driver, engine, *STAGES_HERE)
+    assert {name: rows.pop("fails") for name, rows in found.items()} == dict.fromkeys(
+        STAGES_HERE, "False"
+    ), found
+    assert found["attention"]["float16: all masked"].startswith("holds 4 launches")
+    assert found["attention"]["float32: equal bits"].startswith("holds 10 launches")
+    assert found["far"]["float16: the last head"].startswith("holds differs by")
+    assert "TFLOP/s" in found["times"]["cmlr, float16, B=2 L=17 T=33 d=64, 2 heads"]
+    assert found["engine"]["engine with the plugin"].startswith("skipped")
+    assert found["engine"]["engine of ONNX's Attention"].startswith("skipped")  # by 10.3
+    assert found["engine"]["engine of plain operations: CUDA graph"] == "holds identical scores"
+
+
+def test_operators_that_are_wrong_fail(driver: Path, engine: Path) -> None:
+    found = on_fake_gpu(driver, engine, "attention", "far", "frames", FAKE_ERROR="0.01")
+    assert found["attention"]["float16: batches"].startswith("FAILS EngineError")
+    assert "differs by 0.01" in found["far"]["float32: the last head"]
+    for rows in found.values():
+        assert rows["fails"] == "True"
+    assert all("differs by 2" in text for name, text in found["frames"].items() if name != "fails")

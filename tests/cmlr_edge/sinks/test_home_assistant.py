@@ -1,0 +1,159 @@
+"""Home Assistant finds sources and labels by itself, and knows how things are after every kind of restart."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmlr_edge.errors import SpecError
+from cmlr_edge.events.event import Event
+from cmlr_edge.sinks.base import SourceHealth
+from cmlr_edge.sinks.home_assistant import HomeAssistant
+from cmlr_edge.sinks.mqtt import MqttEvents
+from cmlr_edge.sinks.opening import SinkSettings
+from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
+from tests.cmlr_edge.sinks.broker import Broker
+from tests.cmlr_edge.sinks.results import of_events
+
+PERSON = Event("start", "1", "door", "person", 1.0, 0.5, None, 0.8, 0.9, 1764000000.0)
+# What Home Assistant takes of each kind of entity, beside what all have; others would be refused.
+COMMON = {"name", "unique_id", "state_topic", "availability_topic", "device"}
+OWN = {
+    "binary_sensor": {"device_class", "entity_category"},
+    "sensor": {"state_class"},
+    "event": {"event_types"},
+}
+
+
+def await_true(condition: Callable[[], object], limit_s: float = 20) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def configs(topics: dict[str, str]) -> dict[str, dict[str, Any]]:
+    return {
+        topic: json.loads(text)
+        for topic, text in topics.items()
+        if topic.startswith("homeassistant/") and text
+    }
+
+
+def check(topics: dict[str, str]) -> None:
+    """Every announcement is one that Home Assistant takes, and its states are told."""
+    found = configs(topics)
+    ids = [config["unique_id"] for config in found.values()]
+    assert len(ids) == len(set(ids)) > 0
+    for topic, config in found.items():
+        form = r"homeassistant/(\w+)/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+/config"
+        kind = re.fullmatch(form, topic)
+        assert kind is not None, topic
+        assert COMMON <= {*config} <= COMMON | OWN[kind[1]]
+        assert config["device"]["identifiers"]
+        if kind[1] == "binary_sensor":
+            assert topics[config["state_topic"]] in {"ON", "OFF"}
+        if kind[1] == "event":
+            assert set(config["event_types"]) == {"start", "update", "end"}
+
+
+def test_names_of_any_kind_stay_apart_and_make_topics() -> None:
+    home = HomeAssistant("house/door", "homeassistant")
+    names = ["front door", "front_door", "front-door", "rtsp://x/1?a=#+", "Tür", "_health"]
+    sources = [SourceHealth(name, is_ok=True, labels=tuple(names)) for name in names]
+    topics = home.watch(sources)
+    check(topics)
+    assert not any(set(topic) & set("+# ?") for topic in topics)
+    assert len(topics) == len(names) * (3 + 3 * len(names))
+    assert home.watch(sources[1:])[
+        next(
+            topic for topic in topics if "front_door" in topic and topic.endswith("_health/config")
+        )
+    ] in {"", *topics.values()}
+
+
+def test_what_was_announced_is_taken_away_with_its_source() -> None:
+    home = HomeAssistant("house", "homeassistant")
+    told = home.watch([SourceHealth("door", is_ok=True), SourceHealth("yard", is_ok=False)])
+    told |= home.take(PERSON)
+    told |= home.take(replace(PERSON, source="yard", label="cat"))
+    gone = home.watch([SourceHealth("yard", is_ok=True)])
+    assert {topic for topic, text in gone.items() if not text} == {
+        topic for topic in told if "door" in topic
+    } | {"house/door/person/score"}
+    assert home.watch([SourceHealth("yard", is_ok=True)]) == {"house/yard/_health": "ON"}
+
+
+def test_states_follow_events_and_a_new_run_clears_them() -> None:
+    home = HomeAssistant("house", "homeassistant")
+    topics = home.take(PERSON)
+    assert (topics["house/door/person"], topics["house/door/person/score"]) == ("ON", "0.8")
+    assert home.take(replace(PERSON, kind="end", end_s=3.0))["house/door/person"] == "OFF"
+    home.take(PERSON)
+    assert home.take(Event.begin("door")) == {"house/door/person": "OFF"}
+
+
+@pytest.mark.slow
+def test_a_broker_that_forgets_is_told_again(broker: Broker) -> None:
+    sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door", home_assistant="homeassistant")
+    sink.watch([SourceHealth("hall", is_ok=True, labels=("person", "cat"))])
+    sink.write(of_events(replace(PERSON, source="hall")))
+    await_true(lambda: broker.retained().get("door/hall/person") == "ON")
+    check(broker.retained())
+    broker.config.write_text(broker.config.read_text().replace("persistence true", ""))
+    broker.stop()
+    (broker.config.parent / "mosquitto.db").unlink(missing_ok=True)
+    sink.write(of_events(replace(PERSON, source="hall", kind="end", end_s=2.0)))
+    broker.start()
+    await_true(broker.listens)
+    await_true(lambda: broker.retained().get("door/hall/person") == "OFF")
+    check(broker.retained())
+    sink.watch([])
+    await_true(lambda: not configs(broker.retained()))
+    sink.close()
+    assert broker.retained()["door/availability"] == "offline"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_every_command_lets_it_find_sources_and_a_kill_leaves_nothing_on(
+    engine: Path, tmp_path: Path, broker: Broker, front_end: str
+) -> None:
+    sources = ["hall=test://?fps=20", "yard=/dev/video199"]
+    more = [
+        "--threshold",
+        "0.2",
+        "--labels",
+        "red,green",
+        "--mqtt",
+        f"mqtt://127.0.0.1:{broker.port}/door",
+    ]
+    command = command_of(front_end, sources, engine, tmp_path, *more, "--home-assistant")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        await_true(lambda: broker.retained().get("door/hall/red") == "ON", 60)
+        process.send_signal(signal.SIGKILL)
+    topics = broker.retained()
+    check(topics)
+    assert topics["door/hall/_health"] == "ON"
+    assert topics["door/yard/_health"] == "OFF"
+    assert not any("blue" in topic for topic in topics)
+    await_true(lambda: broker.retained()["door/availability"] == "offline", 40)
+    sources = ["hall=test://?fps=20&frames=5", "yard=/dev/video199"]
+    command = command_of(front_end, sources, engine, tmp_path, *more, "--home-assistant")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        await_true(lambda: broker.retained().get("door/hall/red") == "OFF", 60)
+        process.terminate()
+
+
+def test_only_mqtt_tells_home_assistant() -> None:
+    with pytest.raises(SpecError, match="home_assistant"):
+        SinkSettings("webhook", url="http://x/", home_assistant="homeassistant")
