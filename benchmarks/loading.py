@@ -63,12 +63,14 @@ def measure(
     torch.set_num_threads(threads)
     photos = read_dataset(data).split("train")
     config = build_config({}, [*_SETTINGS, f"workers={workers}"], "thousands")
+    # First, so that its peak is its own.
+    memory = _memory(_repeat(photos, many), config, workers, read) if many else None
     record = {
         "pictures": pictures,
         "workers": workers,
         "threads": threads,
         "rate": asdict(_rate(_repeat(photos, pictures), config, workers)),
-        "memory": _memory(_repeat(photos, many), config, workers, read) if many else None,
+        "memory": memory,
     }
     write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
     Console().print_json(data=record)
@@ -106,12 +108,14 @@ def _rate(photos: LabeledImages, config: TrainConfig, workers: int) -> Rate:
 def _memory(
     photos: LabeledImages, config: TrainConfig, workers: int, read: int
 ) -> dict[str, float]:
-    """Memory in GiB while batches of many pictures are drawn, and the first of them read."""
+    """Memory in GiB while the first of many pictures are read, those that are kept."""
     model = CausalRecognizer(config.model, len(photos.classes), pretrained=True)
     spec = _spec(model, config)
     before, targets = _peak(), torch.from_numpy(photos.targets())
     images = _augmented(photos, config, spec, workers)
-    batches = epoch_batches(config, len(images), 0)[: read // config.batch_size]
+    size = config.batch_size
+    starts = range(0, read - read % size, size)
+    batches = [[(i, 0) for i in range(start, start + size)] for start in starts]
     for _ in load_parts(batches, images, targets, None, config):
         pass
     own, of_workers = _peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
