@@ -196,7 +196,7 @@ def _quantize(
     share = MAX_SHARE if max_flips is None else max_flips
     found = quantize_for_cpu(model, seen, spec, max_share=share, report=tell)
     if found.in_float32:
-        _log.warning(
+        _log.info(
             "%d of %d layers stay float32, for the decisions' sake: %s",
             len(found.in_float32),
             found.products,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.base import Policy, Source
-from cmlr_edge.errors import CaptureError, CmlrError
+from cmlr_edge.errors import CaptureError
+from cmlr_edge.machine.entry_points import call_theirs, entry_points
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.redaction import printable, redact
 
@@ -98,27 +99,10 @@ def open_source(
 
 def _open_theirs(text: str, scheme: str) -> Source:
     """Open a source that an installed package brings."""
-    from importlib.metadata import entry_points  # takes its time
-
-    found = [*entry_points(group=_ENTRY_POINTS, name=scheme)]
-    if not found:
+    point = entry_points(_ENTRY_POINTS).get(scheme)
+    if point is None:
         raise CaptureError(f"cannot open {scheme}:// sources: give {_FORMS}")
-    try:
-        source: Source = found[0].load()(text)
-        missing = [name for name in _OF_A_SOURCE if not hasattr(source, name)]
-    except CmlrError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever somebody else's code does
-        reason = " ".join(str(error).split()) or "without a reason"
-        raise CaptureError(
-            f"cannot open {redact(text)}: {found[0].value} failed: {type(error).__name__}: "
-            f"{redact(reason)}"
-        ) from error
-    if missing:
-        raise CaptureError(
-            f"cannot open {redact(text)}: what {found[0].value} returned is no source, for it has "
-            f"no {', '.join(missing)}"
-        )
+    source: Source = call_theirs(point, text, redact(text), _OF_A_SOURCE, CaptureError)
     return source
 
 

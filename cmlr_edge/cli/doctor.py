@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.cli import options
-from cmlr_edge.diagnosis.doctor import Finding, examine, worst
+from cmlr_edge.diagnosis.doctor import examine, worst
+from cmlr_edge.diagnosis.findings import Finding
 
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 

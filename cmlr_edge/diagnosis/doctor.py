@@ -10,24 +10,18 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeAlias
 
+from cmlr_edge.diagnosis.findings import Finding, Report, State
+from cmlr_edge.diagnosis.machine_findings import cameras, clocks, disk, memory
 from cmlr_edge.diagnosis.probes import Answer, ask, ask_all
 from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.machine import hardware
 from cmlr_edge.machine.hardware import ROOT
 
-State: TypeAlias = Literal["ok", "warning", "problem"]
-
-_GIB, _MIB = 2**30, 2**20
-_LEAST_MEMORY = 512 * _MIB  # for a Recognizer and its runtime, with some room
-_BUILD_MEMORY = 6 * _GIB  # memory and swap; with less the system may end the building of an engine
-_LEAST_DISK = _GIB
-_HOT_C = 85.0  # some degrees below where boards slow themselves down
+_GIB = 2**30
 _EXTRAS = {
     "mqtt": "paho",
     "prometheus": "prometheus_client",
@@ -37,35 +31,8 @@ _EXTRAS = {
 _OLD_NUMPY = "pip install 'numpy<2'"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    group: str
-    name: str
-    state: State  # warning: works, with less than it could; problem: something does not work
-    found: str
-    remedy: str = ""  # what to do, where something is to do
-
-
-class _Report:
-    """Makes the findings of one group."""
-
-    def __init__(self, group: str) -> None:
-        self._group = group
-
-    def ok(self, name: str, found: str) -> Finding:
-        return Finding(self._group, name, "ok", found)
-
-    def warning(self, name: str, found: str, remedy: str) -> Finding:
-        return Finding(self._group, name, "warning", found, remedy)
-
-    def problem(self, name: str, found: str, remedy: str) -> Finding:
-        return Finding(self._group, name, "problem", found, remedy)
-
-
-_SOFTWARE, _GPU = _Report("software"), _Report("gpu")
-_JETSON, _MACHINE, _ENGINE = _Report("jetson"), _Report("machine"), _Report("engine")
+_SOFTWARE, _GPU = Report("software"), Report("gpu")
+_JETSON, _ENGINE = Report("jetson"), Report("engine")
 
 
 def examine(
@@ -104,10 +71,10 @@ def judge(answers: Mapping[str, Answer], root: Path = ROOT) -> list[Finding]:
         _extras,
         lambda: _cuda(answers["cuda_driver"], root, is_jetson=is_jetson),
         lambda: _jetson(board, root) if board else (),
-        lambda: _clocks(root, is_jetson=is_jetson),
-        lambda: _memory(root),
-        _disk,
-        lambda: _cameras(root, is_jetson=is_jetson),
+        lambda: clocks(root, is_jetson=is_jetson),
+        lambda: memory(root),
+        disk,
+        lambda: cameras(root, is_jetson=is_jetson),
     ]
     return [finding for check in checks for finding in _safely(check)]
 
@@ -123,7 +90,7 @@ def _safely(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
         return list(check())
     except Exception as error:  # noqa: BLE001 (an odd machine costs one line, not the report)
         return [
-            _MACHINE.warning("doctor", f"one look failed: {error!r}", "please report this line")
+            _SOFTWARE.warning("doctor", f"one look failed: {error!r}", "please report this line")
         ]
 
 
@@ -327,81 +294,6 @@ def _jetson(board: hardware.Jetson, root: Path) -> Iterator[Finding]:
             f"{mode}: not the fastest",
             "sudo nvpmodel -m 0, where supply and cooling allow it",
         )
-
-
-def _clocks(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
-    clocks = hardware.clocks(root)
-    if not clocks:
-        yield _MACHINE.ok("clocks", "not told by this kernel")
-    else:
-        text = "; ".join(
-            f"{clock.unit} {clock.highest_mhz:.0f} MHz"
-            if clock.pinned
-            else f"{clock.unit} {clock.lowest_mhz:.0f} to {clock.highest_mhz:.0f} MHz"
-            for clock in clocks
-        )
-        if is_jetson and not all(clock.pinned for clock in clocks):
-            yield _MACHINE.warning(
-                "clocks",
-                f"{text}: they follow the load, so latencies vary",
-                "sudo jetson_clocks, until the next start",
-            )
-        else:
-            yield _MACHINE.ok("clocks", text)
-    if hot := {k: v for k, v in hardware.temperatures_c(root).items() if v >= _HOT_C}:
-        text = ", ".join(f"{name} {value:.0f} °C" for name, value in hot.items())
-        yield _MACHINE.warning("temperature", text, "improve the cooling: it will slow down")
-
-
-def _memory(root: Path) -> Iterator[Finding]:
-    memory = hardware.memory_bytes(root)
-    total, free = memory.get("MemTotal"), memory.get("MemAvailable")
-    swap = memory.get("SwapTotal", 0)
-    if total is None or free is None:
-        yield _MACHINE.ok("memory", "not told by this kernel")
-        return
-    text = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
-    if free < _LEAST_MEMORY:
-        yield _MACHINE.problem("memory", text, "end other programs; a model may not fit")
-    else:
-        yield _MACHINE.ok("memory", text)
-    if total + swap < _BUILD_MEMORY:
-        yield _MACHINE.warning(
-            "swap",
-            f"{swap / _GIB:.1f} GiB: building an engine here may be killed",
-            "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile "
-            "&& sudo swapon /swapfile; running a model needs none",
-        )
-    else:
-        yield _MACHINE.ok("swap", f"{swap / _GIB:.1f} GiB")
-
-
-def _disk() -> Iterator[Finding]:
-    folder = Path.cwd()
-    free = hardware.free_disk_bytes(folder)
-    if free is None:
-        yield _MACHINE.warning("disk", f"{folder} cannot be looked at", "go to another folder")
-    elif free < _LEAST_DISK:
-        text = f"{free / _MIB:.0f} MiB free in {folder}"
-        yield _MACHINE.warning("disk", text, "free some space: outputs stop on a full disk")
-    else:
-        yield _MACHINE.ok("disk", f"{free / _GIB:.1f} GiB free in {folder}")
-
-
-def _cameras(root: Path, *, is_jetson: bool) -> Iterator[Finding]:
-    cameras = hardware.cameras(root)
-    for camera in cameras:
-        if camera.readable:
-            yield _MACHINE.ok("camera", f"{camera.device}: {camera.name}")
-        else:
-            yield _MACHINE.warning(
-                "camera",
-                f"{camera.device}: {camera.name}, which this user may not open",
-                "sudo usermod -aG video $USER, then log in again",
-            )
-    if not cameras:
-        other = "; csi:// cameras go through Argus" if is_jetson else ""
-        yield _MACHINE.ok("camera", f"no /dev/video* here{other}")
 
 
 def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Finding]:

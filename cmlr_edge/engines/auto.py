@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -140,11 +140,13 @@ def choose_provider(
 
 def cache_folder() -> Path | None:
     """Where choices are kept: in $XDG_CACHE_HOME, or ~/.cache; None for a user without a home."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():  # any other is to be ignored, says its standard
+        return named / _CACHE
     try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path.home() / ".cache" / _CACHE
     except RuntimeError:
         return None
-    return Path(base) / _CACHE
 
 
 def _key(spec: ModelSpec, built: BuiltFile) -> str:
@@ -186,11 +188,8 @@ def _remember(file: Path | None, choice: Choice) -> None:
 @contextmanager
 def _alone(file: Path | None) -> Iterator[None]:
     """Wait while another process measures the same, as long as that may take; else go on."""
-    try:
-        assert file is not None
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.with_suffix(".lock").open("w")
-    except (AssertionError, OSError):
+    lock = None if file is None else _lock_beside(file)
+    if lock is None:
         yield
         return
     with lock:  # closing it lets go, and so does the end of the process
@@ -202,6 +201,18 @@ def _alone(file: Path | None) -> Iterator[None]:
             except OSError:
                 time.sleep(0.05)
         yield
+
+
+def _lock_beside(file: Path) -> TextIO | None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # A pipe in its place would wait for somebody who reads.
+        descriptor = os.open(
+            file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_NONBLOCK, 0o644
+        )
+    except OSError:
+        return None
+    return os.fdopen(descriptor, "w")
 
 
 def _tell(path: Path, choice: Choice) -> None:

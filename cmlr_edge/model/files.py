@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -55,7 +56,7 @@ def read_file(path: Path, most: int = -1) -> bytes:
     """
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(None, "not a file")
+            raise OSError(errno.EINVAL, "not a file")
         return file.read(most)
 
 

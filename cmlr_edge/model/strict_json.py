@@ -60,7 +60,7 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def read_bounded(path: Path) -> bytes:
-    """Read a file that holds JSON.
+    """Read a file that holds JSON, or a configuration.
 
     Raises:
         ValueError: It is too large.

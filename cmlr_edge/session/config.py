@@ -11,7 +11,7 @@ from typing import Any
 from cmlr_edge.capture import Policy, beside
 from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
-from cmlr_edge.model.strict_json import MismatchError, from_json
+from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
 from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
@@ -137,14 +137,16 @@ def load_config(path: Path) -> SessionConfig:
         DependencyError: Python 3.10 has no TOML reader, and tomli is not installed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bounded(path).decode("utf-8-sig")  # editors of Windows put a mark first
+    except (OSError, ValueError) as error:
         raise SpecError(f"cannot read the configuration {path}: {error}") from error
     toml = toml_reader()
     try:
         value = toml.loads(text)
-    except toml.TOMLDecodeError as error:
+    except ValueError as error:  # numbers of thousands of digits are one of its own
         raise SpecError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise SpecError(f"{path} is not TOML: it is nested too deeply") from error
     try:
         config = _read(value)
     except MismatchError as error:

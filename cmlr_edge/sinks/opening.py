@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
-from cmlr_edge.errors import CmlrError, OutputError, SpecError
+from cmlr_edge.errors import OutputError, SpecError
+from cmlr_edge.machine.entry_points import call_theirs, entry_points
 from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
 from cmlr_edge.sinks.guarded import GuardedSink
@@ -21,7 +22,6 @@ from cmlr_edge.sinks.line_file import KEEP
 
 if TYPE_CHECKING:
     import ssl
-    from importlib.metadata import EntryPoint
 
 _ENTRY_POINTS = "cmlr_edge.sinks"
 
@@ -54,7 +54,7 @@ class SinkSettings:
                 )
             if known.takes == "path" and any(self.tls_files):
                 raise SpecError(f"a sink of kind {self.kind} takes no ca_file, cert_file, key_file")
-        elif not any(point.name == self.kind for point in _entry_points()):
+        elif not self.kind in entry_points(_ENTRY_POINTS):
             raise SpecError(
                 f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "
                 f"installed package names in the entry points {_ENTRY_POINTS}"
@@ -229,36 +229,15 @@ def _marks(path: Path) -> set[object]:
 def _open_theirs(request: SinkRequest) -> Sink:
     """Open an output that an installed package brings."""
     kind = request.settings.kind
-    point = next(point for point in _entry_points() if point.name == kind)
-    try:
-        sink: Sink = point.load()(request)
-        missing = [name for name in ("write", "close") if not callable(getattr(sink, name, None))]
-        takes = getattr(sink, "takes", "results")
-    except CmlrError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever somebody else's code does
-        reason = " ".join(str(error).split()) or "without a reason"
-        raise OutputError(
-            f"cannot open the output {kind}: {point.value} failed: {type(error).__name__}: "
-            f"{redact(reason)}"
-        ) from error
-    if missing:
-        raise OutputError(
-            f"cannot open the output {kind}: what {point.value} returned is no output, for it has "
-            f"no {' and no '.join(missing)}"
-        )
+    point, what = entry_points(_ENTRY_POINTS)[kind], f"the output {kind}"
+    sink: Sink = call_theirs(point, request, what, ("write", "close"), OutputError)
+    takes = getattr(sink, "takes", "results")
     if takes not in get_args(Takes):
         raise OutputError(
             f"cannot open the output {kind}: takes is {takes!r}: expected one of "
             f"{', '.join(get_args(Takes))}"
         )
     return sink
-
-
-def _entry_points() -> tuple[EntryPoint, ...]:
-    from importlib import metadata  # takes its time
-
-    return tuple(metadata.entry_points(group=_ENTRY_POINTS))
 
 
 def _jsonl(request: SinkRequest) -> Sink:

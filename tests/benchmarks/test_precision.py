@@ -33,6 +33,23 @@ def test_fp16_and_int8_reach_their_goals(rows: dict[str, dict[str, Any]]) -> Non
     assert rows[BUILT]["mean_ap"] >= rows["fp32"]["mean_ap"] - 0.01
 
 
+def test_int8_for_cpus_reaches_its_goals_in_onnx_runtime_and_the_page_says_so() -> None:
+    path = ROOT / "benchmarks" / "results" / "precision" / "cpu.json"
+    record = json.loads(path.read_text())
+    rows, times = {row["name"]: row for row in record["rows"]}, record["time_of_fp32"]
+    int8 = rows["int8, for CPUs"]
+    assert int8["flips_share"] <= 0.01
+    assert int8["mean_ap"] >= rows["fp32"]["mean_ap"] - 0.01
+    assert not int8["silent"]
+    assert times["onnxruntime"]["int8, for CPUs"] <= 0.7
+    page = PAGE.read_text()
+    for name, row in rows.items():
+        share = f"{row['flips']} ({row['flips_share']:.2%})"
+        taken = " | ".join(f"{times[runtime][name]:.2f}" for runtime in ("onnxruntime", "openvino"))
+        line = f"| {name} | {row['megabytes']:.1f} | {row['mean_ap']:.3f} | {share} | {taken} |"
+        assert line in page
+
+
 def test_the_bundled_run_reached_them_too_and_the_page_says_how() -> None:
     path = ROOT / "benchmarks" / "results" / "precision" / "bundled.json"
     fp32, fp16, int8, _ = json.loads(path.read_text())["rows"]

@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from cmlr_edge.diagnosis.doctor import Finding, judge, worst
+from cmlr_edge.diagnosis.doctor import judge, worst
+from cmlr_edge.diagnosis.findings import Finding
 from cmlr_edge.diagnosis.probes import _IDENTITY_ONNX, Answer, ask, ask_all
 from cmlr_edge.machine.child import run_limited
 from tests.cmlr_edge.cli.command import run

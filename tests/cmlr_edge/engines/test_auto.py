@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -172,6 +174,23 @@ def test_a_choice_that_cannot_be_kept_is_told_and_measured_once_a_process(
     assert trials.asked == ["cpu", "openvino"]
     assert "measured at every start" in caplog.text
     assert "XDG_CACHE_HOME" in caplog.text
+
+
+def test_a_choice_without_a_home_is_made_in_optimised_python_too() -> None:
+    code = "from cmlr_edge.engines import auto\nwith auto._alone(None): print('made')"
+    command = [sys.executable, "-OO", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("made\n", 0), done.stderr
+
+
+def test_a_relative_folder_of_caches_is_ignored(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trials(monkeypatch, cpu=2.0, openvino=1.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "caches")
+    assert choice_of(engine)[0] == "openvino"
+    assert not (tmp_path / "caches").exists()
 
 
 def _no_home() -> Path:

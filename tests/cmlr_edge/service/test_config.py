@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,33 @@ def test_a_file_without_sources_or_without_text_is_refused(tmp_path: Path) -> No
         load_config(path)
     with pytest.raises(SpecError, match="cannot read"):
         load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 100_000, "a = " + "9" * 5000, "a" * 2**27],
+    ids=["deep", "long", "large"],
+)
+def test_a_file_that_no_reader_bears_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(SpecError):
+        load_config(path)
+
+
+def test_a_pipe_or_a_device_is_no_configuration(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(SpecError, match="not a file"):
+            load_config(path)
+
+
+def test_a_mark_of_the_byte_order_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(WHOLE, encoding="utf-8-sig")
+    marked = load_config(path)
+    path.write_text(WHOLE)
+    assert marked == load_config(path)
 
 
 def test_a_relative_source_is_beside_the_file(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def no_parameters(): pass
 _OBJECTS = (
     ["odd_package:raising", "ZeroDivisionError: nobody thought of that"],
     ["odd_package:leaving", "SystemExit: I go"],
-    ["odd_package:nothing", "returned is no"],
+    ["odd_package:nothing", "returned cannot be used"],
     ["odd_package:no_parameters", "TypeError"],
     ["odd_package:missing", "AttributeError"],
     ["no_such_package:opener", "ModuleNotFoundError"],
