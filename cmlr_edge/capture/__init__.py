@@ -34,6 +34,7 @@ _FORMS = (
 )
 _PIPELINE = re.compile(r"\s!\s.*\bappsink\b", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOST = re.compile(r"(?:\[[^\[\]\s]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", re.ASCII)
 _LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https", "v4l2", "csi", "test")
 
 
@@ -130,8 +131,20 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
         open_reader = partial(_open_camera, device)
         text = f"camera {device}"
     else:
+        _check_address(text)
         open_reader = _stream_reader(text, live, newest=policy != "every")
     return LiveSource(text, open_reader, live, policy=policy)
+
+
+def _check_address(url: str) -> None:
+    """Refuse what can never be an address: it would be tried for ever."""
+    authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    found = _HOST.fullmatch(authority.rpartition("@")[2])
+    if found is None or int(found[1] or 1) not in range(1, 2**16):
+        raise CaptureError(
+            f"cannot read {redact(url)}: expected rtsp://user:password@host:554/path, or likewise "
+            "http://; of a password, write / ? # @ as %2F %3F %23 %40"
+        )
 
 
 def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:

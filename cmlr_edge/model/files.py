@@ -60,6 +60,11 @@ def read_file(path: Path, most: int = -1) -> bytes:
         return file.read(most)
 
 
+def followed(path: Path) -> Path:
+    """Follow the links of a path; of links that lead in a circle, keep one (`Path.resolve` raises)."""
+    return Path(os.path.realpath(path))
+
+
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe may have nobody who writes
 

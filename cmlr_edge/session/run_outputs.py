@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.model.files import followed, model_path, spec_path
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.places import Place
 from cmlr_edge.session.secrets import put_in
@@ -100,7 +100,7 @@ class RunOutputs:
             return None
         for known, guard in self._shared:
             theirs = known.file(self.folder)
-            if theirs is not None and theirs.resolve() == file.resolve():
+            if theirs is not None and followed(theirs) == followed(file):
                 return known, guard
         return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.machine.rarely import Rarely
+from cmlr_edge.model.files import followed
 
 KEEP = 5  # older files: path.1 is the youngest
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -181,7 +182,7 @@ class LineFile:
 
     def _names(self) -> list[Path]:
         """This file and its predecessors, the youngest first; not those of a link that leads to it."""
-        path = self._path.resolve()
+        path = followed(self._path)
         return [path, *(Path(f"{path}.{i + 1}") for i in range(self._keep))]
 
     def _rotate(self) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.machine.entry_points import call_theirs, entry_points
+from cmlr_edge.model.files import followed
 from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
 from cmlr_edge.sinks.guarded import GuardedSink
@@ -211,7 +212,7 @@ def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         seen |= _marks(path)
     for path in outputs:
         for number in range(1, KEEP + 1):
-            older = path.resolve().with_name(f"{path.resolve().name}.{number}")
+            older = followed(path).with_name(f"{followed(path).name}.{number}")
             if seen & _marks(older):
                 raise OutputError(f"{older} would hold older lines of {path}: choose another name")
 
@@ -221,9 +222,9 @@ def _marks(path: Path) -> set[object]:
     try:
         about = path.stat()
     except OSError:  # not there yet
-        return {path.resolve()}
+        return {followed(path)}
     inode = {(about.st_dev, about.st_ino)} if stat.S_ISREG(about.st_mode) else set()
-    return {path.resolve(), *inode}
+    return {followed(path), *inode}
 
 
 def _open_theirs(request: SinkRequest) -> Sink:

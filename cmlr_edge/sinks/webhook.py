@@ -234,7 +234,8 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable():
+    is_sendable = url.isprintable() and " " not in f"{parts.hostname}{parts.path}{parts.query}"
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not is_sendable:
         raise OutputError(f"cannot read {redact_place(url)}: expected http://host/path or https://")
     headers = {"Content-Type": "application/json", "User-Agent": "cmlr-edge"}
     if parts.username is not None:

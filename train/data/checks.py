@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.files import followed
 from train.data.base import LabeledImages, quote
 
 SPLITS = ("train", "val", "test")
@@ -143,7 +144,7 @@ def _is_one_file(data: LabeledImages, first: int, second: int) -> bool:
     """Whether two names of one file number are links; some network drives repeat numbers."""
     paths = [data.images[i].path for i in (first, second)]
     hard = all(path.stat().st_nlink > 1 for path in paths)
-    return hard or paths[0].resolve() == paths[1].resolve()
+    return hard or followed(paths[0]) == followed(paths[1])
 
 
 def _similar_file(path: Path) -> str:

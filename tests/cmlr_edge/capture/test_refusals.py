@@ -123,3 +123,29 @@ def test_a_camera_that_accepts_the_password_again_is_asked_in_time() -> None:
 )
 def test_what_is_no_refusal_is_left_as_it_is(said: str) -> None:
     assert why_refused(said) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        ":554/x",
+        "camera:99999/x",
+        "camera:0/x",
+        "[::1",
+        "::1/x",
+        "a camera/x",
+        "user:p/ss@camera/x",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_what_can_never_be_an_address_is_not_tried_for_ever(scheme: str, address: str) -> None:
+    with pytest.raises(CaptureError, match="cannot read"):
+        open_source(f"{scheme}://{address}")
+
+
+@pytest.mark.parametrize(
+    "address", ["[::1]:1/x", "u:p[1]:@127.0.0.1:1/a b?c=d", "u@[::1]", "cam_1.local."]
+)
+def test_odd_addresses_are_tried(address: str) -> None:
+    open_source(f"rtsp://{address}").close()

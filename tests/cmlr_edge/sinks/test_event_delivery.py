@@ -96,7 +96,16 @@ def test_events_reach_a_server_within_2_s_of_its_return() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/", "http://", "http://x:port/", "x", "http://a:s@x:y@:1/"]
+    "url",
+    [
+        "ftp://x/",
+        "http://",
+        "http://x:port/",
+        "x",
+        "http://a b/",
+        "http://a/b c",
+        "http://a:s@x:y@:1/",
+    ],
 )
 def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
     with pytest.raises(OutputError, match="expected http"):

@@ -17,6 +17,7 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.jsonl import EventLines
 from cmlr_edge.sinks.line_file import LineFile
 from cmlr_edge.sinks.opening import SinkSettings, check_files, open_sink
+from tests.cmlr_edge.cli.command import run
 from tests.cmlr_edge.sinks.results import of_events
 from tests.cmlr_edge.sinks.samples import event
 
@@ -267,3 +268,18 @@ def test_an_event_says_of_which_run_it_is(tmp_path: Path) -> None:
     runs = {json.loads(line)["run"] for line in (tmp_path / "e.jsonl").read_text().splitlines()}
     assert len(runs) == 1
     assert len(runs.pop()) == 16
+
+
+@pytest.mark.parametrize("kind", ["source", "engine", "output"])
+def test_links_in_a_circle_are_one_line(engine: Path, tmp_path: Path, kind: str) -> None:
+    circle = tmp_path / "circle.jpg"
+    circle.symlink_to("circle.jpg")
+    arguments: dict[str, str | Path] = {"source": "test://", "engine": engine, "output": "o.jsonl"}
+    arguments[kind] = circle
+    done = run(
+        "label", arguments["source"], "--engine", arguments["engine"], "--out", arguments["output"],
+        "--max-frames", "1", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
