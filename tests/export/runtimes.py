@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.machine.no_telemetry import import_runtime
 
-openvino = import_runtime("openvino")
+onnxruntime, openvino = import_runtime("onnxruntime"), import_runtime("openvino")
 Array = NDArray[np.float32]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.files import read_file
 
 _LONGEST = 120  # characters of a value in an error
 _HELD_OUT = 0.2  # share of train, where nothing else was asked for
@@ -109,7 +110,7 @@ def read_text_lines(path: Path) -> list[str]:
         DataError: It is missing, or not UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_file(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error
 
@@ -121,7 +122,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         DataError: It cannot be read, is something else, or gives a key twice.
     """
     try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
+        value = json.loads(read_file(path), object_pairs_hook=_once_each)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):

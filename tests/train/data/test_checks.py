@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -384,3 +385,18 @@ def test_whatever_stands_anywhere_is_read_or_one_short_line(
             assert "\n" not in text
             assert len(text.encode()) < 700
     assert refused > 100
+
+
+@pytest.mark.parametrize("name", ["labels.json", "labels.csv", "classes.txt"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_list_that_is_no_file_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    if name != "labels.json":
+        (tmp_path / "labels.csv").write_text("file,labels,split\n1.png,cat,train\n")
+        (tmp_path / "classes.txt").write_text("cat\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="not a file"):
+        read_dataset(tmp_path)
