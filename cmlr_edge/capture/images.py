@@ -18,6 +18,7 @@ from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.capture.bounds import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, check_size
 from cmlr_edge.errors import CaptureError, FrameError
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.machine.pillow import open_picture, rgb_pixels
 from cmlr_edge.redaction import printable
 
@@ -58,7 +59,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise
     except OSError as error:
         raise CaptureError(f"cannot read {name}: {error.strerror}") from error
-    return np.ascontiguousarray(pixels[..., ::-1])
+    cv2 = opencv()
+    bgr: NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return bgr
 
 
 def _check_file(file: IO[bytes], name: str) -> int:

@@ -70,8 +70,8 @@ class SourceView:
     id: int  # in this run's addresses
     status: SourceStatus
     frame: FrameView | None  # None before the first
-    wanted: tuple[str, ...]  # the labels that may be said of it
-    thresholds: tuple[float, ...]  # of it, in the order of the model's labels
+    labels: tuple[str, ...]  # that alone may be said of it; () for all
+    thresholds: dict[str, float]  # of it, where they are not the model's
 
 
 @dataclass(frozen=True)
@@ -231,12 +231,9 @@ class LiveState:
         )
 
     def _source_view(self, source_id: int, status: SourceStatus) -> SourceView:
-        choice, labels = self._streams.choice(status.name), self._model.labels
-        wanted = tuple(
-            label for label, is_wanted in zip(labels, choice.wanted, strict=True) if is_wanted
-        )
-        thresholds = tuple(choice.thresholds[label] for label in labels)
-        return SourceView(source_id, status, self._newest_frame(source_id), wanted, thresholds)
+        choice = self._streams.choice(status.name)
+        frame = self._newest_frame(source_id)
+        return SourceView(source_id, status, frame, choice.labels, dict(choice.changed))
 
     def _newest_frame(self, source_id: int) -> FrameView | None:
         if (result := self.result(source_id)) is None:

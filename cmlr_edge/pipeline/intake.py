@@ -90,8 +90,10 @@ class Intake:
 
     def is_active(self) -> bool:
         """Whether this is an hour in which the source is looked at."""
+        if not self._hours:
+            return True
         now = datetime.now().astimezone()
-        return not self._hours or any(hours.contain(now) for hours in self._hours)
+        return any(hours.contain(now) for hours in self._hours)
 
     def wants(self, frame: Frame) -> bool:
         """Whether to look at this frame; the others are let go."""
@@ -145,6 +147,8 @@ class Choice:
         self._labels = recognizer.labels
         require_known(settings.labels, self._labels, "labels name")
         require_known(settings.thresholds, self._labels, "thresholds name")
+        self.labels = settings.labels  # () for all
+        self.changed = settings.thresholds  # by label, beside the model's own
         self.thresholds: Mapping[str, float] = recognizer.thresholds | settings.thresholds
         self._is_plain = not (settings.labels or settings.thresholds)
         wanted = {*(settings.labels or self._labels)}

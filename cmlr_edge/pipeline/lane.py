@@ -14,7 +14,7 @@ from cmlr_edge.capture import Source
 from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import FrameError
 from cmlr_edge.frame import Frame
-from cmlr_edge.pipeline.intake import Intake
+from cmlr_edge.pipeline.intake import Choice, Intake
 from cmlr_edge.pipeline.outlet import Judging, Outlet
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.status import SourceStatus, Tally
@@ -136,6 +136,11 @@ class Lane:
         """What ended the source before its time."""
         with self._changed:
             return self._error
+
+    @property
+    def choice(self) -> Choice:
+        """Which labels are said, and from which score on."""
+        return self._outlet.choice
 
     @property
     def latest(self) -> Result | None:

@@ -50,7 +50,7 @@ class Outlet:
         """
         self._source, self._own, self._shared = source, Outputs(own), shared
         self._lossless, self._strict = lossless, strict
-        self._choice = judging.choice
+        self.choice = judging.choice  # that counts now
         self._tracker = EventTracker(judging.stability, source=source)
         self._last: Result | None = None
 
@@ -62,7 +62,7 @@ class Outlet:
 
     def change_judging(self, judging: Judging) -> None:
         """Go on with other settings; see `EventTracker.change_settings`."""
-        self._choice = judging.choice
+        self.choice = judging.choice
         self._tracker.change_settings(judging.stability)
 
     def change_own(self, guards: Sequence[GuardedSink]) -> None:
@@ -79,7 +79,7 @@ class Outlet:
         Raises:
             Exception: What an output met, if that is to end the source.
         """
-        prediction = self._choice.of(prediction)
+        prediction = self.choice.of(prediction)
         events = self._track(frame, prediction)
         self._last = Result(frame, prediction, tuple(events), self._source)
         self._write(self._last)
@@ -117,7 +117,7 @@ class Outlet:
         if frame.time_s is None:
             return []
         return self._tracker.add(
-            self._choice.followed(prediction.scores),
+            self.choice.followed(prediction.scores),
             frame.time_s,
             valid=prediction.valid,
             captured_at=frame.captured_at,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
@@ -99,25 +100,25 @@ class Streams:
         """
         if max_frames is not None and max_frames < 1:
             raise SpecError(f"max_frames is {max_frames}: expected at least 1")
-        if isinstance(source, str | Path | int):
-            opened = open_source(source)
-            try:
-                self.add(
-                    opened,
-                    name=name,
-                    sinks=sinks,
-                    outputs=outputs,
-                    stability=stability,
-                    skip_unchanged_s=skip_unchanged_s,
-                    max_frames=max_frames,
-                    intake=intake,
-                )
-            except BaseException:
-                opened.close()
-                raise
-            return
-        rules = stability, intake
-        name = redact(name) if name else source.name
+        with ExitStack() as undo:
+            if isinstance(source, str | Path | int):
+                source = undo.enter_context(open_source(source))
+            name = redact(name) if name else source.name
+            gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
+            rules = stability, intake
+            self._add(source, name, sinks, outputs or Outputs(), rules, max_frames, gate)
+            undo.pop_all()
+
+    def _add(
+        self,
+        source: Source,
+        name: str,
+        sinks: Sequence[Sink | GuardedSink],
+        outputs: Outputs,
+        rules: _Rules,
+        max_frames: int | None,
+        gate: SceneGate | None,
+    ) -> None:
         live = source if isinstance(source, LiveSource) else None
         own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
         strict = [] if live else [guard for guard in own if guard not in sinks]
@@ -132,7 +133,7 @@ class Streams:
                 name,
                 judge_by(self._seats.first, *rules),
                 own,
-                outputs or Outputs(),
+                outputs,
                 lossless=live is None or live.policy == "every",
                 strict=strict,
             )
@@ -143,8 +144,8 @@ class Streams:
                 LaneLinks(self._prepare, self._submit, self._publish, self._notify),
                 frames_ahead=self._settings.frames_ahead,
                 max_frames=max_frames,
-                gate=None if skip_unchanged_s is None else SceneGate(skip_unchanged_s),
-                intake=Intake(intake or IntakeSettings()),
+                gate=gate,
+                intake=Intake(rules[1] or IntakeSettings()),
             )
             self._lanes[name], self._rules[name] = lane, rules
             if self._started:
@@ -198,9 +199,7 @@ class Streams:
         Raises:
             CaptureError: No source has that name.
         """
-        self._lane(name)
-        with self._changed:
-            return Choice(self._rules[name][1] or IntakeSettings(), self._seats.first)
+        return self._lane(name).choice
 
     def change_outputs(self, name: str, guards: Sequence[GuardedSink]) -> None:
         """Let a source go on with other outputs of its own; those that are not among them are closed.

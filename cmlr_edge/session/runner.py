@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.session.config import SessionConfig
@@ -95,14 +96,15 @@ class Runner:
 
     def _beat(self) -> None:
         """Tell the supervisor that all is well, unless the model hangs."""
-        self._session.tell_health()
+        status = self._session.status()
+        self._session.tell_health(status)
         limit_s = self._session.config.limits.stuck_after_s
         if self._session.streams.longest_run_s() < limit_s:
-            self._supervisor.alive(self._summary())
+            self._supervisor.alive(self._summary(status))
 
-    def _summary(self) -> str:
+    def _summary(self, status: Sequence[SourceStatus] | None = None) -> str:
         session = self._session
-        status = session.status()
+        status = session.status() if status is None else status
         frames = sum(item.frames for item in status)
         states = [
             f"{item.name} {item.state.name.lower()}" + (f" ({item.reason})" if item.away else "")

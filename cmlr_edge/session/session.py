@@ -112,13 +112,13 @@ class Session:
         guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
 
-    def tell_health(self) -> None:
+    def tell_health(self, status: Sequence[SourceStatus]) -> None:
         """Let outputs know how the sources are; called several times a second."""
         labels = {place.name: place.settings.labels for place in self._places}
         self.outputs.watch(
             [
                 SourceHealth(item.name, item.state is SourceState.OK, labels.get(item.name, ()))
-                for item in self.status()
+                for item in status
             ]
         )
 

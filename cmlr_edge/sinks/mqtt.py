@@ -66,7 +66,9 @@ class MqttEvents:
         self._flush_s, self._max_queue = flush_s, max_queue
         self._home = HomeAssistant(self._topic, home_assistant) if home_assistant else None
         self._retained: dict[str, str] = {}  # what is, or is to be, retained by topic
-        self._untold: set[str] = set()  # topics of it that the broker does not hold yet
+        self._untold: dict[
+            str, None
+        ] = {}  # topics of it that the broker does not hold yet, in order
         self._queue = EventQueue(max_queue)
         self._changed = self._queue.changed  # never held while paho is called, which has locks too
         self._connected, self._under_way = False, 0
@@ -157,10 +159,10 @@ class MqttEvents:
 
     def _keep(self, topics: Topics) -> None:
         """Remember what is to be retained, with the lock held."""
-        new = {topic for topic, payload in topics.items() if self._retained.get(topic) != payload}
+        new = [topic for topic, payload in topics.items() if self._retained.get(topic) != payload]
         self._retained |= topics
         if new:
-            self._untold |= new
+            self._untold |= dict.fromkeys(new)
             self._changed.notify_all()
 
     def _keep_states(self) -> None:
@@ -172,8 +174,8 @@ class MqttEvents:
                 )
                 if self._queue.closed and not (self._connected and self._untold):
                     return
-                topic = min(self._untold, key=[*self._retained].index)  # devices before states
-                self._untold.discard(topic)
+                topic = next(iter(self._untold))  # devices before their states
+                del self._untold[topic]
                 payload = self._retained[topic]
                 if not payload:
                     del self._retained[topic]
@@ -195,7 +197,7 @@ class MqttEvents:
         self._trouble = ""
         _log.info("%s connected", self.name)
         with self._changed:
-            self._untold |= self._retained.keys()
+            self._untold = dict.fromkeys(self._retained)
         self._retain("run", RUN)
         # What is published before paho is done with this call is sent twice.
         self._greeting = self._retain("availability", "online")

@@ -195,9 +195,9 @@ class Card {
     }
   }
 
-  update({ status, wanted, thresholds }) {
+  update({ status, labels, thresholds }) {
     this.status = status;
-    this.choose(new Set(wanted), thresholds);
+    if (model) this.choose(new Set(labels.length ? labels : model.labels), model.labels.map((label, i) => thresholds[label] ?? model.thresholds[i]));
     put(find(".name", this.root), status.name);
     const whole = status.latency_ms.capture_to_label ?? {};
     const told = {

@@ -118,4 +118,5 @@ def test_the_former_model_may_be_closed_meanwhile(engine: Path) -> None:
             return former(pixels, color="rgb")
 
         desk._recognizer = swapped  # type: ignore[assignment]
-        assert desk.look(encoded("JPEG"), scores=True)["labels"] is not None
+        expected = other(np.asarray(PilImage.open(io.BytesIO(encoded("JPEG")))), color="rgb")
+        assert desk.look(encoded("JPEG"), scores=True)["scores"] == expected.to_dict()["scores"]

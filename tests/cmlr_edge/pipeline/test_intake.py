@@ -298,4 +298,4 @@ def test_the_page_tells_what_is_wanted_and_from_which_score_on(engine: Path) -> 
     with Session(config) as session:
         page: Any = session._page
         [view] = page.state().sources
-        assert (view.wanted, view.thresholds) == (("red", "blue"), (0.5, 0.5, 0.9))
+        assert (view.labels, view.thresholds) == (("red", "blue"), {"blue": 0.9})
