@@ -155,3 +155,11 @@ def test_every_command_lets_it_find_sources_and_a_kill_leaves_nothing_on(
 def test_only_mqtt_tells_home_assistant() -> None:
     with pytest.raises(SpecError, match="home_assistant"):
         SinkSettings("webhook", url="http://x/", home_assistant="homeassistant")
+
+
+def test_many_labels_of_many_sources_are_told_soon(broker: Broker) -> None:
+    labels = tuple(f"label {number}" for number in range(80))
+    sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door", home_assistant="homeassistant")
+    sink.watch([SourceHealth(f"s{number}", is_ok=True, labels=labels) for number in range(8)])
+    await_true(lambda: len(configs(broker.retained())) == 8 * (2 + 2 * 80), 30)
+    sink.close()
