@@ -9,6 +9,7 @@ import typer
 from cmlr_edge import __version__
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
+from cmlr_edge.cli.hub import hub
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
@@ -29,6 +30,7 @@ app.command()(inspect)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
+app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)
 
