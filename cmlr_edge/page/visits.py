@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cmlr_edge.events.event import Event
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.sinks.base import Result, Takes
 
 _MAX_ENDED = 2000  # visits kept for the timeline
@@ -30,11 +31,6 @@ class Visit:
     score: float  # smoothed, newest
     max_score: float
     revision: int  # grows with every change of any visit
-
-
-def since_start_s() -> float:
-    """Seconds since the machine was started; they go on while it sleeps, whatever the wall clock says."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class VisitLog:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.clocks import CLOCK_WAS_SET_S, since_start_s
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.redaction import printable, safe_name
@@ -46,6 +49,8 @@ class Snapshots:
         *,
         keep_bytes: float = 10**9,
         keep_days: float | None = 30,
+        clock: Callable[[], float] = since_start_s,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Look at what is there already; older pictures make room for newer ones.
 
@@ -54,12 +59,14 @@ class Snapshots:
             labels: Of the model, in the order of the scores.
             keep_bytes: Of pictures at most.
             keep_days: Older pictures are deleted; None keeps them.
+            clock: Seconds that only rise: a wall clock that is set makes no picture old.
+            wall_clock: Seconds since the epoch, for the pictures that are there already.
 
         Raises:
             OutputError: The folder cannot be used.
         """
         self.name = str(folder)
-        self._folder, self._keep_bytes = folder, keep_bytes
+        self._folder, self._keep_bytes, self._clock = folder, keep_bytes, clock
         self._keep_s = None if keep_days is None else keep_days * _DAY_S
         self._index = {label: index for index, label in enumerate(labels)}
         self._open: dict[str, tuple[Event, _Best]] = {}
@@ -68,11 +75,17 @@ class Snapshots:
             found = [
                 path for path in folder.glob("*/*.jpg") if path.is_file() and _OURS.match(path.name)
             ]
-            about = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in found)
+            stats = [(path, path.stat()) for path in found]
         except OSError as error:
             raise self._unwritten(folder, error) from error
-        self._kept = deque(about)  # when, bytes, path; the oldest first
-        self._bytes = sum(size for _, size, _ in about)
+        now_s, wall_s = clock(), wall_clock()
+        about = sorted(
+            (now_s - _age_s(stat.st_mtime, wall_s), stat.st_mtime, stat.st_size, path)
+            for path, stat in stats
+        )
+        # When on our clock, bytes, path; the oldest first.
+        self._kept = deque((when_s, size, path) for when_s, _, size, path in about)
+        self._bytes = sum(stat.st_size for _, stat in stats)
 
     def write(self, result: Result) -> None:
         """Follow open events, and write pictures of those that start or end; see `Sink`.
@@ -132,12 +145,12 @@ class Snapshots:
         except OSError as error:
             raise self._unwritten(path, error) from error
         self._forget(path)
-        self._kept.append((time.time(), len(jpeg), path))
+        self._kept.append((self._clock(), len(jpeg), path))
         self._bytes += len(jpeg)
 
     def _make_room(self, size: int) -> None:
         """Delete the oldest pictures, our own alone, until there is room for one more."""
-        oldest_s = -1.0 if self._keep_s is None else time.time() - self._keep_s
+        oldest_s = -math.inf if self._keep_s is None else self._clock() - self._keep_s
         while self._kept:
             free = shutil.disk_usage(self._folder).free
             is_full = self._bytes + size > self._keep_bytes or free - size < _LEAST_FREE_BYTES
@@ -159,6 +172,11 @@ class Snapshots:
     def _unwritten(path: Path, error: OSError) -> OutputError:
         reason = error.strerror or os.strerror(error.errno or 0)
         return OutputError(f"cannot write {printable(path)}: {reason}")
+
+
+def _age_s(written_at: float, now_at: float) -> float:
+    """Of a file; one that was written, or is looked at, while no clock was set counts as new."""
+    return max(0.0, now_at - written_at) if written_at >= CLOCK_WAS_SET_S else 0.0
 
 
 def _encode(frame: Frame) -> bytes:
