@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,35 @@ _STILLS_PER_SECOND = 1.0  # pictures are shown for a second each
 _TICKS = 1000  # of the video's clock in a second
 _QUALITY = 3  # MPEG-4 quantiser: 1 is the best, 31 the worst
 _LAMBDA = 118  # FFmpeg's unit of it
+
+
+class _File:
+    """A file that raises the first of its errors alone: PyAV prints a traceback of each that follows."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        return self._unless_failed(lambda: self._file.write(data), len(data))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._unless_failed(lambda: self._file.seek(offset, whence), 0)
+
+    def tell(self) -> int:
+        return self._unless_failed(self._file.tell, 0)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _unless_failed(self, call: Callable[[], int], otherwise: int) -> int:
+        if self.error is not None:
+            return otherwise
+        try:
+            return call()
+        except OSError as error:
+            self.error = error
+            raise
 
 
 class OverlayVideo:
@@ -87,7 +117,7 @@ class OverlayVideo:
                 f"{printable(self._path.parent)}"
             )
         # A file of ours, for FFmpeg takes neither every name nor a colon in one.
-        self._file = self._partial.open("wb")
+        self._file = _File(self._partial)
         self._container = self._av.open(self._file, "w", format="mp4")
         self._stream = self._container.add_stream(
             "mpeg4", rate=Fraction(self._fps).limit_denominator(1000)
@@ -118,6 +148,8 @@ class OverlayVideo:
             self._mux(None)
             self._container.close()
             self._file.close()
+            if self._file.error is not None:
+                raise self._file.error
             self._partial.replace(self._path)
         except OSError as error:
             raise self._unwritten(error) from error
