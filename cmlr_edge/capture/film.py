@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.recording import Recording
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -25,6 +27,7 @@ class Film(Protocol):
     num_frames: int | None  # likewise
     may_jump: bool  # whether recordings may be joined in it, whose times have nothing in common
     damaged: int  # packets so far that could not be read or decoded
+    recording: Recording | None  # its packets, where they are kept
 
     def read(self) -> Picture | None:
         """Decode the next frame; None at the end. Goes on behind what is damaged."""

@@ -111,14 +111,14 @@ class Intake:
         return True
 
     def masked(self, frame: Frame) -> Frame:
-        """The frame with all masks painted over; the same one where there are none."""
+        """The frame with all masks painted over, and without its packets; as it came without masks."""
         if not self.settings.masks:
             return frame
         image = frame.image_bgr.copy()
         corners = [_pixels(mask, image) for mask in self.settings.masks]
         for polygon in corners:  # one by one, for where two overlap fillPoly would leave a hole
             opencv().fillPoly(image, [polygon], _MASK_BGR)
-        return replace(frame, image_bgr=image)
+        return replace(frame, image_bgr=image, recording=None)
 
     def seen(self, frame: Frame) -> Frame:
         """What the model sees of a masked frame: the region, with the rest of its box painted over."""
