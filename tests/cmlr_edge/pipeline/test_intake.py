@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -22,14 +20,12 @@ from cmlr_edge import (
     StabilityRules,
     Streams,
 )
-from cmlr_edge.capture.images import read_image
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import intake as intake_module
 from cmlr_edge.pipeline.intake import Intake, read_polygon
 from cmlr_edge.session import Session
 from cmlr_edge.session.config import EngineSettings, PageSettings, SessionConfig, SourceSettings
 from cmlr_edge.sinks import Result
-from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.cli.command import run
 from tests.conftest import Image, solid, write_video
 
@@ -132,44 +128,6 @@ def test_overlapping_masks_leave_no_hole() -> None:
         frame_at(0, image=np.full((20, 20, 3), 255, np.uint8))
     )
     assert (masked.image_bgr == 96).all()
-
-
-def pictures_that_leave(folder: Path, session: Session) -> Iterator[tuple[str, Image]]:
-    capture = cv2.VideoCapture(str(folder / "o.mp4"))
-    count = 0
-    while True:
-        ok, image = capture.read()
-        if not ok:
-            break
-        count += 1
-        yield "overlay", np.asarray(image, np.uint8)
-    assert count > 5
-    page: Any = session._page
-    (folder / "page.jpg").write_bytes(page.jpeg(0, page.result(0)))
-    yield "page", read_image(folder / "page.jpg")
-
-
-def test_no_picture_that_leaves_shows_what_is_masked(engine: Path, tmp_path: Path) -> None:
-    """The masked half is bright green; nothing else is."""
-    clip = write_video(tmp_path / "c.mp4", [halves((250, 0, 0), (0, 250, 0))] * 20)
-    source = SourceSettings(str(clip), "x", masks=(RIGHT,))
-    sinks = (
-        SinkSettings("overlay", path=str(tmp_path / "o.mp4")),
-        SinkSettings("contact_sheet", path=str(tmp_path / "s.png")),
-    )
-    config = SessionConfig(
-        EngineSettings(path=str(engine)), (source,), sinks, page=PageSettings(port=0)
-    )
-    with Session(config) as session:
-        session.streams.start()
-        assert session.streams.wait(60)
-        leaving = [*pictures_that_leave(tmp_path, session)]
-    leaving.append(("contact sheet", read_image(tmp_path / "s.png")))
-    for what, image in leaving:
-        green, others = image[..., 1].astype(int), image[..., [0, 2]].astype(int).max(axis=2)
-        assert (green - others).max() < 90, what
-        assert image[..., 2].max() > 200, what  # the other half is there
-    assert session.lost == 0
 
 
 @pytest.mark.parametrize(
