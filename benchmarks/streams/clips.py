@@ -100,8 +100,8 @@ def main(
         for _ in range(rounds):
             for name, found in runs.items():
                 more = ["--child", name, "--folder", made]
-                text = subprocess.run([*command, *more], check=True, stdout=subprocess.PIPE).stdout
-                found.append(json.loads(text.splitlines()[-1]))
+                told = subprocess.run([*command, *more], check=True, stdout=subprocess.PIPE).stdout
+                found.append(json.loads(told.splitlines()[-1]))
     record = {
         "machine": describe_machine(),
         "load_at_end": os.getloadavg()[0],
