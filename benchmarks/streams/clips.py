@@ -58,10 +58,10 @@ def run_once(folder: Path, seconds: float, *, clips: bool) -> dict[str, Any]:
         SourceSettings(str(folder / "film.mp4"), f"camera {i}", policy="newest", loop=True)
         for i in range(_SOURCES)
     )
-    sinks = (SinkSettings("events", path=str(out / "events.jsonl")),)
-    sinks += (SinkSettings("clips", path=str(out / "clips")),) if clips else ()
+    sinks = [SinkSettings("events", path=str(out / "events.jsonl"))]
+    sinks += [SinkSettings("clips", path=str(out / "clips"))] if clips else []
     config = SessionConfig(
-        EngineSettings(path=str(folder / "model.onnx")), sources, sinks, threshold=0.4
+        EngineSettings(path=str(folder / "model.onnx")), sources, tuple(sinks), threshold=0.4
     )
     with Session(config) as session:
         session.streams.start()

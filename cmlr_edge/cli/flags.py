@@ -19,6 +19,7 @@ from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.pipeline.intake import read_polygon
+from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
 
@@ -146,6 +147,13 @@ class Flags:
     region: Annotated[
         str | None, typer.Option(help="All that the model sees of a picture, written likewise.")
     ] = None
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="COLUMNSxROWS: look at so many parts of each picture, too, for small things. 2x2 runs "
+            "the model 5 times a frame."
+        ),
+    ] = None
     every: Annotated[
         int | None, typer.Option(min=1, help="Look at each n-th frame. Default: 1.")
     ] = None
@@ -263,6 +271,7 @@ class Flags:
             "labels": _if_given(_read_names, self.labels),
             "masks": self.mask and tuple(read_polygon(text) for text in self.mask),
             "region": _if_given(read_polygon, self.region),
+            "tiles": _if_given(_checked_tiles, self.tiles),
             "every": self.every,
             "max_fps": self.max_fps,
             "active": self.active and tuple(self.active),
@@ -272,6 +281,11 @@ class Flags:
 
 def _if_given(read: Callable[[str], Any], text: str | None) -> Any:
     return None if text is None else read(text)  # empty is an error of whoever wrote it, not "all"
+
+
+def _checked_tiles(text: str) -> str:
+    Tiles.read(text)
+    return text
 
 
 def _read_names(text: str) -> tuple[str, ...]:

@@ -208,6 +208,9 @@ def test_outside_its_hours_nothing_is_looked_at_and_events_end(
         ({"masks": (((0, 0), (1, 1), (0.5, 0.5)),)}, "no area"),
         ({"region": ((0, 0), (1, 0), (1, 3))}, "from 0 to 1"),
         ({"active": ("8-18",)}, "hours"),
+        ({"tiles": "2"}, "tiles"),
+        ({"tiles": "1x1"}, "2 to 16"),
+        ({"tiles": "9x9"}, "2 to 16"),
         ({"active": ("abc 08:00-09:00",)}, "hours"),
         ({"active": ("25:00-26:00",)}, "24 hours"),
         ({"active": ("mon-fri 08:00-08:00",)}, "end when they begin"),
@@ -218,7 +221,7 @@ def test_what_could_not_be_meant_is_refused(changes: dict[str, Any], word: str) 
         IntakeSettings(**changes)
 
 
-@pytest.mark.parametrize("flag", ["labels", "region"])
+@pytest.mark.parametrize("flag", ["labels", "region", "tiles"])
 def test_an_empty_flag_does_not_mean_all(engine: Path, flag: str) -> None:
     done = run("label", "test://", "--engine", engine, f"--{flag}", "", "--max-frames", "1")
     assert done.returncode == 2
@@ -233,14 +236,14 @@ def test_flags_and_file_say_the_same(tmp_path: Path, engine: Path) -> None:
     polygon = "0,0 0.5,0 0.5,1"
     flags = Flags(
         engine=engine, labels="red, blue", mask=[polygon], region=polygon, every=2, max_fps=5.0,
-        active=["mon-fri 08:00-18:30"],
+        active=["mon-fri 08:00-18:30"], tiles="3x2",
     )  # fmt: skip
     by_flags = flags.to_config(["test://"], append=False)[0].sources[0]
     corners = json.dumps([[0, 0], [0.5, 0], [0.5, 1]])
     (tmp_path / "x.toml").write_text(
         f'[engine]\npath = "{engine}"\n[[sources]]\nname = "x"\nuri = "test://"\n'
         f'labels = ["red", "blue"]\nmasks = [{corners}]\nregion = {corners}\nevery = 2\n'
-        'max_fps = 5.0\nactive = ["mon-fri 08:00-18:30"]\n'
+        'max_fps = 5.0\ntiles = "3x2"\nactive = ["mon-fri 08:00-18:30"]\n'
     )
     by_file = load_config(tmp_path / "x.toml").sources[0]
     assert by_flags.intake() == by_file.intake()
