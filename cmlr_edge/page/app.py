@@ -16,9 +16,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cmlr_edge import __version__
-from cmlr_edge.errors import FrameError
+from cmlr_edge.errors import CmlrError, FrameError
+from cmlr_edge.page.editing import SourceSettingsView
 from cmlr_edge.page.gate import PICTURES, Gate
 from cmlr_edge.page.looking import TooBusyError
+from cmlr_edge.page.source_edit import SourceEdit
 from cmlr_edge.page.state import LiveState, StateView
 from cmlr_edge.page.viewer import show
 from cmlr_edge.page.visits import Visit
@@ -27,6 +29,8 @@ _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/shapes.js": ("shapes.js", "text/javascript; charset=utf-8"),
+    "/edit.js": ("edit.js", "text/javascript; charset=utf-8"),
     "/small.js": ("small.js", "text/javascript; charset=utf-8"),
     "/events.js": ("events.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -192,6 +196,41 @@ def frame(request: Request, source_id: SourceId) -> Response:
     if result is None:
         raise HTTPException(404, f"source {source_id} has given no frame yet")
     return Response(live.jpeg(source_id, result), media_type="image/jpeg")
+
+
+@router.get("/api/sources/{source_id}/settings")
+def settings(request: Request, source_id: SourceId) -> SourceSettingsView:
+    """Tell what is looked at of a source, and whether that can be changed here."""
+    live = _source(request, source_id)
+    try:
+        return live.editor.view(live.name_of(source_id))
+    except (CmlrError, OSError) as error:
+        raise HTTPException(404, str(error)) from error
+
+
+@router.put(
+    "/api/sources/{source_id}/settings",
+    status_code=204,
+    responses={
+        403: {"description": "Nothing can be changed here"},
+        404: {"description": "No such source"},
+        409: {"description": "Refused in one line; nothing has changed"},
+    },
+)
+def change_settings(
+    request: Request,
+    source_id: SourceId,
+    edit: SourceEdit,
+    version: Annotated[str, Query(max_length=64)],
+) -> None:
+    """Look at a source otherwise, and write that into the configuration; needs the page's token."""
+    live = _source(request, source_id)
+    try:
+        live.editor.change(live.name_of(source_id), edit.model_dump(mode="json"), version)
+    except PermissionError as error:
+        raise HTTPException(403, str(error)) from error
+    except CmlrError as error:
+        raise HTTPException(409, str(error)) from error
 
 
 @router.get("/api/sources/{source_id}/video", include_in_schema=False)

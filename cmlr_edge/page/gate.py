@@ -23,6 +23,7 @@ from cmlr_edge.machine.addresses import is_loopback
 MIN_TOKEN_LENGTH = 12
 _COOKIE_DAYS = 30
 _MAX_BODY = 4096  # bytes of the form
+_MAX_SETTINGS = 64 * 1024  # bytes of what is looked at of a source
 PICTURES = "/api/recognize"  # where pictures are sent to
 MAX_PICTURE = 32 * 2**20  # bytes of one
 _OPEN_PATHS = ("/healthz", "/style.css", "/icon.svg")  # say nothing about what is seen
@@ -94,11 +95,14 @@ class Gate:
         origin = headers.get("origin")
         # Browsers let any site's script open a web socket to here; they say which site it is.
         limit = MAX_PICTURE if scope["path"] == PICTURES else _MAX_BODY
+        is_put = scope["type"] == "http" and scope["method"] == "PUT"
+        limit = _MAX_SETTINGS if is_put else limit
         if scope["type"] == "http" and _has_larger_body(headers, limit):
             close = {"Connection": "close"}
             detail = f"at most {limit} bytes, and Content-Length has to say how many"
             return JSONResponse({"detail": detail}, 413, close)
-        if scope["type"] == "websocket" and origin is not None and urlsplit(origin).netloc != host:
+        is_foreign = origin is not None and urlsplit(origin).netloc != host
+        if is_foreign and (is_put or scope["type"] == "websocket"):
             return JSONResponse({"detail": "asked by another site"}, 403)
         if self._token is None:
             # A name of another site that points here would make its scripts ours.

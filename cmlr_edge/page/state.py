@@ -14,6 +14,7 @@ import numpy as np
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
+from cmlr_edge.page.editing import Editor, NoEditor
 from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
 from cmlr_edge.page.visits import VisitLog, since_start_s
@@ -25,6 +26,7 @@ from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import OutputStatus
 
 _SHOWN_SCORES = 8  # the best ones; labels that are present come besides
+_NEEDS_TOKEN = "sources can be changed here by those who know a token: start with --token"
 _STATE_FOR_S = 0.25  # one gathering serves everybody for so long
 
 
@@ -94,6 +96,7 @@ class StateView:
     machine: MachineView
     sources: tuple[SourceView, ...]
     outputs: tuple[OutputStatus, ...] = ()
+    may_edit: bool = False  # whether visitors may change sources
 
 
 class LiveState:
@@ -122,6 +125,7 @@ class LiveState:
         """
         self._started_s = since_start_s()
         self.closing = False  # set when viewers shall be sent away
+        self.editor: Editor = NoEditor(_NEEDS_TOKEN)
         self.visits = VisitLog()
         self.metrics = metrics or PrometheusMetrics(streams.status)
         self._outputs = outputs
@@ -157,6 +161,10 @@ class LiveState:
     def forget(self, name: str) -> None:
         """Show a source no longer; its id is never given again."""
         self._gone |= {number for number, known in enumerate(self._names) if known == redact(name)}
+
+    def name_of(self, source_id: int) -> str:
+        """The name of a source that is or was there."""
+        return self._names[source_id]
 
     @property
     def num_sources(self) -> int:
@@ -223,6 +231,7 @@ class LiveState:
             model=self._model,
             machine=_machine_view(),
             outputs=self._outputs(),
+            may_edit=not isinstance(self.editor, NoEditor),
             sources=tuple(
                 self._source_view(number, by_name[name])
                 for number, name in enumerate(self._names)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
 
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.session.config import SessionConfig
+from cmlr_edge.session.editing import SourceEditor
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
 from cmlr_edge.session.updates import TICK_S, EngineUpdates, await_beating
@@ -26,7 +30,8 @@ class Runner:
         self,
         session: Session,
         *,
-        reread: Callable[[], SessionConfig] | None = None,
+        reread: Callable[[Path | None], SessionConfig] | None = None,
+        file: Path | None = None,
         supervisor: Supervisor | None = None,
         until_over: bool = True,
     ) -> None:
@@ -34,7 +39,9 @@ class Runner:
 
         Args:
             session: Stays its owner's to close.
-            reread: Reads the configuration again, for `request_reload`.
+            reread: Reads the configuration again, for `request_reload`; or from the file that it is
+                given, which lies beside that one.
+            file: The configuration; visitors of the page who know its token may change sources there.
             supervisor: Told that all is well.
             until_over: End when every source is over; else only when asked to.
         """
@@ -42,6 +49,10 @@ class Runner:
         self._supervisor = supervisor or Supervisor()
         self._until_over = until_over
         self._end_requested = self._reload_requested = False
+        self._jobs: SimpleQueue[tuple[Callable[[], None], Future[None]]] = SimpleQueue()
+        if reread is not None:
+            editor = SourceEditor(session, file, reread, self._take_over, self._request)
+            session.watching.offer(editor)
 
     def request_end(self) -> None:
         """Finish the frames that were taken, then return from `run`. A signal handler may call it."""
@@ -75,6 +86,7 @@ class Runner:
                 if self._reload_requested:
                     self._reload_requested = False
                     self._reload()
+                self._do_jobs()
                 if updates is not None:
                     updates.tend()
         except EngineError as error:
@@ -122,13 +134,33 @@ class Runner:
             return
         self._supervisor.reloading(time.monotonic_ns() // 1000)
         try:
-            config = self._reread()
-            with ExitStack() as undo:  # any error leaves the run as it was
-                fresh = self._fresh_recognizer(config, undo)
-                self._session.apply(config, fresh, undo)
+            self._take_over(self._reread(None))
         except CmlrError as error:
             _log.error("the configuration is not taken over: %s", error)
         self._supervisor.ready(self._summary())
+
+    def _take_over(self, config: SessionConfig) -> None:
+        with ExitStack() as undo:  # any error leaves the run as it was
+            fresh = self._fresh_recognizer(config, undo)
+            self._session.apply(config, fresh, undo)
+
+    def _request(self, job: Callable[[], None]) -> Future[None]:
+        """Let something be done between two beats; any thread may ask."""
+        future: Future[None] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def _do_jobs(self) -> None:
+        while not self._jobs.empty():
+            job, future = self._jobs.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001 (whoever asked is told)
+                future.set_exception(error)
+            else:
+                future.set_result(None)
 
     def _fresh_recognizer(
         self, config: SessionConfig, undo: ExitStack

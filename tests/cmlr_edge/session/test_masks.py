@@ -110,14 +110,26 @@ OTHERS: dict[str, Callable[[Run], list[bytes]]] = {
     "/api/events": told("/api/events"),
     "/metrics": told("/metrics"),
     "/healthz": told("/healthz"),
+    "/api/sources/{source_id}/settings": told("settings"),
 }
 NONE = {"clips": files("clips/**/*")}  # packets cannot be painted over: there are none
-FIXED = {"/", "/style.css", "/live.js", "/events.js", "/small.js", "/icon.svg", "/api/openapi.json"}
+FIXED = {
+    "/",
+    "/style.css",
+    "/live.js",
+    "/events.js",
+    "/small.js",
+    "/edit.js",
+    "/shapes.js",
+    "/icon.svg",
+    "/api/openapi.json",
+}
 
 
 def converse(run: Run, url: str) -> None:
     """Ask the page for everything it gives."""
     run.streams["frame"] = run.answered("/api/sources/0/frame.jpg")
+    run.streams["settings"] = run.answered("/api/sources/0/settings")
     for path in ("/api/state", "/api/events", "/metrics", "/healthz"):
         run.streams[path] = run.answered(path)
     visits = json.loads(run.streams["/api/events"][0])
