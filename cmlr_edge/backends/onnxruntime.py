@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 _SUFFIX = "ExecutionProvider"
+_CPU = f"CPU{_SUFFIX}"
 # Not devices of this machine: a web service, and what has a backend of its own.
 _NOT_OURS = {"azure", "openvino"}
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
-_ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
+_SILENT = 4  # ONNX Runtime's log level: what ends a run comes as an exception, too
 
 
 class OnnxRuntimeBackend:
@@ -43,16 +45,21 @@ class OnnxRuntimeBackend:
         ort = _import_onnxruntime()
         wanted = _require_provider(ort, provider)
         options = ort.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _SILENT
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
         # As many threads as cores we may run on: by itself it counts those of the machine.
         options.intra_op_num_threads = usable_cores()
         # Constants are read from the file alone: there is no such folder to find others in.
         options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
+        # What a model asks for may depend on the size of a batch.
+        self._bounds = FirstRuns(path.name, len(content) if wanted == _CPU else None)
         try:
             # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
             # a run, by going on with the CPU.
-            session = ort.InferenceSession(content, options, providers=[wanted], enable_fallback=0)
+            with self._bounds.of(0):
+                session = ort.InferenceSession(
+                    content, options, providers=[wanted], enable_fallback=0
+                )
             placement = _check_placement(session, wanted)
             self.num_labels = _check_signature(session, path)
         except EngineError:
@@ -70,7 +77,10 @@ class OnnxRuntimeBackend:
         if self._session is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
         try:
-            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
+            with self._bounds.of(len(frames)):
+                (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
         result: NDArray[np.float32] = scores

@@ -19,7 +19,7 @@ from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.engines import load_serving, store_of
@@ -281,7 +281,7 @@ class Session:
                 places.append(same)
                 continue
             source = undo.enter_context(open_configured(settings, self.folder))
-            names.append(unlike(redact(settings.name) or source.name, names))
+            names.append(unlike(redact(settings.name) or source_name(source.name), names))
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))
