@@ -115,6 +115,7 @@ class PageSettings:
     port: int | None = None  # None for no page, 0 for any free port
     host: str = "127.0.0.1"  # address that listens; 0.0.0.0 for others on the network
     token: str | None = None  # visitors must know it; needed wherever others can reach the page
+    source_folder: str = ""  # whose files visitors may add as sources; "": cameras alone
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from cmlr_edge.machine.waiting import Interrupted
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
+from cmlr_edge.session.changes import SourceChanges
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
@@ -42,6 +43,7 @@ class Runner:
         self._session, self._reread = session, reread
         self._supervisor = supervisor or Supervisor()
         self._until_over = until_over
+        self._changes = SourceChanges(session)
         self._end_requested = self._reload_requested = False
 
     def request_end(self) -> None:
@@ -69,6 +71,7 @@ class Runner:
                 is_ending=self._is_ending,
             )
         session.streams.start()
+        session.take_changes(self._changes)
         self._supervisor.ready(self._summary())
         try:
             while not self._is_over():
@@ -76,6 +79,7 @@ class Runner:
                 if self._reload_requested:
                     self._reload_requested = False
                     self._reload()
+                self._changes.tend()
                 if updates is not None:
                     updates.tend()
         except EngineError as error:
@@ -83,6 +87,7 @@ class Runner:
                 updates.note_failure(error)
             raise
         finally:
+            self._changes.end()
             self._supervisor.stopping()
 
     def _is_ending(self) -> bool:

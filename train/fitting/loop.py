@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cmlr_edge.errors import TrainingError
 from cmlr_edge.model.spec import ModelSpec, PreprocessSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
@@ -48,7 +49,6 @@ from train.fitting.run import (
 from train.fitting.tracking import Trackers
 from train.judging.inference import BATCH, iterate_tokens, score_images
 from train.judging.metrics import MIN_POSITIVES, evaluate_scores
-from train.judging.thresholds import ThresholdRule
 from train.network import checkpoint
 from train.network.backbones import Backbone, create_confounder_view
 from train.network.model import CausalRecognizer
