@@ -7,6 +7,8 @@ the network never opens a file.
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -22,6 +24,7 @@ from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.recording import Recording
 
 FILE_FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo m4v h264 hevc vvc evc av1 obu ivf flv live_flv asf ogg mxf "
@@ -34,6 +37,7 @@ _MISSING_SHARE = 0.05  # ... this, the end is missing
 _MICRO = 1e-6
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
+_REFERENCE_TIME = struct.Struct("=qi")  # AVProducerReferenceTime: microseconds since 1970, flags
 
 
 class Pictures:
@@ -136,11 +140,50 @@ def _with_last(packets: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
         yield held, True
 
 
+def record(av: ModuleType, stream: Any, keep_s: float | None) -> Recording | None:
+    """Keep the packets of a stream from now on; None where nobody wants that, or it cannot be.
+
+    Args:
+        av: PyAV.
+        stream: Of a container, which may be closed afterwards.
+        keep_s: See `Recording`; None for nothing.
+    """
+    if keep_s is None:
+        return None
+    codec = str(stream.codec_context.name)
+    holder = av.open(io.BytesIO(), "w", format="matroska")  # takes about any codec
+    try:
+        if hasattr(stream, "container"):
+            template = holder.add_stream_from_template(stream, opaque=True)
+        else:
+            template = holder.add_stream(codec, rate=25)  # of `MjpegContainer`
+    except (av.FFmpegError, ValueError):
+        return None
+    return Recording(codec, template, keep_s)
+
+
+def sender_time(packet: Any) -> float | None:
+    """When a packet's picture was taken by the sender's clock, in seconds since the epoch.
+
+    RTP senders tell it in their reports, the first of which comes a few seconds after the beginning.
+    """
+    has = getattr(packet, "has_sidedata", None)  # PyAV 14 has it, and no promise of it
+    if has is None or not has("prft"):
+        return None
+    wall_us, _ = _REFERENCE_TIME.unpack_from(bytes(packet.get_sidedata("prft")))
+    return float(wall_us) * _MICRO
+
+
 class PyAvFilm:
     """A video file, read to its end whatever is damaged on the way."""
 
-    def __init__(self, av: ModuleType, path: Path) -> None:
+    def __init__(self, av: ModuleType, path: Path, keep_s: float | None = None) -> None:
         """Open it.
+
+        Args:
+            av: PyAV.
+            path: Of the file.
+            keep_s: See `record`.
 
         Raises:
             CaptureError: It cannot be opened.
@@ -157,6 +200,7 @@ class PyAvFilm:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
         self._stream.thread_type = "AUTO"
         self._pictures = Pictures(av)
+        self.recording = record(av, self._stream, keep_s)
         self.fps = rate_of(self._stream)
         self.num_frames = self._announced_frames()
         # Formats in which recordings are joined by appending one to another.
@@ -180,10 +224,14 @@ class PyAvFilm:
             except (self._av.FFmpegError, ValueError):  # a pixel format that nobody converts
                 self.damaged += 1
                 continue
+            if self.recording is not None:
+                self.recording.size_wh = frame.width, frame.height
             is_known = frame.pts in self._doubtful
             self.damaged += frame.is_corrupt and not is_known
             is_whole = not (frame.is_corrupt or is_known)
             return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
+        if self.recording is not None:
+            self.recording.end()
         return None
 
     def missing_s(self) -> float:
@@ -203,6 +251,8 @@ class PyAvFilm:
 
     def close(self) -> None:
         """Release the file."""
+        if self.recording is not None:
+            self.recording.end()
         self._container.close()
 
     def _announced_frames(self) -> int | None:
@@ -215,6 +265,7 @@ class PyAvFilm:
 
     def _decode(self) -> Iterator[Any]:
         for packet, is_last in _with_last(self._demux()):
+            self._keep(packet)
             before = self.damaged
             if self._is_partial(packet) or (is_last and self.is_cut):
                 self.damaged += 1
@@ -224,6 +275,12 @@ class PyAvFilm:
         with suppress(self._av.FFmpegError):  # at a clean end nothing is left
             yield from self._stream.codec_context.decode(None)
         self.is_cut |= self.missing_s() > 0
+
+    def _keep(self, packet: Any) -> None:
+        if self.recording is not None:
+            shown = packet.dts if packet.pts is None else packet.pts
+            time_s = seconds(shown, packet.time_base)
+            self.recording.add(packet, time_s, is_key=packet.is_keyframe)
 
     def _is_partial(self, packet: Any) -> bool:
         """Whether a part of a packet is missing, as far as can be told."""

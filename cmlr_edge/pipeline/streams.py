@@ -25,6 +25,7 @@ from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
+from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
@@ -271,6 +272,14 @@ class Streams:
             CaptureError: No source has that name.
         """
         return self._lane(name).latest
+
+    def look(self, name: str, recognizer: Recognizer, frame: Frame) -> Prediction:
+        """What another recognizer says of a frame of a source, looked at as the source is.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        return self._lane(name).look(recognizer, frame)
 
     def error(self, name: str) -> BaseException | None:
         """What ended a source before its time, if anything did."""
