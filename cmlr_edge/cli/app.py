@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.inspect import inspect
@@ -29,6 +30,7 @@ app.command()(inspect)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
+app.add_typer(archive, name="archive")
 app.command()(verify)
 app.command()(doctor)
 

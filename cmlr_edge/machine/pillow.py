@@ -24,6 +24,7 @@ _FORMATS = {
     "WEBP": "WebP",
 }  # and the modules of Pillow that read them
 _SIXTEEN_BITS = 2**16
+_EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # numbers of EXIF's tags
 
 
 def open_picture(file: IO[bytes]) -> Any:
@@ -61,6 +62,15 @@ def _known_formats() -> tuple[str, ...]:
             import_module(f"PIL.{module}ImagePlugin")
             known.append(name)
     return tuple(known)
+
+
+def exif_time(image: Any) -> str:
+    """When a picture was taken, as its EXIF says: "2024:05:01 12:30:00", by the camera's clock; or ""."""
+    try:
+        exif = image.getexif()
+        return str(exif.get_ifd(_EXIF_IFD).get(_TAKEN) or exif.get(_CHANGED) or "")
+    except Exception:  # noqa: BLE001 (a damaged EXIF says nothing)
+        return ""
 
 
 def rgb_pixels(image: Any) -> NDArray[np.uint8]:
