@@ -39,13 +39,14 @@ from cmlr_edge.model.stability import LabelStability
 class PartFacts:
     """What a part tells besides its frames, for putting it together with the others."""
 
-    begin: tuple[int, int | None] | None  # the keyframe it begins with; None: the file's beginning
-    end: tuple[int, int | None] | None  # the one behind it; None: the file's end
+    begin: tuple[int, int] | None  # the keyframe it begins with; None: the file's beginning
+    end: tuple[int, int] | None  # the one behind it; None: the file's end
     fps: float | None
     may_jump: bool
     damaged: int  # packets that gave no picture
     missing_s: float  # at the end of the file
     taken_at: str  # of its beginning, as the file says: ISO 8601, or ""
+    fits: bool = True  # False: the film cannot be cut
     failed: str = ""  # why nothing more of it could be read
     failed_kind: str = ""
 
@@ -90,6 +91,7 @@ class OpenedPart:
             damaged=self._film.damaged,
             missing_s=self._film.missing_s(),
             taken_at=getattr(self._film, "creation_time", ""),
+            fits=getattr(self._film, "fits", True),
         )
 
     def _check(self) -> None:
@@ -179,9 +181,11 @@ class Assembly:
 
 def fit_together(parts: Sequence[PartFacts]) -> bool:
     """Whether each part begins where the one before it ended; those that failed are not asked."""
-    expected: tuple[int, int | None] | None = None
+    expected: tuple[int, int] | None = None
     is_known, is_over = True, False
     for index, part in enumerate(parts):
+        if not part.fits:
+            return False
         if part.failed:
             is_known = False
             continue

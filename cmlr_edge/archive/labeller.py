@@ -87,7 +87,9 @@ class Labeller:
         names = [f"{PARTS}/{replace(unit, part=part).name}.parquet" for part in range(unit.parts)]
         facts = [_facts_of(self._store, name) for name in names]
         if not fit_together(facts):
-            return self._do_film(replace(unit, part=0, parts=1), {}, named_by=unit)
+            counts = self._do_film(replace(unit, part=0, parts=1), {}, named_by=unit)
+            self._store.remove(names)
+            return counts
         [item] = unit.items
         assembly, counts, frames = Assembly(unit, facts[0], self._stability), Counts(), 0
         for part, name in enumerate(names):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ from cmlr_edge.archive.stores import Store, is_address, open_store
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.pyav import pyav
+from cmlr_edge.model.label_names import require_known
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.contact_sheet import ContactSheet
 
 _CELLS = 12  # of a sheet
 _TOLERANCE_S = 1e-4  # of a frame's time, in files that keep rounded ones
+_LOOK_UP = re.compile(r"\b(has|score)\(\s*'((?:[^']|'')*)'\s*\)", re.IGNORECASE)
 _COLUMNS = ("path", "member", "frame", "time_s", "stream_s", "labels", "scores")
 
 
@@ -71,17 +75,12 @@ def choose_rows(
     Raises:
         SpecError: The condition cannot be read, or chooses nothing.
     """
-    database = duckdb()
+    database, asked = duckdb(), _LOOK_UP.sub(partial(_looked_up, labels), condition)
     with database.connect() as connection:
         connection.register("dataset", _rows_of(store))
         # What stands in the condition reads no other file and fetches nothing.
         connection.execute("SET enable_external_access = false")
-        names = ", ".join("'" + label.replace("'", "''") + "'" for label in labels)
-        connection.execute("CREATE MACRO has(name) AS list_contains(labels, name)")
-        connection.execute(
-            f"CREATE MACRO score(name) AS list_extract(scores, list_position([{names}], name))"
-        )
-        query = f"FROM dataset WHERE error IS NULL AND ({condition}\n)"
+        query = f"FROM dataset WHERE error IS NULL AND ({asked}\n)"
         try:
             [count] = connection.execute(f"SELECT count(*) {query}").fetchone()
             step = max(1, count // _CELLS)
@@ -95,6 +94,15 @@ def choose_rows(
     if not count:
         raise SpecError(f"no row fulfils {condition!r}")
     return count, [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+
+
+def _looked_up(labels: Sequence[str], found: re.Match[str]) -> str:
+    """What has('dog') and score('dog') mean in SQL."""
+    label = found[2].replace("''", "'")
+    require_known([label], labels, "the condition names")
+    if found[1].lower() == "has":
+        return f"list_contains(labels, '{found[2]}')"
+    return f"scores[{[*labels].index(label) + 1}]"
 
 
 def _rows_of(store: Store) -> Any:

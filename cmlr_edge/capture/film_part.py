@@ -8,7 +8,7 @@ compares them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from cmlr_edge.capture.ffmpeg import PyAvFilm
 from cmlr_edge.errors import CaptureError
 
+_BACK_S = (0.0, 2.0, 10.0, 60.0)  # before a part's time, to look for a keyframe at
+
 
 @dataclass(frozen=True)
 class Cut:
     """A keyframe that a part begins with."""
 
     ticks: int  # its time, in the units of its stream
-    position: int | None  # its first byte in the file, where the format tells
+    position: int  # of its first byte in the file; -1 where the format does not tell
 
 
 class PyAvFilmPart(PyAvFilm):
@@ -49,6 +51,7 @@ class PyAvFilmPart(PyAvFilm):
         self.begin: Cut | None = (
             None  # once read; None for the beginning, or where it holds nothing
         )
+        self.fits = True  # False: times or places are missing, so that the film cannot be cut
         self.end: Cut | None = None  # where the next one begins; None for the end of the file
         self._from, self._to, self._holds_nothing = self._bounds(number, count)
 
@@ -72,45 +75,64 @@ class PyAvFilmPart(PyAvFilm):
     def _decode(self) -> Iterator[Any]:
         if self._holds_nothing:
             return
-        if self._from is not None:
-            # To a keyframe before the wanted one: pictures may lean on those before them. Where that
-            # cannot be done the film is read from its beginning.
-            with suppress(self._av.FFmpegError):
-                self._container.seek(self._from - 1, stream=self._stream)
-        for packet in self._demux():
-            self._note(packet)
-            for frame in self._decoded(packet):
-                if self._is_over(frame):
-                    return
-                if self._is_inside(frame):
-                    yield frame
-        rest: Sequence[Any] = ()
-        with suppress(self._av.FFmpegError):
-            rest = self._stream.codec_context.decode(None)
-        for frame in rest:
-            if not self._is_over(frame) and self._is_inside(frame):
+        for frame in self._decode_from_before():
+            if frame.pts is None and not (self._from is self._to is None):
+                self.fits = False  # nobody can say whose the frame is
+            if not self.fits or self._is_over(frame):
+                return
+            if self._is_inside(frame):
                 yield frame
 
-    def _note(self, packet: Any) -> None:
-        if not packet.is_keyframe or packet.pts is None:
+    def _decode_from_before(self) -> Iterator[Any]:
+        for packet in self._packets_from_before():
+            self._note(packet)
+            yield from self._decoded(packet)
+        with suppress(self._av.FFmpegError):
+            yield from self._stream.codec_context.decode(None)
+
+    def _packets_from_before(self) -> Iterator[Any]:
+        """Packets from a keyframe before the wanted one: pictures may lean on those before them."""
+        if self._from is None:
+            yield from self._demux()
             return
-        position = packet.pos if packet.pos is not None and packet.pos >= 0 else None
-        cut = Cut(int(packet.pts), position)
+        for back_s in _BACK_S:  # a format without an index goes to any packet near the time
+            with suppress(self._av.FFmpegError):
+                back = round(back_s / self._stream.time_base)
+                self._container.seek(self._from - 1 - back, stream=self._stream)
+            packets = self._demux()
+            first = next((item for item in packets if _is_key(item)), None)
+            if first is not None and first.pts < self._from:
+                yield first
+                yield from packets
+                return
+        with suppress(self._av.FFmpegError):
+            self._container.seek(self._stream.start_time or 0, stream=self._stream)
+        yield from self._demux()
+
+    def _note(self, packet: Any) -> None:
+        if not _is_key(packet):
+            return
+        has_place = packet.pos is not None and packet.pos >= 0
+        cut = Cut(int(packet.pts), int(packet.pos) if has_place else -1)
         if self._from is not None and self.begin is None and cut.ticks >= self._from:
             self.begin = cut
             self.damaged = 0  # what was before is the other part's
+            self.fits &= has_place  # without one times are often made up
         if self._to is not None and self.end is None and cut.ticks >= self._to:
             self.end = cut
+            self.fits &= has_place
 
     def _is_inside(self, frame: Any) -> bool:
         if self._from is None:
             return True
-        if self.begin is None:
-            return False
-        return frame.pts is None or bool(frame.pts >= self.begin.ticks)
+        return self.begin is not None and bool(frame.pts >= self.begin.ticks)
 
     def _is_over(self, frame: Any) -> bool:
-        return self.end is not None and (frame.pts is None or frame.pts >= self.end.ticks)
+        return self.end is not None and bool(frame.pts >= self.end.ticks)
+
+
+def _is_key(packet: Any) -> bool:
+    return bool(packet.is_keyframe) and packet.pts is not None
 
 
 def find_frame(
