@@ -142,7 +142,16 @@ class Plan:
         Raises:
             FileNotFoundError: There is none.
         """
-        self._file = arrow().parquet.ParquetFile(store.open(PLAN))
+        self._opened = store.open(PLAN)
+        self._file = arrow().parquet.ParquetFile(self._opened)
+
+    def __enter__(self) -> Plan:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        """Close its file."""
+        self._opened.close()
 
     def __iter__(self) -> Iterator[Unit]:
         """Yield the units in order."""

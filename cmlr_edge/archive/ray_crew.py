@@ -25,7 +25,7 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.model.files import spec_path
 
 _MOST_BLOCKS = 4096  # that Ray keeps in its books
-_UNITS_AT_ONCE = 65536  # told to Ray at once: a plan may have millions
+_UNITS_AT_ONCE = 4096  # told to Ray at once, and held in memory
 
 
 class RayCrew:
@@ -58,8 +58,9 @@ class RayCrew:
 
     def work(self, task: Task, units: Iterable[Unit]) -> Iterator[tuple[Unit, Counts | str]]:
         """See `Crew`."""
-        waiting, plan = iter(units), Plan(open_store(self._settings.root))
-        while numbers := [{"unit": unit.number} for unit in islice(waiting, _UNITS_AT_ONCE)]:
+        waiting = iter(units)
+        while handed := {unit.number: unit for unit in islice(waiting, _UNITS_AT_ONCE)}:
+            numbers = [{"unit": number} for number in handed]
             blocks = min(len(numbers), _MOST_BLOCKS)
             done = (
                 ray()
@@ -74,7 +75,7 @@ class RayCrew:
                 )
             )
             for row in done.iter_rows():
-                counts, unit = json.loads(str(row["counts"])), plan.unit(int(row["unit"]))
+                counts, unit = json.loads(str(row["counts"])), handed[int(row["unit"])]
                 yield unit, str(row["failed"]) or Counts(**counts)
 
     def close(self) -> None:

@@ -144,10 +144,11 @@ class Archive:
         """What the plan amounts to, and what of it is to be done."""
         done = _Done(self.store)
         whole, left = PlanSize(), PlanSize()
-        for unit in Plan(self.store):
-            whole = measure([unit], whole)
-            if not done.has(unit):
-                left = measure([unit], left)
+        with Plan(self.store) as plan:
+            for unit in plan:
+                whole = measure([unit], whole)
+                if not done.has(unit):
+                    left = measure([unit], left)
         return whole, left
 
     def run(self, on_unit: Callable[[Unit, Counts], None]) -> Summary:
@@ -182,16 +183,18 @@ class Archive:
 
     def _waiting(self) -> Iterator[Unit]:
         done = _Done(self.store)
-        return (unit for unit in Plan(self.store) if not done.has(unit))
+        with Plan(self.store) as plan:
+            yield from (unit for unit in plan if not done.has(unit))
 
     def _joinable(self) -> Iterator[Unit]:
         """Long films all of whose parts are there, and which are not put together."""
         done = _Done(self.store)
-        for unit in Plan(self.store):
-            if unit.kind == "film" and unit.parts > 1 and unit.part == 0:
-                parts = (replace(unit, part=part) for part in range(unit.parts))
-                if not done.is_joined(unit) and all(part.name in done.parts for part in parts):
-                    yield unit
+        with Plan(self.store) as plan:
+            for unit in plan:
+                if unit.kind == "film" and unit.parts > 1 and unit.part == 0:
+                    parts = (replace(unit, part=part) for part in range(unit.parts))
+                    if not done.is_joined(unit) and all(part.name in done.parts for part in parts):
+                        yield unit
 
     def _header(self, known: Header | None) -> Header:
         asked = self._settings

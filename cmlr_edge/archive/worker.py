@@ -7,6 +7,7 @@ ends it again and again becomes a row with that error, and all others are labell
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import queue
@@ -29,7 +30,9 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.allocator import bound_arenas
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.machine.child import Child, Ended, python_command
+from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.redaction import one_line
 
 Task: TypeAlias = Literal["label", "join"]
 _DEATHS = 3  # at one picture, which then is an error: somebody else may have ended the process
@@ -37,6 +40,7 @@ _STARTS = 3  # without a word in between
 _TRIES = 5  # of a unit whose storage does not answer
 _POLL_S = 0.2
 _MARK = "cmlr-archive "  # begins our lines, whatever libraries print
+_log = logging.getLogger(__name__)
 _sockets: list[socket.socket] = []  # of the cores that this process has taken
 
 
@@ -75,6 +79,7 @@ class Worker:
         self._settings, self._is_ending = settings, is_ending
         self._child: Child | None = None
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._rarely = Rarely()
         self._is_ready = False  # the process has opened the model
         self._starts = 0  # since the last word
 
@@ -96,6 +101,8 @@ class Worker:
                 failures += 1
                 if failures == _TRIES:
                     raise UnitFailedError(told)
+                if self._rarely.may_say():
+                    _log.warning("%s: tried again", one_line(told))
                 self._pause(backoff.next_s())
                 continue
             if at is None:

@@ -19,7 +19,7 @@ from cmlr_edge.capture.bounds import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, chec
 from cmlr_edge.errors import CaptureError, FrameError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.machine.pillow import open_picture, rgb_pixels
+from cmlr_edge.machine.pillow import TooManyPixelsError, open_picture, rgb_pixels
 from cmlr_edge.redaction import printable
 
 IMAGE_SUFFIXES = (
@@ -79,7 +79,7 @@ def decode_picture(file: IO[bytes], num_bytes: int, name: str) -> NDArray[np.uin
         pixels = rgb_pixels(image)
     except FrameError as error:
         raise _refusal(
-            kind,
+            "too large" if isinstance(error, TooManyPixelsError) else kind,
             f"{name} ({num_bytes} bytes) is not a picture that can be read: {error}; expected a "
             f"whole file, one of {' '.join(IMAGE_SUFFIXES)}",
         ) from error

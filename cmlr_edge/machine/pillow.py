@@ -27,6 +27,10 @@ _SIXTEEN_BITS = 2**16
 _EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # numbers of EXIF's tags
 
 
+class TooManyPixelsError(FrameError):
+    """A picture is larger than Pillow opens at all."""
+
+
 def open_picture(file: IO[bytes]) -> Any:
     """Read the header of a picture; pixels are decoded later, by `rgb_pixels`.
 
@@ -48,7 +52,7 @@ def open_picture(file: IO[bytes]) -> Any:
             warnings.simplefilter("ignore")  # about sizes: whoever calls has a limit of his own
             return Image.open(file, formats=_known_formats())
     except Image.DecompressionBombError as error:
-        raise FrameError("it has too many pixels") from error
+        raise TooManyPixelsError("it has too many pixels") from error
     except Exception as error:  # damaged headers raise whatever a parser raises
         raise FrameError("it is no picture of a known format") from error
 
