@@ -117,7 +117,7 @@ def test_a_cluster_that_is_joined_reports_no_use() -> None:
     pytest.importorskip("ray")
     code = (
         "import cmlr_edge\n"
-        "from ray._private.usage import usage_lib\n"
+        "from ray._common.usage import usage_lib\n"
         "raise SystemExit(usage_lib.usage_stats_enabled())"
     )
     environment = {name: os.environ[name] for name in ("PATH",)}

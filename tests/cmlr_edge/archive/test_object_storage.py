@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,10 +70,10 @@ def test_a_storage_that_is_away_for_a_while_costs_no_row(
     out = "s3://bucket/labels"
     away: list[threading.Thread] = []
 
-    def go_away(unit: Unit, counts: object) -> None:
+    def go_away(_unit: Unit, _counts: object) -> None:
         if not away:
             storage.stop()
-            away.append(threading.Thread(target=lambda: (time.sleep(1), storage.start())))
+            away.append(threading.Timer(1, storage.start))
             away[0].start()
 
     settings = ArchiveSettings(("s3://bucket/in",), out, engine, "cpu", cutting=cutting, workers=1)

@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,7 +107,7 @@ def test_members_of_a_tar_are_rows(
     assert sorted(rows) == sorted([*(name for name, _ in members), odd[0][0], "bad.jpg"])
     assert rows["bad.jpg"]["error_kind"] == "no picture"
     for name, content in members:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         np.testing.assert_array_equal(np.float32(rows[name]["scores"]), recognizer(image).scores)
 
 

@@ -64,7 +64,7 @@ def test_a_run_that_is_killed_goes_on(source: Path, tmp_path: Path, engine: Path
         with subprocess.Popen(
             [*COMMAND, *flags], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         ) as killed:
-            until(lambda: len([*out.glob("rows/*/*"), *out.glob("_parts/*")]) >= files, killed)
+            await_files(out, files, killed)
             killed.kill()
         assert not (out / "_manifest.parquet").exists()
     done = run(*flags)
@@ -83,9 +83,9 @@ def test_a_run_that_is_killed_goes_on(source: Path, tmp_path: Path, engine: Path
     assert list(out.glob(".scratch/*")) == list(out.glob("_parts/*")) == []
 
 
-def until(is_so: Any, process: subprocess.Popen[Any]) -> None:
+def await_files(out: Path, count: int, process: subprocess.Popen[Any]) -> None:
     deadline_s = time.monotonic() + 60
-    while not is_so() and process.poll() is None:
+    while len([*out.glob("rows/*/*"), *out.glob("_parts/*")]) < count and process.poll() is None:
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
     assert process.poll() is None, "it was over before it could be killed"
@@ -98,7 +98,7 @@ def children() -> list[int]:
     return [pid for pid in pids if b"archive.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def archived(settings: ArchiveSettings, on_unit: Any = lambda unit, counts: None) -> Summary:
+def archived(settings: ArchiveSettings, on_unit: Any = lambda _unit, _counts: None) -> Summary:
     with Archive(settings) as archive:
         return archive.run(on_unit)
 
@@ -106,7 +106,7 @@ def archived(settings: ArchiveSettings, on_unit: Any = lambda unit, counts: None
 def test_workers_that_are_killed_lose_nothing(source: Path, tmp_path: Path, engine: Path) -> None:
     kills = iter([1, 2, 9])
 
-    def kill_sometimes(unit: Unit, counts: object) -> None:
+    def kill_sometimes(_unit: Unit, _counts: object) -> None:
         if number[0] == next_kill[0]:
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
