@@ -85,7 +85,7 @@ def _write(name: str, record: dict[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=2)
     write_atomically(RESULTS / f"{name}.json", (text + "\n").encode())
-    print(text)
+    typer.echo(text)
 
 
 if __name__ == "__main__":

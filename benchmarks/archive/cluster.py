@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.archive.kills import _rows
+from benchmarks.archive.kills import rows_as_often_as_they_are
 from benchmarks.archive.material import repeat_pictures
 
 _PORT = 16399
@@ -43,10 +43,10 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
         done_before = len([*folder.glob("lost/rows/*/*")])
         output, _ = run.communicate()
         lost = json.loads(output)
-    expected = _rows(folder / "local")
+    expected = rows_as_often_as_they_are(folder / "local")
     record: dict[str, Any] = {"pictures": count, "nodes": 2, "cores_per_node": 1}
     for name, result in (("local", local), ("calm", ray), ("lost", lost)):
-        found = _rows(folder / name)
+        found = rows_as_often_as_they_are(folder / name)
         record[name] = {
             "seconds": result["run"]["seconds"],
             "pictures_per_s": result["run"]["rows_per_second"],
@@ -95,14 +95,17 @@ def _cluster(folder: Path) -> Iterator[int]:
         yield nodes[1].pid
     finally:
         for node in reversed(nodes):
-            try:
-                os.killpg(node.pid, signal.SIGTERM)
-                node.wait(20)
-            except ProcessLookupError:
-                pass
-            except subprocess.TimeoutExpired:
-                os.killpg(node.pid, signal.SIGKILL)
-                node.wait()
+            _end(node)
+
+
+def _end(node: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(node.pid, signal.SIGTERM)
+    try:
+        node.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
 
 
 def _await_nodes(count: int) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,12 @@ def kill_again_and_again(
     command += ["--part-mb", str(clip.stat().st_size / 12 / 2**20)]
     start_s = time.monotonic()
     subprocess.run([*command, "--out", str(folder / "calm")], capture_output=True, check=True)
-    calm_s, expected = time.monotonic() - start_s, _rows(folder / "calm")
+    calm_s, expected = time.monotonic() - start_s, rows_as_often_as_they_are(folder / "calm")
     draw, record = random.Random(seed), {}
     record["drivers"] = _kill_drivers([*command, "--out", str(folder / "a")], kills, calm_s, draw)
     record["workers"] = _kill_workers([*command, "--out", str(folder / "b")], kills, calm_s, draw)
     for name, out in (("drivers", "a"), ("workers", "b")):
-        found = _rows(folder / out)
+        found = rows_as_often_as_they_are(folder / out)
         record[name] |= {
             "rows": found.total(),
             "rows_missing": (expected - found).total(),
@@ -62,7 +63,7 @@ def _kill_drivers(
     command: list[str], kills: int, calm_s: float, draw: random.Random
 ) -> dict[str, Any]:
     """Start it, kill it after a while, and start it again; the last one is left to its end."""
-    moments, ended_before = [], 0
+    moments, ended_before = list[float](), 0
     while len(moments) < kills:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
             moment_s = draw.uniform(0.2, 0.5) * calm_s if len(moments) % 2 else draw.uniform(0.5, 6)
@@ -87,7 +88,7 @@ def _kill_workers(
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
             while run.poll() is None:
                 time.sleep(draw.uniform(0.2, max(0.5, calm_s / kills)))
-                workers = _workers_of(run.pid)
+                workers = workers_of(run.pid)
                 if workers and killed < kills:
                     os.kill(draw.choice(workers), signal.SIGKILL)
                     killed += 1
@@ -96,17 +97,15 @@ def _kill_workers(
     return {"kills": killed, "runs": starts, "exit_code": run.returncode}
 
 
-def _workers_of(pid: int) -> list[int]:
+def workers_of(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
+        with suppress(OSError):
             found += [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
     return found
 
 
-def _rows(out: Path) -> Counter[Row]:
+def rows_as_often_as_they_are(out: Path) -> Counter[Row]:
     """Every row as often as it is there, and every event likewise."""
     rows: Counter[Row] = Counter()
     for path in [*out.glob("rows/*/*.parquet"), *out.glob("events/*.parquet")]:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +40,15 @@ def compare_with_loops(
     Wall-clock time and the processors' time of all processes, from the start of the first to the end of
     the last: models are opened in it. On a machine with other work the latter says more.
     """
-    runs: dict[str, list[tuple[float, float]]] = {"loops": [], "archive": []}
+    ways = {"loops": _loops, "archive": _archive}
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         repeat_pictures(photos, folder / "in", count)
         for number in range(rounds):
-            order = [_loops, _archive] if number % 2 == 0 else [_archive, _loops]
-            for way in order:
+            for way in [*ways] if number % 2 == 0 else [*ways][::-1]:
                 out = folder / f"out{number}"
-                runs[way.__name__[1:]].append(
-                    _timed(lambda w=way, o=out: w(folder, engine, provider, o))
-                )  # type: ignore[misc]
+                runs[way].append(_timed(partial(ways[way], folder, engine, provider, out)))
     record: dict[str, Any] = {"pictures": count, "rounds": rounds, "provider": provider}
     for way, values in runs.items():
         wall_s, cpu_s = np.median(values, axis=0)
@@ -64,7 +64,7 @@ def compare_with_loops(
     return record
 
 
-def _timed(action: Any) -> tuple[float, float]:
+def _timed(action: Callable[[], None]) -> tuple[float, float]:
     before, start_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     action()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

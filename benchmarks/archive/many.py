@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from benchmarks.archive.kills import _workers_of
+from benchmarks.archive.kills import workers_of
 from benchmarks.archive.material import repeat_pictures
 from benchmarks.streams.stand_in import write_stand_in
 from cmlr_edge.capture.images import IMAGE_SUFFIXES, read_image
@@ -50,7 +50,7 @@ def _watched(source: Path, out: Path, engine: Path) -> dict[str, Any]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         while run.poll() is None:
             driver = max(driver, _peak_mib(run.pid))
-            worker = max([worker, *(_peak_mib(pid) for pid in _workers_of(run.pid))])
+            worker = max([worker, *(_peak_mib(pid) for pid in workers_of(run.pid))])
             time.sleep(_EVERY_S)
         assert run.stdout is not None
         record = json.loads(run.stdout.read())
