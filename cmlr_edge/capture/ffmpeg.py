@@ -14,7 +14,7 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ class Pictures:
 
 def open_container(
     av: ModuleType,
-    url: str,
+    url: str | IO[bytes],
     options: Mapping[str, str],
     timeouts_s: tuple[float, float] | None = None,
 ) -> tuple[Any, Any]:
@@ -69,7 +69,7 @@ def open_container(
 
     Args:
         av: PyAV.
-        url: With its protocol.
+        url: With its protocol; or a file that can seek.
         options: Of FFmpeg's demuxers.
         timeouts_s: For opening, and for each read.
 
@@ -177,25 +177,27 @@ def sender_time(packet: Any) -> float | None:
 class PyAvFilm:
     """A video file, read to its end whatever is damaged on the way."""
 
-    def __init__(self, av: ModuleType, path: Path, keep_s: float | None = None) -> None:
+    def __init__(self, av: ModuleType, film: Path | IO[bytes], keep_s: float | None = None) -> None:
         """Open it.
 
         Args:
             av: PyAV.
-            path: Of the file.
+            film: Where it lies; or an opened file that can seek, which stays its owner's.
             keep_s: See `record`.
 
         Raises:
             CaptureError: It cannot be opened.
         """
         self._av = av
-        options = {
-            "protocol_whitelist": "file",
-            "format_whitelist": FILE_FORMATS.replace(" ", ","),
-        }
+        options = {"format_whitelist": FILE_FORMATS.replace(" ", ",")}
         try:
-            with utf8_path(path) as text:
-                self._container, self._stream = open_container(av, f"file:{text}", options)
+            if isinstance(film, Path):
+                options["protocol_whitelist"] = "file"
+                with utf8_path(film) as text:
+                    self._container, self._stream = open_container(av, f"file:{text}", options)
+            else:
+                options["protocol_whitelist"] = "none"  # there is no such protocol
+                self._container, self._stream = open_container(av, film, options)
         except (av.FFmpegError, UnicodeError) as error:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
         self._stream.thread_type = "AUTO"
@@ -206,15 +208,22 @@ class PyAvFilm:
         # Formats in which recordings are joined by appending one to another.
         flags = av.format.Flags
         self.may_jump = bool(self._container.format.flags & flags.ts_discont.value)
-        self.is_cut = is_cut(path)
+        self.creation_time = str(self._container.metadata.get("creation_time", ""))  # ISO 8601
+        self.is_cut = is_cut(film)
         self.damaged = 0  # packets that could not be read or decoded as a whole
         self._doubtful: set[int] = set()  # times of pictures whose packets are not whole
-        self._jpegs_end: bool | None = (
-            None  # with a mark, as the first does; some cameras leave it out
-        )
+        # JPEGs end with a mark, as the first does; some cameras leave it out.
+        self._jpegs_end: bool | None = None
         self._packets = 0  # of the video
         self._end_s = 0.0  # of what was read so far, on the container's clock
         self._frames = self._decode()
+
+    def go_to(self, stream_s: float) -> None:
+        """Read on from a keyframe before a time of the stream, if there is a way; before the first read."""
+        time_base = self._stream.time_base
+        if time_base:
+            with suppress(self._av.FFmpegError):
+                self._container.seek(int(stream_s / time_base), stream=self._stream)
 
     def read(self) -> Picture | None:
         """Decode the next frame; None at the end."""
