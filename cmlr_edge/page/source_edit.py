@@ -1,8 +1,9 @@
-"""What a visitor sends to change a source."""
+"""What is looked at of a source, as visitors see and send it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,3 +23,12 @@ class SourceEdit(BaseModel):
     tiles: Annotated[str, Field(max_length=10)]  # "" for none
     max_fps: float | None
     active: list[Annotated[str, Field(max_length=50)]] = Field(max_length=50)
+
+
+@dataclass(frozen=True)
+class SourceSettingsView:
+    """What is looked at of one source, and whether that can be changed here."""
+
+    reason: str  # why it cannot be changed, for people; "" where it can
+    version: str  # to be sent along with a change
+    settings: dict[str, Any]  # as `SourceEdit`

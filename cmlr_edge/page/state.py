@@ -14,9 +14,9 @@ import numpy as np
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
-from cmlr_edge.page.editing import Editor, NoEditor
 from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
+from cmlr_edge.page.sources import SourceControl
 from cmlr_edge.page.visits import VisitLog, since_start_s
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
@@ -26,7 +26,6 @@ from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import OutputStatus
 
 _SHOWN_SCORES = 8  # the best ones; labels that are present come besides
-_NEEDS_TOKEN = "sources can be changed here by those who know a token: start with --token"
 _STATE_FOR_S = 0.25  # one gathering serves everybody for so long
 
 
@@ -124,8 +123,9 @@ class LiveState:
             DependencyError: prometheus-client is not installed.
         """
         self._started_s = since_start_s()
+        self.may_edit = False  # whether `control` is for those who look: they know a token
+        self.control: SourceControl | None = None  # changes the sources, where a run lets visitors
         self.closing = False  # set when viewers shall be sent away
-        self.editor: Editor = NoEditor(_NEEDS_TOKEN)
         self.visits = VisitLog()
         self.metrics = metrics or PrometheusMetrics(streams.status)
         self._outputs = outputs
@@ -162,9 +162,15 @@ class LiveState:
         """Show a source no longer; its id is never given again."""
         self._gone |= {number for number, known in enumerate(self._names) if known == redact(name)}
 
-    def name_of(self, source_id: int) -> str:
-        """The name of a source that is or was there."""
-        return self._names[source_id]
+    def id_of(self, name: str) -> int | None:
+        """The id of a source that there is."""
+        numbers = [i for i, known in enumerate(self._names) if known == redact(name)]
+        return next((number for number in reversed(numbers) if number not in self._gone), None)
+
+    def name_of(self, source_id: int) -> str | None:
+        """The name of a source that there is."""
+        is_there = 0 <= source_id < len(self._names) and source_id not in self._gone
+        return self._names[source_id] if is_there else None
 
     @property
     def num_sources(self) -> int:
@@ -231,7 +237,7 @@ class LiveState:
             model=self._model,
             machine=_machine_view(),
             outputs=self._outputs(),
-            may_edit=not isinstance(self.editor, NoEditor),
+            may_edit=self.may_edit,
             sources=tuple(
                 self._source_view(number, by_name[name])
                 for number, name in enumerate(self._names)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as LateError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import CmlrError, DependencyError, OutputError, SpecError
 from cmlr_edge.model.files import followed, sha256_of
-from cmlr_edge.page.editing import SourceSettingsView
+from cmlr_edge.session.changes import SourceChanges
 from cmlr_edge.session.config import SessionConfig, SourceSettings, toml_reader
 from cmlr_edge.session.session import Session
 
@@ -27,19 +26,16 @@ _FLAGS = {  # by setting
     "max_fps": "--max-fps",
     "active": "--active",
 }
-_WAIT_S = 60.0  # for a reload, which may load another engine
 
 
-class SourceEditor:
-    """Changes the sources of one session; see `page.editing.Editor`."""
+class SourceEditing(SourceChanges):
+    """A `SourceControl` of the page for one session."""
 
     def __init__(
         self,
         session: Session,
         file: Path | None,
-        reread: Callable[[Path], SessionConfig],
-        take_over: Callable[[SessionConfig], None],
-        do: Callable[[Callable[[], None]], Future[None]],
+        reread: Callable[[Path | None], SessionConfig] | None,
     ) -> None:
         """Change nothing yet.
 
@@ -47,65 +43,74 @@ class SourceEditor:
             session: Whose sources they are.
             file: Its configuration; None where it has none.
             reread: Reads a configuration from a file that lies beside that one.
-            take_over: Reloads; called in the session's own thread.
-            do: Lets that thread do something.
         """
-        self._session, self._file, self._reread = session, file, reread
-        self._take_over, self._do = take_over, do
+        super().__init__(session)
+        self._file, self._reread = file, reread
 
-    def view(self, name: str) -> SourceSettingsView:
-        """What is looked at of a source; see `Editor`."""
-        settings = self._session.settings_of(name)
+    def view(self, name: str) -> tuple[str, str, dict[str, Any]]:
+        """What is looked at of a source; see `SourceControl`."""
+        settings = self._settings(name)
         told = {key: _plain(getattr(settings, key)) for key in _FLAGS}
-        reason, version = self._why_not(settings), ""
-        if not reason and self._file is not None:
-            version = sha256_of(self._file.read_bytes())
-        return SourceSettingsView(reason, version, told)
+        try:
+            content = self._content(settings)
+        except CmlrError as error:
+            return str(error), "", told
+        return "", sha256_of(content), told
 
     def change(self, name: str, settings: dict[str, Any], version: str) -> None:
-        """Take other settings over and write them into the file; see `Editor`.
+        """Take other settings over and write them into the file; see `SourceControl`."""
+        wanted = {key: settings[key] for key in _FLAGS}
+        before = self._settings(name)
+        self._content(before)
+        self._ask(lambda: self._change(before, wanted, version))
+
+    def _settings(self, name: str) -> SourceSettings:
+        found = self._session.names().get(name)
+        if found is None:
+            raise SpecError(f"there is no source {name} any more")
+        return found
+
+    def _content(self, settings: SourceSettings) -> bytes:
+        """The file as it is now, if this source of it can be changed there.
 
         Raises:
-            CmlrError: They are refused, and nothing has changed.
+            CmlrError: It cannot.
         """
-        wanted = {key: settings[key] for key in _FLAGS}
-        before = self._session.settings_of(name)
-        if reason := self._why_not(before):
-            raise OutputError(reason)
-        job = self._do(lambda: self._change(before.name, wanted, version))
-        try:
-            job.result(_WAIT_S)
-        except LateError:
-            if job.cancel():
-                raise OutputError("the run is busy and did nothing: try again") from None
-            job.result()
-
-    def _why_not(self, settings: SourceSettings) -> str:
-        if self._file is None:
-            return "there is no configuration to write to: start with --config, or `cmlr-edge run`"
+        if self._file is None or self._reread is None:
+            raise OutputError(
+                "there is no configuration to write to: start with --config, or `cmlr-edge run`"
+            )
         if not os.access(followed(self._file).parent, os.W_OK):
-            return f"{self._file.parent} cannot be written to"
-        if not settings.name:
-            return "the source has no name, so it cannot be found in the configuration"
-        return ""
+            raise OutputError(f"{self._file.parent} cannot be written to")
+        try:
+            content = self._file.read_bytes()
+            sources = toml_reader().loads(content.decode("utf-8-sig")).get("sources", [])
+        except (OSError, ValueError) as error:
+            raise SpecError(f"cannot read {self._file}: {error}") from error
+        if settings.name not in [item.get("name") for item in sources]:
+            raise SpecError(f"it is not in {self._file}, so nothing of it can be kept there")
+        return content
 
-    def _change(self, name: str, wanted: dict[str, Any], version: str) -> None:
-        """Reload from a file beside the configuration, and put it in its place if all went well."""
+    def _change(self, before: SourceSettings, wanted: dict[str, Any], version: str) -> None:
+        """Let one source go on otherwise, and put the file in its place if all went well."""
         assert self._file is not None
-        real = followed(self._file)
-        before = real.read_bytes()
-        if sha256_of(before) != version:
+        assert self._reread is not None
+        content, real = self._content(before), followed(self._file)
+        if sha256_of(content) != version:
             raise SpecError(f"{self._file} was changed by somebody else meanwhile: look again")
         part = real.with_name(f".{real.name}.{os.getpid()}.part")
+        former = self._session.config
         try:
-            _write_like(real, part, edited(before, name, wanted))
-            config = self._reread(part)
-            _check_taken(config, name, wanted)
-            self._take_over(config)
+            _write_like(real, part, edited(content, before.name, wanted))
+            config = self._reread(part)  # which holds the whole file to its rules
+            _check_taken(config, before.name, wanted)
+            after = next(item for item in config.sources if item.name == before.name)
+            looked_at = {key: getattr(after, key) for key in _FLAGS}
+            self._apply(lambda now: _with_source(now, before, replace(before, **looked_at)))
             try:
                 part.replace(real)
             except OSError:
-                self._take_over(self._reread(real))
+                self._apply(lambda _: former)
                 raise
         except OSError as error:
             raise OutputError(f"cannot write {self._file}: {error.strerror}") from error
@@ -113,6 +118,13 @@ class SourceEditor:
             raise SpecError(str(error).replace(str(part), str(self._file))) from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def _with_source(
+    config: SessionConfig, before: SourceSettings, after: SourceSettings
+) -> SessionConfig:
+    sources = tuple(after if item == before else item for item in config.sources)
+    return replace(config, sources=sources)
 
 
 def edited(content: bytes, name: str, wanted: dict[str, Any]) -> bytes:

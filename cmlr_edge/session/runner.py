@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
 
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.machine.waiting import Interrupted
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.session.config import SessionConfig
-from cmlr_edge.session.editing import SourceEditor
+from cmlr_edge.session.editing import SourceEditing
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
 from cmlr_edge.session.updates import TICK_S, EngineUpdates, await_beating
@@ -48,11 +47,9 @@ class Runner:
         self._session, self._reread = session, reread
         self._supervisor = supervisor or Supervisor()
         self._until_over = until_over
+        self._changes = SourceEditing(session, file, reread)
+        session.take_changes(self._changes)
         self._end_requested = self._reload_requested = False
-        self._jobs: SimpleQueue[tuple[Callable[[], None], Future[None]]] = SimpleQueue()
-        if reread is not None:
-            editor = SourceEditor(session, file, reread, self._take_over, self._request)
-            session.watching.offer(editor)
 
     def request_end(self) -> None:
         """Finish the frames that were taken, then return from `run`. A signal handler may call it."""
@@ -86,7 +83,7 @@ class Runner:
                 if self._reload_requested:
                     self._reload_requested = False
                     self._reload()
-                self._do_jobs()
+                self._changes.tend()
                 if updates is not None:
                     updates.tend()
         except EngineError as error:
@@ -94,6 +91,7 @@ class Runner:
                 updates.note_failure(error)
             raise
         finally:
+            self._changes.end()
             self._supervisor.stopping()
 
     def _is_ending(self) -> bool:
@@ -134,33 +132,15 @@ class Runner:
             return
         self._supervisor.reloading(time.monotonic_ns() // 1000)
         try:
-            self._take_over(self._reread(None))
+            config = self._reread(None)
+            with ExitStack() as undo:  # any error leaves the run as it was
+                fresh = self._fresh_recognizer(config, undo)
+                self._session.apply(config, fresh, undo)
         except CmlrError as error:
             _log.error("the configuration is not taken over: %s", error)
+        except Interrupted:  # the run ends: the next one is to take it
+            return
         self._supervisor.ready(self._summary())
-
-    def _take_over(self, config: SessionConfig) -> None:
-        with ExitStack() as undo:  # any error leaves the run as it was
-            fresh = self._fresh_recognizer(config, undo)
-            self._session.apply(config, fresh, undo)
-
-    def _request(self, job: Callable[[], None]) -> Future[None]:
-        """Let something be done between two beats; any thread may ask."""
-        future: Future[None] = Future()
-        self._jobs.put((job, future))
-        return future
-
-    def _do_jobs(self) -> None:
-        while not self._jobs.empty():
-            job, future = self._jobs.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                job()
-            except Exception as error:  # noqa: BLE001 (whoever asked is told)
-                future.set_exception(error)
-            else:
-                future.set_result(None)
 
     def _fresh_recognizer(
         self, config: SessionConfig, undo: ExitStack
@@ -174,6 +154,8 @@ class Runner:
         same_settings = all(getattr(config, n) == getattr(former, n) for n in names)
         if same_engine and same_settings:
             return None
-        loaded = await_beating(lambda: load_serving(config, session.folder), self._beat)
+        loaded = await_beating(
+            lambda: load_serving(config, session.folder), self._beat, self._is_ending
+        )
         undo.callback(loaded[0].close)
         return loaded

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import SpecError
@@ -16,7 +17,7 @@ from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.engines import load_serving, store_of
@@ -33,6 +34,9 @@ from cmlr_edge.session.watching import Watching
 from cmlr_edge.sinks.base import Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
 from cmlr_edge.sinks.opening import SinkSettings
+
+if TYPE_CHECKING:
+    from cmlr_edge.page.sources import SourceControl
 
 _FIXED = ("limits", "metrics", "page")  # what a reload leaves as it is
 _SHARE_OF_DRAIN = 0.8  # until outputs are left behind: the rest of the end takes time too
@@ -111,6 +115,15 @@ class Session:
         guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
 
+    def names(self) -> dict[str, SourceSettings]:
+        """The settings of each source that there is, by its name."""
+        return {place.name: place.settings for place in self._places}
+
+    def take_changes(self, control: SourceControl) -> None:
+        """Let visitors of the page change the sources by this, if there is a page."""
+        if self.watching.page is not None:
+            self.watching.page.control = control
+
     def tell_health(self, status: Sequence[SourceStatus]) -> None:
         """Let outputs know how the sources are; called several times a second."""
         labels = {place.name: place.settings.labels for place in self._places}
@@ -120,17 +133,6 @@ class Session:
                 for item in status
             ]
         )
-
-    def settings_of(self, name: str) -> SourceSettings:
-        """What a source runs with now.
-
-        Raises:
-            SpecError: There is none of that name.
-        """
-        for place in self._places:
-            if redact(place.name) == name:
-                return place.settings
-        raise SpecError(f"no source is called {name}")
 
     def num_frames(self) -> int | None:
         """How many frames are to come, where every source announces them."""
@@ -290,7 +292,7 @@ class Session:
                 continue
             keep_s = kept_s(config, settings)
             source = undo.enter_context(open_configured(settings, self.folder, keep_s))
-            names.append(unlike(redact(settings.name) or source.name, names))
+            names.append(unlike(redact(settings.name) or source_name(source.name), names))
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))

@@ -18,7 +18,6 @@ from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.guarded import GuardedSink, OutputStatus
 
 if TYPE_CHECKING:
-    from cmlr_edge.page.editing import Editor
     from cmlr_edge.page.state import LiveState
 
 
@@ -76,11 +75,6 @@ class Watching:
 
         server = LiveServer(self.page, host=page.host, port=page.port, token=self._token)
         return cleanup.enter_context(server).url
-
-    def offer(self, editor: Editor) -> None:
-        """Let visitors who know the token change sources; nobody may where there is none."""
-        if self.page is not None and self._token is not None:
-            self.page.editor = editor
 
     def begin(self, name: str) -> list[GuardedSink]:
         """Take a source; return what its results are counted by."""
