@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.archive.kills import rows_as_often_as_they_are
 from benchmarks.archive.material import repeat_pictures
 
-_PORT = 16399
-_RAY = [str(Path(sys.executable).parent / "ray")]
+_PORT = 6399  # outside the range of ports that workers take
+_RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 _START = ["start", "--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats"]
 
 

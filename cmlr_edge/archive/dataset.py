@@ -31,7 +31,7 @@ from cmlr_edge.archive.stores import Store
 from cmlr_edge.events.event import Event
 
 PICTURES, FRAMES = "rows/kind=picture", "rows/kind=frame"
-EVENTS, PARTS = "events", "_parts"
+EVENTS, PARTS, MODEL = "events", "_parts", "_model"
 MANIFEST = "_manifest.parquet"
 _COUNTS = b"cmlr_edge.counts"
 _ABOUT = b"cmlr_edge"

@@ -151,7 +151,7 @@ class Archive:
                     left = measure([unit], left)
         return whole, left
 
-    def run(self, on_unit: Callable[[Unit, Counts], None]) -> Summary:
+    def run(self, on_unit: Callable[[Unit, Counts], None] | None = None) -> Summary:
         """Do what is not done, and sum up.
 
         Args:
@@ -166,7 +166,8 @@ class Archive:
                         undone.append(told)
                         continue
                     now.add(told)
-                    on_unit(unit, told)
+                    if on_unit is not None:
+                        on_unit(unit, told)
         finally:
             self._crew.close()
         seconds = time.monotonic() - start_s
