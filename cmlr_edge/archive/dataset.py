@@ -1,7 +1,7 @@
 """The dataset that a run writes: its folders, its tables, and what identifies the model behind them.
 
-    DATASET/_archive.json                   inputs, model, settings and versions; written first
-    DATASET/_plan.parquet                   the units of work; written next, never changed
+    DATASET/_archive.json                   inputs, model, settings and versions; written when the plan is
+    DATASET/_plan.parquet                   the units of work; written first, never changed
     DATASET/rows/kind=picture/UNIT.parquet  a row per picture
     DATASET/rows/kind=frame/UNIT.parquet    a row per frame of a film
     DATASET/events/UNIT.parquet             events of a film; the last of its files to be written

@@ -44,6 +44,7 @@ class RayCrew:
             EngineError: It does not answer.
             DependencyError: Ray is not installed.
         """
+        self._is_ending = False
         engine, store = Path(settings.engine), open_store(settings.root)
         for path in (engine, spec_path(engine)):
             store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
@@ -73,7 +74,9 @@ class RayCrew:
                     _Actor,
                     fn_constructor_args=(self._settings, task),
                     batch_size=1,
-                    concurrency=(1, min(self._workers, blocks)),
+                    compute=ray().data.ActorPoolStrategy(
+                        min_size=1, max_size=min(self._workers, blocks)
+                    ),
                     num_cpus=1,
                     num_gpus=1 if self._on_gpu else 0,
                 )
@@ -81,9 +84,15 @@ class RayCrew:
             for row in done.iter_rows():
                 counts, unit = json.loads(str(row["counts"])), handed[int(row["unit"])]
                 yield unit, str(row["failed"]) or Counts(**counts)
+                if self._is_ending:
+                    return
+
+    def request_end(self) -> None:
+        """See `Crew`: with the next unit that is done."""
+        self._is_ending = True
 
     def close(self) -> None:
-        """See `Crew`."""
+        """See `Crew`: leave the cluster, whose actors end."""
         ray().shutdown()
 
 
