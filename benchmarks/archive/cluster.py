@@ -100,6 +100,7 @@ def _cluster(folder: Path) -> Iterator[int]:
         "--block",
     ]
     head += [f"--temp-dir={folder}"]
+    # Of an address of its own, or a run might take it for the node that it belongs to.
     second = [
         *_RAY,
         *_START,
