@@ -104,7 +104,7 @@ def _cluster(folder: Path) -> Iterator[int]:
     second = [
         *_RAY,
         *_START,
-        "--node-ip-address=127.0.0.1",
+        "--node-ip-address=127.0.0.2",  # or a run might take it for the node it belongs to
         f"--address=127.0.0.1:{_PORT}",
         "--block",
     ]

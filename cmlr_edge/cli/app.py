@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cmlr_edge import __version__
+from cmlr_edge.cli.adopt import adopt
 from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(label)
 app.command()(serve)
 app.command()(inspect)
+app.command()(adopt)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")

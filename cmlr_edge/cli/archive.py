@@ -104,7 +104,7 @@ def label_archive(
     if dry_run:
         _print_plan(run, settings, as_json=as_json)
         return
-    with noted_signals() as interruption, run:
+    with noted_signals(ends_well=False) as interruption, run:
         summary = _run(run, interruption, quiet=as_json)
     if as_json:
         print(json.dumps(summary.to_record(), indent=2, allow_nan=False))  # noqa: T201
