@@ -20,7 +20,9 @@ _SUFFIX = "ExecutionProvider"
 _NOT_OURS = {"azure", "openvino"}
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
-_ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
+_FATAL_ONLY = (
+    4  # ONNX Runtime's log level: errors are raised too, and warnings are about graph optimisation
+)
 
 
 class OnnxRuntimeBackend:
@@ -120,7 +122,7 @@ class ForeignModel:
 
 def _session_options(ort: Any) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # As many threads as cores we may run on: by itself it counts those of the machine.
     options.intra_op_num_threads = usable_cores()
     # Constants are read from the file alone: there is no such folder to find others in.
