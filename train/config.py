@@ -62,6 +62,9 @@ class ModelConfig:
     self_attention: bool = False  # of the label queries, inside the decoder
     dropout: float = 0.1
     pooled_skip: bool = False  # add a linear read-out of mean and max pooled tokens
+    # Leading channels of a token are class logits of the very labels, as those of backbone nanodet_g
+    # are of MS-COCO's 80: add the highest of the picture.
+    class_maps: bool = False
     # Share of training steps that unite every picture with another of the batch: tokens of both,
     # labels of both. Nothing of it is left at inference.
     united_share: float = 0.0

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cmlr_edge.errors import DataError, DependencyError
 from train.config import ModelConfig
+from train.network import detector  # noqa: F401  lets timm know nanodet_g
 
 # Packages that carry ImageNet weights: timm name -> (distribution, module, class).
 WEIGHT_PACKAGES = {
