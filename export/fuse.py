@@ -78,18 +78,20 @@ def fuse_head(model: CausalHead, num_tokens: int, ledger: Ledger) -> FusedHead:
     else:
         decouple, readout = _fold_classifier(head, ledger), None
     pooled = None if head.pooled is None else PooledReadout(affine(head.pooled.linear))
-    maps = _fold_class_maps(head)
+    maps = _fold_class_maps(head, ledger)
     causal, combine = fold_causal(head, ledger), fold_combine(head, ledger)
     return FusedHead(standardize, decouple, readout, pooled, maps, causal, combine).float().eval()
 
 
-def _fold_class_maps(head: CausalHead) -> ClassMaps | None:
+def _fold_class_maps(head: CausalHead, ledger: Ledger) -> ClassMaps | None:
     """Read the detector's verdict from standardised tokens."""
     maps, number = head.class_maps, head.num_labels
     if maps is None:
         return None
     mean, scale = head.token_mean[:number], head.token_scale[:number]
-    return ClassMaps(maps.scale / scale, maps.bias + maps.scale * mean)
+    folded = ClassMaps(maps.scale / scale, maps.bias + maps.scale * mean)
+    ledger.add("class_maps", ["kept"], before=[maps], after=[folded])
+    return folded
 
 
 def _fold_normalisation(

@@ -103,7 +103,7 @@ def main(
         told = truth["demo"]["frames"]
         shown = judge(_labels(recognizer, demo, told), told)
         events = events_that_are_there(recognizer, demo, told)
-        record = {
+        record: dict[str, Any] = {
             "model": recognizer.spec.name,
             "sha256": sha256_of(path.read_bytes()),
             "clips": {**_sum(list(by_film.values())), "films": by_film},

@@ -50,6 +50,7 @@ from train.judging.metrics import MIN_POSITIVES, evaluate_scores
 from train.judging.thresholds import ThresholdRule
 from train.network import checkpoint
 from train.network.backbones import Backbone, create_confounder_view
+from train.network.detector import check_class_maps
 from train.network.model import CausalRecognizer
 from train.network.token_memory import TokenMemory
 from train.reporting import progress_bars
@@ -138,6 +139,7 @@ def _open(
     data = data.with_validation(config.validation_share, config.seed)
     report_data(data)
     check_shares(config, len(data.split("train").images))
+    check_class_maps(config.model, data.classes)
     lone = lone_examples(config, data.split("train"))
     state = check_folder(folder, config, data, resume=resume)
     if state is None and not config.skip_damaged and "val" in data.splits:

