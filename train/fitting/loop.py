@@ -149,7 +149,7 @@ def _open(
     view = create_confounder_view(config.model)
     if distributed.is_first():  # only now, so that a wrong backbone leaves no folder behind
         checkpoint.open_folder(folder, config, skipped, resume=resume)
-    device, side = distributed.device(), config.model.image_size
+    device = distributed.device()
     run = Run(
         folder=folder,
         config=config,
@@ -160,7 +160,9 @@ def _open(
         model=model.to(device),
         frozen=copy.deepcopy(model.backbone).eval().requires_grad_(False),
         confounder_view=None if view is None else view.to(device),
-        spec=PreprocessSpec(size_hw=(side, side), mean=model.backbone.mean, std=model.backbone.std),
+        spec=PreprocessSpec(
+            size_hw=config.model.size_hw, mean=model.backbone.mean, std=model.backbone.std
+        ),
         context_logits=None,
         lone=lone,
         progress=progress,
@@ -238,7 +240,7 @@ def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
         learner.load_state(state)
     if distributed.is_first():
         checkpoint.truncate_log(run.folder, first)
-    augmentation = build_augmentation(config.augmentation, config.model.image_size)
+    augmentation = build_augmentation(config.augmentation, config.model.size_hw)
     augmented, held_out = run.pictures(run.train, augmentation), run.pictures(run.val)
     seen = None if run.memory is None else run.memory.of(*_token_key(run, str(precision)))
     for epoch in range(first, config.epochs):

@@ -321,7 +321,7 @@ class CausalRecognizer(CausalHead):
         """
         backbone = create_backbone(
             config.backbone,
-            config.image_size,
+            config.size_hw,
             stages=config.token_stages,
             pretrained=pretrained,
             weights=config.weights,

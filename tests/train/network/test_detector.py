@@ -55,7 +55,7 @@ def test_weights_of_the_package_are_read_as_they_were_written() -> None:
 
 
 def test_it_is_a_backbone_of_one_stage_whose_tokens_begin_with_class_logits() -> None:
-    assert not gives_two_stages("nanodet_g", 64)
+    assert not gives_two_stages("nanodet_g", (64, 96))
     backbone = create_backbone("nanodet_g", 64, pretrained=False).eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
