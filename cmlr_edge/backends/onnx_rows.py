@@ -1,0 +1,343 @@
+"""Adds labels to an ONNX file without the `onnx` package, and takes them away again.
+
+The nodes and constants of the file stay as they are, byte for byte; what is appended reads the tokens that
+the graph computes anyway. Alone the node that gave the scores gives them under another name, and the
+shape of the output is wider. Both are undone by `without_rows`, so that the file proves what it was made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cmlr_edge.backends.protobuf import fields, number_of, write_bytes, write_number
+from cmlr_edge.errors import EngineError
+from cmlr_edge.model.spec import OUTPUT_NAME
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TOKENS = "tokens"  # what export calls what the backbone gives the head, (N, T, D)
+_OURS = b"added/"  # begins the names of all that is appended
+_SCORES, _FORMER = OUTPUT_NAME.encode(), b"added/former_scores"
+_HEAD = b"head."  # begins the names of the head's constants in files of an export without TOKENS
+_POOLED = (b"ReduceMean", b"ReduceMax")
+_MIN_OPSET = 18
+# Numbers of fields in onnx.proto.
+_GRAPH, _OPSET = 7, 8
+_NODE, _CONSTANT, _INPUT, _OUTPUT, _VALUE = 1, 5, 11, 12, 13
+_FLOAT, _INT64, _FLOAT16 = 1, 7, 10
+_Field = tuple[int, memoryview, memoryview]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a graph knows of a picture before it says which labels are there: (N, T, D)."""
+
+    name: str
+    number: int  # T
+    width: int  # D
+    narrow: bool  # float16
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How further labels are read off tokens, K of them; everything float32.
+
+    With tokens x_t: logit = sum_t softmax_t(x_t . attention) (x_t . evidence) + mean_t x_t . mean + bias.
+    """
+
+    evidence: NDArray[np.float32]  # (D, K)
+    attention: NDArray[np.float32]  # (D, K)
+    mean: NDArray[np.float32]  # (D, K)
+    bias: NDArray[np.float32]  # (K,)
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.bias)
+
+
+@dataclass(frozen=True)
+class _Node:
+    op: bytes
+    name: bytes
+    inputs: tuple[bytes, ...]
+    outputs: tuple[bytes, ...]
+
+
+def find_tokens(content: bytes, name: str) -> Tokens:
+    """Look up what a further label can be read off.
+
+    Args:
+        content: An ONNX file.
+        name: Of the file, for messages.
+
+    Raises:
+        EngineError: It is no file of ours, or was exported so that its tokens cannot be told.
+    """
+    with _reading(name):
+        graph = _Graph.of(content)
+        found = graph.tokens()
+    if isinstance(found, str):
+        raise EngineError(f"{name} cannot be taught: {found}. Export the model again")
+    return found
+
+
+def features_of(content: bytes, tokens: Tokens, name: str) -> bytes:
+    """The file with its tokens, (N, T * D) as float32, in the place of the scores.
+
+    Raises:
+        EngineError: As `find_tokens`.
+    """
+    with _reading(name):
+        graph = _Graph.of(content)
+        nodes = [
+            _node("Cast", [tokens.name], ["added/wide"], to=_FLOAT),
+            _node("Reshape", ["added/wide", "added/flat"], [OUTPUT_NAME]),
+        ]
+        constants = [_constant("added/flat", np.array([0, -1], np.int64))]
+        return graph.rebuilt([*nodes, *constants], tokens.number * tokens.width)
+
+
+def with_rows(content: bytes, rows: Rows, num_labels: int, name: str) -> bytes:
+    """Append labels to a file that has none appended.
+
+    Args:
+        content: An ONNX file.
+        rows: Of the further labels.
+        num_labels: That the file has.
+        name: Of the file, for messages.
+
+    Raises:
+        EngineError: As `find_tokens`; or the file could not be had back from what was written.
+    """
+    tokens = find_tokens(content, name)
+    with _reading(name):
+        graph = _Graph.of(content)
+        added = graph.rebuilt([*_row_nodes(tokens), *_row_constants(rows)], num_labels + rows.count)
+        back = without_rows(added, num_labels, name)
+    if back != content:
+        raise EngineError(f"{name} is written as none of ours is: export the model again")
+    return added
+
+
+def without_rows(content: bytes, num_labels: int, name: str) -> bytes:
+    """Take away what `with_rows` appended; `num_labels` are left.
+
+    Raises:
+        EngineError: It is no ONNX file.
+    """
+    with _reading(name):
+        return _Graph.of(content).rebuilt([], num_labels, back=True)
+
+
+class _reading:
+    """Turns what a damaged file raises into an error of ours."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, ValueError):
+            raise EngineError(
+                f"{self.name} is not an ONNX file of ours: {error}. Export the model again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A model taken apart into its graph and the rest."""
+
+    model: list[_Field]
+    parts: list[_Field]  # of the graph
+
+    @classmethod
+    def of(cls, content: bytes) -> _Graph:
+        model = [*fields(memoryview(content))]
+        graphs = [value for number, value, _ in model if number == _GRAPH]
+        if len(graphs) != 1:
+            raise ValueError(f"{len(graphs)} graphs are in it")
+        return cls(model, [*fields(graphs[0])])
+
+    def nodes(self) -> Iterator[_Node]:
+        for number, value, _ in self.parts:
+            if number == _NODE:
+                yield _read_node(value)
+
+    def values(self) -> Iterator[tuple[bytes, int, list[int]]]:
+        """Name, type and sizes of what the file says; 0 for a size that varies."""
+        for number, value, _ in self.parts:
+            if number in {_INPUT, _OUTPUT, _VALUE}:
+                yield _read_value(value)
+
+    def tokens(self) -> Tokens | str:
+        """Find them, or say why not."""
+        nodes = [*self.nodes()]
+        if any(node.name.startswith(_OURS) for node in nodes):
+            return "labels were added to it already"
+        if sum(_SCORES in node.outputs for node in nodes) != 1 or any(
+            _SCORES in node.inputs for node in nodes
+        ):
+            return f"{OUTPUT_NAME!r} does not come last in it"
+        if max(self._opsets(), default=0) < _MIN_OPSET:
+            return f"it is written for operators older than those of ONNX opset {_MIN_OPSET}"
+        known = {name: (kind, sizes) for name, kind, sizes in self.values()}
+        name = TOKENS.encode()
+        if not any(name in node.outputs for node in nodes):
+            name = _first_of_head(nodes)
+        kind, sizes = known.get(name, (0, []))
+        if kind not in {_FLOAT, _FLOAT16} or len(sizes) != 3 or min(sizes[1:]) < 1:
+            return "it does not say which of its values are the tokens of a picture"
+        return Tokens(name.decode(errors="replace"), sizes[1], sizes[2], kind == _FLOAT16)
+
+    def _opsets(self) -> Iterator[int]:
+        for number, value, _ in self.model:
+            if number == _OPSET:
+                inner = [*fields(value)]
+                if not any(n == 1 and len(v) for n, v, _ in inner):
+                    yield from (number_of(whole) for n, _, whole in inner if n == 2)
+
+    def rebuilt(self, added: Sequence[bytes], num_scores: int, *, back: bool = False) -> bytes:
+        """Write the model, its scores renamed and followed by what is added; or undo that."""
+        old, new = (_FORMER, _SCORES) if back else (_SCORES, _FORMER)
+        parts: list[bytes | memoryview] = []
+        for number, value, whole in self.parts:
+            if number in {_NODE, _CONSTANT} and back and _name(number, value).startswith(_OURS):
+                continue
+            if number == _NODE:
+                parts.append(_renamed(value, whole, old, new))
+            elif number == _OUTPUT and _read_value(value)[0] == _SCORES:
+                parts.append(write_bytes(_OUTPUT, _resized(value, num_scores)))
+            else:
+                parts.append(whole)
+        graph = write_bytes(_GRAPH, b"".join([*parts, *added]))
+        return b"".join(graph if number == _GRAPH else whole for number, _, whole in self.model)
+
+
+def _first_of_head(nodes: Sequence[_Node]) -> bytes:
+    """What the first node of the head reads, before it was pooled."""
+    made_by = {output: node for node in nodes for output in node.outputs}
+    first = next(
+        (n for n in nodes if n.op != b"Cast" and any(x.startswith(_HEAD) for x in n.inputs)), None
+    )
+    if first is None:
+        return b""
+    name = first.inputs[0]
+    pooled = made_by.get(name)
+    return pooled.inputs[0] if pooled is not None and pooled.op in _POOLED else name
+
+
+def _read_node(message: memoryview) -> _Node:
+    texts: dict[int, list[bytes]] = {1: [], 2: [], 3: [], 4: []}
+    for number, value, _ in fields(message):
+        if number in texts:
+            texts[number].append(bytes(value))
+    inputs, outputs, name, op = (tuple(texts[i]) for i in (1, 2, 3, 4))
+    return _Node(b"".join(op), b"".join(name), inputs, outputs)
+
+
+def _name(kind: int, message: memoryview) -> bytes:
+    wanted = 3 if kind == _NODE else 8
+    return next((bytes(value) for number, value, _ in fields(message) if number == wanted), b"")
+
+
+def _read_value(message: memoryview) -> tuple[bytes, int, list[int]]:
+    name, kind, sizes = b"", 0, []
+    for number, value, _ in fields(message):
+        name = bytes(value) if number == 1 else name
+        for inner, tensor, _ in fields(value) if number == 2 else ():
+            for what, found, whole in fields(tensor) if inner == 1 else ():
+                if what == 1:
+                    kind = number_of(whole)
+                if what == 2:
+                    sizes = [_size(dimension) for n, dimension, _ in fields(found) if n == 1]
+    return name, kind, sizes
+
+
+def _size(dimension: memoryview) -> int:
+    return next((number_of(whole) for number, _, whole in fields(dimension) if number == 1), 0)
+
+
+def _renamed(node: memoryview, whole: memoryview, old: bytes, new: bytes) -> bytes | memoryview:
+    parts = [*fields(node)]
+    if not any(number == 2 and value == old for number, value, _ in parts):
+        return whole
+    written = (
+        write_bytes(2, new) if number == 2 and value == old else part
+        for number, value, part in parts
+    )
+    return write_bytes(_NODE, b"".join(written))
+
+
+def _resized(output: memoryview, last: int) -> bytes:
+    """The description of the scores with another number of them."""
+
+    def dimensions(shape: memoryview) -> bytes:
+        sizes = [part for _, part, _ in fields(shape)]
+        return b"".join(write_bytes(1, size) for size in sizes[:-1]) + write_bytes(
+            1, write_number(1, last)
+        )
+
+    def tensor(message: memoryview) -> bytes:
+        return _mapped(message, 2, dimensions)
+
+    return _mapped(output, 2, lambda kind: _mapped(kind, 1, tensor))
+
+
+def _mapped(message: memoryview, wanted: int, change: Callable[[memoryview], bytes]) -> bytes:
+    return b"".join(
+        write_bytes(number, change(value)) if number == wanted else whole
+        for number, value, whole in fields(message)
+    )
+
+
+def _row_nodes(tokens: Tokens) -> list[bytes]:
+    wide = "added/wide"
+    return [
+        _node("Cast", [tokens.name], [wide], to=_FLOAT),
+        _node("MatMul", [wide, "added/evidence"], ["added/says"]),
+        _node("MatMul", [wide, "added/attention"], ["added/looks"]),
+        _node("Softmax", ["added/looks"], ["added/shares"], axis=1),
+        _node("Mul", ["added/says", "added/shares"], ["added/parts"]),
+        _node("ReduceSum", ["added/parts", "added/over_tokens"], ["added/found"], keepdims=0),
+        _node("ReduceMean", [wide, "added/over_tokens"], ["added/pooled"], keepdims=0),
+        _node("MatMul", ["added/pooled", "added/mean"], ["added/around"]),
+        _node("Add", ["added/found", "added/around"], ["added/sum"]),
+        _node("Add", ["added/sum", "added/bias"], ["added/logits"]),
+        _node("Sigmoid", ["added/logits"], ["added/scores"]),
+        _node("Concat", [_FORMER.decode(), "added/scores"], [OUTPUT_NAME], axis=1),
+    ]
+
+
+def _row_constants(rows: Rows) -> list[bytes]:
+    arrays = {name: np.asarray(values, np.float32) for name, values in vars(rows).items()}
+    written = [_constant(f"added/{name}", values) for name, values in arrays.items()]
+    return [*written, _constant("added/over_tokens", np.array([1], np.int64))]
+
+
+def _node(op: str, inputs: Sequence[str], outputs: Sequence[str], **numbers: int) -> bytes:
+    texts = [(1, text) for text in inputs] + [(2, text) for text in outputs]
+    texts += [(3, f"added/{op}.{outputs[0]}"), (4, op)]
+    attributes = (
+        write_bytes(5, write_bytes(1, key.encode()) + write_number(3, value) + write_number(20, 2))
+        for key, value in numbers.items()
+    )
+    written = [write_bytes(number, text.encode()) for number, text in texts]
+    return write_bytes(_NODE, b"".join([*written, *attributes]))
+
+
+def _constant(name: str, values: NDArray[Any]) -> bytes:
+    kind = _INT64 if values.dtype == np.int64 else _FLOAT
+    sizes = b"".join(write_number(1, size) for size in values.shape)
+    content = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+    return write_bytes(
+        _CONSTANT,
+        sizes + write_number(2, kind) + write_bytes(8, name.encode()) + write_bytes(9, content),
+    )
