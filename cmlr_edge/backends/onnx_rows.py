@@ -24,6 +24,7 @@ TOKENS = "tokens"  # what export calls what the backbone gives the head, (N, T, 
 _OURS = b"added/"  # begins the names of all that is appended
 _SCORES, _FORMER = OUTPUT_NAME.encode(), b"added/former_scores"
 _HEAD = b"head."  # begins the names of the head's constants in files of an export without TOKENS
+_PARTS = ("evidence", "attention", "mean", "bias")
 _POOLED = (b"ReduceMean", b"ReduceMax")
 _MIN_OPSET = 18
 # Numbers of fields in onnx.proto.
@@ -44,21 +45,16 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """How further labels are read off tokens, K of them; everything float32.
+class Row:
+    """How one further label is read off tokens, everything float32.
 
     With tokens x_t: logit = sum_t softmax_t(x_t . attention) (x_t . evidence) + mean_t x_t . mean + bias.
     """
 
-    evidence: NDArray[np.float32]  # (D, K)
-    attention: NDArray[np.float32]  # (D, K)
-    mean: NDArray[np.float32]  # (D, K)
-    bias: NDArray[np.float32]  # (K,)
-
-    @property
-    def count(self) -> int:
-        """K."""
-        return len(self.bias)
+    evidence: NDArray[np.float32]  # (D,)
+    attention: NDArray[np.float32]  # (D,)
+    mean: NDArray[np.float32]  # (D,)
+    bias: float
 
 
 @dataclass(frozen=True)
@@ -103,12 +99,14 @@ def features_of(content: bytes, tokens: Tokens, name: str) -> bytes:
         return graph.rebuilt([*nodes, *constants], tokens.number * tokens.width)
 
 
-def with_rows(content: bytes, rows: Rows, num_labels: int, name: str) -> bytes:
+def with_rows(content: bytes, rows: Sequence[Row], num_labels: int, name: str) -> bytes:
     """Append labels to a file that has none appended.
+
+    Each has nodes of its own, so that no label's score depends on which others there are.
 
     Args:
         content: An ONNX file.
-        rows: Of the further labels.
+        rows: Of the further labels; without any the file stays as it is.
         num_labels: That the file has.
         name: Of the file, for messages.
 
@@ -117,8 +115,10 @@ def with_rows(content: bytes, rows: Rows, num_labels: int, name: str) -> bytes:
     """
     tokens = find_tokens(content, name)
     with _reading(name):
-        graph = _Graph.of(content)
-        added = graph.rebuilt([*_row_nodes(tokens), *_row_constants(rows)], num_labels + rows.count)
+        added = content
+        if rows:
+            parts = _row_parts(tokens, rows)
+            added = _Graph.of(content).rebuilt(parts, num_labels + len(rows))
         back = without_rows(added, num_labels, name)
     if back != content:
         raise EngineError(f"{name} is written as none of ours is: export the model again")
@@ -135,6 +135,22 @@ def without_rows(content: bytes, num_labels: int, name: str) -> bytes:
         return _Graph.of(content).rebuilt([], num_labels, back=True)
 
 
+def rows_of(content: bytes, count: int, name: str) -> list[Row]:
+    """Read back what `with_rows` appended.
+
+    Raises:
+        EngineError: So many labels were not appended to it.
+    """
+    with _reading(name):
+        found = dict(_Graph.of(content).constants())
+        rows = []
+        for i in range(count):
+            parts = (np.frombuffer(found[_key(i, part)], "<f4") for part in _PARTS)
+            evidence, attention, mean, bias = parts
+            rows.append(Row(evidence, attention, mean, float(bias[0])))
+        return rows
+
+
 class _reading:
     """Turns what a damaged file raises into an error of ours."""
 
@@ -145,7 +161,7 @@ class _reading:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError | KeyError):
             raise EngineError(
                 f"{self.name} is not an ONNX file of ours: {error}. Export the model again"
             ) from error
@@ -170,6 +186,13 @@ class _Graph:
         for number, value, _ in self.parts:
             if number == _NODE:
                 yield _read_node(value)
+
+    def constants(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of what was appended."""
+        for number, value, _ in self.parts:
+            if number == _CONSTANT and (name := _name(number, value)).startswith(_OURS):
+                raw = next((bytes(v) for n, v, _ in fields(value) if n == 9), b"")
+                yield name.decode(), raw
 
     def values(self) -> Iterator[tuple[bytes, int, list[int]]]:
         """Name, type and sizes of what the file says; 0 for a size that varies."""
@@ -298,28 +321,47 @@ def _mapped(message: memoryview, wanted: int, change: Callable[[memoryview], byt
     )
 
 
-def _row_nodes(tokens: Tokens) -> list[bytes]:
-    wide = "added/wide"
-    return [
+def _row_parts(tokens: Tokens, rows: Sequence[Row]) -> list[bytes]:
+    wide, over = "added/wide", "added/over_tokens"
+    parts = [
         _node("Cast", [tokens.name], [wide], to=_FLOAT),
-        _node("MatMul", [wide, "added/evidence"], ["added/says"]),
-        _node("MatMul", [wide, "added/attention"], ["added/looks"]),
-        _node("Softmax", ["added/looks"], ["added/shares"], axis=1),
-        _node("Mul", ["added/says", "added/shares"], ["added/parts"]),
-        _node("ReduceSum", ["added/parts", "added/over_tokens"], ["added/found"], keepdims=0),
-        _node("ReduceMean", [wide, "added/over_tokens"], ["added/pooled"], keepdims=0),
-        _node("MatMul", ["added/pooled", "added/mean"], ["added/around"]),
-        _node("Add", ["added/found", "added/around"], ["added/sum"]),
-        _node("Add", ["added/sum", "added/bias"], ["added/logits"]),
+        _node("ReduceMean", [wide, over], ["added/pooled"], keepdims=0),
+        _constant(over, np.array([1], np.int64)),
+    ]
+    logits = []
+    for i, row in enumerate(rows):
+        columns = [np.reshape(part, (-1, 1)) for part in (row.evidence, row.attention, row.mean)]
+        values = [*columns, np.array([row.bias])]
+        for part, array in zip(_PARTS, values, strict=True):
+            parts.append(_constant(_key(i, part), array.astype(np.float32)))
+        parts += _nodes_of(i, wide, over)
+        logits.append(_key(i, "logit"))
+    return [
+        *parts,
+        _node("Concat", logits, ["added/logits"], axis=1),
         _node("Sigmoid", ["added/logits"], ["added/scores"]),
         _node("Concat", [_FORMER.decode(), "added/scores"], [OUTPUT_NAME], axis=1),
     ]
 
 
-def _row_constants(rows: Rows) -> list[bytes]:
-    arrays = {name: np.asarray(values, np.float32) for name, values in vars(rows).items()}
-    written = [_constant(f"added/{name}", values) for name, values in arrays.items()]
-    return [*written, _constant("added/over_tokens", np.array([1], np.int64))]
+def _nodes_of(i: int, wide: str, over: str) -> list[bytes]:
+    def at(part: str) -> str:
+        return _key(i, part)
+
+    return [
+        _node("MatMul", [wide, at("evidence")], [at("says")]),
+        _node("MatMul", [wide, at("attention")], [at("looks")]),
+        _node("Softmax", [at("looks")], [at("shares")], axis=1),
+        _node("Mul", [at("says"), at("shares")], [at("votes")]),
+        _node("ReduceSum", [at("votes"), over], [at("found")], keepdims=0),
+        _node("MatMul", ["added/pooled", at("mean")], [at("around")]),
+        _node("Add", [at("found"), at("around")], [at("sum")]),
+        _node("Add", [at("sum"), at("bias")], [at("logit")]),
+    ]
+
+
+def _key(i: int, part: str) -> str:
+    return f"added/{i}/{part}"
 
 
 def _node(op: str, inputs: Sequence[str], outputs: Sequence[str], **numbers: int) -> bytes:

@@ -14,6 +14,7 @@ from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
+from cmlr_edge.cli.teach import teach
 from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command()(run)
 app.add_typer(service, name="service")
 app.command()(verify)
 app.command()(doctor)
+app.command()(teach)
 
 
 @app.callback(invoke_without_command=True)

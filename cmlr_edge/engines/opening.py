@@ -135,6 +135,10 @@ class Opening:
 
     def _require_base(self, taught: Teaching) -> str:
         """The file holds its base byte for byte: what was added is taken away, and the rest hashed."""
+        if self.path.suffix != ".onnx":
+            return (
+                "built of a taught engine: old scores keep the golden sample's tolerance, not bits"
+            )
         base = without_rows(self.pair.content, len(taught.base_golden), self.path.name)
         if sha256_of(base) != taught.base_sha256:
             raise EngineError(
