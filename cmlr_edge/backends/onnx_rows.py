@@ -8,6 +8,7 @@ shape of the output is wider. Both are undone by `without_rows`, so that the fil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,23 @@ _Field = tuple[int, memoryview, memoryview]
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a graph knows of a picture before it says which labels are there: (N, T, D)."""
+    """What a graph knows of a picture before it says which labels are there.
+
+    One more reader of a value can change how a runtime computes what reads it already, in the last bit: so
+    there may be several places to read from, and whoever adds labels compares scores.
+    """
 
     name: str
     number: int  # T
     width: int  # D
     narrow: bool  # float16
+    turned: bool  # (N, D, T), before the graph transposes it; else (N, T, D)
+
+    def of(self, flat: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Tokens (N, T, D) from what the file of `features_of` returns."""
+        if self.turned:
+            return flat.reshape(-1, self.width, self.number).transpose(0, 2, 1)
+        return flat.reshape(-1, self.number, self.width)
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,8 @@ class _Node:
     outputs: tuple[bytes, ...]
 
 
-def find_tokens(content: bytes, name: str) -> Tokens:
-    """Look up what a further label can be read off.
+def find_tokens(content: bytes, name: str) -> list[Tokens]:
+    """Look up what a further label can be read off, the place that is least in the way first.
 
     Args:
         content: An ONNX file.
@@ -99,7 +111,9 @@ def features_of(content: bytes, tokens: Tokens, name: str) -> bytes:
         return graph.rebuilt([*nodes, *constants], tokens.number * tokens.width)
 
 
-def with_rows(content: bytes, rows: Sequence[Row], num_labels: int, name: str) -> bytes:
+def with_rows(
+    content: bytes, rows: Sequence[Row], num_labels: int, name: str, tokens: Tokens
+) -> bytes:
     """Append labels to a file that has none appended.
 
     Each has nodes of its own, so that no label's score depends on which others there are.
@@ -109,11 +123,11 @@ def with_rows(content: bytes, rows: Sequence[Row], num_labels: int, name: str) -
         rows: Of the further labels; without any the file stays as it is.
         num_labels: That the file has.
         name: Of the file, for messages.
+        tokens: One of `find_tokens`.
 
     Raises:
-        EngineError: As `find_tokens`; or the file could not be had back from what was written.
+        EngineError: It is no ONNX file of ours, or could not be had back from what was written.
     """
-    tokens = find_tokens(content, name)
     with _reading(name):
         added = content
         if rows:
@@ -151,20 +165,15 @@ def rows_of(content: bytes, count: int, name: str) -> list[Row]:
         return rows
 
 
-class _reading:
-    """Turns what a damaged file raises into an error of ours."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, ValueError | KeyError):
-            raise EngineError(
-                f"{self.name} is not an ONNX file of ours: {error}. Export the model again"
-            ) from error
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what a damaged file raises into an error of ours."""
+    try:
+        yield
+    except (ValueError, KeyError, IndexError) as error:
+        raise EngineError(
+            f"{name} is not an ONNX file of ours: {error}. Export the model again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -200,7 +209,7 @@ class _Graph:
             if number in {_INPUT, _OUTPUT, _VALUE}:
                 yield _read_value(value)
 
-    def tokens(self) -> Tokens | str:
+    def tokens(self) -> list[Tokens] | str:
         """Find them, or say why not."""
         nodes = [*self.nodes()]
         if any(node.name.startswith(_OURS) for node in nodes):
@@ -218,7 +227,11 @@ class _Graph:
         kind, sizes = known.get(name, (0, []))
         if kind not in {_FLOAT, _FLOAT16} or len(sizes) != 3 or min(sizes[1:]) < 1:
             return "it does not say which of its values are the tokens of a picture"
-        return Tokens(name.decode(errors="replace"), sizes[1], sizes[2], kind == _FLOAT16)
+        shape = sizes[1], sizes[2], kind == _FLOAT16
+        maker = next((node for node in nodes if name in node.outputs), None)
+        turned = maker is not None and maker.op == b"Transpose" and len(maker.inputs) == 1
+        before = [Tokens(maker.inputs[0].decode(), *shape, turned=True)] if maker and turned else []
+        return [*before, Tokens(name.decode(), *shape, turned=False)]
 
     def _opsets(self) -> Iterator[int]:
         for number, value, _ in self.model:
@@ -322,19 +335,22 @@ def _mapped(message: memoryview, wanted: int, change: Callable[[memoryview], byt
 
 
 def _row_parts(tokens: Tokens, rows: Sequence[Row]) -> list[bytes]:
-    wide, over = "added/wide", "added/over_tokens"
+    wide, over, axis = "added/wide", "added/over_tokens", 2 if tokens.turned else 1
     parts = [
         _node("Cast", [tokens.name], [wide], to=_FLOAT),
         _node("ReduceMean", [wide, over], ["added/pooled"], keepdims=0),
-        _constant(over, np.array([1], np.int64)),
+        _constant(over, np.array([axis], np.int64)),
+        _constant("added/over_shares", np.array([1, 2], np.int64)),
+        _constant("added/column", np.array([-1, 1], np.int64)),
     ]
     logits = []
     for i, row in enumerate(rows):
-        columns = [np.reshape(part, (-1, 1)) for part in (row.evidence, row.attention, row.mean)]
-        values = [*columns, np.array([row.bias])]
+        side = (1, -1) if tokens.turned else (-1, 1)
+        looks = [np.reshape(part, side) for part in (row.evidence, row.attention)]
+        values = [*looks, np.reshape(row.mean, (-1, 1)), np.array([row.bias])]
         for part, array in zip(_PARTS, values, strict=True):
             parts.append(_constant(_key(i, part), array.astype(np.float32)))
-        parts += _nodes_of(i, wide, over)
+        parts += _nodes_of(i, wide, axis, turned=tokens.turned)
         logits.append(_key(i, "logit"))
     return [
         *parts,
@@ -344,16 +360,21 @@ def _row_parts(tokens: Tokens, rows: Sequence[Row]) -> list[bytes]:
     ]
 
 
-def _nodes_of(i: int, wide: str, over: str) -> list[bytes]:
+def _nodes_of(i: int, wide: str, axis: int, *, turned: bool) -> list[bytes]:
     def at(part: str) -> str:
         return _key(i, part)
 
+    def product(part: str) -> list[str]:
+        return [at(part), wide] if turned else [wide, at(part)]
+
     return [
-        _node("MatMul", [wide, at("evidence")], [at("says")]),
-        _node("MatMul", [wide, at("attention")], [at("looks")]),
-        _node("Softmax", [at("looks")], [at("shares")], axis=1),
+        _node("MatMul", product("evidence"), [at("says")]),
+        _node("MatMul", product("attention"), [at("looks")]),
+        _node("Softmax", [at("looks")], [at("shares")], axis=axis),
         _node("Mul", [at("says"), at("shares")], [at("votes")]),
-        _node("ReduceSum", [at("votes"), over], [at("found")], keepdims=0),
+        # Of (N, 1, T) or (N, T, 1), so that one number is left for each picture.
+        _node("ReduceSum", [at("votes"), "added/over_shares"], [at("total")], keepdims=0),
+        _node("Reshape", [at("total"), "added/column"], [at("found")]),
         _node("MatMul", ["added/pooled", at("mean")], [at("around")]),
         _node("Add", [at("found"), at("around")], [at("sum")]),
         _node("Add", [at("sum"), at("bias")], [at("logit")]),

@@ -35,12 +35,12 @@ class Basis:
         mean = tokens.mean(axis=0)
         centred = tokens - mean
         covariance = (centred.T @ centred) / max(1, len(tokens) - 1)
-        variances, vectors = np.linalg.eigh(covariance.astype(np.float64))
+        variances, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
         order = np.argsort(-variances)[: min(width, len(tokens) - 1)]
         # What hardly varies would be blown up to noise.
         floor = 1e-3 * variances[order[0]] + 1e-12
-        scaled = vectors[:, order] / np.sqrt(variances[order] + floor)
-        return cls(mean.astype(np.float32), scaled.astype(np.float32))
+        scaled = (vectors[:, order] / np.sqrt(variances[order] + floor)).astype(np.float32)
+        return cls(mean, scaled)
 
     def __call__(self, tokens: Array) -> Array:
         """Coordinates of tokens."""
@@ -108,8 +108,8 @@ def fit_row(
     length = float(np.linalg.norm(e)) or 1.0
     point[width : 2 * width] = sharpness * e / length
     point = minimise(cost, point, steps=_STEPS)
-    vectors = (point[i * width : (i + 1) * width].astype(np.float32) for i in range(3))
-    return Fitted(*vectors, bias=float(point[-1]))
+    evidence, attention, mean = _parts(point, width)
+    return Fitted(evidence, attention, mean, float(point[-1]))
 
 
 def _logits(
@@ -117,7 +117,7 @@ def _logits(
 ) -> tuple[Array, Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
     """Logits (N,), and what turns their slopes into that of `point`."""
     width = bags.shape[2]
-    e, a, m = (point[i * width : (i + 1) * width].astype(np.float32) for i in range(3))
+    e, a, m = _parts(point, width)
     both = bags @ np.stack([e, a], axis=1)  # (N, T, 2)
     says, looks = both[..., 0], both[..., 1]
     shares = np.exp(looks - looks.max(axis=1, keepdims=True))
@@ -136,6 +136,11 @@ def _logits(
         )
 
     return logits, gradient
+
+
+def _parts(point: NDArray[np.float64], width: int) -> tuple[Array, Array, Array]:
+    evidence, attention, mean = point[:-1].reshape(3, width).astype(np.float32)
+    return evidence, attention, mean
 
 
 def minimise(
@@ -172,7 +177,8 @@ def _times_inverse(
     slope: NDArray[np.float64], moves: list[NDArray[np.float64]], turns: list[NDArray[np.float64]]
 ) -> NDArray[np.float64]:
     """The slope times L-BFGS's guess at the inverse of the second derivatives."""
-    result, shares = slope.copy(), []
+    result: NDArray[np.float64] = slope.copy()
+    shares = []
     for move, turn in zip(reversed(moves), reversed(turns), strict=True):
         share = (move @ result) / (move @ turn)
         shares.append(share)
