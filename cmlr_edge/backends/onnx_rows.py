@@ -51,9 +51,9 @@ class Tokens:
 
     def of(self, flat: NDArray[np.float32]) -> NDArray[np.float32]:
         """Tokens (N, T, D) from what the file of `features_of` returns."""
-        if self.turned:
-            return flat.reshape(-1, self.width, self.number).transpose(0, 2, 1)
-        return flat.reshape(-1, self.number, self.width)
+        shape = (self.width, self.number) if self.turned else (self.number, self.width)
+        found: NDArray[np.float32] = flat.reshape(-1, *shape)
+        return found.transpose(0, 2, 1) if self.turned else found
 
 
 @dataclass(frozen=True)

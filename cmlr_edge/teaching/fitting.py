@@ -44,8 +44,8 @@ class Basis:
 
     def __call__(self, tokens: Array) -> Array:
         """Coordinates of tokens."""
-        found: Array = (tokens - self.mean) @ self.directions
-        return found
+        found = (tokens - self.mean) @ self.directions
+        return np.asarray(found, np.float32)
 
 
 @dataclass(frozen=True)

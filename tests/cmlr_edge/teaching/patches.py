@@ -65,7 +65,7 @@ def picture(rng: np.random.Generator, *, yellow: bool) -> NDArray[np.uint8]:
     patches = rng.integers(60, 160, (3, 4, 3))
     if yellow:
         patches[rng.integers(3), rng.integers(4)] = (20, 230, 230)
-    return np.kron(patches.astype(np.uint8), np.ones((8, 8, 1), np.uint8))
+    return np.repeat(np.repeat(patches.astype(np.uint8), 8, axis=0), 8, axis=1)
 
 
 def write_pictures(folder: Path, count: int, *, yellow: bool, seed: int = 0) -> Path:

@@ -57,7 +57,7 @@ def teach_yellow(
     return Teacher.of(engine, providers=providers or ["cpu"]).teach(label, with_it, without)
 
 
-def bits(engine: Path, labels: tuple[str, ...], provider: str = "cpu") -> np.ndarray:  # type: ignore[type-arg]
+def bits(engine: Path, labels: tuple[str, ...], provider: str = "cpu") -> np.ndarray:
     rng = np.random.default_rng(9)
     with Recognizer.from_engine(engine, provider=provider) as recognizer:
         found = [recognizer(picture(rng, yellow=i % 2 == 0)).scores for i in range(6)]
@@ -199,7 +199,7 @@ def test_engines_that_cannot_be_taught_say_so_in_one_line(tmp_path: Path) -> Non
     plain = write_engine(tmp_path / "mean", content, make_spec(content))
     with pytest.raises(EngineError, match="tokens of a picture"):
         Teacher.of(plain)
-    with pytest.raises(EngineError, match="teach the .onnx that it was built of"):
+    with pytest.raises(EngineError, match=r"teach the \.onnx that it was built of"):
         Teacher.of(tmp_path / "model.engine")
 
 
