@@ -100,6 +100,10 @@ class FusedModel(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
+        return self.with_tokens(frames)[0]
+
+    def with_tokens(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Map frames to scores, and give the backbone's tokens, (N, T, D), too."""
         # Normalised as the pixels lie: what is left before the first convolution is a transpose, and
         # engines that compute with channels last (OpenVINO on a CPU) drop it.
         pixels = frames.float()
@@ -107,5 +111,18 @@ class FusedModel(nn.Module):
             pixels = pixels - self.pixel_mean
         if self.pixel_scale is not None:
             pixels = pixels * self.pixel_scale
-        scores: Tensor = self.head(self.backbone(pixels.permute(0, 3, 1, 2)))
-        return scores
+        tokens: Tensor = self.backbone(pixels.permute(0, 3, 1, 2))
+        return self.head(tokens), tokens
+
+
+class WithTokens(FusedModel):
+    """A rewritten network that shows its tokens, so that the exporter gives them a name."""
+
+    @classmethod
+    def of(cls, model: FusedModel) -> WithTokens:
+        """Take the parts of a network over."""
+        return cls(model.backbone, model.head, model.pixel_mean, model.pixel_scale)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Map frames to scores (N, L) and tokens (N, T, D)."""
+        return self.with_tokens(frames)
