@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 _SUFFIX = "ExecutionProvider"
+_CPU = f"CPU{_SUFFIX}"
 # Not devices of this machine: a web service, and what has a backend of its own.
 _NOT_OURS = {"azure", "openvino"}
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
-_FATAL_ONLY = (
-    4  # ONNX Runtime's log level: errors are raised too, and warnings are about graph optimisation
-)
+_SILENT = 4  # ONNX Runtime's log level: what ends a run comes as an exception, too
 
 
 class OnnxRuntimeBackend:
@@ -46,10 +46,15 @@ class OnnxRuntimeBackend:
         wanted = _require_provider(ort, provider)
         options = _session_options(ort)
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        # What a model asks for may depend on the size of a batch.
+        self._bounds = FirstRuns(path.name, len(content) if wanted == _CPU else None)
         try:
             # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
             # a run, by going on with the CPU.
-            session = ort.InferenceSession(content, options, providers=[wanted], enable_fallback=0)
+            with self._bounds.of(0):
+                session = ort.InferenceSession(
+                    content, options, providers=[wanted], enable_fallback=0
+                )
             placement = _check_placement(session, wanted)
             self.num_labels = _check_signature(session, path)
         except EngineError:
@@ -72,11 +77,14 @@ class OnnxRuntimeBackend:
             if not self._one_by_one or len(frames) == 1:
                 return self._run(frames)
             return np.concatenate([self._run(frames[i : i + 1]) for i in range(len(frames))])
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
 
     def _run(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
+        with self._bounds.of(len(frames)):
+            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
         result: NDArray[np.float32] = scores
         return result
 
@@ -122,7 +130,7 @@ class ForeignModel:
 
 def _session_options(ort: Any) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
+    options.log_severity_level = _SILENT
     # As many threads as cores we may run on: by itself it counts those of the machine.
     options.intra_op_num_threads = usable_cores()
     # Constants are read from the file alone: there is no such folder to find others in.

@@ -8,6 +8,7 @@ import typer
 
 from cmlr_edge import __version__
 from cmlr_edge.cli.adopt import adopt
+from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.hub import hub
@@ -32,6 +33,7 @@ app.command()(adopt)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
+app.add_typer(archive, name="archive")
 app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cmlr_edge.model.files import read_file, write_atomically
+from cmlr_edge.redaction import is_secret, redact
 
 T = TypeVar("T")
 
@@ -193,6 +194,6 @@ def _read_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[Any,
 
 
 def _mismatch(where: str, wanted: str, value: object) -> MismatchError:
-    came = repr(value)
+    came = "***" if is_secret(where.rpartition(".")[2]) else redact(repr(value))
     came = came if len(came) <= 60 else f"{came[:57]}..."
     return MismatchError(where, f"{where or 'top level'} should be {wanted}, got {came}")

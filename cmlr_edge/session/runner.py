@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.machine.waiting import Interrupted
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
@@ -133,6 +134,8 @@ class Runner:
                 self._session.apply(config, fresh, undo)
         except CmlrError as error:
             _log.error("the configuration is not taken over: %s", error)
+        except Interrupted:  # the run ends: the next one is to take it
+            return
         self._supervisor.ready(self._summary())
 
     def _fresh_recognizer(
@@ -147,6 +150,8 @@ class Runner:
         same_settings = all(getattr(config, n) == getattr(former, n) for n in names)
         if same_engine and same_settings:
             return None
-        loaded = await_beating(lambda: load_serving(config, session.folder), self._beat)
+        loaded = await_beating(
+            lambda: load_serving(config, session.folder), self._beat, self._is_ending
+        )
         undo.callback(loaded[0].close)
         return loaded
