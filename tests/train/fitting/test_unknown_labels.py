@@ -23,7 +23,7 @@ from train.judging.metrics import evaluate_scores
 from train.network.model import CausalRecognizer
 
 SPEC = PreprocessSpec((64, 64), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CONFIG = tiny_config(QUICK_TO_EXPORT, "model.intervention=none", "epochs=1", "augmentation=none")
+CONFIG = tiny_config("model.intervention=none", "epochs=1", "augmentation=none")
 
 
 def loss(data: Any, targets: torch.Tensor, known: torch.Tensor | None, unite: float) -> float:
