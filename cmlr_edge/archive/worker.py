@@ -62,6 +62,7 @@ class WorkerSettings:
     root: str  # of the dataset
     about: dict[str, Any]  # model and versions, for every file
     cores: int  # that it may use alone
+    max_fps: float | None = None  # of a film; None for every frame
     memory: int | None = None  # bytes that it may hold
     hang_s: float = 300.0  # for one picture, or one frame
 
@@ -214,7 +215,9 @@ def serve(text: str) -> int:
     ) as recognizer:
         tables = Tables(recognizer.labels, settings.about)
         store = open_store(settings.root)
-        labeller = Labeller(recognizer, tables, store, lambda number: say({"at": number}))
+        labeller = Labeller(
+            recognizer, tables, store, lambda number: say({"at": number}), settings.max_fps
+        )
         say({"ready": True})
         for line in sys.stdin:
             _answer(labeller, json.loads(line), say)
