@@ -9,6 +9,7 @@ import typer
 
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
+from cmlr_edge.cli.fit_events import fit_events
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
@@ -33,6 +34,7 @@ app.add_typer(service, name="service")
 app.command()(verify)
 app.command()(doctor)
 app.command()(teach)
+app.command("fit-events")(fit_events)
 
 
 @app.callback(invoke_without_command=True)
