@@ -43,6 +43,7 @@ class FusedHead(nn.Module):
         decouple: nn.Module,
         readout: nn.Module | None,
         pooled: nn.Module | None,
+        class_maps: nn.Module | None,
         causal: nn.Module | None,
         combine: nn.Module,
     ) -> None:
@@ -53,12 +54,14 @@ class FusedHead(nn.Module):
             decouple: Tokens to label features, or to logits where there is no `readout`.
             readout: Label features to logits.
             pooled: Tokens to further logits.
+            class_maps: Likewise.
             causal: What the labels say about each other, see `CausalPart`.
             combine: Everything to probabilities.
         """
         super().__init__()
         self.standardize, self.decouple, self.readout = standardize, decouple, readout
-        self.pooled, self.causal, self.combine = pooled, causal, combine
+        self.pooled, self.class_maps = pooled, class_maps
+        self.causal, self.combine = causal, combine
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map backbone tokens (B, T, D) to probabilities (B, L)."""
@@ -69,6 +72,8 @@ class FusedHead(nn.Module):
             logits = self.readout(features)
         if self.pooled is not None:
             logits = logits + self.pooled(tokens)
+        if self.class_maps is not None:
+            logits = logits + self.class_maps(tokens)
         causal = None if self.causal is None else self.causal(features, logits)
         scores: Tensor = self.combine(tokens, logits, causal)
         return scores

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmlr_edge.backends.protobuf import fields, number_of, write_bytes, write_number
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.protobuf import fields, number_of, write_bytes, write_number
 from cmlr_edge.model.spec import OUTPUT_NAME
 
 if TYPE_CHECKING:
