@@ -12,7 +12,7 @@ def card_of(spec: ModelSpec, repository: str) -> str:
         spec: Of the model.
         repository: "owner/name", for the command that fetches it.
     """
-    made, method, fit = spec.provenance, spec.method, spec.threshold_fit
+    fit, made = spec.threshold_fit, spec.provenance
     height, width = spec.preprocess.size_hw
     metrics = [f"| {name} | {value:.3f} |" for name, value in made.metrics.items()]
     table = (
@@ -36,10 +36,8 @@ def card_of(spec: ModelSpec, repository: str) -> str:
             f"    cmlr-edge label street.mp4 --engine {repository.rpartition('/')[2]}",
             "",
             f"- **Labels**: {labels}",
-            f"- **Input**: {width} x {height}, stretched; the spec has mean and deviation.",
-            f"- **Network**: {method.backbone}; {method.decoder_layers} decoder layers, {method.embed_dim} wide.",
-            f"- **Intervention**: {method.intervention}, read-out {method.inference_context}.",
-            f"- **Data**: {made.data}, {made.num_train_images} pictures, {made.epochs} epochs, seed {made.seed}.",
+            f"- **Input**: {width} x {height}, by {spec.preprocess.resize}; the spec has mean and deviation.",
+            *_origin(spec),
             f"- **Thresholds**: by {fit.rule} on {fit.num_images} pictures of {fit.data}.",
             "",
             "## Measured on validation pictures",
@@ -50,3 +48,19 @@ def card_of(spec: ModelSpec, repository: str) -> str:
             "",
         ]
     )
+
+
+def _origin(spec: ModelSpec) -> list[str]:
+    """Lines on how the model was trained, or where it came from."""
+    made, method, about = spec.provenance, spec.method, spec.adopted
+    if about is not None:
+        kind = "shares of one whole" if about.exclusive else "of each label by itself"
+        return [
+            f"- **Origin**: trained elsewhere and adopted, from {about.source}, {about.input}.",
+            f"- **Scores**: {kind}.",
+        ]
+    return [
+        f"- **Network**: {method.backbone}; {method.decoder_layers} decoder layers, {method.embed_dim} wide.",
+        f"- **Intervention**: {method.intervention}, read-out {method.inference_context}.",
+        f"- **Data**: {made.data}, {made.num_train_images} pictures, {made.epochs} epochs, seed {made.seed}.",
+    ]

@@ -32,7 +32,6 @@ from cmlr_edge.model.files import (
     write_atomically,
 )
 from cmlr_edge.model.pair import ModelPair
-from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
@@ -281,15 +280,14 @@ def _rolled_back(now: StoreState) -> StoreState:
 
 
 def _read_checked(path: Path) -> ModelPair:
-    spec = ModelSpec.load(spec_path(path))  # without one nothing is read
-    if path.name not in spec.files or not path.is_file():
-        raise EngineError(
-            f"{path} cannot be added: the file and its spec must lie together, and the spec "
-            f"describes {sorted(spec.files)}; copy both again"
-        )
     pair = ModelPair.read(path)
     built = pair.spec.files.get(path.name)
-    require_unchanged(path, pair.content, built.sha256 if built else "")
+    if built is None:
+        raise EngineError(
+            f"{path} cannot be added: the file and its spec must lie together, and the spec "
+            f"describes {sorted(pair.spec.files)}; copy both again"
+        )
+    require_unchanged(path, pair.content, built.sha256)
     return pair
 
 

@@ -60,6 +60,7 @@ class SourceSettings:
     stability: StabilityRules | None = None  # instead of the run's, for this source
     masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
     region: Polygon = ()  # all that the model sees
+    tiles: str = ""  # "2x2": look at parts of it, too, for small things
     every: int = 1  # look at each n-th frame
     max_fps: float | None = None  # look at no more frames a second
     active: tuple[str, ...] = ()  # hours, as "mon-fri 08:00-18:30"
@@ -115,6 +116,7 @@ class PageSettings:
     port: int | None = None  # None for no page, 0 for any free port
     host: str = "127.0.0.1"  # address that listens; 0.0.0.0 for others on the network
     token: str | None = None  # visitors must know it; needed wherever others can reach the page
+    source_folder: str = ""  # whose files visitors may add as sources; "": cameras alone
 
 
 @dataclass(frozen=True)

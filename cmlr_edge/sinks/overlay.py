@@ -25,11 +25,16 @@ _LAMBDA = 118  # FFmpeg's unit of it
 
 
 class _File:
-    """A file that raises the first of its errors alone: PyAV prints a traceback of each that follows."""
+    """A file that keeps its first error until it is asked: PyAV prints a traceback of one that it is given."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
-        self.error: OSError | None = None
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the error, if there was one."""
+        if self._error is not None:
+            raise self._error
 
     def write(self, data: bytes) -> int:
         return self._unless_failed(lambda: self._file.write(data), len(data))
@@ -41,16 +46,18 @@ class _File:
         return self._unless_failed(self._file.tell, 0)
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            self._error = self._error or error
 
     def _unless_failed(self, call: Callable[[], int], otherwise: int) -> int:
-        if self.error is not None:
-            return otherwise
-        try:
-            return call()
-        except OSError as error:
-            self.error = error
-            raise
+        if self._error is None:
+            try:
+                return call()
+            except OSError as error:
+                self._error = error
+        return otherwise
 
 
 class OverlayVideo:
@@ -105,6 +112,7 @@ class OverlayVideo:
             if (image.shape[1], image.shape[0]) != self._size:
                 image = fit_into(image, *self._size)
             self._encode(image, time_s - self._first_s)
+            self._file.check()
         except OSError as error:
             self._give_up()
             self._error = self._unwritten(error)
@@ -148,8 +156,7 @@ class OverlayVideo:
             self._mux(None)
             self._container.close()
             self._file.close()
-            if self._file.error is not None:
-                raise self._file.error
+            self._file.check()
             self._partial.replace(self._path)
         except OSError as error:
             raise self._unwritten(error) from error

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from cmlr_edge import __version__
 from cmlr_edge.model.spec import MethodSpec, ModelSpec, Provenance, ThresholdFit
+from cmlr_edge.model.thresholds import ThresholdRule, expect, fit_thresholds, lower_bound
 from train import distributed
 from train.config import TrainConfig
 from train.fitting.run import Run
 from train.judging.inference import follow_centres, score_images
 from train.judging.metrics import MIN_POSITIVES, MultiLabelMetrics, evaluate_scores
 from train.judging.read_out import ReadOutChoice, choose_read_out
-from train.judging.thresholds import ThresholdRule, expect, fit_thresholds, lower_bound
 from train.network import checkpoint
 from train.network.checkpoint import load_model
 from train.network.intervention import BackDoorIntervention
@@ -38,7 +38,7 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
         scores, targets, run.val.classes, thresholds, min_positives=MIN_POSITIVES
     )
     spec = ModelSpec(
-        name=f"{run.train.name}-{config.model.backbone}-{config.model.image_size}",
+        name=f"{run.train.name}-{config.model.backbone}-{_size(config)}",
         labels=run.train.classes,
         thresholds=tuple(round(float(value), 6) for value in thresholds),
         preprocess=run.spec,
@@ -66,6 +66,11 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
         checkpoint.save_spec(run.folder, spec)
     distributed.wait()
     return spec
+
+
+def _size(config: TrainConfig) -> str:
+    height, width = config.model.size_hw
+    return str(height) if height == width else f"{height}x{width}"
 
 
 def compares_plain(run: Run) -> bool:
