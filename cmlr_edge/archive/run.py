@@ -29,15 +29,14 @@ from cmlr_edge.archive.plan import (
     PlanSize,
     Unit,
     cut,
-    is_plan_there,
     measure,
     write_plan,
 )
 from cmlr_edge.archive.stores import LocalStore, Store, open_store
 from cmlr_edge.archive.worker import WorkerSettings, split_cores
 from cmlr_edge.errors import OutputError, SpecError
-from cmlr_edge.machine.child import available_memory
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.hardware import available_memory
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
@@ -56,6 +55,7 @@ class ArchiveSettings:
     provider: str | None = None
     thresholds: Mapping[str, float] | float | None = None
     cutting: Cutting = field(default_factory=Cutting)
+    max_fps: float | None = None  # frames a second of a film; None for all
     workers: int | None = None  # None: as many as there are cores
     ray: str = ""  # address of a cluster
 
@@ -119,10 +119,9 @@ class Archive:
             if known is not None:
                 known.require_same(self.header, self.store.root)
             self._lock()
-            if known is None:
-                self.header.write(self.store)
-            if not is_plan_there(self.store):
+            if known is None:  # the header last: it says that the plan is whole
                 write_plan(cut(list_items(self.header.inputs), self.header.cutting), self.store)
+                self.header.write(self.store)
             self._cleanup = self._cleanup.pop_all()
         return self
 
@@ -138,7 +137,7 @@ class Archive:
         """Stop as soon as possible; what has no file yet is done the next time."""
         self._is_ending = True
         if self._crew is not None:
-            self._crew.close()
+            self._crew.request_end()
 
     def left(self) -> tuple[PlanSize, PlanSize]:
         """What the plan amounts to, and what of it is to be done."""
@@ -151,7 +150,7 @@ class Archive:
                     left = measure([unit], left)
         return whole, left
 
-    def run(self, on_unit: Callable[[Unit, Counts], None]) -> Summary:
+    def run(self, on_unit: Callable[[Unit, Counts], None] | None = None) -> Summary:
         """Do what is not done, and sum up.
 
         Args:
@@ -166,7 +165,8 @@ class Archive:
                         undone.append(told)
                         continue
                     now.add(told)
-                    on_unit(unit, told)
+                    if on_unit is not None:
+                        on_unit(unit, told)
         finally:
             self._crew.close()
         seconds = time.monotonic() - start_s
@@ -212,7 +212,8 @@ class Archive:
             model = ModelFacts.of(ModelPair.read(path), recognizer.provider, thresholds)
         inputs = tuple(_absolute(text) for text in asked.inputs) or (known.inputs if known else ())
         cutting = asked.cutting if known is None or asked.cutting != Cutting() else known.cutting
-        return Header(inputs, model, cutting, versions())
+        max_fps = asked.max_fps if asked.max_fps or not known else known.max_fps
+        return Header(inputs, model, cutting, max_fps, versions())
 
     def _lock(self) -> None:
         """Keep others off a folder; in object storage two runs do the same work, and no harm."""
@@ -241,6 +242,7 @@ class Archive:
             root=self.store.root,
             about=self.header.about(),
             cores=split_cores(cores, workers),
+            max_fps=self.header.max_fps,
             memory=int(_SHARE_OF_MEMORY * available_memory()) // workers,
         )
         if not self._settings.ray:
