@@ -37,7 +37,7 @@ def load_scenes(work: Path, assets: Path) -> tuple[Part, Part, tuple[str, ...]]:
             split: extract_tokens(backbone, data.split(split), BASE, lambda _done: None)
             for split in ("train", "iid")
         }
-        np.savez(store, finer=backbone.finer_channels, **parts)
+        np.savez(store, finer=backbone.finer_channels, **parts)  # type: ignore[arg-type]
     with np.load(store) as arrays:
         train, test = (
             Part(arrays[split], data.split(split).targets()) for split in ("train", "iid")
