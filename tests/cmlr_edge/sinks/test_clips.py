@@ -97,6 +97,7 @@ CODECS = [
     ("film.avi", "mpeg4", {}, ".mkv"),
     ("film.avi", "mjpeg", {"pix_fmt": "yuvj420p"}, ".mkv"),
     ("film.ts", "libx264", {}, ".mp4"),
+    ("film.ts", "libx265", {"options": {"preset": "ultrafast", "x265-params": "log-level=none"}}, ".mkv"),
     ("film.flv", "libx264", {}, ".mp4"),
     ("film.mkv", "libx264", {"options": {"bf": "0"}}, ".mp4"),
     ("film.webm", "libvpx", {"options": {"deadline": "realtime", "cpu-used": "8"}}, ".mkv"),
