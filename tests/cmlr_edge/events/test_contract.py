@@ -226,7 +226,9 @@ def test_the_command_writes_settings_that_a_run_takes(tmp_path: Path) -> None:
     assert record["held_out"]["found_at_least"] >= 0.6
     assert (plots / "street_car.svg").read_text().startswith("<svg")
     site = tmp_path / "site.toml"
-    site.write_text('sources = [{uri = "test://"}]\n[engine]\npath = "model.onnx"\n' + out.read_text())
+    site.write_text(
+        'sources = [{uri = "test://"}]\n[engine]\npath = "model.onnx"\n' + out.read_text()
+    )
     assert load_config(site).stability.labels["street car"].enter == record["settings"]["enter"]
     out.unlink()
     done = run("--at-most", "1/day", "--at-least", "0.99", "--out", out)
