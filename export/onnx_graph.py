@@ -14,9 +14,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.export import Dim
 
+from cmlr_edge.backends.onnx_rows import TOKENS
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, onnx_translation
-from export.deploy import DeployModel, FusedModel
+from export.deploy import DeployModel, FusedModel, WithTokens
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.fusion_report import FusionReport
@@ -49,19 +50,21 @@ def export_onnx(model: DeployModel | FusedModel, size_hw: tuple[int, int]) -> on
         size_hw: Size of the frames.
 
     Returns:
-        uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx.
+        uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx. Of a rewritten network
+        the tokens have their name, by which labels can be added later.
     """
+    shows_tokens = isinstance(model, FusedModel)
     frames = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the exporter's own deprecations; it prints progress
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            model,
+            WithTokens.of(model).eval() if isinstance(model, FusedModel) else model,
             (frames,),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            output_names=[OUTPUT_NAME, TOKENS] if shows_tokens else [OUTPUT_NAME],
             dynamic_shapes={"frames": {0: Dim("batch")}},
             optimize=False,
             custom_translation_table=onnx_translation(),
@@ -78,6 +81,9 @@ def export_onnx(model: DeployModel | FusedModel, size_hw: tuple[int, int]) -> on
         node.doc_string = ""
     for value in proto.graph.value_info:
         del value.metadata_props[:]
+    for value in [v for v in proto.graph.output if v.name == TOKENS]:
+        proto.graph.value_info.append(value)  # a name and a shape is all that is wanted of it
+        proto.graph.output.remove(value)
     add_body(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto

@@ -35,8 +35,8 @@ from cmlr_edge.archive.plan import (
 from cmlr_edge.archive.stores import LocalStore, Store, open_store
 from cmlr_edge.archive.worker import WorkerSettings, split_cores
 from cmlr_edge.errors import OutputError, SpecError
-from cmlr_edge.machine.child import available_memory
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.hardware import available_memory
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer

@@ -46,7 +46,8 @@ class _LabelUnlessNamed(typer.core.TyperGroup):
 archive = typer.Typer(
     cls=_LabelUnlessNamed,
     no_args_is_help=True,
-    help="Label pictures and recordings of any number, once each, into a Parquet dataset.",
+    help="Label pictures and recordings of any number, once each, into a Parquet dataset. "
+    "`archive INPUT... --out DATASET` is short for `archive label INPUT... --out DATASET`.",
 )
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
 from cmlr_edge.page.sources import SourceControl
-from cmlr_edge.page.visits import VisitLog, since_start_s
+from cmlr_edge.page.visits import VisitLog
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.recognizer import Recognizer
@@ -95,6 +96,7 @@ class StateView:
     machine: MachineView
     sources: tuple[SourceView, ...]
     outputs: tuple[OutputStatus, ...] = ()
+    may_edit: bool = False  # whether visitors may change sources
 
 
 class LiveState:
@@ -122,6 +124,7 @@ class LiveState:
             DependencyError: prometheus-client is not installed.
         """
         self._started_s = since_start_s()
+        self.may_edit = False  # whether `control` is for those who look: they know a token
         self.control: SourceControl | None = None  # changes the sources, where a run lets visitors
         self.closing = False  # set when viewers shall be sent away
         self.visits = VisitLog()
@@ -235,6 +238,7 @@ class LiveState:
             model=self._model,
             machine=_machine_view(),
             outputs=self._outputs(),
+            may_edit=self.may_edit,
             sources=tuple(
                 self._source_view(number, by_name[name])
                 for number, name in enumerate(self._names)

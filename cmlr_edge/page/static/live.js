@@ -22,6 +22,7 @@ const REASONS = {  // of what a frame says of itself; a source gives its own
 };
 const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
 
+import { edit, showScores as showEdited } from "/edit.js";
 import { drawEvents } from "/events.js";
 import { duration, element, find, labelColor, put } from "/small.js";
 
@@ -62,6 +63,7 @@ class Card {
     this.capturedAt = null;
     this.arrived = this.painted = 0;
     this.newsMs = performance.now();
+    find("button.edit", this.root).addEventListener("click", () => edit(id, this, model));
     find("#sources").append(this.root);
   }
 
@@ -80,6 +82,7 @@ class Card {
     this.capturedAt = about.captured_at;
     this.frameStatus = about.status !== "ok" ? about.status : about.valid ? "ok" : "invalid";
     this.showScores(about);
+    showEdited(this, about.scores);
     this.showChips(about.present);
     this.showState();
   }
@@ -320,7 +323,10 @@ function takeState(state) {
   showMachine(state.machine);
   showOutputs(state.outputs);
   dropCards(state.sources);
-  for (const source of state.sources) cardOf(source.id).update(source);
+  for (const source of state.sources) {
+    cardOf(source.id).update(source);
+    find("button.edit", cardOf(source.id).root).hidden = !state.may_edit;
+  }
   for (const visit of state.visits) visits.set(visit.id, visit);
   if (visits.size > KEPT_VISITS) {
     const ended = [...visits.values()].filter((visit) => visit.end_at !== null);
