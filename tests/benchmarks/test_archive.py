@@ -27,7 +27,7 @@ def measured(decode_ms: float, recognise_ms: float, mbit_per_s: float) -> dict[s
 
 
 def test_hours_and_cost_follow_from_what_a_core_does() -> None:
-    plan = plan_of(measured(2.0, 7.5, 8.0), Prices(0.1, 100.0, 16))
+    plan = plan_of(measured(2.0, 7.5, 1.0), Prices(0.1, 100.0, 16))
     pictures, every, second = plan["works"].values()
     assert (pictures["count"], pictures["terabytes"]) == (10_000_000, 1.0)
     assert pictures["core_hours"] == round(10_000_000 * 0.010 / 3600)
