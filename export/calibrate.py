@@ -22,7 +22,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.spec import INPUT_NAME
-from export.fold_graph import constant_values
+from export.graph_index import constant_values
 
 RangeMethod = Literal["percentile", "entropy"]
 # docs/precision.md has what they were compared on.

@@ -25,13 +25,14 @@ class DeployModel(nn.Module):
         super().__init__()
         self.model = model
         for name, values in (("pixel_mean", spec.mean), ("pixel_std", spec.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
+            self.register_buffer(name, torch.tensor(values).view(1, 1, 1, 3) * 255)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
-        # Widened before it is transposed: TensorRT moves no uint8.
-        images = (frames.float().permute(0, 3, 1, 2) - self.pixel_mean) / self.pixel_std
-        return self.model.scores(self.model(images))
+        # Normalised as the pixels lie: what is left before the first convolution is a transpose, and
+        # engines that compute with channels last (OpenVINO on a CPU) drop it. TensorRT moves no uint8.
+        pixels = (frames.float() - self.pixel_mean) / self.pixel_std
+        return self.model.scores(self.model(pixels.permute(0, 3, 1, 2)))
 
 
 class FusedHead(nn.Module):

@@ -77,10 +77,10 @@ class LabelDecoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to label features (B, L, d)."""
-        memory = self.memory(tokens)
         x: Tensor = self.label_queries
         if not self.layers:
-            return self.pool_norm(x + memory.mean(dim=1, keepdim=True))
+            return self.pool_norm(x + self.mean_memory(tokens))
+        memory = self.memory(tokens)
         for layer in self.layers:
             x = layer(x, memory)
         return x
@@ -88,6 +88,10 @@ class LabelDecoder(nn.Module):
     def memory(self, tokens: Tensor) -> Tensor:
         """What the queries attend to, (B, T, d)."""
         return self.project(self.token_norm(tokens))
+
+    def mean_memory(self, tokens: Tensor) -> Tensor:
+        """Its mean over tokens, (B, 1, d): the mean of a linear map is the map of the mean."""
+        return self.project(self.token_norm(tokens).mean(dim=1, keepdim=True))
 
 
 class MlDecoder(LabelDecoder):
@@ -101,6 +105,10 @@ class MlDecoder(LabelDecoder):
     def memory(self, tokens: Tensor) -> Tensor:
         """What the queries attend to, (B, T, d)."""
         return self.project(tokens).relu()
+
+    def mean_memory(self, tokens: Tensor) -> Tensor:
+        """Its mean over tokens, (B, 1, d)."""
+        return self.memory(tokens).mean(dim=1, keepdim=True)
 
 
 class PooledReadout(nn.Module):
