@@ -26,26 +26,19 @@ def fold_attention_biases(graph: onnx.GraphProto) -> list[Note]:
     """Drop the key's bias, and add the value's behind the output projection."""
     index, notes = GraphIndex(graph), []
     for node in attention_nodes(graph):
-        key = index.maker(node.input[1], "Add")
-        if (found := index.split(key)) is not None and found[1].ndim == 1:
-            assert key is not None
-            index.skip(key, found[0])
+        key = index.affine(node.input[1])
+        if key is not None:
+            index.read(node, 1, key.product)
             notes.append((node.name, "key bias dropped"))
-        value = index.maker(node.input[2], "Add")
-        if (found := index.split(value)) is None or found[1].ndim != 1:
-            continue
+        value = index.affine(node.input[2])
         out = index.reader(node.output[0], "MatMul")
-        last = node if out is None else out
-        bias = found[1] if out is None else found[1] @ index.constant(out.input[1])
-        add = index.reader(last.output[0], "Add")
-        if (behind := index.split(add)) is None:
+        weight = None if out is None else index.constant(out.input[1])
+        add = None if out is None else index.reader(out.output[0], "Add")
+        bias = None if add is None else index.constant(add.input[1])
+        if value is None or weight is None or add is None or bias is None:
             continue
-        assert value is not None
-        assert add is not None
-        index.skip(value, found[0])
-        summed = index.add(f"{add.output[0]}.bias", behind[1] + bias)
-        index.read(add, 0, behind[0])
-        index.read(add, 1, summed)
+        index.read(node, 2, value.product)
+        index.read(add, 1, index.add(f"{add.output[0]}.bias", value.bias @ weight + bias))
         notes.append((node.name, "value bias behind the output projection"))
     return notes
 
@@ -66,31 +59,34 @@ def fold_one_head(graph: onnx.GraphProto) -> list[Note]:
 def _fold_output(index: GraphIndex, node: NodeProto) -> bool:
     out = index.reader(node.output[0], "MatMul")
     weight = None if out is None else index.constant(out.input[1])
-    project = index.maker(node.input[2], "MatMul")
-    values = index.constant(node.input[2] if project is None else project.input[1])
+    project, values = index.producers.get(node.input[2]), index.constant(node.input[2])
+    if values is None and project is not None and project.op_type == "MatMul":
+        values = index.constant(project.input[1])
     if out is None or weight is None or values is None:
         return False
     folded = index.add(f"{out.output[0]}.value", values @ weight)
-    index.read(node if project is None else project, 2 if project is None else 1, folded)
-    index.skip(out, node.output[0])
+    if project is not None:  # a product of its own, for others may read the former one
+        own = index.insert(project, [project.input[0], folded], f"{folded}s")
+        folded = own.output[0]
+    index.read(node, 2, folded)
+    node.output[0] = out.output[0]
+    index.graph.node.remove(out)
     return True
 
 
 def _fold_query(index: GraphIndex, node: NodeProto) -> bool:
-    key, key_bias = (index.constant(name) for name in [*node.input, "", ""][1:4:2])
-    add = index.maker(node.input[0], "Add")
-    found = index.split(add)
-    project = None if found is None else index.maker(found[0], "MatMul")
+    if len(node.input) < 4:
+        return False
+    key, key_bias = index.constant(node.input[1]), index.constant(node.input[3])
+    query = index.affine(node.input[0])
+    project = None if query is None else index.producers[query.product]
     weight = None if project is None else index.constant(project.input[1])
-    if key is None or key_bias is None or found is None or project is None or weight is None:
+    if key is None or key_bias is None or query is None or project is None or weight is None:
         return False
     scale = next(field.f for field in node.attribute if field.name == "scale")
-    index.read(node, 3, index.add(f"{node.name}.key_bias", key_bias + scale * key[0] @ found[1]))
+    index.read(node, 3, index.add(f"{node.name}.key_bias", key_bias + scale * key[0] @ query.bias))
     index.read(node, 1, index.add(f"{node.name}.key", key @ weight.T))
     index.read(node, 0, project.input[0])
-    assert add is not None
-    index.drop(add)
-    index.drop(project)
     return True
 
 

@@ -18,8 +18,13 @@ from export.fold_attention import (
 )
 from export.graph_index import GraphIndex, constant_values
 
+
 def fold_graph(
-    model: onnx.ModelProto, *, norms: bool, without: Collection[str] = (), also: Collection[str] = ()
+    model: onnx.ModelProto,
+    *,
+    norms: bool,
+    without: Collection[str] = (),
+    also: Collection[str] = (),
 ) -> list[Note]:
     """Rewrite a graph, in place, so that it gives the same scores with fewer nodes.
 
@@ -103,7 +108,10 @@ def fold_pixel_scale(graph: onnx.GraphProto) -> list[Note]:
             continue
         scaled = index.add(f"{conv.output[0]}.scaled", weight / divisor.reshape(1, -1, 1, 1))
         index.read(conv, 1, scaled)
-        index.skip(node, node.input[0])
+        for reader in graph.node:
+            for place, name in enumerate(reader.input):
+                if name == node.output[0]:
+                    reader.input[place] = node.input[0]
         return [(conv.name, "deviation of the pixels in the first convolution")]
     return []
 

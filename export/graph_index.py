@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A product with a constant matrix, and a constant bias."""
+
+    product: str  # what it gives without the bias
+    bias: NDArray[np.float64]  # (d,)
 
 
 class GraphIndex:
@@ -42,16 +51,15 @@ class GraphIndex:
         node = next(found, None)
         return node if node is not None and node.op_type in operators else None
 
-    def split(self, node: NodeProto | None) -> tuple[str, NDArray[np.float64]] | None:
-        """What is computed and what is constant, of a node of two inputs."""
-        if node is None:
+    def affine(self, name: str) -> Affine | None:
+        """What a linear map with a bias makes, whoever else reads it."""
+        add = self.producers.get(name)
+        if add is None or add.op_type != "Add":
             return None
-        constants = [self.constant(name) for name in node.input]
-        if constants[1] is not None:
-            return node.input[0], constants[1]
-        if constants[0] is not None and node.op_type in {"Add", "Mul"}:
-            return node.input[1], constants[0]
-        return None
+        product, bias = self.producers.get(add.input[0]), self.constant(add.input[1])
+        if product is None or product.op_type != "MatMul" or bias is None or bias.ndim != 1:
+            return None
+        return Affine(product.output[0], bias)
 
     def add(self, name: str, values: NDArray[Any]) -> str:
         """Keep a constant, numbers as float32; its name."""
@@ -60,27 +68,22 @@ class GraphIndex:
         self.tensors[name] = self.graph.initializer[-1]
         return name
 
+    def insert(self, like: NodeProto, inputs: list[str], output: str) -> NodeProto:
+        """Put a node like this one, with other inputs, before it; itself."""
+        place = next(
+            i for i, node in enumerate(self.graph.node) if node.output[0] == like.output[0]
+        )
+        node = NodeProto()
+        node.CopyFrom(like)
+        node.name, node.input[:], node.output[:] = f"{like.name}.folded", inputs, [output]
+        self.graph.node.insert(place, node)
+        return node
+
     def read(self, node: NodeProto, place: int, name: str) -> None:
         """Let a node read something else."""
         self.readers[node.input[place]] -= 1
         self.readers[name] += 1
         node.input[place] = name
-
-    def skip(self, node: NodeProto, name: str) -> None:
-        """Let everybody read `name` in the place of what this node makes, and drop it."""
-        for reader in self.graph.node:
-            for place, read in enumerate(reader.input):
-                if read == node.output[0]:
-                    self.read(reader, place, name)
-        self.drop(node)
-
-    def drop(self, node: NodeProto) -> None:
-        """Take a node out."""
-        for name in node.input:
-            self.readers[name] -= 1
-        for name in node.output:
-            self.producers.pop(name, None)
-        self.graph.node.remove(node)
 
 
 def constant_values(tensor: TensorProto) -> NDArray[np.float64]:

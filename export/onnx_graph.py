@@ -29,7 +29,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # of a node, its modules from the outerm
 _SMALL = 256  # elements; below this a constant is not worth a Cast node
 
 
-def export_folded(
+def export_fused(
     model: CausalRecognizer,
     spec: PreprocessSpec,
     *,

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -46,6 +46,7 @@ from export.verify import GOLDEN_TOLERANCE
 from train.config import ModelConfig
 from train.confounders.clustering import Confounders, ContextTerm
 from train.network.backbones import WEIGHT_PACKAGES
+from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer
 
 INT8 = "int8"  # folder of the quantised model, inside that of the others
@@ -78,16 +79,17 @@ NETWORKS = {
 
 
 @torch.no_grad()
-def make_model(network: Network, num_labels: int) -> CausalRecognizer:
-    """Make a network with seeded weights: the same on every call."""
+def make_model(network: Network, num_labels: int, **settings: Any) -> CausalRecognizer:
+    """Make a network with seeded weights: the same on every call; `settings` are of `ModelConfig`."""
     torch.manual_seed(0)
-    config = ModelConfig(
-        backbone=network.backbone,
-        image_size=network.image_size,
-        embed_dim=network.embed_dim,
-        ffn_dim=2 * network.embed_dim,
-        decoder_layers=network.decoder_layers,
-    )
+    sizes = {
+        "backbone": network.backbone,
+        "image_size": network.image_size,
+        "embed_dim": network.embed_dim,
+        "ffn_dim": 2 * network.embed_dim,
+        "decoder_layers": network.decoder_layers,
+    }
+    config = ModelConfig(**sizes | settings)
     packaged = network.backbone in WEIGHT_PACKAGES
     model = CausalRecognizer(config, num_labels, pretrained=packaged).eval()
     _set_confounders(model, num_labels)
@@ -227,7 +229,10 @@ def _set_confounders(model: CausalRecognizer, num_labels: int) -> None:
         torch.zeros(1, num_labels),
         1.0,
     )
-    intervention.set_confounders(confounders, term)  # type: ignore[union-attr, call-arg]
+    if not isinstance(intervention, BackDoorIntervention):
+        intervention.set_confounders(confounders)  # type: ignore[union-attr, call-arg]
+        return
+    intervention.set_confounders(confounders, term)
     for parameter in model.links.parameters():  # type: ignore[union-attr]
         parameter.copy_(draw(*parameter.shape) * 0.01 / num_labels**0.5)
 
