@@ -31,7 +31,6 @@ from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import DeployModel
 from export.fold_graph import fold_graph
-from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from export.precision import to_float16
 from export.quantize_cpu import _measure_ranges, _quantize
@@ -73,9 +72,6 @@ def write_files(name: str, num_labels: int, head: str, folder: Path) -> None:
         files[f"without {fold}"] = _folded(traced, without=fold)
     for fold in ("merged", "pixels"):
         files[fold] = _folded(traced, also=fold)
-    second = export_onnx(fuse(model, spec)[0], (side, side))
-    fold_graph(second, norms=True)
-    files["second tree"] = second
     files["standard operator"] = _standard(files[BASE])
     frames = golden_frames(0, (side, side))
     for variant, file in files.items():

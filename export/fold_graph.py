@@ -32,6 +32,8 @@ def fold_graph(
         model: Of `export_onnx`.
         norms: Fold batch-norms into the convolutions before them. Their weights are then no longer
             those that were trained, and do not fit float16 where those did.
+        without: Names of folds to leave out, to see what they are worth.
+        also: TRIAL
 
     Returns:
         What was folded, for the fusion report.
@@ -145,7 +147,7 @@ def fold_batch_norms(graph: onnx.GraphProto) -> list[Note]:
         )
         epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
         factor = scale / np.sqrt(variance + epsilon)
-        bias = index.constant(conv.input[2]) if len(conv.input) > 2 else 0
+        bias = constant_values(index.tensors[conv.input[2]]) if len(conv.input) > 2 else 0.0
         name, shape = norm.output[0], (-1, *[1] * (weight.ndim - 1))
         conv.input[1:] = [
             index.add(f"{name}.weight", weight * factor.reshape(shape)),

@@ -15,13 +15,14 @@ import onnx_ir
 import onnxscript.optimizer
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 from torch.export import Dim
 
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, as_operator, onnx_translation
 from export.deploy import DeployModel
 from export.fold_graph import fold_constants, fold_graph
-from export.graph_report import FusionReport, count_parts
+from export.fusion_report import FusionReport, count_parts
 from train.network.model import CausalRecognizer
 
 OPSET = 18
@@ -43,6 +44,8 @@ def export_fused(
         model: Stays as it is.
         spec: Size, mean and std of its input.
         norms: See `fold_graph`.
+        without: Likewise.
+        also: TRIAL
     """
     traced = _trace(DeployModel(model, spec).eval(), spec.size_hw)
     before = count_parts(traced)
@@ -51,11 +54,11 @@ def export_fused(
     return exported, FusionReport.of(before, count_parts(exported), notes)
 
 
-def export_onnx(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
+def export_onnx(model: nn.Module, size_hw: tuple[int, int]) -> onnx.ModelProto:
     """Trace the model with a dynamic batch; constants are folded.
 
     Args:
-        model: In evaluation mode.
+        model: Such as `DeployModel`, in evaluation mode.
         size_hw: Size of the frames.
 
     Returns:
@@ -64,7 +67,7 @@ def export_onnx(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto
     return _with_constants_folded(_trace(model, size_hw))
 
 
-def _trace(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
+def _trace(model: nn.Module, size_hw: tuple[int, int]) -> onnx.ModelProto:
     """What PyTorch says of it, every node named by its part and module."""
     frames = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -94,6 +97,7 @@ def _name_nodes(graph: onnx_ir.Graph) -> None:
     for i, node in enumerate(graph):
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))[:-1]
         module = scopes[-1].removeprefix("model").removeprefix(".") if scopes else ""
+        module = "" if module.startswith("_") else module  # of PyTorch's own making
         inside, _, rest = module.partition(".")
         if inside == "backbone":
             part, module = "backbone", rest
