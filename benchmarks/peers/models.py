@@ -1,6 +1,6 @@
 """The networks that are timed, with seeded weights, and the files that the routes load.
 
-Times do not hang on what weights say, so none of these is trained; a backbone whose weights come as a
+Weights do not change the time, so none of these is trained; a backbone whose weights come as a
 package has them. There is one threshold for all labels, which as many scores reach as there are labels
 in a photo of MS-COCO: 2.9 of 80.
 """
@@ -24,7 +24,7 @@ from torch.export import Dim
 
 from benchmarks.peers.frames import NUM_FRAMES, frames
 from cmlr_edge.backends import load_backend
-from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
 from cmlr_edge.model.files import sha256_of, write_atomically
 from cmlr_edge.model.spec import (
     BuiltFile,
@@ -41,7 +41,6 @@ from export.deploy import DeployModel
 from export.fold_graph import fold_graph
 from export.onnx_graph import export_onnx
 from export.quantize_cpu import quantize_for_cpu
-from export.verify import GOLDEN_TOLERANCE
 from train.config import ModelConfig
 from train.confounders.clustering import Confounders, ContextTerm
 from train.network.backbones import WEIGHT_PACKAGES

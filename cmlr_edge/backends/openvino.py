@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
@@ -45,21 +46,28 @@ class OpenVinoBackend:
         for extension in attention_extensions():
             self._core.add_extension(extension)
         self._precision, self._cores = precision, usable_cores()
+        self._bounds = FirstRuns(path.name, len(content))
+        self._queue: Any = None
         try:
-            self._model: Any = self._core.read_model(content)
+            with self._bounds.of(0):
+                self._load(path, content)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"OpenVINO cannot load {path}: {error}. Export the model again"
             ) from error
+
+    def _load(self, path: Path, content: bytes) -> None:
+        self._model: Any = self._core.read_model(content)
         self.num_labels = _check_signature(self._model, path)
         _, height, width, _ = self._model.input(0).partial_shape
         self._size_hw = height.get_length(), width.get_length()
         self._model.reshape([1, *self._size_hw, 3])
         single = self._compile(streams=1)
-        self.description = _describe(ov, single)
+        self.description = _describe(self._ov, single)
         self.provider = _provider_in_use(single)
         self._single = single.create_infer_request()
-        self._queue: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
@@ -71,7 +79,10 @@ class OpenVinoBackend:
                 f"{self._size_hw[1]}, 3), got {frames.dtype} {frames.shape}"
             )
         try:
-            return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
+            with self._bounds.of(len(frames)):
+                return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
 

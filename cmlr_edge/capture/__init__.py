@@ -17,7 +17,7 @@ from cmlr_edge.capture.base import Policy, Source
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.entry_points import call_theirs, entry_points
 from cmlr_edge.machine.pyav import pyav
-from cmlr_edge.redaction import printable, redact
+from cmlr_edge.redaction import printable, redact_source
 
 if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
@@ -103,7 +103,7 @@ def _open_theirs(text: str, scheme: str) -> Source:
     point = entry_points(_ENTRY_POINTS).get(scheme)
     if point is None:
         raise CaptureError(f"cannot open {scheme}:// sources: give {_FORMS}")
-    source: Source = call_theirs(point, text, redact(text), _OF_A_SOURCE, CaptureError)
+    source: Source = call_theirs(point, text, redact_source(text), _OF_A_SOURCE, CaptureError)
     return source
 
 
@@ -117,13 +117,13 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
     scheme = found[1].lower() if found else ""
     open_reader: OpenReader
     if _PIPELINE.search(text):
-        require_backend("GSTREAMER", redact(text))
+        require_backend("GSTREAMER", redact_source(text))
         open_reader = partial(OpenCvReader, text, "GSTREAMER")
     elif scheme == "test":
         open_reader = PatternCamera(text).open
     elif scheme == "csi":
         pipeline = csi_pipeline(text)
-        require_backend("GSTREAMER", redact(text))
+        require_backend("GSTREAMER", redact_source(text))
         open_reader = partial(OpenCvReader, pipeline, "GSTREAMER")
     elif scheme in {"", "v4l2"}:
         device = _camera_device(text)
@@ -142,7 +142,7 @@ def _check_address(url: str) -> None:
     found = _HOST.fullmatch(authority.rpartition("@")[2])
     if found is None or int(found[1] or 1) not in range(1, 2**16):
         raise CaptureError(
-            f"cannot read {redact(url)}: expected rtsp://user:password@host:554/path, or likewise "
+            f"cannot read {redact_source(url)}: expected rtsp://user:password@host:554/path, or likewise "
             "http://; of a password, write / ? # @ as %2F %3F %23 %40"
         )
 
@@ -162,7 +162,7 @@ def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:
         )
     from cmlr_edge.capture.readers import OpenCvReader, require_backend
 
-    require_backend("FFMPEG", redact(url))
+    require_backend("FFMPEG", redact_source(url))
     return partial(OpenCvReader, url, "FFMPEG", live.hang_timeout_s)
 
 
@@ -172,7 +172,7 @@ def _camera_device(text: str) -> str:
     # OpenCV ends the process on an index that does not fit its own arithmetic.
     if not re.fullmatch(r"\d{1,3}", number, re.ASCII) or int(number) > _MAX_CAMERA:
         raise CaptureError(
-            f"camera {redact(device[:200])}: expected an index from 0 to {_MAX_CAMERA}, or "
+            f"camera {redact_source(device[:200])}: expected an index from 0 to {_MAX_CAMERA}, or "
             "/dev/video with such an index"
         )
     return f"/dev/video{int(number)}"
@@ -204,7 +204,7 @@ def _open_files(
         raise
     except OSError as error:  # a name too long, a folder that may not be read
         raise CaptureError(
-            f"cannot open {printable(redact(text[:200]))}: {error.strerror}"
+            f"cannot open {printable(redact_source(text[:200]))}: {error.strerror}"
         ) from error
     if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
         if policy == "newest":
@@ -217,7 +217,7 @@ def _open_files(
         if path.exists():
             raise CaptureError(f"{printable(text)} is a pipe or a device: give {_FORMS}")
         if not glob.has_magic(text):
-            raise CaptureError(f"there is no {printable(redact(text))}: give {_FORMS}")
+            raise CaptureError(f"there is no {printable(redact_source(text))}: give {_FORMS}")
         pictures = _match_pattern(text)
     if policy == "newest":
         raise CaptureError(

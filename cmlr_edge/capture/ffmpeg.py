@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
+from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
@@ -31,6 +32,8 @@ _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
 _MISSING_SHARE = 0.05  # ... this, the end is missing
 _MICRO = 1e-6
+_LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
+_JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
 
 
 class Pictures:
@@ -120,6 +123,19 @@ def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
             return
 
 
+def _with_last(packets: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
+    """Say of every packet whether it is the last that holds anything."""
+    held = None
+    for packet in packets:
+        if held is not None:
+            yield held, not packet.size
+        held = packet if packet.size else None
+        if held is None:
+            yield packet, False
+    if held is not None:
+        yield held, True
+
+
 class PyAvFilm:
     """A video file, read to its end whatever is damaged on the way."""
 
@@ -146,7 +162,12 @@ class PyAvFilm:
         # Formats in which recordings are joined by appending one to another.
         flags = av.format.Flags
         self.may_jump = bool(self._container.format.flags & flags.ts_discont.value)
-        self.damaged = 0  # packets that could not be read or decoded
+        self.is_cut = is_cut(path)
+        self.damaged = 0  # packets that could not be read or decoded as a whole
+        self._doubtful: set[int] = set()  # times of pictures whose packets are not whole
+        self._jpegs_end: bool | None = (
+            None  # with a mark, as the first does; some cameras leave it out
+        )
         self._packets = 0  # of the video
         self._end_s = 0.0  # of what was read so far, on the container's clock
         self._frames = self._decode()
@@ -159,7 +180,10 @@ class PyAvFilm:
             except (self._av.FFmpegError, ValueError):  # a pixel format that nobody converts
                 self.damaged += 1
                 continue
-            return Picture(image, seconds(frame.pts, frame.time_base), not frame.is_corrupt)
+            is_known = frame.pts in self._doubtful
+            self.damaged += frame.is_corrupt and not is_known
+            is_whole = not (frame.is_corrupt or is_known)
+            return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
         return None
 
     def missing_s(self) -> float:
@@ -170,7 +194,10 @@ class PyAvFilm:
         # The times of a cut AVI are those that are left, and its header still counts all frames; an
         # MP4 counts those that its edit list leaves out, too.
         if self._container.format.name == "avi" and self.fps:
-            announced_s = self._stream.frames / self.fps
+            frames = self._stream.frames
+            if frames * _LEAST_FRAME_BYTES > self._container.size:  # it was written to a pipe
+                return 0.0
+            announced_s = frames / self.fps
             missing_s = announced_s - self._packets / self.fps
         return missing_s if missing_s > max(_LEAST_MISSING_S, _MISSING_SHARE * announced_s) else 0.0
 
@@ -187,10 +214,28 @@ class PyAvFilm:
         return count if 0 < count < 2**53 else None
 
     def _decode(self) -> Iterator[Any]:
-        for packet in self._demux():
+        for packet, is_last in _with_last(self._demux()):
+            before = self.damaged
+            if self._is_partial(packet) or (is_last and self.is_cut):
+                self.damaged += 1
+                self._doubtful |= {packet.pts} - {None}
             yield from self._decoded(packet)
+            self.damaged = min(self.damaged, before + 1)  # whatever was found in it
         with suppress(self._av.FFmpegError):  # at a clean end nothing is left
             yield from self._stream.codec_context.decode(None)
+        self.is_cut |= self.missing_s() > 0
+
+    def _is_partial(self, packet: Any) -> bool:
+        """Whether a part of a packet is missing, as far as can be told."""
+        # Of packets in formats that join recordings, the flag says what was lost around them.
+        if packet.is_corrupt and not self.may_jump:
+            return True
+        if self._stream.codec_context.name != "mjpeg" or not packet.size:
+            return False
+        ends = _JPEG_END in bytes(memoryview(packet)[-_JPEG_TAIL:])
+        if self._jpegs_end is None:
+            self._jpegs_end = ends
+        return self._jpegs_end and not ends
 
     def _decoded(self, packet: Any) -> Sequence[Any]:
         try:
@@ -217,6 +262,7 @@ class PyAvFilm:
             if packet is None:
                 return
             bad_reads = 0
+            self.is_cut |= packet.is_corrupt and not self.may_jump  # of sound, too
             end_s = seconds(packet.pts, packet.time_base, packet.duration or 0)
             self._end_s = max(self._end_s, end_s or 0.0)
             if packet.stream.index == self._stream.index:

@@ -33,6 +33,7 @@ class VideoFile(ClosesItself):
             self._film = open_film(path)
         except OSError as error:
             raise self._unreadable(path, error.strerror or str(error)) from error
+        self._lacks_end = False  # as far as is known before it was read
         self._first = self._read()
         if self._first[0] is None:
             self.close()
@@ -42,8 +43,8 @@ class VideoFile(ClosesItself):
 
     @property
     def damaged(self) -> int:
-        """Packets so far that could not be read or decoded."""
-        return self._film.damaged
+        """Packets so far that could not be read or decoded as a whole; at least one where the end is missing."""
+        return max(self._film.damaged, self._lacks_end)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame; see `Source`. Warns in the log where some are missing."""
@@ -68,19 +69,16 @@ class VideoFile(ClosesItself):
         return picture, (time.perf_counter() - start) * 1e3
 
     def _warn(self, frames: int) -> None:
-        if self.damaged:
+        if damaged := self._film.damaged:
             _log.warning(
-                "%s: %d packets are damaged and gave no picture; %d frames were read",
-                self.name,
-                self.damaged,
-                frames,
+                "%s: %d packets are damaged; %d frames were read", self.name, damaged, frames
             )
-        if missing_s := self._film.missing_s():
+        self._lacks_end, missing_s = self._film.is_cut, self._film.missing_s()
+        if self._lacks_end or missing_s:
             _log.warning(
-                "%s ended %.1f s before the end that it announces, after %d frames: the file may be "
-                "cut short",
+                "%s ended %s that it announces, after %d frames: the file may be cut short",
                 self.name,
-                missing_s,
+                f"{missing_s:.1f} s before the end" if missing_s else "before the last byte",
                 frames,
             )
 

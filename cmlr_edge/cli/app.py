@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from cmlr_edge import __version__
+from cmlr_edge.cli.adopt import adopt
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
+from cmlr_edge.cli.hub import hub
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
@@ -26,9 +28,11 @@ app = typer.Typer(
 app.command()(label)
 app.command()(serve)
 app.command()(inspect)
+app.command()(adopt)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
+app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)
 
@@ -38,5 +42,5 @@ def _options(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if show_version:
-        print(version("cmlr-edge"))  # noqa: T201
+        print(__version__)  # noqa: T201
         raise typer.Exit

@@ -112,7 +112,7 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
         )
     if status.damaged:
         console.print(
-            f"{status.damaged} packets or pictures of the source are damaged and were left out"
+            f"{status.damaged} packets or pictures of the source are damaged: left out, or invalid"
         )
     if (stats := status.capture) is not None:
         console.print(

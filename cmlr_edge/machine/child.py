@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import IO, Literal
 
 from cmlr_edge.machine.hardware import group_memory_left, memory_bytes
+from cmlr_edge.machine.waiting import tick
 
 _MIB = 2**20
 _OUTPUT_BYTES = 4 * _MIB  # that are kept of each stream, its end
-_TICK_S = 0.02
 _SHARE_OF_FREE_MEMORY = 0.9  # for a child: the rest keeps the others alive
 
 # `-c` puts the current folder first in the path, as "", and a numpy.py lying there is not NumPy.
@@ -112,7 +112,7 @@ class Child:
         """Wait for its end, or for that of a limit. It is killed if the wait is interrupted."""
         try:
             while (ended := self.poll()) is None:
-                time.sleep(_TICK_S)
+                tick()
         except BaseException:
             self.kill()
             raise

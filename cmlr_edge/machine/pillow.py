@@ -97,6 +97,31 @@ def rgb_pixels(image: Any) -> NDArray[np.uint8]:
     return pixels
 
 
+def resize_with_pillow(
+    pixels: NDArray[np.uint8], size_wh: tuple[int, int], name: str
+) -> NDArray[np.uint8]:
+    """Resize as Pillow does, which torchvision and timm are trained with: every pixel counts.
+
+    Args:
+        pixels: (H, W, 3).
+        size_wh: To be.
+        name: nearest, bilinear, bicubic or lanczos.
+
+    Raises:
+        DependencyError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DependencyError(
+            f"this model's pictures are resized with Pillow, which cannot be imported ({error}): "
+            "pip install pillow"
+        ) from error
+    filters = Image.Resampling
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize(size_wh, filters[name.upper()]))
+
+
 def _from_wide(image: Any) -> NDArray[np.uint8]:
     """Grey of more than 8 bits. Older versions of Pillow call 16 bits I, as they do 32."""
     values = np.asarray(image)

@@ -27,7 +27,7 @@ from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.sinks.base import Result, Sink
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 
@@ -103,7 +103,7 @@ class Streams:
         with ExitStack() as undo:
             if isinstance(source, str | Path | int):
                 source = undo.enter_context(open_source(source))
-            name = redact(name) if name else source.name
+            name = redact(name) if name else source_name(source.name)
             gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
             rules = stability, intake
             self._add(source, name, sinks, outputs or Outputs(), rules, max_frames, gate)
