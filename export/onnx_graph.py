@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -15,12 +15,15 @@ import onnx_ir
 import onnxscript.optimizer
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, NameFixPass
 from torch import nn
 from torch.export import Dim
 
+from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, as_operator, onnx_translation
 from export.deploy import DeployModel
+from export.explain import ExplainedModel, explanation_of, tokens_hw
 from export.fold_graph import fold_constants, fold_graph
 from export.fusion_report import FusionReport, count_parts
 from train.network.model import CausalRecognizer
@@ -35,8 +38,6 @@ def export_fused(
     spec: PreprocessSpec,
     *,
     norms: bool = True,
-    without: Collection[str] = (),
-    also: Collection[str] = (),
 ) -> tuple[onnx.ModelProto, FusionReport]:
     """Trained network -> float32 graph with everything folded that hangs on weights alone.
 
@@ -44,30 +45,51 @@ def export_fused(
         model: Stays as it is.
         spec: Size, mean and std of its input.
         norms: See `fold_graph`.
-        without: Likewise.
-        also: TRIAL
     """
     traced = _trace(DeployModel(model, spec).eval(), spec.size_hw)
+    return _folded(traced, norms=norms)
+
+
+def export_explained(
+    model: CausalRecognizer, spec: PreprocessSpec, *, norms: bool = True
+) -> tuple[onnx.ModelProto, FusionReport, ExplanationSpec]:
+    """Do as `export_fused`, with the outputs that explain the scores, and say what they mean.
+
+    Raises:
+        EngineError: The scores are no sum of logits.
+    """
+    meaning = explanation_of(model, tokens_hw(model, spec.size_hw))
+    explained = ExplainedModel(model, spec, meaning).eval()
+    traced = _trace(explained, spec.size_hw, [*meaning.shapes])
+    return *_folded(traced, norms=norms), meaning
+
+
+def _folded(traced: onnx.ModelProto, *, norms: bool) -> tuple[onnx.ModelProto, FusionReport]:
     before = count_parts(traced)
     exported = _with_constants_folded(traced)
-    notes = fold_graph(exported, norms=norms, without=without, also=also)
+    notes = fold_graph(exported, norms=norms)
     return exported, FusionReport.of(before, count_parts(exported), notes)
 
 
-def export_onnx(model: nn.Module, size_hw: tuple[int, int]) -> onnx.ModelProto:
+def export_onnx(
+    model: nn.Module, size_hw: tuple[int, int], *, further: Sequence[str] = ()
+) -> onnx.ModelProto:
     """Trace the model with a dynamic batch; constants are folded.
 
     Args:
         model: Such as `DeployModel`, in evaluation mode.
         size_hw: Size of the frames.
+        further: Names of its outputs behind the scores.
 
     Returns:
         uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx.
     """
-    return _with_constants_folded(_trace(model, size_hw))
+    return _with_constants_folded(_trace(model, size_hw, further))
 
 
-def _trace(model: nn.Module, size_hw: tuple[int, int]) -> onnx.ModelProto:
+def _trace(
+    model: nn.Module, size_hw: tuple[int, int], further: Sequence[str] = ()
+) -> onnx.ModelProto:
     """What PyTorch says of it, every node named by its part and module."""
     frames = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -80,7 +102,7 @@ def _trace(model: nn.Module, size_hw: tuple[int, int]) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                output_names=[OUTPUT_NAME, *further],
                 dynamic_shapes={"frames": {0: Dim("batch")}},
                 optimize=False,
                 custom_translation_table=onnx_translation(),
@@ -88,6 +110,7 @@ def _trace(model: nn.Module, size_hw: tuple[int, int]) -> onnx.ModelProto:
         assert program is not None
     _name_nodes(program.model.graph)
     onnxscript.optimizer.remove_unused_nodes(program.model)
+    NameFixPass()(program.model)  # an output may be named as PyTorch names something inside
     return program.model_proto
 
 
@@ -112,6 +135,9 @@ def _with_constants_folded(proto: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx_ir.serde.deserialize_model(proto)
     onnxscript.optimizer.fold_constants(model)
     onnxscript.optimizer.remove_unused_nodes(model)
+    CommonSubexpressionEliminationPass()(
+        model
+    )  # what further outputs look through is computed once
     proto = onnx_ir.serde.serialize_model(model)
     for node in proto.graph.node:  # the exporter's notes name files of the exporting machine
         del node.metadata_props[:]

@@ -147,10 +147,13 @@ class GatedAttentionLinks(nn.Module):
     def forward(self, label_features: Tensor | None, decoupled_logits: Tensor) -> Tensor:
         """Map decoupled logits (B, L) to link logits (B, L)."""
         del label_features
+        return decoupled_logits.detach().sigmoid() @ self.matrix().T + self.shift()
+
+    def shift(self) -> Tensor:
+        """What is added to a link logit whatever the probabilities, (L,)."""
         attention = self.attention
         bias = attention.out.bias + attention.out.weight @ attention.value.bias
-        shift = LINK_SCALE * self.weight @ bias
-        return decoupled_logits.detach().sigmoid() @ self.matrix().T + shift
+        return LINK_SCALE * self.weight @ bias
 
     def matrix(self) -> Tensor:
         """From label (column) to label (row), (L, L).
@@ -320,14 +323,36 @@ class LinearIntervention(_ExpectedConfounder):
 
     def forward(self, label_features: Tensor) -> Tensor:
         """Map label features (B, L, d) to causal logits (B, L)."""
-        enter, activation, leave = self.transform
+        return _products(self.matrix() @ self.hidden(label_features), self.rows()) + self.bias()
+
+    def matrix(self) -> Tensor:
+        """A, (L, L): from label (column) to label (row)."""
+        return self.strength * self.others
+
+    def hidden(self, label_features: Tensor) -> Tensor:
+        """Half of g: what its second map reads, (B, L, d)."""
+        enter, activation, _ = self.transform
+        hidden: Tensor = activation(enter(self.mix(label_features)))
+        return hidden
+
+    def rows(self) -> Tensor:
+        """The read-out of what is hidden, (L, d).
+
+        The second map of g and the sum over i commute: it is applied to the read-out's rows, once
+        for all images.
+        """
+        return self.readout.weight @ self._leave.weight
+
+    def bias(self) -> Tensor:
+        """What is added whatever the image, (L,)."""
+        said = self.readout.weight @ self._leave.bias
+        return self.readout.bias + self.matrix().sum(dim=1) * said
+
+    @property
+    def _leave(self) -> nn.Linear:
+        leave = self.transform[2]
         assert isinstance(leave, nn.Linear)
-        hidden = activation(enter(self.mix(label_features)))
-        # The second map of g and the sum over i commute: it is applied to the read-out's rows, once
-        # for all images.
-        matrix, rows = self.strength * self.others, self.readout.weight
-        bias = self.readout.bias + matrix.sum(dim=1) * (rows @ leave.bias)
-        return _products(matrix @ hidden, rows @ leave.weight) + bias
+        return leave
 
 
 class ExplicitIntervention(_OverConfounders):

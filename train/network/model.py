@@ -55,11 +55,17 @@ class DecoderLayer(nn.Module):
 
     def forward(self, label_features: Tensor, tokens: Tensor) -> Tensor:
         """Map label features (1|B, L, d) and tokens (B, T, d) to label features (B, L, d)."""
-        x = label_features
-        if self.self_attention is not None:
-            x = self.self_norm(x + self.dropout(self.self_attention(x, x, x)))
+        x = self.queries(label_features)
         x = self.cross_norm(x + self.dropout(self.cross_attention(x, tokens, tokens)))
         return self.out_norm(x + self.dropout(self.feed_forward(x)))
+
+    def queries(self, label_features: Tensor) -> Tensor:
+        """What looks at the image, (1|B, L, d): label features (1|B, L, d), once they saw each other."""
+        x = label_features
+        if self.self_attention is None:
+            return x
+        mixed: Tensor = self.self_norm(x + self.dropout(self.self_attention(x, x, x)))
+        return mixed
 
 
 class LabelDecoder(nn.Module):
