@@ -19,6 +19,7 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, NameFixPas
 from torch import nn
 from torch.export import Dim
 
+from cmlr_edge.backends.onnx_rows import TOKENS
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, as_operator, onnx_translation
@@ -82,7 +83,8 @@ def export_onnx(
         further: Names of its outputs behind the scores.
 
     Returns:
-        uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx.
+        uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx. The backbone's tokens
+        have their name, by which labels can be added later.
     """
     return _with_constants_folded(_trace(model, size_hw, further))
 
@@ -115,8 +117,8 @@ def _trace(
 
 
 def _name_nodes(graph: onnx_ir.Graph) -> None:
-    """PART/MODULE/OPERATOR_NUMBER, of the parts pixels, backbone and head."""
-    part = "pixels"
+    """PART/MODULE/OPERATOR_NUMBER, of the parts pixels, backbone and head; what these hand on is "tokens"."""
+    part, last = "pixels", None
     for i, node in enumerate(graph):
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))[:-1]
         module = scopes[-1].removeprefix("model").removeprefix(".") if scopes else ""
@@ -124,8 +126,9 @@ def _name_nodes(graph: onnx_ir.Graph) -> None:
         inside, _, rest = module.partition(".")
         if inside == "backbone":
             part, module = "backbone", rest
-        elif part == "backbone":
-            part = "head"
+        elif part == "backbone" and last is not None:
+            part, last.outputs[0].name = "head", TOKENS
+        last = node
         node.name = "/".join(filter(None, [part, module, f"{node.op_type}_{i}"]))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
     from cmlr_edge.capture.readers import OpenReader, Reader
 
-__all__ = ["Policy", "Source", "beside", "is_live", "open_source"]
+__all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "open_source"]
 
 _ENTRY_POINTS = "cmlr_edge.sources"
 _OF_A_SOURCE = ("name", "num_frames", "fps", "files", "__iter__", "close", "__enter__", "__exit__")
@@ -35,7 +35,8 @@ _FORMS = (
 _PIPELINE = re.compile(r"\s!\s.*\bappsink\b", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"(?:\[[^\[\]\s]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", re.ASCII)
-_LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https", "v4l2", "csi", "test")
+_NETWORK = ("rtsp", "rtsps", "http", "https")
+_LIVE_SCHEMES = (*_NETWORK, "v4l2", "csi", "test")
 
 
 def is_live(source: str | Path | int) -> bool:
@@ -47,6 +48,14 @@ def is_live(source: str | Path | int) -> bool:
     if scheme:
         return scheme[1].lower() in _LIVE_SCHEMES
     return text.isdecimal() or text.startswith("/dev/video")
+
+
+def has_packets(source: str | Path | int) -> bool:
+    """Whether PyAV reads a source, so that its packets can be kept: a stream of the network, or a film."""
+    scheme = _SCHEME.match(text := str(source))
+    if pyav() is None or _PIPELINE.search(text):
+        return False
+    return scheme[1].lower() in _NETWORK if scheme else not is_live(source)
 
 
 def beside(file: Path, source: str) -> str:
@@ -65,6 +74,7 @@ def open_source(
     policy: Policy | None = None,
     live: LiveSettings | None = None,
     loop: bool = False,
+    keep_packets_s: float | None = None,
 ) -> Source:
     """Open a source of frames.
 
@@ -82,6 +92,8 @@ def open_source(
             video file plays it at its own pace and drops what is not taken in time.
         live: Timeouts and limits of a live source.
         loop: A video file under the policy "newest" starts again at its end.
+        keep_packets_s: Seconds of packets that frames bring along (`Frame.recording`), where PyAV reads
+            the source: a stream of the network, or a video file. None for none.
 
     Raises:
         CaptureError: There is no such thing, it holds no pictures, or this OpenCV cannot read it.
@@ -90,12 +102,12 @@ def open_source(
         raise CaptureError(f'policy is {policy!r}: expected "every" or "newest"')
     text = str(source)
     if isinstance(source, int) or is_live(source):
-        return _open_live(text, policy or "newest", live)
+        return _open_live(text, policy or "newest", live, keep_packets_s)
     if not text:
         raise CaptureError(f"the source is empty: give {_FORMS}")
     if scheme := _SCHEME.match(text):
         return _open_theirs(text, scheme[1])
-    return _open_files(text, policy, live, loop=loop)
+    return _open_files(text, policy, live, loop=loop, keep_s=keep_packets_s)
 
 
 def _open_theirs(text: str, scheme: str) -> Source:
@@ -107,7 +119,9 @@ def _open_theirs(text: str, scheme: str) -> Source:
     return source
 
 
-def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSource:
+def _open_live(
+    text: str, policy: Policy, live: LiveSettings | None, keep_s: float | None
+) -> LiveSource:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
     from cmlr_edge.capture.pattern import PatternCamera
     from cmlr_edge.capture.readers import OpenCvReader, csi_pipeline, require_backend
@@ -132,7 +146,7 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
         text = f"camera {device}"
     else:
         _check_address(text)
-        open_reader = _stream_reader(text, live, newest=policy != "every")
+        open_reader = _stream_reader(text, live, newest=policy != "every", keep_s=keep_s)
     return LiveSource(text, open_reader, live, policy=policy)
 
 
@@ -147,7 +161,9 @@ def _check_address(url: str) -> None:
         )
 
 
-def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:
+def _stream_reader(
+    url: str, live: LiveSettings, *, newest: bool, keep_s: float | None
+) -> OpenReader:
     """What reads a stream of the network: PyAV where it is installed, else OpenCV."""
     if (av := pyav()) is not None:
         from cmlr_edge.capture.network import NetworkReader
@@ -159,6 +175,7 @@ def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:
             open_timeout_s=live.open_timeout_s,
             read_timeout_s=live.hang_timeout_s,
             newest=newest,
+            keep_s=keep_s,
         )
     from cmlr_edge.capture.readers import OpenCvReader, require_backend
 
@@ -189,7 +206,7 @@ def _open_camera(device: str) -> Reader:
 
 
 def _open_files(
-    text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool
+    text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool, keep_s: float | None
 ) -> Source:
     from cmlr_edge.capture.images import IMAGE_SUFFIXES, ImageFiles, list_folder
     from cmlr_edge.capture.live import LiveSource
@@ -209,8 +226,8 @@ def _open_files(
     if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
         if policy == "newest":
             VideoFile(path).close()  # fails here and now, if it does
-            return LiveSource(text, partial(PacedFile, path, loop=loop), live)
-        return VideoFile(path)
+            return LiveSource(text, partial(PacedFile, path, loop=loop, keep_s=keep_s), live)
+        return VideoFile(path, keep_s=keep_s)
     if is_file:
         pictures = [path]
     elif not is_folder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 # What is not among these was appended by somebody.
 _BOXES = frozenset(
@@ -32,40 +32,52 @@ _GIF_BYTES = 2**26  # of a GIF; larger ones are not looked into
 _MOST_STEPS = 2**20  # of one file: far more than whole ones take
 
 
-def is_cut(path: Path) -> bool:
-    """Whether the file lacks its end; False also where its kind does not tell.
+def is_cut(film: Path | IO[bytes]) -> bool:
+    """Whether a film lacks its end; False also where its kind does not tell.
 
     Args:
-        path: Of a file that can be read.
+        film: Where it lies; or an opened file that can seek, left where it was.
     """
-    with path.open("rb") as file:
-        size, head = os.fstat(file.fileno()).st_size, file.read(1024)
-        if head[4:8] in _BOXES:
-            return _walk(file, size, _after_box)
-        if head[:4] == b"RIFF":
-            return _walk(file, size, _after_riff)
-        if head[:4] == b"\x1a\x45\xdf\xa3":
-            return _walk(file, size, _after_element)
-        if head[:16] == _ASF_HEADER:
-            return _is_cut_asf(head + file.read(_ASF_BYTES), size)
-        if head[:3] == b"GIF":
-            file.seek(0)
-            return size <= _GIF_BYTES and _is_cut_gif(file.read(_GIF_BYTES))
-        start = max(0, size - _TAIL_BYTES)
-        file.seek(start)
-        tail = file.read()
-        for mark, step in ((b"OggS", _after_page), (_PACK, _after_start_code)):
-            if head.startswith(mark) and (at := tail.rfind(mark)) >= 0:
-                return _walk(file, size, step, start + at)
-        return any(
-            all(head[at : at + 1] == bytes([_SYNC]) for at in range(first, 3 * length, length))
-            and size % length != 0
-            for length, first in _TS_PACKETS
-        )
+    if isinstance(film, Path):
+        with film.open("rb") as file:
+            return _lacks_end(file)
+    place = film.tell()
+    try:
+        return _lacks_end(film)
+    finally:
+        film.seek(place)
+
+
+def _lacks_end(file: IO[bytes]) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(1024)
+    if head[4:8] in _BOXES:
+        return _walk(file, size, _after_box)
+    if head[:4] == b"RIFF":
+        return _walk(file, size, _after_riff)
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return _walk(file, size, _after_element)
+    if head[:16] == _ASF_HEADER:
+        return _is_cut_asf(head + file.read(_ASF_BYTES), size)
+    if head[:3] == b"GIF":
+        file.seek(0)
+        return size <= _GIF_BYTES and _is_cut_gif(file.read(_GIF_BYTES))
+    start = max(0, size - _TAIL_BYTES)
+    file.seek(start)
+    tail = file.read()
+    for mark, step in ((b"OggS", _after_page), (_PACK, _after_start_code)):
+        if head.startswith(mark) and (at := tail.rfind(mark)) >= 0:
+            return _walk(file, size, step, start + at)
+    return any(
+        all(head[at : at + 1] == bytes([_SYNC]) for at in range(first, 3 * length, length))
+        and size % length != 0
+        for length, first in _TS_PACKETS
+    )
 
 
 def _walk(
-    file: BinaryIO, size: int, step: Callable[[bytes, int], int | None], position: int = 0
+    file: IO[bytes], size: int, step: Callable[[bytes, int], int | None], position: int = 0
 ) -> bool:
     """Go from one part to the next by their sizes; whether the last one goes beyond the end."""
     for _ in range(_MOST_STEPS):

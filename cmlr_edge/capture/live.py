@@ -365,6 +365,9 @@ class LiveSource(ClosesItself):
                 self.name,
                 "damaged" if not grab.is_whole else "frozen" if is_frozen else "ok",
                 time.monotonic() - grab.age_s,
+                grab.sender_at,
+                grab.stream_s,
+                grab.recording,
             )
             self._damaged += grab.damaged
             dropped = len(self._buffer) if self.policy == "newest" else 0

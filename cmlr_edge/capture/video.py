@@ -21,8 +21,12 @@ _log = logging.getLogger(__name__)
 class VideoFile(ClosesItself):
     """Every frame of a video file, in order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_s: float | None = None) -> None:
         """Open the file and decode its first frame, by PyAV where it is installed, else by OpenCV.
+
+        Args:
+            path: Of the file.
+            keep_s: Seconds of packets to keep for clips, where PyAV reads it; None for none.
 
         Raises:
             CaptureError: It is not a video, or no frame of it can be decoded.
@@ -30,7 +34,7 @@ class VideoFile(ClosesItself):
         self.name = printable(path)
         self.files: Sequence[Path] = (path,)
         try:
-            self._film = open_film(path)
+            self._film = open_film(path, keep_s)
         except OSError as error:
             raise self._unreadable(path, error.strerror or str(error)) from error
         self._lacks_end = False  # as far as is known before it was read
@@ -59,6 +63,8 @@ class VideoFile(ClosesItself):
                 capture_ms,
                 self.name,
                 "ok" if picture.is_whole else "damaged",
+                stream_s=picture.stream_s,
+                recording=self._film.recording,
             )
             index, (picture, capture_ms) = index + 1, self._read()
         self._warn(index)
@@ -98,8 +104,8 @@ class VideoFile(ClosesItself):
         return self
 
 
-def open_film(path: Path) -> Film:
-    """Open a video file by the better of the libraries that are installed.
+def open_film(path: Path, keep_s: float | None = None) -> Film:
+    """Open a video file by the better of the libraries that are installed; see `VideoFile`.
 
     Raises:
         CaptureError: It cannot be opened.
@@ -107,7 +113,7 @@ def open_film(path: Path) -> Film:
     if (av := pyav()) is not None:
         from cmlr_edge.capture.ffmpeg import PyAvFilm
 
-        return PyAvFilm(av, path)
+        return PyAvFilm(av, path, keep_s)
     from cmlr_edge.capture.opencv_film import OpenCvFilm
 
     return OpenCvFilm(path)

@@ -8,6 +8,7 @@ import typer
 
 from cmlr_edge import __version__
 from cmlr_edge.cli.adopt import adopt
+from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.hub import hub
@@ -16,6 +17,7 @@ from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
+from cmlr_edge.cli.teach import teach
 from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
@@ -32,9 +34,11 @@ app.command()(adopt)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
+app.add_typer(archive, name="archive")
 app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)
+app.command()(teach)
 
 
 @app.callback(invoke_without_command=True)

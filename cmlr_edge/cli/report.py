@@ -101,6 +101,8 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
     for stage, values in summary.latency_percentiles().items():
         latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
     console.print(latency)
+    if status.runs_per_frame > 1:
+        console.print(f"the model runs {status.runs_per_frame} times a frame, for the tiles")
     if summary.repeated_frames:
         console.print(
             f"{summary.repeated_frames} frames repeat the scores before, for nothing had changed"

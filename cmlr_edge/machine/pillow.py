@@ -24,6 +24,11 @@ _FORMATS = {
     "WEBP": "WebP",
 }  # and the modules of Pillow that read them
 _SIXTEEN_BITS = 2**16
+_EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # numbers of EXIF's tags
+
+
+class TooManyPixelsError(FrameError):
+    """A picture is larger than Pillow opens at all."""
 
 
 def open_picture(file: IO[bytes]) -> Any:
@@ -47,7 +52,7 @@ def open_picture(file: IO[bytes]) -> Any:
             warnings.simplefilter("ignore")  # about sizes: whoever calls has a limit of his own
             return Image.open(file, formats=_known_formats())
     except Image.DecompressionBombError as error:
-        raise FrameError("it has too many pixels") from error
+        raise TooManyPixelsError("it has too many pixels") from error
     except Exception as error:  # damaged headers raise whatever a parser raises
         raise FrameError("it is no picture of a known format") from error
 
@@ -61,6 +66,15 @@ def _known_formats() -> tuple[str, ...]:
             import_module(f"PIL.{module}ImagePlugin")
             known.append(name)
     return tuple(known)
+
+
+def exif_time(image: Any) -> str:
+    """When a picture was taken, as its EXIF says: "2024:05:01 12:30:00", by the camera's clock; or ""."""
+    try:
+        exif = image.getexif()
+        return str(exif.get_ifd(_EXIF_IFD).get(_TAKEN) or exif.get(_CHANGED) or "")
+    except Exception:  # noqa: BLE001 (a damaged EXIF says nothing)
+        return ""
 
 
 def rgb_pixels(image: Any) -> NDArray[np.uint8]:

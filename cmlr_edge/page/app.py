@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request, WebSocket
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,6 +31,10 @@ _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/edit.js": ("edit.js", "text/javascript; charset=utf-8"),
+    "/shapes.js": ("shapes.js", "text/javascript; charset=utf-8"),
+    "/small.js": ("small.js", "text/javascript; charset=utf-8"),
+    "/events.js": ("events.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _VIDEO_TICK_S = 1 / 15
@@ -64,6 +69,7 @@ _RECOGNISED = {
 }
 
 router = APIRouter()
+VisitId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 SourceId = Annotated[int, Path(ge=0, lt=100_000)]
 
 
@@ -192,6 +198,23 @@ def events(
         and lasting in {None, visit.end_at is None}
     ]
     return wanted[:limit]
+
+
+@router.get(
+    "/api/events/{visit_id}/{what}",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"image/jpeg": {}, "video/mp4": {}}},
+        404: {"description": "No such file"},
+    },
+)
+def evidence(request: Request, visit_id: VisitId, what: Literal["picture", "clip"]) -> FileResponse:
+    """Return the picture or the clip of an event, as long as it is kept; ranges of bytes are served."""
+    visit = _live(request).visits.find(visit_id)
+    path = getattr(visit, what, "")
+    if not path or not os.path.isfile(path):  # noqa: PTH113 (a name too long is no file either)
+        raise HTTPException(404, f"event {visit_id} has no {what}: not yet, or no longer")
+    return FileResponse(path, content_disposition_type="inline", filename=os.path.basename(path))  # noqa: PTH119
 
 
 @router.get(

@@ -17,6 +17,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules
+from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.prediction import Prediction, rank_labels
 from cmlr_edge.recognizer import Recognizer
 
@@ -38,6 +39,7 @@ class IntakeSettings:
     stability: StabilityRules | None = None  # of the labels' events, instead of the run's
     masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
     region: Polygon = ()  # all that the model sees; () for the whole picture
+    tiles: str = ""  # "2x2": look at so many parts of it, too, for small things; "" for none
     every: int = 1  # look at each n-th frame
     max_fps: float | None = None  # look at no more frames a second
     active: tuple[str, ...] = ()  # hours of local time, as "mon-fri 08:00-18:30"; () for always
@@ -59,6 +61,8 @@ class IntakeSettings:
             _check_polygon(polygon)
         for hours in self.active:
             _Hours.read(hours)
+        if self.tiles:
+            Tiles.read(self.tiles)
 
 
 def read_polygon(text: str) -> Polygon:
@@ -85,6 +89,7 @@ class Intake:
         """Start before the first frame."""
         self.settings = settings
         self._hours = [_Hours.read(text) for text in settings.active]
+        self._tiles = Tiles.read(settings.tiles) if settings.tiles else None
         self._count = 0
         self._due_s = -math.inf
 
@@ -111,14 +116,14 @@ class Intake:
         return True
 
     def masked(self, frame: Frame) -> Frame:
-        """The frame with all masks painted over; the same one where there are none."""
+        """The frame with all masks painted over, and without its packets; as it came without masks."""
         if not self.settings.masks:
             return frame
         image = frame.image_bgr.copy()
         corners = [_pixels(mask, image) for mask in self.settings.masks]
         for polygon in corners:  # one by one, for where two overlap fillPoly would leave a hole
             opencv().fillPoly(image, [polygon], _MASK_BGR)
-        return replace(frame, image_bgr=image)
+        return replace(frame, image_bgr=image, recording=None)
 
     def seen(self, frame: Frame) -> Frame:
         """What the model sees of a masked frame: the region, with the rest of its box painted over."""
@@ -133,6 +138,16 @@ class Intake:
         cropped = image[top:bottom, left:right].copy()
         cropped[inside[top:bottom, left:right] == 0] = _MASK_BGR
         return replace(frame, image_bgr=cropped)
+
+    def looks(self, frame: Frame) -> list[Frame]:
+        """All that the model is shown of a masked frame: what is seen of it, then its tiles."""
+        seen = self.seen(frame)
+        return [seen] if self._tiles is None else [seen, *self._tiles.cut(seen)]
+
+    @property
+    def runs_per_frame(self) -> int:
+        """How often the model runs for a frame."""
+        return 1 if self._tiles is None else 1 + self._tiles.columns * self._tiles.rows
 
 
 class Choice:
@@ -150,7 +165,7 @@ class Choice:
         self.labels = settings.labels  # () for all
         self.changed = settings.thresholds  # by label, beside the model's own
         self.thresholds: Mapping[str, float] = recognizer.thresholds | settings.thresholds
-        self._is_plain = not (settings.labels or settings.thresholds)
+        self._is_plain = not (settings.labels or settings.thresholds or settings.tiles)
         wanted = {*(settings.labels or self._labels)}
         self.wanted = np.array([label in wanted for label in self._labels])  # (L,), bool
         self._from = np.array([*self.thresholds.values()], np.float32)

@@ -25,6 +25,7 @@ from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
+from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
@@ -182,14 +183,21 @@ class Streams:
                 lane.use_judging(judging[name])
             return self._seats.swap(given)
 
-    def change_stability(
-        self, name: str, stability: Mapping[str, LabelStability] | StabilityRules | None
+    def change_rules(
+        self,
+        name: str,
+        stability: Mapping[str, LabelStability] | StabilityRules | None,
+        intake: IntakeSettings | None = None,
     ) -> None:
-        """Follow the labels of a source by other settings, as `add` takes them; open events go on."""
+        """Look at a source and follow its labels by other settings, as `add` takes them; events go on."""
         lane = self._lane(name)
         with self._changed:
-            rules = stability, self._rules[name][1]
+            rules = stability, intake
+            if rules == self._rules[name]:
+                return
             judging = judge_by(self._seats.first, *rules)
+            if intake != self._rules[name][1]:
+                lane.use_intake(Intake(intake or IntakeSettings()))
             self._rules[name] = rules
             lane.use_judging(judging)
 
@@ -271,6 +279,14 @@ class Streams:
             CaptureError: No source has that name.
         """
         return self._lane(name).latest
+
+    def look(self, name: str, recognizer: Recognizer, frame: Frame) -> Prediction:
+        """What another recognizer says of a frame of a source, looked at as the source is.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        return self._lane(name).look(recognizer, frame)
 
     def error(self, name: str) -> BaseException | None:
         """What ended a source before its time, if anything did."""

@@ -60,6 +60,7 @@ class SourceSettings:
     stability: StabilityRules | None = None  # instead of the run's, for this source
     masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
     region: Polygon = ()  # all that the model sees
+    tiles: str = ""  # "2x2": look at parts of it, too, for small things
     every: int = 1  # look at each n-th frame
     max_fps: float | None = None  # look at no more frames a second
     active: tuple[str, ...] = ()  # hours, as "mon-fri 08:00-18:30"

@@ -154,7 +154,8 @@ class EngineUpdates:
         ):
             fresh = self._fresh_results(seen)
             for result in fresh:
-                run.add(result.prediction, candidate(result.frame))
+                tried = self._session.streams.look(result.source, candidate, result.frame)
+                run.add(result.prediction, tried)
             if not fresh and self._session.streams.wait(TICK_S / 10):
                 break
         return run
