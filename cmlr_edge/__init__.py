@@ -29,6 +29,7 @@ from cmlr_edge.pipeline import IntakeSettings, SourceStatus, Streams, StreamsSet
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import Result, Sink
+from cmlr_edge.why import Explain, Why
 
 __all__ = [
     "CaptureError",
@@ -36,6 +37,7 @@ __all__ = [
     "DependencyError",
     "EngineError",
     "Event",
+    "Explain",
     "Frame",
     "FrameError",
     "IntakeSettings",
@@ -53,6 +55,7 @@ __all__ = [
     "StabilityRules",
     "Streams",
     "StreamsSettings",
+    "Why",
     "demo_engine",
     "open_source",
 ]

@@ -62,6 +62,20 @@ class FusedHead(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map backbone tokens (B, T, D) to probabilities (B, L)."""
+        tokens, _, logits, causal = self.branches(tokens)
+        scores: Tensor = self.combine(tokens, logits, causal)
+        return scores
+
+    def branches(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Compute what is combined.
+
+        Args:
+            tokens: Of the backbone, (B, T, D).
+
+        Returns:
+            Tokens as the head reads them, label features (B, L, d) where there is a read-out of them,
+            logits (B, L), and what the labels say about each other (B, L).
+        """
         if self.standardize is not None:
             tokens = self.standardize(tokens)
         features = logits = self.decouple(tokens)
@@ -70,8 +84,7 @@ class FusedHead(nn.Module):
         if self.pooled is not None:
             logits = logits + self.pooled(tokens)
         causal = None if self.causal is None else self.causal(features, logits)
-        scores: Tensor = self.combine(tokens, logits, causal)
-        return scores
+        return tokens, features, logits, causal
 
 
 class FusedModel(nn.Module):
@@ -95,6 +108,11 @@ class FusedModel(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
+        scores: Tensor = self.head(self.tokens(frames))
+        return scores
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Map frames, uint8 (N, H, W, 3) RGB, to the backbone's tokens (N, T, D)."""
         # Normalised as the pixels lie: what is left before the first convolution is a transpose, and
         # engines that compute with channels last (OpenVINO on a CPU) drop it.
         pixels = frames.float()
@@ -102,5 +120,5 @@ class FusedModel(nn.Module):
             pixels = pixels - self.pixel_mean
         if self.pixel_scale is not None:
             pixels = pixels * self.pixel_scale
-        scores: Tensor = self.head(self.backbone(pixels.permute(0, 3, 1, 2)))
-        return scores
+        tokens: Tensor = self.backbone(pixels.permute(0, 3, 1, 2))
+        return tokens

@@ -84,7 +84,7 @@ def fold_combine(head: CausalHead, ledger: Ledger) -> Combine:
             saved = intervention.stored_contexts.numel() * stored.shape[1]
             what = ["logits of the stored contexts; centres and context weights dropped"]
         else:
-            own, saved = _fold_own_context(intervention), 0
+            own, saved = fold_own_context(intervention), 0
             what = [
                 "centres normalised, sharpness in them; token lengths divided behind the product"
             ]
@@ -99,7 +99,8 @@ def fold_combine(head: CausalHead, ledger: Ledger) -> Combine:
     return Combine(mean=mean, causal_is_probability=explicit)
 
 
-def _fold_own_context(intervention: BackDoorIntervention) -> OwnContext:
+def fold_own_context(intervention: BackDoorIntervention) -> OwnContext:
+    """What an image's own context says, g, of an intervention in float64."""
     centres = ASSIGNMENT_SHARPNESS * F.normalize(intervention.centres, dim=-1)
     readout = Affine(intervention.context_weight, intervention.context_bias)
     return OwnContext(Affine(centres.T), readout, (intervention.centres != 0).any(dim=0))

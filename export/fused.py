@@ -162,14 +162,20 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor | None, memory: Tensor) -> Tensor:
         """Map label features (B, L, d), None for the first layer, and memory (B, T, d)."""
-        if self.start is not None:
-            x = self.start
-        elif self.own is not None and self.own_norm is not None:
-            assert x is not None
-            x = self.own_norm(x + self.own(x, x))
+        x = self.queries(x)
         x = self.cross_norm(x + self.cross(memory, x))
         features: Tensor = self.out_norm(x + self.feed_forward(x))
         return features
+
+    def queries(self, x: Tensor | None) -> Tensor:
+        """What looks at the image, and what is added to what it sees, (B, L, d)."""
+        if self.start is not None:
+            return self.start
+        assert x is not None
+        if self.own is None or self.own_norm is None:
+            return x
+        mixed: Tensor = self.own_norm(x + self.own(x, x))
+        return mixed
 
 
 class Decoder(nn.Module):
@@ -284,12 +290,16 @@ class OwnContext(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to logits (B, L)."""
+        logits: Tensor = self.readout(self.shares(tokens))
+        return logits
+
+    def shares(self, tokens: Tensor) -> Tensor:
+        """Map image tokens (B, T, D) to their share in every confounder, (B, K)."""
         # Divided behind the product: K numbers a token instead of D.
         looked_at = tokens if self.seen is None else tokens * self.seen
         lengths = looked_at.square().sum(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
-        shares = (self.centres(tokens) / lengths).softmax(dim=-1).mean(dim=1)
-        logits: Tensor = self.readout(shares)
-        return logits
+        shares: Tensor = (self.centres(tokens) / lengths).softmax(dim=-1).mean(dim=1)
+        return shares
 
 
 class PriorAverage(nn.Module):

@@ -6,17 +6,21 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 import onnxscript.optimizer
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 from torch.export import Dim
 
+from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, onnx_translation
 from export.deploy import DeployModel, FusedModel
+from export.explain import ExplainedModel, explain
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.fusion_report import FusionReport
@@ -41,12 +45,32 @@ def export_fused(
     return exported, report.with_folds(fold_graph(exported, norms=norms))
 
 
-def export_onnx(model: DeployModel | FusedModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
+def export_explained(
+    model: CausalRecognizer, spec: PreprocessSpec, *, norms: bool = True
+) -> tuple[onnx.ModelProto, FusionReport, ExplanationSpec]:
+    """Do as `export_fused`, with the outputs that explain the scores, and say what they mean.
+
+    Raises:
+        EngineError: The scores are no sum of logits.
+    """
+    fused, report = fuse(model, spec)
+    explained, meaning = explain(model, fused, spec.size_hw)
+    exported = export_onnx(explained, spec.size_hw, further=[*meaning.shapes])
+    return exported, report.with_folds(fold_graph(exported, norms=norms)), meaning
+
+
+def export_onnx(
+    model: DeployModel | FusedModel | ExplainedModel,
+    size_hw: tuple[int, int],
+    *,
+    further: Sequence[str] = (),
+) -> onnx.ModelProto:
     """Trace the model with a dynamic batch.
 
     Args:
         model: In evaluation mode.
         size_hw: Size of the frames.
+        further: Names of its outputs behind the scores.
 
     Returns:
         uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx.
@@ -61,7 +85,7 @@ def export_onnx(model: DeployModel | FusedModel, size_hw: tuple[int, int]) -> on
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            output_names=[OUTPUT_NAME, *further],
             dynamic_shapes={"frames": {0: Dim("batch")}},
             optimize=False,
             custom_translation_table=onnx_translation(),
@@ -72,6 +96,8 @@ def export_onnx(model: DeployModel | FusedModel, size_hw: tuple[int, int]) -> on
         # Runtimes fold it when they load the file.
         onnxscript.optimizer.fold_constants(program.model)
         onnxscript.optimizer.remove_unused_nodes(program.model)
+        if further:  # what they look through is computed once
+            CommonSubexpressionEliminationPass()(program.model)
     proto = program.model_proto
     for node in proto.graph.node:  # the exporter's notes name files of the exporting machine
         del node.metadata_props[:]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.no_telemetry import import_runtime
@@ -26,12 +27,15 @@ _ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optim
 class OnnxRuntimeBackend:
     """Runs an exported ONNX model; see `Backend`."""
 
-    def __init__(self, path: Path, content: bytes, *, provider: str = "cpu") -> None:
+    def __init__(
+        self, path: Path, content: bytes, *, provider: str = "cpu", whole: bytes | None = None
+    ) -> None:
         """Load the model.
 
         Args:
             path: Where `content` came from, for messages.
-            content: The ONNX file.
+            content: The ONNX file; its further outputs, if it has some, are computed in every run.
+            whole: The same file with the outputs that `explain` wants, loaded when it first does.
             provider: "cpu", "cuda", or another device of this ONNX Runtime in lower case: "CoreMLExecutionProvider"
                 is "coreml". Another is never taken instead.
 
@@ -41,29 +45,13 @@ class OnnxRuntimeBackend:
         """
         self._name = path.name
         ort = _import_onnxruntime()
-        wanted = _require_provider(ort, provider)
-        options = ort.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
-        options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-        # As many threads as cores we may run on: by itself it counts those of the machine.
-        options.intra_op_num_threads = usable_cores()
-        # Constants are read from the file alone: there is no such folder to find others in.
-        options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
-        try:
-            # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
-            # a run, by going on with the CPU.
-            session = ort.InferenceSession(content, options, providers=[wanted], enable_fallback=0)
-            placement = _check_placement(session, wanted)
-            self.num_labels = _check_signature(session, path)
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(
-                f"ONNX Runtime cannot load {path}: {error}. Export the model again"
-            ) from error
-        self.provider = provider
-        self.description = f"ONNX Runtime {ort.__version__}, {wanted}{placement}"
-        self._session: Any = session
+        self.provider, self._path = provider, path
+        self._wanted = _require_provider(ort, provider)
+        self._session: Any
+        self._session, placement, self.num_labels = self._open(ort, content)
+        self.description = f"ONNX Runtime {ort.__version__}, {self._wanted}{placement}"
+        self._whole = whole
+        self._explaining: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
@@ -76,9 +64,49 @@ class OnnxRuntimeBackend:
         result: NDArray[np.float32] = scores
         return result
 
+    def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
+        """Run the model with all its outputs; see `Backend.explain`."""
+        if self._session is None:
+            raise EngineError(f"{self._name} was closed: open the Recognizer again")
+        if self._whole is not None:
+            self._explaining, *_ = self._open(_import_onnxruntime(), self._whole)
+            self._whole = None
+        if self._explaining is None:
+            raise no_explanation(self._name)
+        names = [item.name for item in self._explaining.get_outputs()]
+        try:
+            found = self._explaining.run(names, {INPUT_NAME: frames})
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+        return dict(zip(names, found, strict=True))
+
     def close(self) -> None:
-        """Free the session; see `Backend.close`."""
-        self._session = None
+        """Free the sessions; see `Backend.close`."""
+        self._session = self._explaining = self._whole = None
+
+    def _open(self, ort: Any, content: bytes) -> tuple[Any, str, int]:
+        """A session, what to say of where its nodes run, and the number of labels."""
+        options = ort.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        # As many threads as cores we may run on: by itself it counts those of the machine.
+        options.intra_op_num_threads = usable_cores()
+        # Constants are read from the file alone: there is no such folder to find others in.
+        options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
+        try:
+            # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
+            # a run, by going on with the CPU.
+            session = ort.InferenceSession(
+                content, options, providers=[self._wanted], enable_fallback=0
+            )
+            placement = _check_placement(session, self._wanted)
+            return session, placement, _check_signature(session, self._path)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f"ONNX Runtime cannot load {self._path}: {error}. Export the model again"
+            ) from error
 
 
 def _import_onnxruntime() -> Any:

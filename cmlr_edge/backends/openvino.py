@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
@@ -27,12 +28,20 @@ class OpenVinoBackend:
     (A graph for any batch size gave scores that differ in the third decimal, and was slower.)
     """
 
-    def __init__(self, path: Path, content: bytes, *, precision: Precision = "f32") -> None:
+    def __init__(
+        self,
+        path: Path,
+        content: bytes,
+        *,
+        precision: Precision = "f32",
+        whole: bytes | None = None,
+    ) -> None:
         """Load the model.
 
         Args:
             path: Where `content` came from, for messages.
-            content: The ONNX file.
+            content: The ONNX file, of scores alone.
+            whole: The same file with the outputs that `explain` wants, loaded when it first does.
             precision: Of layers that the file leaves in float32. Quantised layers stay int8.
 
         Raises:
@@ -45,24 +54,56 @@ class OpenVinoBackend:
         for extension in attention_extensions():
             self._core.add_extension(extension)
         self._precision, self._cores = precision, usable_cores()
-        try:
-            self._model: Any = self._core.read_model(content)
-        except Exception as error:
-            raise EngineError(
-                f"OpenVINO cannot load {path}: {error}. Export the model again"
-            ) from error
+        self._model: Any = self._read(content)
         self.num_labels = _check_signature(self._model, path)
         _, height, width, _ = self._model.input(0).partial_shape
         self._size_hw = height.get_length(), width.get_length()
         self._model.reshape([1, *self._size_hw, 3])
-        single = self._compile(streams=1)
+        single = self._compile(self._model, streams=1)
         self.description = _describe(ov, single)
         self.provider = _provider_in_use(single)
         self._single = single.create_infer_request()
         self._queue: Any = None
+        self._whole = whole
+        self._explaining: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
+        self._require(frames)
+        try:
+            return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
+        except Exception as error:
+            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+
+    def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
+        """Run the model with all its outputs; see `Backend.explain`."""
+        self._require(frames)
+        if self._whole is not None:
+            model = self._read(self._whole)
+            model.reshape([1, *self._size_hw, 3])
+            self._explaining = self._compile(model, streams=1).create_infer_request()
+            self._whole = None
+        if self._explaining is None:
+            raise no_explanation(self._name)
+        outputs = self._explaining.model_outputs
+        rows: dict[str, list[NDArray[np.float32]]] = {o.get_any_name(): [] for o in outputs}
+        try:
+            for i in range(len(frames)):
+                tensor = self._ov.Tensor(frames[i : i + 1], shared_memory=True)
+                self._explaining.set_input_tensor(tensor)
+                self._explaining.infer()
+                for output in outputs:
+                    found = self._explaining.get_tensor(output).data
+                    rows[output.get_any_name()].append(found.copy())
+        except Exception as error:
+            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+        return {name: np.concatenate(parts) for name, parts in rows.items()}
+
+    def close(self) -> None:
+        """Free the graphs; see `Backend.close`."""
+        self._model = self._single = self._queue = self._explaining = self._whole = None
+
+    def _require(self, frames: NDArray[np.uint8]) -> None:
         if self._model is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
         if frames.dtype != np.uint8 or frames.shape[1:] != (*self._size_hw, 3):
@@ -70,14 +111,14 @@ class OpenVinoBackend:
                 f"OpenVINO failed on {self._name}: expected uint8 (N, {self._size_hw[0]}, "
                 f"{self._size_hw[1]}, 3), got {frames.dtype} {frames.shape}"
             )
-        try:
-            return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
-        except Exception as error:
-            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
 
-    def close(self) -> None:
-        """Free the graphs; see `Backend.close`."""
-        self._model = self._single = self._queue = None
+    def _read(self, content: bytes) -> Any:
+        try:
+            return self._core.read_model(content)
+        except Exception as error:
+            raise EngineError(
+                f"OpenVINO cannot load {self._name}: {error}. Export the model again"
+            ) from error
 
     def _infer_one(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         # Read where it lies, without a copy.
@@ -89,7 +130,9 @@ class OpenVinoBackend:
     def _infer_many(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         scores = np.empty((len(frames), self.num_labels), np.float32)
         if self._queue is None:
-            self._queue = self._ov.AsyncInferQueue(self._compile(streams=self._cores), self._cores)
+            self._queue = self._ov.AsyncInferQueue(
+                self._compile(self._model, streams=self._cores), self._cores
+            )
 
         def keep(request: Any, index: int) -> None:
             scores[index] = request.get_output_tensor(0).data
@@ -101,14 +144,14 @@ class OpenVinoBackend:
         self._queue.wait_all()
         return scores
 
-    def _compile(self, *, streams: int) -> Any:
-        """The graph for one image at a time in each of so many streams."""
+    def _compile(self, model: Any, *, streams: int) -> Any:
+        """A graph for one image at a time in each of so many streams."""
         settings = {
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": self._cores,
             "INFERENCE_PRECISION_HINT": self._precision,
         }
-        return self._core.compile_model(self._model, "CPU", settings)
+        return self._core.compile_model(model, "CPU", settings)
 
 
 def supported_precisions() -> list[Precision]:

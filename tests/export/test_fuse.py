@@ -22,6 +22,7 @@ from tests.export.networks import (
     randomized,
     small,
 )
+from tests.export.sums import check_sum
 from train.network.checkpoint import load_model
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer
@@ -61,6 +62,7 @@ def test_the_fused_network_gives_the_trained_scores_and_saves_what_it_reports(na
         frames = random_frames(2)
         whole = DeployModel(model, spec).eval()(frames)
         torch.testing.assert_close(fused(frames), whole, atol=1e-4, rtol=0)
+    check_sum(name, model, fused, frames)
     one = tokens[:1]
     before = multiply_adds(lambda x: model.scores(model.head(x)), one)
     assert before - multiply_adds(fused.head, one) == report.multiply_adds_saved
