@@ -31,6 +31,8 @@ from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import Result, Sink
 from cmlr_edge.why import Explain, Why
 
+__version__ = "0.2.0"
+
 __all__ = [
     "CaptureError",
     "CmlrError",

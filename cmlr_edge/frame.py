@@ -23,18 +23,16 @@ class Frame:
 
     image_bgr: NDArray[np.uint8]  # (H, W, 3)
     index: int  # counts from 0 in its source
-    time_s: (
-        float | None
-    )  # position in the video, or since a live source was opened; None for stills
+    # Position in the video, or since a live source was opened; None for stills.
+    time_s: float | None
     captured_at: float  # seconds since the epoch, when the source delivered it
     capture_ms: float  # spent reading and decoding
     source: str  # the file, or the camera; without passwords
     # frozen: the source repeats a picture; stale: it waited too long; damaged: parts of it were missing
     # when it was decoded. None of these says what is there now.
     status: FrameStatus = "ok"
-    arrived_s: float | None = (
-        None  # on time.monotonic(), when a live source sent it, as far as that is known
-    )
+    # On time.monotonic(), when a live source sent it, as far as that is known.
+    arrived_s: float | None = None
 
     def __repr__(self) -> str:
         """What it is, without its pixels."""
@@ -43,8 +41,9 @@ class Frame:
         return f"<Frame {self.index} of {self.source}{when}: {width} x {height}, {self.status}>"
 
 
-# What a Recognizer takes; a PIL image without importing Pillow.
-ImageLike: TypeAlias = "Frame | NDArray[np.uint8] | PilImage"
+# What a Recognizer takes; a PIL image without importing Pillow. Arrays are uint8, but what cv2.imread returns is
+# typed wider than that.
+ImageLike: TypeAlias = "Frame | NDArray[Any] | PilImage"
 
 
 def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:

@@ -1,6 +1,6 @@
 """The networks that are timed, with seeded weights, and the files that the routes load.
 
-Times do not hang on what weights say, so none of these is trained; a backbone whose weights come as a
+Weights do not change the time, so none of these is trained; a backbone whose weights come as a
 package has them. There is one threshold for all labels, which as many scores reach as there are labels
 in a photo of MS-COCO: 2.9 of 80.
 """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from cmlr_edge import __version__
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.inspect import inspect
@@ -38,5 +38,5 @@ def _options(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if show_version:
-        print(version("cmlr-edge"))  # noqa: T201
+        print(__version__)  # noqa: T201
         raise typer.Exit

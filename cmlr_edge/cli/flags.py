@@ -183,7 +183,7 @@ class Flags:
 
         Args:
             sources: As given; added to those of the file.
-            append: Whether the command's own files are gone on with, unless told.
+            append: Whether the command adds to files of a run before, unless told.
             policy: Of sources, unless told.
             port: Of the live page, unless told; None for no page.
 

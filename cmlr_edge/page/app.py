@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request, WebSocket
@@ -15,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cmlr_edge import __version__
 from cmlr_edge.errors import FrameError
 from cmlr_edge.page.gate import PICTURES, Gate
 from cmlr_edge.page.looking import TooBusyError
@@ -62,7 +62,7 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
     """
     app = FastAPI(
         title="cmlr_edge live",
-        version=version("cmlr-edge"),
+        version=__version__,
         openapi_url="/api/openapi.json",
         docs_url=None,  # they load scripts from other hosts
         redoc_url=None,

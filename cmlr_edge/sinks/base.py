@@ -19,14 +19,13 @@ _NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 class Result:
     """One frame, what the model says about it, and what that brings about."""
 
-    frame: Frame
-    prediction: Prediction
+    frame: Frame  # with its picture
+    prediction: Prediction  # of that frame
     events: tuple[Event, ...]  # in the order of the labels; always empty for still pictures
     source: str = ""  # its name, as events give it
     ending: bool = False  # the source is over: new are only the events, the frame is its last again
-    beginning: bool = (
-        False  # there is no frame yet, only the event that says so; for "events" alone
-    )
+    # There is no frame yet, only the event that says so; for "events" alone.
+    beginning: bool = False
 
     @classmethod
     def begin(cls, source: str) -> Result:

@@ -25,7 +25,7 @@ class JsonLines:
         name_source: bool = False,
         keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is begun at the first frame, or gone on with.
+        """Remember the path; the file is created, or added to, at the first frame.
 
         Args:
             path: Its folder must exist.
@@ -59,7 +59,7 @@ class EventLines:
     def __init__(
         self, path: Path, *, rotate_bytes: int | None = None, keep_old: bool = False
     ) -> None:
-        """Remember the path; the file is begun at the first event, or gone on with.
+        """Remember the path; the file is created, or added to, at the first event.
 
         Args:
             path: Its folder must exist.

@@ -31,7 +31,7 @@ _ENTRY_POINTS = "cmlr_edge.sinks"
 class SinkSettings:
     """One output; docs/service.md has all kinds."""
 
-    kind: str
+    kind: str  # jsonl, events, csv, mqtt, webhook and others
     path: str = ""  # of a file; relative to the configuration
     url: str = ""  # of a server
     rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None: one file

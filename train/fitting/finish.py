@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cmlr_edge import __version__
 from cmlr_edge.model.spec import MethodSpec, ModelSpec, Provenance, ThresholdFit
 from train import distributed
 from train.config import TrainConfig
@@ -48,7 +48,7 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
             num_train_images=len(run.train.images),
             epochs=config.epochs,
             seed=config.seed,
-            cmlr_edge_version=version("cmlr-edge"),
+            cmlr_edge_version=__version__,
             metrics=_measured(run, metrics, choice),
         ),
         threshold_fit=ThresholdFit(
