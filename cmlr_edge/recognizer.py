@@ -186,7 +186,8 @@ class Recognizer:
     @property
     def explains(self) -> bool:
         """Whether its engine can say why it gave a score."""
-        return self._spec.explanation is not None
+        backend, meaning = self._backend, self._spec.explanation
+        return meaning is not None and isinstance(backend, ExplainingBackend) and backend.explains
 
     def __call__(
         self, image: ImageLike, *, color: ColorOrder = "bgr", explain: bool | Explain = False
@@ -331,6 +332,7 @@ class Recognizer:
         *,
         policy: Policy | None = None,
         stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+        explain: bool | Explain = False,
     ) -> Generator[Result, None, None]:
         """Open a source, recognise what it delivers, and follow each label over time.
 
@@ -344,13 +346,14 @@ class Recognizer:
             source: As for `open_source`.
             policy: Likewise.
             stability: By label, or rules, instead of what spec and thresholds say.
+            explain: As for `__call__`.
 
         Raises:
             CaptureError: The source cannot be opened, or has failed for good.
             SpecError: `stability` names a label that the model does not know.
         """
         assert _streaming is not None
-        return _streaming(self, source, policy=policy, stability=stability)
+        return _streaming(self, source, policy=policy, stability=stability, explain=explain)
 
     def astream(
         self,
@@ -358,6 +361,7 @@ class Recognizer:
         *,
         policy: Policy | None = None,
         stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+        explain: bool | Explain = False,
     ) -> AsyncGenerator[Result, None]:
         """Do as `stream`, for `async for`: the event loop goes on while frames are awaited.
 
@@ -366,7 +370,7 @@ class Recognizer:
             ...     await tell(result.prediction.to_dict())
         """
         assert _streaming_async is not None
-        return _streaming_async(self, source, policy=policy, stability=stability)
+        return _streaming_async(self, source, policy=policy, stability=stability, explain=explain)
 
     def __repr__(self) -> str:
         """What it recognises, and where."""

@@ -54,7 +54,7 @@ class Explain:
         """
         if not abs(self.margin) <= _MOST_MARGIN:
             raise SpecError(
-                f"the margin of an explanation is {self.margin}: expected logits from "
+                f"the margin of explanations is {self.margin}: expected logits from "
                 f"-{_MOST_MARGIN:g} to {_MOST_MARGIN:g}"
             )
 

@@ -52,6 +52,11 @@ class Backend(Protocol):
 class ExplainingBackend(Backend, Protocol):
     """A runtime that can also compute an engine's further outputs."""
 
+    @property
+    def explains(self) -> bool:
+        """Whether the engine has further outputs."""
+        ...
+
     def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
         """Run the model with every output it has; see `cmlr_edge.model.explanation`.
 

@@ -64,8 +64,13 @@ class OnnxRuntimeBackend:
         result: NDArray[np.float32] = scores
         return result
 
+    @property
+    def explains(self) -> bool:
+        """Whether it has further outputs; see `ExplainingBackend`."""
+        return self._whole is not None or self._explaining is not None
+
     def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
-        """Run the model with all its outputs; see `Backend.explain`."""
+        """Run the model with all its outputs; see `ExplainingBackend`."""
         if self._session is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
         if self._whole is not None:

@@ -75,8 +75,13 @@ class OpenVinoBackend:
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
 
+    @property
+    def explains(self) -> bool:
+        """Whether it has further outputs; see `ExplainingBackend`."""
+        return self._whole is not None or self._explaining is not None
+
     def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
-        """Run the model with all its outputs; see `Backend.explain`."""
+        """Run the model with all its outputs; see `ExplainingBackend`."""
         self._require(frames)
         if self._whole is not None:
             model = self._read(self._whole)

@@ -114,6 +114,11 @@ class TensorRtBackend:
         self._run(frames, {OUTPUT_NAME: scores})
         return scores
 
+    @property
+    def explains(self) -> bool:
+        """Whether it has further outputs; see `ExplainingBackend`."""
+        return bool(self._further)
+
     def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
         """Run the model and fetch all its outputs, which the engine computes in any case."""
         if not self._further:

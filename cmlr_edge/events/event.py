@@ -31,6 +31,7 @@ class Event:
     max_score: float  # smoothed, the highest since start_s
     captured_at: float  # seconds since the epoch, of the frame at time_s
     run: str = RUN  # of the process that tells it
+    why: dict[str, Any] | None = None  # of a start: why it was said; later: at its best moment
 
     @classmethod
     def begin(cls, source: str) -> Event:
@@ -50,4 +51,6 @@ class Event:
         for key, digits in rounding.items():
             if record[key] is not None:
                 record[key] = round(record[key], digits)
+        if self.why is None:
+            del record["why"]
         return record

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cmlr_edge import __version__
 from cmlr_edge.errors import FrameError
 from cmlr_edge.page.gate import PICTURES, Gate
-from cmlr_edge.page.looking import TooBusyError
+from cmlr_edge.page.looking import NoExplanationError, TooBusyError
 from cmlr_edge.page.state import LiveState, StateView
 from cmlr_edge.page.viewer import show
 from cmlr_edge.page.visits import Visit
@@ -204,13 +204,18 @@ async def _mjpeg(live: LiveState, source_id: int) -> AsyncIterator[bytes]:
         }
     },
     responses={
+        409: {"description": "The engine cannot say why"},
         413: {"description": "The picture has too many bytes"},
         422: {"description": "It is no picture that can be read"},
         503: {"description": "Too many pictures at once"},
     },
 )
-async def recognize(request: Request, *, scores: bool = False) -> dict[str, Any]:
+async def recognize(
+    request: Request, *, scores: bool = False, why: bool | None = None
+) -> dict[str, Any]:
     """Recognise a picture: the body is a JPEG, PNG, WebP, AVIF, TIFF or BMP.
+
+    With `why` it says why each label is said; by default, if the run does.
 
     `curl --data-binary @photo.jpg http://127.0.0.1:8000/api/recognize`
     """
@@ -219,9 +224,11 @@ async def recognize(request: Request, *, scores: bool = False) -> dict[str, Any]
     except ClientDisconnect as error:
         raise HTTPException(400, "the picture did not come as a whole") from error
     try:
-        return await asyncio.to_thread(_live(request).desk.look, body, scores=scores)
+        return await asyncio.to_thread(_live(request).desk.look, body, scores=scores, why=why)
     except FrameError as error:
         raise HTTPException(422, str(error)) from error
+    except NoExplanationError as error:
+        raise HTTPException(409, str(error)) from error
     except TooBusyError as error:
         later = {"Retry-After": "1"}
         raise HTTPException(503, "too many pictures at once: try again", later) from error

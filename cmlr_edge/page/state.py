@@ -23,6 +23,7 @@ from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import OutputStatus
+from cmlr_edge.why import Explain
 
 _SHOWN_SCORES = 8  # the best ones; labels that are present come besides
 _STATE_FOR_S = 0.25  # one gathering serves everybody for so long
@@ -107,6 +108,7 @@ class LiveState:
         metrics: PrometheusMetrics | None = None,
         outputs: Callable[[], tuple[OutputStatus, ...]] = tuple,
         answered_within_s: float = 10.0,
+        explain: Explain | None = None,
     ) -> None:
         """Take what to look at; nothing is owned.
 
@@ -115,6 +117,7 @@ class LiveState:
             recognizer: Which works there.
             metrics: Told at /metrics; those of the run.
             outputs: Asked for the state of each output.
+            explain: How visitors' pictures are explained; as the run does, or None.
             answered_within_s: A model that takes longer for a frame hangs or has far too much to do.
 
         Raises:
@@ -129,7 +132,7 @@ class LiveState:
         self._names: list[str] = []
         self._gone: set[int] = set()  # ids of sources that were removed
         self._pictures: list[NewestPicture] = []
-        self.desk = PictureDesk(recognizer)
+        self.desk = PictureDesk(recognizer, explain)
         self.use(recognizer)
         self._lock = threading.Lock()  # guards the two below
         self._gathered_s = float("-inf")

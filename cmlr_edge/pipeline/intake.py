@@ -19,6 +19,7 @@ from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules
 from cmlr_edge.prediction import Prediction, rank_labels
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.why import Box
 
 # Corners (x, y), as shares of width and height: the same at any size of the picture.
 Polygon: TypeAlias = tuple[tuple[float, float], ...]
@@ -26,6 +27,7 @@ Polygon: TypeAlias = tuple[tuple[float, float], ...]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
 _MASK_BGR = (96, 96, 96)  # nothing that a picture is full of
+_FINE = 16  # pixels of a side of a map's cell, to measure how much of it is painted over
 _EARLY = 0.1  # of the interval between frames that a frame may come early: cameras are not exact
 
 
@@ -87,6 +89,7 @@ class Intake:
         self._hours = [_Hours.read(text) for text in settings.active]
         self._count = 0
         self._due_s = -math.inf
+        self._place: tuple[tuple[int, int], tuple[Box, NDArray[np.bool_]]] | None = None
 
     def is_active(self) -> bool:
         """Whether this is an hour in which the source is looked at."""
@@ -134,6 +137,36 @@ class Intake:
         cropped[inside[top:bottom, left:right] == 0] = _MASK_BGR
         return replace(frame, image_bgr=cropped)
 
+    def placed(self, prediction: Prediction) -> Prediction:
+        """The prediction, with its maps where the picture is, and less what nobody shall see."""
+        why = prediction.why
+        if why is None or why.map_hw is None or not (self.settings.masks or self.settings.region):
+            return prediction
+        box, hidden = self._place_of(why.map_hw)
+        return replace(prediction, why=why.placed(box, hidden))
+
+    def _place_of(self, map_hw: tuple[int, int]) -> tuple[Box, NDArray[np.bool_]]:
+        """The part of the picture that maps cover, and which of their cells are painted over."""
+        if self._place is None or self._place[0] != map_hw:
+            region = self.settings.region or ((0, 0), (1, 0), (1, 1), (0, 1))
+            (left, top), (right, bottom) = np.min(region, axis=0), np.max(region, axis=0)
+            height, width = (side * _FINE for side in map_hw)
+            size, scale = np.array([width, height]), np.array([right - left, bottom - top])
+
+            def drawn(polygon: Polygon) -> NDArray[np.uint8]:
+                corners = (np.array(polygon) - (left, top)) / scale * size
+                canvas = np.zeros((height, width), np.uint8)
+                opencv().fillPoly(canvas, [corners.round().astype(np.int32)], 1)
+                return canvas
+
+            open_ = drawn(region)
+            for mask in self.settings.masks:
+                open_ &= 1 - drawn(mask)
+            shares = open_.reshape(map_hw[0], _FINE, map_hw[1], _FINE).mean(axis=(1, 3))
+            box = (float(left), float(top), float(right), float(bottom))
+            self._place = map_hw, (box, shares < 0.5)
+        return self._place[1]
+
 
 class Choice:
     """Which labels of one model may be said of one source, and from which score on."""
@@ -160,7 +193,9 @@ class Choice:
         if self._is_plain or not prediction.valid:
             return prediction
         reached = self.wanted & (prediction.scores >= self._from)
-        return replace(prediction, labels=rank_labels(prediction.scores, self._labels, reached))
+        said = rank_labels(prediction.scores, self._labels, reached)
+        why = prediction.why and prediction.why.judged_by(self._from)
+        return replace(prediction, labels=said, why=why)
 
     def followed(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (L,) for events: those of labels that are not wanted are out of any reach."""

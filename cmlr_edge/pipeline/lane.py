@@ -336,7 +336,10 @@ class Lane:
         if ticket.pauses:
             self._outlet.pause()
             return
-        prediction = ticket.prediction or self._repeated(ticket.frame)
+        if ticket.prediction is not None:
+            prediction = self._intake.placed(ticket.prediction)
+        else:
+            prediction = self._repeated(ticket.frame)
         if self._gate is not None and not prediction.valid:
             self._gate.forget()
         result = self._outlet.take(ticket.frame, prediction)

@@ -33,7 +33,7 @@ from cmlr_edge.sinks.opening import SinkSettings
 if TYPE_CHECKING:
     from cmlr_edge.page.state import LiveState
 
-_FIXED = ("limits", "metrics", "page")  # what a reload leaves as it is
+_FIXED = ("limits", "metrics", "page", "explain", "explain_margin")  # what a reload leaves as it is
 _SHARE_OF_DRAIN = 0.8  # until outputs are left behind: the rest of the end takes time too
 _LEAST_CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
@@ -238,7 +238,10 @@ class Session:
         cleanup.callback(self._close_outputs)
         limits = config.limits
         settings = StreamsSettings(
-            limits.max_batch, limits.latency_budget_s, drain_s=limits.drain_s
+            limits.max_batch,
+            limits.latency_budget_s,
+            drain_s=limits.drain_s,
+            explain=config.explanation,
         )
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
         self._open_metrics(cleanup)
@@ -356,7 +359,11 @@ class Session:
 
         assert self._metrics is not None
         self._page = LiveState(
-            self.streams, self.recognizer, metrics=self._metrics, outputs=self.output_status
+            self.streams,
+            self.recognizer,
+            metrics=self._metrics,
+            outputs=self.output_status,
+            explain=self.config.explanation,
         )
         visits = GuardedSink(self._page.visits)
         self._watchers.append(visits)

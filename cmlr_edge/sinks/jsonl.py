@@ -92,7 +92,7 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     `time_s` is null for pictures, which name their `file` instead; frames of a live source say when
     they were captured, in seconds since the epoch; `valid` is false, and `labels` empty, where the
     model returned no number; frozen, stale and damaged frames say so in `status`, and frames that repeat
-    earlier scores in `repeated`.
+    earlier scores in `repeated`. `why` is there where it was asked for.
     """
     said = prediction.to_dict(scores=False)
     record: dict[str, Any] = {
@@ -108,4 +108,6 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
         record["status"] = frame.status
     if prediction.repeated:
         record["repeated"] = True
+    if "why" in said:
+        record["why"] = said["why"]
     return record

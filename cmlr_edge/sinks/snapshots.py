@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -32,10 +33,19 @@ class _Best:
 
     score: float
     jpeg: bytes
+    why: bytes  # JSON; b"" where that was not asked for
+
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return len(self.jpeg) + len(self.why)
 
 
 class Snapshots:
-    """Writes FOLDER/SOURCE/LABEL_ID.jpg at the start of an event, and a better one at its end."""
+    """Writes FOLDER/SOURCE/LABEL_ID.jpg at the start of an event, and a better one at its end.
+
+    Where predictions are explained, LABEL_ID.json beside it says why the label was said there.
+    """
 
     takes: Takes = "both"
 
@@ -68,7 +78,7 @@ class Snapshots:
             found = [
                 path for path in folder.glob("*/*.jpg") if path.is_file() and _OURS.match(path.name)
             ]
-            about = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in found)
+            about = sorted((path.stat().st_mtime, _size(path), path) for path in found)
         except OSError as error:
             raise self._unwritten(folder, error) from error
         self._kept = deque(about)  # when, bytes, path; the oldest first
@@ -85,7 +95,7 @@ class Snapshots:
             self._look(result)
         for event in result.events:
             try:
-                self._follow(event, result.frame)
+                self._follow(event, result)
             except OutputError as error:  # noqa: PERF203 (the next one may fit)
                 failed.append(error)
         if failed:
@@ -111,29 +121,34 @@ class Snapshots:
             if score >= best.score + _BETTER:
                 encoded = encoded or _encode(result.frame)
                 best.score, best.jpeg = score, encoded
+                best.why = _why(result, event.label)
 
-    def _follow(self, event: Event, frame: Frame) -> None:
+    def _follow(self, event: Event, result: Result) -> None:
         if event.kind == "begin":  # an earlier run's are over
             self._open = {k: v for k, v in self._open.items() if v[0].source != event.source}
         elif event.kind == "start":
-            jpeg = _encode(frame)
-            self._open[event.id] = event, _Best(event.score, jpeg)
-            self._keep(self.path_of(event), jpeg)
+            first = _Best(event.score, _encode(result.frame), _why(result, event.label))
+            self._open[event.id] = event, first
+            self._keep(self.path_of(event), first)
         elif event.kind == "end" and event.id in self._open:
             started, best = self._open.pop(event.id)
             if best.score > started.score:
-                self._keep(self.path_of(event), best.jpeg)
+                self._keep(self.path_of(event), best)
 
-    def _keep(self, path: Path, jpeg: bytes) -> None:
+    def _keep(self, path: Path, best: _Best) -> None:
         try:
-            self._make_room(len(jpeg))
+            self._make_room(best.size)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, jpeg)
+            write_atomically(path, best.jpeg)
+            if best.why:
+                write_atomically(_sidecar(path), best.why)
+            else:
+                _sidecar(path).unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritten(path, error) from error
         self._forget(path)
-        self._kept.append((time.time(), len(jpeg), path))
-        self._bytes += len(jpeg)
+        self._kept.append((time.time(), best.size, path))
+        self._bytes += best.size
 
     def _make_room(self, size: int) -> None:
         """Delete the oldest pictures, our own alone, until there is room for one more."""
@@ -146,6 +161,7 @@ class Snapshots:
             _, freed, path = self._kept.popleft()
             self._bytes -= freed
             path.unlink(missing_ok=True)
+            _sidecar(path).unlink(missing_ok=True)
             with suppress(OSError):  # other pictures are in it
                 path.parent.rmdir()
 
@@ -159,6 +175,23 @@ class Snapshots:
     def _unwritten(path: Path, error: OSError) -> OutputError:
         reason = error.strerror or os.strerror(error.errno or 0)
         return OutputError(f"cannot write {printable(path)}: {reason}")
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a picture and of what says why."""
+    return sum(file.stat().st_size for file in (path, _sidecar(path)) if file.is_file())
+
+
+def _why(result: Result, label: str) -> bytes:
+    why = result.prediction.why
+    if why is None or not result.prediction.valid:
+        return b""
+    record = {"label": label, **why[label].to_dict()}
+    return json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
 
 
 def _encode(frame: Frame) -> bytes:
