@@ -39,12 +39,11 @@ _MOST_MARGIN = 100.0
 class Explain:
     """How predictions are to be explained.
 
-    margin: In logits. A label counts as said because of its surroundings where it would not reach its
-        threshold, or by less than this, if its surroundings were the average training picture's. Below
-        0 it is said more seldom, above more often.
+    A label counts as said because of its surroundings where it would not reach its threshold, or by less
+    than the margin, if its surroundings were the average training picture's.
     """
 
-    margin: float = 0.0
+    margin: float = 0.0  # logits; below 0 a label is flagged more seldom, above more often
 
     def __post_init__(self) -> None:
         """Refuse what is no margin.
@@ -69,9 +68,9 @@ class Why:
     surroundings: float  # what the picture's surroundings add; 0 for average ones
     others: Mapping[str, float]  # what other labels add, by label, biggest first; without zeros
     bias: float  # of the label, whatever the picture
-    # Where the network looked for it, (H', W'), row by row from the top left; shares that sum to 1,
-    # less what is masked. None: this network looks nowhere in particular.
-    map: NDArray[np.float32] | None
+    # (H', W'), row by row from the top left; shares that sum to 1, less what is masked; None of a
+    # network that looks nowhere in particular.
+    map: NDArray[np.float32] | None  # where the network looked for the label
     map_box: Box  # the part of the picture that the map covers
     because_of_surroundings: bool  # see `Explain.margin`
 

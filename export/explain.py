@@ -32,7 +32,7 @@ from export.fused import (
 )
 from export.fused_causal import FromFeatures, FromScores, LabelAttention, LinearCauses
 from train.network.intervention import BackDoorIntervention
-from train.network.model import CausalRecognizer
+from train.network.model import CausalHead
 
 _FAR = 80.0  # logits whose probability float32 can still tell from 0
 
@@ -251,14 +251,14 @@ _KINDS: dict[type, Surroundings] = {
 
 @torch.no_grad()
 def explain(
-    model: CausalRecognizer, fused: FusedModel, size_hw: tuple[int, int]
+    model: CausalHead, fused: FusedModel, map_hw: tuple[int, int] | None
 ) -> tuple[ExplainedModel, ExplanationSpec]:
     """Let a deployed network say why.
 
     Args:
         model: Trained, what `fused` was made of.
         fused: By `export.fuse`.
-        size_hw: Of its input.
+        map_hw: Of the backbone's tokens; see `tokens_hw`.
 
     Returns:
         A network of more outputs, and what they mean.
@@ -272,7 +272,6 @@ def explain(
     links, links_bias = _links(model, head)
     own_bias, surroundings = _own_bias(head), _surroundings(combine)
     context, where = _context(model, combine), None
-    map_hw = _map_hw(fused, size_hw)
     if map_hw is not None and isinstance(head.decouple, Decoder):
         where = Where(head.decouple, map_hw)
     explained = ExplainedModel(
@@ -319,7 +318,7 @@ def _own_bias(head: FusedHead) -> Tensor:
     return bias
 
 
-def _links(model: CausalRecognizer, head: FusedHead) -> tuple[nn.Module | None, Tensor | None]:
+def _links(model: CausalHead, head: FusedHead) -> tuple[nn.Module | None, Tensor | None]:
     """What tells the labels' parts, and the constant beside them, (L,)."""
     branch, config = head.causal, model.config
     if branch is None:
@@ -338,7 +337,7 @@ def _links(model: CausalRecognizer, head: FusedHead) -> tuple[nn.Module | None, 
     )
 
 
-def _context(model: CausalRecognizer, combine: Combine) -> Context | None:
+def _context(model: CausalHead, combine: Combine) -> Context | None:
     intervention, config = model.intervention, model.config
     if (
         not isinstance(intervention, BackDoorIntervention)
@@ -353,7 +352,8 @@ def _context(model: CausalRecognizer, combine: Combine) -> Context | None:
     return Context(combine.own, PriorAverage(stored, precise.context_prior[:, None]))
 
 
-def _map_hw(fused: FusedModel, size_hw: tuple[int, int]) -> tuple[int, int] | None:
+@torch.no_grad()
+def tokens_hw(fused: FusedModel, size_hw: tuple[int, int]) -> tuple[int, int] | None:
     """Rows and columns of the tokens, which lie as the picture does; None where they do not."""
     height, width = size_hw
     tokens: int = fused.tokens(torch.zeros(1, height, width, 3, dtype=torch.uint8)).shape[1]

@@ -20,7 +20,7 @@ from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, onnx_translation
 from export.deploy import DeployModel, FusedModel
-from export.explain import ExplainedModel, explain
+from export.explain import ExplainedModel, explain, tokens_hw
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.fusion_report import FusionReport
@@ -54,7 +54,7 @@ def export_explained(
         EngineError: The scores are no sum of logits.
     """
     fused, report = fuse(model, spec)
-    explained, meaning = explain(model, fused, spec.size_hw)
+    explained, meaning = explain(model, fused, tokens_hw(fused, spec.size_hw))
     exported = export_onnx(explained, spec.size_hw, further=[*meaning.shapes])
     return exported, report.with_folds(fold_graph(exported, norms=norms)), meaning
 

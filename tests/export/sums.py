@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cmlr_edge.errors import EngineError
 from export.deploy import FusedModel
-from export.explain import explain
+from export.explain import explain, tokens_hw
 from export.verify import sum_errors
 from tests.export.networks import CASES
 from train.network.model import CausalRecognizer
@@ -23,12 +23,12 @@ _NO_SUM = {name for name in CASES if ", mean, " in name or name.startswith("expl
 
 def check_sum(name: str, model: CausalRecognizer, fused: FusedModel, frames: Tensor) -> None:
     """Of a network of `CASES`, on frames (N, H, W, 3)."""
-    size_hw = (frames.shape[1], frames.shape[2])
+    map_hw = tokens_hw(fused, (frames.shape[1], frames.shape[2]))
     if name in _NO_SUM:
         with pytest.raises(EngineError, match=r"intervention '\w+' with fusion '\w+' has no sum"):
-            explain(model, fused, size_hw)
+            explain(model, fused, map_hw)
         return
-    explained, meaning = explain(model, fused, size_hw)
+    explained, meaning = explain(model, fused, map_hw)
     with torch.no_grad():
         scores, *others = [output.numpy() for output in explained(frames)]
         np.testing.assert_array_equal(scores, fused(frames).numpy())

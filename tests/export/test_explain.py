@@ -52,7 +52,7 @@ def test_every_runtime_tells_the_same(name: str) -> None:
     fused, _ = fuse(model, spec)
     frames = random_frames(2)
     with torch.no_grad():
-        expected = [o.numpy() for o in explain(model, fused, spec.size_hw)[0](frames)]
+        expected = [o.numpy() for o in explain(model, fused, (2, 2))[0](frames)]
     names = [output.name for output in graph.graph.output]
     assert names == ["scores", *meaning.shapes]
     for outputs in run_everywhere(graph, {"frames": frames.numpy()}):
@@ -66,7 +66,7 @@ def test_every_runtime_tells_the_same(name: str) -> None:
 def test_amounts_and_maps_are_what_the_trained_network_computes() -> None:
     model = network("matrix, own, one layer, own cause false")
     spec = input_spec(model)
-    explained, meaning = explain(model, fuse(model, spec)[0], spec.size_hw)
+    explained, meaning = explain(model, fuse(model, spec)[0], (2, 2))
     frames = random_frames(2)
     with torch.no_grad():
         outputs = dict(zip(["scores", *meaning.shapes], explained(frames), strict=True))
