@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from cmlr_edge.errors import FrameError
+from cmlr_edge.recording import Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,10 @@ class Frame:
     status: FrameStatus = "ok"
     # On time.monotonic(), when a live source sent it, as far as that is known.
     arrived_s: float | None = None
+    # Seconds since the epoch, by the sender's clock, right or wrong; None: not given.
+    sender_at: float | None = None
+    stream_s: float | None = None  # on the clock of the stream, as the packets of `recording`
+    recording: Recording | None = None  # what it was encoded in, where that is kept and may be seen
 
     def __repr__(self) -> str:
         """What it is, without its pixels."""

@@ -132,6 +132,7 @@ class Reasons(Mapping[str, Why]):
     settings: Explain = Explain()
     map_box: Box = _WHOLE
     hidden: NDArray[np.bool_] | None = None  # (H', W'), cells of the map that a mask covers
+    looks: tuple[Reasons, ...] = ()  # at the picture and its tiles: a label's best one counts
 
     @property
     def context(self) -> NDArray[np.float32] | None:
@@ -186,7 +187,14 @@ class Reasons(Mapping[str, Why]):
 
     def judged_by(self, thresholds: Sequence[float] | NDArray[np.float32]) -> Reasons:
         """The same, with other thresholds (L,)."""
-        return replace(self, thresholds=thresholds)
+        looks = tuple(look.judged_by(thresholds) for look in self.looks)
+        return replace(self, thresholds=thresholds, looks=looks)
+
+    @classmethod
+    def together(cls, looks: Sequence[Reasons]) -> Reasons:
+        """What several looks at one picture say, the whole picture's first."""
+        scores = np.max([look.scores for look in looks], axis=0)
+        return replace(looks[0], scores=scores, looks=tuple(looks))
 
     def placed(self, box: Box, hidden: NDArray[np.bool_] | None) -> Reasons:
         """The same for a model that saw this part of a picture, with cells of the map left out."""
@@ -204,6 +212,8 @@ class Reasons(Mapping[str, Why]):
             raise KeyError(
                 f"{label!r} is not one of the model's {len(self.labels)} labels"
             ) from error
+        if self.looks:
+            return max(self.looks, key=lambda look: float(look.scores[index]))[label]
         score, surroundings = float(self.scores[index]), self._amount(SURROUNDINGS, index)
         own, bias, others = self._amount(OWN_EVIDENCE, index), self.meaning.bias[index], {}
         if LINKS in self.outputs:

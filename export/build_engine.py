@@ -37,6 +37,7 @@ from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.files import sha256_of, signature_path, spec_path, write_atomically
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
 from export.deploy import DeployModel
@@ -49,7 +50,6 @@ from export.verify import synthetic_frames, verify, verify_explanation
 from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.refit import with_refitted_thresholds
-from train.judging.thresholds import ThresholdRule
 from train.network.checkpoint import load_config, load_model
 from train.network.model import CausalRecognizer
 

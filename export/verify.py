@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import ExplainingBackend, no_explanation
-from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.explanation import LINKS, OWN_EVIDENCE, SURROUNDINGS, ExplanationSpec
@@ -20,12 +20,11 @@ from cmlr_edge.model.spec import OUTPUT_NAME, GoldenSample, ModelSpec, ParityRep
 if TYPE_CHECKING:
     from export.deploy import DeployModel
 
-# Largest allowed difference of a score between the training model and the built file, and at load
-# on another machine, by the precision that was built.
+# Largest allowed difference of a score between the training model and the built file, by the precision
+# that was built.
 SCORE_TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 0.6}
 # In logits. A matrix of links that is narrower or quantised in the score is float32 in its parts.
 SUM_TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "int8": 5e-2}
-GOLDEN_TOLERANCE = {"float32": 2e-3, "float16": 5e-2, "int8": 0.15}
 _REMEDIES = {
     "float16": "export without --fp16, or allow more with --max-flips",
     "int8": "give --data to fit thresholds again, give --calibration more pictures like those to come, "

@@ -24,7 +24,7 @@ from torch.export import Dim
 
 from benchmarks.peers.frames import NUM_FRAMES, frames
 from cmlr_edge.backends import load_backend
-from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
 from cmlr_edge.model.files import sha256_of, write_atomically
 from cmlr_edge.model.spec import (
     BuiltFile,
@@ -42,7 +42,6 @@ from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from export.quantize_cpu import quantize_for_cpu
-from export.verify import GOLDEN_TOLERANCE
 from train.config import ModelConfig
 from train.confounders.clustering import Confounders, ContextTerm
 from train.network.backbones import WEIGHT_PACKAGES

@@ -7,6 +7,7 @@ scenes whose context was set from outside (do), where surroundings mislead.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
 from benchmarks.intervals import t_interval
 from cmlr_edge.model.explanation import ATTENTION
+from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.thresholds import fit_thresholds
 from cmlr_edge.why import Explain, Reasons
 from export.deploy import FusedModel
 from export.explain import explain
@@ -30,11 +33,10 @@ from train.config import ConfounderConfig, TrainConfig
 from train.data import read_dataset
 from train.data.context_scenes import SceneConfig, SceneTruth, generate, read_truth
 from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
-from train.judging.thresholds import fit_thresholds
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalHead
 
-COUNTS = {"train": 1200, "val": 300, "iid": 300, "do": 700, "cross": 0}
+COUNTS = {"train": 700, "val": 200, "iid": 200, "do": 400, "cross": 0}
 MARGINS = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _MAP_HW, _SIDE, _NEAR = (7, 7), 224, 15  # pixels: what the pointing game calls near enough
 PARTS = ("iid", "do")
@@ -49,7 +51,22 @@ class _OnTokens(FusedModel):
 
 
 def run_world(seed: int, work: Path) -> dict[str, Any]:
-    """Draw a small world, train one head in it, and answer both questions."""
+    """Draw a small world, train one head in it, and answer both questions.
+
+    Args:
+        seed: Of the world and of the training.
+        work: What is drawn, computed and found is kept here: an interrupted run goes on.
+    """
+    kept = work / f"found-{seed}.json"
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    found = _run(seed, work)
+    write_atomically(kept, json.dumps(found).encode())
+    return found
+
+
+def _run(seed: int, work: Path) -> dict[str, Any]:
     folder = work / f"world-{seed}"
     if not (folder / "labels.json").is_file():
         generate(folder, SceneConfig(seed=seed, counts=COUNTS), work / "assets")

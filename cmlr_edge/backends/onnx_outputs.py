@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cmlr_edge.backends.protobuf import encoded, fields
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.protobuf import encoded, fields
 
 _GRAPH = 7  # numbers of fields: in ModelProto,
 _NODE, _CONSTANT, _OUTPUT, _TYPE = 1, 5, 12, 13  # in GraphProto,

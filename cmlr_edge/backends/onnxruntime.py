@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 _SUFFIX = "ExecutionProvider"
+_CPU = f"CPU{_SUFFIX}"
 # Not devices of this machine: a web service, and what has a backend of its own.
 _NOT_OURS = {"azure", "openvino"}
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
-_ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
+_SILENT = 4  # ONNX Runtime's log level: what ends a run comes as an exception, too
 
 
 class OnnxRuntimeBackend:
@@ -47,10 +49,15 @@ class OnnxRuntimeBackend:
         ort = _import_onnxruntime()
         self.provider, self._path = provider, path
         self._wanted = _require_provider(ort, provider)
+        # What a model asks for may depend on the size of a batch.
+        self._bounds = self._bounds_of(content)
         self._session: Any
-        self._session, placement, self.num_labels = self._open(ort, content)
+        self._session, placement = self._open(ort, content, self._bounds)
+        self.num_labels = _check_signature(self._session, path)
         self.description = f"ONNX Runtime {ort.__version__}, {self._wanted}{placement}"
-        self._whole = whole
+        # Models that were trained elsewhere may know batches of one alone.
+        self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
+        self._whole, self._explaining_bounds = whole, self._bounds_of(whole or b"")
         self._explaining: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
@@ -58,9 +65,17 @@ class OnnxRuntimeBackend:
         if self._session is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
         try:
-            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
+            if not self._one_by_one or len(frames) == 1:
+                return self._run(frames)
+            return np.concatenate([self._run(frames[i : i + 1]) for i in range(len(frames))])
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+
+    def _run(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with self._bounds.of(len(frames)):
+            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
         result: NDArray[np.float32] = scores
         return result
 
@@ -73,14 +88,13 @@ class OnnxRuntimeBackend:
         """Run the model with all its outputs; see `ExplainingBackend`."""
         if self._session is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
-        if self._whole is not None:
-            self._explaining, *_ = self._open(_import_onnxruntime(), self._whole)
-            self._whole = None
-        if self._explaining is None:
-            raise no_explanation(self._name)
-        names = [item.name for item in self._explaining.get_outputs()]
         try:
-            found = self._explaining.run(names, {INPUT_NAME: frames})
+            with self._explaining_bounds.of(len(frames)):
+                session = self._explainer()
+                names = [item.name for item in session.get_outputs()]
+                found = session.run(names, {INPUT_NAME: frames})
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
         return dict(zip(names, found, strict=True))
@@ -89,29 +103,83 @@ class OnnxRuntimeBackend:
         """Free the sessions; see `Backend.close`."""
         self._session = self._explaining = self._whole = None
 
-    def _open(self, ort: Any, content: bytes) -> tuple[Any, str, int]:
-        """A session, what to say of where its nodes run, and the number of labels."""
-        options = ort.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+    def _explainer(self) -> Any:
+        """The session with all outputs, opened when it is first asked for."""
+        if self._whole is not None:
+            ort = _import_onnxruntime()
+            self._explaining, _ = self._open(ort, self._whole, self._bounds_of(self._whole))
+            self._whole = None
+        if self._explaining is None:
+            raise no_explanation(self._name)
+        return self._explaining
+
+    def _bounds_of(self, content: bytes) -> FirstRuns:
+        return FirstRuns(self._name, len(content) if self._wanted == _CPU else None)
+
+    def _open(self, ort: Any, content: bytes, bounds: FirstRuns) -> tuple[Any, str]:
+        """A session, and what to say of where its nodes run."""
+        options = _session_options(ort)
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-        # As many threads as cores we may run on: by itself it counts those of the machine.
-        options.intra_op_num_threads = usable_cores()
-        # Constants are read from the file alone: there is no such folder to find others in.
-        options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
         try:
             # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
             # a run, by going on with the CPU.
-            session = ort.InferenceSession(
-                content, options, providers=[self._wanted], enable_fallback=0
-            )
-            placement = _check_placement(session, self._wanted)
-            return session, placement, _check_signature(session, self._path)
+            with bounds.of(0):
+                session = ort.InferenceSession(
+                    content, options, providers=[self._wanted], enable_fallback=0
+                )
+            _check_signature(session, self._path)
+            return session, _check_placement(session, self._wanted)
         except EngineError:
             raise
         except Exception as error:
             raise EngineError(
                 f"ONNX Runtime cannot load {self._path}: {error}. Export the model again"
             ) from error
+
+
+class ForeignModel:
+    """Runs a model of somebody else's on the CPU, whatever goes in and comes out."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        """Load the model.
+
+        Args:
+            path: Where `content` came from, for messages.
+            content: The ONNX file, whose structure was looked at.
+
+        Raises:
+            DependencyError: ONNX Runtime is not installed.
+            EngineError: It cannot be loaded.
+        """
+        self._name, ort = path.name, _import_onnxruntime()
+        try:
+            self._session: Any = ort.InferenceSession(
+                content, _session_options(ort), providers=[_require_provider(ort, "cpu")]
+            )
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+    def run(self, name: str, array: NDArray[Any], output: str) -> NDArray[Any]:
+        """Return one output for one input.
+
+        Raises:
+            EngineError: The runtime failed.
+        """
+        try:
+            (found,) = self._session.run([output], {name: array})
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+        return np.asarray(found)
+
+
+def _session_options(ort: Any) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    # As many threads as cores we may run on: by itself it counts those of the machine.
+    options.intra_op_num_threads = usable_cores()
+    # Constants are read from the file alone: there is no such folder to find others in.
+    options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
+    return options
 
 
 def _import_onnxruntime() -> Any:

@@ -13,6 +13,7 @@ from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
@@ -54,24 +55,39 @@ class OpenVinoBackend:
         for extension in attention_extensions():
             self._core.add_extension(extension)
         self._precision, self._cores = precision, usable_cores()
-        self._model: Any = self._read(content)
+        self._bounds = FirstRuns(path.name, len(content))
+        self._queue: Any = None
+        self._whole, self._explaining_bounds = whole, FirstRuns(path.name, len(whole or b""))
+        self._explaining: Any = None
+        try:
+            with self._bounds.of(0):
+                self._load(path, content)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f"OpenVINO cannot load {path}: {error}. Export the model again"
+            ) from error
+
+    def _load(self, path: Path, content: bytes) -> None:
+        self._model: Any = self._core.read_model(content)
         self.num_labels = _check_signature(self._model, path)
         _, height, width, _ = self._model.input(0).partial_shape
         self._size_hw = height.get_length(), width.get_length()
         self._model.reshape([1, *self._size_hw, 3])
         single = self._compile(self._model, streams=1)
-        self.description = _describe(ov, single)
+        self.description = _describe(self._ov, single)
         self.provider = _provider_in_use(single)
         self._single = single.create_infer_request()
-        self._queue: Any = None
-        self._whole = whole
-        self._explaining: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
         self._require(frames)
         try:
-            return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
+            with self._bounds.of(len(frames)):
+                return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
 
@@ -83,25 +99,31 @@ class OpenVinoBackend:
     def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
         """Run the model with all its outputs; see `ExplainingBackend`."""
         self._require(frames)
+        try:
+            with self._explaining_bounds.of(1):
+                return self._explained(frames)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+
+    def _explained(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """All outputs of the frames, one after the other; the graph is loaded when it first is asked."""
         if self._whole is not None:
-            model = self._read(self._whole)
+            model = self._core.read_model(self._whole)
             model.reshape([1, *self._size_hw, 3])
             self._explaining = self._compile(model, streams=1).create_infer_request()
             self._whole = None
         if self._explaining is None:
             raise no_explanation(self._name)
-        outputs = self._explaining.model_outputs
-        rows: dict[str, list[NDArray[np.float32]]] = {o.get_any_name(): [] for o in outputs}
-        try:
-            for i in range(len(frames)):
-                tensor = self._ov.Tensor(frames[i : i + 1], shared_memory=True)
-                self._explaining.set_input_tensor(tensor)
-                self._explaining.infer()
-                for output in outputs:
-                    found = self._explaining.get_tensor(output).data
-                    rows[output.get_any_name()].append(found.copy())
-        except Exception as error:
-            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+        outputs = {output.get_any_name(): output for output in self._explaining.model_outputs}
+        rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in outputs}
+        for i in range(len(frames)):
+            tensor = self._ov.Tensor(frames[i : i + 1], shared_memory=True)
+            self._explaining.set_input_tensor(tensor)
+            self._explaining.infer()
+            for name, output in outputs.items():
+                rows[name].append(self._explaining.get_tensor(output).data.copy())
         return {name: np.concatenate(parts) for name, parts in rows.items()}
 
     def close(self) -> None:
@@ -116,14 +138,6 @@ class OpenVinoBackend:
                 f"OpenVINO failed on {self._name}: expected uint8 (N, {self._size_hw[0]}, "
                 f"{self._size_hw[1]}, 3), got {frames.dtype} {frames.shape}"
             )
-
-    def _read(self, content: bytes) -> Any:
-        try:
-            return self._core.read_model(content)
-        except Exception as error:
-            raise EngineError(
-                f"OpenVINO cannot load {self._name}: {error}. Export the model again"
-            ) from error
 
     def _infer_one(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         # Read where it lies, without a copy.

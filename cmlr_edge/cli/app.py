@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from cmlr_edge import __version__
+from cmlr_edge.cli.adopt import adopt
+from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
+from cmlr_edge.cli.hub import hub
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
@@ -26,9 +29,12 @@ app = typer.Typer(
 app.command()(label)
 app.command()(serve)
 app.command()(inspect)
+app.command()(adopt)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
+app.add_typer(archive, name="archive")
+app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)
 

@@ -37,7 +37,7 @@ def run(
     fill = partial(replace(flags, config=config).to_config, sources or [], append=True)
     settings, folder = fill()
     supervisor = Supervisor.from_environment(os.environ)
-    with noted_signals() as interruption:
+    with noted_signals(ends_well=True) as interruption:
         session = Session(settings, folder=folder)
         with session:
             runner = Runner(session, reread=lambda: fill()[0], supervisor=supervisor)

@@ -18,14 +18,13 @@ from cmlr_edge.engines.check import Check, look
 from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.engines.signature import require_signature
 from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.machine.memory_bound import memory_for
 from cmlr_edge.model.files import model_path, require_unchanged, spec_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
 _COPY = "copy both files together"
-# A runtime with CUDA takes 1 GiB; it holds a model several times while it makes it its own.
-_RUNTIME_BYTES, _COPIES = 2 * 2**30, 8
 _log = logging.getLogger(__name__)
 
 
@@ -176,7 +175,7 @@ def memory_to_load(path: Path) -> int:
     """
     path = model_path(path)
     size = path.stat().st_size if path.is_file() else 0
-    return _RUNTIME_BYTES + _COPIES * size
+    return memory_for(size)
 
 
 def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:

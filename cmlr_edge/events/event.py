@@ -31,6 +31,8 @@ class Event:
     max_score: float  # smoothed, the highest since start_s
     captured_at: float  # seconds since the epoch, of the frame at time_s
     run: str = RUN  # of the process that tells it
+    picture: str = ""  # the file with its picture; "" where none is taken
+    clip: str = ""  # likewise; it is there some seconds after the end
     why: dict[str, Any] | None = None  # of a start: why it was said; later: at its best moment
 
     @classmethod
@@ -48,6 +50,9 @@ class Event:
         """Build a JSON-ready object; times and scores are rounded as in the frames' lines."""
         rounding = {"time_s": 4, "start_s": 4, "end_s": 4, "score": 5, "max_score": 5}
         record = asdict(self)
+        for key in ("picture", "clip"):
+            if not record[key]:
+                del record[key]
         for key, digits in rounding.items():
             if record[key] is not None:
                 record[key] = round(record[key], digits)

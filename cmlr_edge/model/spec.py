@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.explanation import ExplanationSpec
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
-from cmlr_edge.model.strict_json import parse_json, read_bounded, write_json
+from cmlr_edge.model.strict_json import json_text, parse_json, read_bounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +33,22 @@ MAX_TOLERANCE = 0.15  # what int8 needs
 OUTPUT_NAME = "scores"  # float32 (N, L), probabilities
 
 
+# How a frame is brought to the model's size: its aspect ratio is lost; kept, with bars; or kept, and
+# what lies outside the middle is cut off.
+Resize: TypeAlias = Literal["stretch", "letterbox", "crop"]
+# Those of Pillow look at every pixel when they shrink, as torchvision's do; OpenCV's at the nearest ones.
+Interpolation: TypeAlias = Literal[
+    "area",
+    "nearest",
+    "bilinear",
+    "bicubic",
+    "pillow-nearest",
+    "pillow-bilinear",
+    "pillow-bicubic",
+    "pillow-lanczos",
+]
+
+
 @dataclass(frozen=True)
 class PreprocessSpec:
     """How a frame becomes model input; `preprocess()` applies the resize, the graph the rest."""
@@ -39,9 +56,13 @@ class PreprocessSpec:
     size_hw: tuple[int, int]
     mean: tuple[float, float, float]  # of pixels scaled to [0, 1], R G B
     std: tuple[float, float, float]
-    resize: Literal["stretch"] = "stretch"  # to size_hw, whatever the aspect ratio
-    interpolation: Literal["area"] = "area"
+    resize: Resize = "stretch"
+    interpolation: Interpolation = "area"
     color_order: Literal["rgb"] = "rgb"
+    # Of "crop": pixels that the shorter side is resized to before the middle is cut out; 0: as few as
+    # fill size_hw.
+    short_side: int = 0
+    fill: int = 0  # of the bars of "letterbox", 0 to 255
 
     def __post_init__(self) -> None:
         """Reject sizes and scales that no model has."""
@@ -49,6 +70,13 @@ class PreprocessSpec:
             raise SpecError(f"preprocess.size_hw is {self.size_hw}: each side must be 1 to 8192")
         if min(self.std) <= 0:
             raise SpecError(f"preprocess.std is {self.std}: every value must be above 0")
+        if self.short_side and not max(self.size_hw) <= self.short_side <= 8192:
+            raise SpecError(
+                f"preprocess.short_side is {self.short_side}: it must be 0, or {max(self.size_hw)} "
+                f"to 8192, so that {self.size_hw} can be cut out"
+            )
+        if not 0 <= self.fill <= 255:
+            raise SpecError(f"preprocess.fill is {self.fill}: it must lie in 0 to 255")
 
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -161,6 +189,19 @@ class BuiltFile:
 
 
 @dataclass(frozen=True)
+class AdoptedModel:
+    """What is known of a model that was trained elsewhere; see `cmlr_edge.adopting`."""
+
+    source: str  # name of the file that came
+    source_sha256: str
+    input: str  # of that file, in words; the frames are made into it inside the graph
+    activation: Literal["none", "softmax", "sigmoid"]  # that was put behind it
+    exclusive: bool  # its scores are shares of one whole: at most one label reaches 0.5
+    assumed: tuple[str, ...] = ()  # settings that neither the file nor anybody told
+    checked: str = ""  # what the settings were held against, and how it ended
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Input format, label names, decision thresholds and files of one trained model."""
 
@@ -173,6 +214,7 @@ class ModelSpec:
     threshold_fit: ThresholdFit
     files: dict[str, BuiltFile] = field(default_factory=dict)
     stability: StabilityRules = field(default_factory=StabilityRules)  # of its labels' events
+    adopted: AdoptedModel | None = None  # of a model that was trained elsewhere
     explanation: ExplanationSpec | None = None  # of files that can say why
     format_version: int = FORMAT_VERSION
 
@@ -214,10 +256,19 @@ class ModelSpec:
 
     def save(self, path: Path) -> None:
         """Write the spec as JSON, whole or not at all."""
+        write_atomically(path, self.to_json())
+
+    def to_json(self) -> bytes:
+        """Return what `save` writes."""
         # An older cmlr_edge refuses what it does not know, so write it only where it says something.
-        omit = ["stability"] * (self.stability == StabilityRules())
-        omit += ["explanation"] * (self.explanation is None)
-        write_json(path, self, omit=omit)
+        silent = {
+            "stability": self.stability == StabilityRules(),
+            "adopted": self.adopted is None,
+            "explanation": self.explanation is None,
+            "preprocess.short_side": not self.preprocess.short_side,
+            "preprocess.fill": not self.preprocess.fill,
+        }
+        return json_text(self, omit=[name for name, is_silent in silent.items() if is_silent])
 
     @classmethod
     def load(cls, path: Path) -> ModelSpec:
@@ -251,7 +302,7 @@ def read_spec_text(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise SpecError(
             f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
-            "copy both files together"
+            "copy both files together, or make an engine of any other classifier with `cmlr-edge adopt`"
         ) from error
     except (ValueError, OSError) as error:
         raise _no_spec(path, error) from error

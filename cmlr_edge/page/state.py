@@ -17,6 +17,7 @@ from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
 from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
+from cmlr_edge.page.sources import SourceControl
 from cmlr_edge.page.visits import VisitLog, since_start_s
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
@@ -126,6 +127,7 @@ class LiveState:
             DependencyError: prometheus-client is not installed.
         """
         self._started_s = since_start_s()
+        self.control: SourceControl | None = None  # changes the sources, where a run lets visitors
         self.closing = False  # set when viewers shall be sent away
         self.visits = VisitLog()
         self.metrics = metrics or PrometheusMetrics(streams.status)
@@ -164,6 +166,16 @@ class LiveState:
     def forget(self, name: str) -> None:
         """Show a source no longer; its id is never given again."""
         self._gone |= {number for number, known in enumerate(self._names) if known == redact(name)}
+
+    def id_of(self, name: str) -> int | None:
+        """The id of a source that there is."""
+        numbers = [i for i, known in enumerate(self._names) if known == redact(name)]
+        return next((number for number in reversed(numbers) if number not in self._gone), None)
+
+    def name_of(self, source_id: int) -> str | None:
+        """The name of a source that there is."""
+        is_there = 0 <= source_id < len(self._names) and source_id not in self._gone
+        return self._names[source_id] if is_there else None
 
     @property
     def num_sources(self) -> int:

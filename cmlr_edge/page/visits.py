@@ -30,6 +30,8 @@ class Visit:
     score: float  # smoothed, newest
     max_score: float
     revision: int  # grows with every change of any visit
+    picture: str = ""  # its file; "" where none is taken
+    clip: str = ""  # likewise; it is there some seconds after the end
 
 
 def since_start_s() -> float:
@@ -84,6 +86,8 @@ class VisitLog:
                 score=event.score,
                 max_score=event.max_score,
                 revision=self._revision,
+                picture=event.picture,
+                clip=event.clip,
             )
             if event.kind == "end":
                 self._ended[event.id] = visit
@@ -122,6 +126,11 @@ class VisitLog:
             for key, visit in visits.items():
                 self._revision += 1
                 visits[key] = replace(visit, revision=self._revision)
+
+    def find(self, visit_id: str) -> Visit | None:
+        """Return one visit, on our clock; None where it is not known any more."""
+        with self._lock:
+            return self._open.get(visit_id) or self._ended.get(visit_id)
 
     def present(self, source: str) -> frozenset[str]:
         """Return the labels whose visits to a source last."""

@@ -17,6 +17,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules
+from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.prediction import Prediction, rank_labels
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.why import Box
@@ -40,6 +41,7 @@ class IntakeSettings:
     stability: StabilityRules | None = None  # of the labels' events, instead of the run's
     masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
     region: Polygon = ()  # all that the model sees; () for the whole picture
+    tiles: str = ""  # "2x2": look at so many parts of it, too, for small things; "" for none
     every: int = 1  # look at each n-th frame
     max_fps: float | None = None  # look at no more frames a second
     active: tuple[str, ...] = ()  # hours of local time, as "mon-fri 08:00-18:30"; () for always
@@ -61,6 +63,8 @@ class IntakeSettings:
             _check_polygon(polygon)
         for hours in self.active:
             _Hours.read(hours)
+        if self.tiles:
+            Tiles.read(self.tiles)
 
 
 def read_polygon(text: str) -> Polygon:
@@ -87,9 +91,10 @@ class Intake:
         """Start before the first frame."""
         self.settings = settings
         self._hours = [_Hours.read(text) for text in settings.active]
+        self._tiles = Tiles.read(settings.tiles) if settings.tiles else None
         self._count = 0
         self._due_s = -math.inf
-        self._place: tuple[tuple[int, int], tuple[Box, NDArray[np.bool_]]] | None = None
+        self._places: dict[tuple[int, int, int], tuple[Box, NDArray[np.bool_]]] = {}
 
     def is_active(self) -> bool:
         """Whether this is an hour in which the source is looked at."""
@@ -114,14 +119,14 @@ class Intake:
         return True
 
     def masked(self, frame: Frame) -> Frame:
-        """The frame with all masks painted over; the same one where there are none."""
+        """The frame with all masks painted over, and without its packets; as it came without masks."""
         if not self.settings.masks:
             return frame
         image = frame.image_bgr.copy()
         corners = [_pixels(mask, image) for mask in self.settings.masks]
         for polygon in corners:  # one by one, for where two overlap fillPoly would leave a hole
             opencv().fillPoly(image, [polygon], _MASK_BGR)
-        return replace(frame, image_bgr=image)
+        return replace(frame, image_bgr=image, recording=None)
 
     def seen(self, frame: Frame) -> Frame:
         """What the model sees of a masked frame: the region, with the rest of its box painted over."""
@@ -137,35 +142,53 @@ class Intake:
         cropped[inside[top:bottom, left:right] == 0] = _MASK_BGR
         return replace(frame, image_bgr=cropped)
 
-    def placed(self, prediction: Prediction) -> Prediction:
-        """The prediction, with its maps where the picture is, and less what nobody shall see."""
-        why = prediction.why
-        if why is None or why.map_hw is None or not (self.settings.masks or self.settings.region):
+    def looks(self, frame: Frame) -> list[Frame]:
+        """All that the model is shown of a masked frame: what is seen of it, then its tiles."""
+        seen = self.seen(frame)
+        return [seen] if self._tiles is None else [seen, *self._tiles.cut(seen)]
+
+    @property
+    def runs_per_frame(self) -> int:
+        """How often the model runs for a frame."""
+        return 1 if self._tiles is None else 1 + self._tiles.columns * self._tiles.rows
+
+    def placed(self, prediction: Prediction, look: int) -> Prediction:
+        """A prediction, with its maps where the picture is, and less what nobody shall see.
+
+        Args:
+            prediction: Of one of `looks`.
+            look: Which.
+        """
+        settings, why = self.settings, prediction.why
+        changes = settings.masks or settings.region or look
+        if why is None or why.map_hw is None or not changes:
             return prediction
-        box, hidden = self._place_of(why.map_hw)
-        return replace(prediction, why=why.placed(box, hidden))
+        key = (*why.map_hw, look)
+        if key not in self._places:
+            self._places[key] = self._place_of(why.map_hw, look)
+        return replace(prediction, why=why.placed(*self._places[key]))
 
-    def _place_of(self, map_hw: tuple[int, int]) -> tuple[Box, NDArray[np.bool_]]:
-        """The part of the picture that maps cover, and which of their cells are painted over."""
-        if self._place is None or self._place[0] != map_hw:
-            region = self.settings.region or ((0, 0), (1, 0), (1, 1), (0, 1))
-            (left, top), (right, bottom) = np.min(region, axis=0), np.max(region, axis=0)
-            height, width = (side * _FINE for side in map_hw)
-            size, scale = np.array([width, height]), np.array([right - left, bottom - top])
+    def _place_of(self, map_hw: tuple[int, int], look: int) -> tuple[Box, NDArray[np.bool_]]:
+        """The part of the picture that a map covers, and which of its cells are painted over."""
+        region = self.settings.region or ((0, 0), (1, 0), (1, 1), (0, 1))
+        (left, top), (right, bottom) = np.min(region, axis=0), np.max(region, axis=0)
+        if look and self._tiles is not None:
+            part = np.array(self._tiles.boxes()[look - 1]).reshape(2, 2)
+            part = (left, top) + part * (right - left, bottom - top)
+            (left, top), (right, bottom) = part
+        height, width = (side * _FINE for side in map_hw)
 
-            def drawn(polygon: Polygon) -> NDArray[np.uint8]:
-                corners = (np.array(polygon) - (left, top)) / scale * size
-                canvas = np.zeros((height, width), np.uint8)
-                opencv().fillPoly(canvas, [corners.round().astype(np.int32)], 1)
-                return canvas
+        def drawn(polygon: Polygon) -> NDArray[np.uint8]:
+            shares = (np.array(polygon) - (left, top)) / (right - left, bottom - top)
+            canvas = np.zeros((height, width), np.uint8)
+            opencv().fillPoly(canvas, [(shares * (width, height)).round().astype(np.int32)], 1)
+            return canvas
 
-            open_ = drawn(region)
-            for mask in self.settings.masks:
-                open_ &= 1 - drawn(mask)
-            shares = open_.reshape(map_hw[0], _FINE, map_hw[1], _FINE).mean(axis=(1, 3))
-            box = (float(left), float(top), float(right), float(bottom))
-            self._place = map_hw, (box, shares < 0.5)
-        return self._place[1]
+        shown = drawn(region)
+        for mask in self.settings.masks:
+            shown &= 1 - drawn(mask)
+        cells = shown.reshape(map_hw[0], _FINE, map_hw[1], _FINE).mean(axis=(1, 3))
+        return (float(left), float(top), float(right), float(bottom)), cells < 0.5
 
 
 class Choice:
@@ -183,7 +206,7 @@ class Choice:
         self.labels = settings.labels  # () for all
         self.changed = settings.thresholds  # by label, beside the model's own
         self.thresholds: Mapping[str, float] = recognizer.thresholds | settings.thresholds
-        self._is_plain = not (settings.labels or settings.thresholds)
+        self._is_plain = not (settings.labels or settings.thresholds or settings.tiles)
         wanted = {*(settings.labels or self._labels)}
         self.wanted = np.array([label in wanted for label in self._labels])  # (L,), bool
         self._from = np.array([*self.thresholds.values()], np.float32)

@@ -18,8 +18,10 @@ from cmlr_edge.pipeline.intake import Choice, Intake
 from cmlr_edge.pipeline.outlet import Judging, Outlet
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.status import SourceStatus, Tally
+from cmlr_edge.pipeline.tiles import combined
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
+from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import GuardedSink
@@ -40,11 +42,22 @@ class Ticket:
     arrived_s: float  # on time.monotonic()
     prediction: Prediction | None = None
     pauses: bool = False  # no frame: from here on none is looked at for a while
+    tiles: tuple[Ticket, ...] = ()  # of the frame, each on a way of its own
 
     @property
     def answered(self) -> bool:
         """Whether nothing more is to be waited for."""
-        return self.prepared is None or self.prediction is not None
+        is_whole_answered = self.prepared is None or self.prediction is not None
+        return is_whole_answered and all(tile.answered for tile in self.tiles)
+
+    def together(self, intake: Intake) -> Prediction | None:
+        """What the model says of the frame and its tiles; None where it was not asked."""
+        if self.prediction is None:
+            return None
+        answers = [self.prediction, *(t.prediction for t in self.tiles if t.prediction is not None)]
+        if any(tile.frame.status == "stale" for tile in self.tiles):
+            self.frame = replace(self.frame, status="stale")
+        return combined([intake.placed(answer, look) for look, answer in enumerate(answers)])
 
     def freshened(self) -> Prepared:
         """Return what is to be recognised, marked as stale where it waited too long."""
@@ -175,8 +188,15 @@ class Lane:
                 damaged=getattr(self._source, "damaged", 0),  # not every source can tell
                 frames_per_second=tally.frames_per_second(),
                 latency_ms=tally.latency_percentiles(),
+                runs_per_frame=self._intake.runs_per_frame,
                 capture=None if self._live is None else self._live.stats,
             )
+
+    def look(self, recognizer: Recognizer, frame: Frame) -> Prediction:
+        """What another recognizer says of a frame that the lane gave; any thread may ask."""
+        looks = [recognizer.prepare(part) for part in self._intake.looks(frame)]
+        said = combined(recognizer.recognize_prepared(looks))
+        return Choice(self._intake.settings, recognizer).of(said)
 
     def answer(self, ticket: Ticket, prediction: Prediction) -> None:
         """Take the model's word on one of this lane's frames."""
@@ -237,6 +257,8 @@ class Lane:
         asleep, was_asleep = not self._intake.is_active(), self._asleep
         if asleep != was_asleep:
             _log.info("%s: %s", self.name, _OUTSIDE if asleep else "looked at again")
+            if frame.recording is not None:  # no clip shows a time that nobody is to look at
+                frame.recording.listen(wanted=not asleep)
             with self._changed:
                 self._asleep = asleep
                 if asleep:
@@ -265,21 +287,23 @@ class Lane:
             self._last_s = time_s
         try:
             repeats = self._gate is not None and not self._gate.needs_model(frame)
-            prepared = None if repeats else self._links.prepare(self._intake.seen(frame))
+            looks = [] if repeats else [*map(self._links.prepare, self._intake.looks(frame))]
         except FrameError:
             if self._live is None:
                 raise
             with self._changed:
                 self._tally.unusable += 1
             return
-        ticket = Ticket(self, frame, prepared, arrived_s)
+        tiles = [Ticket(self, frame, prepared, arrived_s) for prepared in looks[1:]]
+        whole = looks[0] if looks else None
+        ticket = Ticket(self, frame, whole, arrived_s, tiles=tuple(tiles))
         with self._changed:
             if self._aborted:
                 return
             self._tickets.append(ticket)
             self._changed.notify_all()
-        if prepared is not None:
-            self._links.submit(ticket)
+        for part in [ticket, *tiles] if looks else []:
+            self._links.submit(part)
 
     def _hand_on(self) -> None:
         try:
@@ -336,10 +360,7 @@ class Lane:
         if ticket.pauses:
             self._outlet.pause()
             return
-        if ticket.prediction is not None:
-            prediction = self._intake.placed(ticket.prediction)
-        else:
-            prediction = self._repeated(ticket.frame)
+        prediction = ticket.together(self._intake) or self._repeated(ticket.frame)
         if self._gate is not None and not prediction.valid:
             self._gate.forget()
         result = self._outlet.take(ticket.frame, prediction)

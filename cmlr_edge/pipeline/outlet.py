@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmlr_edge.events.event import Event
 from cmlr_edge.events.reasons import VisitReasons
@@ -55,6 +55,7 @@ class Outlet:
         self._tracker = EventTracker(judging.stability, source=source)
         self._reasons = VisitReasons()
         self._last: Result | None = None
+        self._files: dict[str, dict[str, str]] = {}  # of open events, by id
 
     @property
     def lost(self) -> int:
@@ -82,7 +83,8 @@ class Outlet:
             Exception: What an output met, if that is to end the source.
         """
         prediction = self.choice.of(prediction)
-        events = self._reasons.explain(self._track(frame, prediction), prediction)
+        tracked = self._reasons.explain(self._track(frame, prediction), prediction)
+        events = [self._with_files(event, frame) for event in tracked]
         self._last = Result(frame, prediction, tuple(events), self._source)
         self._write(self._last)
         self._raise()
@@ -93,6 +95,7 @@ class Outlet:
         events, last = self._tracker.finish(), self._last
         if last is not None and events:
             events = self._reasons.explain(events, last.prediction)
+            events = [self._with_files(event, last.frame) for event in events]
             ending = Result(last.frame, last.prediction, tuple(events), self._source, ending=True)
             self._write(ending)
 
@@ -114,6 +117,18 @@ class Outlet:
         for guard in self._strict:
             if (error := guard.error_of(self._source) or guard.error_of("")) is not None:
                 raise error
+
+    def _with_files(self, event: Event, frame: Frame) -> Event:
+        """Let an event name its files, all its messages the same ones."""
+        if event.kind == "start":
+            files: dict[str, str] = {}
+            for guard in (*self._own.guards, *self._shared.guards):
+                files |= guard.files_of(event, frame)
+            self._files[event.id] = files
+        take = self._files.pop if event.kind == "end" else self._files.get
+        files = take(event.id, {})
+        picture, clip = files.get("picture", ""), files.get("clip", "")
+        return replace(event, picture=picture, clip=clip) if files else event
 
     def _track(self, frame: Frame, prediction: Prediction) -> list[Event]:
         if frame.time_s is None:

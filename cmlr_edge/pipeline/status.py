@@ -34,6 +34,7 @@ class SourceStatus:
     # By stage, "total" and "capture_to_label", each with "p50", "p95" and "p99"; empty at first.
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     capture: SourceStats | None = None  # of a live source
+    runs_per_frame: int = 1  # of the model: with tiles more than one
 
 
 class Tally:

@@ -25,9 +25,10 @@ from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
+from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.sinks.base import Result, Sink
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 
@@ -103,7 +104,7 @@ class Streams:
         with ExitStack() as undo:
             if isinstance(source, str | Path | int):
                 source = undo.enter_context(open_source(source))
-            name = redact(name) if name else source.name
+            name = redact(name) if name else source_name(source.name)
             gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
             rules = stability, intake
             self._add(source, name, sinks, outputs or Outputs(), rules, max_frames, gate)
@@ -271,6 +272,14 @@ class Streams:
             CaptureError: No source has that name.
         """
         return self._lane(name).latest
+
+    def look(self, name: str, recognizer: Recognizer, frame: Frame) -> Prediction:
+        """What another recognizer says of a frame of a source, looked at as the source is.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        return self._lane(name).look(recognizer, frame)
 
     def error(self, name: str) -> BaseException | None:
         """What ended a source before its time, if anything did."""

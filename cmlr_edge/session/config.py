@@ -13,6 +13,7 @@ from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
 from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
+from cmlr_edge.redaction import redact
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
 from cmlr_edge.session.secrets import has_reference
@@ -60,6 +61,7 @@ class SourceSettings:
     stability: StabilityRules | None = None  # instead of the run's, for this source
     masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
     region: Polygon = ()  # all that the model sees
+    tiles: str = ""  # "2x2": look at parts of it, too, for small things
     every: int = 1  # look at each n-th frame
     max_fps: float | None = None  # look at no more frames a second
     active: tuple[str, ...] = ()  # hours, as "mon-fri 08:00-18:30"
@@ -115,6 +117,7 @@ class PageSettings:
     port: int | None = None  # None for no page, 0 for any free port
     host: str = "127.0.0.1"  # address that listens; 0.0.0.0 for others on the network
     token: str | None = None  # visitors must know it; needed wherever others can reach the page
+    source_folder: str = ""  # whose files visitors may add as sources; "": cameras alone
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,8 @@ def load_config(path: Path) -> SessionConfig:
     try:
         config = _read(value)
     except MismatchError as error:
-        raise SpecError(f"{path}, line {line_of(text, error.where)}: {error}") from error
+        where = f"{path}, line {line_of(text, error.where)}"
+        raise SpecError(f"{where}: {redact(str(error))}") from error
     sources = tuple(
         item if has_reference(item.uri) else replace(item, uri=beside(path, item.uri))
         for item in config.sources

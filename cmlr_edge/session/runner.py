@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.machine.waiting import Interrupted
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
+from cmlr_edge.session.changes import SourceChanges
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
@@ -41,6 +43,7 @@ class Runner:
         self._session, self._reread = session, reread
         self._supervisor = supervisor or Supervisor()
         self._until_over = until_over
+        self._changes = SourceChanges(session)
         self._end_requested = self._reload_requested = False
 
     def request_end(self) -> None:
@@ -68,6 +71,7 @@ class Runner:
                 is_ending=self._is_ending,
             )
         session.streams.start()
+        session.take_changes(self._changes)
         self._supervisor.ready(self._summary())
         try:
             while not self._is_over():
@@ -75,6 +79,7 @@ class Runner:
                 if self._reload_requested:
                     self._reload_requested = False
                     self._reload()
+                self._changes.tend()
                 if updates is not None:
                     updates.tend()
         except EngineError as error:
@@ -82,6 +87,7 @@ class Runner:
                 updates.note_failure(error)
             raise
         finally:
+            self._changes.end()
             self._supervisor.stopping()
 
     def _is_ending(self) -> bool:
@@ -128,6 +134,8 @@ class Runner:
                 self._session.apply(config, fresh, undo)
         except CmlrError as error:
             _log.error("the configuration is not taken over: %s", error)
+        except Interrupted:  # the run ends: the next one is to take it
+            return
         self._supervisor.ready(self._summary())
 
     def _fresh_recognizer(
@@ -142,6 +150,8 @@ class Runner:
         same_settings = all(getattr(config, n) == getattr(former, n) for n in names)
         if same_engine and same_settings:
             return None
-        loaded = await_beating(lambda: load_serving(config, session.folder), self._beat)
+        loaded = await_beating(
+            lambda: load_serving(config, session.folder), self._beat, self._is_ending
+        )
         undo.callback(loaded[0].close)
         return loaded

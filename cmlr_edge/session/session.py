@@ -19,11 +19,18 @@ from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
-from cmlr_edge.session.config import SessionConfig
+from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.engines import load_serving, store_of
-from cmlr_edge.session.places import Place, check_times, open_configured, unlike
+from cmlr_edge.session.places import (
+    Place,
+    check_times,
+    kept_s,
+    note_without_clips,
+    open_configured,
+    unlike,
+)
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.base import Sink, SourceHealth
@@ -31,6 +38,7 @@ from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
 from cmlr_edge.sinks.opening import SinkSettings
 
 if TYPE_CHECKING:
+    from cmlr_edge.page.sources import SourceControl
     from cmlr_edge.page.state import LiveState
 
 _FIXED = ("limits", "metrics", "page", "explain", "explain_margin")  # what a reload leaves as it is
@@ -111,6 +119,15 @@ class Session:
         """How each output is doing."""
         guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
+
+    def names(self) -> dict[str, SourceSettings]:
+        """The settings of each source that there is, by its name."""
+        return {place.name: place.settings for place in self._places}
+
+    def take_changes(self, control: SourceControl) -> None:
+        """Let visitors of the page change the sources by this, if there is a page."""
+        if self._page is not None:
+            self._page.control = control
 
     def tell_health(self, status: Sequence[SourceStatus]) -> None:
         """Let outputs know how the sources are; called several times a second."""
@@ -273,7 +290,8 @@ class Session:
         failed = self._failed()
         left, kept = [place for place in self._places if place.name not in failed], []
         for settings in config.sources:
-            same = next((place for place in left if place.settings == settings), None)
+            wanted = settings, kept_s(config, settings)
+            same = next((p for p in left if (p.settings, p.keep_s) == wanted), None)
             if same is not None:
                 left.remove(same)
             kept.append(same)
@@ -283,12 +301,14 @@ class Session:
             if same is not None:
                 places.append(same)
                 continue
-            source = undo.enter_context(open_configured(settings, self.folder))
-            names.append(unlike(redact(settings.name) or source.name, names))
+            keep_s = kept_s(config, settings)
+            source = undo.enter_context(open_configured(settings, self.folder, keep_s))
+            names.append(unlike(redact(settings.name) or source_name(source.name), names))
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))
-            places.append(Place(settings, source, names[-1], number, count, source.fps))
+            note_without_clips(config, settings, names[-1])
+            places.append(Place(settings, source, names[-1], number, count, source.fps, keep_s))
         return places
 
     @staticmethod

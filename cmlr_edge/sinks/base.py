@@ -51,13 +51,16 @@ class SourceHealth:
 class Sink(Protocol):
     """An output. It is used by one thread at a time, and creates its file at the first result.
 
-    Four attributes are looked for, all optional:
+    Six attributes are looked for, all optional:
         takes: "results", one for every frame (the default); "events", the results with events alone;
             or "both", where `Result.ending` tells the last events from a frame.
         pictures: False where `Result.frame.image_bgr` is not looked at, so that more results can wait.
         inline: True where `write` never waits, so that it needs no queue.
         watch: Called with a list of `SourceHealth` several times a second, by another thread than
             `write`; must not wait.
+        tend: Called about once a second by the thread of `write`, while nothing comes to write.
+        files_of: Called with an event that starts and its frame, by another thread than `write`, before
+            it is told to anybody: the files of it there will be, by "picture" and "clip".
     """
 
     def write(self, result: Result) -> None:

@@ -16,6 +16,7 @@ from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError, EngineError
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
 from export.build_engine import build_engine
 from export.deploy import DeployModel
@@ -28,7 +29,6 @@ from train.data import read_dataset
 from train.data.transforms import normalize
 from train.fitting.loop import fit
 from train.judging.refit import refit_thresholds
-from train.judging.thresholds import ThresholdRule
 from train.network.checkpoint import load_model
 
 ROOT = Path(__file__).parents[2]

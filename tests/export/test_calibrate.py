@@ -19,6 +19,7 @@ from cmlr_edge import Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError, DataError, EngineError
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from export.build_engine import build_engine, main
 from export.calibrate import insert_quantization, quantize
 from export.fold_graph import fold_graph
@@ -29,7 +30,6 @@ from tests.export.networks import CASES, input_spec, random_frames, randomized, 
 from tests.export.runtimes import run_everywhere
 from train.data import read_dataset
 from train.judging.refit import refit_thresholds
-from train.judging.thresholds import ThresholdRule
 
 ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]

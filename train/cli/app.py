@@ -10,6 +10,7 @@ from train.cli.explain import explain
 from train.cli.fit import fit
 from train.cli.plot import plot
 from train.cli.refit import refit
+from train.cli.search import search
 
 app = typer.Typer(
     add_completion=False,
@@ -21,5 +22,6 @@ app.command()(fit)
 app.command()(evaluate)
 app.command()(plot)
 app.command()(explain)
+app.command()(search)
 app.command("refit-thresholds")(refit)
 app.command("biased-pairs")(biased_pairs)

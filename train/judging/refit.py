@@ -14,8 +14,8 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.model.spec import ModelSpec, ThresholdFit
+from cmlr_edge.model.thresholds import LabelExpectation, ThresholdRule, expect, fit_thresholds
 from train.data.base import LabeledImages
-from train.judging.thresholds import LabelExpectation, ThresholdRule, expect, fit_thresholds
 
 
 def refit_thresholds(

@@ -14,10 +14,10 @@ import pytest
 
 from cmlr_edge.diagnosis.doctor import examine
 from cmlr_edge.diagnosis.probes import ask, ask_all
-from cmlr_edge.engines import opening
 from cmlr_edge.engines.builder import BuildOptions, build_plan
 from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.errors import EngineError
+from cmlr_edge.machine import memory_bound
 from cmlr_edge.machine.child import Child, python_command, run_limited
 from cmlr_edge.machine.hardware import group_memory_left
 from cmlr_edge.service.store import EngineStore
@@ -151,7 +151,7 @@ def test_a_small_file_that_asks_for_all_memory_is_refused(
     engine = greedy_engine(tmp_path / "greedy", 2**30)
     assert engine.stat().st_size < 1000
     assert memory_to_load(engine) < 2.1 * 2**30
-    monkeypatch.setattr(opening, "_RUNTIME_BYTES", 400 * _MIB)
+    monkeypatch.setattr(memory_bound, "_RUNTIME_BYTES", 400 * _MIB)
     reason = reason_of(start_check(engine, None, timeout_s=60))
     assert reason == "loading it took more than 400 MiB of memory"
     findings = {finding.name: finding for finding in examine(engine)}

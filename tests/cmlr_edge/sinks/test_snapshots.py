@@ -19,7 +19,7 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.events.event import Event
 from cmlr_edge.sinks import Result, Snapshots
-from cmlr_edge.sinks import snapshots as module
+from cmlr_edge.sinks import kept_files as module
 from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.samples import frame, prediction

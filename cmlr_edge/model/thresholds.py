@@ -58,11 +58,13 @@ class ThresholdRule:
     ) -> NDArray[np.float64]:
         """How good it is to name the `named` highest scores, `hits` of them rightly."""
         if self.kind == "f1":
-            return 2 * hits / np.maximum(named + positives, 1)
+            f1: NDArray[np.float64] = 2 * hits / np.maximum(named + positives, 1)
+            return f1
         if self.kind == "cost":
             return -(named - hits) - self.value * (positives - hits)
         precise = hits >= self.value * named
-        return np.where(precise, hits, -1.0)
+        merit: NDArray[np.float64] = np.where(precise, hits, -1.0)
+        return merit
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def fit_thresholds(
         wanted = own if own <= highest < mixed else mixed
         deepest = _DROP * positives[label] / shrinkage if shrinkage else np.inf
         logits[label] = max(wanted, _logit(shared) - deepest)
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+    thresholds: NDArray[np.float32] = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    return thresholds
 
 
 def expect(

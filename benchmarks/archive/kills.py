@@ -1,0 +1,115 @@
+"""An archive whose driver and workers are killed again and again: every row is there once, as undisturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from benchmarks.archive.material import repeat_pictures
+from benchmarks.streams.stand_in import write_stand_in
+
+Row = tuple[Any, ...]
+
+
+def kill_again_and_again(
+    photos: Path, clip: Path, folder: Path, *, count: int, kills: int, seed: int
+) -> dict[str, Any]:
+    """Kill drivers, then workers, `kills` times each, at moments that a seed draws; compare the rows.
+
+    The model is a stand-in that costs nothing, so that reading and writing are what is hit.
+    """
+    repeat_pictures(photos, folder / "in", count)
+    (folder / "in" / "bad.jpg").write_text("no picture")
+    (folder / "in" / clip.name).write_bytes(clip.read_bytes())
+    engine_folder = folder / "engine"
+    engine_folder.mkdir()
+    engine = write_stand_in(engine_folder)
+    command = [sys.executable, "-m", "cmlr_edge", "archive", str(folder / "in"), "--json"]
+    command += ["--engine", str(engine), "--provider", "cpu", "--chunk", "20"]
+    command += ["--part-mb", str(clip.stat().st_size / 12 / 2**20)]
+    start_s = time.monotonic()
+    subprocess.run([*command, "--out", str(folder / "calm")], capture_output=True, check=True)
+    calm_s, expected = time.monotonic() - start_s, rows_as_often_as_they_are(folder / "calm")
+    draw, record = random.Random(seed), {}
+    record["drivers"] = _kill_drivers([*command, "--out", str(folder / "a")], kills, calm_s, draw)
+    record["workers"] = _kill_workers([*command, "--out", str(folder / "b")], kills, calm_s, draw)
+    for name, out in (("drivers", "a"), ("workers", "b")):
+        found = rows_as_often_as_they_are(folder / out)
+        record[name] |= {
+            "rows": found.total(),
+            "rows_missing": (expected - found).total(),
+            "rows_more": (found - expected).total(),
+        }
+    return {
+        "pictures": count,
+        "clip": clip.name,
+        "seed": seed,
+        "calm_s": round(calm_s, 1),
+        **record,
+    }
+
+
+def _kill_drivers(
+    command: list[str], kills: int, calm_s: float, draw: random.Random
+) -> dict[str, Any]:
+    """Start it, kill it after a while, and start it again; the last one is left to its end."""
+    moments, ended_before = list[float](), 0
+    while len(moments) < kills:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            moment_s = draw.uniform(0.2, 0.5) * calm_s if len(moments) % 2 else draw.uniform(0.5, 6)
+            time.sleep(moment_s)
+            if run.poll() is not None:  # nothing is left to be hit: begin anew beside it
+                ended_before += 1
+                if ended_before > kills:
+                    break
+                continue
+            run.kill()
+            moments.append(round(moment_s, 2))
+    subprocess.run(command, capture_output=True, check=True)
+    return {"kills": len(moments), "moments_s": moments}
+
+
+def _kill_workers(
+    command: list[str], kills: int, calm_s: float, draw: random.Random
+) -> dict[str, Any]:
+    killed, starts = 0, 0
+    while killed < kills and starts < kills:
+        starts += 1
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            while run.poll() is None:
+                time.sleep(draw.uniform(0.2, max(0.5, calm_s / kills)))
+                workers = workers_of(run.pid)
+                if workers and killed < kills:
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                    killed += 1
+            if run.returncode:
+                break
+    return {"kills": killed, "runs": starts, "exit_code": run.returncode}
+
+
+def workers_of(pid: int) -> list[int]:
+    """Pids of the children of a process."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def rows_as_often_as_they_are(out: Path) -> Counter[Row]:
+    """Every row as often as it is there, and every event likewise."""
+    rows: Counter[Row] = Counter()
+    for path in [*out.glob("rows/*/*.parquet"), *out.glob("events/*.parquet")]:
+        for record in pyarrow.parquet.ParquetFile(path).read().to_pylist():
+            rows[tuple(tuple(v) if isinstance(v, list) else v for v in record.values())] += 1
+    return rows

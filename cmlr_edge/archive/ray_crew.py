@@ -1,0 +1,106 @@
+"""Actors of a Ray cluster: each looks after a worker process as a thread of this machine would.
+
+Ray Data hands units to actors, starts actors again whose node is lost, and gives their units to others.
+Rows go from the worker straight to the dataset, under the unit's own name; Ray carries counts alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmlr_edge.archive.dataset import Counts
+from cmlr_edge.archive.packages import ray
+from cmlr_edge.archive.plan import Plan, Unit
+from cmlr_edge.archive.stores import open_store
+from cmlr_edge.archive.worker import Task, UnitFailedError, Worker, WorkerSettings
+from cmlr_edge.errors import EngineError
+from cmlr_edge.model.files import spec_path
+
+_MOST_BLOCKS = 4096  # that Ray keeps in its books
+_UNITS_AT_ONCE = 4096  # told to Ray at once, and held in memory
+
+
+class RayCrew:
+    """Actors of a cluster that is there."""
+
+    def __init__(self, settings: WorkerSettings, workers: int | None, address: str) -> None:
+        """Connect.
+
+        Args:
+            settings: Of the workers; the dataset must be reachable from every node.
+            workers: Actors at most; None for as many as the cluster has cores.
+            address: Of the cluster.
+
+        Raises:
+            EngineError: It does not answer.
+            DependencyError: Ray is not installed.
+        """
+        engine = Path(settings.engine)
+        self._files = {path.name: path.read_bytes() for path in (engine, spec_path(engine))}
+        self._settings = replace(settings, engine=engine.name, cores=1, memory=None)
+        try:
+            ray().init(address=address, log_to_driver=False, logging_level="warning")
+        except Exception as error:
+            raise EngineError(f"cannot reach the Ray cluster {address}: {error}") from error
+        ray().data.DataContext.get_current().enable_progress_bars = False
+        resources = ray().cluster_resources()
+        self._workers = workers or max(1, int(resources.get("CPU", 1)))
+        # Unverified on hardware: a GPU for each actor, where the model runs on one.
+        self._on_gpu = settings.provider.startswith("cuda") and resources.get("GPU", 0) > 0
+
+    def work(self, task: Task, units: Iterable[Unit]) -> Iterator[tuple[Unit, Counts | str]]:
+        """See `Crew`."""
+        waiting = iter(units)
+        while handed := {unit.number: unit for unit in islice(waiting, _UNITS_AT_ONCE)}:
+            numbers = [{"unit": number} for number in handed]
+            blocks = min(len(numbers), _MOST_BLOCKS)
+            done = (
+                ray()
+                .data.from_items(numbers, override_num_blocks=blocks)
+                .map_batches(
+                    _Actor,
+                    fn_constructor_args=(self._files, self._settings, task),
+                    batch_size=1,
+                    concurrency=(1, min(self._workers, blocks)),
+                    num_cpus=1,
+                    num_gpus=1 if self._on_gpu else 0,
+                )
+            )
+            for row in done.iter_rows():
+                counts, unit = json.loads(str(row["counts"])), handed[int(row["unit"])]
+                yield unit, str(row["failed"]) or Counts(**counts)
+
+    def close(self) -> None:
+        """See `Crew`."""
+        ray().shutdown()
+
+
+class _Actor:
+    """Holds a worker process, which holds a Recognizer."""
+
+    def __init__(self, files: dict[str, bytes], settings: WorkerSettings, task: Task) -> None:
+        """Write the model where this node can read it."""
+        self._folder = tempfile.TemporaryDirectory(prefix="cmlr-archive-")
+        for name, content in files.items():
+            (Path(self._folder.name) / name).write_bytes(content)
+        engine = str(Path(self._folder.name) / settings.engine)
+        self._worker = Worker(replace(settings, engine=engine), lambda: False)
+        self._task, self._plan = task, Plan(open_store(settings.root))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do the one unit of a batch."""
+        counts, failed = Counts(), ""
+        try:
+            counts = self._worker.do(self._task, self._plan.unit(int(batch["unit"][0])))
+        except UnitFailedError as error:
+            failed = str(error)
+        told = json.dumps(asdict(counts))
+        return {"unit": batch["unit"], "counts": np.array([told]), "failed": np.array([failed])}

@@ -1,0 +1,180 @@
+"""Whatever is killed, and when: each picture and frame has one row, and a run that is started again goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pillow
+
+from cmlr_edge import OutputError, SpecError
+from cmlr_edge.archive.plan import Cutting, Unit
+from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
+from tests.cmlr_edge.archive.archives import rows_of, write_pictures
+from tests.cmlr_edge.capture.films import write_film
+from tests.cmlr_edge.cli.command import COMMAND, run
+from tests.conftest import solid
+
+_PICTURES, _FRAMES = 60, 40
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Pictures, one that is none, and a film that is cut in four."""
+    folder = tmp_path / "in"
+    write_pictures(folder, _PICTURES - 1)
+    (folder / "bad.jpg").write_text("bad")
+    frames = [solid(5 * i, 250 - 5 * i, 100, (48, 64)) for i in range(_FRAMES)]
+    write_film(folder / "film.mp4", frames, options={"x264-params": "keyint=5:scenecut=0"})
+    return folder
+
+
+def cutting_of(source: Path) -> Cutting:
+    return Cutting(6, (source / "film.mp4").stat().st_size / 4 / 2**20)
+
+
+def flags_of(source: Path, out: Path, engine: Path) -> list[str]:
+    cutting = cutting_of(source)
+    return [
+        *("archive", str(source), "--out", str(out), "--engine", str(engine), "--workers", "1"),
+        *("--chunk", str(cutting.chunk), "--part-mb", str(cutting.part_mb), "--json"),
+    ]
+
+
+def once_each(out: Path) -> None:
+    """Every picture and frame has its row, and only one."""
+    rows = rows_of(out)
+    keys = [(row["path"], row["frame"]) for row in rows]
+    assert len(keys) == len({*keys}) == _PICTURES + _FRAMES
+    assert [row["error_kind"] for row in rows if row["error"]] == ["no picture"]
+    frames = [row["frame"] for row in rows if row["frame"] is not None]
+    assert frames == [*range(_FRAMES)]
+
+
+def test_a_run_that_is_killed_goes_on(source: Path, tmp_path: Path, engine: Path) -> None:
+    out, flags = tmp_path / "out", flags_of(source, tmp_path / "out", engine)
+    for files in (2, 12):  # of rows and parts, when it is killed
+        with subprocess.Popen(
+            [*COMMAND, *flags], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        ) as killed:
+            await_files(out, files, killed)
+            killed.kill()
+        assert not (out / "_manifest.parquet").exists()
+    done = run(*flags)
+    assert done.returncode == 0, done.stderr
+    once_each(out)
+    record = json.loads(done.stdout)
+    assert (record["rows"], record["failures"]) == (_PICTURES + _FRAMES - 1, {"no picture": 1})
+    assert 0 < record["run"]["rows"] < record["rows"]
+    assert record["units_left"] == 0
+    before = {
+        path: path.stat().st_mtime_ns for path in out.rglob("*.parquet") if path.name[0] != "_"
+    }
+    again = run("archive", "--out", str(out), "--engine", str(engine), "--json")
+    assert json.loads(again.stdout)["run"]["rows"] == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert list(out.glob(".scratch/*")) == list(out.glob("_parts/*")) == []
+
+
+def await_files(out: Path, count: int, process: subprocess.Popen[Any]) -> None:
+    deadline_s = time.monotonic() + 60
+    while len([*out.glob("rows/*/*"), *out.glob("_parts/*")]) < count and process.poll() is None:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    assert process.poll() is None, "it was over before it could be killed"
+
+
+def children() -> list[int]:
+    """Workers of this process."""
+    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in pids if b"archive.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def archived(settings: ArchiveSettings, on_unit: Any = lambda _unit, _counts: None) -> Summary:
+    with Archive(settings) as archive:
+        return archive.run(on_unit)
+
+
+def test_workers_that_are_killed_lose_nothing(source: Path, tmp_path: Path, engine: Path) -> None:
+    kills = iter([1, 2, 9])
+
+    def kill_sometimes(_unit: Unit, _counts: object) -> None:
+        if number[0] == next_kill[0]:
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+            next_kill[0] = next(kills, -1)
+        number[0] += 1
+
+    number, next_kill = [0], [next(kills)]
+    out = tmp_path / "out"
+    settings = ArchiveSettings(
+        (str(source),), str(out), engine, "cpu", cutting=cutting_of(source), workers=1
+    )
+    summary = archived(settings, kill_sometimes)
+    assert next_kill == [-1]
+    assert (summary.units_left, summary.undone) == (0, [])
+    once_each(out)
+
+
+def test_a_picture_that_ends_its_reader_is_a_row_with_that_error(
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "in", 3)
+    Pillow.new("RGB", (10000, 10000)).save(tmp_path / "in" / "0001b.png", compress_level=1)
+    monkeypatch.setattr("cmlr_edge.archive.run.available_memory", lambda: 500 * 2**20)
+    settings = ArchiveSettings(
+        (str(tmp_path / "in"),), str(tmp_path / "out"), engine, "cpu", workers=1
+    )
+    summary = archived(settings)
+    assert summary.total.failures == {"too large": 1}
+    assert [row["error_kind"] for row in rows_of(tmp_path / "out")] == [
+        None,
+        None,
+        "too large",
+        None,
+    ]
+
+
+def test_a_dataset_is_gone_on_with_as_it_was_begun(
+    source: Path, tmp_path: Path, engine: Path, color_engine: Path
+) -> None:
+    out = str(tmp_path / "out")
+    settings = ArchiveSettings((str(source),), out, engine, "cpu", workers=1)
+    with Archive(settings), pytest.raises(OutputError, match="another run writes"):
+        archived(settings)
+    with pytest.raises(SpecError, match="begun with another thresholds"):
+        archived(ArchiveSettings((), out, engine, "cpu", 0.3))
+    with pytest.raises(SpecError, match="begun with another model"):
+        archived(ArchiveSettings((), out, color_engine, "cpu"))
+    with pytest.raises(SpecError, match="begun with another inputs"):
+        archived(ArchiveSettings((str(tmp_path),), out, engine, "cpu"))
+    with pytest.raises(SpecError, match="no dataset"):
+        archived(ArchiveSettings((), str(tmp_path / "none"), engine, "cpu"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_full_disk_ends_the_run_and_does_no_harm(
+    source: Path, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr("cmlr_edge.archive.worker._TRIES", 1)
+    settings = ArchiveSettings((str(source / "0000.png"),), str(out), engine, "cpu", workers=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # the plan fits, rows do not
+    try:
+        summary = archived(settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (summary.units_left, len(summary.undone)) == (1, 1)
+    assert "File too large" in summary.undone[0]
+    assert rows_of(out) == []
+    assert archived(settings).units_left == 0
+    assert len(rows_of(out)) == 1
