@@ -62,7 +62,7 @@ class Explain:
 class Why:
     """One label of one picture: amounts in logits that add up to its score's logit."""
 
-    label: str
+    label: str  # its name
     score: float  # in [0, 1]
     own: float  # what the label's own features say
     surroundings: float  # what the picture's surroundings add; 0 for average ones

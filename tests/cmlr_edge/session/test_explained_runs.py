@@ -187,3 +187,26 @@ def test_the_heat_lies_where_the_map_does(explained: Path) -> None:
     untouched = half_red()
     draw_heat(untouched, why.placed((0, 0, 1, 1), everything)["red"])
     assert (untouched == half_red()).all()
+
+
+def test_of_tiles_the_one_that_says_it_tells_why_and_where(explained: Path, tmp_path: Path) -> None:
+    image = solid(20, 20, 20, (96, 128))
+    image[60:92, 80:124] = (40, 40, 255)  # red, in the lower right of 2 x 2 tiles
+    write_video(tmp_path / "c.mp4", [image] * 2)
+    intake = IntakeSettings(tiles="2x2", masks=(((0.9, 0), (1, 0), (1, 1), (0.9, 1)),))
+    settings = StreamsSettings(explain=Explain())
+    with Recognizer.from_engine(explained) as recognizer, Streams(recognizer, settings) as streams:
+        streams.add(open_source(tmp_path / "c.mp4"), name="a", intake=intake)
+        prediction = next(iter(streams.results())).prediction
+    assert prediction.why is not None
+    red = prediction.why["red"]
+    assert red.score == pytest.approx(float(prediction.scores[0]))
+    logit = float(np.log(red.score / (1 - red.score)))
+    assert red.logit == pytest.approx(logit, abs=1e-5)
+    left, top, right, bottom = red.map_box
+    assert (left, top) == pytest.approx((4 / 9, 4 / 9), abs=0.01)
+    assert (right, bottom) == pytest.approx((1, 1), abs=0.01)
+    assert red.map is not None
+    assert not red.map[:, 3].any()  # masked
+    assert red.map[1, 2] > red.map[0, 0]
+    assert prediction.why.judged_by([0.0] * 3)["red"].score == red.score
