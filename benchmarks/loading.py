@@ -149,7 +149,7 @@ def _spec(model: CausalRecognizer, config: TrainConfig) -> PreprocessSpec:
 def _augmented(
     photos: LabeledImages, config: TrainConfig, spec: PreprocessSpec, workers: int
 ) -> ImageTensors:
-    augmentation = build_augmentation(config.augmentation, config.model.image_size)
+    augmentation = build_augmentation(config.augmentation, config.model.size_hw)
     return ImageTensors(photos, spec, augmentation=augmentation, workers=workers)
 
 

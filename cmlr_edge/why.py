@@ -214,7 +214,11 @@ class Reasons(Mapping[str, Why]):
             ) from error
         if self.looks:
             return max(self.looks, key=lambda look: float(look.scores[index]))[label]
-        score, surroundings = float(self.scores[index]), self._amount(SURROUNDINGS, index)
+        score = float(self.scores[index])
+        if index >= len(self.meaning.bias):  # it was taught: it has nothing but its own evidence
+            own = _logit(score)
+            return Why(label, score, own, 0.0, {}, 0.0, None, self.map_box, False)
+        surroundings = self._amount(SURROUNDINGS, index)
         own, bias, others = self._amount(OWN_EVIDENCE, index), self.meaning.bias[index], {}
         if LINKS in self.outputs:
             row = self.outputs[LINKS][index]

@@ -29,6 +29,7 @@ from rich.progress import Progress
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.capture.images import list_folder, read_image
+from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.signature import sign
@@ -389,4 +390,8 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        run_command(main, "export/build_engine.py")
+    except CmlrError as error:
+        _stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -43,6 +43,7 @@ class FusedHead(nn.Module):
         decouple: nn.Module,
         readout: nn.Module | None,
         pooled: nn.Module | None,
+        class_maps: nn.Module | None,
         causal: nn.Module | None,
         combine: nn.Module,
     ) -> None:
@@ -53,12 +54,14 @@ class FusedHead(nn.Module):
             decouple: Tokens to label features, or to logits where there is no `readout`.
             readout: Label features to logits.
             pooled: Tokens to further logits.
+            class_maps: Likewise.
             causal: What the labels say about each other, see `CausalPart`.
             combine: Everything to probabilities.
         """
         super().__init__()
         self.standardize, self.decouple, self.readout = standardize, decouple, readout
-        self.pooled, self.causal, self.combine = pooled, causal, combine
+        self.pooled, self.class_maps = pooled, class_maps
+        self.causal, self.combine = causal, combine
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map backbone tokens (B, T, D) to probabilities (B, L)."""
@@ -83,6 +86,8 @@ class FusedHead(nn.Module):
             logits = self.readout(features)
         if self.pooled is not None:
             logits = logits + self.pooled(tokens)
+        if self.class_maps is not None:
+            logits = logits + self.class_maps(tokens)
         causal = None if self.causal is None else self.causal(features, logits)
         return tokens, features, logits, causal
 
@@ -108,8 +113,12 @@ class FusedModel(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
-        scores: Tensor = self.head(self.tokens(frames))
-        return scores
+        return self.with_tokens(frames)[0]
+
+    def with_tokens(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Map frames to scores, and give the backbone's tokens, (N, T, D), too."""
+        tokens = self.tokens(frames)
+        return self.head(tokens), tokens
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to the backbone's tokens (N, T, D)."""
@@ -122,3 +131,16 @@ class FusedModel(nn.Module):
             pixels = pixels * self.pixel_scale
         tokens: Tensor = self.backbone(pixels.permute(0, 3, 1, 2))
         return tokens
+
+
+class WithTokens(FusedModel):
+    """A rewritten network that shows its tokens, so that the exporter gives them a name."""
+
+    @classmethod
+    def of(cls, model: FusedModel) -> WithTokens:
+        """Take the parts of a network over."""
+        return cls(model.backbone, model.head, model.pixel_mean, model.pixel_scale)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Map frames to scores (N, L) and tokens (N, T, D)."""
+        return self.with_tokens(frames)

@@ -20,6 +20,7 @@ from export.deploy import FusedHead, FusedModel
 from export.fold_causal import fold_own_context
 from export.fused import (
     Attention,
+    ClassMaps,
     Combine,
     CosineClassifier,
     Decoder,
@@ -220,8 +221,12 @@ class ExplainedModel(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores (N, L) and `ExplanationSpec.shapes`."""
-        head = fused_head(self.model)
-        tokens, features, logits, causal = head.branches(self.model.tokens(frames))
+        return self.with_tokens(frames)[:-1]
+
+    def with_tokens(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Give the backbone's tokens, (N, T, D), behind the outputs."""
+        head, seen = fused_head(self.model), self.model.tokens(frames)
+        tokens, features, logits, causal = head.branches(seen)
         effect = logits if causal is None else logits + causal
         outputs = [head.combine(tokens, logits, causal), *self._sum(features, logits)]
         if self.surroundings is not None:
@@ -230,7 +235,7 @@ class ExplainedModel(nn.Module):
             outputs.append(self.where(tokens))
         if self.context is not None:
             outputs += self.context(tokens, effect)
-        return tuple(outputs)
+        return *outputs, seen
 
     def _sum(self, features: Tensor, logits: Tensor) -> list[Tensor]:
         """Own evidence, and what other labels add; of a label that is its own cause, the former."""
@@ -240,6 +245,19 @@ class ExplainedModel(nn.Module):
         links = self.links(features, logits)
         others = links * self.others
         return [own + (links - others).sum(dim=-1), others]
+
+
+class ExplainedWithTokens(nn.Module):
+    """The same, showing its tokens, so that the exporter gives them a name."""
+
+    def __init__(self, model: ExplainedModel) -> None:
+        """Keep the network."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Map frames to the outputs and tokens (N, T, D)."""
+        return self.model.with_tokens(frames)
 
 
 _KINDS: dict[type, Surroundings] = {
@@ -306,6 +324,11 @@ def _surroundings(combine: Combine) -> AveragingPart | OwnPart | None:
 
 
 def _own_bias(head: FusedHead) -> Tensor:
+    bias = _label_bias(head)
+    return bias + head.class_maps.bias if isinstance(head.class_maps, ClassMaps) else bias
+
+
+def _label_bias(head: FusedHead) -> Tensor:
     if isinstance(head.readout, Readout):
         return head.readout.bias
     classifier = head.decouple

@@ -16,7 +16,14 @@ from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import FusedHead, FusedModel
 from export.fold_causal import fold_causal, fold_combine
 from export.fold_decoder import affine, fold_decoder, fold_readout
-from export.fused import Affine, CosineClassifier, MeanClassifier, PooledReadout, Standardize
+from export.fused import (
+    Affine,
+    ClassMaps,
+    CosineClassifier,
+    MeanClassifier,
+    PooledReadout,
+    Standardize,
+)
 from export.fusion_report import FusionReport, Ledger
 from train.network.baselines import (
     COSINE_PARTS,
@@ -71,8 +78,20 @@ def fuse_head(model: CausalHead, num_tokens: int, ledger: Ledger) -> FusedHead:
     else:
         decouple, readout = _fold_classifier(head, ledger), None
     pooled = None if head.pooled is None else PooledReadout(affine(head.pooled.linear))
+    maps = _fold_class_maps(head, ledger)
     causal, combine = fold_causal(head, ledger), fold_combine(head, ledger)
-    return FusedHead(standardize, decouple, readout, pooled, causal, combine).float().eval()
+    return FusedHead(standardize, decouple, readout, pooled, maps, causal, combine).float().eval()
+
+
+def _fold_class_maps(head: CausalHead, ledger: Ledger) -> ClassMaps | None:
+    """Read the detector's verdict from standardised tokens."""
+    maps, number = head.class_maps, head.num_labels
+    if maps is None:
+        return None
+    mean, scale = head.token_mean[:number], head.token_scale[:number]
+    folded = ClassMaps(maps.scale / scale, maps.bias + maps.scale * mean)
+    ledger.add("class_maps", ["kept"], before=[maps], after=[folded])
+    return folded
 
 
 def _fold_normalisation(
@@ -132,7 +151,8 @@ def _reads_standardised(head: CausalHead) -> bool:
         head.config.inference_context == "own"
     )
     standardizes = head.config.standardize_tokens
-    return standardizes and (not linear or head.pooled is not None or own)
+    highest = head.pooled is not None or head.class_maps is not None
+    return standardizes and (not linear or highest or own)
 
 
 def _fold_standardisation(head: CausalHead, ledger: Ledger) -> Standardize | None:

@@ -276,6 +276,23 @@ class PooledReadout(nn.Module):
         return logits
 
 
+class ClassMaps(nn.Module):
+    """A detector's verdict: the highest class logit of each label, scaled."""
+
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, scale: Tensor, bias: Tensor) -> None:
+        """Keep scale and bias (L,)."""
+        super().__init__()
+        self.register_buffer("scale", constant(scale))
+        self.register_buffer("bias", constant(bias))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map image tokens (B, T, D), class logits first, to logits (B, L)."""
+        return tokens[..., : len(self.scale)].amax(dim=1) * self.scale + self.bias
+
+
 class OwnContext(nn.Module):
     """g at the image's own context: soft shares of its tokens, read out linearly."""
 

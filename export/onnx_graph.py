@@ -16,11 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 from torch.export import Dim
 
+from cmlr_edge.backends.onnx_rows import TOKENS
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, onnx_translation
-from export.deploy import DeployModel, FusedModel
-from export.explain import ExplainedModel, explain, tokens_hw
+from export.deploy import DeployModel, FusedModel, WithTokens
+from export.explain import ExplainedModel, ExplainedWithTokens, explain, tokens_hw
 from export.fold_graph import fold_graph
 from export.fuse import fuse
 from export.fusion_report import FusionReport
@@ -73,19 +74,21 @@ def export_onnx(
         further: Names of its outputs behind the scores.
 
     Returns:
-        uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx.
+        uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx. Of a rewritten network
+        the tokens have their name, by which labels can be added later.
     """
+    shows_tokens = isinstance(model, FusedModel | ExplainedModel)
     frames = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the exporter's own deprecations; it prints progress
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            model,
+            _showing_tokens(model).eval(),
             (frames,),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME, *further],
+            output_names=[OUTPUT_NAME, *further, *[TOKENS] * shows_tokens],
             dynamic_shapes={"frames": {0: Dim("batch")}},
             optimize=False,
             custom_translation_table=onnx_translation(),
@@ -104,9 +107,18 @@ def export_onnx(
         node.doc_string = ""
     for value in proto.graph.value_info:
         del value.metadata_props[:]
+    for value in [v for v in proto.graph.output if v.name == TOKENS]:
+        proto.graph.value_info.append(value)  # a name and a shape is all that is wanted of it
+        proto.graph.output.remove(value)
     add_body(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _showing_tokens(model: DeployModel | FusedModel | ExplainedModel) -> torch.nn.Module:
+    if isinstance(model, ExplainedModel):
+        return ExplainedWithTokens(model)
+    return WithTokens.of(model) if isinstance(model, FusedModel) else model
 
 
 def store_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -170,9 +170,8 @@ def check_content(wheel: Path, files: dict[str, int], glibc: str = _GLIBC) -> No
     needed = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", wheel.name)]
     if not needed or min(needed) > int(glibc.split(".")[1]):
         raise SystemExit(f"{wheel.name} should need glibc {glibc} at most")
-    wanted = {
-        f"licenses/{name}" for name in ("LICENSE", "licenses/pybind11.txt", "licenses/llvm.txt")
-    }
+    others = ("licenses/pybind11.txt", "licenses/llvm.txt", "licenses/nanodet.txt")
+    wanted = {f"licenses/{name}" for name in ("LICENSE", *others)}
     if missing := {f"{info}/{name}" for name in wanted | {_SBOM}} - set(files):
         raise SystemExit(f"{wheel.name} lacks {sorted(missing)}")
     from cyclonedx.schema import SchemaVersion  # of the group wheels, like the builders

@@ -30,7 +30,7 @@ def explained_model() -> bytes:
         "attention": [3, *MAP_HW],
     }  # fmt: skip
     values = {
-        "axes": np.array([1, 2]), "last": np.array([1]), "deep": np.array([2, 3]),
+        "one": np.array([1]), "rows": np.array([0, -1, 3]), "last": np.array([1]), "deep": np.array([2, 3]),
         "eighth": np.float32(8 / 255), "tiny": np.float32(1e-3), "bias": np.float32(BIAS),
         "matrix": LINKS[None], "third": np.float32(1 / 255), "bright": np.float32(3),
         "less": np.float32(1), "zeros": np.zeros((1, 3), np.float32), "row": np.array([1]),
@@ -40,7 +40,8 @@ def explained_model() -> bytes:
     node = helper.make_node
     nodes = [
         node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
-        node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
+        node("Reshape", ["pixels", "rows"], ["pixel_rows"]),
+        node("ReduceMean", ["pixel_rows", "one"], ["means"], keepdims=0),
         node("Mul", ["means", "eighth"], ["own_evidence"]),
         node("Add", ["own_evidence", "bias"], ["first"]),
         node("Sigmoid", ["first"], ["likely"]),

@@ -50,6 +50,7 @@ class ModelConfig:
     # .pth); None: timm's hub, or a package.
     weights: str | None = None
     image_size: int = 320
+    image_width: int | None = None  # of the input, where image_size is its height; None: square
     token_stages: int = 1  # 2: the second last stage, folded, stands beside the last
     standardize_tokens: bool = False  # by each channel's mean and deviation over training images
     # decoder: Query2Label's. ml-decoder: fixed random queries. ccd: context subtracted from pooled
@@ -62,6 +63,9 @@ class ModelConfig:
     self_attention: bool = False  # of the label queries, inside the decoder
     dropout: float = 0.1
     pooled_skip: bool = False  # add a linear read-out of mean and max pooled tokens
+    # Leading channels of a token are class logits of the very labels, as those of backbone nanodet_g
+    # are of MS-COCO's 80: add the highest of the picture.
+    class_maps: bool = False
     # Share of training steps that unite every picture with another of the batch: tokens of both,
     # labels of both. Nothing of it is left at inference.
     united_share: float = 0.0
@@ -85,10 +89,9 @@ class ModelConfig:
             raise DataError(f"decoder_layers is {self.decoder_layers}: it should be 0 or more")
         if self.decoder_layers == 0 and self.self_attention:
             raise DataError("self_attention is a part of a decoder layer, and decoder_layers is 0")
-        if self.image_size < _SMALLEST_IMAGE:
-            raise DataError(
-                f"image_size is {self.image_size}: at least {_SMALLEST_IMAGE} pixels are needed"
-            )
+        for name, side in zip(("image_size", "image_width"), self.size_hw, strict=True):
+            if side < _SMALLEST_IMAGE:
+                raise DataError(f"{name} is {side}: at least {_SMALLEST_IMAGE} pixels are needed")
         if not 0 <= self.united_share <= 1:
             raise DataError(f"united_share is {self.united_share}: it should be from 0 to 1")
         if self.token_stages not in {1, 2}:
@@ -106,6 +109,11 @@ class ModelConfig:
                 "confounders, which confounders.backbone or confounders.layer build from other "
                 "tokens: take inference_context 'prior', or leave both out"
             )
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.image_size, self.image_width or self.image_size
 
     @property
     def needs_label_features(self) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import timm
 import torch
 from numpy.typing import NDArray
@@ -96,23 +95,6 @@ def _timm(name: str, side: int, preprocess: str, *, nhwc: bool = False, **how: A
     return Case(f"timm {name}{' NHWC' if nhwc else ''}", preprocess, write, prepare, "output")
 
 
-def _half(case: Case) -> Case:
-    """The same in float16, input and output too."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    def write(path: Path) -> None:
-        case.write(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            halves = convert_float_to_float16(onnx.load(path), keep_io_types=False)
-        onnx.save(halves, path)
-
-    def prepare(picture: Image.Image) -> NDArray[Any]:
-        return case.prepare(picture).astype(np.float16)
-
-    return Case(f"{case.name} float16", case.preprocess, write, prepare, case.output)
-
-
 def cases() -> list[Case]:
     """All of them."""
     usual = "imagenet,pillow-bicubic"
@@ -125,6 +107,5 @@ def cases() -> list[Case]:
         _timm("convnext_atto", 192, f"{usual},crop=192,size=192", interpolation="bicubic", crop_pct=1.0, dynamic={0: "batch", 2: "height", 3: "width"}),
         _timm("regnetx_002", 224, f"{usual},crop=256", interpolation="bicubic", crop_pct=0.875, nhwc=True, dynamic=batch),
         _timm("swin_tiny_patch4_window7_224", 224, f"{usual},stretch", interpolation="bicubic", crop_pct=1.0, crop_mode="squash", settings={"depths": (1, 1, 1, 1), "embed_dim": 24}),
-        _half(_timm("efficientnet_lite0", 224, f"{half},crop=256", interpolation="bicubic", crop_pct=0.875)),
         *small_cases(),
     ]  # fmt: skip

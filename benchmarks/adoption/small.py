@@ -198,9 +198,26 @@ def sklearn() -> Case:
     return Case("scikit-learn, rows of pixels", words, write, prepare, "probabilities")
 
 
+def halves() -> Case:
+    """Everything in float16, input and output too; ONNX Runtime widens it again on a CPU."""
+
+    def write(path: Path) -> None:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        model = small(path, ("x", [1, 3, 128, 128]), "y", opset=17)
+        onnx.save(convert_float_to_float16(model, keep_io_types=False), path)
+
+    def prepare(picture: Image.Image) -> NDArray[Any]:
+        read = picture.resize((128, 128), Image.Resampling.BICUBIC)
+        pixels = np.asarray(read, np.float32).transpose(2, 0, 1)[None] / 255
+        return ((pixels - 0.5) / 0.5).astype(np.float16)
+
+    return Case("float16 throughout", "-1..1,pillow-bicubic", write, prepare, "y")
+
+
 def small_cases() -> list[Case]:
     """All of them."""
-    return [ultralytics(), keras(), caffe(), letterboxed(), sklearn()]
+    return [ultralytics(), keras(), caffe(), letterboxed(), sklearn(), halves()]
 
 
 def draw() -> list[Image.Image]:

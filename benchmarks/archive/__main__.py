@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.archive.cluster import run_on_two_nodes
+from benchmarks.archive.equality import compare_with_label
 from benchmarks.archive.kills import kill_again_and_again
 from benchmarks.archive.loops import compare_with_loops
 from benchmarks.archive.many import label_many
@@ -53,6 +54,15 @@ def kills(photos: Photos, clips: Clips, count: int = 1000, times: int = 20, seed
             "kills",
             kill_again_and_again(photos, clip, Path(folder), count=count, kills=times, seed=seed),
         )
+
+
+@app.command()
+def equal(photos: Photos, clips: Clips, provider: Provider = "openvino", parts: int = 4) -> None:
+    """Rows and events against what `label` says of the same photos and of the longest clip."""
+    clip = max(clips.glob("*.mp4"), key=lambda path: path.stat().st_size)
+    with tempfile.TemporaryDirectory() as folder:
+        found = compare_with_label(photos, clip, demo_engine(), provider, Path(folder), parts)
+        _write("equal", found)
 
 
 @app.command()

@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.archive.kills import rows_as_often_as_they_are
+from benchmarks.archive.kills import rows_as_often_as_they_are, workers_of
 from benchmarks.archive.material import repeat_pictures
 
-_PORT = 16399
-_RAY = [str(Path(sys.executable).parent / "ray")]
+_PORT = 6399  # outside the range of ports that workers take
+_RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 _START = ["start", "--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats"]
 
 
@@ -28,7 +28,7 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
     """
     repeat_pictures(photos, folder / "in", count)
     command = [sys.executable, "-m", "cmlr_edge", "archive", str(folder / "in"), "--json"]
-    command += ["--engine", str(engine), "--provider", "cpu", "--chunk", "20"]
+    command += ["--engine", str(engine), "--provider", "cpu", "--chunk", "10"]
     local = _run([*command, "--out", str(folder / "local")])
     with _cluster(folder / "ray"):
         ray = _run([*command, "--out", str(folder / "calm"), "--ray", f"127.0.0.1:{_PORT}"])
@@ -38,10 +38,11 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
             stdout=subprocess.PIPE,
             text=True,
         )
-        _await_share(folder / "lost", count // 20 // 3)
-        os.killpg(second, signal.SIGKILL)
+        _await_share(folder / "lost", count // 10 // 3)
+        _kill_all_of(second)
         done_before = len([*folder.glob("lost/rows/*/*")])
         output, _ = run.communicate()
+        assert run.returncode == 0, f"exit code {run.returncode}"
         lost = json.loads(output)
     expected = rows_as_often_as_they_are(folder / "local")
     record: dict[str, Any] = {"pictures": count, "nodes": 2, "cores_per_node": 1}
@@ -61,6 +62,16 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
     return record
 
 
+def _kill_all_of(pid: int) -> None:
+    """Kill a node: its processes have groups of their own."""
+    tree = [pid]
+    for parent in tree:
+        tree += workers_of(parent)
+    for process in tree:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 def _run(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
@@ -76,12 +87,27 @@ def _await_share(out: Path, units: int) -> None:
 
 @contextmanager
 def _cluster(folder: Path) -> Iterator[int]:
-    """Start two nodes; yields the process group of the second."""
+    """Start two nodes; yields the process of the second."""
     folder.mkdir()
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    head = [*_RAY, *_START, "--head", f"--port={_PORT}", "--include-dashboard=false", "--block"]
+    head = [
+        *_RAY,
+        *_START,
+        "--node-ip-address=127.0.0.1",
+        "--head",
+        f"--port={_PORT}",
+        "--include-dashboard=false",
+        "--block",
+    ]
     head += [f"--temp-dir={folder}"]
-    second = [*_RAY, *_START, f"--address=127.0.0.1:{_PORT}", "--block"]
+    # Of an address of its own, or a run might take it for the node that it belongs to.
+    second = [
+        *_RAY,
+        *_START,
+        "--node-ip-address=127.0.0.2",  # or a run might take it for the node it belongs to
+        f"--address=127.0.0.1:{_PORT}",
+        "--block",
+    ]
     nodes = []
     try:
         for command, log in ((head, "head.log"), (second, "second.log")):

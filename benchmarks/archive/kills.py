@@ -98,7 +98,7 @@ def _kill_workers(
 
 
 def workers_of(pid: int) -> list[int]:
-    """Pids of the children of a process."""
+    """The children of a process, whichever of its threads started them."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):

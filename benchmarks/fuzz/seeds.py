@@ -74,7 +74,7 @@ def _network() -> FusedModel:
     )
     decouple = Decoder(affine(_WIDTH, _WIDTH), [layer])
     readout = Readout(torch.randn(_LABELS, _WIDTH), torch.randn(_LABELS))
-    head = FusedHead(None, decouple, readout, None, None, Combine(mean=False))
+    head = FusedHead(None, decouple, readout, None, None, None, Combine(mean=False))
     return FusedModel(backbone, head, torch.full((1, 1, 1, 3), 127.5), None).eval()
 
 

@@ -27,8 +27,12 @@ class Crew(Protocol):
         """Yield each unit when it is done, with what came of it, or why it could not be done."""
         ...
 
+    def request_end(self) -> None:
+        """Let `work` end soon; a signal handler may call it."""
+        ...
+
     def close(self) -> None:
-        """End all of it."""
+        """Release all of it."""
         ...
 
 
@@ -46,11 +50,12 @@ class LocalCrew:
         Raises:
             EngineError: No worker can be started.
         """
+        ending = threading.Event()
         waiting, lock = iter(units), threading.Lock()
         results: queue.Queue[tuple[Unit, Counts | str] | BaseException | None] = queue.Queue()
         threads = [
             threading.Thread(
-                target=self._look_after, args=(task, waiting, lock, results), daemon=True
+                target=self._look_after, args=(task, waiting, lock, results, ending), daemon=True
             )
             for _ in range(self._count)
         ]
@@ -70,14 +75,16 @@ class LocalCrew:
                     if failed >= _MOST_FAILED:
                         return
         finally:
-            self._ending.set()
+            ending.set()
             for thread in threads:
                 thread.join()
-            self._ending.clear()
+
+    def request_end(self) -> None:
+        """See `Crew`: units that are under way are dropped."""
+        self._ending.set()
 
     def close(self) -> None:
-        """See `Crew`."""
-        self._ending.set()
+        """See `Crew`: `work` has ended its processes."""
 
     def _look_after(
         self,
@@ -85,10 +92,11 @@ class LocalCrew:
         waiting: Iterator[Unit],
         lock: threading.Lock,
         results: queue.Queue[tuple[Unit, Counts | str] | BaseException | None],
+        ending: threading.Event,
     ) -> None:
-        worker = Worker(self._settings, self._ending.is_set)
+        worker = Worker(self._settings, lambda: ending.is_set() or self._ending.is_set())
         try:
-            while not self._ending.is_set():
+            while not (ending.is_set() or self._ending.is_set()):
                 with lock:
                     unit = next(waiting, None)
                 if unit is None:

@@ -1,7 +1,7 @@
 """The dataset that a run writes: its folders, its tables, and what identifies the model behind them.
 
-    DATASET/_archive.json                   inputs, model, settings and versions; written first
-    DATASET/_plan.parquet                   the units of work; written next, never changed
+    DATASET/_archive.json                   inputs, model, settings and versions; written when the plan is
+    DATASET/_plan.parquet                   the units of work; written first, never changed
     DATASET/rows/kind=picture/UNIT.parquet  a row per picture
     DATASET/rows/kind=frame/UNIT.parquet    a row per frame of a film
     DATASET/events/UNIT.parquet             events of a film; the last of its files to be written
@@ -31,7 +31,7 @@ from cmlr_edge.archive.stores import Store
 from cmlr_edge.events.event import Event
 
 PICTURES, FRAMES = "rows/kind=picture", "rows/kind=frame"
-EVENTS, PARTS = "events", "_parts"
+EVENTS, PARTS, MODEL = "events", "_parts", "_model"
 MANIFEST = "_manifest.parquet"
 _COUNTS = b"cmlr_edge.counts"
 _ABOUT = b"cmlr_edge"

@@ -1,4 +1,4 @@
-"""What a dataset is made of, written before anything else: a run goes on with nothing but the same."""
+"""What a dataset is made of: a run goes on with nothing but the same."""
 
 from __future__ import annotations
 

@@ -215,11 +215,6 @@ def _from_row(row: dict[str, Any], number: int) -> Unit:
     )
 
 
-def is_plan_there(store: Store) -> bool:
-    """Whether the plan was written."""
-    return store.has(PLAN)
-
-
 def shown_path(item: Item) -> str:
     """The path of an item in rows and messages."""
     return item.path if is_address(item.path) else printable(Path(item.path))

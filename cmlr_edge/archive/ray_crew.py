@@ -7,6 +7,7 @@ Rows go from the worker straight to the dataset, under the unit's own name; Ray 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cmlr_edge.archive.dataset import Counts
+from cmlr_edge.archive.dataset import MODEL, Counts
 from cmlr_edge.archive.packages import ray
 from cmlr_edge.archive.plan import Plan, Unit
 from cmlr_edge.archive.stores import open_store
@@ -43,14 +44,18 @@ class RayCrew:
             EngineError: It does not answer.
             DependencyError: Ray is not installed.
         """
-        engine = Path(settings.engine)
-        self._files = {path.name: path.read_bytes() for path in (engine, spec_path(engine))}
+        self._is_ending = False
+        engine, store = Path(settings.engine), open_store(settings.root)
+        for path in (engine, spec_path(engine)):
+            store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
         self._settings = replace(settings, engine=engine.name, cores=1, memory=None)
         try:
             ray().init(address=address, log_to_driver=False, logging_level="warning")
         except Exception as error:
             raise EngineError(f"cannot reach the Ray cluster {address}: {error}") from error
         ray().data.DataContext.get_current().enable_progress_bars = False
+        for name in ("ray", "ray.data"):  # they tell each step on stderr
+            logging.getLogger(name).setLevel(logging.ERROR)
         resources = ray().cluster_resources()
         self._workers = workers or max(1, int(resources.get("CPU", 1)))
         # Unverified on hardware: a GPU for each actor, where the model runs on one.
@@ -67,9 +72,11 @@ class RayCrew:
                 .data.from_items(numbers, override_num_blocks=blocks)
                 .map_batches(
                     _Actor,
-                    fn_constructor_args=(self._files, self._settings, task),
+                    fn_constructor_args=(self._settings, task),
                     batch_size=1,
-                    concurrency=(1, min(self._workers, blocks)),
+                    compute=ray().data.ActorPoolStrategy(
+                        min_size=1, max_size=min(self._workers, blocks)
+                    ),
                     num_cpus=1,
                     num_gpus=1 if self._on_gpu else 0,
                 )
@@ -77,23 +84,30 @@ class RayCrew:
             for row in done.iter_rows():
                 counts, unit = json.loads(str(row["counts"])), handed[int(row["unit"])]
                 yield unit, str(row["failed"]) or Counts(**counts)
+                if self._is_ending:
+                    return
+
+    def request_end(self) -> None:
+        """See `Crew`: with the next unit that is done."""
+        self._is_ending = True
 
     def close(self) -> None:
-        """See `Crew`."""
+        """See `Crew`: leave the cluster, whose actors end."""
         ray().shutdown()
 
 
 class _Actor:
     """Holds a worker process, which holds a Recognizer."""
 
-    def __init__(self, files: dict[str, bytes], settings: WorkerSettings, task: Task) -> None:
+    def __init__(self, settings: WorkerSettings, task: Task) -> None:
         """Write the model where this node can read it."""
+        store = open_store(settings.root)
         self._folder = tempfile.TemporaryDirectory(prefix="cmlr-archive-")
-        for name, content in files.items():
-            (Path(self._folder.name) / name).write_bytes(content)
-        engine = str(Path(self._folder.name) / settings.engine)
-        self._worker = Worker(replace(settings, engine=engine), lambda: False)
-        self._task, self._plan = task, Plan(open_store(settings.root))
+        engine = Path(self._folder.name) / settings.engine
+        for path in (engine, spec_path(engine)):
+            path.write_bytes(store.read(f"{MODEL}/{path.name}"))
+        self._plan, self._task = Plan(store), task
+        self._worker = Worker(replace(settings, engine=str(engine)), lambda: False)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the one unit of a batch."""

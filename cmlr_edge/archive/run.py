@@ -29,15 +29,14 @@ from cmlr_edge.archive.plan import (
     PlanSize,
     Unit,
     cut,
-    is_plan_there,
     measure,
     write_plan,
 )
 from cmlr_edge.archive.stores import LocalStore, Store, open_store
 from cmlr_edge.archive.worker import WorkerSettings, split_cores
 from cmlr_edge.errors import OutputError, SpecError
-from cmlr_edge.machine.child import available_memory
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.hardware import available_memory
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
@@ -119,10 +118,9 @@ class Archive:
             if known is not None:
                 known.require_same(self.header, self.store.root)
             self._lock()
-            if known is None:
-                self.header.write(self.store)
-            if not is_plan_there(self.store):
+            if known is None:  # the header last: it says that the plan is whole
                 write_plan(cut(list_items(self.header.inputs), self.header.cutting), self.store)
+                self.header.write(self.store)
             self._cleanup = self._cleanup.pop_all()
         return self
 
@@ -138,7 +136,7 @@ class Archive:
         """Stop as soon as possible; what has no file yet is done the next time."""
         self._is_ending = True
         if self._crew is not None:
-            self._crew.close()
+            self._crew.request_end()
 
     def left(self) -> tuple[PlanSize, PlanSize]:
         """What the plan amounts to, and what of it is to be done."""
@@ -151,7 +149,7 @@ class Archive:
                     left = measure([unit], left)
         return whole, left
 
-    def run(self, on_unit: Callable[[Unit, Counts], None]) -> Summary:
+    def run(self, on_unit: Callable[[Unit, Counts], None] | None = None) -> Summary:
         """Do what is not done, and sum up.
 
         Args:
@@ -166,7 +164,8 @@ class Archive:
                         undone.append(told)
                         continue
                     now.add(told)
-                    on_unit(unit, told)
+                    if on_unit is not None:
+                        on_unit(unit, told)
         finally:
             self._crew.close()
         seconds = time.monotonic() - start_s

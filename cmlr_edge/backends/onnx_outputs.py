@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from cmlr_edge.errors import EngineError
-from cmlr_edge.model.protobuf import encoded, fields
+from cmlr_edge.model.protobuf import fields, write_bytes
 
 _GRAPH = 7  # numbers of fields: in ModelProto,
 _NODE, _CONSTANT, _OUTPUT, _TYPE = 1, 5, 12, 13  # in GraphProto,
@@ -30,7 +30,7 @@ def with_outputs(content: bytes, wanted: Collection[str]) -> bytes:
         parts = []
         for number, value, whole in fields(memoryview(content)):
             graph = _pruned(value, {name.encode() for name in wanted}) if number == _GRAPH else None
-            parts.append(whole if graph is None else encoded(_GRAPH, graph))
+            parts.append(whole if graph is None else write_bytes(_GRAPH, graph))
         return b"".join(parts)
     except ValueError as error:
         raise EngineError(f"not an ONNX file: {error}. Export the model again") from error

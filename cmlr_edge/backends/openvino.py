@@ -79,6 +79,7 @@ class OpenVinoBackend:
         self.description = _describe(self._ov, single)
         self.provider = _provider_in_use(single)
         self._single = single.create_infer_request()
+        self._requests: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
@@ -128,7 +129,7 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Free the graphs; see `Backend.close`."""
-        self._model = self._single = self._queue = self._explaining = self._whole = None
+        self._model = self._single = self._requests = self._explaining = self._whole = None
 
     def _require(self, frames: NDArray[np.uint8]) -> None:
         if self._model is None:
@@ -148,19 +149,20 @@ class OpenVinoBackend:
 
     def _infer_many(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         scores = np.empty((len(frames), self.num_labels), np.float32)
-        if self._queue is None:
-            self._queue = self._ov.AsyncInferQueue(
-                self._compile(self._model, streams=self._cores), self._cores
-            )
-
-        def keep(request: Any, index: int) -> None:
-            scores[index] = request.get_output_tensor(0).data
-
-        self._queue.set_callback(keep)
-        for i in range(len(frames)):
-            tensor = self._ov.Tensor(frames[i : i + 1], shared_memory=True)
-            self._queue.start_async(tensor, i)
-        self._queue.wait_all()
+        if self._requests is None:
+            compiled = self._compile(self._model, streams=self._cores)
+            self._requests = [compiled.create_infer_request() for _ in range(self._cores)]
+        # Waited for one by one: a queue that calls back into Python, freed while a thread of it is
+        # on its way out of the last call, waits for that thread, which waits for Python, for ever.
+        number = len(self._requests)
+        for i in range(len(frames) + number):
+            request = self._requests[i % number]
+            if 0 <= (done := i - number) < len(frames):
+                request.wait()
+                scores[done] = request.get_output_tensor(0).data
+            if i < len(frames):
+                request.set_input_tensor(self._ov.Tensor(frames[i : i + 1], shared_memory=True))
+                request.start_async()
         return scores
 
     def _compile(self, model: Any, *, streams: int) -> Any:

@@ -17,6 +17,7 @@ def main() -> None:
     try:
         from cmlr_edge.cli.app import app
         from cmlr_edge.cli.console import LogLines, print_error
+        from cmlr_edge.cli.usage import run_app
     except ModuleNotFoundError as missing:
         if missing.name not in {"typer", "rich"}:
             raise
@@ -30,7 +31,7 @@ def main() -> None:
     logging.getLogger("cmlr_edge.engines.auto").setLevel(logging.INFO)
     _write_whatever_the_terminal_takes()
     try:
-        app()
+        run_app(app, "cmlr-edge")
     except CmlrError as error:
         print_error(error)
     except MemoryError:

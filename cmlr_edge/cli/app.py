@@ -17,6 +17,7 @@ from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
+from cmlr_edge.cli.teach import teach
 from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.add_typer(archive, name="archive")
 app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)
+app.command()(teach)
 
 
 @app.callback(invoke_without_command=True)

@@ -210,6 +210,7 @@ class Flags:
         append: bool,
         policy: Policy | None = None,
         port: int | None = None,
+        file: Path | None = None,
     ) -> tuple[SessionConfig, Path]:
         """Fill a configuration: a file's, if there is one, changed by what was given.
 
@@ -218,6 +219,7 @@ class Flags:
             append: Whether the command adds to files of a run before, unless told.
             policy: Of sources, unless told.
             port: Of the live page, unless told; None for no page.
+            file: Read in the place of --config, beside which it lies.
 
         Returns:
             The configuration, and the folder that relative paths in it start from.
@@ -227,7 +229,7 @@ class Flags:
         """
         append = append if self.append is None else self.append
         folder = Path() if self.config is None else self.config.absolute().parent
-        base = None if self.config is None else load_config(self.config)
+        base = None if self.config is None else load_config(file or self.config)
         config = base or SessionConfig(EngineSettings(path=str(demo_engine())), ())
         if base is None and not sources:
             raise SpecError("there is no source: give one, or a --config that names some")

@@ -89,7 +89,7 @@ def label(
         with session:
             if not as_json and (session.live or session.page_url):
                 print_start(session)
-            runner = Runner(session, reread=lambda: fill()[0])
+            runner = Runner(session, reread=lambda file: fill(file=file)[0], file=flags.config)
             with summaries.shown(session.num_frames(), quiet=as_json):
                 run_until_signal(runner, interruption, reloads=flags.config is not None)
             device, runtime = session.recognizer.provider, session.recognizer.runtime

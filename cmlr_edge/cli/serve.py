@@ -41,6 +41,8 @@ def serve(
     config, folder = fill()
     with noted_signals(ends_well=True) as interruption, Session(config, folder=folder) as session:
         print_start(session)
-        runner = Runner(session, reread=lambda: fill()[0], until_over=False)
+        runner = Runner(
+            session, reread=lambda file: fill(file=file)[0], file=flags.config, until_over=False
+        )
         run_until_signal(runner, interruption, reloads=flags.config is not None)
     print_away(session)

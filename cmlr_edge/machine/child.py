@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from cmlr_edge.machine.hardware import group_memory_left, memory_bytes
+from cmlr_edge.machine.hardware import available_memory
 from cmlr_edge.machine.waiting import tick
 
 _MIB = 2**20
@@ -177,15 +177,6 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
     package_home = str(Path(__file__).parents[2])
     about = [str(os.getpid()), package_home, module, function]
     return [sys.executable, "-c", _BOOTSTRAP, *about, *arguments]
-
-
-def available_memory() -> int:
-    """Bytes that can be had without swapping out others, swap space included, or by the control group."""
-    sizes = memory_bytes()
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    machine = sizes.get("MemAvailable", pages) + sizes.get("SwapFree", 0)
-    left = group_memory_left()
-    return machine if left is None else min(machine, left)
 
 
 def _held_bytes(pid: int) -> int:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
-from cmlr_edge.machine.child import available_memory
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.hardware import available_memory
 
 # A runtime with CUDA takes 1 GiB; it holds a model several times while it makes it its own.
 _RUNTIME_BYTES, _COPIES = 2 * 2**30, 8

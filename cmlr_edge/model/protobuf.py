@@ -49,14 +49,26 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
     raise ValueError("a number in it does not end")
 
 
-def encoded(number: int, content: bytes) -> bytes:
-    """A field of bytes, as `fields` yields it whole."""
-    return _as_varint(number << 3 | _BYTES) + _as_varint(len(content)) + content
+def number_of(whole: memoryview) -> int:
+    """The number that a field of `fields` holds, given all its bytes."""
+    _, inside = _varint(whole, 0)
+    return _varint(whole, inside)[0]
 
 
-def _as_varint(value: int) -> bytes:
-    digits = bytearray()
-    while value >= 0x80:
-        digits.append(value & 0x7F | 0x80)
+def write_bytes(number: int, content: bytes | memoryview) -> bytes:
+    """A field that holds text, bytes or another message."""
+    return _number(number << 3 | _BYTES) + _number(len(content)) + bytes(content)
+
+
+def write_number(number: int, value: int) -> bytes:
+    """A field that holds a number, at least 0."""
+    return _number(number << 3 | _VARINT) + _number(value)
+
+
+def _number(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*digits, value])
+    written.append(value)
+    return bytes(written)

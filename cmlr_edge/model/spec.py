@@ -202,6 +202,67 @@ class AdoptedModel:
 
 
 @dataclass(frozen=True)
+class TaughtLabel:
+    """How one label was added to an engine, and what is to be expected of it; intervals hold 95 %.
+
+    Its scores of pictures that it was not taught from, by cross-validation, are what all this is from.
+    """
+
+    name: str
+    positives: int  # pictures with it, each counted once
+    negatives: int  # without
+    threshold_between: tuple[float, float]
+    recall: float
+    recall_between: tuple[float, float]
+    false_alarms: float  # share of the negatives
+    false_alarms_between: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The labels that were added to an engine, and the proof that the others are as they were."""
+
+    base_sha256: str  # of the file without them, which can be had back from this one
+    base_golden: tuple[float, ...]  # its golden scores
+    frames: tuple[str, ...]  # SHA-256 of each model input that was compared, 16 digits
+    bit_equal: dict[str, int]  # by provider: inputs on which every old score had the same bits
+    labels: tuple[TaughtLabel, ...]  # the last ones of the spec, in their order
+
+    def __post_init__(self) -> None:
+        """Reject a certificate that certifies nothing."""
+        if not re.fullmatch(r"[0-9a-f]{64}", self.base_sha256):
+            raise SpecError("taught.base_sha256 is not 64 lower-case hexadecimal digits")
+        if not self.labels or not self.frames or not self.bit_equal:
+            raise SpecError("taught names no labels, no frames or no provider: teach them again")
+        if short := {k: n for k, n in self.bit_equal.items() if n != len(self.frames)}:
+            raise SpecError(
+                f"taught.bit_equal is {short} of {len(self.frames)} frames: an old score was moved, "
+                "which no taught engine may; teach the engine again from its base"
+            )
+
+    def require_describes(self, labels: tuple[str, ...], files: dict[str, BuiltFile]) -> None:
+        """Compare with the rest of a spec.
+
+        Raises:
+            SpecError: They contradict each other.
+        """
+        old = len(labels) - len(self.labels)
+        if old != len(self.base_golden) or labels[old:] != tuple(x.name for x in self.labels):
+            raise SpecError(
+                f"taught has {len(self.base_golden)} scores of the base and the labels "
+                f"{[x.name for x in self.labels]}: they are not what the spec's labels begin and end "
+                "with"
+            )
+        for name, built in files.items():
+            # An engine for a GPU is built anew, and its bits are its own.
+            if built.runtime == "onnx" and built.golden.scores[:old] != self.base_golden:
+                raise SpecError(
+                    f"the golden sample of {name} has other scores of the old labels than the base: "
+                    "teach the engine again from its base"
+                )
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Input format, label names, decision thresholds and files of one trained model."""
 
@@ -215,6 +276,7 @@ class ModelSpec:
     files: dict[str, BuiltFile] = field(default_factory=dict)
     stability: StabilityRules = field(default_factory=StabilityRules)  # of its labels' events
     adopted: AdoptedModel | None = None  # of a model that was trained elsewhere
+    taught: Teaching | None = None  # labels that were added after export
     explanation: ExplanationSpec | None = None  # of files that can say why
     format_version: int = FORMAT_VERSION
 
@@ -240,9 +302,10 @@ class ModelSpec:
         stability_from_thresholds(
             dict(zip(self.labels, self.thresholds, strict=True)), self.stability
         )
-        if self.explanation is not None and len(self.explanation.bias) != len(self.labels):
+        explained = len(self.labels) - (len(self.taught.labels) if self.taught else 0)
+        if self.explanation is not None and len(self.explanation.bias) != explained:
             raise SpecError(
-                f"{len(self.labels)} labels but explanation.bias has {len(self.explanation.bias)} "
+                f"{explained} labels but explanation.bias has {len(self.explanation.bias)} "
                 "values: export the model again"
             )
         for name, built in self.files.items():
@@ -253,6 +316,8 @@ class ModelSpec:
                     f"{len(self.labels)} labels but the golden sample of {name} has "
                     f"{len(built.golden.scores)} scores: export the model again"
                 )
+        if self.taught is not None:
+            self.taught.require_describes(self.labels, self.files)
 
     def save(self, path: Path) -> None:
         """Write the spec as JSON, whole or not at all."""
@@ -264,6 +329,7 @@ class ModelSpec:
         silent = {
             "stability": self.stability == StabilityRules(),
             "adopted": self.adopted is None,
+            "taught": self.taught is None,
             "explanation": self.explanation is None,
             "preprocess.short_side": not self.preprocess.short_side,
             "preprocess.fill": not self.preprocess.fill,

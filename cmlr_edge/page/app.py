@@ -31,6 +31,8 @@ _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/edit.js": ("edit.js", "text/javascript; charset=utf-8"),
+    "/shapes.js": ("shapes.js", "text/javascript; charset=utf-8"),
     "/small.js": ("small.js", "text/javascript; charset=utf-8"),
     "/events.js": ("events.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),

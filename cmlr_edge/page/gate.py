@@ -145,7 +145,7 @@ def _body_limit(path: str) -> int:
     """Bytes that may be sent to an address."""
     if path == PICTURES or (path.startswith("/v2/models/") and path.endswith("/infer")):
         return MAX_PICTURE
-    return _MAX_SETTINGS if path == _SOURCES else _MAX_BODY
+    return _MAX_SETTINGS if path.startswith(_SOURCES) else _MAX_BODY
 
 
 def _is_login(scope: Scope) -> bool:

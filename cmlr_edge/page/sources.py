@@ -12,6 +12,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from cmlr_edge.errors import CmlrError
+from cmlr_edge.page.source_edit import SourceEdit, SourceSettingsView
 
 _EXAMPLE = {"name": "door", "uri": "rtsp://user:password@camera/1", "labels": ["person"]}
 router = APIRouter(prefix="/api/sources", tags=["sources"])
@@ -37,6 +38,21 @@ class SourceControl(Protocol):
 
     def remove(self, name: str) -> None:
         """End with a source; raises as `add` does."""
+        ...
+
+    def view(self, name: str) -> tuple[str, str, dict[str, Any]]:
+        """What is looked at of a source.
+
+        Returns:
+            Why it cannot be changed here, "" where it can; what to send along with a change; the settings.
+
+        Raises:
+            CmlrError: There is no such source.
+        """
+        ...
+
+    def change(self, name: str, settings: dict[str, Any], version: str) -> None:
+        """Look at a source otherwise, and write that into the configuration; raises as `add` does."""
         ...
 
 
@@ -129,5 +145,42 @@ async def remove(request: Request, source_id: int) -> None:
         raise HTTPException(404, f"there is no source {source_id}")
     try:
         await asyncio.to_thread(control.remove, name)
+    except (CmlrError, TimeoutError) as error:
+        raise HTTPException(503 if isinstance(error, TimeoutError) else 409, str(error)) from error
+
+
+@router.get("/{source_id}/settings", responses={404: {"description": "No such source"}})
+async def settings(request: Request, source_id: int) -> SourceSettingsView:
+    """Tell what is looked at of a source, and whether that can be changed here."""
+    name = request.app.state.live.name_of(source_id)
+    control: SourceControl | None = request.app.state.live.control
+    if name is None or control is None:
+        raise HTTPException(404, f"there is no source {source_id} whose settings are known")
+    try:
+        reason, version, told = await asyncio.to_thread(control.view, name)
+    except CmlrError as error:
+        raise HTTPException(404, str(error)) from error
+    if not request.app.state.has_token:
+        reason = "sources are changed only where a token is asked for: give --token"
+    return SourceSettingsView(reason, version, told)
+
+
+@router.put(
+    "/{source_id}/settings",
+    status_code=204,
+    response_class=Response,
+    responses={**_REFUSED, 404: {"description": "No such source"}},
+)
+async def change(request: Request, source_id: int, edit: SourceEdit, version: str) -> None:
+    """Look at a source otherwise, and write that into the configuration file, its comments kept.
+
+    All settings are sent, and the `version` that GET told. What is refused (409) changes nothing.
+    """
+    control = _control(request)
+    name = request.app.state.live.name_of(source_id)
+    if name is None:
+        raise HTTPException(404, f"there is no source {source_id}")
+    try:
+        await asyncio.to_thread(control.change, name, edit.model_dump(mode="json"), version)
     except (CmlrError, TimeoutError) as error:
         raise HTTPException(503 if isinstance(error, TimeoutError) else 409, str(error)) from error

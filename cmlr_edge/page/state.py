@@ -98,6 +98,7 @@ class StateView:
     machine: MachineView
     sources: tuple[SourceView, ...]
     outputs: tuple[OutputStatus, ...] = ()
+    may_edit: bool = False  # whether visitors may change sources
 
 
 class LiveState:
@@ -127,6 +128,7 @@ class LiveState:
             DependencyError: prometheus-client is not installed.
         """
         self._started_s = since_start_s()
+        self.may_edit = False  # whether `control` is for those who look: they know a token
         self.control: SourceControl | None = None  # changes the sources, where a run lets visitors
         self.closing = False  # set when viewers shall be sent away
         self.visits = VisitLog()
@@ -253,6 +255,7 @@ class LiveState:
             model=self._model,
             machine=_machine_view(),
             outputs=self._outputs(),
+            may_edit=self.may_edit,
             sources=tuple(
                 self._source_view(number, by_name[name])
                 for number, name in enumerate(self._names)

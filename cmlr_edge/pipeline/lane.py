@@ -211,6 +211,10 @@ class Lane:
         if self._gate is not None:  # the next scores are another model's
             self._gate.forget()
 
+    def use_intake(self, intake: Intake) -> None:
+        """Look at frames otherwise, from the next one on."""
+        self._intake = intake
+
     def use_outputs(self, guards: Sequence[GuardedSink]) -> None:
         """Go on with other outputs of its own, from the next result on."""
         self._outlet.change_own(guards)

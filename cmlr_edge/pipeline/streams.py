@@ -183,14 +183,21 @@ class Streams:
                 lane.use_judging(judging[name])
             return self._seats.swap(given)
 
-    def change_stability(
-        self, name: str, stability: Mapping[str, LabelStability] | StabilityRules | None
+    def change_rules(
+        self,
+        name: str,
+        stability: Mapping[str, LabelStability] | StabilityRules | None,
+        intake: IntakeSettings | None = None,
     ) -> None:
-        """Follow the labels of a source by other settings, as `add` takes them; open events go on."""
+        """Look at a source and follow its labels by other settings, as `add` takes them; events go on."""
         lane = self._lane(name)
         with self._changed:
-            rules = stability, self._rules[name][1]
+            rules = stability, intake
+            if rules == self._rules[name]:
+                return
             judging = judge_by(self._seats.first, *rules)
+            if intake != self._rules[name][1]:
+                lane.use_intake(Intake(intake or IntakeSettings()))
             self._rules[name] = rules
             lane.use_judging(judging)
 

@@ -32,12 +32,13 @@ _NAME = re.compile(r"\w(?:[\w .#-]{0,62}\w)?")
 
 
 class SourceChanges:
-    """A `SourceControl` of the page for one session."""
+    """Adds and removes sources of one session; half of a `SourceControl`."""
 
     def __init__(self, session: Session) -> None:
         """Begin with nothing to do."""
         self._session = session
-        self._waiting: queue.SimpleQueue[tuple[Change, Future[None]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]]
+        self._waiting = queue.SimpleQueue()
         self._over = False
 
     def add(self, settings: Any) -> str:
@@ -55,7 +56,7 @@ class SourceChanges:
                 raise SpecError(f"there are {len(config.sources)} sources: no more can be added")
             return replace(config, sources=(*config.sources, source))
 
-        self._ask(changed)
+        self._ask(lambda: self._apply(changed))
         return source.name
 
     def remove(self, name: str) -> None:
@@ -71,17 +72,16 @@ class SourceChanges:
                 raise SpecError(f"{name} is the only source: add another one first")
             return replace(config, sources=tuple(left))
 
-        self._ask(changed)
+        self._ask(lambda: self._apply(changed))
 
     def tend(self) -> None:
         """Do what was asked for; called by the run's thread all the time."""
         while not self._waiting.empty():
-            change, answer = self._waiting.get()
+            job, answer = self._waiting.get()
             if not answer.set_running_or_notify_cancel():
                 continue
             try:
-                with ExitStack() as undo:  # any error leaves the run as it was
-                    self._session.apply(change(self._session.config), None, undo)
+                job()
             except CmlrError as error:
                 answer.set_exception(error)
             else:
@@ -93,9 +93,14 @@ class SourceChanges:
         while not self._waiting.empty():
             self._waiting.get()[1].set_exception(TimeoutError(_OVER))
 
-    def _ask(self, change: Change) -> None:
+    def _apply(self, change: Change) -> None:
+        with ExitStack() as undo:  # any error leaves the run as it was
+            self._session.apply(change(self._session.config), None, undo)
+
+    def _ask(self, job: Callable[[], None]) -> None:
+        """Let the run's thread do something, and wait for it."""
         answer: Future[None] = Future()
-        self._waiting.put((change, answer))
+        self._waiting.put((job, answer))
         if self._over:
             raise TimeoutError(_OVER)
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from cmlr_edge.capture import Source, has_packets, open_source
 from cmlr_edge.capture.live import LiveSettings
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.pipeline.intake import IntakeSettings
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.guarded import GuardedSink
@@ -31,6 +32,12 @@ class Place:
     keep_s: float | None = None  # of packets, for clips
     outputs: list[tuple[SinkSettings, GuardedSink]] = field(default_factory=list)
     metrics: list[GuardedSink] = field(default_factory=list)
+
+    def can_go_on(self, config: SessionConfig, settings: SourceSettings) -> bool:
+        """Whether other settings need no other connection: they change what is looked at alone."""
+        looked_at = {item.name: getattr(settings, item.name) for item in fields(IntakeSettings)}
+        is_same = replace(self.settings, **looked_at) == settings
+        return is_same and self.keep_s == kept_s(config, settings)
 
 
 def open_configured(settings: SourceSettings, folder: Path, keep_s: float | None = None) -> Source:

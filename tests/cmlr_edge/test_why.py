@@ -270,3 +270,33 @@ def test_a_backend_gives_every_output_by_name(explained: Path) -> None:
             **{name: (2, *shape) for name, shape in meaning().shapes.items()},
         }
         backend.close()
+
+
+def test_a_label_that_was_taught_has_its_own_evidence_alone() -> None:
+    from cmlr_edge.why import Reasons
+
+    outputs = {name: np.ones(shape, np.float32) for name, shape in meaning().shapes.items()}
+    scores = np.array([0.5, 0.5, 0.5, 0.9], np.float32)
+    why = Reasons(("red", "green", "blue", "forklift"), scores, outputs, meaning(), [0.5] * 4)
+    taught = why["forklift"]
+    assert taught.own == taught.logit == pytest.approx(logit(0.9), abs=1e-5)
+    assert (taught.others, taught.map, taught.because_of_surroundings) == ({}, None, False)
+    assert [*why["red"].others] == ["red", "green", "blue"]  # as the engine says
+
+
+def test_an_engine_that_explains_can_be_taught_and_goes_on_explaining(explained: Path) -> None:
+    from cmlr_edge.backends.onnx_rows import Row, Tokens, with_rows, without_rows
+
+    content = explained.read_bytes()
+    row = Row(*(np.full(3, value, np.float32) for value in (0.01, 0.0, 0.01)), bias=-1.0)
+    place = Tokens("pixel_rows", SIZE_HW[0] * SIZE_HW[1], 3, narrow=False, turned=False)
+    taught = with_rows(content, [row], 3, "model.onnx", place)
+    assert without_rows(taught, 3, "model.onnx") == content
+    backend: Any = load_backend(explained, taught, provider="cpu")
+    frames = frames_of(2)
+    found, plain = backend.explain(frames), backend.infer(frames)
+    backend.close()
+    assert found["scores"].shape == plain.shape == (2, 4)
+    np.testing.assert_allclose(found["scores"], plain, atol=1e-6)
+    np.testing.assert_allclose(plain[:, :3], scores_of(frames), atol=1e-5)
+    assert found["own_evidence"].shape == (2, 3)

@@ -34,6 +34,8 @@ HEADS = {
     ],
     "linear, no confounders": ["model.intervention=linear", "model.confounders.kind=none"],
     "pooled skip": ["model.pooled_skip=true"],
+    "class maps": ["model.class_maps=true"],
+    "class maps alone": ["model.class_maps=true", "model.pooled_skip=false"],
     "wide": ["model.embed_dim=704"],  # more than half the features: the projection is composed
     "wide, two layers": ["model.embed_dim=992", "model.decoder_layers=2"],
 }  # fmt: skip

@@ -19,6 +19,7 @@ WHOLE = {
     f"{INFO}/licenses/LICENSE": 1,
     f"{INFO}/licenses/licenses/pybind11.txt": 1,
     f"{INFO}/licenses/licenses/llvm.txt": 1,
+    f"{INFO}/licenses/licenses/nanodet.txt": 1,
 }
 GOOD_NAME = Path("cmlr_edge-1-cp312-cp312-manylinux_2_27_aarch64.whl")
 
@@ -33,6 +34,11 @@ GOOD_NAME = Path("cmlr_edge-1-cp312-cp312-manylinux_2_27_aarch64.whl")
             GOOD_NAME.name,
             {name: 1 for name in WHOLE if "pybind11" not in name},
             "lacks .*pybind11.txt",
+        ),
+        (
+            GOOD_NAME.name,
+            {name: 1 for name in WHOLE if "nanodet" not in name},
+            "lacks .*nanodet.txt",
         ),
     ],
 )

@@ -165,7 +165,7 @@ def _with_stages_it_has(config: TrainConfig) -> TrainConfig:
     from train.network.backbones import gives_two_stages
 
     model = config.model
-    if model.token_stages == 1 or gives_two_stages(model.backbone, model.image_size):
+    if model.token_stages == 1 or gives_two_stages(model.backbone, model.size_hw):
         return config
     _log.info("%s gives the tokens of one stage: %s=1", model.backbone, _STAGES)
     return replace(config, model=replace(model, token_stages=1))

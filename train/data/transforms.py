@@ -25,22 +25,24 @@ _TO_YIQ = torch.tensor(
 _ROOM = 1.25  # augmentation crops from an image this much larger than the model's input
 
 
-def build_augmentation(strength: str, image_size: int) -> Callable[[Tensor], Tensor]:
+def build_augmentation(strength: str, size_hw: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     """Choose random changes of a uint8 image (3, S, S) that keep its labels true.
 
     Args:
         strength: "none", "flip", "crop" (any part from 8 % on, as ImageNet networks are trained),
             "standard" or "strong".
-        image_size: Side of the result.
+        size_hw: Of the result.
     """
-    resize = v2.Resize((image_size, image_size), antialias=True)
+    resize = v2.Resize(size_hw, antialias=True)
     if strength == "none":
         return v2.Compose([resize])
     if strength == "flip":
         return v2.Compose([resize, v2.RandomHorizontalFlip()])
+    shape = size_hw[1] / size_hw[0]  # pictures have it already: they are stretched to the input
+    ratio = (0.75 * shape, 1.33 * shape)
     smallest = {"crop": 0.08, "standard": 0.5, "strong": 0.3}[strength]
     steps: list[Any] = [
-        v2.RandomResizedCrop(image_size, scale=(smallest, 1.0), ratio=(0.75, 1.33), antialias=True),
+        v2.RandomResizedCrop(size_hw, scale=(smallest, 1.0), ratio=ratio, antialias=True),
         v2.RandomHorizontalFlip(),
     ]
     if strength == "strong":

@@ -32,7 +32,15 @@ from train.explaining.figures import (
     draw_scatter,
 )
 from train.explaining.link_effects import cooccurrence, swap_effects
-from train.explaining.views import Seen, choose, company_of_absent, see, shades, view_all
+from train.explaining.views import (
+    Seen,
+    choose,
+    company_of_absent,
+    see,
+    shades,
+    token_grid,
+    view_all,
+)
 from train.fitting.frozen import TokenSet
 from train.judging.inference import iterate_tokens
 from train.network.backbones import create_confounder_view
@@ -247,21 +255,23 @@ def _nearest_patches(
     """For every confounder, what lies around the tokens nearest to it, of different pictures."""
     cosine = cosine_to_centres(tokens, centres)
     best, place = cosine.max(dim=1)  # (N, K): each picture's nearest token
-    side = int(tokens.shape[1] ** 0.5)
+    height, width = images[0].shape[1:]
+    columns = token_grid(tokens.shape[1], (height, width))[1]
     rows = []
     for confounder in range(cosine.shape[2]):
         nearest = best[:, confounder].topk(min(_PATCHES, len(best))).indices.tolist()
-        rows.append([_crop(images[i], int(place[i, confounder]), side) for i in nearest])
+        rows.append([_crop(images[i], int(place[i, confounder]), columns) for i in nearest])
     return rows
 
 
-def _crop(picture: torch.Tensor, token: int, side: int) -> NDArray[np.uint8]:
-    """Cut the token's cell and as much around it, (H, W, 3) RGB, from a picture (3, S, S)."""
-    cell = picture.shape[1] / side
-    row, column = divmod(token, side)
+def _crop(picture: torch.Tensor, token: int, columns: int) -> NDArray[np.uint8]:
+    """Cut the token's cell and as much around it, (h, w, 3) RGB, from a picture (3, H, W)."""
+    cell = picture.shape[2] / columns
     size = round(2 * cell)
-    limit = picture.shape[1] - size
-    top, left = (min(max(0, round((k - 0.5) * cell)), max(0, limit)) for k in (row, column))
+    top, left = (
+        min(max(0, round((k - 0.5) * cell)), max(0, side - size))
+        for k, side in zip(divmod(token, columns), picture.shape[1:], strict=True)
+    )
     patch: NDArray[np.uint8] = (
         picture[:, top : top + size, left : left + size].permute(1, 2, 0).numpy()
     )

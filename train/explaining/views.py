@@ -118,8 +118,15 @@ def _grad_cam(
     logits = output.decoupled_logits if read_out == "decoder" else model.scores(output).logit()
     (gradient,) = torch.autograd.grad(logits[0, label], tokens)
     heat = (gradient.mean(dim=1, keepdim=True) * tokens).sum(dim=-1).relu()[0].detach()
-    side = int(len(heat) ** 0.5)
-    return heat[: side * side].view(side, side).numpy(), float(logits[0, label].detach().sigmoid())
+    rows, columns = token_grid(len(heat), spec.preprocess.size_hw)
+    laid_out = heat[: rows * columns].view(rows, columns).numpy()
+    return laid_out, float(logits[0, label].detach().sigmoid())
+
+
+def token_grid(number: int, size_hw: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of so many tokens of a picture of this size, whose cells are square."""
+    rows = max(1, round((number * size_hw[0] / size_hw[1]) ** 0.5))
+    return rows, max(1, number // rows)
 
 
 def shades(views: list[View]) -> list[NDArray[np.float32]]:

@@ -38,7 +38,7 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
         scores, targets, run.val.classes, thresholds, min_positives=MIN_POSITIVES
     )
     spec = ModelSpec(
-        name=f"{run.train.name}-{config.model.backbone}-{config.model.image_size}",
+        name=f"{run.train.name}-{config.model.backbone}-{_size(config)}",
         labels=run.train.classes,
         thresholds=tuple(round(float(value), 6) for value in thresholds),
         preprocess=run.spec,
@@ -66,6 +66,11 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
         checkpoint.save_spec(run.folder, spec)
     distributed.wait()
     return spec
+
+
+def _size(config: TrainConfig) -> str:
+    height, width = config.model.size_hw
+    return str(height) if height == width else f"{height}x{width}"
 
 
 def compares_plain(run: Run) -> bool:

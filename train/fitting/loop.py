@@ -51,6 +51,7 @@ from train.judging.inference import BATCH, iterate_tokens, score_images
 from train.judging.metrics import MIN_POSITIVES, evaluate_scores
 from train.network import checkpoint
 from train.network.backbones import Backbone, create_confounder_view
+from train.network.detector import check_class_maps
 from train.network.model import CausalRecognizer
 from train.network.token_memory import TokenMemory
 from train.reporting import progress_bars
@@ -146,6 +147,7 @@ def _open(
     data = data.with_validation(config.validation_share, config.seed)
     report_data(data)
     check_shares(config, len(data.split("train").images))
+    check_class_maps(config.model, data.classes)
     lone = lone_examples(config, data.split("train"))
     state = check_folder(folder, config, data, resume=resume)
     if state is None and not config.skip_damaged and "val" in data.splits:
@@ -155,7 +157,7 @@ def _open(
     view = create_confounder_view(config.model)
     if distributed.is_first():  # only now, so that a wrong backbone leaves no folder behind
         checkpoint.open_folder(folder, config, skipped, resume=resume)
-    device, side = distributed.device(), config.model.image_size
+    device = distributed.device()
     run = Run(
         folder=folder,
         config=config,
@@ -166,7 +168,9 @@ def _open(
         model=model.to(device),
         frozen=copy.deepcopy(model.backbone).eval().requires_grad_(False),
         confounder_view=None if view is None else view.to(device),
-        spec=PreprocessSpec(size_hw=(side, side), mean=model.backbone.mean, std=model.backbone.std),
+        spec=PreprocessSpec(
+            size_hw=config.model.size_hw, mean=model.backbone.mean, std=model.backbone.std
+        ),
         context_logits=None,
         lone=lone,
         progress=progress,
@@ -244,7 +248,7 @@ def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) ->
         learner.load_state(state)
     if distributed.is_first():
         checkpoint.truncate_log(run.folder, first)
-    augmentation = build_augmentation(config.augmentation, config.model.image_size)
+    augmentation = build_augmentation(config.augmentation, config.model.size_hw)
     augmented, held_out = run.pictures(run.train, augmentation), run.pictures(run.val)
     seen = None if run.memory is None else run.memory.of(*_token_key(run, str(precision)))
     for epoch in range(first, config.epochs):

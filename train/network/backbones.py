@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cmlr_edge.errors import DataError, DependencyError
 from train.config import ModelConfig
+from train.network import detector  # noqa: F401  lets timm know nanodet_g
 
 # Packages that carry ImageNet weights: timm name -> (distribution, module, class).
 WEIGHT_PACKAGES = {
@@ -149,7 +150,7 @@ def _layer_channels(network: nn.Module, name: str, layer: int) -> int:
 
 def create_backbone(
     name: str,
-    image_size: int,
+    image_size: int | tuple[int, int],
     *,
     pretrained: bool,
     stages: int = 1,
@@ -160,7 +161,7 @@ def create_backbone(
 
     Args:
         name: Any timm model name.
-        image_size: Side of the square input, for models that fix it.
+        image_size: Side of the square input, or height and width, for models that fix it.
         pretrained: With ImageNet weights; never a random start instead.
         stages: Feature maps that the tokens are made of, 1 or 2.
         layer: The one feature map that the tokens are made of instead, -1 the last.
@@ -196,12 +197,12 @@ def create_backbone(
     return Backbone(network, name, stages, layer)
 
 
-def gives_two_stages(name: str, image_size: int) -> bool:
+def gives_two_stages(name: str, size_hw: tuple[int, int]) -> bool:
     """Whether a timm model's tokens can be made of its last two feature maps, at this size."""
     try:
         with torch.device("meta"), torch.no_grad():  # nothing is computed to ask
-            backbone = create_backbone(name, image_size, pretrained=False, stages=2).eval()
-            backbone(torch.zeros(1, 3, image_size, image_size))
+            backbone = create_backbone(name, size_hw, pretrained=False, stages=2).eval()
+            backbone(torch.zeros(1, 3, *size_hw))
     except DataError:
         return False
     return True
@@ -215,7 +216,7 @@ def create_confounder_view(config: ModelConfig, *, pretrained: bool = True) -> B
     name = settings.backbone or config.backbone
     view = create_backbone(
         name,
-        config.image_size,
+        config.size_hw,
         pretrained=pretrained,
         layer=settings.layer,
         weights=config.weights if name == config.backbone else None,

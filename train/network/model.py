@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cmlr_edge.errors import DataError
 from train.config import ModelConfig
 from train.network.attention import MultiHeadAttention
 from train.network.backbones import Backbone, confounder_view_features, create_backbone
@@ -119,6 +120,20 @@ class PooledReadout(nn.Module):
         return logits
 
 
+class ClassMapReadout(nn.Module):
+    """A detector's verdict on each label, where the tokens hold its class maps."""
+
+    def __init__(self, num_labels: int) -> None:
+        """Start with what the detector says."""
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(num_labels))
+        self.bias = nn.Parameter(torch.zeros(num_labels))
+
+    def forward(self, highest: Tensor) -> Tensor:
+        """Map the highest class logits of the picture (B, L) to logits (B, L)."""
+        return self.scale * highest + self.bias
+
+
 @dataclass(frozen=True)
 class ModelOutput:
     """Everything one forward pass computes; B images, L labels."""
@@ -151,6 +166,10 @@ class CausalHead(nn.Module):
             confounder_features: Of the confounders, where they are of other tokens.
         """
         super().__init__()
+        if config.class_maps and num_labels > num_features:
+            raise DataError(
+                f"class_maps: tokens of {num_features} channels hold no map of each of {num_labels} labels"
+            )
         self.config, self.num_labels = config, num_labels
         self.partners: Tensor | None = None  # of the pictures of the last training batch, (B,)
         stored = config.standardize_tokens
@@ -162,7 +181,8 @@ class CausalHead(nn.Module):
         if config.head in {"decoder", "ml-decoder"}:
             kind = LabelDecoder if config.head == "decoder" else MlDecoder
             self.decoder = kind(config, num_labels, num_features)
-            self.readout = LabelReadout(num_labels, config.embed_dim, _START_BIAS)
+            start = 0.0 if config.class_maps else _START_BIAS
+            self.readout = LabelReadout(num_labels, config.embed_dim, start)
         elif config.head == "ccd":
             self.classifier = CcdClassifier(num_features, num_labels)
         elif config.head == "feature-split":
@@ -170,6 +190,7 @@ class CausalHead(nn.Module):
         else:
             self.classifier = PooledClassifier(num_features, num_labels, _START_BIAS)
         self.pooled = PooledReadout(num_features, num_labels) if config.pooled_skip else None
+        self.class_maps = ClassMapReadout(num_labels) if config.class_maps else None
         self.links = _build_links(config, num_labels)
         self.intervention = _build_intervention(
             config, num_labels, confounder_features or num_features
@@ -192,8 +213,16 @@ class CausalHead(nn.Module):
         label_features, decoupled = self._decouple(tokens)
         if self.pooled is not None:
             decoupled = decoupled + self.pooled(tokens)
+        if self.class_maps is not None:
+            decoupled = decoupled + self.class_maps(self._highest_class_logits(tokens))
         causal = self.causal_logits(label_features, decoupled)
         return ModelOutput(tokens, label_features, decoupled, causal)
+
+    def _highest_class_logits(self, tokens: Tensor) -> Tensor:
+        """Of each label, (B, L), as the backbone gave them; they lead the tokens (B, T, D)."""
+        number = self.num_labels
+        highest = tokens[..., :number].amax(dim=1)
+        return highest / self.token_scale[:number] + self.token_mean[:number]
 
     def causal_logits(self, label_features: Tensor | None, decoupled: Tensor) -> Tensor | None:
         """What the labels say about each other, (B, L), from features (B, L, d) and logits (B, L).
@@ -292,7 +321,7 @@ class CausalRecognizer(CausalHead):
         """
         backbone = create_backbone(
             config.backbone,
-            config.image_size,
+            config.size_hw,
             stages=config.token_stages,
             pretrained=pretrained,
             weights=config.weights,

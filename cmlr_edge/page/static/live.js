@@ -23,6 +23,7 @@ const REASONS = {  // of what a frame says of itself; a source gives its own
 };
 const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
 
+import { edit, showScores as showEdited } from "/edit.js";
 import { drawEvents } from "/events.js";
 import { duration, element, find, labelColor, put } from "/small.js";
 
@@ -76,6 +77,7 @@ class Card {
         if ((event.key === "Enter" || event.key === " ") && this.choice(event.target)) event.preventDefault();
       });
     }
+    find("button.edit", this.root).addEventListener("click", () => edit(id, this, model));
     find("#sources").append(this.root);
   }
 
@@ -154,6 +156,7 @@ class Card {
     this.capturedAt = about.captured_at;
     this.frameStatus = about.status !== "ok" ? about.status : about.valid ? "ok" : "invalid";
     this.showScores(about);
+    showEdited(this, about.scores);
     this.showChips(about.present, about.flagged ?? []);
     if (this.asked !== null && about.why?.label === this.asked) this.showWhy(about.why);
     this.showState();
@@ -417,7 +420,10 @@ function takeState(state) {
   showMachine(state.machine);
   showOutputs(state.outputs);
   dropCards(state.sources);
-  for (const source of state.sources) cardOf(source.id).update(source);
+  for (const source of state.sources) {
+    cardOf(source.id).update(source);
+    find("button.edit", cardOf(source.id).root).hidden = !state.may_edit;
+  }
   for (const visit of state.visits) visits.set(visit.id, visit);
   if (visits.size > KEPT_VISITS) {
     const ended = [...visits.values()].filter((visit) => visit.end_at !== null);

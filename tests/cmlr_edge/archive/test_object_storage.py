@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,10 +71,16 @@ def test_a_storage_that_is_away_for_a_while_costs_no_row(
     out = "s3://bucket/labels"
     away: list[threading.Thread] = []
 
+    def come_back() -> None:
+        deadline_s = time.monotonic() + 20
+        while "tried again" not in caplog.text and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        storage.start()
+
     def go_away(_unit: Unit, _counts: object) -> None:
         if not away:
             storage.stop()
-            away.append(threading.Timer(1, storage.start))
+            away.append(threading.Thread(target=come_back))
             away[0].start()
 
     settings = ArchiveSettings(("s3://bucket/in",), out, engine, "cpu", cutting=cutting, workers=1)

@@ -98,7 +98,7 @@ def children() -> list[int]:
     return [pid for pid in pids if b"archive.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def archived(settings: ArchiveSettings, on_unit: Any = lambda _unit, _counts: None) -> Summary:
+def archived(settings: ArchiveSettings, on_unit: Any = None) -> Summary:
     with Archive(settings) as archive:
         return archive.run(on_unit)
 

@@ -257,6 +257,6 @@ def test_the_page_tells_what_is_wanted_and_from_which_score_on(engine: Path) -> 
     source = SourceSettings("test://", "x", labels=("red", "blue"), thresholds={"blue": 0.9})
     config = SessionConfig(EngineSettings(path=str(engine)), (source,), page=PageSettings(port=0))
     with Session(config) as session:
-        page: Any = session._page
+        page: Any = session.watching.page
         [view] = page.state().sources
         assert (view.labels, view.thresholds) == (("red", "blue"), {"blue": 0.9})

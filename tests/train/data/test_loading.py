@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_is_one_error() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pictures_are_decoded_once_for_all_workers(tmp_path: Path, workers: int) -> None:
     data = read_dataset(write_dataset(tmp_path))
-    augmentation = build_augmentation("standard", 64)
+    augmentation = build_augmentation("standard", (64, 64))
     images = ImageTensors(data, SPEC, augmentation=augmentation, workers=workers)
     keys = [(i, 7 * i) for i in range(len(images))]
     first = list(images.read([keys[i : i + 4] for i in range(0, len(keys), 4)]))

@@ -17,7 +17,7 @@ from train.data import read_dataset
 from train.explaining.explain import explain, write_explanation
 from train.explaining.figures import draw_link_map
 from train.explaining.link_effects import cooccurrence, recover_links, swap_effects
-from train.explaining.views import see
+from train.explaining.views import see, token_grid
 from train.fitting.loop import fit
 from train.network.checkpoint import load_model
 from train.network.intervention import MatrixLinks
@@ -89,6 +89,32 @@ def test_an_explanation_of_a_run_has_its_numbers_and_figures(
     with pytest.raises(DataError, match="no label 'purple'"):
         explain(model, spec, data, "purple", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "size_hw", "grid"),
+    [
+        (49, (224, 224), (7, 7)),
+        (165, (352, 480), (11, 15)),
+        (12, (96, 128), (3, 4)),
+        (6, (96, 64), (3, 2)),
+    ],
+)
+def test_tokens_are_laid_out_as_the_picture_is(
+    number: int, size_hw: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    assert token_grid(number, size_hw) == grid
+
+
+def test_wide_pictures_are_trained_on_and_explained(tiny_data: Path, tmp_path: Path) -> None:
+    data, run = read_dataset(tiny_data), tmp_path / "run"
+    fit(data, run, tiny_config("epochs=1", "model.image_width=128"))
+    model, spec = load_model(run)
+    assert spec.preprocess.size_hw == (64, 128)
+    assert spec.name.endswith("-64x128")
+    record = explain(model, spec, data.split("val"), "red", tmp_path / "why")
+    assert record["heat_maps"]
+    assert (tmp_path / "why" / "confounders.png").is_file()
 
 
 @pytest.fixture(scope="module")

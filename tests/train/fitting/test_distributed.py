@@ -125,7 +125,7 @@ def learner(
     torch.manual_seed(0)
     model = CausalRecognizer(config.model, 3, pretrained=False)
     spec = PreprocessSpec((64, 64), model.backbone.mean, model.backbone.std)
-    augmentation = build_augmentation(config.augmentation, 64)
+    augmentation = build_augmentation(config.augmentation, (64, 64))
     made = Learner(model, config, spec, precision=torch.float32, num_steps=10)
     made.train()
     return made, ImageTensors(data, spec, augmentation=augmentation), spec

@@ -1,0 +1,1 @@
+"""What an engine says of films whose truth was written down by eye."""
