@@ -55,6 +55,7 @@ class ArchiveSettings:
     provider: str | None = None
     thresholds: Mapping[str, float] | float | None = None
     cutting: Cutting = field(default_factory=Cutting)
+    max_fps: float | None = None  # frames a second of a film; None for all
     workers: int | None = None  # None: as many as there are cores
     ray: str = ""  # address of a cluster
 
@@ -211,7 +212,8 @@ class Archive:
             model = ModelFacts.of(ModelPair.read(path), recognizer.provider, thresholds)
         inputs = tuple(_absolute(text) for text in asked.inputs) or (known.inputs if known else ())
         cutting = asked.cutting if known is None or asked.cutting != Cutting() else known.cutting
-        return Header(inputs, model, cutting, versions())
+        max_fps = asked.max_fps if asked.max_fps or not known else known.max_fps
+        return Header(inputs, model, cutting, max_fps, versions())
 
     def _lock(self) -> None:
         """Keep others off a folder; in object storage two runs do the same work, and no harm."""
@@ -240,6 +242,7 @@ class Archive:
             root=self.store.root,
             about=self.header.about(),
             cores=split_cores(cores, workers),
+            max_fps=self.header.max_fps,
             memory=int(_SHARE_OF_MEMORY * available_memory()) // workers,
         )
         if not self._settings.ray:

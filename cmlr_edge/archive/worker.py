@@ -36,6 +36,7 @@ from cmlr_edge.redaction import one_line
 
 Task: TypeAlias = Literal["label", "join"]
 _DEATHS = 3  # at one picture, which then is an error: somebody else may have ended the process
+_START_S = 300.0  # for opening the model
 _STARTS = 3  # without a word in between
 _TRIES = 5  # of a unit whose storage does not answer
 _POLL_S = 0.2
@@ -62,6 +63,7 @@ class WorkerSettings:
     root: str  # of the dataset
     about: dict[str, Any]  # model and versions, for every file
     cores: int  # that it may use alone
+    max_fps: float | None = None  # of a film; None for every frame
     memory: int | None = None  # bytes that it may hold
     hang_s: float = 300.0  # for one picture, or one frame
 
@@ -111,9 +113,7 @@ class Worker:
             deaths[at] += 1
             if deaths[at] == _DEATHS:
                 skip[at] = _verdict(told)
-            elif (
-                deaths[at] == 2 * _DEATHS
-            ):  # it was skipped, and what comes behind it cannot be reached
+            elif deaths[at] == 2 * _DEATHS:  # skipped, and what is behind it cannot be reached
                 skip[OPENING] = _verdict(told)
             if deaths[at] == 3 * _DEATHS or (task == "join" and deaths[at] == _DEATHS):
                 raise UnitFailedError(_verdict(told)[1])
@@ -130,20 +130,22 @@ class Worker:
         """Have it done once: the counts, a reason why not, or how the process ended and at what."""
         child = self._started()
         order = {"task": task, "unit": unit.to_record(), "skip": [*skip.items()]}
-        child.send(json.dumps(order))
-        at = OPENING if self._is_ready else None
-        heard_s, polled_s = time.monotonic(), 0.0
+        at, heard_s, polled_s = None, time.monotonic(), 0.0
         while True:
+            if at is None and self._is_ready:  # it reads: what it is sent may be long
+                child.send(json.dumps(order))
+                at = OPENING
             now_s = time.monotonic()
             if now_s - polled_s > _POLL_S:
                 polled_s = now_s
                 if self._is_ending():
                     self.close()
                     raise StoppedError
-                if now_s - heard_s > self._settings.hang_s:
+                limit_s = self._settings.hang_s if self._is_ready else _START_S
+                if now_s - heard_s > limit_s:
                     ended = child.kill()
                     self._child = None
-                    text = f"gave no answer in {self._settings.hang_s:g} s"
+                    text = f"gave no answer in {limit_s:g} s"
                     return Ended(ended.code, "", text, ended.messages, "time"), at
                 if (ended_now := child.poll()) is not None and self._lines.empty():
                     self._child = None
@@ -153,7 +155,7 @@ class Worker:
                 heard_s = time.monotonic()
                 self._starts = 0
                 if "ready" in line:
-                    self._is_ready, at = True, OPENING
+                    self._is_ready = True
                 elif "at" in line:
                     at = int(line["at"])
                 elif "done" in line:
@@ -214,7 +216,9 @@ def serve(text: str) -> int:
     ) as recognizer:
         tables = Tables(recognizer.labels, settings.about)
         store = open_store(settings.root)
-        labeller = Labeller(recognizer, tables, store, lambda number: say({"at": number}))
+        labeller = Labeller(
+            recognizer, tables, store, lambda number: say({"at": number}), settings.max_fps
+        )
         say({"ready": True})
         for line in sys.stdin:
             _answer(labeller, json.loads(line), say)

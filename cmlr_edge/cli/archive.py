@@ -65,6 +65,9 @@ def label_archive(
     engine: options.Engine = None,
     provider: options.Provider = None,
     threshold: options.Threshold = None,
+    max_fps: Annotated[
+        float | None, typer.Option(min=1e-3, help="Look at no more frames a second of a film.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, or actors. Default: one per core.")
     ] = None,
@@ -97,6 +100,7 @@ def label_archive(
         provider,
         threshold,
         Cutting(chunk, part_mb),
+        max_fps,
         workers,
         ray,
     )
