@@ -288,7 +288,8 @@ def test_an_engine_that_explains_can_be_taught_and_goes_on_explaining(explained:
     from cmlr_edge.backends.onnx_rows import Row, Tokens, with_rows, without_rows
 
     content = explained.read_bytes()
-    row = Row(*(np.full(3, value, np.float32) for value in (0.01, 0.0, 0.01)), bias=-1.0)
+    some, none = np.full(3, 0.01, np.float32), np.zeros(3, np.float32)
+    row = Row(evidence=some, attention=none, mean=some, bias=-1.0)
     place = Tokens("pixel_rows", SIZE_HW[0] * SIZE_HW[1], 3, narrow=False, turned=False)
     taught = with_rows(content, [row], 3, "model.onnx", place)
     assert without_rows(taught, 3, "model.onnx") == content
