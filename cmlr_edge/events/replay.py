@@ -16,38 +16,63 @@ from cmlr_edge.model.stability import LabelStability
 
 @dataclass(frozen=True)
 class Counts:
-    """What settings did on recordings; arrays are by setting, (S,)."""
+    """What S settings did on R recordings, each counted apart."""
 
-    found: NDArray[np.int_]  # visits that an event overlaps
-    visits: int
-    false_events: NDArray[np.int_]  # events that overlap no visit
-    repeats: NDArray[np.int_]  # further events of a visit that was found already
-    hours: float
+    found_in: NDArray[np.int_]  # (R, S), visits that an event overlaps
+    visits_in: NDArray[np.int_]  # (R,)
+    false_in: NDArray[np.int_]  # (R, S), events that overlap no visit
+    repeats_in: NDArray[np.int_]  # (R, S), further events of a visit that was found already
+    hours_in: NDArray[np.float64]  # (R,)
 
-    def __add__(self, other: Counts) -> Counts:
-        """Join what was counted on other recordings."""
-        return Counts(
-            self.found + other.found,
-            self.visits + other.visits,
-            self.false_events + other.false_events,
-            self.repeats + other.repeats,
-            self.hours + other.hours,
-        )
+    @classmethod
+    def joined(cls, parts: Sequence[Counts]) -> Counts:
+        """Those of several recordings."""
+        return cls(*(np.concatenate([vars(part)[name] for part in parts]) for name in _FIELDS))
 
     def of(self, setting: int) -> Counts:
         """Of one setting alone."""
         one = slice(setting, setting + 1)
-        return Counts(
-            self.found[one], self.visits, self.false_events[one], self.repeats[one], self.hours
+        found, false_events, repeats = (
+            table[:, one] for table in (self.found_in, self.false_in, self.repeats_in)
         )
+        return Counts(found, self.visits_in, false_events, repeats, self.hours_in)
+
+    @property
+    def found(self) -> NDArray[np.int_]:
+        """Of all recordings, by setting, (S,)."""
+        return np.asarray(self.found_in.sum(axis=0))
+
+    @property
+    def false_events(self) -> NDArray[np.int_]:
+        """Likewise."""
+        return np.asarray(self.false_in.sum(axis=0))
+
+    @property
+    def repeats(self) -> NDArray[np.int_]:
+        """Likewise."""
+        return np.asarray(self.repeats_in.sum(axis=0))
+
+    @property
+    def visits(self) -> int:
+        """Of all recordings."""
+        return int(self.visits_in.sum())
+
+    @property
+    def hours(self) -> float:
+        """Likewise."""
+        return float(self.hours_in.sum())
+
+
+_FIELDS = ("found_in", "visits_in", "false_in", "repeats_in", "hours_in")
 
 
 def count_events(recording: Recording, settings: Sequence[LabelStability]) -> Counts:
     """Replay a recording; each setting stands for a label of the tracker, all with the same scores."""
     events = find_events(recording, settings)
     results = np.array([_match(found, recording.visits) for found in events], int).reshape(-1, 3)
-    found, false_events, repeats = results.T
-    return Counts(found, len(recording.visits), false_events, repeats, recording.hours)
+    found, false_events, repeats = results.T[:, None]
+    visits, hours = np.array([len(recording.visits)]), np.array([recording.hours])
+    return Counts(found, visits, false_events, repeats, hours)
 
 
 def find_events(

@@ -42,7 +42,9 @@ def tiny(scores: list[float], *visits: tuple[float, float]) -> Recording:
 
 
 def counts(found: int, visits: int, false_events: int, hours: float) -> Counts:
-    return Counts(np.array([found]), visits, np.array([false_events]), np.array([0]), hours)
+    one = (np.array([[n]]) for n in (found, false_events, 0))
+    of_found, of_false, of_repeats = one
+    return Counts(of_found, np.array([visits]), of_false, of_repeats, np.array([hours]))
 
 
 def test_events_are_those_of_the_tracker_itself() -> None:
@@ -87,11 +89,22 @@ def test_good_scores_prove_a_contract_and_the_settings_are_used_as_written() -> 
     assert contract.proven
     assert contract.needed == ""
     _, held_out = divide(recordings, 0)
-    again = sum((count_events(r, [contract.settings]) for r in held_out[1:]),
-                count_events(held_out[0], [contract.settings]))  # fmt: skip
+    again = Counts.joined([count_events(r, [contract.settings]) for r in held_out])
     assert again.found.tolist() == contract.proof.found.tolist()
     assert found_at_least(contract.proof) >= 0.7
     assert false_a_day_at_most(contract.proof) <= 100
+
+
+def test_recordings_that_differ_count_for_less() -> None:
+    def joined(false_events: list[int], found: list[int]) -> Counts:
+        parts = zip(found, false_events, strict=True)
+        return Counts.joined([counts(f, 10, n, 24.0) for f, n in parts])
+
+    alike, apart = joined([2, 2, 2, 2], [8, 8, 8, 8]), joined([0, 0, 0, 8], [10, 10, 10, 2])
+    assert false_a_day_at_most(alike) == pytest.approx(rate_at_most(8, 4, miss=0.025))
+    assert found_at_least(alike) == pytest.approx(share_at_least(32, 40, miss=0.025))
+    assert false_a_day_at_most(apart) > 1.5 * false_a_day_at_most(alike)
+    assert found_at_least(apart) < 0.8 * found_at_least(alike)
 
 
 def test_few_recordings_are_told_what_it_would_take() -> None:
