@@ -13,14 +13,16 @@ from cmlr_edge.events.recordings import Recording, Visit
 from cmlr_edge.events.tracker import EventTracker
 from cmlr_edge.model.stability import LabelStability
 
+_INSIDE = 0.5  # share of an event that lies in visits, or it is false
+
 
 @dataclass(frozen=True)
 class Counts:
     """What S settings did on R recordings, each counted apart."""
 
-    found_in: NDArray[np.int_]  # (R, S), visits that an event overlaps
+    found_in: NDArray[np.int_]  # (R, S), visits that an event meets that is not false
     visits_in: NDArray[np.int_]  # (R,)
-    false_in: NDArray[np.int_]  # (R, S), events that overlap no visit
+    false_in: NDArray[np.int_]  # (R, S), events of which less than half lies in visits
     repeats_in: NDArray[np.int_]  # (R, S), further events of a visit that was found already
     hours_in: NDArray[np.float64]  # (R,)
 
@@ -96,10 +98,21 @@ def _match(events: list[tuple[float, float]], visits: tuple[Visit, ...]) -> tupl
     seen: set[int] = set()
     false_events = repeats = 0
     for start_s, end_s in events:
-        met = {
-            i for i, visit in enumerate(visits) if start_s <= visit.end_s and end_s >= visit.begin_s
-        }
-        false_events += not met
-        repeats += bool(met) and met <= seen
+        shared = [
+            min(end_s, visit.end_s) - max(start_s, visit.begin_s)
+            if _meets(visit, start_s, end_s)
+            else -1.0
+            for visit in visits
+        ]
+        met = {i for i, seconds in enumerate(shared) if seconds >= 0}
+        # Else one event without an end would find every visit.
+        if not met or sum(shared[i] for i in met) < _INSIDE * (end_s - start_s):
+            false_events += 1
+            continue
+        repeats += met <= seen
         seen |= met
     return len(seen), false_events, repeats
+
+
+def _meets(visit: Visit, start_s: float, end_s: float) -> bool:
+    return start_s <= visit.end_s and end_s >= visit.begin_s

@@ -66,6 +66,12 @@ def test_found_false_and_repeated_events_are_told_apart() -> None:
     assert (found.false_events.tolist(), found.repeats.tolist()) == ([1], [1])
 
 
+def test_an_event_that_does_not_end_is_false_and_finds_nothing() -> None:
+    always = tiny([0.9] * 20, (2.0, 4.0), (10.0, 13.0))
+    found = count_events(always, [PLAIN])
+    assert (found.found.tolist(), found.false_events.tolist()) == ([0], [1])
+
+
 def test_frames_that_say_nothing_bring_no_event_and_an_outage_counts_little() -> None:
     item = tiny([float("nan")] * 5 + [0.9])
     assert count_events(item, [PLAIN]).false_events.tolist() == [1]
@@ -271,7 +277,7 @@ def test_sed_scores_eval_counts_the_same() -> None:
         scores[item.name] = create_score_dataframe(item.scores[:, None], edges, ["car"])
         truth[item.name] = [(v.begin_s, v.end_s, "car") for v in item.visits]
     stats, _ = intersection_based.accumulated_intermediate_statistics(
-        scores=scores, ground_truth=truth, dtc_threshold=1e-3, gtc_threshold=1e-3
+        scores=scores, ground_truth=truth, dtc_threshold=0.5, gtc_threshold=1e-3
     )
     for threshold in (0.3, 0.5, 0.8):
         setting = replace(PLAIN, enter=threshold, leave=threshold)
