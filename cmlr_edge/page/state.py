@@ -14,10 +14,11 @@ import numpy as np
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
 from cmlr_edge.page.sources import SourceControl
-from cmlr_edge.page.visits import VisitLog, since_start_s
+from cmlr_edge.page.visits import VisitLog
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.recognizer import Recognizer

@@ -85,13 +85,23 @@ def read_polygon(text: str) -> Polygon:
 class Intake:
     """Decides over the frames of one source, in order; used by the thread that takes them."""
 
-    def __init__(self, settings: IntakeSettings) -> None:
-        """Start before the first frame."""
+    def __init__(self, settings: IntakeSettings, *, after_s: float | None = None) -> None:
+        """Start before the first frame, or in the middle.
+
+        Args:
+            settings: What is looked at.
+            after_s: Of the frame before, where frames from 0 on have kept a steady pace.
+        """
         self.settings = settings
         self._hours = [_Hours.read(text) for text in settings.active]
         self._tiles = Tiles.read(settings.tiles) if settings.tiles else None
         self._count = 0
         self._due_s = -math.inf
+        if after_s is not None and settings.max_fps is not None:
+            step_s = 1 / settings.max_fps
+            self._due_s = 0.0
+            while after_s >= self._due_s - _EARLY * step_s:
+                self._due_s += step_s  # one by one, for the sum to be the same to its last digit
 
     def is_active(self) -> bool:
         """Whether this is an hour in which the source is looked at."""
@@ -102,17 +112,21 @@ class Intake:
 
     def wants(self, frame: Frame) -> bool:
         """Whether to look at this frame; the others are let go."""
+        return self.wants_at(frame.time_s)
+
+    def wants_at(self, time_s: float | None) -> bool:
+        """Whether to look at the next frame, which is of this time."""
         number, self._count = self._count, self._count + 1
         if number % self.settings.every:
             return False
-        if self.settings.max_fps is None or frame.time_s is None:
+        if self.settings.max_fps is None or time_s is None:
             return True
         step_s = 1 / self.settings.max_fps
-        if frame.time_s < self._due_s - _EARLY * step_s:
+        if time_s < self._due_s - _EARLY * step_s:
             return False
         # A pace, not a pause: 30 frames a second become 20, and not 15. After a gap it begins anew.
-        is_late = frame.time_s - self._due_s > step_s
-        self._due_s = (frame.time_s if is_late else self._due_s) + step_s
+        is_late = time_s - self._due_s > step_s
+        self._due_s = (time_s if is_late else self._due_s) + step_s
         return True
 
     def masked(self, frame: Frame) -> Frame:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.sinks.base import Result, Takes
 from cmlr_edge.sinks.kept_files import KeptFiles
@@ -36,6 +39,8 @@ class Snapshots:
         *,
         keep_bytes: float = 10**9,
         keep_days: float | None = 30,
+        clock: Callable[[], float] = since_start_s,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Look at what is there already; older pictures make room for newer ones.
 
@@ -44,12 +49,21 @@ class Snapshots:
             labels: Of the model, in the order of the scores.
             keep_bytes: Of pictures at most.
             keep_days: Older pictures are deleted; None keeps them.
+            clock: Seconds that only rise: a wall clock that is set makes no picture old.
+            wall_clock: Seconds since the epoch, for the pictures that are there already.
 
         Raises:
             OutputError: The folder cannot be used.
         """
         self.name = str(folder)
-        self._files = KeptFiles(folder, (".jpg",), keep_bytes=keep_bytes, keep_days=keep_days)
+        self._files = KeptFiles(
+            folder,
+            (".jpg",),
+            keep_bytes=keep_bytes,
+            keep_days=keep_days,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
         self._index = {label: index for index, label in enumerate(labels)}
         self._open: dict[str, tuple[Event, _Best]] = {}
 

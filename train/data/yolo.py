@@ -75,7 +75,8 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(read_file(path, _MAX_YAML))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {error}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as YAML: {reason}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} should hold keys and values, got {type(value).__name__}")
     return value

@@ -130,8 +130,9 @@ def test_a_query_of_the_guide_runs(
     queries = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(queries) == 5
     query = queries[number].replace("'dog'", "'red'").replace("'person'", "'blue'")
-    found = duckdb.sql(query).fetchall()  # type: ignore[union-attr]  # a query gives a relation
-    assert found or "error IS NOT NULL" in query
+    found = duckdb.sql(query)
+    assert found is not None
+    assert found.fetchall() or "error IS NOT NULL" in query
 
 
 def test_what_is_typed_wrong_is_one_line_and_leaves_no_dataset(made: Path, tmp_path: Path) -> None:
