@@ -26,6 +26,7 @@ from benchmarks.intervals import t_interval
 from benchmarks.peers.models import NETWORKS, make_model
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.facts import describe_machine, usable_cores
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import PreprocessSpec
@@ -115,7 +116,7 @@ def time_files(
         variant = path.name.removesuffix(f".{precision}.onnx")
         try:
             backend = load_backend(path, path.read_bytes(), provider=provider)
-        except Exception as error:
+        except CmlrError as error:
             failed[variant] = str(error)[:300]
             continue
         if frames is None:

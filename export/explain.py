@@ -137,6 +137,11 @@ def _surroundings(model: CausalHead) -> Surroundings:
 
 
 def _own_bias(model: CausalHead) -> Tensor:
+    bias = _label_bias(model)
+    return bias if model.class_maps is None else bias + model.class_maps.bias
+
+
+def _label_bias(model: CausalHead) -> Tensor:
     if model.readout is not None:
         return model.readout.bias
     classifier = model.classifier
