@@ -15,47 +15,38 @@ from cmlr_edge.backends.onnx_rows import features_of, find_tokens
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.preprocess import preprocess
-from cmlr_edge.teaching.fitting import Array, Basis, fit_row
+from cmlr_edge.teaching.fitting import Basis, fit_row
 from train.data import LabeledImages
 from train.judging.metrics import average_precisions
 
-POSITIVES = (10, 20, 50)
-NEGATIVES = (20, 100)
-_BATCH = 8
+_BATCH = 4
+_SCORED = 100  # pictures at a time
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Pictures as an engine sees them: tokens (N, T, D) and scores (N, L)."""
+class Part:
+    """Pictures as a network sees them."""
 
-    tokens: NDArray[np.float16]
-    scores: NDArray[np.float32]
+    tokens: NDArray[np.float16]  # (N, T, D)
+    targets: NDArray[np.float32]  # (N, L)
 
 
-def look(engine: Path, data: LabeledImages, cache: Path | None = None) -> Seen:
-    """Run an engine on pictures twice: for what it says, and for what it sees."""
-    if cache is not None and cache.is_file():
-        with np.load(cache) as arrays:
-            return Seen(arrays["tokens"], arrays["scores"])
+def look(engine: Path, data: LabeledImages) -> tuple[Part, NDArray[np.float32]]:
+    """Run an engine on pictures for what it sees, and for its scores (N, L)."""
     pair = ModelPair.read(engine)
-    found = find_tokens(pair.content, engine.name)[0]
+    place = find_tokens(pair.content, engine.name)[0]
+    features = features_of(pair.content, place, engine.name)
     tokens, scores = [], []
     with (
         closing(load_backend(engine, pair.content, provider="cpu")) as plain,
-        closing(
-            load_backend(engine, features_of(pair.content, found, engine.name), provider="cpu")
-        ) as inner,
+        closing(load_backend(engine, features, provider="cpu")) as inner,
     ):
         for start in range(0, len(data.images), _BATCH):
             paths = [image.path for image in data.images[start : start + _BATCH]]
             batch = np.stack([preprocess(read_image(p), pair.spec.preprocess) for p in paths])
             scores.append(plain.infer(batch))
-            seen = found.of(inner.infer(batch))
-            tokens.append(seen.astype(np.float16))
-    seen_all = Seen(np.concatenate(tokens), np.concatenate(scores))
-    if cache is not None:
-        np.savez(cache, tokens=seen_all.tokens, scores=seen_all.scores)
-    return seen_all
+            tokens.append(place.of(inner.infer(batch)).astype(np.float16))
+    return Part(np.concatenate(tokens), data.targets()), np.concatenate(scores)
 
 
 def draw(
@@ -68,30 +59,25 @@ def draw(
     return np.concatenate([with_it, without])
 
 
-def taught_precision(
-    train: Seen,
-    test: Seen,
-    train_targets: NDArray[np.float32],
-    test_targets: NDArray[np.float32],
-    positives: int,
-    negatives: int,
-    seed: int,
+def teach(
+    train: Part, test: Part, label: int, positives: int, negatives: int, seed: int
 ) -> dict[str, Any]:
-    """Teach one label as `cmlr-edge teach` does, and score test pictures; targets are (N,)."""
-    rows = draw(train_targets, positives, negatives, seed)
-    tokens: Array = train.tokens[rows].astype(np.float32)
+    """Teach a label as `cmlr-edge teach` does, and score the test pictures."""
+    there = train.targets[:, label]
+    rows = draw(there, positives, negatives, seed)
+    tokens = train.tokens[rows].astype(np.float32)
     basis = Basis.of(tokens.reshape(-1, tokens.shape[2]))
-    bags = basis(tokens).astype(np.float16).astype(np.float32)
-    row = fit_row(bags, train_targets[rows] > 0)
-    logits = np.concatenate(
-        [
-            row.logits(basis(test.tokens[i : i + 100].astype(np.float32)))
-            for i in range(0, len(test.tokens), 100)
-        ]
-    )
+    row = fit_row(basis(tokens).astype(np.float16).astype(np.float32), there[rows] > 0)
+    parts = (test.tokens[i : i + _SCORED] for i in range(0, len(test.tokens), _SCORED))
+    logits = np.concatenate([row.logits(basis(part.astype(np.float32))) for part in parts])
     return {
-        "positives": int(train_targets[rows].sum()),
-        "negatives": int((train_targets[rows] == 0).sum()),
+        "positives": int(there[rows].sum()),
+        "negatives": int(len(rows) - there[rows].sum()),
         "seed": seed,
-        "ap": float(average_precisions(logits[:, None], test_targets[:, None])[0]),
+        "ap": precision_of(logits, test.targets[:, label]),
     }
+
+
+def precision_of(scores: NDArray[np.float32], targets: NDArray[np.float32]) -> float:
+    """Average precision of one label, in percent."""
+    return round(100 * float(average_precisions(scores[:, None], targets[:, None])[0]), 2)

@@ -11,6 +11,7 @@ from cmlr_edge.cli.adopt import adopt
 from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
+from cmlr_edge.cli.fit_events import fit_events
 from cmlr_edge.cli.hub import hub
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
@@ -39,6 +40,7 @@ app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)
 app.command()(teach)
+app.command("fit-events")(fit_events)
 
 
 @app.callback(invoke_without_command=True)

@@ -26,7 +26,7 @@ def share_at_least(hits: int, trials: int, *, miss: float) -> float:
     """The lower bound alone, wrong with probability `miss` at most."""
     if hits == 0 or trials == 0:
         return 0.0
-    return _crossing(lambda p: _more_than(hits - 1, trials, p), miss, 0.0, 1.0)
+    return _crossing(lambda p: hits_at_least(hits, trials, p), miss, 0.0, 1.0)
 
 
 def rate_at_most(count: int, exposure: float, *, miss: float) -> float:
@@ -34,7 +34,15 @@ def rate_at_most(count: int, exposure: float, *, miss: float) -> float:
     if exposure <= 0:
         return math.inf
     most = count + 20.0 * math.sqrt(count + 1) + 20
-    return _crossing(lambda mean: 1 - _poisson_up_to(count, mean), 1 - miss, 0.0, most) / exposure
+    return _crossing(lambda mean: 1 - poisson_up_to(count, mean), 1 - miss, 0.0, most) / exposure
+
+
+def rate_at_least(count: int, exposure: float, *, miss: float) -> float:
+    """The lower bound, likewise."""
+    if count == 0 or exposure <= 0:
+        return 0.0
+    low = _crossing(lambda mean: 1 - poisson_up_to(count - 1, mean), miss, 0.0, float(count))
+    return low / exposure
 
 
 def _crossing(rising: Callable[[float], float], value: float, low: float, high: float) -> float:
@@ -44,22 +52,25 @@ def _crossing(rising: Callable[[float], float], value: float, low: float, high: 
     return (low + high) / 2
 
 
-def _more_than(count: int, trials: int, p: float) -> float:
-    """Probability of more than `count` hits."""
-    if not 0 < p < 1:
-        return float(p >= 1)
+def hits_at_least(count: int, trials: int, share: float) -> float:
+    """Probability of `count` hits or more in so many trials."""
+    if not 0 < share < 1:
+        return float(share >= 1 or count <= 0)
     terms = (
         math.exp(
             math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-            + k * math.log(p) + (trials - k) * math.log1p(-p)
+            + k * math.log(share) + (trials - k) * math.log1p(-share)
         )
-        for k in range(count + 1, trials + 1)
+        for k in range(max(0, count), trials + 1)
     )  # fmt: skip
     return math.fsum(terms)
 
 
-def _poisson_up_to(count: int, mean: float) -> float:
+def poisson_up_to(count: int, mean: float) -> float:
+    """Probability of `count` cases or fewer where `mean` are expected."""
     if mean <= 0:
         return 1.0
+    if not math.isfinite(mean):
+        return 0.0
     terms = (math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
     return math.fsum(terms)

@@ -183,6 +183,8 @@ class CausalHead(nn.Module):
             self.decoder = kind(config, num_labels, num_features)
             start = 0.0 if config.class_maps else _START_BIAS
             self.readout = LabelReadout(num_labels, config.embed_dim, start)
+            if config.class_maps:  # only what is learned counts beside the detector's verdict
+                nn.init.zeros_(self.readout.weight)
         elif config.head == "ccd":
             self.classifier = CcdClassifier(num_features, num_labels)
         elif config.head == "feature-split":
