@@ -69,7 +69,7 @@ def test_a_child_that_takes_too_much_memory_is_ended() -> None:
 def test_the_check_of_an_engine_is_bounded_by_what_its_control_group_grants(
     engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cmlr_edge.machine.child.group_memory_left", lambda: 20 * _MIB)
+    monkeypatch.setattr("cmlr_edge.machine.hardware.group_memory_left", lambda: 20 * _MIB)
     assert "took more than 18 MiB" in reason_of(start_check(engine, None, timeout_s=60))
 
 
