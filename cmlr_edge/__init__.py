@@ -30,6 +30,8 @@ from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import Result, Sink
 
+__version__ = "0.2.0"
+
 __all__ = [
     "CaptureError",
     "CmlrError",

@@ -33,6 +33,8 @@ class FrameError(CmlrError, ValueError):
 class CaptureError(CmlrError, OSError):
     """A camera, video or picture could not be opened or read."""
 
+    kind = ""  # what is wrong with a file, in a word or two, where that is known
+
 
 class OutputError(CmlrError, OSError):
     """A result could not be written."""

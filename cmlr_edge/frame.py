@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from cmlr_edge.errors import FrameError
+from cmlr_edge.recording import Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,18 +24,20 @@ class Frame:
 
     image_bgr: NDArray[np.uint8]  # (H, W, 3)
     index: int  # counts from 0 in its source
-    time_s: (
-        float | None
-    )  # position in the video, or since a live source was opened; None for stills
+    # Position in the video, or since a live source was opened; None for stills.
+    time_s: float | None
     captured_at: float  # seconds since the epoch, when the source delivered it
     capture_ms: float  # spent reading and decoding
     source: str  # the file, or the camera; without passwords
     # frozen: the source repeats a picture; stale: it waited too long; damaged: parts of it were missing
     # when it was decoded. None of these says what is there now.
     status: FrameStatus = "ok"
-    arrived_s: float | None = (
-        None  # on time.monotonic(), when a live source sent it, as far as that is known
-    )
+    # On time.monotonic(), when a live source sent it, as far as that is known.
+    arrived_s: float | None = None
+    # Seconds since the epoch, by the sender's clock, right or wrong; None: not given.
+    sender_at: float | None = None
+    stream_s: float | None = None  # on the clock of the stream, as the packets of `recording`
+    recording: Recording | None = None  # what it was encoded in, where that is kept and may be seen
 
     def __repr__(self) -> str:
         """What it is, without its pixels."""
@@ -43,8 +46,9 @@ class Frame:
         return f"<Frame {self.index} of {self.source}{when}: {width} x {height}, {self.status}>"
 
 
-# What a Recognizer takes; a PIL image without importing Pillow.
-ImageLike: TypeAlias = "Frame | NDArray[np.uint8] | PilImage"
+# What a Recognizer takes; a PIL image without importing Pillow. Arrays are uint8, but what cv2.imread returns is
+# typed wider than that.
+ImageLike: TypeAlias = "Frame | NDArray[Any] | PilImage"
 
 
 def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], ColorOrder]:

@@ -23,10 +23,10 @@ class LabelScore(NamedTuple):
 class Latency:
     """Milliseconds spent in each stage; of a batch, each image's equal share."""
 
-    capture: float = 0.0
-    preprocess: float = 0.0
-    inference: float = 0.0
-    postprocess: float = 0.0
+    capture: float = 0.0  # reading and decoding
+    preprocess: float = 0.0  # resizing and turning colours
+    inference: float = 0.0  # in the runtime
+    postprocess: float = 0.0  # scores to labels
 
     @property
     def total(self) -> float:
@@ -40,7 +40,7 @@ class Prediction:
 
     scores: NDArray[np.float32]  # (L,), probabilities in the order of the spec's labels
     labels: tuple[LabelScore, ...]  # at or above their own threshold, most probable first
-    latency_ms: Latency
+    latency_ms: Latency  # by stage
     captured_at: float  # seconds since the epoch
     # False: nothing can be said, for the model returned a NaN or an infinity, or the frame is frozen
     # or stale.

@@ -10,13 +10,16 @@ import numpy as np
 
 from cmlr_edge.frame import ColorOrder, Frame, as_color_image
 from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.machine.pillow import resize_with_pillow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from cmlr_edge.model.spec import PreprocessSpec
+    from cmlr_edge.model.spec import Interpolation, PreprocessSpec
+
+_LONGEST_STRIP = 64  # times its shorter side
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ def preprocess(
     color: ColorOrder = "bgr",
     out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Resize one image to the model's size and order its channels as RGB.
+    """Bring one image to the model's size, as its spec says, and order its channels as RGB.
 
     Normalisation is part of the exported graph, so the result stays uint8.
 
@@ -56,15 +59,78 @@ def preprocess(
     height, width = spec.size_hw
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
-    if _suits_native(pixels, height, width) and (resize_area := _native_resize()):
+    is_usual = spec.resize == "stretch" and spec.interpolation == "area"
+    if is_usual and _suits_native(pixels, height, width) and (resize_area := _native_resize()):
         resize_area(pixels, out, swap_channels=order == "bgr")
         return out
-    cv2 = opencv()
+    if spec.resize == "letterbox":
+        _letterbox(pixels, spec, out)
+    elif spec.resize == "crop":
+        _crop(pixels, spec, out)
+    else:
+        _resize(pixels, out, spec.interpolation)
     # Resized first: the channel swap then touches the small image only.
-    cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_AREA)
     if order == "bgr":
-        cv2.cvtColor(out, cv2.COLOR_BGR2RGB, dst=out)
+        opencv().cvtColor(out, opencv().COLOR_BGR2RGB, dst=out)
     return out
+
+
+def _letterbox(pixels: NDArray[np.uint8], spec: PreprocessSpec, out: NDArray[np.uint8]) -> None:
+    """The whole image in the middle, as large as it fits, with bars beside it."""
+    (rows, columns), (height, width) = pixels.shape[:2], spec.size_hw
+    scale = min(height / rows, width / columns)
+    inner_h, inner_w = max(1, round(rows * scale)), max(1, round(columns * scale))
+    top, left = _half(height - inner_h), _half(width - inner_w)
+    out[:] = spec.fill
+    inner = np.empty((inner_h, inner_w, 3), np.uint8)
+    _resize(pixels, inner, spec.interpolation)
+    out[top : top + inner_h, left : left + inner_w] = inner
+
+
+def _half(room: int) -> int:
+    return max(0, round(room / 2 - 0.1))  # of an odd number the smaller half, as Ultralytics has it
+
+
+def _crop(pixels: NDArray[np.uint8], spec: PreprocessSpec, out: NDArray[np.uint8]) -> None:
+    """The middle of the image, after its shorter side became `short_side` pixels long."""
+    height, width = spec.size_hw
+    pixels = _without_far_ends(pixels)
+    rows, columns = pixels.shape[:2]
+    if spec.short_side:
+        short, scale = min(rows, columns), spec.short_side
+    else:  # as small as both sides allow
+        short, scale = (rows, height) if height * columns >= width * rows else (columns, width)
+    large_h, large_w = max(height, scale * rows // short), max(width, scale * columns // short)
+    large = np.empty((large_h, large_w, 3), np.uint8)
+    _resize(pixels, large, spec.interpolation)
+    top, left = round((large_h - height) / 2), round((large_w - width) / 2)  # as torchvision has it
+    out[:] = large[top : top + height, left : left + width]
+
+
+def _without_far_ends(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of a strip a pixel high and very long, what can be in its middle: else it would fill all memory."""
+    most = _LONGEST_STRIP * min(pixels.shape[:2])
+    if max(pixels.shape[:2]) <= most:
+        return pixels
+    start_h, start_w = (max(0, (side - most) // 2) for side in pixels.shape[:2])
+    return pixels[start_h : start_h + most, start_w : start_w + most]
+
+
+def _resize(pixels: NDArray[np.uint8], out: NDArray[np.uint8], how: Interpolation) -> None:
+    """Resize to the size of `out`, whatever becomes of the aspect ratio."""
+    height, width = out.shape[:2]
+    library, _, name = how.rpartition("-")
+    if library == "pillow":
+        out[:] = resize_with_pillow(pixels, (width, height), name)
+        return
+    cv2 = opencv()
+    filters = {
+        "area": cv2.INTER_AREA,
+        "nearest": cv2.INTER_NEAREST,
+        "bilinear": cv2.INTER_LINEAR,
+        "bicubic": cv2.INTER_CUBIC,
+    }
+    cv2.resize(pixels, (width, height), dst=out, interpolation=filters[name])
 
 
 @cache

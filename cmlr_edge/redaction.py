@@ -17,13 +17,27 @@ _WITHOUT_SCHEME = re.compile(
     r"(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@\S*@|(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@"
 )
 _PLACE = re.compile(r"((?:[^/?#]*://)?[^/?#]*)/?(.*)", re.DOTALL)
+_LOCATOR = re.compile(r"([^/?#;]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)  # behind ://
+_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z0-9]+")  # of a segment of a path
+_MOST_DIGITS, _MOST_DIGITS_IN_ALL = 3, 5  # the number of a channel is shorter than a PIN
+# What paths of cameras and servers are made of; all else in a path may be somebody's key.
+_USUAL = """
+amp api app asf av avc axis bin cam camera cgi ch channel channels default dev feed flv h hd hevc high hls id
+image img index ipcam isapi jpeg jpg live low m main master media mjpeg mjpg mp mpeg mpg nph onvif play
+playlist preview profile realmonitor rtmp rtsp sd sdp snapshot stream streaming streams sub track ts u
+unicast multicast vid video videos videostream view webcam
+"""
+_USUAL_WORDS = frozenset(_USUAL.split())
+_USUAL_SIGNS = frozenset("-_.=+")
 _KEY_AND_VALUE = re.compile(r"(?<![\w-])([\w-]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)")
 
 
 def redact(text: str) -> str:
-    """Replace user, password and every value of a query by `***`; rather hide too much than too little.
+    """Replace user, password, every value of a query and what is unusual in a path by `***`.
 
-    The patterns of `test://` stay: their values are no secrets, and tell sources apart.
+    Rather too much is hidden than too little: of the path of an address stay the words that cameras use
+    and short numbers, as in `rtsp://door/Streaming/Channels/101`. What `test://` is told stays too, and
+    tells sources apart; so does the topic of `mqtt://`, which is in every message.
 
     Args:
         text: A URI, a GStreamer pipeline, or a message that quotes one.
@@ -73,15 +87,59 @@ def redact_place(url: str) -> str:
 
 
 def _without_secret(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]}***" if _SECRET_WORD.search(found[1]) else found[0]
+    return f"{found[1]}{found[2]}***" if is_secret(found[1]) else found[0]
+
+
+def is_secret(name: str) -> bool:
+    """Whether what is called so is nobody else's business."""
+    return _SECRET_WORD.search(name) is not None
+
+
+def redact_source(text: str) -> str:
+    """As `redact`, for a URI alone: a blank in it ends nothing."""
+    is_address = "://" in text and " ! " not in text  # which a pipeline is not
+    return redact(re.sub(r"\s", "%20", text) if is_address else text)
+
+
+def source_name(name: str) -> str:
+    """The name that a source has by itself, as it is shown: a URI without its secrets, a file's as it is."""
+    return redact_source(name) if "://" in name else name
 
 
 def _without_values(word: str) -> str:
-    """Hide what stands behind the ? of an address, or of a part of one."""
-    place, mark, rest = word.partition("?")
-    if "test://" in place or not mark or ("://" not in place and "=" not in rest):
+    """Hide the secrets in the path of an address, and what stands behind its ? and #, or in a part of one."""
+    scheme, mark, rest = word.partition("://")
+    if scheme.endswith("test") and mark:
         return word
-    query, sharp, _ = rest.partition("#")
+    if not mark:
+        place, mark, query = word.partition("?")
+        return f"{place}?{_without_answers(query)}" if mark and "=" in query else word
+    host, path, query, fragment = _LOCATOR.fullmatch(rest).groups()  # type: ignore[union-attr]
+    if not scheme.endswith(("mqtt", "mqtts")):
+        path = "/".join(map(_usual, path.split("/")))
+    shown = f"{scheme}://{host}{path}"
+    if query is not None:
+        shown += f"?{_without_answers(query)}"
+    return f"{shown}#***" if fragment else shown
+
+
+def _without_answers(query: str) -> str:
+    query, sharp, _ = query.partition("#")
     split = [part.partition("=") for part in re.split("[&;]", query)]
     parts = [f"{key}=***" if sign else "***" for key, sign, _ in split]
-    return f"{place}?{'&'.join(parts)}{'#***' if sharp else ''}"
+    return "&".join(parts) + ("#***" if sharp else "")
+
+
+def _usual(segment: str) -> str:
+    """A segment of a path, if it is made of usual words and short numbers alone."""
+    name, semicolon, _ = segment.partition(";")
+    parts = _PARTS.findall(name)
+    numbers = [part for part in parts if part.isdigit()]
+    is_usual = all(map(_is_usual, parts)) and len("".join(numbers)) <= _MOST_DIGITS_IN_ALL
+    return (name if is_usual or name == "***" else "***") + (";***" if semicolon else "")
+
+
+def _is_usual(part: str) -> bool:
+    if part.isdigit():
+        return len(part) <= _MOST_DIGITS
+    return part.lower() in _USUAL_WORDS or _USUAL_SIGNS.issuperset(part)

@@ -29,6 +29,7 @@ from rich.progress import Progress
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.capture.images import list_folder, read_image
+from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.signature import sign
@@ -36,6 +37,7 @@ from cmlr_edge.errors import CmlrError, DataError, EngineError
 from cmlr_edge.model.files import sha256_of, signature_path, spec_path, write_atomically
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
 from export.calibrate import quantize
 from export.deploy import DeployModel
@@ -48,7 +50,6 @@ from export.verify import synthetic_frames, verify
 from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.refit import with_refitted_thresholds
-from train.judging.thresholds import ThresholdRule
 from train.network.checkpoint import load_config, load_model
 
 _SYNTHETIC_FRAMES = 8
@@ -367,4 +368,8 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        run_command(main, "export/build_engine.py")
+    except CmlrError as error:
+        _stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
-from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.spec import GoldenSample, ModelSpec, ParityReport
@@ -17,10 +17,9 @@ from cmlr_edge.model.spec import GoldenSample, ModelSpec, ParityReport
 if TYPE_CHECKING:
     from export.deploy import DeployModel
 
-# Largest allowed difference of a score between the training model and the built file, and at load
-# on another machine, by the precision that was built.
+# Largest allowed difference of a score between the training model and the built file, by the precision
+# that was built.
 SCORE_TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 0.6}
-GOLDEN_TOLERANCE = {"float32": 2e-3, "float16": 5e-2, "int8": 0.15}
 _REMEDIES = {
     "float16": "export without --fp16, or allow more with --max-flips",
     "int8": "give --data to fit thresholds again, give --calibration more pictures like those to come, "

@@ -102,6 +102,28 @@ def test_label_reports_nothing(
     assert (sealed.attempts(), sealed.files()) == ([], [])
 
 
+def test_an_archive_reports_nothing(
+    sealed: Sealed, engine: Path, clip: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "labels")
+    command = ["archive", str(clip), "--out", out, "--engine", str(engine), "--workers", "1"]
+    assert sealed.run(sys.executable, "-m", "cmlr_edge", *command) == 0
+    sheet = ["archive", "show", out, "--out", str(tmp_path / "sheet.png")]
+    assert sealed.run(sys.executable, "-m", "cmlr_edge", *sheet) == 0
+    assert (sealed.attempts(), sealed.files()) == ([], [])
+
+
+def test_a_cluster_that_is_joined_reports_no_use() -> None:
+    pytest.importorskip("ray")
+    code = (
+        "import cmlr_edge\n"
+        "from ray._common.usage import usage_lib\n"
+        "raise SystemExit(usage_lib.usage_stats_enabled())"
+    )
+    environment = {name: os.environ[name] for name in ("PATH",)}
+    assert subprocess.run(python(code), env=environment, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("command", ["doctor", "verify", "inspect", "bench"])
 def test_looking_at_an_engine_reports_nothing(sealed: Sealed, engine: Path, command: str) -> None:
     engines = [] if command == "doctor" else [str(engine)]

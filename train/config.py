@@ -167,7 +167,7 @@ class TrainConfig:
     # Taken from train where the data has no val split; None: a fifth, and nothing from benchmarks
     # that publish their splits.
     validation_share: float | None = None
-    threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see train/judging/thresholds.py
+    threshold_rule: str = "f1"  # or "precision=0.9", "cost=5": see cmlr_edge/model/thresholds.py
     threshold_shrinkage: float = 5.0  # pseudo-positives of the global threshold
     seed: int = 0
     # Processes that read pictures, for every one that trains. None: 0 on a CPU, whose cores train;

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cmlr_edge.backends.base import Backend
     from cmlr_edge.model.spec import GoldenSample
 
+# How far a score may be from the stored one on another machine, by the precision of the file.
+GOLDEN_TOLERANCE = {"float32": 2e-3, "float16": 5e-2, "int8": 0.15}
 _BLOCKS = 8
 # What a provider of less precision than the file may differ by, as much as a file of float16.
 _REDUCED_TOLERANCE = 5e-2

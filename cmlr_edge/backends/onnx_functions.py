@@ -5,8 +5,8 @@ Where a node of our operator has a body, TensorRT before 10.7 takes that and not
 
 from __future__ import annotations
 
-from cmlr_edge.backends.protobuf import fields
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.protobuf import fields
 
 _FUNCTIONS, _NAME = 25, 1  # numbers of fields: in ModelProto, in FunctionProto
 

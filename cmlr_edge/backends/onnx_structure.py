@@ -6,8 +6,8 @@ or read other files: loops, branches, functions that call functions, and constan
 
 from __future__ import annotations
 
-from cmlr_edge.backends.protobuf import fields
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.protobuf import fields
 
 # Field numbers of onnx.proto: of messages to look into, by the message that they are in.
 _FIELDS = {

@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 _SUFFIX = "ExecutionProvider"
+_CPU = f"CPU{_SUFFIX}"
 # Not devices of this machine: a web service, and what has a backend of its own.
 _NOT_OURS = {"azure", "openvino"}
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions ignore it
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
-_ERRORS_ONLY = 3  # ONNX Runtime's log level: its warnings are about graph optimisation
+_SILENT = 4  # ONNX Runtime's log level: what ends a run comes as an exception, too
 
 
 class OnnxRuntimeBackend:
@@ -42,17 +44,17 @@ class OnnxRuntimeBackend:
         self._name = path.name
         ort = _import_onnxruntime()
         wanted = _require_provider(ort, provider)
-        options = ort.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options = _session_options(ort)
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-        # As many threads as cores we may run on: by itself it counts those of the machine.
-        options.intra_op_num_threads = usable_cores()
-        # Constants are read from the file alone: there is no such folder to find others in.
-        options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
+        # What a model asks for may depend on the size of a batch.
+        self._bounds = FirstRuns(path.name, len(content) if wanted == _CPU else None)
         try:
             # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
             # a run, by going on with the CPU.
-            session = ort.InferenceSession(content, options, providers=[wanted], enable_fallback=0)
+            with self._bounds.of(0):
+                session = ort.InferenceSession(
+                    content, options, providers=[wanted], enable_fallback=0
+                )
             placement = _check_placement(session, wanted)
             self.num_labels = _check_signature(session, path)
         except EngineError:
@@ -64,21 +66,83 @@ class OnnxRuntimeBackend:
         self.provider = provider
         self.description = f"ONNX Runtime {ort.__version__}, {wanted}{placement}"
         self._session: Any = session
+        # Models that were trained elsewhere may know batches of one alone.
+        self._one_by_one = session.get_inputs()[0].shape[0] == 1
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
         if self._session is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
         try:
-            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
+            if not self._one_by_one or len(frames) == 1:
+                return self._run(frames)
+            return np.concatenate([self._run(frames[i : i + 1]) for i in range(len(frames))])
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+
+    def _run(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with self._bounds.of(len(frames)):
+            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: frames})
         result: NDArray[np.float32] = scores
         return result
 
     def close(self) -> None:
         """Free the session; see `Backend.close`."""
         self._session = None
+
+
+class ForeignModel:
+    """Runs a model of somebody else's on the CPU, whatever goes in and comes out."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        """Load the model.
+
+        Args:
+            path: Where `content` came from, for messages.
+            content: The ONNX file, whose structure was looked at.
+
+        Raises:
+            DependencyError: ONNX Runtime is not installed.
+            EngineError: It cannot be loaded.
+        """
+        self._name, ort = path.name, _import_onnxruntime()
+        self._bounds = FirstRuns(path.name, len(content))
+        try:
+            with self._bounds.of(0):
+                self._session: Any = ort.InferenceSession(
+                    content, _session_options(ort), providers=[_CPU], enable_fallback=0
+                )
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+    def run(self, name: str, array: NDArray[Any], output: str) -> NDArray[Any]:
+        """Return one output for one input.
+
+        Raises:
+            EngineError: The runtime failed.
+        """
+        try:
+            with self._bounds.of(len(array)):
+                (found,) = self._session.run([output], {name: array})
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+        return np.asarray(found)
+
+
+def _session_options(ort: Any) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    # As many threads as cores we may run on: by itself it counts those of the machine.
+    options.intra_op_num_threads = usable_cores()
+    # Constants are read from the file alone: there is no such folder to find others in.
+    options.add_session_config_entry(_OTHER_FILES_IN, os.devnull)
+    return options
 
 
 def _import_onnxruntime() -> Any:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
@@ -45,21 +46,29 @@ class OpenVinoBackend:
         for extension in attention_extensions():
             self._core.add_extension(extension)
         self._precision, self._cores = precision, usable_cores()
+        self._bounds = FirstRuns(path.name, len(content))
+        self._queue: Any = None
         try:
-            self._model: Any = self._core.read_model(content)
+            with self._bounds.of(0):
+                self._load(path, content)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"OpenVINO cannot load {path}: {error}. Export the model again"
             ) from error
+
+    def _load(self, path: Path, content: bytes) -> None:
+        self._model: Any = self._core.read_model(content)
         self.num_labels = _check_signature(self._model, path)
         _, height, width, _ = self._model.input(0).partial_shape
         self._size_hw = height.get_length(), width.get_length()
         self._model.reshape([1, *self._size_hw, 3])
         single = self._compile(streams=1)
-        self.description = _describe(ov, single)
+        self.description = _describe(self._ov, single)
         self.provider = _provider_in_use(single)
         self._single = single.create_infer_request()
-        self._queue: Any = None
+        self._requests: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
@@ -71,13 +80,16 @@ class OpenVinoBackend:
                 f"{self._size_hw[1]}, 3), got {frames.dtype} {frames.shape}"
             )
         try:
-            return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
+            with self._bounds.of(len(frames)):
+                return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
 
     def close(self) -> None:
         """Free the graphs; see `Backend.close`."""
-        self._model = self._single = self._queue = None
+        self._model = self._single = self._requests = None
 
     def _infer_one(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         # Read where it lies, without a copy.
@@ -88,17 +100,20 @@ class OpenVinoBackend:
 
     def _infer_many(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         scores = np.empty((len(frames), self.num_labels), np.float32)
-        if self._queue is None:
-            self._queue = self._ov.AsyncInferQueue(self._compile(streams=self._cores), self._cores)
-
-        def keep(request: Any, index: int) -> None:
-            scores[index] = request.get_output_tensor(0).data
-
-        self._queue.set_callback(keep)
-        for i in range(len(frames)):
-            tensor = self._ov.Tensor(frames[i : i + 1], shared_memory=True)
-            self._queue.start_async(tensor, i)
-        self._queue.wait_all()
+        if self._requests is None:
+            compiled = self._compile(streams=self._cores)
+            self._requests = [compiled.create_infer_request() for _ in range(self._cores)]
+        # Waited for one by one: a queue that calls back into Python, freed while a thread of it is
+        # on its way out of the last call, waits for that thread, which waits for Python, for ever.
+        number = len(self._requests)
+        for i in range(len(frames) + number):
+            request = self._requests[i % number]
+            if 0 <= (done := i - number) < len(frames):
+                request.wait()
+                scores[done] = request.get_output_tensor(0).data
+            if i < len(frames):
+                request.set_input_tensor(self._ov.Tensor(frames[i : i + 1], shared_memory=True))
+                request.start_async()
         return scores
 
     def _compile(self, *, streams: int) -> Any:

@@ -17,13 +17,13 @@ from cmlr_edge.capture.base import Policy, Source
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.entry_points import call_theirs, entry_points
 from cmlr_edge.machine.pyav import pyav
-from cmlr_edge.redaction import printable, redact
+from cmlr_edge.redaction import printable, redact_source
 
 if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
     from cmlr_edge.capture.readers import OpenReader, Reader
 
-__all__ = ["Policy", "Source", "beside", "is_live", "open_source"]
+__all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "open_source"]
 
 _ENTRY_POINTS = "cmlr_edge.sources"
 _OF_A_SOURCE = ("name", "num_frames", "fps", "files", "__iter__", "close", "__enter__", "__exit__")
@@ -35,7 +35,8 @@ _FORMS = (
 _PIPELINE = re.compile(r"\s!\s.*\bappsink\b", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"(?:\[[^\[\]\s]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", re.ASCII)
-_LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https", "v4l2", "csi", "test")
+_NETWORK = ("rtsp", "rtsps", "http", "https")
+_LIVE_SCHEMES = (*_NETWORK, "v4l2", "csi", "test")
 
 
 def is_live(source: str | Path | int) -> bool:
@@ -47,6 +48,14 @@ def is_live(source: str | Path | int) -> bool:
     if scheme:
         return scheme[1].lower() in _LIVE_SCHEMES
     return text.isdecimal() or text.startswith("/dev/video")
+
+
+def has_packets(source: str | Path | int) -> bool:
+    """Whether PyAV reads a source, so that its packets can be kept: a stream of the network, or a film."""
+    scheme = _SCHEME.match(text := str(source))
+    if pyav() is None or _PIPELINE.search(text):
+        return False
+    return scheme[1].lower() in _NETWORK if scheme else not is_live(source)
 
 
 def beside(file: Path, source: str) -> str:
@@ -65,6 +74,7 @@ def open_source(
     policy: Policy | None = None,
     live: LiveSettings | None = None,
     loop: bool = False,
+    keep_packets_s: float | None = None,
 ) -> Source:
     """Open a source of frames.
 
@@ -82,6 +92,8 @@ def open_source(
             video file plays it at its own pace and drops what is not taken in time.
         live: Timeouts and limits of a live source.
         loop: A video file under the policy "newest" starts again at its end.
+        keep_packets_s: Seconds of packets that frames bring along (`Frame.recording`), where PyAV reads
+            the source: a stream of the network, or a video file. None for none.
 
     Raises:
         CaptureError: There is no such thing, it holds no pictures, or this OpenCV cannot read it.
@@ -90,12 +102,12 @@ def open_source(
         raise CaptureError(f'policy is {policy!r}: expected "every" or "newest"')
     text = str(source)
     if isinstance(source, int) or is_live(source):
-        return _open_live(text, policy or "newest", live)
+        return _open_live(text, policy or "newest", live, keep_packets_s)
     if not text:
         raise CaptureError(f"the source is empty: give {_FORMS}")
     if scheme := _SCHEME.match(text):
         return _open_theirs(text, scheme[1])
-    return _open_files(text, policy, live, loop=loop)
+    return _open_files(text, policy, live, loop=loop, keep_s=keep_packets_s)
 
 
 def _open_theirs(text: str, scheme: str) -> Source:
@@ -103,11 +115,13 @@ def _open_theirs(text: str, scheme: str) -> Source:
     point = entry_points(_ENTRY_POINTS).get(scheme)
     if point is None:
         raise CaptureError(f"cannot open {scheme}:// sources: give {_FORMS}")
-    source: Source = call_theirs(point, text, redact(text), _OF_A_SOURCE, CaptureError)
+    source: Source = call_theirs(point, text, redact_source(text), _OF_A_SOURCE, CaptureError)
     return source
 
 
-def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSource:
+def _open_live(
+    text: str, policy: Policy, live: LiveSettings | None, keep_s: float | None
+) -> LiveSource:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
     from cmlr_edge.capture.pattern import PatternCamera
     from cmlr_edge.capture.readers import OpenCvReader, csi_pipeline, require_backend
@@ -117,13 +131,13 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
     scheme = found[1].lower() if found else ""
     open_reader: OpenReader
     if _PIPELINE.search(text):
-        require_backend("GSTREAMER", redact(text))
+        require_backend("GSTREAMER", redact_source(text))
         open_reader = partial(OpenCvReader, text, "GSTREAMER")
     elif scheme == "test":
         open_reader = PatternCamera(text).open
     elif scheme == "csi":
         pipeline = csi_pipeline(text)
-        require_backend("GSTREAMER", redact(text))
+        require_backend("GSTREAMER", redact_source(text))
         open_reader = partial(OpenCvReader, pipeline, "GSTREAMER")
     elif scheme in {"", "v4l2"}:
         device = _camera_device(text)
@@ -132,7 +146,7 @@ def _open_live(text: str, policy: Policy, live: LiveSettings | None) -> LiveSour
         text = f"camera {device}"
     else:
         _check_address(text)
-        open_reader = _stream_reader(text, live, newest=policy != "every")
+        open_reader = _stream_reader(text, live, newest=policy != "every", keep_s=keep_s)
     return LiveSource(text, open_reader, live, policy=policy)
 
 
@@ -142,12 +156,14 @@ def _check_address(url: str) -> None:
     found = _HOST.fullmatch(authority.rpartition("@")[2])
     if found is None or int(found[1] or 1) not in range(1, 2**16):
         raise CaptureError(
-            f"cannot read {redact(url)}: expected rtsp://user:password@host:554/path, or likewise "
+            f"cannot read {redact_source(url)}: expected rtsp://user:password@host:554/path, or likewise "
             "http://; of a password, write / ? # @ as %2F %3F %23 %40"
         )
 
 
-def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:
+def _stream_reader(
+    url: str, live: LiveSettings, *, newest: bool, keep_s: float | None
+) -> OpenReader:
     """What reads a stream of the network: PyAV where it is installed, else OpenCV."""
     if (av := pyav()) is not None:
         from cmlr_edge.capture.network import NetworkReader
@@ -159,10 +175,11 @@ def _stream_reader(url: str, live: LiveSettings, *, newest: bool) -> OpenReader:
             open_timeout_s=live.open_timeout_s,
             read_timeout_s=live.hang_timeout_s,
             newest=newest,
+            keep_s=keep_s,
         )
     from cmlr_edge.capture.readers import OpenCvReader, require_backend
 
-    require_backend("FFMPEG", redact(url))
+    require_backend("FFMPEG", redact_source(url))
     return partial(OpenCvReader, url, "FFMPEG", live.hang_timeout_s)
 
 
@@ -172,7 +189,7 @@ def _camera_device(text: str) -> str:
     # OpenCV ends the process on an index that does not fit its own arithmetic.
     if not re.fullmatch(r"\d{1,3}", number, re.ASCII) or int(number) > _MAX_CAMERA:
         raise CaptureError(
-            f"camera {redact(device[:200])}: expected an index from 0 to {_MAX_CAMERA}, or "
+            f"camera {redact_source(device[:200])}: expected an index from 0 to {_MAX_CAMERA}, or "
             "/dev/video with such an index"
         )
     return f"/dev/video{int(number)}"
@@ -189,7 +206,7 @@ def _open_camera(device: str) -> Reader:
 
 
 def _open_files(
-    text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool
+    text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool, keep_s: float | None
 ) -> Source:
     from cmlr_edge.capture.images import IMAGE_SUFFIXES, ImageFiles, list_folder
     from cmlr_edge.capture.live import LiveSource
@@ -204,20 +221,20 @@ def _open_files(
         raise
     except OSError as error:  # a name too long, a folder that may not be read
         raise CaptureError(
-            f"cannot open {printable(redact(text[:200]))}: {error.strerror}"
+            f"cannot open {printable(redact_source(text[:200]))}: {error.strerror}"
         ) from error
     if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
         if policy == "newest":
             VideoFile(path).close()  # fails here and now, if it does
-            return LiveSource(text, partial(PacedFile, path, loop=loop), live)
-        return VideoFile(path)
+            return LiveSource(text, partial(PacedFile, path, loop=loop, keep_s=keep_s), live)
+        return VideoFile(path, keep_s=keep_s)
     if is_file:
         pictures = [path]
     elif not is_folder:
         if path.exists():
             raise CaptureError(f"{printable(text)} is a pipe or a device: give {_FORMS}")
         if not glob.has_magic(text):
-            raise CaptureError(f"there is no {printable(redact(text))}: give {_FORMS}")
+            raise CaptureError(f"there is no {printable(redact_source(text))}: give {_FORMS}")
         pictures = _match_pattern(text)
     if policy == "newest":
         raise CaptureError(

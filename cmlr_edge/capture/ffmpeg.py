@@ -7,20 +7,24 @@ the network never opens a file.
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
+from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.recording import Recording
 
 FILE_FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo m4v h264 hevc vvc evc av1 obu ivf flv live_flv asf ogg mxf "
@@ -31,6 +35,9 @@ _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
 _MISSING_SHARE = 0.05  # ... this, the end is missing
 _MICRO = 1e-6
+_LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
+_JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
+_REFERENCE_TIME = struct.Struct("=qi")  # AVProducerReferenceTime: microseconds since 1970, flags
 
 
 class Pictures:
@@ -54,7 +61,7 @@ class Pictures:
 
 def open_container(
     av: ModuleType,
-    url: str,
+    url: str | IO[bytes],
     options: Mapping[str, str],
     timeouts_s: tuple[float, float] | None = None,
 ) -> tuple[Any, Any]:
@@ -62,7 +69,7 @@ def open_container(
 
     Args:
         av: PyAV.
-        url: With its protocol.
+        url: With its protocol; or a file that can seek.
         options: Of FFmpeg's demuxers.
         timeouts_s: For opening, and for each read.
 
@@ -120,36 +127,103 @@ def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
             return
 
 
+def _with_last(packets: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
+    """Say of every packet whether it is the last that holds anything."""
+    held = None
+    for packet in packets:
+        if held is not None:
+            yield held, not packet.size
+        held = packet if packet.size else None
+        if held is None:
+            yield packet, False
+    if held is not None:
+        yield held, True
+
+
+def record(av: ModuleType, stream: Any, keep_s: float | None) -> Recording | None:
+    """Keep the packets of a stream from now on; None where nobody wants that, or it cannot be.
+
+    Args:
+        av: PyAV.
+        stream: Of a container, which may be closed afterwards.
+        keep_s: See `Recording`; None for nothing.
+    """
+    if keep_s is None:
+        return None
+    codec = str(stream.codec_context.name)
+    holder = av.open(io.BytesIO(), "w", format="matroska")  # takes about any codec
+    try:
+        if hasattr(stream, "container"):
+            template = holder.add_stream_from_template(stream, opaque=True)
+        else:
+            template = holder.add_stream(codec, rate=25)  # of `MjpegContainer`
+    except (av.FFmpegError, ValueError):
+        return None
+    return Recording(codec, template, keep_s)
+
+
+def sender_time(packet: Any) -> float | None:
+    """When a packet's picture was taken by the sender's clock, in seconds since the epoch.
+
+    RTP senders tell it in their reports, the first of which comes a few seconds after the beginning.
+    """
+    has = getattr(packet, "has_sidedata", None)  # PyAV 14 has it, and no promise of it
+    if has is None or not has("prft"):
+        return None
+    wall_us, _ = _REFERENCE_TIME.unpack_from(bytes(packet.get_sidedata("prft")))
+    return float(wall_us) * _MICRO
+
+
 class PyAvFilm:
     """A video file, read to its end whatever is damaged on the way."""
 
-    def __init__(self, av: ModuleType, path: Path) -> None:
+    def __init__(self, av: ModuleType, film: Path | IO[bytes], keep_s: float | None = None) -> None:
         """Open it.
+
+        Args:
+            av: PyAV.
+            film: Where it lies; or an opened file that can seek, which stays its owner's.
+            keep_s: See `record`.
 
         Raises:
             CaptureError: It cannot be opened.
         """
         self._av = av
-        options = {
-            "protocol_whitelist": "file",
-            "format_whitelist": FILE_FORMATS.replace(" ", ","),
-        }
+        options = {"format_whitelist": FILE_FORMATS.replace(" ", ",")}
         try:
-            with utf8_path(path) as text:
-                self._container, self._stream = open_container(av, f"file:{text}", options)
+            if isinstance(film, Path):
+                options["protocol_whitelist"] = "file"
+                with utf8_path(film) as text:
+                    self._container, self._stream = open_container(av, f"file:{text}", options)
+            else:
+                options["protocol_whitelist"] = "none"  # there is no such protocol
+                self._container, self._stream = open_container(av, film, options)
         except (av.FFmpegError, UnicodeError) as error:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
         self._stream.thread_type = "AUTO"
         self._pictures = Pictures(av)
+        self.recording = record(av, self._stream, keep_s)
         self.fps = rate_of(self._stream)
         self.num_frames = self._announced_frames()
         # Formats in which recordings are joined by appending one to another.
         flags = av.format.Flags
         self.may_jump = bool(self._container.format.flags & flags.ts_discont.value)
-        self.damaged = 0  # packets that could not be read or decoded
+        self.creation_time = str(self._container.metadata.get("creation_time", ""))  # ISO 8601
+        self.is_cut = is_cut(film)
+        self.damaged = 0  # packets that could not be read or decoded as a whole
+        self._doubtful: set[int] = set()  # times of pictures whose packets are not whole
+        # JPEGs end with a mark, as the first does; some cameras leave it out.
+        self._jpegs_end: bool | None = None
         self._packets = 0  # of the video
         self._end_s = 0.0  # of what was read so far, on the container's clock
         self._frames = self._decode()
+
+    def go_to(self, stream_s: float) -> None:
+        """Read on from a keyframe before a time of the stream, if there is a way; before the first read."""
+        time_base = self._stream.time_base
+        if time_base:
+            with suppress(self._av.FFmpegError):
+                self._container.seek(int(stream_s / time_base), stream=self._stream)
 
     def read(self) -> Picture | None:
         """Decode the next frame; None at the end."""
@@ -159,7 +233,14 @@ class PyAvFilm:
             except (self._av.FFmpegError, ValueError):  # a pixel format that nobody converts
                 self.damaged += 1
                 continue
-            return Picture(image, seconds(frame.pts, frame.time_base), not frame.is_corrupt)
+            if self.recording is not None:
+                self.recording.size_wh = frame.width, frame.height
+            is_known = frame.pts in self._doubtful
+            self.damaged += frame.is_corrupt and not is_known
+            is_whole = not (frame.is_corrupt or is_known)
+            return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
+        if self.recording is not None:
+            self.recording.end()
         return None
 
     def missing_s(self) -> float:
@@ -170,12 +251,17 @@ class PyAvFilm:
         # The times of a cut AVI are those that are left, and its header still counts all frames; an
         # MP4 counts those that its edit list leaves out, too.
         if self._container.format.name == "avi" and self.fps:
-            announced_s = self._stream.frames / self.fps
+            frames = self._stream.frames
+            if frames * _LEAST_FRAME_BYTES > self._container.size:  # it was written to a pipe
+                return 0.0
+            announced_s = frames / self.fps
             missing_s = announced_s - self._packets / self.fps
         return missing_s if missing_s > max(_LEAST_MISSING_S, _MISSING_SHARE * announced_s) else 0.0
 
     def close(self) -> None:
         """Release the file."""
+        if self.recording is not None:
+            self.recording.end()
         self._container.close()
 
     def _announced_frames(self) -> int | None:
@@ -187,10 +273,35 @@ class PyAvFilm:
         return count if 0 < count < 2**53 else None
 
     def _decode(self) -> Iterator[Any]:
-        for packet in self._demux():
+        for packet, is_last in _with_last(self._demux()):
+            self._keep(packet)
+            before = self.damaged
+            if self._is_partial(packet) or (is_last and self.is_cut):
+                self.damaged += 1
+                self._doubtful |= {packet.pts} - {None}
             yield from self._decoded(packet)
+            self.damaged = min(self.damaged, before + 1)  # whatever was found in it
         with suppress(self._av.FFmpegError):  # at a clean end nothing is left
             yield from self._stream.codec_context.decode(None)
+        self.is_cut |= self.missing_s() > 0
+
+    def _keep(self, packet: Any) -> None:
+        if self.recording is not None:
+            shown = packet.dts if packet.pts is None else packet.pts
+            time_s = seconds(shown, packet.time_base)
+            self.recording.add(packet, time_s, is_key=packet.is_keyframe)
+
+    def _is_partial(self, packet: Any) -> bool:
+        """Whether a part of a packet is missing, as far as can be told."""
+        # Of packets in formats that join recordings, the flag says what was lost around them.
+        if packet.is_corrupt and not self.may_jump:
+            return True
+        if self._stream.codec_context.name != "mjpeg" or not packet.size:
+            return False
+        ends = _JPEG_END in bytes(memoryview(packet)[-_JPEG_TAIL:])
+        if self._jpegs_end is None:
+            self._jpegs_end = ends
+        return self._jpegs_end and not ends
 
     def _decoded(self, packet: Any) -> Sequence[Any]:
         try:
@@ -217,6 +328,7 @@ class PyAvFilm:
             if packet is None:
                 return
             bad_reads = 0
+            self.is_cut |= packet.is_corrupt and not self.may_jump  # of sound, too
             end_s = seconds(packet.pts, packet.time_base, packet.duration or 0)
             self._end_s = max(self._end_s, end_s or 0.0)
             if packet.stream.index == self._stream.index:

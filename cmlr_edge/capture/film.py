@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.recording import Recording
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -24,7 +26,9 @@ class Film(Protocol):
     fps: float | None  # as announced, if that can be true
     num_frames: int | None  # likewise
     may_jump: bool  # whether recordings may be joined in it, whose times have nothing in common
-    damaged: int  # packets so far that could not be read or decoded
+    damaged: int  # packets so far that could not be read or decoded as a whole
+    is_cut: bool  # whether its end is missing, as far as that is known by now
+    recording: Recording | None  # its packets, where they are kept
 
     def read(self) -> Picture | None:
         """Decode the next frame; None at the end. Goes on behind what is damaged."""

@@ -19,7 +19,7 @@ from cmlr_edge.capture.bounds import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, chec
 from cmlr_edge.errors import CaptureError, FrameError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.machine.pillow import open_picture, rgb_pixels
+from cmlr_edge.machine.pillow import TooManyPixelsError, open_picture, rgb_pixels
 from cmlr_edge.redaction import printable
 
 IMAGE_SUFFIXES = (
@@ -45,34 +45,76 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         # Without waiting: opening a pipe would wait for a writer for ever.
         with open(path, "rb", opener=_open_at_once) as file:
-            num_bytes = _check_file(file, name)
-            image = open_picture(file)
-            width, height = image.size
-            check_size(width, height, MAX_PICTURE_PIXELS, f"{name} is a picture")
-            pixels = rgb_pixels(image)
-    except FrameError as error:
-        raise CaptureError(
-            f"{name} ({num_bytes} bytes) is not a picture that can be read: {error}; expected a "
-            f"whole file, one of {' '.join(IMAGE_SUFFIXES)}"
-        ) from error
+            return decode_picture(file, _check_file(file, name), name)
     except CaptureError:
         raise
     except OSError as error:
-        raise CaptureError(f"cannot read {name}: {error.strerror}") from error
+        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        raise _refusal(kind, f"cannot read {name}: {error.strerror}") from error
+
+
+def decode_picture(file: IO[bytes], num_bytes: int, name: str) -> NDArray[np.uint8]:
+    """Decode one picture from a file or from bytes in memory; see `read_image`.
+
+    Args:
+        file: At its beginning; it can seek.
+        num_bytes: That it holds.
+        name: For messages.
+
+    Returns:
+        uint8 (H, W, 3), BGR.
+
+    Raises:
+        CaptureError: It is too large, or not a whole picture; its `kind` says which.
+    """
+    kind = "too large"
+    try:
+        check_bytes(num_bytes, name)
+        kind = "no picture"
+        image = open_picture(file)
+        width, height = image.size
+        kind = "too large"
+        check_size(width, height, MAX_PICTURE_PIXELS, f"{name} is a picture")
+        kind = "damaged"
+        pixels = rgb_pixels(image)
+    except FrameError as error:
+        raise _refusal(
+            "too large" if isinstance(error, TooManyPixelsError) else kind,
+            f"{name} ({num_bytes} bytes) is not a picture that can be read: {error}; expected a "
+            f"whole file, one of {' '.join(IMAGE_SUFFIXES)}",
+        ) from error
+    except CaptureError as error:
+        error.kind = kind
+        raise
     cv2 = opencv()
     bgr: NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     return bgr
 
 
+def check_bytes(num_bytes: int, name: str) -> None:
+    """Refuse a file that no picture is as large as, before it is read.
+
+    Raises:
+        CaptureError: It is.
+    """
+    if num_bytes > MAX_PICTURE_BYTES:
+        raise _refusal(
+            "too large",
+            f"{name} has {num_bytes} bytes: expected a picture of at most {MAX_PICTURE_BYTES}",
+        )
+
+
+def _refusal(kind: str, message: str) -> CaptureError:
+    error = CaptureError(message)
+    error.kind = kind
+    return error
+
+
 def _check_file(file: IO[bytes], name: str) -> int:
-    """How many bytes it holds; refuse what is no file, and what no picture is as large as."""
+    """How many bytes it holds; refuse what is no file."""
     about = os.fstat(file.fileno())
     if not stat.S_ISREG(about.st_mode):
-        raise CaptureError(f"{name} is no regular file: expected a picture")
-    if about.st_size > MAX_PICTURE_BYTES:
-        raise CaptureError(
-            f"{name} has {about.st_size} bytes: expected a picture of at most {MAX_PICTURE_BYTES}"
-        )
+        raise _refusal("unreadable", f"{name} is no regular file: expected a picture")
     return about.st_size
 
 

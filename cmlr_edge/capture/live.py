@@ -24,7 +24,7 @@ from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
-from cmlr_edge.redaction import one_line, redact
+from cmlr_edge.redaction import one_line, redact, redact_source
 
 _MAX_READERS = 2  # one that reads and one that hangs; opening again waits until that one returns
 _CLOSE_TIMEOUT_S = 1.0
@@ -121,7 +121,7 @@ class LiveSource(ClosesItself):
             clock: Monotonic seconds.
             random: Uniform in [0, 1), for the back-off.
         """
-        self.name = redact(name)
+        self.name = redact_source(name)
         self.fps: float | None = 25.0  # until the source announces its own
         self._open_reader = open_reader
         self.settings = settings or LiveSettings()
@@ -365,6 +365,9 @@ class LiveSource(ClosesItself):
                 self.name,
                 "damaged" if not grab.is_whole else "frozen" if is_frozen else "ok",
                 time.monotonic() - grab.age_s,
+                grab.sender_at,
+                grab.stream_s,
+                grab.recording,
             )
             self._damaged += grab.damaged
             dropped = len(self._buffer) if self.policy == "newest" else 0

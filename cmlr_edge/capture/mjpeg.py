@@ -70,7 +70,9 @@ class MjpegContainer:
                 if not chunk:
                     return
                 waiting += chunk
-            yield self._av.Packet(bytes(waiting[waiting.index(_START) : end]))
+            packet = self._av.Packet(bytes(waiting[waiting.index(_START) : end]))
+            packet.is_keyframe = True  # none needs another
+            yield packet
             del waiting[:end]
 
     def close(self) -> None:

@@ -12,12 +12,21 @@ from typing import Any
 
 from cmlr_edge.capture.backlog import Backlog, Verdict
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size, encoded_size
-from cmlr_edge.capture.ffmpeg import FILE_FORMATS, Pictures, open_container, rate_of, seconds
+from cmlr_edge.capture.ffmpeg import (
+    FILE_FORMATS,
+    Pictures,
+    open_container,
+    rate_of,
+    record,
+    seconds,
+    sender_time,
+)
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.recording import Recording
 
 _PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,crypto"  # none that reads files
 _FORMATS = f"{FILE_FORMATS} rtsp hls aac mp3".replace(" ", ",")
@@ -47,6 +56,7 @@ class NetworkReader:
         open_timeout_s: float,
         read_timeout_s: float,
         newest: bool = True,
+        keep_s: float | None = None,
     ) -> None:
         """Open it.
 
@@ -56,6 +66,7 @@ class NetworkReader:
             open_timeout_s: At most for opening.
             read_timeout_s: At most without a packet.
             newest: Leave out frames behind which newer ones wait.
+            keep_s: See `record`.
 
         Raises:
             CaptureError: It cannot be opened, or holds no video that can be decoded.
@@ -67,14 +78,16 @@ class NetworkReader:
         context.thread_type = "SLICE"
         context.thread_count = min(usable_cores(), _MAX_THREADS)
         self.fps = rate_of(stream)
-        self._time_base = stream.time_base
+        self._stream, self._time_base, self._keep_s = stream, stream.time_base, keep_s
+        self._recording = record(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
         # What a web server hands out as a file knows its length and is over at its end.
         self._is_finite = bool(container.duration and container.duration > 0)
         self._leaves_out = newest and not self._is_finite
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
         self._awaits_key = self._has_key = False
-        self._arrivals: dict[int, float] = {}  # by the frame's time, on time.monotonic()
+        # By the frame's time: when it arrived, on time.monotonic(), and was taken, as the sender says.
+        self._arrivals: dict[int, tuple[float, float | None]] = {}
         self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
         self._received_s = -math.inf  # when the last packets came
@@ -128,6 +141,8 @@ class NetworkReader:
     def close(self) -> None:
         """Release the connection; see `Reader`."""
         self._pump.close()
+        if self._recording is not None:
+            self._recording.end()
 
     def _open(self, url: str, timeouts_s: tuple[float, float]) -> tuple[Any, Any]:
         options = {
@@ -169,10 +184,13 @@ class NetworkReader:
 
     def _judge(self, unit: Unit) -> Verdict:
         packet, self._received_s = unit.packets[0], unit.arrived_s
+        taken_at = sender_time(packet)
         stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
         verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
+        if stream_s is None and self._time_base:  # there is no order but that of arrival
+            packet.pts = round(unit.arrived_s / self._time_base)
         if packet.pts is not None:
-            self._arrivals[packet.pts] = unit.arrived_s - verdict.age_s
+            self._arrivals[packet.pts] = unit.arrived_s - verdict.age_s, taken_at
             if len(self._arrivals) > _KEPT_ARRIVALS:
                 del self._arrivals[next(iter(self._arrivals))]
         return verdict
@@ -180,21 +198,31 @@ class NetworkReader:
     def _decode(self, unit: Unit, verdict: Verdict) -> list[Any]:
         if verdict.age_s > _HOPELESS_S and verdict.is_queued and self._leaves_out:
             self._awaits_key = True
-        if self._awaits_key and not self._pump.is_key(unit.packets):
+        packet, recording = self._joined(unit), self._recording
+        is_asked = recording is not None or self._awaits_key or not self._has_key
+        is_key = is_asked and self._pump.is_key(unit.packets)
+        if recording is not None:
+            shown = packet.dts if packet.pts is None else packet.pts
+            recording.add(packet, seconds(shown, self._time_base), is_key=is_key)
+        if self._awaits_key and not is_key:
             return []
         self._awaits_key = False
-        self._has_key = self._has_key or self._pump.is_key(unit.packets)
-        packet = unit.packets[0]
-        if len(unit.packets) > 1:
-            packet = self._av.Packet(b"".join(map(bytes, unit.packets)))
-            packet.pts, packet.dts = unit.packets[0].pts, unit.packets[0].dts
-            packet.time_base = self._time_base
+        self._has_key = self._has_key or is_key
         try:
             return list(self._context.decode(packet))
         except self._av.FFmpegError as error:
             self._damaged += self._has_key  # before, there is nothing that it could build upon
             self._check_picture(packet, error)
             return []
+
+    def _joined(self, unit: Unit) -> Any:
+        """A packet with all of a picture."""
+        packet = unit.packets[0]
+        if len(unit.packets) > 1:
+            packet = self._av.Packet(b"".join(map(bytes, unit.packets)))
+            packet.pts, packet.dts = unit.packets[0].pts, unit.packets[0].dts
+            packet.time_base = self._time_base
+        return packet
 
     def _check_picture(self, packet: Any, error: Exception) -> None:
         """Say why nothing comes, where it is not one damaged packet.
@@ -212,7 +240,7 @@ class NetworkReader:
 
     def _grab(self, frame: Any, unit: Unit, age_s: float, skipped: int) -> Grab:
         now_s = time.monotonic()
-        arrived_s = self._arrivals.get(frame.pts, unit.arrived_s)
+        arrived_s, taken_at = self._arrivals.get(frame.pts, (unit.arrived_s, None))
         age_s = max(age_s, now_s - arrived_s)
         damaged, self._damaged = self._damaged, 0
         return Grab(
@@ -222,7 +250,20 @@ class NetworkReader:
             age_s=age_s,
             damaged=damaged,
             is_whole=unit.is_whole and not frame.is_corrupt,
+            sender_at=taken_at,
+            stream_s=seconds(frame.pts, self._time_base),
+            recording=self._recorded((frame.width, frame.height)),
         )
+
+    def _recorded(self, size_wh: tuple[int, int]) -> Recording | None:
+        """The packets of a frame; where pictures change their size another recording begins."""
+        recording = self._recording
+        if recording is not None and recording.size_wh not in {(0, 0), size_wh}:
+            recording.end()
+            self._recording = recording = record(self._av, self._stream, self._keep_s)
+        if recording is not None:
+            recording.size_wh = size_wh
+        return recording
 
     def _explain(self, error: Exception) -> str:
         known = _REASONS.get(type(error).__name__)

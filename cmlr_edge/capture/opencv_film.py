@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
+from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.interlaced import interlaced_sample, shows_sample
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.recording import Recording
 
 _SILENT = 0  # OpenCV's number of it
 _MISSING_SHARE = 0.05  # containers announce a few frames more than they hold; this is beyond that
+_LEAST_MISSING_S, _MOST_MISSING_S = (
+    1.0,
+    1e6,
+)  # sound may be a little longer; what was a pipe announces years
 _BAD_READS = 100  # in a row: nothing more is to come
 _TEXT_BYTES = 512
 _ROW_STEP = 8
@@ -79,6 +86,7 @@ class OpenCvFilm:
     """A video file, read by OpenCV; see `Film`."""
 
     may_jump = False
+    recording: Recording | None = None
 
     def __init__(self, path: Path) -> None:
         """Open it.
@@ -98,13 +106,24 @@ class OpenCvFilm:
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames: int | None = int(count) if 0 < count < 2**53 else None
         check_size(*announced_size(self._capture), MAX_STREAM_PIXELS, "it has pictures")
-        self.damaged = 0
+        self.damaged, self.is_cut = 0, is_cut(path)
+        self._held: Picture | None = None  # the next one, where the last is not to be trusted
         self._unwritten = UnwrittenFrames()
         self._read_frames = 0
         self._last_s = 0.0
 
     def read(self) -> Picture | None:
         """Decode the next frame; see `Film`."""
+        if not self.is_cut:
+            return self._decode()
+        picture = self._held or self._decode()
+        self._held = self._decode() if picture is not None else None
+        if picture is None or self._held is not None:
+            return picture
+        self.damaged += 1
+        return replace(picture, is_whole=False)
+
+    def _decode(self) -> Picture | None:
         for bad_reads in range(_BAD_READS):
             ok, image = self._capture.read()
             if ok:
@@ -128,7 +147,8 @@ class OpenCvFilm:
         announced_s = self.num_frames / self.fps
         if self._read_frames >= least * self.num_frames or self._last_s >= least * announced_s:
             return 0.0
-        return announced_s - self._last_s
+        missing_s = announced_s - self._last_s
+        return missing_s if _LEAST_MISSING_S < missing_s < _MOST_MISSING_S else 0.0
 
     def close(self) -> None:
         """Release the file; see `Film`."""

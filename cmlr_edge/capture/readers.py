@@ -25,6 +25,7 @@ from cmlr_edge.capture.opencv_film import (
 from cmlr_edge.capture.video import VideoFile
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.recording import Recording
 
 _CATCH_UP_S = 0.5  # at most, so that a stream faster than it says is read, too
 _CSI_DEFAULTS = {"width": 1280, "height": 720, "fps": 30, "flip": 0}
@@ -44,6 +45,9 @@ class Grab:
     age_s: float = 0.0  # since it was captured, as far as the reader knows
     damaged: int = 0  # packets before it that gave no picture
     is_whole: bool = True  # False: parts of it were missing
+    sender_at: float | None = None  # seconds since the epoch, by the sender's clock, where it tells
+    stream_s: float | None = None  # on the clock of the stream, as the packets of `recording`
+    recording: Recording | None = None  # where the reader keeps packets
 
 
 class Reader(Protocol):
@@ -178,19 +182,20 @@ def _check_bgr(image: Any) -> Any:
 class PacedFile:
     """A video file that plays at its own frame rate, as a camera would."""
 
-    def __init__(self, path: Path, *, loop: bool = False) -> None:
+    def __init__(self, path: Path, *, loop: bool = False, keep_s: float | None = None) -> None:
         """Open the file; see `VideoFile`.
 
         Args:
             path: The file.
             loop: At its end it starts again.
+            keep_s: See `VideoFile`.
         """
-        self._path, self._loop = path, loop
+        self._path, self._loop, self._keep_s = path, loop, keep_s
         self._start()
         self.fps = self._video.fps
 
     def _start(self) -> None:
-        self._video = VideoFile(self._path)
+        self._video = VideoFile(self._path, keep_s=self._keep_s)
         self._frames = iter(self._video)
         self._started_s = time.monotonic()
         self._damaged = 0  # of its packets that were told
@@ -207,7 +212,14 @@ class PacedFile:
         due_s = self._started_s + (frame.time_s or 0.0)
         time.sleep(max(0.0, due_s - time.monotonic()))
         damaged, self._damaged = self._video.damaged - self._damaged, self._video.damaged
-        return Grab(frame.image_bgr, time.time(), damaged=damaged, is_whole=frame.status == "ok")
+        return Grab(
+            frame.image_bgr,
+            time.time(),
+            damaged=damaged,
+            is_whole=frame.status == "ok",
+            stream_s=frame.stream_s,
+            recording=frame.recording,
+        )
 
     def close(self) -> None:
         """Release the file; see `Reader`."""

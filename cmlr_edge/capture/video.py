@@ -21,8 +21,12 @@ _log = logging.getLogger(__name__)
 class VideoFile(ClosesItself):
     """Every frame of a video file, in order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_s: float | None = None) -> None:
         """Open the file and decode its first frame, by PyAV where it is installed, else by OpenCV.
+
+        Args:
+            path: Of the file.
+            keep_s: Seconds of packets to keep for clips, where PyAV reads it; None for none.
 
         Raises:
             CaptureError: It is not a video, or no frame of it can be decoded.
@@ -30,9 +34,14 @@ class VideoFile(ClosesItself):
         self.name = printable(path)
         self.files: Sequence[Path] = (path,)
         try:
-            self._film = open_film(path)
+            path.open("rb").close()  # what decoders say of what may not be read is another thing
+        except OSError as error:
+            raise CaptureError(f"{self.name} cannot be read: {error.strerror}") from error
+        try:
+            self._film = open_film(path, keep_s)
         except OSError as error:
             raise self._unreadable(path, error.strerror or str(error)) from error
+        self._lacks_end = False  # as far as is known before it was read
         self._first = self._read()
         if self._first[0] is None:
             self.close()
@@ -42,8 +51,8 @@ class VideoFile(ClosesItself):
 
     @property
     def damaged(self) -> int:
-        """Packets so far that could not be read or decoded."""
-        return self._film.damaged
+        """Packets so far that could not be read or decoded as a whole; at least one where the end is missing."""
+        return max(self._film.damaged, self._lacks_end)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame; see `Source`. Warns in the log where some are missing."""
@@ -58,6 +67,8 @@ class VideoFile(ClosesItself):
                 capture_ms,
                 self.name,
                 "ok" if picture.is_whole else "damaged",
+                stream_s=picture.stream_s,
+                recording=self._film.recording,
             )
             index, (picture, capture_ms) = index + 1, self._read()
         self._warn(index)
@@ -68,19 +79,16 @@ class VideoFile(ClosesItself):
         return picture, (time.perf_counter() - start) * 1e3
 
     def _warn(self, frames: int) -> None:
-        if self.damaged:
+        if damaged := self._film.damaged:
             _log.warning(
-                "%s: %d packets are damaged and gave no picture; %d frames were read",
-                self.name,
-                self.damaged,
-                frames,
+                "%s: %d packets are damaged; %d frames were read", self.name, damaged, frames
             )
-        if missing_s := self._film.missing_s():
+        self._lacks_end, missing_s = self._film.is_cut, self._film.missing_s()
+        if self._lacks_end or missing_s:
             _log.warning(
-                "%s ended %.1f s before the end that it announces, after %d frames: the file may be "
-                "cut short",
+                "%s ended %s that it announces, after %d frames: the file may be cut short",
                 self.name,
-                missing_s,
+                f"{missing_s:.1f} s before the end" if missing_s else "before the last byte",
                 frames,
             )
 
@@ -100,8 +108,8 @@ class VideoFile(ClosesItself):
         return self
 
 
-def open_film(path: Path) -> Film:
-    """Open a video file by the better of the libraries that are installed.
+def open_film(path: Path, keep_s: float | None = None) -> Film:
+    """Open a video file by the better of the libraries that are installed; see `VideoFile`.
 
     Raises:
         CaptureError: It cannot be opened.
@@ -109,7 +117,7 @@ def open_film(path: Path) -> Film:
     if (av := pyav()) is not None:
         from cmlr_edge.capture.ffmpeg import PyAvFilm
 
-        return PyAvFilm(av, path)
+        return PyAvFilm(av, path, keep_s)
     from cmlr_edge.capture.opencv_film import OpenCvFilm
 
     return OpenCvFilm(path)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from cmlr_edge import __version__
+from cmlr_edge.cli.adopt import adopt
+from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
 from cmlr_edge.cli.doctor import doctor
+from cmlr_edge.cli.fit_events import fit_events
+from cmlr_edge.cli.hub import hub
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
+from cmlr_edge.cli.teach import teach
 from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
@@ -26,11 +31,16 @@ app = typer.Typer(
 app.command()(label)
 app.command()(serve)
 app.command()(inspect)
+app.command()(adopt)
 app.command()(bench)
 app.command()(run)
 app.add_typer(service, name="service")
+app.add_typer(archive, name="archive")
+app.add_typer(hub, name="hub")
 app.command()(verify)
 app.command()(doctor)
+app.command()(teach)
+app.command("fit-events")(fit_events)
 
 
 @app.callback(invoke_without_command=True)
@@ -38,5 +48,5 @@ def _options(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if show_version:
-        print(version("cmlr-edge"))  # noqa: T201
+        print(__version__)  # noqa: T201
         raise typer.Exit

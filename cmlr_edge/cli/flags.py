@@ -14,16 +14,15 @@ import typer
 
 from cmlr_edge.capture import Policy, is_live
 from cmlr_edge.cli import options
+from cmlr_edge.cli.output_flags import sinks_of
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.pipeline.intake import read_polygon
+from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
-from cmlr_edge.sinks.opening import SinkSettings
 
-_TLS = ("ca_file", "cert_file", "key_file")
-_SECURE = ("mqtts://", "https://")
 _NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
 _Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
 _Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
@@ -80,6 +79,22 @@ class Flags:
             help="Folder for a JPEG of each event's best moment; at most 1 GB and 30 days of them."
         ),
     ] = None
+    clips: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a clip of each event, cut from the stream; kept likewise."),
+    ] = None
+    clip_before: Annotated[
+        float | None, typer.Option(min=0, max=60, help="Seconds before the event. Default: 5.")
+    ] = None
+    clip_after: Annotated[
+        float | None, typer.Option(min=0, max=60, help="Seconds after the event. Default: 5.")
+    ] = None
+    keep_mb: Annotated[
+        float | None, typer.Option(help="Of snapshots, and of clips, at most. Default: 1000.")
+    ] = None
+    keep_days: Annotated[
+        float | None, typer.Option(help="Days that snapshots and clips are kept. Default: 30.")
+    ] = None
     mqtt: options.Mqtt = None
     home_assistant: Annotated[
         bool,
@@ -132,6 +147,13 @@ class Flags:
     region: Annotated[
         str | None, typer.Option(help="All that the model sees of a picture, written likewise.")
     ] = None
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="COLUMNSxROWS: look at so many parts of each picture, too, for small things. 2x2 runs "
+            "the model 5 times a frame."
+        ),
+    ] = None
     every: Annotated[
         int | None, typer.Option(min=1, help="Look at each n-th frame. Default: 1.")
     ] = None
@@ -178,14 +200,16 @@ class Flags:
         append: bool,
         policy: Policy | None = None,
         port: int | None = None,
+        file: Path | None = None,
     ) -> tuple[SessionConfig, Path]:
         """Fill a configuration: a file's, if there is one, changed by what was given.
 
         Args:
             sources: As given; added to those of the file.
-            append: Whether the command's own files are gone on with, unless told.
+            append: Whether the command adds to files of a run before, unless told.
             policy: Of sources, unless told.
             port: Of the live page, unless told; None for no page.
+            file: Read in the place of --config, beside which it lies.
 
         Returns:
             The configuration, and the folder that relative paths in it start from.
@@ -193,8 +217,9 @@ class Flags:
         Raises:
             SpecError: Something cannot be used.
         """
+        append = append if self.append is None else self.append
         folder = Path() if self.config is None else self.config.absolute().parent
-        base = None if self.config is None else load_config(self.config)
+        base = None if self.config is None else load_config(file or self.config)
         config = base or SessionConfig(EngineSettings(path=str(demo_engine())), ())
         if base is None and not sources:
             raise SpecError("there is no source: give one, or a --config that names some")
@@ -204,7 +229,7 @@ class Flags:
             config,
             engine=self._engine(config.engine),
             sources=tuple(self._changed(item) for item in config.sources) + added,
-            sinks=(*config.sinks, *self._sinks(append=append)),
+            sinks=(*config.sinks, *sinks_of(self, append=append)),
             stability=rules or config.stability,
             limits=_changed(config.limits, self, "max_batch", "latency_budget_s", "drain_s"),
             page=_changed(
@@ -248,53 +273,21 @@ class Flags:
             "labels": _if_given(_read_names, self.labels),
             "masks": self.mask and tuple(read_polygon(text) for text in self.mask),
             "region": _if_given(read_polygon, self.region),
+            "tiles": _if_given(_checked_tiles, self.tiles),
             "every": self.every,
             "max_fps": self.max_fps,
             "active": self.active and tuple(self.active),
         }
         return replace(source, **{k: v for k, v in changes.items() if v is not None})
 
-    def _sinks(self, *, append: bool) -> list[SinkSettings]:
-        append = append if self.append is None else self.append
-        files = {
-            "jsonl": self.out,
-            "events": self.events,
-            "csv": self.csv,
-            "overlay": self.overlay,
-            "contact_sheet": self.contact_sheet,
-            "snapshots": self.snapshots,
-        }
-        given: list[tuple[str, dict[str, Any]]] = []
-        given += [(kind, {"path": str(p.absolute())}) for kind, p in files.items() if p is not None]
-        urls = {"mqtt": self.mqtt, "webhook": self.webhook}
-        given += [(kind, {"url": url}) for kind, url in urls.items() if url is not None]
-        if self.home_assistant:
-            if self.mqtt is None:
-                raise SpecError("--home-assistant needs --mqtt: it finds sources at a broker")
-            [broker] = [where for kind, where in given if kind == "mqtt"]
-            broker["home_assistant"] = "homeassistant"
-        for text in self.sink or []:
-            kind, found, place = text.partition("=")
-            if not found:
-                raise SpecError(f"cannot read --sink {text}: expected KIND=PATH or KIND=URL")
-            is_file = bool(place) and "://" not in place
-            given.append(
-                (kind, {"path": str(Path(place).absolute())} if is_file else {"url": place})
-            )
-        tls = {name: str(path.absolute()) for name in _TLS if (path := getattr(self, name))}
-        secure = [where for _, where in given if where.get("url", "").startswith(_SECURE)]
-        if tls and not secure:
-            raise SpecError(f"{', '.join(tls)} given, and no output at mqtts:// or https://")
-        for where in secure:
-            where.update(tls)
-        return [
-            SinkSettings(kind, rotate_mb=self.rotate_mb, append=append, **place)
-            for kind, place in given
-        ]
-
 
 def _if_given(read: Callable[[str], Any], text: str | None) -> Any:
     return None if text is None else read(text)  # empty is an error of whoever wrote it, not "all"
+
+
+def _checked_tiles(text: str) -> str:
+    Tiles.read(text)
+    return text
 
 
 def _read_names(text: str) -> tuple[str, ...]:

@@ -14,7 +14,13 @@ from rich.table import Table
 
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.files import model_path, sha256_of, spec_path
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
+
+_SECTIONS = {  # whether it was adopted: what there is to say
+    False: ("preprocess", "method", "provenance", "threshold_fit"),
+    True: ("adopted", "preprocess", "threshold_fit"),
+}
 
 
 def inspect(
@@ -30,7 +36,8 @@ def inspect(
     cmlr-edge inspect model.onnx
     """  # noqa: D301
     path = model_path(path or demo_engine())
-    spec = ModelSpec.load(spec_path(path))
+    beside = spec_path(path)
+    spec = ModelSpec.load(beside) if beside.exists() else ModelPair.read(path).spec
     files = {
         name: _file_state(path.with_name(name), built.sha256) for name, built in spec.files.items()
     }
@@ -58,6 +65,7 @@ def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
         "provenance": vars(spec.provenance),
         "threshold_fit": vars(spec.threshold_fit),
         "stability": asdict(spec.stability),
+        "adopted": spec.adopted and vars(spec.adopted),
         "files": {
             name: {
                 "state": state,
@@ -80,7 +88,7 @@ def _print_description(record: dict[str, Any]) -> None:
         console.print(f"  sha256 {file['sha256']}", soft_wrap=True)
         parity = file["parity"]
         console.print(
-            f"  against the trained network on {parity['num_images']} images: largest score "
+            f"  against {'the model that came' if record['adopted'] else 'the trained network'} on {parity['num_images']} images: largest score "
             f"difference {parity['max_score_difference']:.1e}, "
             f"{parity['decision_flips']} decisions differ"
         )
@@ -89,7 +97,7 @@ def _print_description(record: dict[str, Any]) -> None:
                 f"  for {engine['gpu']} ({engine['compute_capability']}), TensorRT "
                 f"{engine['tensorrt']}, batches of {engine['batch'][0]} to {engine['batch'][2]}"
             )
-    for section in ("preprocess", "method", "provenance", "threshold_fit"):
+    for section in _SECTIONS[record["adopted"] is not None]:
         table = Table(title=section, show_header=False, title_justify="left")
         for key, value in record[section].items():
             table.add_row(key, escape(str(value)))

@@ -84,12 +84,12 @@ def label(
     summaries = _Summaries()
     if len(config.sources) == 1:  # its end is the command's error, and said once
         logging.getLogger(lane.__name__).setLevel(logging.ERROR)
-    with noted_signals() as interruption:
+    with noted_signals(ends_well=False) as interruption:
         session = Session(config, folder=folder, watchers=[summaries])
         with session:
             if not as_json and (session.live or session.page_url):
                 print_start(session)
-            runner = Runner(session, reread=lambda: fill()[0])
+            runner = Runner(session, reread=lambda file: fill(file=file)[0], file=flags.config)
             with summaries.shown(session.num_frames(), quiet=as_json):
                 run_until_signal(runner, interruption, reloads=flags.config is not None)
             device, runtime = session.recognizer.provider, session.recognizer.runtime

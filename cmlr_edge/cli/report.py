@@ -101,6 +101,8 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
     for stage, values in summary.latency_percentiles().items():
         latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
     console.print(latency)
+    if status.runs_per_frame > 1:
+        console.print(f"the model runs {status.runs_per_frame} times a frame, for the tiles")
     if summary.repeated_frames:
         console.print(
             f"{summary.repeated_frames} frames repeat the scores before, for nothing had changed"
@@ -112,7 +114,7 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
         )
     if status.damaged:
         console.print(
-            f"{status.damaged} packets or pictures of the source are damaged and were left out"
+            f"{status.damaged} packets or pictures of the source are damaged: left out, or invalid"
         )
     if (stats := status.capture) is not None:
         console.print(

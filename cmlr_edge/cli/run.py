@@ -37,10 +37,12 @@ def run(
     fill = partial(replace(flags, config=config).to_config, sources or [], append=True)
     settings, folder = fill()
     supervisor = Supervisor.from_environment(os.environ)
-    with noted_signals() as interruption:
+    with noted_signals(ends_well=True) as interruption:
         session = Session(settings, folder=folder)
         with session:
-            runner = Runner(session, reread=lambda: fill()[0], supervisor=supervisor)
+            runner = Runner(
+                session, reread=lambda file: fill(file=file)[0], file=config, supervisor=supervisor
+            )
             run_until_signal(runner, interruption, reloads=True)
     print_away(session)
     for status in session.status():

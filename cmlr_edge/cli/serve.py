@@ -39,8 +39,10 @@ def serve(
     """  # noqa: D301
     fill = partial(flags.to_config, sources or [], append=False, policy="newest", port=_PORT)
     config, folder = fill()
-    with noted_signals() as interruption, Session(config, folder=folder) as session:
+    with noted_signals(ends_well=True) as interruption, Session(config, folder=folder) as session:
         print_start(session)
-        runner = Runner(session, reread=lambda: fill()[0], until_over=False)
+        runner = Runner(
+            session, reread=lambda file: fill(file=file)[0], file=flags.config, until_over=False
+        )
         run_until_signal(runner, interruption, reloads=flags.config is not None)
     print_away(session)

@@ -26,7 +26,7 @@ from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.machine.tegrastats import BoardMonitor
 from cmlr_edge.model.files import sha256_of
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact_source
 
 STAGES = ("capture", "preprocess", "inference", "postprocess")
 TOTAL = "capture_to_label"
@@ -85,7 +85,7 @@ def run_bench(
         "sha256": sha256_of(engine.read_bytes()),
         "provider": in_use,
         "runtime": runtime,
-        "source": redact(source) if source else "one picture of 640 x 480 in memory",
+        "source": redact_source(source) if source else "one picture of 640 x 480 in memory",
         "machine": describe_machine(),
         "check": "hash and golden self-test passed",
         "load_s": loaded - started,
@@ -169,10 +169,10 @@ def _time_frames(
     times: list[tuple[float, ...]] = []
     start = time.perf_counter()
     for frame in frames:
-        prediction = recognizer(frame)
-        latency = prediction.latency_ms
+        arrived_s = getattr(frame, "arrived_s", None) or time.monotonic()
+        latency = recognizer(frame).latency_ms
         # From the clock, not the stages' sum: a live frame may have waited.
-        whole = latency.capture + (time.time() - prediction.captured_at) * 1e3
+        whole = latency.capture + (time.monotonic() - arrived_s) * 1e3
         times.append(
             (latency.capture, latency.preprocess, latency.inference, latency.postprocess, whole)
         )

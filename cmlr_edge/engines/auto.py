@@ -6,15 +6,15 @@ self-test, or whose label decisions differ from those of the first, is not taken
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,9 +23,10 @@ import numpy as np
 from cmlr_edge.backends import OPENVINO, OPENVINO_BF16, find_providers
 from cmlr_edge.backends.golden import require_golden
 from cmlr_edge.backends.onnx_structure import check_structure
-from cmlr_edge.engines.measuring import LIMIT_S, Trial, try_provider
+from cmlr_edge.engines.measuring import Trial, try_provider
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.machine.facts import cpu_name, runtime_versions, usable_cores
+from cmlr_edge.machine.waiting import await_lock, while_waiting
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
@@ -38,6 +39,7 @@ VARIABLE = "CMLR_PROVIDER"  # in the environment: the provider where none is nam
 _CACHE = Path("cmlr_edge") / "providers"  # in the user's folder of caches
 _SMALL_BYTES = 2**20  # a network in so small a file is quicker run than measured
 _WORTH = 0.95  # of the time of the best so far: less is noise, and the earlier provider stays
+_SILENCE_S = 1.5  # of another process that measures, which shows many times a second that it lives
 _log = logging.getLogger(__name__)
 _in_process = threading.Lock()
 _known: dict[str, Choice] = {}  # of this process, where nothing else can be kept
@@ -187,20 +189,38 @@ def _remember(file: Path | None, choice: Choice) -> None:
 
 @contextmanager
 def _alone(file: Path | None) -> Iterator[None]:
-    """Wait while another process measures the same, as long as that may take; else go on."""
+    """Wait while another process measures the same and shows that it lives; else go on."""
     lock = None if file is None else _lock_beside(file)
     if lock is None:
         yield
         return
     with lock:  # closing it lets go, and so does the end of the process
-        give_up_s = time.monotonic() + 2 * LIMIT_S
-        while time.monotonic() < give_up_s:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield
+        is_ours = False
+        with suppress(OSError):  # there are file systems without locks
+            is_ours = await_lock(lock, _Silence(lock).is_long)
+        with while_waiting(partial(_show_life, lock)) if is_ours else nullcontext():
+            yield
+
+
+class _Silence:
+    """How long whoever holds a lock has given no sign of life: it was stopped, or it hangs."""
+
+    def __init__(self, lock: TextIO) -> None:
+        self._lock, self._seen_ns = lock, -1
+        self._since_s = time.monotonic()
+
+    def is_long(self) -> bool:
+        """Look at the time of the file's last change: not at its age, for clocks are set."""
+        changed_ns, now_s = os.fstat(self._lock.fileno()).st_mtime_ns, time.monotonic()
+        if changed_ns != self._seen_ns:
+            self._seen_ns, self._since_s = changed_ns, now_s
+        return now_s - self._since_s > _SILENCE_S
+
+
+def _show_life(lock: TextIO) -> None:
+    """Change the time of the file's last change."""
+    with suppress(OSError):
+        os.utime(lock.fileno())
 
 
 def _lock_beside(file: Path) -> TextIO | None:

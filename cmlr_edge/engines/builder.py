@@ -14,7 +14,8 @@ from pathlib import Path
 
 from cmlr_edge.backends.onnx_functions import without_function
 from cmlr_edge.errors import EngineError
-from cmlr_edge.machine.child import Ended, available_memory, python_command, run_limited
+from cmlr_edge.machine.child import Ended, python_command, run_limited
+from cmlr_edge.machine.hardware import available_memory
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.strict_json import from_json
 

@@ -19,6 +19,7 @@ from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.errors import CmlrError, EngineError
 from cmlr_edge.machine.child import python_command, run_limited
+from cmlr_edge.machine.memory_bound import memory_for
 from cmlr_edge.model.files import require_unchanged
 from cmlr_edge.model.strict_json import from_json
 
@@ -56,10 +57,12 @@ def try_provider(
         size_hw: The model's input size.
 
     Raises:
-        EngineError: It cannot run the model, crashed, or took longer than LIMIT_S.
+        EngineError: It cannot run the model, crashed, took too much memory, or longer than LIMIT_S.
     """
     arguments = (str(path), sha256, provider, str(golden_seed), *map(str, size_hw))
-    ended = run_limited(python_command(__name__, main.__name__, *arguments), timeout_s=LIMIT_S)
+    command = python_command(__name__, main.__name__, *arguments)
+    memory = memory_for(path.stat().st_size)
+    ended = run_limited(command, timeout_s=LIMIT_S, memory=memory)
     if ended.error:
         raise EngineError(ended.error)
     try:

@@ -14,18 +14,18 @@ from pathlib import Path
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import Backend
 from cmlr_edge.backends.golden import check_golden
+from cmlr_edge.backends.onnx_rows import without_rows
 from cmlr_edge.engines.check import Check, look
 from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.engines.signature import require_signature
 from cmlr_edge.errors import EngineError, SpecError
-from cmlr_edge.model.files import model_path, require_unchanged, spec_path
+from cmlr_edge.machine.memory_bound import memory_for
+from cmlr_edge.model.files import model_path, require_unchanged, sha256_of, spec_path
 from cmlr_edge.model.pair import ModelPair
-from cmlr_edge.model.spec import BuiltFile, ModelSpec
+from cmlr_edge.model.spec import BuiltFile, ModelSpec, Teaching
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
 _COPY = "copy both files together"
-# A runtime with CUDA takes 1 GiB; it holds a model several times while it makes it its own.
-_RUNTIME_BYTES, _COPIES = 2 * 2**30, 8
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +113,10 @@ class Opening:
         for check in fit_checks(self.path, content, built):
             fits &= check.state != "failed"
             yield check
+        if (taught := self.spec.taught) is not None:
+            proof = look("teaching", lambda: self._require_base(taught), remedy=_COPY)
+            yield proof
+            fits &= proof.state != "failed"
         if fits:
             loaded = look("runtime", lambda: self._load(content, built), remedy=_LOOK)
             yield loaded
@@ -127,6 +131,22 @@ class Opening:
                 "keep the names that export/build_engine.py gave, and copy engine and spec together"
             )
         return f"{spec.name}, {len(spec.labels)} labels, {spec.files[name].precision}"
+
+    def _require_base(self, taught: Teaching) -> str:
+        """The file holds its base byte for byte: what was added is taken away, and the rest hashed."""
+        if self.path.suffix != ".onnx":
+            return (
+                "built of a taught engine: old scores keep the golden sample's tolerance, not bits"
+            )
+        base = without_rows(self.pair.content, len(taught.base_golden), self.path.name)
+        if sha256_of(base) != taught.base_sha256:
+            raise EngineError(
+                f"{self.path} without its taught labels is not the engine that they were taught to "
+                f"({taught.base_sha256[:12]}...): teach them again from that"
+            )
+        added = ", ".join(label.name for label in taught.labels)
+        frames = " and ".join(f"{n} frames in {name}" for name, n in taught.bit_equal.items())
+        return f"{added} added; every old score had the same bits on {frames}"
 
     def _load(self, content: bytes, built: BuiltFile) -> str:
         from cmlr_edge.engines.auto import resolve_provider  # it takes its time to import
@@ -176,7 +196,7 @@ def memory_to_load(path: Path) -> int:
     """
     path = model_path(path)
     size = path.stat().st_size if path.is_file() else 0
-    return _RUNTIME_BYTES + _COPIES * size
+    return memory_for(size)
 
 
 def fit_checks(path: Path, content: bytes, built: BuiltFile) -> Iterator[Check]:

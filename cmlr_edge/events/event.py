@@ -20,17 +20,19 @@ class Event:
     "end" may have come: the program may have been killed. Its label is empty.
     """
 
-    kind: EventKind
-    id: str
-    source: str
-    label: str
+    kind: EventKind  # start, update, end; begin is no visit
+    id: str  # of the visit, the same in all its messages
+    source: str  # its name
+    label: str  # "" of begin
     time_s: float  # of the frame that brought the message
     start_s: float  # of the frame that first reached the enter threshold
     end_s: float | None  # of the frame that first fell below the leave threshold; None until then
     score: float  # smoothed, at time_s
     max_score: float  # smoothed, the highest since start_s
     captured_at: float  # seconds since the epoch, of the frame at time_s
-    run: str = RUN
+    run: str = RUN  # of the process that tells it
+    picture: str = ""  # the file with its picture; "" where none is taken
+    clip: str = ""  # likewise; it is there some seconds after the end
 
     @classmethod
     def begin(cls, source: str) -> Event:
@@ -47,6 +49,9 @@ class Event:
         """Build a JSON-ready object; times and scores are rounded as in the frames' lines."""
         rounding = {"time_s": 4, "start_s": 4, "end_s": 4, "score": 5, "max_score": 5}
         record = asdict(self)
+        for key in ("picture", "clip"):
+            if not record[key]:
+                del record[key]
         for key, digits in rounding.items():
             if record[key] is not None:
                 record[key] = round(record[key], digits)

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from cmlr_edge.machine.hardware import group_memory_left, memory_bytes
+from cmlr_edge.machine.hardware import available_memory
+from cmlr_edge.machine.waiting import tick
 
 _MIB = 2**20
 _OUTPUT_BYTES = 4 * _MIB  # that are kept of each stream, its end
-_TICK_S = 0.02
 _SHARE_OF_FREE_MEMORY = 0.9  # for a child: the rest keeps the others alive
 
 # `-c` puts the current folder first in the path, as "", and a numpy.py lying there is not NumPy.
@@ -69,6 +69,7 @@ class Child:
         timeout_s: float = math.inf,
         memory: int | None = None,
         on_line: Callable[[str], None] | None = None,
+        listens: bool = False,
     ) -> None:
         """Start it.
 
@@ -77,6 +78,7 @@ class Child:
             timeout_s: It is killed after so long.
             memory: Bytes that it may hold, and never more than nearly all that can be had now.
             on_line: Gets every line of its output, in another thread; the output is not kept then.
+            listens: It reads what `send` is given.
 
         Raises:
             OSError: It cannot be started.
@@ -87,7 +89,7 @@ class Child:
         self._ended: Ended | None = None
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -96,6 +98,19 @@ class Child:
         assert self._process.stderr is not None
         self._output = _Reader(self._process.stdout, on_line)
         self._messages = _Reader(self._process.stderr, None)
+
+    def send(self, line: str) -> None:
+        """Write a line to a child that listens; one that is dead does not hear it."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError, ValueError):  # the latter of a pipe that is closed
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Let a child that listens see the end of what it is sent, which ends it in order."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def poll(self) -> Ended | None:
         """How it ended; None while it runs. Beyond a limit it is killed."""
@@ -112,7 +127,7 @@ class Child:
         """Wait for its end, or for that of a limit. It is killed if the wait is interrupted."""
         try:
             while (ended := self.poll()) is None:
-                time.sleep(_TICK_S)
+                tick()
         except BaseException:
             self.kill()
             raise
@@ -144,6 +159,8 @@ class Child:
         return Ended(code, self._output.text(), _error_of(code, messages), messages)
 
     def _end_group(self) -> None:
+        if self._process.stdin is not None:
+            self.hang_up()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -165,15 +182,6 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
     package_home = str(Path(__file__).parents[2])
     about = [str(os.getpid()), package_home, module, function]
     return [sys.executable, "-c", _BOOTSTRAP, *about, *arguments]
-
-
-def available_memory() -> int:
-    """Bytes that can be had without swapping out others, swap space included, or by the control group."""
-    sizes = memory_bytes()
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    machine = sizes.get("MemAvailable", pages) + sizes.get("SwapFree", 0)
-    left = group_memory_left()
-    return machine if left is None else min(machine, left)
 
 
 def _held_bytes(pid: int) -> int:

@@ -186,3 +186,12 @@ def _numbers(*paths: Path) -> list[int] | None:
         return [int(path.read_text()) for path in paths]
     except (OSError, ValueError):
         return None
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping out others, swap space included, or by the control group."""
+    sizes = memory_bytes()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine = sizes.get("MemAvailable", pages) + sizes.get("SwapFree", 0)
+    left = group_memory_left()
+    return machine if left is None else min(machine, left)

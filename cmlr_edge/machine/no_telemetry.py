@@ -3,7 +3,7 @@
 ONNX Runtime from 1.29 on keeps a device's number in the home folder and sends what it runs, unless a
 variable says otherwise before it starts. OpenVINO sends an event whenever it is imported beside the
 package `openvino_telemetry`, which it depends on; without it, it has a stub. A value that is set already
-stays: it is its owner's choice.
+stays: it is its owner's choice. Ray sends statistics of use from the head of a cluster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-OFF = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+OFF = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+}
 _REPORTERS = ("openvino_telemetry",)
 
 for _name, _value in OFF.items():

@@ -24,6 +24,11 @@ _FORMATS = {
     "WEBP": "WebP",
 }  # and the modules of Pillow that read them
 _SIXTEEN_BITS = 2**16
+_EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # numbers of EXIF's tags
+
+
+class TooManyPixelsError(FrameError):
+    """A picture is larger than Pillow opens at all."""
 
 
 def open_picture(file: IO[bytes]) -> Any:
@@ -47,7 +52,7 @@ def open_picture(file: IO[bytes]) -> Any:
             warnings.simplefilter("ignore")  # about sizes: whoever calls has a limit of his own
             return Image.open(file, formats=_known_formats())
     except Image.DecompressionBombError as error:
-        raise FrameError("it has too many pixels") from error
+        raise TooManyPixelsError("it has too many pixels") from error
     except Exception as error:  # damaged headers raise whatever a parser raises
         raise FrameError("it is no picture of a known format") from error
 
@@ -61,6 +66,15 @@ def _known_formats() -> tuple[str, ...]:
             import_module(f"PIL.{module}ImagePlugin")
             known.append(name)
     return tuple(known)
+
+
+def exif_time(image: Any) -> str:
+    """When a picture was taken, as its EXIF says: "2024:05:01 12:30:00", by the camera's clock; or ""."""
+    try:
+        exif = image.getexif()
+        return str(exif.get_ifd(_EXIF_IFD).get(_TAKEN) or exif.get(_CHANGED) or "")
+    except Exception:  # noqa: BLE001 (a damaged EXIF says nothing)
+        return ""
 
 
 def rgb_pixels(image: Any) -> NDArray[np.uint8]:
@@ -95,6 +109,31 @@ def rgb_pixels(image: Any) -> NDArray[np.uint8]:
     except Exception as error:
         raise FrameError(f"a picture of mode {mode} cannot be used: {_reason(error)}") from error
     return pixels
+
+
+def resize_with_pillow(
+    pixels: NDArray[np.uint8], size_wh: tuple[int, int], name: str
+) -> NDArray[np.uint8]:
+    """Resize as Pillow does, which torchvision and timm are trained with: every pixel counts.
+
+    Args:
+        pixels: (H, W, 3).
+        size_wh: To be.
+        name: nearest, bilinear, bicubic or lanczos.
+
+    Raises:
+        DependencyError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DependencyError(
+            f"this model's pictures are resized with Pillow, which cannot be imported ({error}): "
+            "pip install pillow"
+        ) from error
+    filters = Image.Resampling
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize(size_wh, filters[name.upper()]))
 
 
 def _from_wide(image: Any) -> NDArray[np.uint8]:

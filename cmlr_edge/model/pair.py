@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.embedded import embedded_spec
 from cmlr_edge.model.files import read_file, sha256_of, signature_path, spec_path
 from cmlr_edge.model.spec import ModelSpec, read_spec_text
 
@@ -24,17 +26,21 @@ class ModelPair:
 
     @classmethod
     def read(cls, path: Path) -> ModelPair:
-        """Read the model file at `path`, and the spec beside it.
+        """Read the model file at `path`, and the spec beside it; without one, that inside it.
 
         Raises:
-            EngineError: The model cannot be read.
+            EngineError: The model cannot be read, or is not the one that the spec inside describes.
             SpecError: The spec is missing, or too large to be one.
         """
-        text = read_spec_text(spec_path(path))
+        beside = spec_path(path)
+        has_own = os.path.lexists(beside) or path.suffix != ".onnx"
+        text = read_spec_text(beside) if has_own else b""
         try:
-            return cls(path, read_file(path), text, _read_signature(path))
+            content, signature = read_file(path), _read_signature(path)
         except OSError as error:
             raise EngineError(f"{path} cannot be read: {error.strerror}") from error
+        text = text or embedded_spec(content, path) or read_spec_text(beside)
+        return cls(path, content, text, signature)
 
     @cached_property
     def spec(self) -> ModelSpec:

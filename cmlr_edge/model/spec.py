@@ -11,17 +11,34 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from cmlr_edge.errors import SpecError
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
-from cmlr_edge.model.strict_json import parse_json, read_bounded, write_json
+from cmlr_edge.model.strict_json import json_text, parse_json, read_bounded
 
 FORMAT_VERSION = 1
 INPUT_NAME = "frames"  # uint8 (N, H, W, 3), RGB
 # How far a score may be from the golden one: beyond, the self-test would find nothing.
 MAX_TOLERANCE = 0.15  # what int8 needs
 OUTPUT_NAME = "scores"  # float32 (N, L), probabilities
+
+
+# How a frame is brought to the model's size: its aspect ratio is lost; kept, with bars; or kept, and
+# what lies outside the middle is cut off.
+Resize: TypeAlias = Literal["stretch", "letterbox", "crop"]
+# Those of Pillow look at every pixel when they shrink, as torchvision's do; OpenCV's at the nearest ones.
+Interpolation: TypeAlias = Literal[
+    "area",
+    "nearest",
+    "bilinear",
+    "bicubic",
+    "pillow-nearest",
+    "pillow-bilinear",
+    "pillow-bicubic",
+    "pillow-lanczos",
+]
 
 
 @dataclass(frozen=True)
@@ -31,9 +48,13 @@ class PreprocessSpec:
     size_hw: tuple[int, int]
     mean: tuple[float, float, float]  # of pixels scaled to [0, 1], R G B
     std: tuple[float, float, float]
-    resize: Literal["stretch"] = "stretch"  # to size_hw, whatever the aspect ratio
-    interpolation: Literal["area"] = "area"
+    resize: Resize = "stretch"
+    interpolation: Interpolation = "area"
     color_order: Literal["rgb"] = "rgb"
+    # Of "crop": pixels that the shorter side is resized to before the middle is cut out; 0: as few as
+    # fill size_hw.
+    short_side: int = 0
+    fill: int = 0  # of the bars of "letterbox", 0 to 255
 
     def __post_init__(self) -> None:
         """Reject sizes and scales that no model has."""
@@ -41,6 +62,13 @@ class PreprocessSpec:
             raise SpecError(f"preprocess.size_hw is {self.size_hw}: each side must be 1 to 8192")
         if min(self.std) <= 0:
             raise SpecError(f"preprocess.std is {self.std}: every value must be above 0")
+        if self.short_side and not max(self.size_hw) <= self.short_side <= 8192:
+            raise SpecError(
+                f"preprocess.short_side is {self.short_side}: it must be 0, or {max(self.size_hw)} "
+                f"to 8192, so that {self.size_hw} can be cut out"
+            )
+        if not 0 <= self.fill <= 255:
+            raise SpecError(f"preprocess.fill is {self.fill}: it must lie in 0 to 255")
 
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -153,6 +181,80 @@ class BuiltFile:
 
 
 @dataclass(frozen=True)
+class AdoptedModel:
+    """What is known of a model that was trained elsewhere; see `cmlr_edge.adopting`."""
+
+    source: str  # name of the file that came
+    source_sha256: str
+    input: str  # of that file, in words; the frames are made into it inside the graph
+    activation: Literal["none", "softmax", "sigmoid"]  # that was put behind it
+    exclusive: bool  # its scores are shares of one whole: at most one label reaches 0.5
+    assumed: tuple[str, ...] = ()  # settings that neither the file nor anybody told
+    checked: str = ""  # what the settings were held against, and how it ended
+
+
+@dataclass(frozen=True)
+class TaughtLabel:
+    """How one label was added to an engine, and what is to be expected of it; intervals hold 95 %.
+
+    Its scores of pictures that it was not taught from, by cross-validation, are what all this is from.
+    """
+
+    name: str
+    positives: int  # pictures with it, each counted once
+    negatives: int  # without
+    threshold_between: tuple[float, float]
+    recall: float
+    recall_between: tuple[float, float]
+    false_alarms: float  # share of the negatives
+    false_alarms_between: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The labels that were added to an engine, and the proof that the others are as they were."""
+
+    base_sha256: str  # of the file without them, which can be had back from this one
+    base_golden: tuple[float, ...]  # its golden scores
+    frames: tuple[str, ...]  # SHA-256 of each model input that was compared, 16 digits
+    bit_equal: dict[str, int]  # by provider: inputs on which every old score had the same bits
+    labels: tuple[TaughtLabel, ...]  # the last ones of the spec, in their order
+
+    def __post_init__(self) -> None:
+        """Reject a certificate that certifies nothing."""
+        if not re.fullmatch(r"[0-9a-f]{64}", self.base_sha256):
+            raise SpecError("taught.base_sha256 is not 64 lower-case hexadecimal digits")
+        if not self.labels or not self.frames or not self.bit_equal:
+            raise SpecError("taught names no labels, no frames or no provider: teach them again")
+        if short := {k: n for k, n in self.bit_equal.items() if n != len(self.frames)}:
+            raise SpecError(
+                f"taught.bit_equal is {short} of {len(self.frames)} frames: an old score was moved, "
+                "which no taught engine may; teach the engine again from its base"
+            )
+
+    def require_describes(self, labels: tuple[str, ...], files: dict[str, BuiltFile]) -> None:
+        """Compare with the rest of a spec.
+
+        Raises:
+            SpecError: They contradict each other.
+        """
+        old = len(labels) - len(self.labels)
+        if old != len(self.base_golden) or labels[old:] != tuple(x.name for x in self.labels):
+            raise SpecError(
+                f"taught has {len(self.base_golden)} scores of the base and the labels "
+                f"{[x.name for x in self.labels]}: they are not what the spec's labels begin and end "
+                "with"
+            )
+        for name, built in files.items():
+            # An engine for a GPU is built anew, and its bits are its own.
+            if built.runtime == "onnx" and built.golden.scores[:old] != self.base_golden:
+                raise SpecError(
+                    f"the golden sample of {name} has other scores of the old labels than the base: "
+                    "teach the engine again from its base"
+                )
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Input format, label names, decision thresholds and files of one trained model."""
 
@@ -165,6 +267,8 @@ class ModelSpec:
     threshold_fit: ThresholdFit
     files: dict[str, BuiltFile] = field(default_factory=dict)
     stability: StabilityRules = field(default_factory=StabilityRules)  # of its labels' events
+    adopted: AdoptedModel | None = None  # of a model that was trained elsewhere
+    taught: Teaching | None = None  # labels that were added after export
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -197,11 +301,24 @@ class ModelSpec:
                     f"{len(self.labels)} labels but the golden sample of {name} has "
                     f"{len(built.golden.scores)} scores: export the model again"
                 )
+        if self.taught is not None:
+            self.taught.require_describes(self.labels, self.files)
 
     def save(self, path: Path) -> None:
         """Write the spec as JSON, whole or not at all."""
+        write_atomically(path, self.to_json())
+
+    def to_json(self) -> bytes:
+        """Return what `save` writes."""
         # An older cmlr_edge refuses what it does not know, so write it only where it says something.
-        write_json(path, self, omit=() if self.stability != StabilityRules() else ("stability",))
+        silent = {
+            "stability": self.stability == StabilityRules(),
+            "adopted": self.adopted is None,
+            "taught": self.taught is None,
+            "preprocess.short_side": not self.preprocess.short_side,
+            "preprocess.fill": not self.preprocess.fill,
+        }
+        return json_text(self, omit=[name for name, is_silent in silent.items() if is_silent])
 
     @classmethod
     def load(cls, path: Path) -> ModelSpec:
@@ -235,9 +352,11 @@ def read_spec_text(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise SpecError(
             f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
-            "copy both files together"
+            "copy both files together, or make an engine of any other classifier with `cmlr-edge adopt`"
         ) from error
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise _no_spec(path, error) from error
 
 

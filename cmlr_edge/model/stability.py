@@ -56,8 +56,8 @@ class StabilityChange:
 class StabilityRules:
     """Changes for all labels, and for some; the latter count more."""
 
-    all_labels: StabilityChange = StabilityChange()
-    labels: dict[str, StabilityChange] = field(default_factory=dict)
+    all_labels: StabilityChange = StabilityChange()  # for every label
+    labels: dict[str, StabilityChange] = field(default_factory=dict)  # by label
 
 
 def stability_from_thresholds(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cmlr_edge.model.files import read_file, write_atomically
+from cmlr_edge.redaction import is_secret, redact
 
 T = TypeVar("T")
 
@@ -36,17 +37,31 @@ class MismatchError(ValueError):
 _MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
 
 
-def write_json(path: Path, record: Any, *, omit: Collection[str] = ()) -> None:
+def write_json(path: Path, record: Any) -> None:
     """Write a dataclass as JSON, whole or not at all: to a temporary file, then renamed.
 
     Args:
         path: Its folder must exist.
         record: The dataclass.
-        omit: Fields to leave out.
     """
-    values = {k: v for k, v in dataclasses.asdict(record).items() if k not in omit}
-    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, json_text(record))
+
+
+def json_text(record: Any, *, omit: Collection[str] = ()) -> bytes:
+    """Return a dataclass as JSON.
+
+    Args:
+        record: The dataclass.
+        omit: Fields to leave out, as "field" or "field.field".
+    """
+    values = dataclasses.asdict(record)
+    for name in omit:
+        *places, last = name.split(".")
+        place = values
+        for key in places:
+            place = place[key]
+        del place[last]
+    return (json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path, kind: type[T]) -> T:
@@ -179,6 +194,6 @@ def _read_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[Any,
 
 
 def _mismatch(where: str, wanted: str, value: object) -> MismatchError:
-    came = repr(value)
+    came = "***" if is_secret(where.rpartition(".")[2]) else redact(repr(value))
     came = came if len(came) <= 60 else f"{came[:57]}..."
     return MismatchError(where, f"{where or 'top level'} should be {wanted}, got {came}")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request, WebSocket
-from fastapi.responses import Response, StreamingResponse
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cmlr_edge import __version__
 from cmlr_edge.errors import FrameError
+from cmlr_edge.page import kserve, sources
+from cmlr_edge.page.forms import files_of
 from cmlr_edge.page.gate import PICTURES, Gate
 from cmlr_edge.page.looking import TooBusyError
 from cmlr_edge.page.state import LiveState, StateView
+from cmlr_edge.page.tensors import MAX_PICTURES
 from cmlr_edge.page.viewer import show
 from cmlr_edge.page.visits import Visit
 
@@ -26,6 +31,10 @@ _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/edit.js": ("edit.js", "text/javascript; charset=utf-8"),
+    "/shapes.js": ("shapes.js", "text/javascript; charset=utf-8"),
+    "/small.js": ("small.js", "text/javascript; charset=utf-8"),
+    "/events.js": ("events.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _VIDEO_TICK_S = 1 / 15
@@ -40,7 +49,27 @@ _SAFE_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_PICTURE_BODIES = {
+    "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {"p": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+        }
+    },
+}
+_RECOGNISED = {
+    "labels": [{"label": "person", "score": 0.93}],
+    "latency_ms": {"capture": 0.0, "preprocess": 1.2, "inference": 14.8, "postprocess": 0.1},
+    "captured_at": 1790000000.0,
+    "valid": True,
+    "repeated": False,
+    "width": 640,
+    "height": 480,
+}
+
 router = APIRouter()
+VisitId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 SourceId = Annotated[int, Path(ge=0, lt=100_000)]
 
 
@@ -62,19 +91,31 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
     """
     app = FastAPI(
         title="cmlr_edge live",
-        version=version("cmlr-edge"),
+        version=__version__,
         openapi_url="/api/openapi.json",
         docs_url=None,  # they load scripts from other hosts
         redoc_url=None,
     )
-    app.state.live = live
-    app.include_router(router)
+    app.state.live, app.state.has_token = live, token is not None
+    for part in (router, sources.router, kserve.router):
+        app.include_router(part)
+    app.add_exception_handler(kserve.ProtocolError, kserve.answer_error)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     for address, (name, media_type) in _PAGE.items():
         content = (resources.files("cmlr_edge.page") / "static" / name).read_bytes()
         app.add_api_route(address, _fixed(content, media_type), include_in_schema=False)
     app.add_middleware(Gate, token=token)
     app.add_middleware(_SafeHeaders)
     return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with what FastAPI cannot find by itself."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        found.setdefault("components", {}).setdefault("schemas", {}).update(kserve.SCHEMAS)
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 def create_metrics_app(render: Callable[[], bytes], *, token: str | None) -> FastAPI:
@@ -160,6 +201,23 @@ def events(
 
 
 @router.get(
+    "/api/events/{visit_id}/{what}",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"image/jpeg": {}, "video/mp4": {}}},
+        404: {"description": "No such file"},
+    },
+)
+def evidence(request: Request, visit_id: VisitId, what: Literal["picture", "clip"]) -> FileResponse:
+    """Return the picture or the clip of an event, as long as it is kept; ranges of bytes are served."""
+    visit = _live(request).visits.find(visit_id)
+    path = getattr(visit, what, "")
+    if not path or not os.path.isfile(path):  # noqa: PTH113 (a name too long is no file either)
+        raise HTTPException(404, f"event {visit_id} has no {what}: not yet, or no longer")
+    return FileResponse(path, content_disposition_type="inline", filename=os.path.basename(path))  # noqa: PTH119
+
+
+@router.get(
     "/api/sources/{source_id}/frame.jpg",
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, 404: {"description": "No such frame"}},
@@ -197,29 +255,31 @@ async def _mjpeg(live: LiveState, source_id: int) -> AsyncIterator[bytes]:
 
 @router.post(
     PICTURES,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    openapi_extra={"requestBody": {"required": True, "content": _PICTURE_BODIES}},
     responses={
-        413: {"description": "The picture has too many bytes"},
+        200: {"content": {"application/json": {"example": _RECOGNISED}}},
+        413: {"description": "The pictures have too many bytes"},
         422: {"description": "It is no picture that can be read"},
         503: {"description": "Too many pictures at once"},
     },
 )
 async def recognize(request: Request, *, scores: bool = False) -> dict[str, Any]:
-    """Recognise a picture: the body is a JPEG, PNG, WebP, AVIF, TIFF or BMP.
+    """Recognise a picture: the body is a JPEG, PNG, WebP, AVIF, TIFF or BMP; or several, as a form.
 
     `curl --data-binary @photo.jpg http://127.0.0.1:8000/api/recognize`
+    `curl -F p=@a.jpg -F p=@b.jpg http://127.0.0.1:8000/api/recognize` gives `pictures`, one of each.
     """
+    desk = _live(request).desk
+    kind = request.headers.get("content-type", "")
     try:
         body = await request.body()
+        if kind.startswith("multipart/form-data"):
+            files = files_of(body, kind, most=MAX_PICTURES)
+            found = await asyncio.to_thread(desk.look_at_all, files, scores=scores)
+            return {"pictures": found}
+        return await asyncio.to_thread(desk.look, body, scores=scores)
     except ClientDisconnect as error:
         raise HTTPException(400, "the picture did not come as a whole") from error
-    try:
-        return await asyncio.to_thread(_live(request).desk.look, body, scores=scores)
     except FrameError as error:
         raise HTTPException(422, str(error)) from error
     except TooBusyError as error:

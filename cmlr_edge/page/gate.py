@@ -24,8 +24,10 @@ MIN_TOKEN_LENGTH = 12
 _COOKIE_DAYS = 30
 _MAX_BODY = 4096  # bytes of the form
 PICTURES = "/api/recognize"  # where pictures are sent to
-MAX_PICTURE = 32 * 2**20  # bytes of one
-_OPEN_PATHS = ("/healthz", "/style.css", "/icon.svg")  # say nothing about what is seen
+MAX_PICTURE = 32 * 2**20  # bytes of one, or of those in one request
+_SOURCES, _MAX_SETTINGS = "/api/sources", 64 * 2**10
+# They say nothing about what is seen.
+_OPEN_PATHS = ("/healthz", "/v2/health/live", "/v2/health/ready", "/style.css", "/icon.svg")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_STORE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _ASK_FOR_TOKEN = """<!doctype html><html lang="en"><meta charset="utf-8">
@@ -93,7 +95,7 @@ class Gate:
         host = headers.get("host", "")
         origin = headers.get("origin")
         # Browsers let any site's script open a web socket to here; they say which site it is.
-        limit = MAX_PICTURE if scope["path"] == PICTURES else _MAX_BODY
+        limit = _body_limit(scope["path"])
         if scope["type"] == "http" and _has_larger_body(headers, limit):
             close = {"Connection": "close"}
             detail = f"at most {limit} bytes, and Content-Length has to say how many"
@@ -137,6 +139,13 @@ class Gate:
             samesite="lax",
         )
         return home
+
+
+def _body_limit(path: str) -> int:
+    """Bytes that may be sent to an address."""
+    if path == PICTURES or (path.startswith("/v2/models/") and path.endswith("/infer")):
+        return MAX_PICTURE
+    return _MAX_SETTINGS if path.startswith(_SOURCES) else _MAX_BODY
 
 
 def _is_login(scope: Scope) -> bool:

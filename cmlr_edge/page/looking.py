@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.errors import CaptureError, EngineError, FrameError
 from cmlr_edge.machine.pillow import open_picture, rgb_pixels
+from cmlr_edge.page.tensors import InferAnswer, InferRequest
+from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
 
 _AT_ONCE = 2  # each holds a decoded picture
@@ -26,6 +30,11 @@ class PictureDesk:
         """Let this one recognise; it stays its owner's."""
         self._recognizer = recognizer
         self._places = threading.BoundedSemaphore(_AT_ONCE)
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """The one at work."""
+        return self._recognizer
 
     def use(self, recognizer: Recognizer) -> None:
         """Let another one go on."""
@@ -45,22 +54,66 @@ class PictureDesk:
             FrameError: It is no picture, or too large.
             TooBusyError: Too many are sent at once.
         """
+        with self._place():
+            return self._told(encoded, scores=scores)
+
+    def look_at_all(
+        self, pictures: Sequence[tuple[str, bytes]], *, scores: bool
+    ) -> list[dict[str, Any]]:
+        """Recognise several, given by name; a picture that cannot be read has an `error` in its place.
+
+        Raises:
+            TooBusyError: Too many are sent at once.
+        """
+        found = []
+        with self._place():  # one after the other: all decoded at once would be large
+            for name, encoded in pictures:
+                try:
+                    told = self._told(encoded, scores=scores)
+                except FrameError as error:
+                    told = {"error": str(error)}
+                found.append({"name": name, **told})
+        return found
+
+    def infer(self, body: bytes, json_length: int | None) -> InferAnswer:
+        """Answer a request of the Open Inference Protocol.
+
+        Args:
+            body: JSON, with `json_length` followed by tensors as they lie in memory.
+            json_length: Of the JSON at its start; None: all of it.
+
+        Raises:
+            FrameError: It is malformed, or holds what is no picture.
+            EngineError: The model failed.
+            TooBusyError: Too many are sent at once.
+        """
+        with self._place():
+            request = InferRequest.read(body, json_length)
+            recognizer = self._recognizer
+            try:
+                found = [recognizer(p, color="rgb") for p in _pixels_of(request)]
+            except EngineError:
+                if recognizer is self._recognizer:
+                    raise
+                recognizer = self._recognizer  # an update closed the former one
+                found = [recognizer(p, color="rgb") for p in _pixels_of(request)]
+        return request.answer(found, recognizer.spec.name, recognizer.labels)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
         if not self._places.acquire(timeout=_WAIT_S):
             raise TooBusyError
         try:
-            image = open_picture(io.BytesIO(encoded))
-            width, height = image.size
-            check_size(width, height, MAX_STREAM_PIXELS, "it is a picture")
-            pixels = rgb_pixels(image)
-            prediction = self._recognize(pixels)
-        except CaptureError as error:
-            raise FrameError(str(error)) from error
+            yield
         finally:
             self._places.release()
-        size = {"width": pixels.shape[1], "height": pixels.shape[0]}
-        return {**prediction.to_dict(scores=scores), **size}
 
-    def _recognize(self, pixels: Any) -> Any:
+    def _told(self, encoded: bytes, *, scores: bool) -> dict[str, Any]:
+        pixels = _decoded(encoded)
+        size = {"width": pixels.shape[1], "height": pixels.shape[0]}
+        return {**self._recognize(pixels).to_dict(scores=scores), **size}
+
+    def _recognize(self, pixels: Any) -> Prediction:
         recognizer = self._recognizer
         try:
             return recognizer(pixels, color="rgb")
@@ -68,3 +121,25 @@ class PictureDesk:
             if recognizer is self._recognizer:
                 raise
             return self._recognizer(pixels, color="rgb")  # an update closed the former one
+
+
+def _decoded(encoded: bytes) -> Any:
+    """Pixels, uint8 (H, W, 3), RGB, of a picture's file."""
+    try:
+        image = open_picture(io.BytesIO(encoded))
+        width, height = image.size
+        check_size(width, height, MAX_STREAM_PIXELS, "it is a picture")
+        return rgb_pixels(image)
+    except CaptureError as error:
+        raise FrameError(str(error)) from error
+
+
+def _pixels_of(request: InferRequest) -> Iterator[Any]:
+    for number, picture in enumerate(request.pictures):
+        if not isinstance(picture, bytes):
+            yield picture
+            continue
+        try:
+            yield _decoded(picture)
+        except FrameError as error:
+            raise FrameError(f"picture {number}: {error}") from error

@@ -114,6 +114,7 @@ class LiveServer(Server):
             OutputError: The address cannot be taken, or the cameras would be open to everybody.
         """
         check_exposure(host, token)
+        live.may_edit = token is not None
         super().__init__(create_app(live, token=token), host=host, port=port)
         self._live = live
 

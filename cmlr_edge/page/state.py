@@ -14,9 +14,11 @@ import numpy as np
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.page.looking import PictureDesk
 from cmlr_edge.page.pictures import NewestPicture
-from cmlr_edge.page.visits import VisitLog, since_start_s
+from cmlr_edge.page.sources import SourceControl
+from cmlr_edge.page.visits import VisitLog
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.recognizer import Recognizer
@@ -94,6 +96,7 @@ class StateView:
     machine: MachineView
     sources: tuple[SourceView, ...]
     outputs: tuple[OutputStatus, ...] = ()
+    may_edit: bool = False  # whether visitors may change sources
 
 
 class LiveState:
@@ -121,6 +124,8 @@ class LiveState:
             DependencyError: prometheus-client is not installed.
         """
         self._started_s = since_start_s()
+        self.may_edit = False  # whether `control` is for those who look: they know a token
+        self.control: SourceControl | None = None  # changes the sources, where a run lets visitors
         self.closing = False  # set when viewers shall be sent away
         self.visits = VisitLog()
         self.metrics = metrics or PrometheusMetrics(streams.status)
@@ -157,6 +162,16 @@ class LiveState:
     def forget(self, name: str) -> None:
         """Show a source no longer; its id is never given again."""
         self._gone |= {number for number, known in enumerate(self._names) if known == redact(name)}
+
+    def id_of(self, name: str) -> int | None:
+        """The id of a source that there is."""
+        numbers = [i for i, known in enumerate(self._names) if known == redact(name)]
+        return next((number for number in reversed(numbers) if number not in self._gone), None)
+
+    def name_of(self, source_id: int) -> str | None:
+        """The name of a source that there is."""
+        is_there = 0 <= source_id < len(self._names) and source_id not in self._gone
+        return self._names[source_id] if is_there else None
 
     @property
     def num_sources(self) -> int:
@@ -223,6 +238,7 @@ class LiveState:
             model=self._model,
             machine=_machine_view(),
             outputs=self._outputs(),
+            may_edit=self.may_edit,
             sources=tuple(
                 self._source_view(number, by_name[name])
                 for number, name in enumerate(self._names)

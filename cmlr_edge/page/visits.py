@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cmlr_edge.events.event import Event
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.sinks.base import Result, Takes
 
 _MAX_ENDED = 2000  # visits kept for the timeline
@@ -30,11 +31,8 @@ class Visit:
     score: float  # smoothed, newest
     max_score: float
     revision: int  # grows with every change of any visit
-
-
-def since_start_s() -> float:
-    """Seconds since the machine was started; they go on while it sleeps, whatever the wall clock says."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    picture: str = ""  # its file; "" where none is taken
+    clip: str = ""  # likewise; it is there some seconds after the end
 
 
 class VisitLog:
@@ -84,6 +82,8 @@ class VisitLog:
                 score=event.score,
                 max_score=event.max_score,
                 revision=self._revision,
+                picture=event.picture,
+                clip=event.clip,
             )
             if event.kind == "end":
                 self._ended[event.id] = visit
@@ -122,6 +122,11 @@ class VisitLog:
             for key, visit in visits.items():
                 self._revision += 1
                 visits[key] = replace(visit, revision=self._revision)
+
+    def find(self, visit_id: str) -> Visit | None:
+        """Return one visit, on our clock; None where it is not known any more."""
+        with self._lock:
+            return self._open.get(visit_id) or self._ended.get(visit_id)
 
     def present(self, source: str) -> frozenset[str]:
         """Return the labels whose visits to a source last."""

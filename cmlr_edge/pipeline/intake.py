@@ -17,6 +17,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules
+from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.prediction import Prediction, rank_labels
 from cmlr_edge.recognizer import Recognizer
 
@@ -38,6 +39,7 @@ class IntakeSettings:
     stability: StabilityRules | None = None  # of the labels' events, instead of the run's
     masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
     region: Polygon = ()  # all that the model sees; () for the whole picture
+    tiles: str = ""  # "2x2": look at so many parts of it, too, for small things; "" for none
     every: int = 1  # look at each n-th frame
     max_fps: float | None = None  # look at no more frames a second
     active: tuple[str, ...] = ()  # hours of local time, as "mon-fri 08:00-18:30"; () for always
@@ -59,6 +61,8 @@ class IntakeSettings:
             _check_polygon(polygon)
         for hours in self.active:
             _Hours.read(hours)
+        if self.tiles:
+            Tiles.read(self.tiles)
 
 
 def read_polygon(text: str) -> Polygon:
@@ -81,12 +85,23 @@ def read_polygon(text: str) -> Polygon:
 class Intake:
     """Decides over the frames of one source, in order; used by the thread that takes them."""
 
-    def __init__(self, settings: IntakeSettings) -> None:
-        """Start before the first frame."""
+    def __init__(self, settings: IntakeSettings, *, after_s: float | None = None) -> None:
+        """Start before the first frame, or in the middle.
+
+        Args:
+            settings: What is looked at.
+            after_s: Of the frame before, where frames from 0 on have kept a steady pace.
+        """
         self.settings = settings
         self._hours = [_Hours.read(text) for text in settings.active]
+        self._tiles = Tiles.read(settings.tiles) if settings.tiles else None
         self._count = 0
         self._due_s = -math.inf
+        if after_s is not None and settings.max_fps is not None:
+            step_s = 1 / settings.max_fps
+            self._due_s = 0.0
+            while after_s >= self._due_s - _EARLY * step_s:
+                self._due_s += step_s  # one by one, for the sum to be the same to its last digit
 
     def is_active(self) -> bool:
         """Whether this is an hour in which the source is looked at."""
@@ -97,28 +112,32 @@ class Intake:
 
     def wants(self, frame: Frame) -> bool:
         """Whether to look at this frame; the others are let go."""
+        return self.wants_at(frame.time_s)
+
+    def wants_at(self, time_s: float | None) -> bool:
+        """Whether to look at the next frame, which is of this time."""
         number, self._count = self._count, self._count + 1
         if number % self.settings.every:
             return False
-        if self.settings.max_fps is None or frame.time_s is None:
+        if self.settings.max_fps is None or time_s is None:
             return True
         step_s = 1 / self.settings.max_fps
-        if frame.time_s < self._due_s - _EARLY * step_s:
+        if time_s < self._due_s - _EARLY * step_s:
             return False
         # A pace, not a pause: 30 frames a second become 20, and not 15. After a gap it begins anew.
-        is_late = frame.time_s - self._due_s > step_s
-        self._due_s = (frame.time_s if is_late else self._due_s) + step_s
+        is_late = time_s - self._due_s > step_s
+        self._due_s = (time_s if is_late else self._due_s) + step_s
         return True
 
     def masked(self, frame: Frame) -> Frame:
-        """The frame with all masks painted over; the same one where there are none."""
+        """The frame with all masks painted over, and without its packets; as it came without masks."""
         if not self.settings.masks:
             return frame
         image = frame.image_bgr.copy()
         corners = [_pixels(mask, image) for mask in self.settings.masks]
         for polygon in corners:  # one by one, for where two overlap fillPoly would leave a hole
             opencv().fillPoly(image, [polygon], _MASK_BGR)
-        return replace(frame, image_bgr=image)
+        return replace(frame, image_bgr=image, recording=None)
 
     def seen(self, frame: Frame) -> Frame:
         """What the model sees of a masked frame: the region, with the rest of its box painted over."""
@@ -133,6 +152,16 @@ class Intake:
         cropped = image[top:bottom, left:right].copy()
         cropped[inside[top:bottom, left:right] == 0] = _MASK_BGR
         return replace(frame, image_bgr=cropped)
+
+    def looks(self, frame: Frame) -> list[Frame]:
+        """All that the model is shown of a masked frame: what is seen of it, then its tiles."""
+        seen = self.seen(frame)
+        return [seen] if self._tiles is None else [seen, *self._tiles.cut(seen)]
+
+    @property
+    def runs_per_frame(self) -> int:
+        """How often the model runs for a frame."""
+        return 1 if self._tiles is None else 1 + self._tiles.columns * self._tiles.rows
 
 
 class Choice:
@@ -150,7 +179,7 @@ class Choice:
         self.labels = settings.labels  # () for all
         self.changed = settings.thresholds  # by label, beside the model's own
         self.thresholds: Mapping[str, float] = recognizer.thresholds | settings.thresholds
-        self._is_plain = not (settings.labels or settings.thresholds)
+        self._is_plain = not (settings.labels or settings.thresholds or settings.tiles)
         wanted = {*(settings.labels or self._labels)}
         self.wanted = np.array([label in wanted for label in self._labels])  # (L,), bool
         self._from = np.array([*self.thresholds.values()], np.float32)

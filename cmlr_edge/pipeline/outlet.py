@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmlr_edge.events.event import Event
 from cmlr_edge.events.tracker import EventTracker
@@ -53,6 +53,7 @@ class Outlet:
         self.choice = judging.choice  # that counts now
         self._tracker = EventTracker(judging.stability, source=source)
         self._last: Result | None = None
+        self._files: dict[str, dict[str, str]] = {}  # of open events, by id
 
     @property
     def lost(self) -> int:
@@ -80,7 +81,7 @@ class Outlet:
             Exception: What an output met, if that is to end the source.
         """
         prediction = self.choice.of(prediction)
-        events = self._track(frame, prediction)
+        events = [self._with_files(event, frame) for event in self._track(frame, prediction)]
         self._last = Result(frame, prediction, tuple(events), self._source)
         self._write(self._last)
         self._raise()
@@ -91,6 +92,7 @@ class Outlet:
         events = self._tracker.finish()
         if self._last is not None and events:
             last = self._last
+            events = [self._with_files(event, last.frame) for event in events]
             ending = Result(last.frame, last.prediction, tuple(events), self._source, ending=True)
             self._write(ending)
 
@@ -112,6 +114,18 @@ class Outlet:
         for guard in self._strict:
             if (error := guard.error_of(self._source) or guard.error_of("")) is not None:
                 raise error
+
+    def _with_files(self, event: Event, frame: Frame) -> Event:
+        """Let an event name its files, all its messages the same ones."""
+        if event.kind == "start":
+            files: dict[str, str] = {}
+            for guard in (*self._own.guards, *self._shared.guards):
+                files |= guard.files_of(event, frame)
+            self._files[event.id] = files
+        take = self._files.pop if event.kind == "end" else self._files.get
+        files = take(event.id, {})
+        picture, clip = files.get("picture", ""), files.get("clip", "")
+        return replace(event, picture=picture, clip=clip) if files else event
 
     def _track(self, frame: Frame, prediction: Prediction) -> list[Event]:
         if frame.time_s is None:

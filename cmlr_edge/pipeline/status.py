@@ -20,20 +20,21 @@ _TIMED = (*STAGES, "total", "capture_to_label")
 class SourceStatus:
     """Counts since the start of one source; latencies and pace of its newest results."""
 
-    name: str
-    state: SourceState
+    name: str  # of the source
+    state: SourceState  # in one word
     reason: str  # why the state is not OK, for people and without passwords; empty if it is
     away: bool  # a live source that gives no frames now, or gave none when it was closed
     frames: int  # results
     repeated: int  # of them without a run of the model, for the scene had not changed
-    invalid: int
+    invalid: int  # of which nothing can be said
     unusable: int  # frames that were no images, and gave no result
     lost: int  # results and events that its sinks did not take
     damaged: int  # packets of the source that could not be read or decoded
-    frames_per_second: float
+    frames_per_second: float  # of the newest results
     # By stage, "total" and "capture_to_label", each with "p50", "p95" and "p99"; empty at first.
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     capture: SourceStats | None = None  # of a live source
+    runs_per_frame: int = 1  # of the model: with tiles more than one
 
 
 class Tally:

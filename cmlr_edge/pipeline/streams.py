@@ -19,15 +19,17 @@ from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
-from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
+from cmlr_edge.pipeline.lane import Lane, LaneLinks
 from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
+from cmlr_edge.pipeline.ticket import Ticket
+from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.sinks.base import Result, Sink
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 
@@ -103,7 +105,7 @@ class Streams:
         with ExitStack() as undo:
             if isinstance(source, str | Path | int):
                 source = undo.enter_context(open_source(source))
-            name = redact(name) if name else source.name
+            name = redact(name) if name else source_name(source.name)
             gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
             rules = stability, intake
             self._add(source, name, sinks, outputs or Outputs(), rules, max_frames, gate)
@@ -182,14 +184,21 @@ class Streams:
                 lane.use_judging(judging[name])
             return self._seats.swap(given)
 
-    def change_stability(
-        self, name: str, stability: Mapping[str, LabelStability] | StabilityRules | None
+    def change_rules(
+        self,
+        name: str,
+        stability: Mapping[str, LabelStability] | StabilityRules | None,
+        intake: IntakeSettings | None = None,
     ) -> None:
-        """Follow the labels of a source by other settings, as `add` takes them; open events go on."""
+        """Look at a source and follow its labels by other settings, as `add` takes them; events go on."""
         lane = self._lane(name)
         with self._changed:
-            rules = stability, self._rules[name][1]
+            rules = stability, intake
+            if rules == self._rules[name]:
+                return
             judging = judge_by(self._seats.first, *rules)
+            if intake != self._rules[name][1]:
+                lane.use_intake(Intake(intake or IntakeSettings()))
             self._rules[name] = rules
             lane.use_judging(judging)
 
@@ -271,6 +280,14 @@ class Streams:
             CaptureError: No source has that name.
         """
         return self._lane(name).latest
+
+    def look(self, name: str, recognizer: Recognizer, frame: Frame) -> Prediction:
+        """What another recognizer says of a frame of a source, looked at as the source is.
+
+        Raises:
+            CaptureError: No source has that name.
+        """
+        return self._lane(name).look(recognizer, frame)
 
     def error(self, name: str) -> BaseException | None:
         """What ended a source before its time, if anything did."""

@@ -16,12 +16,14 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.machine.waiting import await_lock
 from cmlr_edge.model.files import (
     model_path,
     require_unchanged,
@@ -30,10 +32,10 @@ from cmlr_edge.model.files import (
     write_atomically,
 )
 from cmlr_edge.model.pair import ModelPair
-from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
+_PATIENCE_S = 30.0  # with another process that changes the store: far more than a copy takes
 
 
 class InServiceError(EngineError):
@@ -263,7 +265,12 @@ class EngineStore:
         self._engines.mkdir(parents=True, exist_ok=True)
         self._reports.mkdir(exist_ok=True)
         with (self._folder / ".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            give_up_s = time.monotonic() + _PATIENCE_S
+            if not await_lock(lock, lambda: time.monotonic() > give_up_s):
+                raise EngineError(
+                    f"another process has been changing {self._folder} for {_PATIENCE_S:g} s: it "
+                    f"may be stopped or hang; `fuser {self._folder / '.lock'}` names it"
+                )
             yield
 
 
@@ -273,15 +280,14 @@ def _rolled_back(now: StoreState) -> StoreState:
 
 
 def _read_checked(path: Path) -> ModelPair:
-    spec = ModelSpec.load(spec_path(path))  # without one nothing is read
-    if path.name not in spec.files or not path.is_file():
-        raise EngineError(
-            f"{path} cannot be added: the file and its spec must lie together, and the spec "
-            f"describes {sorted(spec.files)}; copy both again"
-        )
     pair = ModelPair.read(path)
     built = pair.spec.files.get(path.name)
-    require_unchanged(path, pair.content, built.sha256 if built else "")
+    if built is None:
+        raise EngineError(
+            f"{path} cannot be added: the file and its spec must lie together, and the spec "
+            f"describes {sorted(pair.spec.files)}; copy both again"
+        )
+    require_unchanged(path, pair.content, built.sha256)
     return pair
 
 

@@ -13,6 +13,7 @@ from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
 from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
+from cmlr_edge.redaction import redact
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
 from cmlr_edge.session.secrets import has_reference
@@ -28,7 +29,9 @@ class EngineSettings:
     provider: str | None = None  # of an ONNX file "auto", of an engine the GPU
     rebuild: bool = False  # an .engine that is missing, or of another machine; takes minutes
     require_signature: str = ""  # PEM of a public key whose owner has to have signed the model
-    update: UpdateSettings = field(default_factory=UpdateSettings)
+    update: UpdateSettings = field(
+        default_factory=UpdateSettings
+    )  # how a store's model is replaced
 
     def public_key(self, folder: Path) -> Path | None:
         """The key that has to have signed the model; a relative one starts from `folder`."""
@@ -44,7 +47,7 @@ class EngineSettings:
 class SourceSettings:
     """One source."""
 
-    uri: str
+    uri: str  # file, folder, glob, camera or stream
     name: str = ""  # in results, events and status; what the uri says by default
     policy: Policy | None = None  # every frame of a file, the newest of a camera, unless told
     loop: bool = False  # a video file under the policy "newest" starts again at its end
@@ -57,6 +60,7 @@ class SourceSettings:
     stability: StabilityRules | None = None  # instead of the run's, for this source
     masks: tuple[Polygon, ...] = ()  # painted over before anything sees the picture
     region: Polygon = ()  # all that the model sees
+    tiles: str = ""  # "2x2": look at parts of it, too, for small things
     every: int = 1  # look at each n-th frame
     max_fps: float | None = None  # look at no more frames a second
     active: tuple[str, ...] = ()  # hours, as "mon-fri 08:00-18:30"
@@ -91,8 +95,8 @@ class SourceSettings:
 class LimitSettings:
     """Bounds of a run; see `StreamsSettings`."""
 
-    max_batch: int = 8
-    latency_budget_s: float = 0.2
+    max_batch: int = 8  # frames that the model takes at once
+    latency_budget_s: float = 0.2  # batches are kept so small that they take no longer
     stuck_after_s: float = 60.0  # one run of the model; then the watchdog restarts the service
     drain_s: float = 10.0  # for frames under way and outputs, once the end is asked for
 
@@ -102,7 +106,7 @@ class MetricsSettings:
     """Where Prometheus reads."""
 
     port: int = 0  # 0 for no metrics
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # address that listens; 0.0.0.0 for others on the network
 
 
 @dataclass(frozen=True)
@@ -110,23 +114,24 @@ class PageSettings:
     """Where the live page is."""
 
     port: int | None = None  # None for no page, 0 for any free port
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # address that listens; 0.0.0.0 for others on the network
     token: str | None = None  # visitors must know it; needed wherever others can reach the page
+    source_folder: str = ""  # whose files visitors may add as sources; "": cameras alone
 
 
 @dataclass(frozen=True)
 class SessionConfig:
     """Everything that a run consists of; flags and TOML both fill it."""
 
-    engine: EngineSettings
-    sources: tuple[SourceSettings, ...]
-    sinks: tuple[SinkSettings, ...] = ()
+    engine: EngineSettings  # which model
+    sources: tuple[SourceSettings, ...]  # what it looks at
+    sinks: tuple[SinkSettings, ...] = ()  # where results go
     threshold: float | None = None  # one for all labels instead of the model's
     thresholds: dict[str, float] = field(default_factory=dict)  # instead of the model's, by label
-    stability: StabilityRules = field(default_factory=StabilityRules)
-    limits: LimitSettings = field(default_factory=LimitSettings)
-    metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    page: PageSettings = field(default_factory=PageSettings)
+    stability: StabilityRules = field(default_factory=StabilityRules)  # when a label comes and goes
+    limits: LimitSettings = field(default_factory=LimitSettings)  # of time and batches
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)  # for Prometheus
+    page: PageSettings = field(default_factory=PageSettings)  # the live page
 
 
 def load_config(path: Path) -> SessionConfig:
@@ -150,7 +155,8 @@ def load_config(path: Path) -> SessionConfig:
     try:
         config = _read(value)
     except MismatchError as error:
-        raise SpecError(f"{path}, line {line_of(text, error.where)}: {error}") from error
+        where = f"{path}, line {line_of(text, error.where)}"
+        raise SpecError(f"{where}: {redact(str(error))}") from error
     sources = tuple(
         item if has_reference(item.uri) else replace(item, uri=beside(path, item.uri))
         for item in config.sources

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from cmlr_edge.capture import Source, open_source
+from cmlr_edge.capture import Source, has_packets, open_source
 from cmlr_edge.capture.live import LiveSettings
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.pipeline.intake import IntakeSettings
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -25,16 +29,24 @@ class Place:
     number: int  # of its files; no other source of the run has it, before or after
     count: int  # of the sources beside which it started: one alone has files without numbers
     fps: float | None
+    keep_s: float | None = None  # of packets, for clips
     outputs: list[tuple[SinkSettings, GuardedSink]] = field(default_factory=list)
     metrics: list[GuardedSink] = field(default_factory=list)
 
+    def can_go_on(self, config: SessionConfig, settings: SourceSettings) -> bool:
+        """Whether other settings need no other connection: they change what is looked at alone."""
+        looked_at = {item.name: getattr(settings, item.name) for item in fields(IntakeSettings)}
+        is_same = replace(self.settings, **looked_at) == settings
+        return is_same and self.keep_s == kept_s(config, settings)
 
-def open_configured(settings: SourceSettings, folder: Path) -> Source:
+
+def open_configured(settings: SourceSettings, folder: Path, keep_s: float | None = None) -> Source:
     """Open a source as a configuration says.
 
     Args:
         settings: Of it.
         folder: What relative paths of secrets start from.
+        keep_s: Seconds of packets to keep for clips.
 
     Raises:
         CaptureError: It cannot be opened.
@@ -44,7 +56,31 @@ def open_configured(settings: SourceSettings, folder: Path) -> Source:
         first_frame_timeout_s=settings.give_up_after_s,
     )
     uri = put_in(settings.uri, folder)
-    return open_source(uri, policy=settings.policy, live=live, loop=settings.loop)
+    return open_source(
+        uri, policy=settings.policy, live=live, loop=settings.loop, keep_packets_s=keep_s
+    )
+
+
+def kept_s(config: SessionConfig, settings: SourceSettings) -> float | None:
+    """Seconds of packets to keep of a source; None where there are no clips, or must be none.
+
+    Packets hold what a mask hides, so they are not even kept.
+    """
+    wanted = [sink.before_s for sink in config.sinks if sink.kind == "clips"]
+    return None if settings.masks else max(wanted, default=None)
+
+
+def note_without_clips(config: SessionConfig, settings: SourceSettings, name: str) -> None:
+    """Say in a line that a source has no clips, where they are wanted, and why."""
+    if not any(sink.kind == "clips" for sink in config.sinks):
+        return
+    if settings.masks:
+        _log.warning("%s has no clips: its packets would show what its masks hide", name)
+    elif not has_packets(settings.uri):
+        _log.warning(
+            "%s has no clips: only streams of the network and video files have packets, read by PyAV",
+            name,
+        )
 
 
 def unlike(name: str, others: Sequence[str]) -> str:

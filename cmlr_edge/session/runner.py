@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.machine.waiting import Interrupted
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.session.config import SessionConfig
+from cmlr_edge.session.editing import SourceEditing
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
 from cmlr_edge.session.updates import TICK_S, EngineUpdates, await_beating
@@ -26,7 +29,8 @@ class Runner:
         self,
         session: Session,
         *,
-        reread: Callable[[], SessionConfig] | None = None,
+        reread: Callable[[Path | None], SessionConfig] | None = None,
+        file: Path | None = None,
         supervisor: Supervisor | None = None,
         until_over: bool = True,
     ) -> None:
@@ -34,13 +38,17 @@ class Runner:
 
         Args:
             session: Stays its owner's to close.
-            reread: Reads the configuration again, for `request_reload`.
+            reread: Reads the configuration again, for `request_reload`; or from the file that it is
+                given, which lies beside that one.
+            file: The configuration; visitors of the page who know its token may change sources there.
             supervisor: Told that all is well.
             until_over: End when every source is over; else only when asked to.
         """
         self._session, self._reread = session, reread
         self._supervisor = supervisor or Supervisor()
         self._until_over = until_over
+        self._changes = SourceEditing(session, file, reread)
+        session.take_changes(self._changes)
         self._end_requested = self._reload_requested = False
 
     def request_end(self) -> None:
@@ -75,6 +83,7 @@ class Runner:
                 if self._reload_requested:
                     self._reload_requested = False
                     self._reload()
+                self._changes.tend()
                 if updates is not None:
                     updates.tend()
         except EngineError as error:
@@ -82,6 +91,7 @@ class Runner:
                 updates.note_failure(error)
             raise
         finally:
+            self._changes.end()
             self._supervisor.stopping()
 
     def _is_ending(self) -> bool:
@@ -122,12 +132,14 @@ class Runner:
             return
         self._supervisor.reloading(time.monotonic_ns() // 1000)
         try:
-            config = self._reread()
+            config = self._reread(None)
             with ExitStack() as undo:  # any error leaves the run as it was
                 fresh = self._fresh_recognizer(config, undo)
                 self._session.apply(config, fresh, undo)
         except CmlrError as error:
             _log.error("the configuration is not taken over: %s", error)
+        except Interrupted:  # the run ends: the next one is to take it
+            return
         self._supervisor.ready(self._summary())
 
     def _fresh_recognizer(
@@ -142,6 +154,8 @@ class Runner:
         same_settings = all(getattr(config, n) == getattr(former, n) for n in names)
         if same_engine and same_settings:
             return None
-        loaded = await_beating(lambda: load_serving(config, session.folder), self._beat)
+        loaded = await_beating(
+            lambda: load_serving(config, session.folder), self._beat, self._is_ending
+        )
         undo.callback(loaded[0].close)
         return loaded

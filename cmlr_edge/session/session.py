@@ -12,26 +12,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.live import LiveSource, SourceState
-from cmlr_edge.errors import DependencyError, SpecError
-from cmlr_edge.machine.addresses import is_loopback
+from cmlr_edge.errors import SpecError
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
-from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
-from cmlr_edge.session.config import SessionConfig
+from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.engines import load_serving, store_of
-from cmlr_edge.session.places import Place, check_times, open_configured, unlike
+from cmlr_edge.session.places import (
+    Place,
+    check_times,
+    kept_s,
+    note_without_clips,
+    open_configured,
+    unlike,
+)
 from cmlr_edge.session.run_outputs import RunOutputs
-from cmlr_edge.session.secrets import put_in
+from cmlr_edge.session.watching import Watching
 from cmlr_edge.sinks.base import Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
 from cmlr_edge.sinks.opening import SinkSettings
 
 if TYPE_CHECKING:
-    from cmlr_edge.page.state import LiveState
+    from cmlr_edge.page.sources import SourceControl
 
 _FIXED = ("limits", "metrics", "page")  # what a reload leaves as it is
 _SHARE_OF_DRAIN = 0.8  # until outputs are left behind: the rest of the end takes time too
@@ -72,9 +77,7 @@ class Session:
         self.outputs: Outputs
         self.store: EngineStore | None = None
         self.on_trial = False  # whether the engine has yet to prove itself in service
-        self._page: LiveState | None = None
-        self._token: str | None = None
-        self._metrics: PrometheusMetrics | None = None
+        self.watching: Watching
         self._end_asked_s: float | None = None
         self._cleanup = ExitStack()
 
@@ -111,6 +114,15 @@ class Session:
         """How each output is doing."""
         guards = (*self.outputs.guards, *self._own())
         return tuple(guard.status() for guard in guards if guard not in self._watchers)
+
+    def names(self) -> dict[str, SourceSettings]:
+        """The settings of each source that there is, by its name."""
+        return {place.name: place.settings for place in self._places}
+
+    def take_changes(self, control: SourceControl) -> None:
+        """Let visitors of the page change the sources by this, if there is a page."""
+        if self.watching.page is not None:
+            self.watching.page.control = control
 
     def tell_health(self, status: Sequence[SourceStatus]) -> None:
         """Let outputs know how the sources are; called several times a second."""
@@ -160,8 +172,7 @@ class Session:
         """Let another recognizer go on between two batches; return the former one, to be closed."""
         [former] = self.streams.swap(recognizer)
         self.recognizer, self.engine_id = recognizer, engine_id
-        if self._page is not None:
-            self._page.use(recognizer)
+        self.watching.use(recognizer)
         return former
 
     def apply(
@@ -198,25 +209,22 @@ class Session:
             self.swap(*fresh).close()
         before, self._places = self._places, places
         for gone in (place for place in before if place not in places):
-            if self._page is not None:
-                self._page.forget(gone.name)
+            self.watching.end(gone.name)
             self.streams.remove(gone.name)
             self._lost_before += sum(guard.lost for _, guard in gone.outputs)
+        wanted = dict(zip(places, config.sources, strict=True))
         for place in places:
             if place in before:
                 self._change_outputs(place, own[place])
-                self.streams.change_stability(place.name, config.stability)
+                place.settings = wanted[place]
+                self.streams.change_rules(place.name, config.stability, place.settings.intake())
             else:
                 place.outputs = own[place]
                 self._add(place)
 
     def _open(self, cleanup: ExitStack) -> None:
         config = self.config
-        self._token = config.page.token and put_in(config.page.token, self.folder)
-        if config.page.port is not None:
-            _check_exposure(config.page.host, self._token)
-        if config.metrics.port and not is_loopback(config.metrics.host):
-            _check_exposure(config.metrics.host, self._token, "[metrics] host")
+        self.watching = Watching(config, self.folder)
         self._opened.check_files(config, self._opened.files(config), [])
         self.store = store_of(config, self.folder)
         if self.store is not None:
@@ -241,15 +249,17 @@ class Session:
             limits.max_batch, limits.latency_budget_s, drain_s=limits.drain_s
         )
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
-        self._open_metrics(cleanup)
-        self._open_page()
+        self.watching.open(self.streams, self.recognizer, self.output_status, cleanup)
+        if self.watching.visits is not None:
+            self._watchers.append(self.watching.visits)
+            self.outputs.change([*self.outputs.guards, self.watching.visits])
         with ExitStack() as undo:
             for place in self._places:
                 place.outputs = self._opened.open_own(config, self.recognizer.labels, place, undo)
             undo.pop_all()  # from here on their sources close them
         for place in self._places:
             self._add(place)
-        self._serve_page(cleanup)
+        self.page_url = self.watching.serve(cleanup)
 
     def _close_outputs(self) -> None:
         """Wait for what takes long, but at the end that a signal wants no longer than it grants."""
@@ -270,7 +280,7 @@ class Session:
         failed = self._failed()
         left, kept = [place for place in self._places if place.name not in failed], []
         for settings in config.sources:
-            same = next((place for place in left if place.settings == settings), None)
+            same = next((p for p in left if p.can_go_on(config, settings)), None)
             if same is not None:
                 left.remove(same)
             kept.append(same)
@@ -280,12 +290,14 @@ class Session:
             if same is not None:
                 places.append(same)
                 continue
-            source = undo.enter_context(open_configured(settings, self.folder))
-            names.append(unlike(redact(settings.name) or source.name, names))
+            keep_s = kept_s(config, settings)
+            source = undo.enter_context(open_configured(settings, self.folder, keep_s))
+            names.append(unlike(redact(settings.name) or source_name(source.name), names))
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))
-            places.append(Place(settings, source, names[-1], number, count, source.fps))
+            note_without_clips(config, settings, names[-1])
+            places.append(Place(settings, source, names[-1], number, count, source.fps, keep_s))
         return places
 
     @staticmethod
@@ -314,10 +326,7 @@ class Session:
         self._lost_before += sum(guard.lost for _, guard in before if guard not in guards)
 
     def _add(self, place: Place) -> None:
-        if self._metrics is not None:
-            place.metrics = [GuardedSink(self._metrics.of_source(redact(place.name)))]
-        if self._page is not None:
-            self._page.watch(place.name)
+        place.metrics = self.watching.begin(place.name)
         self.streams.add(
             place.source,
             name=place.name,
@@ -328,57 +337,3 @@ class Session:
             max_frames=place.settings.max_frames,
             intake=place.settings.intake(),
         )
-
-    def _open_metrics(self, cleanup: ExitStack) -> None:
-        config = self.config
-        if not config.metrics.port and config.page.port is None:
-            return
-        self._metrics = PrometheusMetrics(self.streams.status, self.output_status)
-        cleanup.callback(self._metrics.close)
-        if config.metrics.port:
-            if is_loopback(config.metrics.host):
-                self._metrics.serve(config.metrics.port, host=config.metrics.host)
-                return
-            from cmlr_edge.page.running import MetricsServer
-
-            server = MetricsServer(
-                self._metrics.render,
-                host=config.metrics.host,
-                port=config.metrics.port,
-                token=self._token,
-            )
-            cleanup.enter_context(server)
-
-    def _open_page(self) -> None:
-        if self.config.page.port is None:
-            return
-        from cmlr_edge.page.state import LiveState
-
-        assert self._metrics is not None
-        self._page = LiveState(
-            self.streams, self.recognizer, metrics=self._metrics, outputs=self.output_status
-        )
-        visits = GuardedSink(self._page.visits)
-        self._watchers.append(visits)
-        self.outputs.change([*self.outputs.guards, visits])
-
-    def _serve_page(self, cleanup: ExitStack) -> None:
-        page = self.config.page
-        if self._page is None or page.port is None:
-            return
-        from cmlr_edge.page.running import LiveServer
-
-        server = LiveServer(self._page, host=page.host, port=page.port, token=self._token)
-        self.page_url = cleanup.enter_context(server).url
-
-
-def _check_exposure(host: str, token: str | None, setting: str = "--host") -> None:
-    try:
-        import cmlr_edge.page.app
-        from cmlr_edge.page.gate import check_exposure
-    except ImportError as error:
-        raise DependencyError(
-            f"the live page needs more packages ({error}): pip install 'cmlr-edge[serve]'"
-        ) from error
-    del cmlr_edge
-    check_exposure(host, token, setting=setting)

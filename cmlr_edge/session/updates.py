@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TypeVar
 
 from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.machine.waiting import Interrupted, interrupted_when, while_waiting
 from cmlr_edge.model.agreement import threshold_objections
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
@@ -97,13 +99,16 @@ class EngineUpdates:
             return None
         if reason:
             return self._refusal(offer, reason)
-        candidate = await_beating(lambda: load(pair, session.config, session.folder), self._beat)
+        try:
+            candidate = self._await(lambda: load(pair, session.config, session.folder))
+        except Interrupted:
+            return None
         try:
             if candidate.labels != session.recognizer.labels:
                 return self._refusal(
                     offer, "its labels differ: stop the service, update, and start it again"
                 )
-            shadow = await_beating(lambda: self._shadow(candidate), self._beat)
+            shadow = self._await(lambda: self._shadow(candidate))
             report = shadow.report(offer.id, session.engine_id, session.config.engine.update)
             if self._is_ending():
                 return None
@@ -118,6 +123,9 @@ class EngineUpdates:
             return report
         finally:
             candidate.close()  # after a swap: the former one
+
+    def _await(self, job: Callable[[], T]) -> T:
+        return await_beating(job, self._beat, self._is_ending)
 
     def _check_apart(self, pair: ModelPair) -> str:
         engine = self._session.config.engine
@@ -146,7 +154,8 @@ class EngineUpdates:
         ):
             fresh = self._fresh_results(seen)
             for result in fresh:
-                run.add(result.prediction, candidate(result.frame))
+                tried = self._session.streams.look(result.source, candidate, result.frame)
+                run.add(result.prediction, tried)
             if not fresh and self._session.streams.wait(TICK_S / 10):
                 break
         return run
@@ -166,10 +175,16 @@ class EngineUpdates:
         return UpdateReport(offer.id, self._session.engine_id, accepted=False, reason=reason)
 
 
-def await_beating(job: Callable[[], T], beat: Callable[[], None]) -> T:
-    """Do something slow in a thread while `beat` goes on being called."""
-    with ThreadPoolExecutor(1) as pool:
-        future: Future[T] = pool.submit(job)
+def await_beating(
+    job: Callable[[], T], beat: Callable[[], None], is_ending: Callable[[], bool]
+) -> T:
+    """Do something slow in a thread while `beat` goes on being called.
+
+    Raises:
+        Interrupted: It waits for something, and `is_ending`; whatever else it raised comes as it was.
+    """
+    with ThreadPoolExecutor(1) as pool, while_waiting(interrupted_when(is_ending)):
+        future: Future[T] = pool.submit(copy_context().run, job)
         while not wait([future], TICK_S).done:
             beat()
         return future.result()

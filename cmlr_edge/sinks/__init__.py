@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cmlr_edge.sinks.base import Result, Sink
 
 if TYPE_CHECKING:
+    from cmlr_edge.sinks.clips import Clips
     from cmlr_edge.sinks.contact_sheet import ContactSheet
     from cmlr_edge.sinks.csv_table import CsvTable
     from cmlr_edge.sinks.jsonl import EventLines, JsonLines
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cmlr_edge.sinks.webhook import Webhook
 
 __all__ = [
+    "Clips",
     "ContactSheet",
     "CsvTable",
     "EventLines",
@@ -29,6 +31,7 @@ __all__ = [
     "Webhook",
 ]
 _HOMES = {
+    "Clips": "clips",
     "ContactSheet": "contact_sheet",
     "CsvTable": "csv_table",
     "EventLines": "jsonl",

@@ -19,14 +19,13 @@ _NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 class Result:
     """One frame, what the model says about it, and what that brings about."""
 
-    frame: Frame
-    prediction: Prediction
+    frame: Frame  # with its picture
+    prediction: Prediction  # of that frame
     events: tuple[Event, ...]  # in the order of the labels; always empty for still pictures
     source: str = ""  # its name, as events give it
     ending: bool = False  # the source is over: new are only the events, the frame is its last again
-    beginning: bool = (
-        False  # there is no frame yet, only the event that says so; for "events" alone
-    )
+    # There is no frame yet, only the event that says so; for "events" alone.
+    beginning: bool = False
 
     @classmethod
     def begin(cls, source: str) -> Result:
@@ -52,13 +51,16 @@ class SourceHealth:
 class Sink(Protocol):
     """An output. It is used by one thread at a time, and creates its file at the first result.
 
-    Four attributes are looked for, all optional:
+    Six attributes are looked for, all optional:
         takes: "results", one for every frame (the default); "events", the results with events alone;
             or "both", where `Result.ending` tells the last events from a frame.
         pictures: False where `Result.frame.image_bgr` is not looked at, so that more results can wait.
         inline: True where `write` never waits, so that it needs no queue.
         watch: Called with a list of `SourceHealth` several times a second, by another thread than
             `write`; must not wait.
+        tend: Called about once a second by the thread of `write`, while nothing comes to write.
+        files_of: Called with an event that starts and its frame, by another thread than `write`, before
+            it is told to anybody: the files of it there will be, by "picture" and "clip".
     """
 
     def write(self, result: Result) -> None:

@@ -26,7 +26,7 @@ class CsvTable:
         rotate_bytes: int | None = None,
         keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is begun at the first frame, or gone on with.
+        """Remember the path; the file is created, or added to, at the first frame.
 
         Args:
             path: Its folder must exist.

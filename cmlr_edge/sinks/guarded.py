@@ -19,14 +19,18 @@ from functools import partial
 from typing import Literal
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.events.event import Event
+from cmlr_edge.frame import Frame
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.redaction import redact
 from cmlr_edge.sinks.base import Result, Sink, SourceHealth
 from cmlr_edge.sinks.room import take_least
 
 _WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
+_TEND_S = 1.0  # between looks of an output at what it has begun
 _CLOSE_S = 15.0  # for finishing a file, once everything was written
 _log = logging.getLogger(__name__)
+_NOTHING = Result.begin("")  # came for a while
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,13 @@ class GuardedSink:
             self._watch_failed = True  # said once: the next time it would fail again
             _log.warning("%s cannot tell how sources are: %s", self.name, _text(error))
 
+    def files_of(self, event: Event, frame: Frame) -> dict[str, str]:
+        """The files of an event that the output will write; none where it has none, or fails."""
+        found: dict[str, str] = {}
+        if (files_of := getattr(self._sink, "files_of", None)) is not None:
+            _attempt(lambda: found.update(files_of(event, frame)))
+        return found
+
     def flush(self) -> None:
         """Wait until everything was written, unless the output does nothing for `flush_s`."""
         self._await_written(math.inf)
@@ -228,6 +239,9 @@ class GuardedSink:
         if self._after is not None:
             self._after.close()
         while (result := self._next()) is not None:
+            if result is _NOTHING:
+                self._tend()
+                continue
             error = _attempt(partial(self._sink.write, result))
             with self._changed:
                 if self._abandoned:
@@ -239,9 +253,17 @@ class GuardedSink:
         self._finish()
 
     def _next(self) -> Result | None:
+        pause_s = _TEND_S if hasattr(self._sink, "tend") else None
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
+            if not self._changed.wait_for(lambda: self._waiting or self._closing, pause_s):
+                return _NOTHING
             return self._waiting[0] if self._waiting else None
+
+    def _tend(self) -> None:
+        """Let the output look after what it has begun; what is lost then belongs to no source."""
+        if (error := _attempt(self._sink.tend)) is not None:  # type: ignore[attr-defined]
+            with self._changed:
+                self._lose(_NOTHING, error)
 
     def _write_inline(self, result: Result) -> bool:
         with self._changed:

@@ -25,7 +25,7 @@ class JsonLines:
         name_source: bool = False,
         keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is begun at the first frame, or gone on with.
+        """Remember the path; the file is created, or added to, at the first frame.
 
         Args:
             path: Its folder must exist.
@@ -59,7 +59,7 @@ class EventLines:
     def __init__(
         self, path: Path, *, rotate_bytes: int | None = None, keep_old: bool = False
     ) -> None:
-        """Remember the path; the file is begun at the first event, or gone on with.
+        """Remember the path; the file is created, or added to, at the first event.
 
         Args:
             path: Its folder must exist.
@@ -90,9 +90,10 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     """Build the JSON object of one frame.
 
     `time_s` is null for pictures, which name their `file` instead; frames of a live source say when
-    they were captured, in seconds since the epoch; `valid` is false, and `labels` empty, where the
-    model returned no number; frozen, stale and damaged frames say so in `status`, and frames that repeat
-    earlier scores in `repeated`.
+    they were captured, in seconds since the epoch, by our clock, and in `sender_at` by the sender's,
+    null where it does not tell; `valid` is false, and `labels` empty, where the model returned no number;
+    frozen, stale and damaged frames say so in `status`, and frames that repeat earlier scores in
+    `repeated`.
     """
     said = prediction.to_dict(scores=False)
     record: dict[str, Any] = {
@@ -104,6 +105,8 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
         record["file"] = frame.source
     if frame.arrived_s is not None:
         record["captured_at"] = round(frame.captured_at, 3)
+        taken_at = frame.sender_at
+        record["sender_at"] = None if taken_at is None else round(taken_at, 3)
     if frame.status != "ok":
         record["status"] = frame.status
     if prediction.repeated:

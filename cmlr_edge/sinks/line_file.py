@@ -39,7 +39,7 @@ class LineFile:
         keep: int = KEEP,
         keep_old: bool = False,
     ) -> None:
-        """Remember the path; the file is begun at the first line, or gone on with.
+        """Remember the path; the file is created, or added to, at the first line.
 
         Args:
             path: Its folder must exist.

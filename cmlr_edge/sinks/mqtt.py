@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.events.event import RUN
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import redact_source
 from cmlr_edge.sinks.base import Result, SourceHealth, Takes
 from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
 from cmlr_edge.sinks.room import EventQueue
@@ -60,7 +60,7 @@ class MqttEvents:
             OutputError: The URI cannot be read.
             DependencyError: paho-mqtt is not installed.
         """
-        self.name = redact(uri)
+        self.name = redact_source(uri)
         mqtt = _paho()
         parts, port, self._topic = _parse(uri)
         self._flush_s, self._max_queue = flush_s, max_queue
@@ -244,7 +244,7 @@ def _parse(uri: str) -> tuple[Any, int, str]:
     topic = parts.path.strip("/") or "cmlr_edge"
     is_usable = parts.scheme in {"mqtt", "mqtts"} and parts.hostname
     if not is_usable or parts.query or parts.fragment or set(topic) & set("+#\0"):
-        raise OutputError(f"cannot read {redact(uri)}: expected {_FORM}")
+        raise OutputError(f"cannot read {redact_source(uri)}: expected {_FORM}")
     return parts, port, topic
 
 

@@ -31,7 +31,7 @@ _ENTRY_POINTS = "cmlr_edge.sinks"
 class SinkSettings:
     """One output; docs/service.md has all kinds."""
 
-    kind: str
+    kind: str  # jsonl, events, csv, mqtt, webhook and others
     path: str = ""  # of a file; relative to the configuration
     url: str = ""  # of a server
     rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None: one file
@@ -39,8 +39,11 @@ class SinkSettings:
     ca_file: str = ""  # PEM, of a server: whom to trust instead of the system's authorities
     cert_file: str = ""  # PEM: how this program shows who it is
     key_file: str = ""  # PEM: that certificate's key, if it is not in the same file
-    keep_mb: float = 1000.0  # of snapshots: older ones make room
-    keep_days: float | None = 30.0  # of snapshots; None: as long as there is room
+    keep_mb: float = 1000.0  # of snapshots or clips: older ones make room
+    keep_days: float | None = 30.0  # of snapshots or clips; None: as long as there is room
+    before_s: float = 5.0  # of clips: what they show before the event
+    after_s: float = 5.0  # of clips: what they show after it
+    longest_s: float = 60.0  # of clips: of a longer event they show the beginning
     home_assistant: str = ""  # of mqtt: where Home Assistant looks for devices; "": not told
     options: dict[str, str] = field(default_factory=dict)  # of a kind of one's own
 
@@ -72,6 +75,15 @@ class SinkSettings:
                 f"keep_mb is {self.keep_mb} and keep_days {self.keep_days}: expected more than 0"
             )
 
+        if not (0 <= self.before_s <= 60 and 0 <= self.after_s <= 60):
+            raise SpecError(
+                f"before_s is {self.before_s} and after_s {self.after_s}: expected 0 to 60"
+            )
+        if not self.before_s < self.longest_s <= 600:
+            raise SpecError(
+                f"longest_s is {self.longest_s}: expected more than before_s, and at most 600"
+            )
+
     @property
     def tls_files(self) -> tuple[str, str, str]:
         """What a connection with TLS is made with; empty for what is not given."""
@@ -90,7 +102,7 @@ class SinkSettings:
     @property
     def needs_times(self) -> bool:
         """Whether it tells events, which pictures have not."""
-        return self.kind in {"events", "mqtt", "webhook", "snapshots"}
+        return self.kind in {"events", "mqtt", "webhook", "snapshots", "clips"}
 
     def file(self, folder: Path, index: int = 0, count: int = 1) -> Path | None:
         """The file it writes: `o.mp4`, or `o-1.mp4`, `o-2.mp4` for each of several sources."""
@@ -290,6 +302,20 @@ def _snapshots(request: SinkRequest) -> Sink:
     )
 
 
+def _clips(request: SinkRequest) -> Sink:
+    from cmlr_edge.sinks.clips import Clips
+
+    settings = request.settings
+    return Clips(
+        request.path,
+        before_s=settings.before_s,
+        after_s=settings.after_s,
+        longest_s=settings.longest_s,
+        keep_bytes=settings.keep_mb * 1e6,
+        keep_days=settings.keep_days,
+    )
+
+
 def _mqtt(request: SinkRequest) -> Sink:
     from cmlr_edge.sinks.mqtt import MqttEvents
 
@@ -310,6 +336,7 @@ _KINDS: Mapping[str, _Kind] = {
     "overlay": _Kind(_overlay, per_source=True),
     "contact_sheet": _Kind(_contact_sheet, per_source=True),
     "snapshots": _Kind(_snapshots, folder=True),
+    "clips": _Kind(_clips, folder=True),
     "mqtt": _Kind(_mqtt, "url"),
     "webhook": _Kind(_webhook, "url"),
 }

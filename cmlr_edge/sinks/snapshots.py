@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import time
-from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.model.files import write_atomically
-from cmlr_edge.redaction import printable, safe_name
 from cmlr_edge.sinks.base import Result, Takes
+from cmlr_edge.sinks.kept_files import KeptFiles
 
 _QUALITY = 90  # of JPEG
 _BETTER = 0.05  # a score so much higher is worth another picture: at most twenty of an event
-_LEAST_FREE_BYTES = 200 * 10**6  # of the disk; others need room, too
-_OURS = re.compile(r".+_[0-9a-f]{32}\.jpg")
-_DAY_S = 86_400.0
 
 
 @dataclass
@@ -46,33 +39,33 @@ class Snapshots:
         *,
         keep_bytes: float = 10**9,
         keep_days: float | None = 30,
+        clock: Callable[[], float] = since_start_s,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Look at what is there already; older pictures make room for newer ones.
 
         Args:
-            folder: Made where it is missing; the one it lies in must exist.
+            folder: See `KeptFiles`.
             labels: Of the model, in the order of the scores.
             keep_bytes: Of pictures at most.
             keep_days: Older pictures are deleted; None keeps them.
+            clock: Seconds that only rise: a wall clock that is set makes no picture old.
+            wall_clock: Seconds since the epoch, for the pictures that are there already.
 
         Raises:
             OutputError: The folder cannot be used.
         """
         self.name = str(folder)
-        self._folder, self._keep_bytes = folder, keep_bytes
-        self._keep_s = None if keep_days is None else keep_days * _DAY_S
+        self._files = KeptFiles(
+            folder,
+            (".jpg",),
+            keep_bytes=keep_bytes,
+            keep_days=keep_days,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
         self._index = {label: index for index, label in enumerate(labels)}
         self._open: dict[str, tuple[Event, _Best]] = {}
-        try:
-            folder.mkdir(exist_ok=True)
-            found = [
-                path for path in folder.glob("*/*.jpg") if path.is_file() and _OURS.match(path.name)
-            ]
-            about = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in found)
-        except OSError as error:
-            raise self._unwritten(folder, error) from error
-        self._kept = deque(about)  # when, bytes, path; the oldest first
-        self._bytes = sum(size for _, size, _ in about)
 
     def write(self, result: Result) -> None:
         """Follow open events, and write pictures of those that start or end; see `Sink`.
@@ -96,10 +89,13 @@ class Snapshots:
         """Forget open events; their pictures are there from the start. See `Sink`."""
         self._open.clear()
 
+    def files_of(self, event: Event, _frame: Frame) -> dict[str, str]:
+        """The file of an event's picture; see `Sink`."""
+        return {"picture": str(self.path_of(event))}
+
     def path_of(self, event: Event) -> Path:
         """Where the picture of an event is."""
-        name = f"{safe_name(event.label)}_{event.id}.jpg"
-        return self._folder / safe_name(event.source) / name
+        return self._files.path_of(event, ".jpg")
 
     def _look(self, result: Result) -> None:
         """Keep a better picture of what is there."""
@@ -118,47 +114,11 @@ class Snapshots:
         elif event.kind == "start":
             jpeg = _encode(frame)
             self._open[event.id] = event, _Best(event.score, jpeg)
-            self._keep(self.path_of(event), jpeg)
+            self._files.keep(self.path_of(event), jpeg)
         elif event.kind == "end" and event.id in self._open:
             started, best = self._open.pop(event.id)
             if best.score > started.score:
-                self._keep(self.path_of(event), best.jpeg)
-
-    def _keep(self, path: Path, jpeg: bytes) -> None:
-        try:
-            self._make_room(len(jpeg))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, jpeg)
-        except OSError as error:
-            raise self._unwritten(path, error) from error
-        self._forget(path)
-        self._kept.append((time.time(), len(jpeg), path))
-        self._bytes += len(jpeg)
-
-    def _make_room(self, size: int) -> None:
-        """Delete the oldest pictures, our own alone, until there is room for one more."""
-        oldest_s = -1.0 if self._keep_s is None else time.time() - self._keep_s
-        while self._kept:
-            free = shutil.disk_usage(self._folder).free
-            is_full = self._bytes + size > self._keep_bytes or free - size < _LEAST_FREE_BYTES
-            if not is_full and self._kept[0][0] >= oldest_s:
-                return
-            _, freed, path = self._kept.popleft()
-            self._bytes -= freed
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # other pictures are in it
-                path.parent.rmdir()
-
-    def _forget(self, path: Path) -> None:
-        """Let the picture that another has just replaced count no longer."""
-        for item in [item for item in self._kept if item[2] == path]:
-            self._kept.remove(item)
-            self._bytes -= item[1]
-
-    @staticmethod
-    def _unwritten(path: Path, error: OSError) -> OutputError:
-        reason = error.strerror or os.strerror(error.errno or 0)
-        return OutputError(f"cannot write {printable(path)}: {reason}")
+                self._files.keep(self.path_of(event), best.jpeg)
 
 
 def _encode(frame: Frame) -> bytes:

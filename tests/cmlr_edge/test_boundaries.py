@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "cmlr_edge"
 BLOCK_AND_IMPORT = """
 import sys
 BLOCKED = {'torch', 'tensorrt', 'cuda', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'av', 'typer', 'rich',
-           'PIL', 'train', 'export'}
+           'PIL', 'train', 'export', 'pyarrow', 'fsspec', 'duckdb', 'ray'}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in BLOCKED:
@@ -63,6 +63,10 @@ def importers(package: str) -> list[str]:
         ("tensorrt", ["backends/tensorrt.py"]),
         ("cuda", ["backends/cuda_memory.py"]),
         ("PIL", ["frame.py", "machine/pillow.py"]),  # the former for a type alone
+        ("pyarrow", ["archive/packages.py"]),
+        ("fsspec", ["archive/packages.py"]),
+        ("duckdb", ["archive/packages.py"]),
+        ("ray", ["archive/packages.py"]),
         ("torch", []),
     ],
 )
@@ -86,6 +90,10 @@ def test_importing_the_sdk_loads_nothing_that_takes_its_time() -> None:
     }
     slow |= {
         "concurrent",
+        "pyarrow",
+        "fsspec",
+        "duckdb",
+        "ray",
         "email",
         "ssl",
         "tempfile",

@@ -16,11 +16,11 @@ from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError, EngineError
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
 from export.build_engine import build_engine
 from export.deploy import DeployModel
-from export.fuse import fuse
-from export.onnx_graph import export_onnx, store_as_float16
+from export.onnx_graph import export_fused, export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
 from tests.cmlr_edge.engines.keys import make_key
 from tests.tiny_training import tiny_config
@@ -28,7 +28,6 @@ from train.data import read_dataset
 from train.data.transforms import normalize
 from train.fitting.loop import fit
 from train.judging.refit import refit_thresholds
-from train.judging.thresholds import ThresholdRule
 from train.network.checkpoint import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +111,7 @@ def test_float16_storage_halves_the_file_and_changes_no_score(
     fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
     model, spec = load_model(tmp_path / "run")
     deploy = DeployModel(model, spec.preprocess).eval()
-    plain = export_onnx(fuse(model, spec.preprocess)[0], spec.preprocess.size_hw)
+    plain, _ = export_fused(model, spec.preprocess, norms=False)
     stored = store_as_float16(plain)
     assert stored.ByteSize() < 0.55 * plain.ByteSize()
     frames = synthetic_frames(spec.preprocess.size_hw, 4)

@@ -62,6 +62,10 @@ _Accumulate = Annotated[
 _SkipDamaged = Annotated[
     bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read; list them.")
 ]
+_Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Show each epoch in tensorboard or mlflow too; may be given again."),
+]
 _Cache = Annotated[
     Path | None,
     typer.Option(help="Folder of confounders to share; default confounders/ beside the run."),
@@ -84,6 +88,7 @@ def fit(
     accumulate: _Accumulate = 1,
     skip_damaged: _SkipDamaged = False,
     cache: _Cache = None,
+    track: _Track = None,
 ) -> None:
     """Train a model and write a run folder: weights, spec, configuration and log.
 
@@ -107,18 +112,24 @@ def fit(
     }
     pictures = read_dataset(data)
     config = choose_config(recipe, pictures, given, settings or [])
-    _run(pictures, out, config, resume=resume, cache=cache)
+    _run(pictures, out, config, resume=resume, cache=cache, track=track or [])
 
 
 def _run(
-    data: LabeledImages, out: Path, config: TrainConfig, *, resume: bool, cache: Path | None
+    data: LabeledImages,
+    out: Path,
+    config: TrainConfig,
+    *,
+    resume: bool,
+    cache: Path | None,
+    track: list[str],
 ) -> None:
     from train import distributed
     from train.fitting.loop import fit as run_fit
 
     try:
         cache = cache or out.absolute().parent / "confounders"
-        spec = run_fit(data, out, config, resume=resume, cache=cache)
+        spec = run_fit(data, out, config, resume=resume, cache=cache, track=track)
     except KeyboardInterrupt:
         Console(stderr=True).print(
             f"whole epochs are kept in {out}: go on with the same command and --resume"

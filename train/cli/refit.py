@@ -38,9 +38,9 @@ def refit(
     """
     from rich.progress import Progress
 
+    from cmlr_edge.model.thresholds import ThresholdRule
     from train.data import read_dataset
     from train.judging.refit import refit_thresholds
-    from train.judging.thresholds import ThresholdRule
 
     part = read_dataset(data).split(split)
     with Progress(console=Console(stderr=True)) as progress:

@@ -183,7 +183,7 @@ def fit_context_term(
     """Fit what context alone explains: ridge logistic regression of every label on the context.
 
     The network is trained beside `held_out_logits`: a g fitted on the very image would explain
-    its labels too well, most of all with few images, and leave the network nothing to learn.
+    its labels too well, most of all with few images, and the network then learns too little from them.
 
     Args:
         contexts: (N, K), of the training images.

@@ -29,6 +29,7 @@ class LabeledImage:
     path: Path
     split: str
     labels: tuple[int, ...]  # indices into `LabeledImages.classes`
+    unknown: tuple[int, ...] = ()  # that nobody looked for here: neither present nor absent
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,23 @@ class LabeledImages:
         for row, image in zip(matrix, self.images, strict=True):
             row[list(image.labels)] = 1
         return matrix
+
+    def known(self) -> NDArray[np.bool_] | None:
+        """(N, L): whether somebody looked for the label; None where that is so everywhere."""
+        if not any(image.unknown for image in self.images):
+            return None
+        matrix = np.ones((len(self.images), len(self.classes)), bool)
+        for row, image in zip(matrix, self.images, strict=True):
+            row[list(image.unknown)] = False
+        return matrix
+
+    def judged(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (N, L) of these pictures, 0 where nobody knows whether they are right.
+
+        A score of 0 is named by no threshold and ranks below every positive: it counts neither way.
+        """
+        known = self.known()
+        return scores if known is None else np.where(known, scores, np.float32(0))
 
     def with_validation(self, fraction: float | None, seed: int) -> LabeledImages:
         """Return itself where a `val` split exists, else move a seeded share of `train` there.

@@ -84,6 +84,11 @@ def check_images(data: LabeledImages, root: Path, where: Callable[[int], str]) -
     _look_at_files(data, root, where)
 
 
+def split_meant(name: str) -> str | None:
+    """The split that other tools call so, in lower case; None where it is no such name."""
+    return _ALIASES.get(name)
+
+
 def _refused_splits(names: Collection[str]) -> dict[str, str]:
     """Why split names are refused: what looks like a known one would not be used, without a word.
 
@@ -92,7 +97,7 @@ def _refused_splits(names: Collection[str]) -> dict[str, str]:
     refused = {}
     for name in names:
         plain = name.strip().casefold()
-        meant = _ALIASES.get(plain) or next(iter(get_close_matches(plain, SPLITS, 1, _NEAR)), None)
+        meant = split_meant(plain) or next(iter(get_close_matches(plain, SPLITS, 1, _NEAR)), None)
         if meant is None and plain.startswith(("train", "val")):
             meant = "train" if plain.startswith("train") else "val"
         if meant is not None and name not in SPLITS:

@@ -3,6 +3,11 @@
 Layout, as published: `annotations/instances_<split>.json` and the pictures in `<split>/` or
 `images/<split>/`. `train*` is read as split train, `val*` as val. The releases of 2014 and 2017 divide
 the same pictures differently: a folder holds the annotations of one of them.
+
+Tools put the same form elsewhere: CVAT into `annotations/instances_default.json`, Roboflow into
+`train/_annotations.coco.json` beside the pictures, FiftyOne and Label Studio into a file beside `data` or `images`.
+A file whose name and folder tell no split is one of training pictures. Where a picture lists `neg_category_ids`, as
+LVIS does, labels that are neither there nor found are unknown.
 """
 
 from __future__ import annotations
@@ -22,15 +27,28 @@ from train.data.base import (
     warn_if_partial,
 )
 from train.data.checks import check_classes, check_images
+from train.data.entries import is_there, json_files, mentions, split_of
 
+_ROBOFLOW = "_annotations.coco.json"
+_KEYS = ('"images"', '"annotations"', '"categories"')
 _PUBLISHED = {
     "2014": {"train": 82783, "val": 40504},
     "2017": {"train": 118287, "val": 5000},
 }
 
 
+def coco_files(root: Path) -> list[Path]:
+    """The files of annotations in a folder: published ones, or those of tools."""
+    published = sorted((root / "annotations").glob("instances_*.json"))
+    if published:
+        return published
+    found = [*root.glob(_ROBOFLOW), *root.glob(f"*/{_ROBOFLOW}"), *root.glob("annotations/*.json")]
+    found += [path for path in json_files(root) if path.name != _ROBOFLOW]
+    return sorted(path for path in found if mentions(path, *_KEYS))
+
+
 def read_coco(root: Path) -> LabeledImages:
-    """Read every `annotations/instances_*.json` under `root`.
+    """Read the annotations of `coco_files`.
 
     Images without instances are kept, with no label.
 
@@ -40,7 +58,7 @@ def read_coco(root: Path) -> LabeledImages:
     classes: tuple[str, ...] | None = None
     images: list[LabeledImage] = []
     places: list[tuple[Path, int]] = []  # of each image: file and number in it
-    paths = sorted((root / "annotations").glob("instances_*.json"))
+    paths = coco_files(root)
     _refuse_two_releases(paths)
     for path in paths:
         record = read_json_object(path)
@@ -51,7 +69,7 @@ def read_coco(root: Path) -> LabeledImages:
                 f"{path} has other categories than {paths[0].name}: {str(different)[:80]}"
             )
         classes = names
-        found = _read_images(record, ids, _image_folder(root, path), path)
+        found = _read_images(record, ids, _image_folder(root, path, record), path)
         images += found
         places += [(path, number) for number in range(len(found))]
     data = LabeledImages(name_of(root), classes or (), tuple(images))
@@ -82,13 +100,31 @@ def _read_categories(
     record: dict[str, Any], source: Path
 ) -> tuple[dict[Any, int], tuple[str, ...]]:
     """Index of every category id, and the names, in the order of the ids."""
-    listed = _entries(record, "categories", ("id", "name"), source)
+    listed = _without_placeholder(record, _entries(record, "categories", ("id", "name"), source))
     try:
         categories = sorted(listed, key=lambda item: item["id"])
     except TypeError as error:
         raise DataError(f"{source}: ids of categories are numbers and text: {error}") from error
     names = check_classes([item["name"] for item in categories], source)
     return _by_id(categories, "categories", source), names
+
+
+def _without_placeholder(
+    record: dict[str, Any], categories: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Leave out the category that Roboflow puts above all others; nothing is ever annotated with it."""
+    above = {item.get("supercategory") for item in categories}
+    annotations = record.get("annotations")
+    used = {
+        item.get("category_id")
+        for item in (annotations if isinstance(annotations, list) else [])
+        if isinstance(item, dict) and type(item.get("category_id")) in {int, str}
+    }
+    return [
+        item
+        for item in categories
+        if item.get("supercategory") != "none" or item["name"] not in above or item["id"] in used
+    ]
 
 
 def _entries(
@@ -149,22 +185,47 @@ def _read_images(
         present[image].add(ids[category])
     return [
         LabeledImage(
-            folder / item["file_name"], _split_of(source), tuple(sorted(present[item["id"]]))
+            folder / item["file_name"],
+            _split_of(source),
+            tuple(sorted(present[item["id"]])),
+            _unknown(item, present[item["id"]], ids, source),
         )
         for item in images
     ]
 
 
-def _image_folder(root: Path, path: Path) -> Path:
+def _unknown(
+    item: dict[str, Any], present: set[int], ids: dict[Any, int], source: Path
+) -> tuple[int, ...]:
+    """Labels that nobody looked for in a picture, where it says which were looked for."""
+    if "neg_category_ids" not in item:
+        return ()
+    negative, partly = item["neg_category_ids"], item.get("not_exhaustive_category_ids", [])
+    for listed in (negative, partly):
+        if not isinstance(listed, list) or any(type(i) not in {int, str} for i in listed):
+            raise DataError(f"{source}: a picture has the neg_category_ids {quote(listed)}")
+    absent = {ids[i] for i in negative if i in ids}
+    return tuple(sorted(set(ids.values()) - absent - present))
+
+
+def _image_folder(root: Path, path: Path, record: dict[str, Any]) -> Path:
+    """Where the pictures of a file lie: the first place where its first picture is."""
     name = path.stem.removeprefix("instances_")
-    return next((p for p in (root / name, root / "images" / name) if p.is_dir()), root / name)
+    folders = [
+        *(root / name, root / "images" / name, root / "images", root / "data"),
+        *(path.parent, root, path.parent / "images"),
+    ]
+    images = record.get("images")
+    first = images[0] if isinstance(images, list) and images else None
+    file = first.get("file_name") if isinstance(first, dict) else None
+    if isinstance(file, str) and file:
+        for folder in folders:
+            if is_there(folder / file):
+                return folder
+    return next((folder for folder in folders[:2] if folder.is_dir()), folders[0])
 
 
 def _split_of(path: Path) -> str:
-    match = re.match(r"instances_(train|val|test)", path.stem)
-    if match is None:
-        raise DataError(
-            f"{path.name} names no split: expected instances_train*, instances_val* or "
-            "instances_test*"
-        )
-    return match[1]
+    """What a file's name, as instances_val2017, or its folder tells; train where neither does."""
+    words = re.split(r"[^a-z]+", path.stem.removeprefix("instances_").casefold())
+    return split_of(*words, path.parent.name)

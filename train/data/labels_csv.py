@@ -5,16 +5,19 @@
     val/7.jpg,val,
 
 `file` is relative to the folder and stays inside it; labels are separated by `;` and may be none.
-Further columns are refused, but `license` and `source`. `classes.txt` fixes the order of the labels
-and makes a misspelt label an error. `biased_pairs.csv` may name labels that are mostly seen with
+Further columns are refused, but `license`, `source` and `unknown`, labels that nobody looked for.
+`classes.txt` fixes the order of the labels and makes a misspelt label an error; without it they are those that
+occur, by the alphabet. `biased_pairs.csv` may name labels that are mostly seen with
 another one, with the heading `label,context`.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cmlr_edge.errors import DataError
 from train.data.base import (
@@ -27,29 +30,48 @@ from train.data.checks import check_classes, check_images
 from train.data.labels_json import read_biased_pairs, read_entry
 
 _SEPARATOR = ";"
+_LISTS = ("labels", "unknown")
+_log = logging.getLogger(__name__)
 
 
 def read_labels_csv(root: Path) -> LabeledImages:
-    """Read `root/labels.csv` and `root/classes.txt`.
+    """Read `root/labels.csv`, and `root/classes.txt` if it is there.
 
     Raises:
         DataError: A missing or unknown column, an unknown class, a repeated or missing file.
     """
     path, class_list = root / "labels.csv", root / "classes.txt"
-    names = [line.strip() for line in read_text_lines(class_list) if line.strip()]
-    index = {name: i for i, name in enumerate(check_classes(names, class_list))}
-    images, places = [], []
-    for where, row in _rows(path):
-        labels = [name.strip() for name in row.get("labels", "").split(_SEPARATOR)]
-        entry = {**row, "labels": [name for name in labels if name]} if "labels" in row else row
-        images.append(read_entry(entry, where, root, index))
-        places.append(where)
+    rows = [(where, _with_lists(row)) for where, row in _rows(path)]
+    if class_list.exists():
+        names = [line.strip() for line in read_text_lines(class_list) if line.strip()]
+    else:
+        names = sorted({name for _, row in rows for key in _LISTS for name in row.get(key, [])})
+        if rows:
+            _log.warning(
+                "no classes.txt: the %d labels that occur in %s are taken, by the alphabet; one with a "
+                "slip would be a label of its own",
+                *(len(names), path.name),
+            )
+    source = class_list if class_list.exists() or not rows else path
+    index = {name: i for i, name in enumerate(check_classes(names, source))}
+    images = [read_entry(row, where, root, index) for where, row in rows]
+    places = [where for where, _ in rows]
     if not images:
         raise DataError(f"{path} should have the heading file,split,labels and a line per picture")
     bias = _read_pairs(root / "biased_pairs.csv", index)
     data = LabeledImages(name_of(root), tuple(index), tuple(images), bias)
     check_images(data, root, lambda i: places[i])
     return data
+
+
+def _with_lists(row: dict[str, str]) -> dict[str, Any]:
+    """The names in the cells that hold several."""
+    lists = {
+        key: [name.strip() for name in row[key].split(_SEPARATOR) if name.strip()]
+        for key in _LISTS
+        if key in row
+    }
+    return row | lists
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

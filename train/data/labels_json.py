@@ -3,7 +3,8 @@
 {"classes": ["person", ...],
  "images": [{"file": "train/1.jpg", "split": "train", "labels": ["person"]}, ...]}
 
-`file` is relative to the folder and stays inside it; `license` and `source` may stand beside it.
+`file` is relative to the folder and stays inside it; `license` and `source` may stand beside it, and
+`"unknown": ["dog"]`, labels that nobody looked for in this picture: no loss is taken on them.
 `"biased_pairs": [["cup", "table"], ...]` may stand beside the classes: cup is mostly seen with table.
 """
 
@@ -24,7 +25,7 @@ from train.data.base import (
 from train.data.checks import check_classes, check_images, refuse_unknown
 
 _REQUIRED = {"file", "split", "labels"}
-_ALLOWED = _REQUIRED | {"license", "source"}
+_ALLOWED = _REQUIRED | {"license", "source", "unknown"}
 
 
 def read_labels_json(root: Path) -> LabeledImages:
@@ -68,15 +69,20 @@ def read_entry(entry: Any, where: str, root: Path, index: dict[str, int]) -> Lab
     """
     if not isinstance(entry, dict) or not _REQUIRED <= set(entry) <= _ALLOWED:
         raise DataError(
-            f"{where} should have the keys {sorted(_REQUIRED)} (and may have license, source), "
+            f"{where} should have the keys {sorted(_REQUIRED)} (and may have license, source, unknown), "
             f"got {quote(sorted(entry) if isinstance(entry, dict) else entry)}"
         )
     file, split, labels = entry["file"], entry["split"], entry["labels"]
-    texts = [file, split, *labels] if isinstance(labels, list) else [labels, None]
+    unknown = entry.get("unknown", [])
+    are_lists = isinstance(labels, list) and isinstance(unknown, list)
+    texts = [file, split, *labels, *unknown] if are_lists else [labels, None]
     if not all(isinstance(text, str) for text in texts) or not file or not split:
         raise DataError(f"{where}: file and split should be text and labels a list of names")
-    refuse_unknown(labels, index, f"{where} ({quote(file)[1:-1]})", "classes")
-    return LabeledImage(root / file, split, tuple(sorted({index[label] for label in labels})))
+    refuse_unknown([*labels, *unknown], index, f"{where} ({quote(file)[1:-1]})", "classes")
+    if both := sorted(set(labels) & set(unknown)):
+        raise DataError(f"{where} ({quote(file)[1:-1]}) says that {both} are present and unknown")
+    present, open_ = ({index[label] for label in names} for names in (labels, unknown))
+    return LabeledImage(root / file, split, tuple(sorted(present)), tuple(sorted(open_)))
 
 
 def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextBias | None:

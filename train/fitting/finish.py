@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cmlr_edge import __version__
 from cmlr_edge.model.spec import MethodSpec, ModelSpec, Provenance, ThresholdFit
+from cmlr_edge.model.thresholds import ThresholdRule, expect, fit_thresholds, lower_bound
 from train import distributed
 from train.config import TrainConfig
 from train.fitting.run import Run
 from train.judging.inference import follow_centres, score_images
 from train.judging.metrics import MIN_POSITIVES, MultiLabelMetrics, evaluate_scores
 from train.judging.read_out import ReadOutChoice, choose_read_out
-from train.judging.thresholds import ThresholdRule, expect, fit_thresholds, lower_bound
 from train.network import checkpoint
 from train.network.checkpoint import load_model
 from train.network.intervention import BackDoorIntervention
@@ -48,7 +48,7 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
             num_train_images=len(run.train.images),
             epochs=config.epochs,
             seed=config.seed,
-            cmlr_edge_version=version("cmlr-edge"),
+            cmlr_edge_version=__version__,
             metrics=_measured(run, metrics, choice),
         ),
         threshold_fit=ThresholdFit(

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cmlr_edge.errors import TrainingError
 from cmlr_edge.model.spec import ModelSpec, PreprocessSpec
+from cmlr_edge.model.thresholds import ThresholdRule
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
@@ -45,9 +46,9 @@ from train.fitting.run import (
     pictures_to_judge_by,
     report_data,
 )
+from train.fitting.tracking import Trackers
 from train.judging.inference import BATCH, iterate_tokens, score_images
 from train.judging.metrics import MIN_POSITIVES, evaluate_scores
-from train.judging.thresholds import ThresholdRule
 from train.network import checkpoint
 from train.network.backbones import Backbone, create_confounder_view
 from train.network.detector import check_class_maps
@@ -66,6 +67,7 @@ def fit(
     resume: bool = False,
     cache: Path | None = None,
     memory: TokenMemory | None = None,
+    track: Sequence[str] = (),
     show_progress: bool = True,
 ) -> ModelSpec:
     """Train, evaluate, fit thresholds and write the run folder.
@@ -81,10 +83,12 @@ def fit(
         resume: Continue the run in `folder`.
         cache: Folder of confounders that runs on the same pictures share.
         memory: Of tokens, to be shared with other runs on the same data.
+        track: Trackers that are told every epoch; see `Trackers`.
         show_progress: Draw bars on stderr.
 
     Raises:
         DataError: The folder holds a run already, or one of another configuration or data.
+        DependencyError: A tracker is not installed.
         TrainingError: The loss became NaN or infinite; the last whole epoch is kept.
         OutputError: The run folder cannot be written; the last whole epoch is kept.
     """
@@ -93,7 +97,11 @@ def fit(
     with progress_bars(visible=show_progress and distributed.is_first()) as progress:
         run, state = _open(data, folder, config, progress, memory, resume=resume)
         _prepare_intervention(run, cache)
-        model = _train_epochs(run, state)
+        trackers = Trackers(track if distributed.is_first() else (), folder, config)
+        try:
+            model = _train_epochs(run, state, trackers)
+        finally:
+            trackers.close()
     if compares_plain(run):
         _fit_plain(data, folder, config, memory, cache=cache, show_progress=show_progress)
     return finish(run, model)
@@ -223,7 +231,7 @@ def _build_confounders(run: Run) -> Preparation:
     return prepared
 
 
-def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
+def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) -> CausalRecognizer:
     """Train the epochs that are missing; return the averaged network."""
     config, first = run.config, 0
     best: dict[str, Any] | None = None
@@ -255,6 +263,7 @@ def _train_epochs(run: Run, state: dict[str, Any] | None) -> CausalRecognizer:
         best = _better(best, record, learner.network) if config.keep == "best" else None
         if distributed.is_first():
             _save_epoch(run, learner, record, str(precision).removeprefix("torch."), best)
+            trackers.epoch(record)
     if best is not None:
         _log.info("kept: epoch %d, validation mAP %.3f", best["epoch"], best["val_map"])
         learner.network.load_state_dict(best["weights"])
@@ -306,6 +315,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     """Train on every batch once; give the mean loss, the rate, and the share of time waited."""
     config, started, waited = run.config, time.monotonic(), images.waited
+    known = run.train.known()
     batches = epoch_batches(config, len(run.train.images), epoch)
     parts = load_parts(
         batches,
@@ -315,6 +325,7 @@ def _train_epoch(
         config,
         run.lone,
         None if memory is None else memory.of("train"),
+        None if known is None else torch.from_numpy(known),
     )
     task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
     # Whatever was drawn before, a cache filled or found, an epoch draws from its own stream.

@@ -14,8 +14,8 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.model.spec import ModelSpec, ThresholdFit
+from cmlr_edge.model.thresholds import LabelExpectation, ThresholdRule, expect, fit_thresholds
 from train.data.base import LabeledImages
-from train.judging.thresholds import LabelExpectation, ThresholdRule, expect, fit_thresholds
 
 
 def refit_thresholds(
@@ -53,7 +53,7 @@ def refit_thresholds(
         for image in data.images:
             scores.append(recognizer(read_image(image.path)).scores)
             report(1)
-    table, precision = np.stack(scores), spec.files[path.name].precision
+    table, precision = data.judged(np.stack(scores)), spec.files[path.name].precision
     refitted = with_refitted_thresholds(
         spec, table, data, rule, shrinkage=shrinkage, precision=precision
     )
@@ -81,7 +81,7 @@ def with_refitted_thresholds(
         shrinkage: As in `fit_thresholds`.
         precision: Of the built file.
     """
-    thresholds = fit_thresholds(scores, data.targets(), shrinkage=shrinkage, rule=rule)
+    thresholds = fit_thresholds(data.judged(scores), data.targets(), shrinkage=shrinkage, rule=rule)
     fitted = ThresholdFit(
         rule=str(rule),
         data=f"{data.name}, {len(data.images)} images",

@@ -6,7 +6,6 @@ const BAR_REM = 1.75;        // as in style.css
 const REORDER_MS = 700;      // bars change places no more often, so that they can be read
 const SMOOTHING_MS = 1200;   // of the order, not of the scores shown
 const SHOWN_ROWS = 14;
-const SHOWN_EVENTS = 40;
 const KEPT_VISITS = 2000;
 const STATES = {
   ok: "live", connecting: "connecting", timeout: "no frames", reconnecting: "reconnecting",
@@ -23,8 +22,11 @@ const REASONS = {  // of what a frame says of itself; a source gives its own
 };
 const STAGES = ["capture", "preprocess", "inference", "postprocess", "total", "capture_to_label"];
 
+import { edit, showScores as showEdited } from "/edit.js";
+import { drawEvents } from "/events.js";
+import { duration, element, find, labelColor, put } from "/small.js";
+
 const CAN_HOVER = matchMedia("(hover: hover)");
-const find = (selector, root = document) => root.querySelector(selector);
 const cards = new Map();     // by source id
 const visits = new Map();    // by visit id
 let model = null;
@@ -34,42 +36,6 @@ let lastState = null;
 let isLinked = false;
 
 const nowS = () => Date.now() / 1000 + clockOffsetS;
-
-// ---- small things ----
-
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
-}
-
-function put(node, text) {  // touching only what changes keeps selections and screen readers calm
-  if (node.textContent !== text) node.textContent = text;
-}
-
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
-  return n >>> 0;
-});
-
-// The same colour as in overlay videos and contact sheets: see cmlr_edge/sinks/drawing.py.
-function labelColor(label) {
-  let crc = ~0;
-  for (const byte of new TextEncoder().encode(label)) crc = CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
-  const number = ~crc >>> 0;
-  const hue = (number % 24) / 24 * 360;
-  const saturation = Math.floor(number / 24) % 2 ? 0.7 : 0.35;
-  const lightness = 1 - saturation / 2;  // HSV with value 1, as HSL
-  return `hsl(${hue} 100% ${lightness * 100}%)`;
-}
-
-function duration(seconds) {  // with spaces that no line breaks at
-  seconds = Math.max(0, seconds);
-  if (seconds < 60) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)}\u00a0s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)}\u00a0min ${Math.floor(seconds % 60)}\u00a0s`;
-  return `${Math.floor(seconds / 3600)}\u00a0h ${Math.floor(seconds / 60) % 60}\u00a0min`;
-}
 
 const clock = (seconds) => new Date((seconds - clockOffsetS) * 1000).toLocaleTimeString([], { hour12: false });
 
@@ -97,6 +63,7 @@ class Card {
     this.capturedAt = null;
     this.arrived = this.painted = 0;
     this.newsMs = performance.now();
+    find("button.edit", this.root).addEventListener("click", () => edit(id, this, model));
     find("#sources").append(this.root);
   }
 
@@ -115,6 +82,7 @@ class Card {
     this.capturedAt = about.captured_at;
     this.frameStatus = about.status !== "ok" ? about.status : about.valid ? "ok" : "invalid";
     this.showScores(about);
+    showEdited(this, about.scores);
     this.showChips(about.present);
     this.showState();
   }
@@ -293,23 +261,6 @@ function drawAxis(begin, end, place) {
   return axis;
 }
 
-function drawEvents() {
-  const newest = [...visits.values()].sort(
-    (a, b) => (a.end_at === null ? 0 : 1) - (b.end_at === null ? 0 : 1) || b.start_at - a.start_at,
-  ).slice(0, SHOWN_EVENTS);
-  const items = newest.map((visit) => {
-    const item = element("li", visit.end_at === null ? "lasting" : "");
-    const dot = element("span", "dot"), what = element("span", "what", visit.label);
-    dot.style.setProperty("--hue", labelColor(visit.label));
-    what.append(element("small", "", `${visit.source}, at most ${visit.max_score.toFixed(2)}`));
-    const lasted = duration((visit.end_at ?? nowS()) - visit.start_at);
-    const when = `${clock(visit.start_at)} · ${visit.end_at === null ? "for " : ""}${lasted}`;
-    item.append(dot, what, element("span", "when", when));
-    return item;
-  });
-  find("#events").replaceChildren(...(items.length ? items : [element("p", "empty", "None yet.")]));
-}
-
 function drawLatencies(sources) {
   const rows = [];
   for (const { status } of sources) {
@@ -372,14 +323,17 @@ function takeState(state) {
   showMachine(state.machine);
   showOutputs(state.outputs);
   dropCards(state.sources);
-  for (const source of state.sources) cardOf(source.id).update(source);
+  for (const source of state.sources) {
+    cardOf(source.id).update(source);
+    find("button.edit", cardOf(source.id).root).hidden = !state.may_edit;
+  }
   for (const visit of state.visits) visits.set(visit.id, visit);
   if (visits.size > KEPT_VISITS) {
     const ended = [...visits.values()].filter((visit) => visit.end_at !== null);
     ended.sort((a, b) => a.end_at - b.end_at);
     for (const visit of ended.slice(0, visits.size - KEPT_VISITS)) visits.delete(visit.id);
   }
-  drawEvents();
+  drawEvents(visits, nowS(), clock);
   drawLatencies(state.sources);
 }
 

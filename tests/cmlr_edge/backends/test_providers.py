@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,23 @@ def test_scores_stay_when_the_next_frame_is_recognised(engine: Path) -> None:
         first = recognizer(solid(255, 0, 0))
         recognizer(solid(0, 0, 255))
     np.testing.assert_allclose(first.scores, [1, 0, 0], atol=1e-6)
+
+
+_OPEN_AND_CLOSE = """
+import sys
+from pathlib import Path
+import numpy as np
+from cmlr_edge.backends import load_backend
+path = Path(sys.argv[1])
+for _ in range(30):
+    backend = load_backend(path, path.read_bytes(), provider="openvino")
+    backend.infer(np.zeros((5, 24, 32, 3), np.uint8))
+    backend.close()
+    del backend
+"""
+
+
+def test_openvino_can_be_closed_right_after_a_batch(engine: Path) -> None:
+    # It once waited for a thread of its own that was on its way out of a callback, for ever.
+    command = [sys.executable, "-c", _OPEN_AND_CLOSE, str(engine)]
+    subprocess.run(command, check=True, timeout=60)

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from cmlr_edge import open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.capture.mjpeg import _end_of_picture
 from cmlr_edge.capture.pattern import draw_pattern, read_number
+from cmlr_edge.sinks.clips import remux
 from tests.cmlr_edge.capture.films import write_film
 
 Send = Callable[[BaseHTTPRequestHandler], None]
@@ -94,6 +96,27 @@ def test_a_picture_is_new_though_the_next_one_is_far(fps: int, with_length: bool
                 assert frame.status == "ok"
                 ages.append(time.monotonic() - started_s - read_number(frame.image_bgr) / fps)
     assert sorted(ages)[-2] < 0.3
+
+
+def test_packets_without_times_are_kept_by_their_arrival(tmp_path: Path) -> None:
+    send = frames_at(20, with_length=True, started_s=time.monotonic())
+    with (
+        serving(send) as place,
+        open_source(f"http://{place}", keep_packets_s=1.0, policy="every") as source,
+    ):
+        frames = [frame for frame, _ in zip(source, range(12), strict=False)]
+        recording, times_s = frames[0].recording, [frame.stream_s for frame in frames]
+        assert recording is not None
+        assert recording.codec == "mjpeg"
+        begin_s, end_s = times_s[3], times_s[9]
+        assert begin_s is not None
+        assert end_s is not None
+        packets = recording.finish(recording.excerpt(begin_s, end_s))
+        path = tmp_path / "clip.mkv"
+        path.write_bytes(remux(recording, packets, begin_s, end_s))
+    with av.open(str(path)) as film:
+        shown = [read_number(image.to_ndarray(format="bgr24")) for image in film.decode(video=0)]
+    assert shown == [read_number(frame.image_bgr) for frame in frames[3:9]]
 
 
 def read_some(uri: str, count: int = 3) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from cmlr_edge.engines import auto
 from cmlr_edge.engines.auto import Candidate, Choice, _fastest, choose_provider, resolve_provider
 from cmlr_edge.engines.measuring import Trial, check_frames, try_provider
 from cmlr_edge.errors import EngineError
+from cmlr_edge.machine import waiting
 from cmlr_edge.model.files import spec_path
 from cmlr_edge.model.spec import ModelSpec
 from tests.cmlr_edge.cli.command import run
@@ -241,6 +243,51 @@ def test_of_many_that_start_at_once_one_measures(
         thread.join()
     assert found == ["openvino"] * 5
     assert trials.asked == ["cpu", "openvino"]
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_another_process_that_measures_is_waited_for_while_it_lives(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    trials = Trials(monkeypatch, cpu=1.0)
+    choice_of(engine, "auto")  # so that there is the lock
+    (file,) = tmp_path.glob("home/.cache/cmlr_edge/providers/*.json")
+    file.unlink()
+    auto._known.clear()
+    monkeypatch.setattr(auto, "_SILENCE_S", 0.3)
+    with file.with_suffix(".lock").open("r+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        found: list[str | None] = []
+        thread = threading.Thread(target=lambda: found.append(choice_of(engine, "auto")[0]))
+        start_s = time.monotonic()
+        thread.start()
+        while lives and time.monotonic() < start_s + 0.9:
+            auto._show_life(other)
+            time.sleep(0.02)
+        assert len(trials.asked) == 1 or not lives
+        if not lives:
+            thread.join(timeout=5)
+            assert found == ["cpu"]
+    thread.join(timeout=5)
+    assert found == ["cpu"]
+    assert time.monotonic() - start_s < 3
+
+
+def test_whoever_measures_shows_that_it_lives(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, seen = Trials(monkeypatch, cpu=1.0), set[int]()
+
+    def slow(*arguments: Any) -> Trial:
+        (lock,) = tmp_path.glob("home/.cache/cmlr_edge/providers/*.lock")
+        for _ in range(9):
+            waiting.tick()  # as `Child.wait` does
+            seen.add(lock.stat().st_mtime_ns)
+        return trials.answer(*arguments)
+
+    monkeypatch.setattr(auto, "try_provider", slow)
+    choice_of(engine, "auto")
+    assert len(seen) > 2
 
 
 class _Unlocked:

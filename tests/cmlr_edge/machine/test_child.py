@@ -14,10 +14,10 @@ import pytest
 
 from cmlr_edge.diagnosis.doctor import examine
 from cmlr_edge.diagnosis.probes import ask, ask_all
-from cmlr_edge.engines import opening
 from cmlr_edge.engines.builder import BuildOptions, build_plan
 from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.errors import EngineError
+from cmlr_edge.machine import memory_bound
 from cmlr_edge.machine.child import Child, python_command, run_limited
 from cmlr_edge.machine.hardware import group_memory_left
 from cmlr_edge.service.store import EngineStore
@@ -46,6 +46,20 @@ def test_a_child_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> Non
     assert (ended.limit, ended.error) == ("time", "gave no answer in 0.3 s")
 
 
+def test_a_child_that_listens_is_told_lines_and_when_they_end() -> None:
+    heard: list[str] = []
+    code = "import sys\nfor line in sys.stdin: print(line.strip() * 2, flush=True)"
+    child = Child(python(code), timeout_s=30, on_line=heard.append, listens=True)
+    child.send("a")
+    child.send("b")
+    until(lambda: heard == ["aa\n", "bb\n"])
+    child.hang_up()
+    assert (child.wait().code, child.wait().error) == (0, "")
+    dead = Child(python(""), timeout_s=30, listens=True)
+    dead.wait()
+    dead.send("nobody hears it")
+
+
 def test_a_child_that_takes_too_much_memory_is_ended() -> None:
     code = "import time; x = bytearray(300 * 2**20); time.sleep(60)"
     ended = run_limited(python(code), timeout_s=60, memory=200 * _MIB)
@@ -55,7 +69,7 @@ def test_a_child_that_takes_too_much_memory_is_ended() -> None:
 def test_the_check_of_an_engine_is_bounded_by_what_its_control_group_grants(
     engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cmlr_edge.machine.child.group_memory_left", lambda: 20 * _MIB)
+    monkeypatch.setattr("cmlr_edge.machine.hardware.group_memory_left", lambda: 20 * _MIB)
     assert "took more than 18 MiB" in reason_of(start_check(engine, None, timeout_s=60))
 
 
@@ -151,7 +165,7 @@ def test_a_small_file_that_asks_for_all_memory_is_refused(
     engine = greedy_engine(tmp_path / "greedy", 2**30)
     assert engine.stat().st_size < 1000
     assert memory_to_load(engine) < 2.1 * 2**30
-    monkeypatch.setattr(opening, "_RUNTIME_BYTES", 400 * _MIB)
+    monkeypatch.setattr(memory_bound, "_RUNTIME_BYTES", 400 * _MIB)
     reason = reason_of(start_check(engine, None, timeout_s=60))
     assert reason == "loading it took more than 400 MiB of memory"
     findings = {finding.name: finding for finding in examine(engine)}

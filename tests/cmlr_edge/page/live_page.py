@@ -47,18 +47,19 @@ def serving(
 
 def get(server: Server, path: str, **headers: str) -> Answer:
     """Ask for `path` exactly as it is written; no client tidies it up."""
-    return _ask(server, "GET", path, None, headers)
+    return ask(server, "GET", path, None, headers)
 
 
 def post(server: Server, path: str, body: str | bytes, **headers: str) -> Answer:
     """Send a form, or anything else."""
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    return _ask(server, "POST", path, body, form | headers)
+    return ask(server, "POST", path, body, form | headers)
 
 
-def _ask(
-    server: Server, method: str, path: str, body: str | bytes | None, headers: dict[str, str]
+def ask(
+    server: Server, method: str, path: str, body: str | bytes | None, headers: Mapping[str, str]
 ) -> Answer:
+    """Send anything."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     try:
         connection.request(

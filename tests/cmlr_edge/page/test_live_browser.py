@@ -2,71 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.wait import WebDriverWait
 
 from cmlr_edge import Recognizer
 from cmlr_edge.capture import open_source
 from cmlr_edge.page.running import LiveServer
 from cmlr_edge.page.state import LiveState
 from cmlr_edge.pipeline import Streams
+from tests.cmlr_edge.page.browsing import card, state_is, wait_for
 from tests.cmlr_edge.page.live_page import serving
 from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
 
 pytestmark = pytest.mark.slow
 
 PATTERN = "test://?fps=20&size=320x240"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[webdriver.Chrome]:
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("no chromium with chromedriver here: apt install chromium chromium-driver")
-    options = Options()
-    options.binary_location = browser
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
-
-
-@pytest.fixture
-def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
-    chromium.set_window_size(1400, 1000)
-    yield chromium
-    chromium.get("about:blank")  # lets go of the server before it ends
-    chromium.get_log("browser")
-
-
-def wait_for(browser: webdriver.Chrome, script: str, *arguments: object) -> Any:
-    """Wait until an expression of the page is true, and return it."""
-    run = f"return {script}"
-    return WebDriverWait(browser, 30, 0.05).until(lambda b: b.execute_script(run, *arguments))
-
-
-def card(browser: webdriver.Chrome, source: int) -> WebElement:
-    wait_for(browser, f"document.querySelector('[data-source=\"{source}\"] .state')?.textContent")
-    return browser.find_element(By.CSS_SELECTOR, f'[data-source="{source}"]')
-
-
-def state_is(browser: webdriver.Chrome, source: int, state: str) -> None:
-    selector = f'[data-source="{source}"] .state[data-state="{state}"]'
-    wait_for(browser, "document.querySelector(arguments[0])", selector)
 
 
 def test_labels_bars_timeline_and_events_appear(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -22,14 +20,12 @@ from cmlr_edge import (
     StabilityRules,
     Streams,
 )
-from cmlr_edge.capture.images import read_image
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import intake as intake_module
 from cmlr_edge.pipeline.intake import Intake, read_polygon
 from cmlr_edge.session import Session
 from cmlr_edge.session.config import EngineSettings, PageSettings, SessionConfig, SourceSettings
 from cmlr_edge.sinks import Result
-from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.cli.command import run
 from tests.conftest import Image, solid, write_video
 
@@ -134,44 +130,6 @@ def test_overlapping_masks_leave_no_hole() -> None:
     assert (masked.image_bgr == 96).all()
 
 
-def pictures_that_leave(folder: Path, session: Session) -> Iterator[tuple[str, Image]]:
-    capture = cv2.VideoCapture(str(folder / "o.mp4"))
-    count = 0
-    while True:
-        ok, image = capture.read()
-        if not ok:
-            break
-        count += 1
-        yield "overlay", np.asarray(image, np.uint8)
-    assert count > 5
-    page: Any = session._page
-    (folder / "page.jpg").write_bytes(page.jpeg(0, page.result(0)))
-    yield "page", read_image(folder / "page.jpg")
-
-
-def test_no_picture_that_leaves_shows_what_is_masked(engine: Path, tmp_path: Path) -> None:
-    """The masked half is bright green; nothing else is."""
-    clip = write_video(tmp_path / "c.mp4", [halves((250, 0, 0), (0, 250, 0))] * 20)
-    source = SourceSettings(str(clip), "x", masks=(RIGHT,))
-    sinks = (
-        SinkSettings("overlay", path=str(tmp_path / "o.mp4")),
-        SinkSettings("contact_sheet", path=str(tmp_path / "s.png")),
-    )
-    config = SessionConfig(
-        EngineSettings(path=str(engine)), (source,), sinks, page=PageSettings(port=0)
-    )
-    with Session(config) as session:
-        session.streams.start()
-        assert session.streams.wait(60)
-        leaving = [*pictures_that_leave(tmp_path, session)]
-    leaving.append(("contact sheet", read_image(tmp_path / "s.png")))
-    for what, image in leaving:
-        green, others = image[..., 1].astype(int), image[..., [0, 2]].astype(int).max(axis=2)
-        assert (green - others).max() < 90, what
-        assert image[..., 2].max() > 200, what  # the other half is there
-    assert session.lost == 0
-
-
 @pytest.mark.parametrize(
     ("fps", "wanted"), [(30, 20.0), (30, 15.0), (30, 1.0), (10, 25.0), (25, 10.0)]
 )
@@ -250,6 +208,9 @@ def test_outside_its_hours_nothing_is_looked_at_and_events_end(
         ({"masks": (((0, 0), (1, 1), (0.5, 0.5)),)}, "no area"),
         ({"region": ((0, 0), (1, 0), (1, 3))}, "from 0 to 1"),
         ({"active": ("8-18",)}, "hours"),
+        ({"tiles": "2"}, "tiles"),
+        ({"tiles": "1x1"}, "2 to 16"),
+        ({"tiles": "9x9"}, "2 to 16"),
         ({"active": ("abc 08:00-09:00",)}, "hours"),
         ({"active": ("25:00-26:00",)}, "24 hours"),
         ({"active": ("mon-fri 08:00-08:00",)}, "end when they begin"),
@@ -260,7 +221,7 @@ def test_what_could_not_be_meant_is_refused(changes: dict[str, Any], word: str) 
         IntakeSettings(**changes)
 
 
-@pytest.mark.parametrize("flag", ["labels", "region"])
+@pytest.mark.parametrize("flag", ["labels", "region", "tiles"])
 def test_an_empty_flag_does_not_mean_all(engine: Path, flag: str) -> None:
     done = run("label", "test://", "--engine", engine, f"--{flag}", "", "--max-frames", "1")
     assert done.returncode == 2
@@ -275,14 +236,14 @@ def test_flags_and_file_say_the_same(tmp_path: Path, engine: Path) -> None:
     polygon = "0,0 0.5,0 0.5,1"
     flags = Flags(
         engine=engine, labels="red, blue", mask=[polygon], region=polygon, every=2, max_fps=5.0,
-        active=["mon-fri 08:00-18:30"],
+        active=["mon-fri 08:00-18:30"], tiles="3x2",
     )  # fmt: skip
     by_flags = flags.to_config(["test://"], append=False)[0].sources[0]
     corners = json.dumps([[0, 0], [0.5, 0], [0.5, 1]])
     (tmp_path / "x.toml").write_text(
         f'[engine]\npath = "{engine}"\n[[sources]]\nname = "x"\nuri = "test://"\n'
         f'labels = ["red", "blue"]\nmasks = [{corners}]\nregion = {corners}\nevery = 2\n'
-        'max_fps = 5.0\nactive = ["mon-fri 08:00-18:30"]\n'
+        'max_fps = 5.0\ntiles = "3x2"\nactive = ["mon-fri 08:00-18:30"]\n'
     )
     by_file = load_config(tmp_path / "x.toml").sources[0]
     assert by_flags.intake() == by_file.intake()
@@ -296,6 +257,6 @@ def test_the_page_tells_what_is_wanted_and_from_which_score_on(engine: Path) -> 
     source = SourceSettings("test://", "x", labels=("red", "blue"), thresholds={"blue": 0.9})
     config = SessionConfig(EngineSettings(path=str(engine)), (source,), page=PageSettings(port=0))
     with Session(config) as session:
-        page: Any = session._page
+        page: Any = session.watching.page
         [view] = page.state().sources
         assert (view.labels, view.thresholds) == (("red", "blue"), {"blue": 0.9})

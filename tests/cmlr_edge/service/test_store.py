@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -241,6 +242,18 @@ def test_a_store_serves_one_service(store: EngineStore, tmp_path: Path) -> None:
         EngineStore(tmp_path / "store").served(),
     ):
         pass
+
+
+def test_a_change_by_a_process_that_is_stopped_is_not_waited_for_for_ever(
+    store: EngineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cmlr_edge.service.store._PATIENCE_S", 0.2)
+    store.clean()
+    with (tmp_path / "store" / ".lock").open("r+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(EngineError, match="another process has been changing"):
+            store.clean()
+    store.clean()
 
 
 @pytest.mark.slow

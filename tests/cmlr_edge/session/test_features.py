@@ -34,6 +34,7 @@ ONLY_IN_THE_FILE = {
     "thresholds": "by label; --threshold is one for all",
     "sources.thresholds": "likewise, and by source",
     "limits.stuck_after_s": "only a supervisor acts on it",
+    "page.source_folder": "what visitors may open, a decision for the file",
     "metrics.host": "for scrapers elsewhere, a decision for the file",
 }
 OTHER_NAMES = {

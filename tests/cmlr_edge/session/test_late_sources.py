@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
 
-from cmlr_edge.cli.signals import noted_signals
+from cmlr_edge.cli import signals
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.conftest import free_port, solid
 
@@ -102,11 +103,19 @@ def test_a_camera_that_never_comes_can_be_given_up(engine: Path, tmp_path: Path)
     assert "never gave a frame in 0.5 s: there is no such device" in done.stderr
 
 
-def test_one_signal_sent_twice_at_once_ends_in_order() -> None:
-    """`timeout` sends it to the process and to its group."""
-    with noted_signals() as interruption:
-        ends: list[int] = []
-        interruption.calls(lambda: ends.append(1))
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert (interruption.number, ends) == (signal.SIGTERM, [1])
+def test_one_signal_sent_twice_at_once_ends_in_order_and_a_later_one_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`timeout` sends it to the process and to its group; a person asks again later."""
+    clock, exits = iter([5.0, 5.05, 5.3, 5.3]), list[int]()
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(
+        signals, "os", SimpleNamespace(_exit=exits.append)
+    )  # not the test's process
+    interruption, ends = signals.Interruption(), list[int]()
+    interruption.calls(lambda: ends.append(1))
+    interruption.note(signal.SIGTERM, None)
+    interruption.note(signal.SIGTERM, None)
+    assert (interruption.number, ends, exits) == (signal.SIGTERM, [1], [])
+    interruption.note(signal.SIGINT, None)
+    assert exits == [128 + signal.SIGINT]

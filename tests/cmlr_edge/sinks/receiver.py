@@ -13,13 +13,15 @@ class Receiver:
     def __init__(self, port: int = 0) -> None:
         self.answers: list[int | str] = []  # a status, or "hang"; 200 when it is empty
         self.taken: list[str] = []
+        self.bodies: list[bytes] = []
         self.requests: list[dict[str, str]] = []
         self.released = threading.Event()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+                body = json.loads(receiver.bodies[-1])
                 receiver.requests.append(dict(self.headers))
                 answer = receiver.answers.pop(0) if receiver.answers else 200
                 if answer == "hang":

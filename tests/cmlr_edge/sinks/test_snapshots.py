@@ -19,7 +19,7 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.events.event import Event
 from cmlr_edge.sinks import Result, Snapshots
-from cmlr_edge.sinks import snapshots as module
+from cmlr_edge.sinks import kept_files as module
 from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.samples import frame, prediction
@@ -96,6 +96,32 @@ def test_older_pictures_make_room_and_others_files_stay(tmp_path: Path) -> None:
     ours = [path for path in pictures(folder) if path not in strangers]
     assert [path.name for path in ours] == [f"red_{number:032x}.jpg" for number in (7, 8, 9)]
     assert all(stranger.exists() for stranger in strangers)
+
+
+def test_a_wall_clock_that_is_set_makes_no_picture_old(tmp_path: Path) -> None:
+    clock, wall = [1000.0], [0.0]  # the first goes on; the other is set as the machine pleases
+    for wall[0] in (1e6, 4e9, 1.8e9):  # not set yet, a wrong one, the right one
+        sink = Snapshots(tmp_path / "s", LABELS, clock=lambda: clock[0], wall_clock=lambda: wall[0])
+        sink.write(result(50, 0.6, event("start", len(pictures(tmp_path / "s")))))
+        newest = max(pictures(tmp_path / "s"))
+        os.utime(newest, (min(wall[0], 1.8e9),) * 2)
+        clock[0] += 60
+    assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["0", "1", "2"]
+    clock[0] += 31 * 86400
+    sink.write(result(50, 0.6, event("start", 3)))
+    assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["3"]
+
+
+def test_pictures_of_a_clock_that_was_not_set_are_the_newest(tmp_path: Path) -> None:
+    sink = Snapshots(tmp_path / "s", LABELS)
+    for number in range(3):
+        sink.write(result(50, 0.6, event("start", number)))
+    size = pictures(tmp_path / "s")[0].stat().st_size
+    for path, at in zip(pictures(tmp_path / "s"), (1.7e9, 2e5, 1e5), strict=True):
+        os.utime(path, (at, at))
+    sink = Snapshots(tmp_path / "s", LABELS, keep_bytes=3.5 * size, wall_clock=lambda: 1.7e9 + 60)
+    sink.write(result(50, 0.6, event("start", 3)))
+    assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["1", "2", "3"]
 
 
 def test_old_pictures_are_deleted(tmp_path: Path) -> None:

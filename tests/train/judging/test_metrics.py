@@ -7,8 +7,8 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.thresholds import ThresholdRule, best_threshold, expect, fit_thresholds
 from train.judging.metrics import evaluate_scores, in_top3
-from train.judging.thresholds import ThresholdRule, best_threshold, expect, fit_thresholds
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 5)) < [0.5, 0.3, 0.2, 0.1, 0.0]).astype(np.float32)

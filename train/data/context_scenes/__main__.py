@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from cmlr_edge.cli.usage import run_command
 from train.data.context_scenes import PARTS, SceneConfig, generate
 from train.reporting import exit_on_error
 
@@ -60,4 +61,4 @@ def draw(
 
 if __name__ == "__main__":
     with exit_on_error():
-        typer.run(draw)
+        run_command(draw, "python -m train.data.context_scenes")

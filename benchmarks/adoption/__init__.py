@@ -1,0 +1,1 @@
+"""Foreign classifiers, adopted, against what made them: `python -m benchmarks.adoption`."""

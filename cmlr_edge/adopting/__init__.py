@@ -1,0 +1,1 @@
+"""Models that were trained elsewhere, made into engines; the only room that imports `onnx`."""

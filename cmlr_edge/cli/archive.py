@@ -1,0 +1,215 @@
+"""`cmlr-edge archive INPUT... --out DATASET`, and `archive show DATASET`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from cmlr_edge.archive.dataset import Counts
+from cmlr_edge.archive.plan import Cutting, PlanSize, Unit
+from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
+from cmlr_edge.cli import options
+from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.signals import Interruption, noted_signals
+from cmlr_edge.errors import SpecError
+from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.redaction import printable
+
+_MOST_LABELS = 15  # that are printed
+
+
+class _LabelUnlessNamed(typer.core.TyperGroup):
+    """`archive photos --out labels` means `archive label photos --out labels`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the command there that is meant."""
+        if args and args[0] not in {*self.commands, "--help"}:
+            args = ["label", *args]
+        return super().parse_args(ctx, args)
+
+
+archive = typer.Typer(
+    cls=_LabelUnlessNamed,
+    no_args_is_help=True,
+    help="Label pictures and recordings of any number, once each, into a Parquet dataset. "
+    "`archive INPUT... --out DATASET` is short for `archive label INPUT... --out DATASET`.",
+)
+
+
+@archive.command("label")
+def label_archive(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Picture, film, .tar, .parquet with pictures, folder with all below it, quoted "
+            "pattern, or address (s3://, gs://, hf://). Left out: go on with those of the dataset.",
+        ),
+    ] = None,
+    *,
+    out: Annotated[str, typer.Option(help="The dataset: a folder, or an address.")],
+    engine: options.Engine = None,
+    provider: options.Provider = None,
+    threshold: options.Threshold = None,
+    max_fps: Annotated[
+        float | None, typer.Option(min=1e-3, help="Look at no more frames a second of a film.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, or actors. Default: one per core.")
+    ] = None,
+    ray: Annotated[
+        str, typer.Option(help="Address of a Ray cluster: auto, HOST:6379. Default: this machine.")
+    ] = "",
+    chunk: Annotated[int, typer.Option(min=1, help="Pictures in one unit of work.")] = 1000,
+    part_mb: Annotated[float, typer.Option(help="Megabytes of a film in one unit.")] = 64.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
+) -> None:
+    """Label each INPUT once; killed and started again it goes on.
+
+    \b
+    cmlr-edge archive photos --out labels
+    cmlr-edge archive "recordings/*.mp4" s3://bucket/photos --out s3://bucket/labels
+    cmlr-edge archive show labels --where "has('person')"
+
+    \b
+    Exit codes
+    0    every picture and frame has a row; those that cannot be read say why
+    1    some units could not be done, for a storage did not answer: start it again
+    2    an error
+    130  ended by SIGINT, 143 by SIGTERM: start it again to go on
+    """  # noqa: D301 (typer's mark for keeping lines)
+    settings = ArchiveSettings(
+        tuple(inputs or ()),
+        out,
+        engine or demo_engine(),
+        provider,
+        threshold,
+        Cutting(chunk, part_mb),
+        max_fps,
+        workers,
+        ray,
+    )
+    run = Archive(settings)
+    if dry_run:
+        _print_plan(run, settings, as_json=as_json)
+        return
+    with noted_signals(ends_well=False) as interruption, run:
+        summary = _run(run, interruption, quiet=as_json)
+    if as_json:
+        print(json.dumps(summary.to_record(), indent=2, allow_nan=False))  # noqa: T201
+    else:
+        _print_summary(summary)
+    for reason in sorted({*summary.undone})[:5]:
+        stderr.print(escape(f"not done: {printable(reason)}"), soft_wrap=True, highlight=False)
+    if interruption.number:
+        stderr.print(f"interrupted; {summary.units_left} units are left: start it again to go on")
+        raise typer.Exit(128 + interruption.number)
+    if summary.units_left:
+        stderr.print(f"{summary.units_left} units are left: start it again to go on")
+        raise typer.Exit(1)
+
+
+def _run(run: Archive, interruption: Interruption, *, quiet: bool) -> Summary:
+    whole, left = run.left()
+    columns = (
+        TextColumn("labelling"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    bar = Progress(*columns, console=stderr, disable=quiet or not stderr.is_terminal)
+    rows = Counts()
+    interruption.calls(run.request_end)
+    with bar:
+        task = bar.add_task("", total=max(1, whole.size), completed=whole.size - left.size, told="")
+
+        def told(unit: Unit, counts: Counts) -> None:
+            rows.add(counts)
+            bar.advance(task, unit.size if counts.bytes else 0)
+            failures = sum(rows.failures.values())
+            bar.update(task, told=f"{rows.rows} rows, {failures} failures")
+
+        return run.run(told)
+
+
+def _print_plan(run: Archive, settings: ArchiveSettings, *, as_json: bool) -> None:
+    if not settings.inputs:
+        raise SpecError("--dry-run says what inputs hold: give some")
+    size = run.plan_size()
+    if as_json:
+        print(json.dumps(vars(size), indent=2))  # noqa: T201
+        return
+    print(_told(size))  # noqa: T201
+
+
+def _told(size: PlanSize) -> str:
+    parts = [
+        (size.pictures, "pictures"),
+        (size.films, "films"),
+        (size.holders, "tar or Parquet files"),
+    ]
+    found = ", ".join(f"{count} {what}" for count, what in parts if count) or "nothing"
+    return f"{found}: {size.size / 1e6:.1f} MB in {size.units} units of work"
+
+
+def _print_summary(summary: Summary) -> None:
+    console, record = Console(), summary.to_record()
+    run: dict[str, Any] = record["run"]
+    rate = f", {run['rows_per_second']:.1f} a second" if run["rows"] else ""
+    console.print(
+        f"{summary.total.rows} rows, {summary.total.events} events; "
+        f"{run['rows']} of them in this run, in {run['seconds']:.1f} s{rate}",
+        highlight=False,
+    )
+    if record["labels"]:
+        table = Table("label", "rows")
+        for name, count in [*record["labels"].items()][:_MOST_LABELS]:
+            table.add_row(escape(printable(name)), str(count))
+        console.print(table)
+    if record["failures"]:
+        table = Table("failure", "rows")
+        for kind, count in sorted(record["failures"].items(), key=lambda item: -item[1]):
+            table.add_row(kind, str(count))
+        console.print(table)
+    console.print(escape(f"with the provider {summary.provider}"), highlight=False)
+
+
+@archive.command("show")
+def show(
+    dataset: Annotated[str, typer.Argument(help="A folder or an address.")],
+    *,
+    where: Annotated[
+        str,
+        typer.Option(
+            help="SQL over the columns; has('dog') and score('dog') look a label up. Default: all rows."
+        ),
+    ] = "true",
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("archive.png"),
+) -> None:
+    """Draw pictures and frames of DATASET that a condition chooses, evenly spaced, on one sheet.
+
+    \b
+    cmlr-edge archive show labels --where "has('dog') and score('person') < 0.2" --out dogs.png
+    """  # noqa: D301 (typer's mark for keeping lines)
+    from cmlr_edge.archive.show import draw_sheet
+
+    found, drawn = draw_sheet(dataset, where, out)
+    print(f"{found} rows, {drawn} of them drawn in {out}")  # noqa: T201

@@ -1,0 +1,241 @@
+"""A contract on events: "at most one false event a day, nine visits of ten", with a bound that few recordings earn.
+
+Settings are chosen on a third of the recordings and tried on the others, which no choice has seen. There false
+events count as Poisson and visits as independent, and the bounds are exact: each is wrong in 1 of 40
+cases at most, both together in 1 of 20.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import product
+from operator import add
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.errors import DataError
+from cmlr_edge.events.recordings import Recording
+from cmlr_edge.events.replay import Counts, count_events
+from cmlr_edge.model.shares import (
+    hits_at_least,
+    poisson_up_to,
+    rate_at_least,
+    rate_at_most,
+    share_at_least,
+)
+from cmlr_edge.model.stability import LabelStability
+
+MISS = 0.025  # of each of the two bounds
+_THRESHOLDS = 10
+_LEAVE = (0.5, 0.8)  # share of `enter`
+_SMOOTHING_S, _DURATION_S, _GAP_S = (0.3, 1.0), (0.3, 1.0, 2.0), (1.0, 3.0)
+_CHANCE = 0.8  # of being proven, by which the recordings needed are told
+_MOST_RECORDINGS = 10_000
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a label's events."""
+
+    false_a_day: float  # at most
+    found: float  # share of visits, at least
+
+    def __post_init__(self) -> None:
+        """Refuse what no recordings can prove."""
+        if not (0 < self.false_a_day < math.inf and 0 < self.found < 1):
+            raise DataError(
+                f"at most {self.false_a_day:g} false events a day and at least {self.found:g} of the "
+                "visits: expected more than 0 a day, and a share above 0 and below 1"
+            )
+
+    def kept_by(self, counts: Counts) -> bool:
+        """Whether counts of one setting prove it."""
+        return (
+            false_a_day_at_most(counts) <= self.false_a_day and found_at_least(counts) >= self.found
+        )
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The settings of a label, and what they did where they were not chosen."""
+
+    label: str
+    settings: LabelStability
+    proof: Counts  # on the recordings that were held out
+    chosen_on: Counts  # on the others
+    proven: bool
+    needed: str  # in words, where it is not proven
+    tried: Counts  # every candidate on the recordings that were chosen on
+
+
+def false_a_day_at_most(counts: Counts) -> float:
+    """Upper bound of false events a day, of counts of one setting."""
+    return rate_at_most(int(counts.false_events[0]), counts.hours / 24, miss=MISS)
+
+
+def found_at_least(counts: Counts) -> float:
+    """Lower bound of the share of visits that are found."""
+    return share_at_least(int(counts.found[0]), counts.visits, miss=MISS)
+
+
+def fit_contract(
+    label: str, recordings: Sequence[Recording], wish: Wish, *, seed: int = 0
+) -> Contract:
+    """Choose settings, and prove them on other recordings.
+
+    Args:
+        label: For messages.
+        recordings: Of this label; at least 3.
+        wish: What is wanted.
+        seed: Of the division.
+
+    Raises:
+        DataError: There are too few recordings to divide, or none with a visit on either side.
+    """
+    chosen, held_out = divide(recordings, seed)
+    for part in (chosen, held_out):
+        if not any(recording.visits for recording in part):
+            raise DataError(
+                f"{label}: {len(recordings)} recordings, and those with a visit cannot be divided: at "
+                "least 2 with a visit and 3 in all are needed, better 20"
+            )
+    settings = candidates(chosen)
+    tried = reduce(add, (count_events(recording, settings) for recording in chosen))
+    hours = sum(recording.hours for recording in held_out)
+    visits = sum(len(recording.visits) for recording in held_out)
+    best = choose(tried, wish, hours, visits)
+    proof = reduce(add, (count_events(recording, [settings[best]]) for recording in held_out))
+    proven = wish.kept_by(proof)
+    needed = "" if proven else tell_needed(proof + tried.of(best), wish, len(recordings))
+    return Contract(label, settings[best], proof, tried.of(best), proven, needed, tried)
+
+
+def choose(tried: Counts, wish: Wish, hours: float, visits: int) -> int:
+    """Which setting is likeliest to be proven by so many hours and visits; else the nearest to the wish."""
+    allowed = _most_false(hours / 24, wish.false_a_day)
+    wanted = _least_found(visits, wish.found)
+
+    def worth(i: int) -> tuple[float, float]:
+        counts = tried.of(i)
+        days = counts.hours / 24
+        rate = (int(counts.false_events[0]) + 0.5) / days if days else math.inf
+        share = (int(counts.found[0]) + 0.5) / (counts.visits + 1)
+        merit = min(math.log(wish.false_a_day / rate), math.log(share / wish.found))
+        if allowed < 0 or wanted > visits:
+            return 0.0, merit
+        likely = poisson_up_to(allowed, rate * hours / 24)
+        return likely * hits_at_least(wanted, visits, share), merit
+
+    return max(range(len(tried.found)), key=worth)
+
+
+def divide(recordings: Sequence[Recording], seed: int) -> tuple[list[Recording], list[Recording]]:
+    """A third to choose on, the others to prove on; likewise of those with visits and of those without."""
+    rng, chosen, held_out = np.random.default_rng(seed), [], []
+    for there in (True, False):
+        group = [recording for recording in recordings if bool(recording.visits) == there]
+        order = rng.permutation(len(group))
+        first = max(1, len(group) // 3) if len(group) > 1 else 0
+        chosen += [group[i] for i in order[:first]]
+        held_out += [group[i] for i in order[first:]]
+    return chosen, held_out
+
+
+def candidates(recordings: Sequence[Recording]) -> list[LabelStability]:
+    """Settings to try: thresholds where scores in and out of visits lie, and some durations."""
+    within, outside = (
+        np.concatenate(parts) for parts in zip(*map(_sides, recordings), strict=True)
+    )
+    found = [np.quantile(within, np.linspace(0.02, 0.9, _THRESHOLDS // 2))] if len(within) else []
+    if len(outside):
+        high = 1 - np.geomspace(0.05, 1e-5, _THRESHOLDS - _THRESHOLDS // 2)
+        found.append(np.quantile(outside, high))
+    enters = np.unique(np.clip(np.round(np.concatenate(found), 3), 0.001, 0.999))
+    return [
+        LabelStability(
+            enter=float(enter),
+            leave=round(float(enter) * leave, 4),
+            smoothing_s=smoothing_s,
+            min_duration_s=duration_s,
+            min_gap_s=gap_s,
+        )
+        for enter, leave, smoothing_s, duration_s, gap_s in product(
+            enters, _LEAVE, _SMOOTHING_S, _DURATION_S, _GAP_S
+        )
+    ]
+
+
+def _sides(recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    times, inside = recording.times_s, np.zeros(len(recording.times_s), bool)
+    for visit in recording.visits:
+        inside |= (times >= visit.begin_s) & (times <= visit.end_s)
+    known = ~np.isnan(recording.scores)
+    return recording.scores[known & inside], recording.scores[known & ~inside]
+
+
+def tell_needed(counts: Counts, wish: Wish, recordings: int) -> str:
+    """Say what it would take to prove the wish, if settings go on as they did."""
+    false_events, found = int(counts.false_events[0]), int(counts.found[0])
+    days = max(counts.hours / 24, 1e-9)
+    rate, share = false_events / days, found / max(counts.visits, 1)
+    reasons = []
+    if rate_at_least(false_events, days, miss=MISS) > wish.false_a_day:
+        reasons.append(f"{rate:.3g} false events a day are more than {wish.false_a_day:g}")
+    if 1 - share_at_least(counts.visits - found, counts.visits, miss=MISS) < wish.found:
+        reasons.append(f"{share:.0%} of the visits found are less than {wish.found:.0%}")
+    if reasons:
+        return f"no number of recordings proves it: {' and '.join(reasons)}; train the label, or wish less"
+    # Where few cases look worse than the wish, it is not known to be beyond reach: then the least there is.
+    hours = hours_needed(rate if rate < wish.false_a_day else 0.0, wish)
+    visits = visits_needed(share if share > wish.found else 1.0, wish)
+    # A third of all goes into the choice.
+    how = "about" if rate < wish.false_a_day and share > wish.found else "at least"
+    more = max(1.5 * hours / max(counts.hours, 1e-9), 1.5 * visits / max(counts.visits, 1), 1.0)
+    return (
+        f"it takes {how} {1.5 * hours:.0f} hours and {math.ceil(1.5 * visits)} visits, {more:.1f} times the "
+        f"{recordings} recordings that there are"
+    )
+
+
+def hours_needed(rate: float, wish: Wish) -> float:
+    """Hours that prove the rate in 4 of 5 cases, if it is `rate` a day."""
+    for false_events in range(_MOST_RECORDINGS):
+        days = rate_at_most(false_events, 1.0, miss=MISS) / wish.false_a_day
+        if poisson_up_to(false_events, rate * days) >= _CHANCE:
+            return 24 * days
+    return math.inf
+
+
+def visits_needed(share: float, wish: Wish) -> int:
+    """Visits that prove the share in 4 of 5 cases, if it is `share`."""
+    visits = math.ceil(math.log(MISS) / math.log(wish.found))
+    while visits < _MOST_RECORDINGS:
+        wanted = _least_found(visits, wish.found)
+        if wanted <= visits and hits_at_least(wanted, visits, share) >= _CHANCE:
+            return visits
+        visits = math.ceil(visits * 1.05)
+    return visits
+
+
+def _most_false(days: float, wish: float) -> int:
+    """The most false events that still prove a rate; -1 if none do."""
+    count = -1
+    while days > 0 and rate_at_most(count + 1, days, miss=MISS) <= wish:
+        count += 1
+    return count
+
+
+def _least_found(visits: int, wish: float) -> int:
+    """The fewest found that still prove a share; more than `visits` if none do."""
+    low, high = 0, visits + 1
+    while low < high:
+        middle = (low + high) // 2
+        if share_at_least(middle, visits, miss=MISS) >= wish:
+            high = middle
+        else:
+            low = middle + 1
+    return low

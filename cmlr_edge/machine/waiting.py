@@ -1,0 +1,82 @@
+"""Waits for children and locks, which may be long: what is done meanwhile, and how they are broken off.
+
+Whoever starts something slow says so with `while_waiting`; whoever waits deep inside it calls `tick`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import IO
+
+_TICK_S = 0.02
+_calls: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("while waiting", default=())
+
+
+class Interrupted(BaseException):
+    """Whoever wanted what is waited for wants it no more. No error: what handles those lets it pass."""
+
+
+@contextmanager
+def while_waiting(call: Callable[[], None]) -> Iterator[None]:
+    """Call `call` many times a second while anything inside the block waits; it may raise `Interrupted`.
+
+    A thread that is to do likewise runs in a copy of the context (`contextvars.copy_context`).
+    """
+    token = _calls.set((*_calls.get(), call))
+    try:
+        yield
+    finally:
+        _calls.reset(token)
+
+
+def interrupted_when(unwanted: Callable[[], bool]) -> Callable[[], None]:
+    """For `while_waiting`: break the wait off as soon as `unwanted` says so."""
+
+    def call() -> None:
+        if unwanted():
+            raise Interrupted
+
+    return call
+
+
+def tick() -> None:
+    """Wait a moment.
+
+    Raises:
+        Interrupted: The wait is to be broken off.
+    """
+    for call in _calls.get():
+        call()
+    time.sleep(_TICK_S)
+
+
+def await_lock(lock: IO[str] | IO[bytes], is_in_vain: Callable[[], bool]) -> bool:
+    """Lock a file for this process alone; it is free again when the file is closed.
+
+    Args:
+        lock: The opened file.
+        is_in_vain: Asked many times a second while another process holds it: whether to give up.
+
+    Returns:
+        Whether it is ours.
+
+    Raises:
+        Interrupted: The wait is to be broken off.
+    """
+    while not _is_locked(lock):
+        if is_in_vain():
+            return False
+        tick()
+    return True
+
+
+def _is_locked(lock: IO[str] | IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

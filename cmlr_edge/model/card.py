@@ -1,0 +1,66 @@
+"""The page about a model that the hub shows, from what its spec says."""
+
+from __future__ import annotations
+
+from cmlr_edge.model.spec import ModelSpec
+
+
+def card_of(spec: ModelSpec, repository: str) -> str:
+    """Markdown with the hub's header: what the model is, how to run it, how good it was.
+
+    Args:
+        spec: Of the model.
+        repository: "owner/name", for the command that fetches it.
+    """
+    fit, made = spec.threshold_fit, spec.provenance
+    height, width = spec.preprocess.size_hw
+    metrics = [f"| {name} | {value:.3f} |" for name, value in made.metrics.items()]
+    table = (
+        ["| metric | value |", "|---|---|", *metrics]
+        if metrics
+        else ["None is stored in the spec."]
+    )
+    labels = ", ".join(spec.labels[:100]) + (", ..." if len(spec.labels) > 100 else "")
+    return "\n".join(
+        [
+            "---",
+            "library_name: cmlr_edge",
+            "pipeline_tag: image-classification",
+            "tags: [multi-label, onnx, edge]",
+            "---",
+            f"# {spec.name}",
+            "",
+            f"Which of {len(spec.labels)} labels are in a picture. Run it with cmlr_edge:",
+            "",
+            f"    cmlr-edge hub pull {repository} --out {repository.rpartition('/')[2]}",
+            f"    cmlr-edge label street.mp4 --engine {repository.rpartition('/')[2]}",
+            "",
+            f"- **Labels**: {labels}",
+            f"- **Input**: {width} x {height}, by {spec.preprocess.resize}; the spec has mean and deviation.",
+            *_origin(spec),
+            f"- **Thresholds**: by {fit.rule} on {fit.num_images} pictures of {fit.data}.",
+            "",
+            "## Measured on validation pictures",
+            "",
+            *table,
+            "",
+            "Add what it is good for, what it confuses, and the licence of data and weights.",
+            "",
+        ]
+    )
+
+
+def _origin(spec: ModelSpec) -> list[str]:
+    """Lines on how the model was trained, or where it came from."""
+    made, method, about = spec.provenance, spec.method, spec.adopted
+    if about is not None:
+        kind = "shares of one whole" if about.exclusive else "of each label by itself"
+        return [
+            f"- **Origin**: trained elsewhere and adopted, from {about.source}, {about.input}.",
+            f"- **Scores**: {kind}.",
+        ]
+    return [
+        f"- **Network**: {method.backbone}; {method.decoder_layers} decoder layers, {method.embed_dim} wide.",
+        f"- **Intervention**: {method.intervention}, read-out {method.inference_context}.",
+        f"- **Data**: {made.data}, {made.num_train_images} pictures, {made.epochs} epochs, seed {made.seed}.",
+    ]

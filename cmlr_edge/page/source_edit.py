@@ -1,0 +1,34 @@
+"""What is looked at of a source, as visitors see and send it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Corner = tuple[float, float]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class SourceEdit(BaseModel):
+    """What is looked at of one source, as docs/service.md has it; all of it, for each edit is whole."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    labels: list[Name] = Field(max_length=10_000)  # that may be said; [] for all
+    thresholds: dict[Name, float]  # instead of the model's
+    masks: list[Annotated[list[Corner], Field(max_length=100)]] = Field(max_length=100)
+    region: list[Corner] = Field(max_length=100)  # [] for the whole picture
+    tiles: Annotated[str, Field(max_length=10)]  # "" for none
+    max_fps: float | None
+    active: list[Annotated[str, Field(max_length=50)]] = Field(max_length=50)
+
+
+@dataclass(frozen=True)
+class SourceSettingsView:
+    """What is looked at of one source, and whether that can be changed here."""
+
+    reason: str  # why it cannot be changed, for people; "" where it can
+    version: str  # to be sent along with a change
+    settings: dict[str, Any]  # as `SourceEdit`

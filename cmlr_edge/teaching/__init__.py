@@ -1,0 +1,1 @@
+"""Labels that are added to an engine on the device, from a few pictures, without PyTorch."""

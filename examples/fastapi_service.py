@@ -1,0 +1,40 @@
+"""A service that labels pictures sent by POST: `uvicorn examples.fastapi_service:app`.
+
+Needs `pip install '.[cpu,serve]'`. `cmlr-edge serve` has the same at `/api/recognize`, with limits and a token.
+
+    curl --data-binary @street.jpg http://127.0.0.1:8000/labels
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+
+from cmlr_edge import Recognizer, demo_engine
+
+
+@asynccontextmanager
+async def _lifespan(service: FastAPI) -> AsyncIterator[None]:
+    with Recognizer.from_engine(demo_engine()) as recognizer:
+        service.state.recognizer = recognizer
+        yield
+
+
+app = FastAPI(title="Labels of a picture", lifespan=_lifespan)
+
+
+@app.post("/labels")
+async def labels(request: Request) -> dict[str, Any]:
+    """Return labels and scores of the JPEG, PNG or WebP in the body."""
+    image = cv2.imdecode(np.frombuffer(await request.body(), np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise HTTPException(415, "the body is not a picture")
+    prediction = await run_in_threadpool(request.app.state.recognizer, image)
+    answer: dict[str, Any] = prediction.to_dict()
+    return answer

@@ -1,0 +1,151 @@
+"""`cmlr-edge archive`, as a person types it, and the guide's examples."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from cmlr_edge.archive.run import Archive, ArchiveSettings
+from cmlr_edge.archive.show import draw_sheet
+from cmlr_edge.capture.images import read_image
+from cmlr_edge.cli.archive import label_archive
+from cmlr_edge.errors import CaptureError, SpecError
+from tests.cmlr_edge.archive.archives import events_of, rows_of, write_pictures
+from tests.cmlr_edge.cli.command import read_lines, run
+from tests.conftest import make_spec, mean_color_model, solid, write_engine, write_video
+
+PAGE = Path(__file__).parents[3] / "docs/archives.md"
+_EVENT = {"kind": None, "label": None, "time_s": 4, "start_s": 4, "end_s": 4, "score": 5}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, pictures, a film of a second red and a second blue, and their dataset."""
+    folder = tmp_path_factory.mktemp("archive")
+    content = mean_color_model()
+    engine = write_engine(folder, content, make_spec(content))
+    write_pictures(folder / "in", 5)
+    colors = [solid(250, 5, 5)] * 10 + [solid(5, 5, 250)] * 10
+    write_video(folder / "in" / "film.avi", colors)
+    settings = ArchiveSettings(
+        (str(folder / "in"),), str(folder / "labels"), engine, "cpu", workers=1
+    )
+    with Archive(settings) as archive:
+        archive.run()
+    return folder
+
+
+def test_a_film_has_the_lines_and_events_of_label(made: Path, tmp_path: Path) -> None:
+    lines, events = tmp_path / "lines.jsonl", tmp_path / "events.jsonl"
+    model = ["--engine", str(made / "model.onnx"), "--provider", "cpu"]
+    assert (
+        run(
+            "label", made / "in" / "film.avi", "--out", lines, "--events", events, *model
+        ).returncode
+        == 0
+    )
+    rows = [row for row in rows_of(made / "labels") if row["frame"] is not None]
+    said = read_lines(lines)
+    assert [(r["frame"], round(r["time_s"], 4)) for r in rows] == [
+        (line["frame"], line["time_s"]) for line in said
+    ]
+    for row, line in zip(rows, said, strict=True):
+        labels: object = line["labels"]
+        assert isinstance(labels, list)
+        assert row["labels"] == [item["label"] for item in labels]
+    told = [{k: e[k] for k in _EVENT} for e in read_lines(events) if e["kind"] != "begin"]
+    found = [
+        {k: e[k] if d is None or e[k] is None else round(e[k], d) for k, d in _EVENT.items()}
+        for e in events_of(made / "labels")
+    ]
+    assert len(found) >= 4
+    assert found == told
+
+
+def test_every_file_says_which_model_it_is_of(made: Path) -> None:
+    dataset = made / "labels"
+    for path in [*dataset.glob("rows/*/*.parquet"), *dataset.glob("events/*.parquet")]:
+        about = json.loads(pyarrow.parquet.read_schema(path).metadata[b"cmlr_edge"])
+        assert about["model"]["labels"] == ["red", "green", "blue"]
+        assert len(about["model"]["sha256"]) == 64
+        assert about["model"]["provider"] == "cpu"
+        assert {"cmlr-edge", "numpy", "pyarrow"} <= {*about["versions"]}
+    [path] = dataset.glob("rows/kind=picture/*.parquet")
+    assert (
+        str(pyarrow.parquet.read_schema(path).field("scores").type)
+        == "fixed_size_list<element: float>[3]"
+    )
+    manifest = pyarrow.parquet.read_table(dataset / "_manifest.parquet").to_pylist()
+    assert sum(row["rows"] for row in manifest) == len(rows_of(dataset))
+
+
+def test_rows_are_shown_by_a_condition(made: Path, tmp_path: Path) -> None:
+    dataset, film = made / "labels", made / "in" / "film.avi"
+    sheet = tmp_path / "sheet.png"
+    assert draw_sheet(str(dataset), "has('red') AND kind = 'frame' -- all", sheet) == (10, 10)
+    height, width = read_image(sheet).shape[:2]
+    assert (height > 600, width > 1000) == (True, True)
+    for wrong, said in {
+        "nothing = 1": "cannot read the condition",
+        "has('purple')": "unknown labels",
+        "labels IS NULL": "no row fulfils",
+        "path IN (SELECT content FROM read_text('/etc/hostname'))": "cannot read the condition",
+        "true); DROP VIEW dataset; SELECT (true": "cannot read the condition",
+    }.items():
+        with pytest.raises(SpecError, match=said):
+            draw_sheet(str(dataset), wrong, sheet)
+    with pytest.raises(SpecError, match="is no dataset"):
+        draw_sheet(str(tmp_path), "true", sheet)
+    film.rename(made / "away.avi")
+    with pytest.raises(CaptureError, match="none of the chosen pictures"):
+        draw_sheet(str(dataset), "kind = 'frame'", sheet)
+    (made / "away.avi").rename(film)
+
+
+def test_the_right_frame_of_a_film_is_shown(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr(
+        "cmlr_edge.archive.show.ContactSheet.write", lambda _self, result: shown.append(result)
+    )
+    draw_sheet(
+        str(made / "labels"), "kind = 'frame' AND frame IN (0, 9, 10, 19)", tmp_path / "sheet.png"
+    )
+    colors = [np.asarray(result.frame.image_bgr).mean(axis=(0, 1)) for result in shown]
+    assert [color.argmax() for color in colors] == [2, 2, 0, 0]  # red, then blue
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_query_of_the_guide_runs(
+    made: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.chdir(made)
+    queries = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(queries) == 5
+    query = queries[number].replace("'dog'", "'red'").replace("'person'", "'blue'")
+    found = duckdb.sql(query)
+    assert found is not None
+    assert found.fetchall() or "error IS NOT NULL" in query
+
+
+def test_what_is_typed_wrong_is_one_line_and_leaves_no_dataset(made: Path, tmp_path: Path) -> None:
+    out, engine = tmp_path / "out", made / "model.onnx"
+    wrong = run("archive", tmp_path / "gone", "--out", out, "--engine", engine)
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+    assert "there is no" in wrong.stderr
+    assert not (out / "_archive.json").exists()
+
+
+def test_a_dry_run_says_what_is_there_and_writes_nothing(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label_archive([str(made / "in")], out=str(tmp_path / "out"), dry_run=True)
+    assert capsys.readouterr().out.startswith("5 pictures, 1 films: ")
+    assert not (tmp_path / "out").exists()

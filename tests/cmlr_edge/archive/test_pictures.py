@@ -1,0 +1,195 @@
+"""Pictures wherever they lie become a row each, with the device's decisions; those that cannot be read say why."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image as Pillow
+
+from cmlr_edge import CaptureError, Recognizer
+from cmlr_edge.archive.inputs import list_items
+from cmlr_edge.archive.plan import Cutting, Plan, cut, write_plan
+from cmlr_edge.archive.stores import open_store
+from cmlr_edge.capture.images import read_image
+from tests.cmlr_edge.archive.archives import encoded, label_here, rows_of, write_pictures
+from tests.conftest import solid
+
+Member = tuple[str, bytes]
+
+
+@pytest.fixture
+def recognizer(engine: Path) -> Iterator[Recognizer]:
+    with Recognizer.from_engine(engine) as opened:
+        yield opened
+
+
+def write_tar(path: Path, members: list[Member], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, content in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    return path
+
+
+def samples(count: int) -> list[Member]:
+    colors = np.random.default_rng(0).integers(0, 256, (count, 3)).tolist()
+    return [(f"{i:04d}.png", encoded(solid(*color))) for i, color in enumerate(colors)]
+
+
+def test_rows_are_what_the_recognizer_says(recognizer: Recognizer, tmp_path: Path) -> None:
+    paths = write_pictures(tmp_path / "in", 21)
+    units = label_here(recognizer, [tmp_path / "in"], tmp_path / "out", Cutting(chunk=8))
+    assert [len(unit.items) for unit in units] == [8, 8, 5]
+    rows = rows_of(tmp_path / "out")
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    for row, path in zip(rows, paths, strict=True):
+        expected = recognizer(read_image(path))
+        np.testing.assert_array_equal(np.array(row["scores"], np.float32), expected.scores)
+        assert row["labels"] == [item.label for item in expected.labels]
+        assert (row["width"], row["height"], row["status"], row["error"]) == (40, 30, "ok", None)
+        assert abs(row["modified_at"].timestamp() - path.stat().st_mtime) < 1e-3
+
+
+def test_what_cannot_be_read_is_a_row_that_says_why(recognizer: Recognizer, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    [good] = write_pictures(folder, 1)
+    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
+    (folder / "cut.png").write_bytes(encoded(noise)[:9000])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.webp").touch()
+    (folder / "link.jpg").symlink_to(folder / "gone.jpg")
+    os.mkfifo(folder / "pipe.png")
+    Pillow.new("1", (20000, 9000)).save(folder / "wide.png")
+    with (folder / "huge.bmp").open("wb") as file:
+        file.truncate(2**28 + 1)
+    (folder / "film.mp4").write_bytes(b"no film")
+    (folder / os.fsdecode(b"\xff odd\n.png")).write_bytes(good.read_bytes())
+    label_here(recognizer, [folder], tmp_path / "out")
+    found = {Path(row["path"]).name: row["error_kind"] for row in rows_of(tmp_path / "out")}
+    assert found == {
+        "0000.png": None,
+        "cut.png": "damaged",
+        "text.jpg": "no picture",
+        "empty.webp": "no picture",
+        "link.jpg": "missing",
+        "pipe.png": "unreadable",
+        "wide.png": "too large",
+        "huge.bmp": "too large",
+        "film.mp4": "no film",
+        "\\xff odd\\x0a.png": None,
+    }
+    assert all(row["error"] for row in rows_of(tmp_path / "out") if row["error_kind"])
+
+
+@pytest.mark.parametrize(
+    ("ending", "mode", "parts"), [(".tar", "w", 4), (".tar", "w", 1), (".tgz", "w:gz", 1)]
+)
+def test_members_of_a_tar_are_rows(
+    recognizer: Recognizer, tmp_path: Path, ending: str, mode: str, parts: int
+) -> None:
+    members = samples(12)
+    odd = [("a" * 150 + ".png", members[0][1]), ("notes.json", b"{}"), ("bad.jpg", b"bad")]
+    path = write_tar(tmp_path / f"shard{ending}", [*members, *odd], mode)
+    cutting = Cutting(part_mb=path.stat().st_size / parts / 2**20)
+    assert len(label_here(recognizer, [path], tmp_path / "out", cutting)) == parts
+    rows = {row["member"]: row for row in rows_of(tmp_path / "out")}
+    assert sorted(rows) == sorted([*(name for name, _ in members), odd[0][0], "bad.jpg"])
+    assert rows["bad.jpg"]["error_kind"] == "no picture"
+    for name, content in members:
+        image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(np.float32(rows[name]["scores"]), recognizer(image).scores)
+
+
+def test_a_tar_cut_short_gives_what_is_there_and_says_so(
+    recognizer: Recognizer, tmp_path: Path
+) -> None:
+    path = write_tar(tmp_path / "shard.tar", samples(12))
+    path.write_bytes(path.read_bytes()[: 512 * 9 + 100])
+    label_here(recognizer, [path], tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    kinds = [row["error_kind"] for row in rows if row["member"]]
+    assert kinds[:-1] == [None] * (len(kinds) - 1)
+    assert len(kinds) > 2
+    assert "damaged" in {row["error_kind"] for row in rows}
+
+
+@pytest.mark.parametrize("form", ["binary", "struct"])
+def test_rows_of_parquet_are_rows(recognizer: Recognizer, tmp_path: Path, form: str) -> None:
+    members = samples(10)
+    contents = [content for _, content in members] + [b"bad", None]
+    column = contents if form == "binary" else [{"bytes": c, "path": "x"} for c in contents]
+    table = pa.table({"image": column, "caption": ["a"] * 12, "embedding": [b"x"] * 12})
+    path = tmp_path / "train.parquet"
+    pyarrow.parquet.write_table(table, path, row_group_size=5)
+    cutting = Cutting(part_mb=path.stat().st_size / 2 / 2**20)
+    assert len(label_here(recognizer, [path], tmp_path / "out", cutting)) == 2
+    rows = sorted(rows_of(tmp_path / "out"), key=lambda row: int(row["member"]))
+    assert [row["member"] for row in rows] == [str(i) for i in range(12)]
+    assert [row["error_kind"] for row in rows] == [None] * 10 + ["no picture"] * 2
+
+
+def test_a_parquet_file_without_pictures_is_one_row(recognizer: Recognizer, tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"a": [1]}), tmp_path / "numbers.parquet")
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    label_here(
+        recognizer, [tmp_path / "numbers.parquet", tmp_path / "text.parquet"], tmp_path / "out"
+    )
+    assert [row["error_kind"] for row in rows_of(tmp_path / "out")] == ["no picture", "damaged"]
+
+
+def test_when_a_picture_was_taken_is_told(recognizer: Recognizer, tmp_path: Path) -> None:
+    exif = Pillow.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:01 12:30:05"
+    Pillow.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    label_here(recognizer, [tmp_path / "a.jpg"], tmp_path / "out")
+    [row] = rows_of(tmp_path / "out")
+    assert str(row["taken_at"]) == "2024-05-01 12:30:05"
+
+
+def test_inputs_are_listed_once_in_a_fixed_order(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "b" / "deep", 2)
+    write_pictures(tmp_path / "a", 2)
+    write_pictures(tmp_path / "b" / ".hidden", 1)
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "b" / "labels").mkdir()
+    (tmp_path / "b" / "labels" / "_archive.json").write_text("{}")
+    write_pictures(tmp_path / "b" / "labels", 1)
+    inputs = [tmp_path, tmp_path / "a" / "0001.png", tmp_path / "b", f"{tmp_path}/*/*.png"]
+    found = [str(Path(item.path).relative_to(tmp_path)) for item in list_items(map(str, inputs))]
+    assert found == ["a/0000.png", "a/0001.png", "b/deep/0000.png", "b/deep/0001.png"]
+    for nothing in (
+        tmp_path / "gone",
+        tmp_path / "b" / ".hidden" / "*.jpg",
+        "bad://x",
+        "s3://u:p@b/x",
+    ):
+        with pytest.raises(CaptureError) as refused:
+            [*list_items([str(nothing)])]
+        assert "u:p" not in str(refused.value)
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    odd = tmp_path / "in" / os.fsdecode(b"\xff.png")
+    write_pictures(tmp_path / "in", 40)
+    odd.touch()
+    (tmp_path / "in" / "film.mp4").write_bytes(b"x" * 2500)
+    units = [*cut(list_items([str(tmp_path / "in")]), Cutting(2, 1000 / 2**20))]
+    store = open_store(str(tmp_path / "out"))
+    size = write_plan(units, store)
+    with Plan(store) as plan:
+        assert [(u.name, u.items) for u in plan] == [(u.name, u.items) for u in units]
+        assert [u.number for u in plan] == [*range(len(units))]
+        assert plan.unit(17).name == units[17].name
+    assert (size.pictures, size.films, size.units) == (41, 1, 23)
+    assert len({unit.name for unit in units}) == 23

@@ -1,0 +1,216 @@
+"""Whatever is killed, and when: each picture and frame has one row, and a run that is started again goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from cmlr_edge import OutputError, SpecError
+from cmlr_edge.archive import ray_crew
+from cmlr_edge.archive.dataset import MODEL
+from cmlr_edge.archive.inputs import list_items
+from cmlr_edge.archive.plan import Cutting, Unit, cut
+from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
+from cmlr_edge.archive.worker import Worker, WorkerSettings
+from cmlr_edge.model.files import spec_path
+from tests.cmlr_edge.archive.archives import rows_of, write_pictures
+from tests.cmlr_edge.capture.films import write_film
+from tests.cmlr_edge.cli.command import COMMAND
+from tests.conftest import solid
+
+_PICTURES, _FRAMES = 60, 40
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Pictures, one that is none, and a film that is cut in four."""
+    folder = tmp_path / "in"
+    write_pictures(folder, _PICTURES - 1)
+    (folder / "bad.jpg").write_text("bad")
+    frames = [solid(5 * i, 250 - 5 * i, 100, (48, 64)) for i in range(_FRAMES)]
+    write_film(folder / "film.mp4", frames, options={"x264-params": "keyint=5:scenecut=0"})
+    return folder
+
+
+def cutting_of(source: Path) -> Cutting:
+    return Cutting(6, (source / "film.mp4").stat().st_size / 4 / 2**20)
+
+
+def flags_of(source: Path, out: Path, engine: Path) -> list[str]:
+    cutting = cutting_of(source)
+    return [
+        *("archive", str(source), "--out", str(out), "--engine", str(engine), "--workers", "1"),
+        *("--chunk", str(cutting.chunk), "--part-mb", str(cutting.part_mb), "--provider", "cpu"),
+    ]
+
+
+def once_each(out: Path) -> None:
+    """Every picture and frame has its row, and only one."""
+    rows = rows_of(out)
+    keys = [(row["path"], row["frame"]) for row in rows]
+    assert len(keys) == len({*keys}) == _PICTURES + _FRAMES
+    assert [row["error_kind"] for row in rows if row["error"]] == ["no picture"]
+    frames = [row["frame"] for row in rows if row["frame"] is not None]
+    assert frames == [*range(_FRAMES)]
+
+
+def test_a_run_that_is_killed_goes_on(source: Path, tmp_path: Path, engine: Path) -> None:
+    out, flags = tmp_path / "out", flags_of(source, tmp_path / "out", engine)
+    with subprocess.Popen([*COMMAND, *flags], stderr=subprocess.DEVNULL) as killed:
+        await_files(out, 8, killed)
+        killed.kill()
+    assert not (out / "_manifest.parquet").exists()
+    settings = ArchiveSettings((), str(out), engine, workers=1)
+    summary = archived(settings)
+    once_each(out)
+    found = (summary.total.rows, summary.total.failures, summary.units_left)
+    assert found == (_PICTURES + _FRAMES - 1, {"no picture": 1}, 0)
+    assert 0 < summary.rows_now < summary.total.rows
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/**/*.parquet")}
+    assert archived(settings).rows_now == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert list(out.glob(".scratch/*")) == list(out.glob("_parts/*")) == []
+
+
+def await_files(out: Path, count: int, process: subprocess.Popen[Any]) -> None:
+    deadline_s = time.monotonic() + 60
+    while len([*out.glob("rows/*/*"), *out.glob("_parts/*")]) < count and process.poll() is None:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    assert process.poll() is None, "it was over before it could be killed"
+
+
+def children() -> list[int]:
+    """Workers of this process."""
+    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in pids if b"archive.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def archived(settings: ArchiveSettings, on_unit: Any = None) -> Summary:
+    with Archive(settings) as archive:
+        return archive.run(on_unit)
+
+
+def test_workers_that_are_killed_lose_nothing(source: Path, tmp_path: Path, engine: Path) -> None:
+    kills = iter([1, 9])
+
+    def kill_sometimes(_unit: Unit, _counts: object) -> None:
+        if number[0] == next_kill[0]:
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+            next_kill[0] = next(kills, -1)
+        number[0] += 1
+
+    number, next_kill = [0], [next(kills)]
+    out = tmp_path / "out"
+    settings = ArchiveSettings(
+        (str(source),), str(out), engine, "cpu", cutting=cutting_of(source), workers=1
+    )
+    summary = archived(settings, kill_sometimes)
+    assert next_kill == [-1]
+    assert (summary.units_left, summary.undone) == (0, [])
+    once_each(out)
+
+
+def test_a_picture_that_ends_its_reader_is_a_row_with_that_error(
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "in", 3)
+    Pillow.new("RGB", (10000, 10000)).save(tmp_path / "in" / "0001b.png", compress_level=1)
+    monkeypatch.setattr("cmlr_edge.archive.run.available_memory", lambda: 500 * 2**20)
+    settings = ArchiveSettings(
+        (str(tmp_path / "in"),), str(tmp_path / "out"), engine, "cpu", workers=1
+    )
+    summary = archived(settings)
+    assert summary.total.failures == {"too large": 1}
+    assert [row["error_kind"] for row in rows_of(tmp_path / "out")] == [
+        None,
+        None,
+        "too large",
+        None,
+    ]
+
+
+def test_a_dataset_is_gone_on_with_as_it_was_begun(
+    source: Path, tmp_path: Path, engine: Path, color_engine: Path
+) -> None:
+    out = str(tmp_path / "out")
+    settings = ArchiveSettings((str(source),), out, engine, "cpu", workers=1)
+    with Archive(settings), pytest.raises(OutputError, match="another run writes"):
+        archived(settings)
+    with pytest.raises(SpecError, match="begun with another thresholds"):
+        archived(ArchiveSettings((), out, engine, "cpu", 0.3))
+    with pytest.raises(SpecError, match="begun with another model"):
+        archived(ArchiveSettings((), out, color_engine, "cpu"))
+    with pytest.raises(SpecError, match="begun with another inputs"):
+        archived(ArchiveSettings((str(tmp_path),), out, engine, "cpu"))
+    with pytest.raises(SpecError, match="no dataset"):
+        archived(ArchiveSettings((), str(tmp_path / "none"), engine, "cpu"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_full_disk_ends_the_run_and_does_no_harm(
+    source: Path, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr("cmlr_edge.archive.worker._TRIES", 1)
+    settings = ArchiveSettings((str(source / "0000.png"),), str(out), engine, "cpu", workers=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # the plan fits, rows do not
+    try:
+        summary = archived(settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (summary.units_left, len(summary.undone)) == (1, 1)
+    assert "File too large" in summary.undone[0]
+    assert rows_of(out) == []
+    assert archived(settings).units_left == 0
+    assert len(rows_of(out)) == 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_ended_and_its_unit_done(
+    source: Path, tmp_path: Path, engine: Path
+) -> None:
+    settings = WorkerSettings(
+        str(engine), "cpu", {"red": 0.5, "green": 0.5, "blue": 0.5}, str(tmp_path / "out"), {}, 1
+    )
+    worker = Worker(replace(settings, hang_s=2.0), lambda: False)
+    units = [*cut(list_items([str(source)]), Cutting(50))]
+    worker.do("label", units[0])
+    [pid] = children()
+    os.kill(pid, signal.SIGSTOP)
+    assert worker.do("label", units[1]).units == 1
+    assert children() != [pid]
+    worker.close()
+
+
+def test_an_actor_of_a_cluster_does_the_same(source: Path, tmp_path: Path, engine: Path) -> None:
+    settings = ArchiveSettings((str(source),), str(tmp_path / "out"), engine, "cpu", workers=1)
+    with Archive(settings) as archive:
+        header = archive.header
+        thresholds = dict(zip(header.model.labels, header.model.thresholds, strict=True))
+        about = WorkerSettings(
+            engine.name, "cpu", thresholds, archive.store.root, header.about(), 1
+        )
+        for path in (engine, spec_path(engine)):
+            archive.store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
+        actor = ray_crew._Actor(about, "label")
+        told = actor({"unit": np.array([1])})  # behind the film
+        actor.close()
+        assert (json.loads(told["counts"][0])["rows"], told["failed"][0]) == (_PICTURES - 1, "")
+        summary = archive.run()
+    assert summary.units_left == 0
+    once_each(tmp_path / "out")

@@ -1,0 +1,109 @@
+"""A signal, or a kill, while providers are measured: a runtime that hangs stands for one that takes long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cmlr_edge.cli.command import COMMAND
+from tests.cmlr_edge.cli.long_label import await_true
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """With a home of its own, and a runtime that hangs where it is imported to be measured and says so."""
+    package = tmp_path / "package"
+    package.mkdir()
+    told = tmp_path / "child"
+    (package / "onnxruntime.py").write_text(
+        "import os, sys, time\n"
+        "def get_available_providers(): return ['CPUExecutionProvider']\n"
+        "if sys.argv[0] == '-c':\n"
+        f"    open({str(told)!r}, 'w').write(f'{{os.getpid()}}.')\n"
+        "    time.sleep(300)\n"
+    )
+    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": "", "PYTHONPATH": str(package)}
+    return {**os.environ, **home}
+
+
+class Start:
+    """A command that measures providers."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], child: Path) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *command, "--provider", "auto"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        await_true(self.process, lambda: child.is_file() and child.read_text().endswith("."))  # type: ignore[arg-type]
+        self.child = int(child.read_text()[:-1])
+
+    def end(self, number: signal.Signals) -> tuple[int, str, float]:
+        sent_s = time.monotonic()
+        self.process.send_signal(number)
+        _, words = self.process.communicate(timeout=30)
+        return self.process.returncode, words, time.monotonic() - sent_s
+
+
+@pytest.fixture
+def started(
+    request: pytest.FixtureRequest, engine: Path, tmp_path: Path, environment: dict[str, str]
+) -> Iterator[Start]:
+    command = [*request.param, "--engine", str(engine)]
+    start = Start(command, environment, tmp_path / "child")
+    yield start
+    if start.process.poll() is None:
+        start.process.kill()
+        start.process.communicate()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+_LABEL, _SERVE = ["label", "test://"], ["serve", "test://", "--port", "0"]
+
+
+@pytest.mark.parametrize(
+    ("started", "number", "code", "words"),
+    [
+        (_LABEL, signal.SIGTERM, 143, "interrupted before the first frame\n"),
+        (_LABEL, signal.SIGINT, 130, "interrupted before the first frame\n"),
+        (_SERVE, signal.SIGTERM, 0, ""),
+    ],
+    indirect=["started"],
+)
+def test_a_signal_while_providers_are_measured_ends_the_command_at_once(
+    started: Start, number: signal.Signals, code: int, words: str, tmp_path: Path
+) -> None:
+    ended = started.end(number)
+    assert ended[:2] == (code, words)
+    assert ended[2] < 2
+    assert not is_running(started.child)
+    assert not [*(tmp_path / "home").rglob("*.json")]
+
+
+@pytest.mark.parametrize("started", [_LABEL], indirect=True)
+def test_a_kill_while_providers_are_measured_leaves_no_child_and_no_choice(
+    started: Start, tmp_path: Path
+) -> None:
+    assert started.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    deadline_s = time.monotonic() + 5
+    while is_running(started.child):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    files = [path.suffix for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert files == [".lock"]

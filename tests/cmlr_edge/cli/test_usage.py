@@ -1,0 +1,91 @@
+"""What a person types wrong is one line that says what and where the help is, with exit code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge import cli
+
+WRONG = {
+    "lable x.mp4": ("No such command 'lable'. Did you mean 'label'?", "cmlr-edge"),
+    "service updaet a b": ("No such command 'updaet'", "cmlr-edge service"),
+    "--bogus": ("--bogus", "cmlr-edge"),
+    "label --bogus x.mp4": ("--bogus", "cmlr-edge label"),
+    "label -Z": ("-Z", "cmlr-edge label"),
+    "label x.mp4 --policy": ("'--policy' requires an argument", "cmlr-edge"),
+    "label --max-frames abc x.mp4": ("--max-frames", "cmlr-edge label"),
+    "label --max-frames -3 x.mp4": ("--max-frames", "cmlr-edge label"),
+    "serve --port 99999999 x.mp4": ("--port", "cmlr-edge serve"),
+    "run": ("Missing argument", "cmlr-edge run"),
+    "service update": ("Missing argument", "cmlr-edge service update"),
+    "verify a b c": ("unexpected extra argument", "cmlr-edge verify"),
+    "inspect a b": ("unexpected extra argument", "cmlr-edge inspect"),
+    "doctor --foo": ("--foo", "cmlr-edge doctor"),
+    "bench --duration abc": ("--duration", "cmlr-edge bench"),
+    "hub pull": ("Missing", "cmlr-edge hub pull"),
+}
+
+
+@pytest.mark.parametrize("typed", WRONG)
+def test_what_is_typed_wrong_is_one_line(
+    typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, command = WRONG[typed]
+    monkeypatch.setattr(sys, "argv", ["cmlr-edge", *typed.split()])
+    monkeypatch.setattr(sys.stdout, "close", lambda: None)  # the test's own
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert words in said.err
+    assert command in said.err
+
+
+def test_a_secret_in_it_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cmlr-edge", "verify", "a", "rtsp://u:hunter2@cam/hunter2"])
+    monkeypatch.setattr(sys.stdout, "close", lambda: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err
+    assert "rtsp://" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("typed", ["", "service"])
+def test_nothing_typed_is_answered_with_the_help(
+    typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cmlr-edge", *typed.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code in {0, 2}
+    assert "Usage:" in said.out + said.err
+    assert "error" not in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [["-m", "train"], ["-m", "train.data.context_scenes"]])
+def test_programs_beside_it_do_likewise(program: list[str]) -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, *program, "--bogus"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--bogus" in done.stderr
+    assert done.stderr.count("\n") == 1

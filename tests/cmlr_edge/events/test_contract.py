@@ -1,0 +1,267 @@
+"""Contracts on events: what recordings prove, what they do not, and what it would take."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cmlr_edge.cli.app import app
+from cmlr_edge.errors import DataError
+from cmlr_edge.events.contract import (
+    Wish,
+    divide,
+    false_a_day_at_most,
+    fit_contract,
+    found_at_least,
+    hours_needed,
+    tell_needed,
+    visits_needed,
+)
+from cmlr_edge.events.recordings import Recording, Visit, read_recordings
+from cmlr_edge.events.replay import Counts, count_events, find_events
+from cmlr_edge.events.tracker import EventTracker
+from cmlr_edge.model.shares import rate_at_most, share_at_least, share_between
+from cmlr_edge.model.stability import LabelStability
+from cmlr_edge.session.config import load_config
+from tests.cmlr_edge.events.synthetic import recording, write_recordings
+
+PLAIN = LabelStability(0.5, 0.5, smoothing_s=0, min_duration_s=0, min_gap_s=0)
+
+
+def tiny(scores: list[float], *visits: tuple[float, float]) -> Recording:
+    times = np.arange(len(scores), dtype=float)
+    found = tuple(Visit(*visit) for visit in visits)
+    return Recording("a.csv", times, np.array(scores, np.float32), found)
+
+
+def counts(found: int, visits: int, false_events: int, hours: float) -> Counts:
+    return Counts(np.array([found]), visits, np.array([false_events]), np.array([0]), hours)
+
+
+def test_events_are_those_of_the_tracker_itself() -> None:
+    item = recording(3)
+    settings = [PLAIN, replace(PLAIN, enter=0.7, smoothing_s=1, min_duration_s=2, min_gap_s=3)]
+    for setting, events in zip(settings, find_events(item, settings), strict=True):
+        tracker, told = EventTracker({"x": setting}), []
+        for time_s, score in zip(item.times_s, item.scores, strict=True):
+            told += tracker.add(np.array([score]), float(time_s))
+        ends = [event for event in (*told, *tracker.finish()) if event.kind == "end"]
+        assert events == [(event.start_s, event.end_s) for event in ends]
+
+
+def test_found_false_and_repeated_events_are_told_apart() -> None:
+    #         visit 1: found, twice    nothing there     visit 2: missed
+    scores = [0.1, 0.9, 0.1, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
+    found = count_events(tiny(scores, (0.5, 3.5), (8.0, 9.0)), [PLAIN])
+    assert (found.found.tolist(), found.visits) == ([1], 2)
+    assert (found.false_events.tolist(), found.repeats.tolist()) == ([1], [1])
+
+
+def test_frames_that_say_nothing_bring_no_event_and_an_outage_counts_little() -> None:
+    item = tiny([float("nan")] * 5 + [0.9])
+    assert count_events(item, [PLAIN]).false_events.tolist() == [1]
+    gap = Recording("a", np.array([0.0, 1.0, 5000.0]), np.zeros(3, np.float32), ())
+    assert gap.hours == pytest.approx(3 / 3600)
+
+
+def test_bounds_are_exact() -> None:
+    assert rate_at_most(0, 1, miss=0.05) == pytest.approx(-np.log(0.05))
+    assert share_at_least(35, 35, miss=0.025) == pytest.approx(0.025 ** (1 / 35))
+    assert share_between(9, 10) == pytest.approx((0.5550, 0.9975), abs=1e-4)
+    assert share_between(0, 5)[0] == 0
+    assert share_between(5, 5)[1] == 1
+    assert rate_at_most(3, 0, miss=0.05) == np.inf
+
+
+def test_good_scores_prove_a_contract_and_the_settings_are_used_as_written() -> None:
+    recordings = [recording(seed, frames=300) for seed in range(40)]
+    contract = fit_contract("car", recordings, Wish(100.0, 0.7))
+    assert contract.proven
+    assert contract.needed == ""
+    _, held_out = divide(recordings, 0)
+    again = sum((count_events(r, [contract.settings]) for r in held_out[1:]),
+                count_events(held_out[0], [contract.settings]))  # fmt: skip
+    assert again.found.tolist() == contract.proof.found.tolist()
+    assert found_at_least(contract.proof) >= 0.7
+    assert false_a_day_at_most(contract.proof) <= 100
+
+
+def test_few_recordings_are_told_what_it_would_take() -> None:
+    contract = fit_contract(
+        "car", [recording(seed, frames=300) for seed in range(4)], Wish(20.0, 0.9)
+    )
+    assert not contract.proven
+    assert "it takes at least" in contract.needed
+    assert "and 54 visits" in contract.needed
+    assert "times the 4 recordings" in contract.needed
+    assert visits_needed(1.0, Wish(1, 0.9)) == 36  # 0.9**35 is still above 1 in 40
+    assert hours_needed(0.0, Wish(1, 0.9)) == pytest.approx(24 * -np.log(0.025))
+
+
+def test_hopeless_wishes_are_told_so() -> None:
+    said = tell_needed(counts(5, 20, 30, 24.0), Wish(1.0, 0.9), 4)
+    assert "no number of recordings proves it" in said
+    assert "30 false events a day are more than 1" in said
+    assert "25% of the visits found are less than 90%" in said
+
+
+def test_scores_without_any_information_prove_nothing() -> None:
+    blind = [recording(seed, strength=0.0, frames=300) for seed in range(12)]
+    assert not fit_contract("car", blind, Wish(24.0, 0.9)).proven
+
+
+def test_no_recording_is_chosen_on_and_held_out() -> None:
+    recordings = [recording(seed, visits=seed % 3) for seed in range(13)]
+    chosen, held_out = divide(recordings, 1)
+    assert {r.name for r in chosen} & {r.name for r in held_out} == set()
+    assert len(chosen) + len(held_out) == 13
+    assert any(r.visits for r in chosen)
+    assert any(r.visits for r in held_out)
+    with pytest.raises(DataError, match="cannot be divided"):
+        fit_contract("car", recordings[1:2], Wish(1, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("rate", "found"), [(0, 0.9), (-1, 0.9), (1, 0), (1, 1), (float("nan"), 0.5)]
+)
+def test_wishes_that_cannot_be(rate: float, found: float) -> None:
+    with pytest.raises(DataError, match="expected more than 0"):
+        Wish(rate, found)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_recordings_are_read_as_label_writes_them(tmp_path: Path, kind: str) -> None:
+    wanted = [recording(0), recording(1, visits=0)]
+    folder = write_recordings(tmp_path / "r", wanted)
+    if kind == "json":
+        rows = [
+            {"file": r.name, "label": "car", "begin": v.begin_s, "end": v.end_s}
+            for r in wanted for v in r.visits
+        ] + [{"file": "1.csv"}]  # fmt: skip
+        (folder / "visits.csv").unlink()
+        (folder / "visits.json").write_text(json.dumps(rows))
+    found = read_recordings(folder)["car"]
+    for expected, actual in zip(wanted, found, strict=True):
+        assert actual.name == expected.name
+        np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-5)
+        assert [v.begin_s for v in actual.visits] == [v.begin_s for v in expected.visits]
+
+
+def spoil(folder: Path, visits: str | None = None, table: str | None = None) -> None:
+    if visits is not None:
+        (folder / "visits.csv").write_text(visits)
+    if table is not None:
+        (folder / "0.csv").write_text(table)
+
+
+HEAD = "file,label,begin,end\n"
+
+
+@pytest.mark.parametrize(
+    ("visits", "table", "why"),
+    [
+        ("", None, "should begin with the line"),
+        ("nothing\n", None, "should begin with the line"),
+        (HEAD, None, "marks no visit"),
+        (HEAD + "0.csv,car,5,2\n", None, "line 2: expected begin and end"),
+        (HEAD + "0.csv,car,x,2\n", None, "line 2: expected begin and end"),
+        (HEAD + "0.csv,car,1,nan\n", None, "line 2: expected begin and end"),
+        (HEAD + "0.csv,car,1,5\n0.csv,car,4,8\n", None, "overlap"),
+        (HEAD + "../0.csv,car,1,5\n", None, "is no table of scores"),
+        (HEAD + "door.mp4,car,1,5\n", None, "cmlr-edge label RECORDING --csv"),
+        (HEAD + "1.csv,car,1,5\n", None, "cannot be read"),
+        (HEAD + "0.csv,bird,1,5\n", None, "has no column 'bird'"),
+        (None, "", "has no column 'time_s'"),
+        (None, "time_s,car\n", "two rows or more"),
+        (None, "time_s,car\n1,0.5\n0,0.5\n", "never falls"),
+        (None, "time_s,car\n,0.5\n,0.5\n", "never falls"),
+        (None, "time_s,car\n0,0.5\n1,x\n", "line 3: expected numbers"),
+        (None, "time_s,car\n0,0.5\n1\n", "line 3: expected numbers"),
+        (None, "time_s,car\n0,0.5\n1,7\n", "outside 0 to 1"),
+        (None, "time_s,car\n0,\udcff\n", "cannot be read"),
+    ],
+)
+def test_what_is_written_wrong_is_one_line(
+    tmp_path: Path, visits: str | None, table: str | None, why: str
+) -> None:
+    folder = write_recordings(tmp_path / "r", [recording(0)])
+    if table is not None and "\udcff" in table:
+        (folder / "0.csv").write_bytes(table.encode(errors="surrogateescape"))
+    else:
+        spoil(folder, visits, table)
+    with pytest.raises(DataError, match=why) as caught:
+        read_recordings(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_visits_and_json_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds neither"):
+        read_recordings(tmp_path)
+    for text in ("{", "{}", "[1]", "[" * 100_000):
+        (tmp_path / "visits.json").write_text(text)
+        with pytest.raises(DataError):
+            read_recordings(tmp_path)
+
+
+def test_the_command_writes_settings_that_a_run_takes(tmp_path: Path) -> None:
+    folder = write_recordings(
+        tmp_path / "r", [recording(seed, frames=300) for seed in range(24)], "street car"
+    )
+    out, plots = tmp_path / "events.toml", tmp_path / "plots"
+
+    def run(*more: object) -> Any:
+        return CliRunner().invoke(app, ["fit-events", str(folder), *map(str, more)])
+
+    done = run("--at-most", "9/hour", "--at-least", "0.6", "--out", out, "--plot", plots, "--json")
+    assert done.exit_code == 0, done.output
+    [record] = json.loads(done.stdout)
+    assert record["proven"]
+    assert record["held_out"]["found_at_least"] >= 0.6
+    assert (plots / "street_car.svg").read_text().startswith("<svg")
+    site = tmp_path / "site.toml"
+    site.write_text(
+        'sources = [{uri = "test://", name = "x"}]\n[engine]\npath = "model.onnx"\n'
+        + out.read_text()
+    )
+    assert load_config(site).stability.labels["street car"].enter == record["settings"]["enter"]
+    out.unlink()
+    done = run("--at-most", "1/day", "--at-least", "0.99", "--out", out)
+    assert done.exit_code == 3
+    assert "NOT PROVEN" in done.output
+    assert not out.exists()
+    for wrong in ("1", "x/day", "0/day", "1/year", "-1/day", "nan/day"):
+        assert run("--at-most", wrong, "--at-least", "0.9").exit_code not in {0, 3}
+    assert run("--at-most", "1/day", "--at-least", "0.9", "--label", "bird").exit_code not in {0, 3}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sed_scores_eval_counts_the_same() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            from sed_scores_eval import intersection_based
+            from sed_scores_eval.base_modules.scores import create_score_dataframe
+        except ImportError as error:
+            pytest.skip(f"THE COUNTS HAVE NO ORACLE: pip install sed-scores-eval ({error})")
+    scores, truth = {}, {}
+    recordings = [recording(seed, frames=400) for seed in range(6)]
+    for item in recordings:
+        edges = np.append(item.times_s, item.times_s[-1] + 1)
+        scores[item.name] = create_score_dataframe(item.scores[:, None], edges, ["car"])
+        truth[item.name] = [(v.begin_s, v.end_s, "car") for v in item.visits]
+    stats, _ = intersection_based.accumulated_intermediate_statistics(
+        scores=scores, ground_truth=truth, dtc_threshold=1e-3, gtc_threshold=1e-3
+    )
+    for threshold in (0.3, 0.5, 0.8):
+        setting = replace(PLAIN, enter=threshold, leave=threshold)
+        own = [count_events(item, [setting]) for item in recordings]
+        where = int(np.searchsorted(stats["car"][0], threshold))
+        assert sum(int(c.found[0]) for c in own) == int(stats["car"][1]["tps"][where])
+        assert sum(int(c.false_events[0]) for c in own) == int(stats["car"][1]["fps"][where])

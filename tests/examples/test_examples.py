@@ -1,0 +1,85 @@
+"""Each example runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.cmlr_edge.sinks.broker import Broker
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+pytestmark = pytest.mark.slow
+
+
+def run(name: str, *arguments: str, folder: Path) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_photo(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.jpg"), np.full((120, 160, 3), 90, np.uint8))
+    assert "not said: " in run("photo.py", "grey.jpg", folder=tmp_path)
+
+
+def test_fastapi_service() -> None:
+    pytest.importorskip("httpx", reason="FastAPI's client needs httpx")
+    from fastapi.testclient import TestClient
+
+    from examples.fastapi_service import app
+
+    picture = cv2.imencode(".png", np.full((120, 160, 3), 90, np.uint8))[1].tobytes()
+    with TestClient(app) as client:
+        answer = client.post("/labels", content=picture)
+        assert answer.status_code == 200
+        assert len(answer.json()["scores"]) == 80
+        assert client.post("/labels", content=b"no picture").status_code == 415
+
+
+def test_camera_to_mqtt(tmp_path: Path) -> None:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("mosquitto is not installed, so MQTT IS NOT TESTED: apt install mosquitto")
+    broker = Broker(tmp_path)
+    broker.start()
+    deadline_s = time.monotonic() + 20
+    while not broker.listens():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    writer = cv2.VideoWriter(
+        str(tmp_path / "door.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48)
+    )
+    for _ in range(10):
+        writer.write(np.full((48, 64, 3), 90, np.uint8))
+    writer.release()
+    try:
+        uri = f"mqtt://127.0.0.1:{broker.port}/door"
+        run("camera_to_mqtt.py", "door.mp4", uri, folder=tmp_path)
+        assert "door/run" in broker.retained("door/#")
+    finally:
+        broker.stop()
+
+
+@pytest.mark.timeout(600)  # a training, twice, and an export
+def test_the_notebook_runs_from_pictures_to_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = json.loads((EXAMPLES / "train_your_own.ipynb").read_text())["cells"]
+    assert all(not cell.get("outputs") for cell in cells)  # no stale results, no paths of a machine
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)  # noqa: S102
+    said = capsys.readouterr().out
+    assert "0 decisions differ" in said
+    assert [line.split()[0] for line in said.splitlines()[-3:]] == ["disc", "square", "cross"]

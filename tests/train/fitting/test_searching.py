@@ -1,0 +1,40 @@
+"""A search trains, goes on where it ended, and says what was best."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge.errors import DataError
+from tests.tiny_training import TINY, write_dataset
+from train.data import read_dataset
+from train.fitting.searching import SPACE, SearchPlan, search
+
+pytest.importorskip("optuna", reason="SEARCH IS NOT TESTED: Optuna is not installed")
+pytestmark = pytest.mark.slow
+
+SETTINGS = [*TINY, "model.intervention=none", "epochs=1"]
+
+
+def test_a_search_goes_on_where_it_ended_and_names_the_best(tmp_path: Path) -> None:
+    data = read_dataset(write_dataset(tmp_path / "data"))
+    out = tmp_path / "search"
+    first = search(data, out, SearchPlan("none", {}, SETTINGS, trials=1, seed=0))
+    found = search(data, out, SearchPlan("none", {}, SETTINGS, trials=3, seed=0))
+    assert found["trials"][0] == first["trials"][0]
+    assert [trial["trial"] for trial in found["trials"]] == [0, 1, 2]
+    assert found["best"]["val_map"] == max(trial["val_map"] for trial in found["trials"])
+    assert json.loads((out / "search.json").read_text()) == found
+    for trial in found["trials"]:
+        assert set(trial["settings"]) == set(SPACE)
+        config = json.loads((out / f"trial-{trial['trial']}" / "config.json").read_text())
+        assert config["lr"] == trial["settings"]["lr"]
+
+
+def test_a_search_over_nothing_is_refused(tmp_path: Path) -> None:
+    data = read_dataset(write_dataset(tmp_path / "data"))
+    fixed = [f"{key}={values[1]}" for key, values in SPACE.items()]
+    with pytest.raises(DataError, match="nothing is left to search"):
+        search(data, tmp_path / "s", SearchPlan("none", {}, fixed, trials=1, seed=0))

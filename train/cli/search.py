@@ -1,0 +1,60 @@
+"""`python -m train search`: find settings that suit your pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from train.cli.options import DataOption
+from train.recipes import AUTO, recipe_for
+
+
+def search(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the search; given again, it goes on.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 20,
+    recipe: Annotated[str, typer.Option(help="That each starts from; auto, as in fit.")] = AUTO,
+    epochs: Annotated[int | None, typer.Option(help="Of each training.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting that stays, as in fit.")
+    ] = None,
+) -> None:
+    """Train several times with other settings, and print what was best on validation pictures.
+
+    Searched are learning rate, weight decay, dropout, and the share of steps on united pictures.
+    The best of many is optimistic: measure it on pictures that no training saw.
+
+    \b
+    python -m train search --data photos --out search --trials 20
+    """  # noqa: D301
+    from train.data import read_dataset
+    from train.fitting.searching import SearchPlan, search
+
+    pictures = read_dataset(data)
+    if recipe == AUTO:
+        recipe = recipe_for(sum(image.split == "train" for image in pictures.images))
+    given = {} if epochs is None else {"epochs": epochs}
+    given |= {"seed": seed, "compare_plain": False}
+    found = search(pictures, out, SearchPlan(recipe, given, settings or [], trials, seed))
+    table = Table("trial", "validation mAP", "settings")
+    for trial in sorted(found["trials"], key=lambda trial: -trial["val_map"])[:5]:
+        table.add_row(
+            str(trial["trial"]), f"{trial['val_map']:.3f}", _as_options(trial["settings"])
+        )
+    console = Console()
+    console.print(table)
+    best = _as_options(found["best"]["settings"])
+    console.print(
+        f"next: python -m train fit --data {data} --recipe {recipe} {best} --out DIR",
+        soft_wrap=True,
+    )
+
+
+def _as_options(settings: dict[str, object]) -> str:
+    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in settings.items()}
+    return " ".join(f"--set {key}={value}" for key, value in values.items())

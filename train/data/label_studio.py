@@ -1,0 +1,112 @@
+"""Label Studio's JSON export: a list of tasks with choices, boxes and other regions.
+
+A task that nobody has annotated, or whose annotation was cancelled, says nothing and is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from cmlr_edge.errors import DataError
+from train.data.base import LabeledImages, quote
+from train.data.entries import (
+    Entry,
+    PictureFinder,
+    from_entries,
+    is_there,
+    json_files,
+    mentions,
+    names_in,
+    read_json,
+    split_of,
+)
+
+_UPLOADED = re.compile(r"[0-9a-f]{8}-")  # before the name of a file that was uploaded
+_log = logging.getLogger(__name__)
+
+
+def label_studio_files(root: Path) -> list[Path]:
+    """JSON files that begin with a list and hold tasks."""
+    return [
+        path
+        for path in json_files(root)
+        if _begins_a_list(path)
+        and mentions(path, '"data"')
+        and (mentions(path, '"annotations"') or mentions(path, '"completions"'))
+    ]
+
+
+def _begins_a_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
+
+
+def read_label_studio(root: Path) -> LabeledImages:
+    """Read every such file in a folder.
+
+    Raises:
+        DataError: A task names no picture, or something that is no label.
+    """
+    paths, finder, entries, left_out = label_studio_files(root), PictureFinder(root), [], 0
+    for path in paths:
+        tasks = read_json(path)
+        for number, task in enumerate(tasks):
+            where = f"{path}: task {number}"
+            if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+                raise DataError(f"{where} should be an object with data, got {quote(task)}")
+            results = _results(task)
+            if results is None:
+                left_out += 1
+                continue
+            picture = _picture(task["data"], where, finder)
+            split = split_of(str(task["data"].get("split", "")))
+            entries.append(Entry(picture, split, _labels(results, where), where))
+    if left_out:
+        _log.warning("%d tasks that nobody annotated are left out", left_out)
+    return from_entries(root, entries, None, paths[0])
+
+
+def _results(task: dict[str, Any]) -> list[Any] | None:
+    """What the newest annotation that counts says; None where there is none."""
+    given = task.get("annotations", task.get("completions"))
+    counted = [
+        item
+        for item in (given if isinstance(given, list) else [])
+        if isinstance(item, dict) and not item.get("was_cancelled")
+    ]
+    results = counted[-1].get("result") if counted else None
+    return results if isinstance(results, list) else None
+
+
+def _labels(results: list[Any], where: str) -> tuple[str, ...]:
+    names: list[str] = []
+    for item in results:
+        kind = item.get("type") if isinstance(item, dict) else None
+        value = item.get("value") if isinstance(item, dict) else None
+        if isinstance(kind, str) and isinstance(value, dict) and isinstance(value.get(kind), list):
+            names += names_in(value[kind], where)
+    return tuple(dict.fromkeys(names))
+
+
+def _picture(data: dict[str, Any], where: str, finder: PictureFinder) -> Path:
+    """Find the picture of a task: its address may be one of Label Studio, of a bucket, or a path."""
+    address = next((data[key] for key in ("image", "img", "url") if key in data), None)
+    if address is None:
+        texts = [v for v in data.values() if isinstance(v, str)]
+        address = texts[0] if len(texts) == 1 else None
+    if not isinstance(address, str) or not address:
+        raise DataError(f"{where} names no picture: data should have image, got {quote(data)}")
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise DataError(f"{where}: {quote(address)} is no address: {error}") from error
+    local = parse_qs(parts.query).get("d", [""])[0]  # /data/local-files/?d=folder/1.jpg
+    name = PurePosixPath(local or unquote(parts.path)).name
+    found = finder.find(name, where)
+    if not is_there(found) and _UPLOADED.match(name):
+        found = finder.find(name[9:], where)
+    return found

@@ -1,0 +1,170 @@
+"""YOLO's detection data: `data.yaml`, pictures in `images`, and a text file of boxes for each in `labels`.
+
+Label Studio's YOLO export has `classes.txt` in the place of `data.yaml`, and no splits. A label is present if
+any box of it is. A picture without a text file shows none, as Ultralytics takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cmlr_edge.errors import DataError
+from cmlr_edge.model.files import read_file
+from train.data.base import LabeledImages, quote, read_text_lines
+from train.data.entries import Entry, from_entries, is_there, mentions, pictures_below
+
+_MAX_YAML = 4 * 2**20
+_KEYS = {"train": "train", "val": "val", "test": "test", "valid": "val"}
+
+
+def is_yolo(root: Path) -> bool:
+    """Whether there is a `data.yaml` with names and splits, or `classes.txt` beside boxes."""
+    return bool(_yaml_files(root)) or _is_label_studio(root)
+
+
+def _yaml_files(root: Path) -> list[Path]:
+    files = [path for end in ("yaml", "yml") for path in sorted(root.glob(f"*.{end}"))]
+    return [
+        p for p in files if mentions(p, "names:") and (mentions(p, "train:") or mentions(p, "val:"))
+    ]
+
+
+def _is_label_studio(root: Path) -> bool:
+    return (root / "classes.txt").is_file() and bool(
+        (root / "images").is_dir() and any((root / "labels").glob("*.txt"))
+    )
+
+
+def read_yolo(root: Path) -> LabeledImages:
+    """Read a YOLO detection data set.
+
+    Raises:
+        DataError: `data.yaml` is malformed or there are two, or a line names another class.
+    """
+    files = _yaml_files(root)
+    if len(files) > 1:
+        raise DataError(f"{root} holds {files[0].name} and {files[1].name}: keep one of them")
+    if not files:
+        source = root / "classes.txt"
+        classes = [line.strip() for line in read_text_lines(source) if line.strip()]
+        places = {"train": [root / "images"]}
+    else:
+        source = files[0]
+        settings = _settings(source)
+        classes = _names(settings, source)
+        places = _places(settings, root, source)
+    entries = [
+        _entry(root, picture, split, classes)
+        for split, folders in places.items()
+        for place in folders
+        for picture in _pictures(place, root)
+    ]
+    if entries and not any(_boxes_of(root, entry.path).is_file() for entry in entries):
+        raise DataError(
+            f"{source} names {len(entries)} pictures and none has a text file of boxes, as "
+            f"{_boxes_of(root, entries[0].path)} for {entries[0].path.name}"
+        )
+    return from_entries(root, entries, classes, source)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(read_file(path, _MAX_YAML))
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as YAML: {reason}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} should hold keys and values, got {type(value).__name__}")
+    return value
+
+
+def _names(settings: dict[str, Any], source: Path) -> list[str]:
+    names = settings.get("names")
+    if isinstance(names, dict):
+        try:
+            names = [names[number] for number in range(len(names))]
+        except KeyError as error:
+            raise DataError(
+                f"{source}: names should be numbered from 0, {error} is missing"
+            ) from error
+    if not isinstance(names, list):
+        raise DataError(
+            f"{source}: names should be a list, or numbers with names, got {quote(names)}"
+        )
+    number = settings.get("nc", len(names))
+    if number != len(names):
+        raise DataError(f"{source}: nc is {quote(number)}, and there are {len(names)} names")
+    return [str(name) if isinstance(name, int) else name for name in names]
+
+
+def _places(settings: dict[str, Any], root: Path, source: Path) -> dict[str, list[Path]]:
+    """Folders and lists of pictures, by split."""
+    found: dict[str, list[Path]] = {}
+    for key, split in _KEYS.items():
+        value = settings.get(key)
+        for item in value if isinstance(value, list) else [value]:
+            if item is None or item == "":
+                continue
+            if not isinstance(item, str):
+                raise DataError(f"{source}: {key} should be a folder or a list of pictures")
+            found.setdefault(split, []).append(_inside(root, settings.get("path"), item, source))
+    if not found:
+        raise DataError(f"{source} names neither train nor val nor test")
+    return found
+
+
+def _inside(root: Path, base: Any, item: str, source: Path) -> Path:
+    """Where a place lies: below the folder, whatever machine and notebook the file came from."""
+    plain = item.removeprefix("./")
+    while plain.startswith("../"):  # Roboflow writes ../train/images
+        plain = plain.removeprefix("../")
+    tried = [root / plain]
+    if isinstance(base, str) and not Path(base).is_absolute():
+        tried.insert(0, root / base / item)
+    for path in tried:
+        if path.resolve().is_relative_to(root.resolve()) and path.exists():
+            return path
+    raise DataError(f"{source}: there is no {quote(item)} in {root}: correct it, or copy it there")
+
+
+def _pictures(place: Path, root: Path) -> Iterator[Path]:
+    if place.is_dir():
+        yield from pictures_below(place)
+        return
+    for line in read_text_lines(place):
+        if line.strip():
+            near = place.parent / line.strip()
+            yield near if is_there(near) else root / line.strip().removeprefix("./")
+
+
+def _boxes_of(root: Path, picture: Path) -> Path:
+    """The text file of a picture: `labels` where its folder says `images`, else beside it."""
+    parts = [*picture.relative_to(root).parts] if picture.is_relative_to(root) else []
+    if "images" in parts[:-1]:
+        last = len(parts) - 2 - parts[:-1][::-1].index("images")
+        parts[last] = "labels"
+        return (root / Path(*parts)).with_suffix(".txt")
+    return picture.with_suffix(".txt")
+
+
+def _entry(root: Path, picture: Path, split: str, classes: list[str]) -> Entry:
+    boxes = _boxes_of(root, picture)
+    where = str(boxes)
+    if not boxes.is_file():
+        return Entry(picture, split, (), str(picture))
+    labels = []
+    for number, line in enumerate(read_text_lines(boxes), start=1):
+        if not (words := line.split()):
+            continue
+        first = words[0]
+        if not first.isascii() or not first.isdecimal() or int(first[:9]) >= len(classes):
+            raise DataError(
+                f"{where}:{number} begins with {quote(first)}: expected a class from 0 to "
+                f"{len(classes) - 1}"
+            )
+        labels.append(classes[int(first)])
+    return Entry(picture, split, tuple(dict.fromkeys(labels)), where)
