@@ -150,7 +150,7 @@ def _change(path: Path, old: str, new: str) -> None:
             lambda r: _change(r / "annotations.xml", "</meta>", "</meta><track/>"),
             "of a video",
         ),
-        (label_studio, lambda r: picture(r / "more/2.jpg") and picture(r / "a/2.jpg"), None),
+        (label_studio, lambda r: [picture(r / place) for place in ("more/2.jpg", "a/2.jpg")], None),
         (
             label_studio,
             lambda r: [

@@ -65,13 +65,14 @@ def test_scores_and_thresholds_are_those_without_what_nobody_looked_for() -> Non
     fitted = fit_thresholds(judged[:, :1], targets[:, :1], shrinkage=0)
     alone = fit_thresholds(scores[~unknown, :1], targets[~unknown, :1], shrinkage=0)
     assert np.allclose(fitted, alone, atol=1e-3)
-    labels, thresholds = ("a",), np.float32([0.5])
+    labels, thresholds = ("a",), np.array([0.5], np.float32)
     found = evaluate_scores(judged[:, :1], targets[:, :1], labels, thresholds)
     wanted = evaluate_scores(scores[~unknown, :1], targets[~unknown, :1], labels, thresholds)
     assert found.ap["a"] == pytest.approx(wanted.ap["a"])
     assert (found.cp, found.cr, found.of1) == pytest.approx((wanted.cp, wanted.cr, wanted.of1))
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_with_unknown_labels(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data")
     record = json.loads((root / "labels.json").read_text())
