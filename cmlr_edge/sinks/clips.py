@@ -89,12 +89,13 @@ class Clips:
         self.tend()
 
     def tend(self) -> None:
-        """Write the clips that are over; see `Sink`.
+        """Write the clips that are over, delete those that are too old; see `Sink`.
 
         Raises:
             OutputError: As for `write`.
         """
         self._finish([key for key, clip in self._growing.items() if clip.excerpt.is_over])
+        self._files.tend()
 
     def close(self) -> None:
         """Write what there is of all clips; see `Sink`.
