@@ -189,7 +189,7 @@ def test_an_engine_whose_old_scores_would_move_is_not_written(
     monkeypatch.setattr(
         lesson_module, "count_bit_equal", lambda *args: len(args[3]) - (args[4] == "openvino")
     )
-    with pytest.raises(EngineError, match="old scores moved on 1 of 59 frames in openvino:"):
+    with pytest.raises(EngineError, match="old scores moved on 1 of 58 frames in openvino:"):
         teach_yellow(base, tmp_path, providers=["cpu", "openvino"])
 
 
