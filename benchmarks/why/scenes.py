@@ -24,10 +24,7 @@ from cmlr_edge.model.explanation import ATTENTION
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.thresholds import fit_thresholds
 from cmlr_edge.why import Explain, Reasons
-from export.deploy import FusedModel
-from export.explain import explain
-from export.fuse import fuse_head
-from export.fusion_report import Ledger
+from export.explain import explained, explanation_of
 from export.verify import sum_errors
 from train.config import ConfounderConfig, TrainConfig
 from train.data import read_dataset
@@ -40,14 +37,6 @@ COUNTS = {"train": 700, "val": 200, "iid": 200, "do": 400, "cross": 0}
 MARGINS = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _MAP_HW, _SIDE, _NEAR = (7, 7), 224, 15  # pixels: what the pointing game calls near enough
 PARTS = ("iid", "do")
-
-
-class _OnTokens(FusedModel):
-    """A deployed head, fed with stored tokens in the place of frames."""
-
-    def tokens(self, frames: Tensor) -> Tensor:
-        """Return them as they are, (B, T, D)."""
-        return frames
 
 
 def run_world(seed: int, work: Path) -> dict[str, Any]:
@@ -73,17 +62,12 @@ def _run(seed: int, work: Path) -> dict[str, Any]:
     truth, parts = read_truth(folder), load_tokens(folder, work / "tokens", BASE)
     files = {name: [i.path for i in read_dataset(folder).split(name).images] for name in PARTS}
     head = _train(parts["train"], seed)
-    explained, meaning = explain(
-        head,
-        _OnTokens(torch.nn.Identity(), fuse_head(head, 49, Ledger()), None, None),
-        _MAP_HW,
-    )
-    names = ["scores", *meaning.shapes]
+    meaning = explanation_of(head, _MAP_HW)
 
     def outputs(part: TokenSet) -> dict[str, NDArray[np.float32]]:
         with torch.no_grad():
-            found = [[o.numpy() for o in explained(tokens)] for tokens in part.batches()]
-        return {name: np.concatenate(rows) for name, *rows in zip(names, *found, strict=True)}
+            found = [explained(head, tokens, meaning) for tokens in part.batches()]
+        return {name: np.concatenate([f[name].numpy() for f in found]) for name in found[0]}
 
     val = outputs(parts["val"])
     thresholds = fit_thresholds(

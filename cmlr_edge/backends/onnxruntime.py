@@ -152,10 +152,14 @@ class ForeignModel:
             EngineError: It cannot be loaded.
         """
         self._name, ort = path.name, _import_onnxruntime()
+        self._bounds = FirstRuns(path.name, len(content))
         try:
-            self._session: Any = ort.InferenceSession(
-                content, _session_options(ort), providers=[_require_provider(ort, "cpu")]
-            )
+            with self._bounds.of(0):
+                self._session: Any = ort.InferenceSession(
+                    content, _session_options(ort), providers=[_CPU], enable_fallback=0
+                )
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
 
@@ -166,7 +170,10 @@ class ForeignModel:
             EngineError: The runtime failed.
         """
         try:
-            (found,) = self._session.run([output], {name: array})
+            with self._bounds.of(len(array)):
+                (found,) = self._session.run([output], {name: array})
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
         return np.asarray(found)

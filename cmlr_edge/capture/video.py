@@ -34,6 +34,10 @@ class VideoFile(ClosesItself):
         self.name = printable(path)
         self.files: Sequence[Path] = (path,)
         try:
+            path.open("rb").close()  # what decoders say of what may not be read is another thing
+        except OSError as error:
+            raise CaptureError(f"{self.name} cannot be read: {error.strerror}") from error
+        try:
             self._film = open_film(path, keep_s)
         except OSError as error:
             raise self._unreadable(path, error.strerror or str(error)) from error

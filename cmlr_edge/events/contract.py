@@ -107,12 +107,30 @@ def fit_contract(
     tried = reduce(add, (count_events(recording, settings) for recording in chosen))
     hours = sum(recording.hours for recording in held_out)
     visits = sum(len(recording.visits) for recording in held_out)
-    hopes = [_chance(tried.of(i), wish, hours, visits) for i in range(len(settings))]
-    best = max(range(len(settings)), key=lambda i: (hopes[i], _merit(tried.of(i), wish)))
+    best = choose(tried, wish, hours, visits)
     proof = reduce(add, (count_events(recording, [settings[best]]) for recording in held_out))
     proven = wish.kept_by(proof)
     needed = "" if proven else tell_needed(proof + tried.of(best), wish, len(recordings))
     return Contract(label, settings[best], proof, tried.of(best), proven, needed, tried)
+
+
+def choose(tried: Counts, wish: Wish, hours: float, visits: int) -> int:
+    """Which setting is likeliest to be proven by so many hours and visits; else the nearest to the wish."""
+    allowed = _most_false(hours / 24, wish.false_a_day)
+    wanted = _least_found(visits, wish.found)
+
+    def worth(i: int) -> tuple[float, float]:
+        counts = tried.of(i)
+        days = counts.hours / 24
+        rate = (int(counts.false_events[0]) + 0.5) / days if days else math.inf
+        share = (int(counts.found[0]) + 0.5) / (counts.visits + 1)
+        merit = min(math.log(wish.false_a_day / rate), math.log(share / wish.found))
+        if allowed < 0 or wanted > visits:
+            return 0.0, merit
+        likely = poisson_up_to(allowed, rate * hours / 24)
+        return likely * hits_at_least(wanted, visits, share), merit
+
+    return max(range(len(tried.found)), key=worth)
 
 
 def divide(recordings: Sequence[Recording], seed: int) -> tuple[list[Recording], list[Recording]]:
@@ -157,26 +175,6 @@ def _sides(recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.float3
         inside |= (times >= visit.begin_s) & (times <= visit.end_s)
     known = ~np.isnan(recording.scores)
     return recording.scores[known & inside], recording.scores[known & ~inside]
-
-
-def _chance(counts: Counts, wish: Wish, hours: float, visits: int) -> float:
-    """Guess how likely one setting would be proven by so many hours and visits."""
-    days = counts.hours / 24
-    rate = (int(counts.false_events[0]) + 0.5) / days if days else math.inf
-    share = (int(counts.found[0]) + 0.5) / (counts.visits + 1)
-    allowed = _most_false(hours / 24, wish.false_a_day)
-    wanted = _least_found(visits, wish.found)
-    if allowed < 0 or wanted > visits:
-        return 0.0
-    return poisson_up_to(allowed, rate * hours / 24) * hits_at_least(wanted, visits, share)
-
-
-def _merit(counts: Counts, wish: Wish) -> float:
-    """How near to the wish, where no setting has a chance."""
-    days = max(counts.hours / 24, 1e-9)
-    rate = (int(counts.false_events[0]) + 0.5) / days
-    share = (int(counts.found[0]) + 0.5) / (counts.visits + 1)
-    return min(math.log(wish.false_a_day / rate), math.log(share / wish.found))
 
 
 def tell_needed(counts: Counts, wish: Wish, recordings: int) -> str:

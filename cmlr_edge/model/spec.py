@@ -370,7 +370,9 @@ def read_spec_text(path: Path) -> bytes:
             f"no model spec at {path}: export/build_engine.py writes it beside the engine; "
             "copy both files together, or make an engine of any other classifier with `cmlr-edge adopt`"
         ) from error
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise _no_spec(path, error) from error
 
 

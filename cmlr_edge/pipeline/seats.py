@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.pipeline.batches import BatchSize, FairQueue
-from cmlr_edge.pipeline.lane import Ticket
 from cmlr_edge.pipeline.settings import StreamsSettings
+from cmlr_edge.pipeline.ticket import Ticket
 from cmlr_edge.recognizer import Recognizer
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cmlr_edge.errors import EngineError
-from export.deploy import FusedModel
-from export.explain import explain, tokens_hw
+from export.deploy import DeployModel
+from export.explain import ExplainedModel, explanation_of, tokens_hw
 from export.verify import sum_errors
-from tests.export.networks import CASES
+from tests.export.networks import CASES, input_spec
 from train.network.model import CausalRecognizer
 
 _NO_SUM = {name for name in CASES if ", mean, " in name or name.startswith("explicit")} | {
@@ -21,17 +21,20 @@ _NO_SUM = {name for name in CASES if ", mean, " in name or name.startswith("expl
 }
 
 
-def check_sum(name: str, model: CausalRecognizer, fused: FusedModel, frames: Tensor) -> None:
+def check_sum(name: str, model: CausalRecognizer, frames: Tensor) -> None:
     """Of a network of `CASES`, on frames (N, H, W, 3)."""
-    map_hw = tokens_hw(fused, (frames.shape[1], frames.shape[2]))
+    spec = input_spec(model)
+    map_hw = tokens_hw(model, spec.size_hw)
     if name in _NO_SUM:
         with pytest.raises(EngineError, match=r"intervention '\w+' with fusion '\w+' has no sum"):
-            explain(model, fused, map_hw)
+            explanation_of(model, map_hw)
         return
-    explained, meaning = explain(model, fused, map_hw)
+    meaning = explanation_of(model, map_hw)
+    explained = ExplainedModel(model, spec, meaning).eval()
     with torch.no_grad():
-        scores, *others = [output.numpy() for output in explained(frames)]
-        np.testing.assert_array_equal(scores, fused(frames).numpy())
+        scores, *others = [o.numpy() for o in explained.outputs(explained.tokens(frames))]
+        deployed = DeployModel(model, spec).eval()
+        np.testing.assert_array_equal(scores, deployed(frames).numpy())
     found = {"scores": scores, **dict(zip(meaning.shapes, others, strict=True))}
     shapes = {output: array.shape[1:] for output, array in found.items()}
     assert shapes == {"scores": scores.shape[1:], **meaning.shapes}

@@ -17,13 +17,13 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import ModelSpec
 from export.build_engine import build_engine
-from export.explain import explain
-from export.fuse import fuse
+from export.explain import ExplainedModel, explanation_of
 from export.onnx_graph import export_explained, export_fused
 from export.precision import to_float16
 from export.verify import sum_errors, verify_explanation
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
+from tests.export.sums import check_sum
 from tests.tiny_training import QUICK_TO_EXPORT
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer, DecoderLayer
@@ -45,14 +45,18 @@ def exported(name: str) -> tuple[CausalRecognizer, onnx.ModelProto, ExplanationS
     return model, graph, meaning
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_every_sum_is_that_of_its_score(name: str) -> None:
+    check_sum(name, network(name), random_frames(2))
+
+
 @pytest.mark.parametrize("name", _ONE_OF_EACH)
 def test_every_runtime_tells_the_same(name: str) -> None:
     model, graph, meaning = exported(name)
-    spec = input_spec(model)
-    fused, _ = fuse(model, spec)
     frames = random_frames(2)
+    explained = ExplainedModel(model, input_spec(model), meaning).eval()
     with torch.no_grad():
-        expected = [o.numpy() for o in explain(model, fused, (2, 2))[0](frames)]
+        expected = [o.numpy() for o in explained.outputs(explained.tokens(frames))]
     names = [output.name for output in graph.graph.output]
     assert names == ["scores", *meaning.shapes]
     for outputs in run_everywhere(graph, {"frames": frames.numpy()}):
@@ -65,12 +69,13 @@ def test_every_runtime_tells_the_same(name: str) -> None:
 
 def test_amounts_and_maps_are_what_the_trained_network_computes() -> None:
     model = network("matrix, own, one layer, own cause false")
-    spec = input_spec(model)
-    explained, meaning = explain(model, fuse(model, spec)[0], (2, 2))
+    meaning = explanation_of(model, (2, 2))
+    explained = ExplainedModel(model, input_spec(model), meaning).eval()
     frames = random_frames(2)
     with torch.no_grad():
-        outputs = dict(zip(["scores", *meaning.shapes], explained(frames), strict=True))
-        tokens = explained.model.tokens(frames)
+        tokens = explained.tokens(frames)
+        found = explained.outputs(tokens)
+        outputs = dict(zip(["scores", *meaning.shapes], found, strict=True))
         output = model.head(tokens)
         assert isinstance(model.intervention, BackDoorIntervention)
         own = model.intervention.context_logits(model.intervention.own_context(tokens))

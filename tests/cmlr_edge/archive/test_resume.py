@@ -209,8 +209,7 @@ def test_an_actor_of_a_cluster_does_the_same(source: Path, tmp_path: Path, engin
             archive.store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
         actor = ray_crew._Actor(about, "label")
         told = actor({"unit": np.array([1])})  # behind the film
-        actor._worker.close()
-        actor._plan.__exit__()
+        actor.close()
         assert (json.loads(told["counts"][0])["rows"], told["failed"][0]) == (_PICTURES - 1, "")
         summary = archive.run()
     assert summary.units_left == 0
