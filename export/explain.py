@@ -52,9 +52,8 @@ class ExplainedModel(DeployModel):
         super().__init__(model, spec)
         self.meaning = meaning
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """Map frames, uint8 (N, H, W, 3) RGB, to scores (N, L) and `ExplanationSpec.shapes`."""
-        tokens = self.model.backbone(self.normalised(frames))
+    def outputs(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Map the backbone's tokens (N, T, D) to scores (N, L) and `ExplanationSpec.shapes`."""
         return tuple(explained(self.model, tokens, self.meaning).values())
 
 
