@@ -15,6 +15,7 @@ from benchmarks.archive.equality import compare_with_label
 from benchmarks.archive.kills import kill_again_and_again
 from benchmarks.archive.loops import compare_with_loops
 from benchmarks.archive.many import label_many
+from benchmarks.archive.marginal import compare_marginally
 from benchmarks.archive.planning import Prices, plan_of
 from benchmarks.archive.plans import measure_plans
 from benchmarks.archive.rates import measure_rates
@@ -36,6 +37,14 @@ def loops(
 ) -> None:
     """The local mode against two pinned loops over the same pictures."""
     _write("loops", compare_with_loops(photos, demo_engine(), provider, count, rounds))
+
+
+@app.command()
+def marginal(
+    photos: Photos, provider: Provider = "openvino", count: int = 100, rounds: int = 5
+) -> None:
+    """A picture in a loop against one in a unit, in one process on one core."""
+    _write("marginal", compare_marginally(photos, demo_engine(), provider, count, rounds))
 
 
 @app.command()
