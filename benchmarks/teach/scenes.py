@@ -23,8 +23,8 @@ _COUNTS = {"train": 1200, "val": 1, "iid": 600, "do": 1, "cross": 1}
 _SEED = 6  # a world on which nothing else was chosen or reported
 
 
-def load_scenes(work: Path, assets: Path) -> tuple[Part, Part, tuple[str, ...]]:
-    """Train and test part with the backbone's tokens, and the labels; kept in `work`."""
+def load_scenes(work: Path, assets: Path) -> tuple[Part, Part, tuple[str, ...], int]:
+    """Train and test part with the backbone's tokens, labels, and leading channels of the finer stage."""
     folder, store = work / "scenes", work / "scenes_tokens.npz"
     if not (folder / "labels.json").is_file():
         config = SceneConfig(seed=_SEED, counts=_COUNTS)
@@ -42,7 +42,8 @@ def load_scenes(work: Path, assets: Path) -> tuple[Part, Part, tuple[str, ...]]:
         train, test = (
             Part(arrays[split], data.split(split).targets()) for split in ("train", "iid")
         )
-    return train, test, data.classes
+        finer = int(arrays["finer"])
+    return train, test, data.classes, finer
 
 
 def reference_scores(

@@ -116,6 +116,12 @@ class _Actor:
         self._plan, self._task = Plan(store), task
         self._worker = Worker(replace(settings, engine=str(engine)), lambda: False)
 
+    def close(self) -> None:
+        """End the process and remove the model; where Ray ends the actor both end with it."""
+        self._worker.close()
+        self._plan.__exit__()
+        self._folder.cleanup()
+
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the one unit of a batch."""
         counts, failed = Counts(), ""

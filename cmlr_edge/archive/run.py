@@ -70,7 +70,7 @@ class Summary:
     units_left: int
     rows_now: int  # of this run
     seconds: float  # likewise
-    runtime: str
+    provider: str  # that ran the model
 
     def to_record(self) -> dict[str, Any]:
         """Build a JSON-ready object."""
@@ -88,7 +88,7 @@ class Summary:
                 "rows_per_second": round(self.rows_now / self.seconds, 2) if self.seconds else None,
             },
             "busy_seconds": round(self.total.busy_s, 3),
-            "runtime": self.runtime,
+            "provider": self.provider,
         }
 
 
@@ -102,7 +102,6 @@ class Archive:
         self._cleanup = ExitStack()
         self._is_ending = False
         self._crew: Crew | None = None
-        self.runtime = ""
 
     def __enter__(self) -> Archive:
         """Open model and dataset, and plan where that was not done.
@@ -173,7 +172,9 @@ class Archive:
         whole, left = self.left()
         joins = sum(1 for _ in self._joinable())
         total = self._write_manifest(complete=not left.units and not joins)
-        return Summary(total, whole, undone, left.units + joins, now.rows, seconds, self.runtime)
+        return Summary(
+            total, whole, undone, left.units + joins, now.rows, seconds, self.header.model.provider
+        )
 
     def _until_end(self, units: Iterable[Unit]) -> Iterator[Unit]:
         for unit in units:
@@ -207,7 +208,6 @@ class Archive:
         with Recognizer.from_engine(
             path, provider=provider, thresholds=asked.thresholds
         ) as recognizer:
-            self.runtime = recognizer.runtime
             thresholds = [*recognizer.thresholds.values()]
             model = ModelFacts.of(ModelPair.read(path), recognizer.provider, thresholds)
         inputs = tuple(_absolute(text) for text in asked.inputs) or (known.inputs if known else ())
@@ -230,6 +230,7 @@ class Archive:
         except OSError as error:
             raise OutputError(f"another run writes {path}: wait for its end") from error
         self.store.clean()
+        self._cleanup.callback(self.store.clean)
 
     def _open_crew(self) -> Crew:
         cores = usable_cores()

@@ -36,6 +36,7 @@ from cmlr_edge.redaction import one_line
 
 Task: TypeAlias = Literal["label", "join"]
 _DEATHS = 3  # at one picture, which then is an error: somebody else may have ended the process
+_CLOSE_S = 3.0  # for a process that waits for work to end
 _START_S = 300.0  # for opening the model
 _STARTS = 3  # without a word in between
 _TRIES = 5  # of a unit whose storage does not answer
@@ -82,6 +83,7 @@ class Worker:
         self._child: Child | None = None
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self._rarely = Rarely()
+        self._is_busy = False
         self._is_ready = False  # the process has opened the model
         self._starts = 0  # since the last word
 
@@ -96,7 +98,9 @@ class Worker:
         deaths, skip = Counter[int](), dict[int, tuple[str, str]]()
         backoff, failures = Backoff(0.5, 20.0, random.random), 0
         while True:
+            self._is_busy = True
             told, at = self._attempt(task, unit, skip)
+            self._is_busy = False
             if isinstance(told, Counts):
                 return told
             if isinstance(told, str):  # the worker lives and says why not
@@ -119,8 +123,13 @@ class Worker:
                 raise UnitFailedError(_verdict(told)[1])
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: in order, if it waits for work, so that it removes what it has on the disk."""
         if self._child is not None:
+            if not self._is_busy:
+                self._child.hang_up()
+                until_s = time.monotonic() + _CLOSE_S
+                while self._child.poll() is None and time.monotonic() < until_s:
+                    time.sleep(_POLL_S / 10)
             self._child.kill()
             self._child = None
 

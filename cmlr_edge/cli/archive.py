@@ -46,7 +46,8 @@ class _LabelUnlessNamed(typer.core.TyperGroup):
 archive = typer.Typer(
     cls=_LabelUnlessNamed,
     no_args_is_help=True,
-    help="Label pictures and recordings of any number, once each, into a Parquet dataset.",
+    help="Label pictures and recordings of any number, once each, into a Parquet dataset. "
+    "`archive INPUT... --out DATASET` is short for `archive label INPUT... --out DATASET`.",
 )
 
 
@@ -188,7 +189,7 @@ def _print_summary(summary: Summary) -> None:
         for kind, count in sorted(record["failures"].items(), key=lambda item: -item[1]):
             table.add_row(kind, str(count))
         console.print(table)
-    console.print(escape(f"with {summary.runtime}"), soft_wrap=True, highlight=False)
+    console.print(escape(f"with the provider {summary.provider}"), highlight=False)
 
 
 @archive.command("show")

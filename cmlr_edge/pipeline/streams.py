@@ -19,12 +19,13 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
-from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
+from cmlr_edge.pipeline.lane import Lane, LaneLinks
 from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
+from cmlr_edge.pipeline.ticket import Ticket
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer

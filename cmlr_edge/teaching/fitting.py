@@ -78,7 +78,7 @@ class Fitted:
 
 
 def fit_row(
-    bags: Array, present: NDArray[np.bool_], *, ridge: float = 0.02, sharpness: float = _SHARPNESS
+    bags: Array, present: NDArray[np.bool_], *, ridge: float = 0.1, sharpness: float = _SHARPNESS
 ) -> Fitted:
     """Fit one label.
 

@@ -279,7 +279,9 @@ class Teacher:
         names = (*self._spec.labels[: self._old], *(label.name for label in labels))
         size_hw, built = self._spec.preprocess.size_hw, self._spec.files[self._name]
         patterns = [golden_frames(seed, size_hw)[0] for seed in range(_PATTERNS)]
-        frames = [golden_frames(built.golden.seed, size_hw)[0], *patterns, *seen]
+        golden_frame = golden_frames(built.golden.seed, size_hw)[0]
+        by_digest = {digest_of(frame): frame for frame in (golden_frame, *patterns, *seen)}
+        frames = [*by_digest.values()]
         content = self._choose(rows, names, frames[: len(patterns) + 1], but)
         equal = self._compare(content, names, frames, but)
         require_bit_equal(equal, len(frames))
@@ -287,14 +289,8 @@ class Teacher:
         golden = replace(built.golden, scores=(*base_golden, *self._new_golden(content, frames[0])))
         taught = None
         if labels:
-            digests = tuple(dict.fromkeys(digest_of(frame) for frame in frames))
-            taught = Teaching(
-                sha256_of(self._base),
-                base_golden,
-                digests,
-                dict.fromkeys(equal, len(digests)),
-                tuple(labels),
-            )
+            base = sha256_of(self._base)
+            taught = Teaching(base, base_golden, tuple(by_digest), equal, tuple(labels))
         spec = replace(
             self._spec,
             labels=names,

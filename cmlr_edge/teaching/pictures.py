@@ -36,26 +36,33 @@ class Pictures:
         Raises:
             CaptureError: A folder is none or holds no pictures, or there are too many.
         """
-        frames: dict[str, NDArray[np.uint8]] = {}
-        names, repeated, damaged = {}, 0, 0
-        most = max(1, _MOST_BYTES // (3 * spec.size_hw[0] * spec.size_hw[1]))
+        paths: list[Path] = []
         for folder in folders:
             if not folder.is_dir():
                 raise CaptureError(f"no folder {folder}: expected one with pictures in it")
-            for path in list_folder(folder):
-                try:
-                    frame = preprocess(read_image(path), spec)
-                except CaptureError as error:
-                    _log.warning("left out: %s", error)
-                    damaged += 1
-                    continue
-                digest = hashlib.sha256(frame.tobytes()).hexdigest()
-                repeated += digest in frames
-                frames[digest], names[digest] = frame, path.name
-                if len(frames) > most:
-                    raise CaptureError(
-                        f"{folder} holds more than {most} pictures: choose among them"
-                    )
+            paths += list_folder(folder)
+        return cls.of(paths, spec)
+
+    @classmethod
+    def of(cls, paths: Iterable[Path], spec: PreprocessSpec) -> Pictures:
+        """Read these pictures; as `read`."""
+        frames: dict[str, NDArray[np.uint8]] = {}
+        names, repeated, damaged = {}, 0, 0
+        most = max(1, _MOST_BYTES // (3 * spec.size_hw[0] * spec.size_hw[1]))
+        for path in paths:
+            try:
+                frame = preprocess(read_image(path), spec)
+            except CaptureError as error:
+                _log.warning("left out: %s", error)
+                damaged += 1
+                continue
+            digest = hashlib.sha256(frame.tobytes()).hexdigest()
+            repeated += digest in frames
+            frames[digest], names[digest] = frame, path.name
+            if len(frames) > most:
+                raise CaptureError(
+                    f"{path.parent} holds more than {most} pictures: choose among them"
+                )
         return cls(frames, names, repeated, damaged)
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.capture.films import turn, write_film
 from tests.cmlr_edge.cli.command import read_lines, run
 from tests.cmlr_edge.session.front_ends import command_of
+from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.cmlr_edge.sinks.samples import prediction
 from tests.conftest import Image
 
@@ -77,9 +79,18 @@ def clips_of(config: SessionConfig, folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] != "begin"]
 
 
-def test_a_clip_shows_what_was_before_and_after(engine: Path, tmp_path: Path) -> None:
+def test_a_clip_shows_what_was_before_and_after(
+    engine: Path, tmp_path: Path, receiver: Receiver
+) -> None:
     source = film(tmp_path / "film.mp4")
-    events = clips_of(configured(engine, SourceSettings(str(source), "door"), tmp_path), tmp_path)
+    config = configured(engine, SourceSettings(str(source), "door"), tmp_path)
+    others = SinkSettings("snapshots", path="s"), SinkSettings("webhook", url=receiver.url)
+    events = clips_of(replace(config, sinks=(*config.sinks, *others)), tmp_path)
+    posted = [json.loads(body) for body in receiver.bodies]
+    assert [event for event in posted if event["kind"] != "begin"] == events
+    assert {event["picture"] for event in events} == {
+        str(path) for path in (tmp_path / "s").glob("*/*.jpg")
+    }
     assert {event["label"] for event in events} == {"red"}
     [path] = {event["clip"] for event in events}
     assert path == str(tmp_path / "clips" / "door" / f"red_{events[0]['id']}.mp4")
@@ -97,6 +108,7 @@ CODECS = [
     ("film.avi", "mpeg4", {}, ".mkv"),
     ("film.avi", "mjpeg", {"pix_fmt": "yuvj420p"}, ".mkv"),
     ("film.ts", "libx264", {}, ".mp4"),
+    ("film.ts", "libx265", {"options": {"preset": "ultrafast", "x265-params": "log-level=none"}}, ".mkv"),
     ("film.flv", "libx264", {}, ".mp4"),
     ("film.mkv", "libx264", {"options": {"bf": "0"}}, ".mp4"),
     ("film.webm", "libvpx", {"options": {"deadline": "realtime", "cpu-used": "8"}}, ".mkv"),

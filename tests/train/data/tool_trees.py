@@ -196,7 +196,8 @@ def fiftyone(root: Path) -> None:
 
 
 def fiftyone_classification(root: Path) -> None:
-    labels = {"1": [0, 1], "2": [], "3": [1]}
+    boxes = [{"label": 0, "bounding_box": [0, 0, 1, 1]}, {"label": 1, "bounding_box": [0, 0, 1, 1]}]
+    labels = {"1": boxes, "2": None, "3": 1}
     write(root / "labels.json", {"classes": [CAT, DOG], "labels": labels})
     for name in "123":
         picture(root / f"data/{name}.jpg")

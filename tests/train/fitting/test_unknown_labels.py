@@ -72,6 +72,7 @@ def test_scores_and_thresholds_are_those_without_what_nobody_looked_for() -> Non
     assert (found.cp, found.cr, found.of1) == pytest.approx((wanted.cp, wanted.cr, wanted.of1))
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_with_unknown_labels(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data")
     record = json.loads((root / "labels.json").read_text())
