@@ -117,8 +117,8 @@ def _prove(data: LabeledImages) -> dict[str, Any]:
     spec = ModelSpec.load(demo_engine().with_suffix(".json"))
     every = _pictures([image.path for image in data.images], spec)
     with_it, without = (
-        _pictures([i.path for i in data.images if (label in i.labels) == there][:_TAUGHT], spec)
-        for there in (True, False)
+        _pictures([i.path for i in data.images if (label in i.labels) == there][:count], spec)
+        for there, count in ((True, _TAUGHT[0]), (False, _TAUGHT[1]))
     )
     clock = _Clock()
     teacher = Teacher.of(demo_engine(), providers=_PROVIDERS, report=clock.tell)

@@ -347,7 +347,7 @@ class Lane:
         if ticket.pauses:
             self._outlet.pause()
             return
-        prediction = ticket.together() or self._repeated(ticket.frame)
+        prediction = ticket.together(self._intake) or self._repeated(ticket.frame)
         if self._gate is not None and not prediction.valid:
             self._gate.forget()
         result = self._outlet.take(ticket.frame, prediction)
