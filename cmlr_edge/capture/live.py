@@ -363,7 +363,7 @@ class LiveSource(ClosesItself):
                 time.monotonic() - grab.age_s,
                 grab.sender_at,
                 grab.stream_s,
-                grab.recording,
+                grab.ring,
             )
             self._damaged += grab.damaged
             dropped = len(self._buffer) if self.policy == "newest" else 0

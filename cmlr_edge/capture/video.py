@@ -68,7 +68,7 @@ class VideoFile(ClosesItself):
                 self.name,
                 "ok" if picture.is_whole else "damaged",
                 stream_s=picture.stream_s,
-                recording=self._film.recording,
+                ring=self._film.ring,
             )
             index, (picture, capture_ms) = index + 1, self._read()
         self._warn(index)

@@ -37,6 +37,7 @@ _PAGE = {
     "/events.js": ("events.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_MEDIA_TYPES = {".jpg": "image/jpeg", ".mp4": "video/mp4", ".mkv": "video/x-matroska"}
 _VIDEO_TICK_S = 1 / 15
 _BOUNDARY = "frame"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -214,7 +215,11 @@ def evidence(request: Request, visit_id: VisitId, what: Literal["picture", "clip
     path = getattr(visit, what, "")
     if not path or not os.path.isfile(path):  # noqa: PTH113 (a name too long is no file either)
         raise HTTPException(404, f"event {visit_id} has no {what}: not yet, or no longer")
-    return FileResponse(path, content_disposition_type="inline", filename=os.path.basename(path))  # noqa: PTH119
+    name = os.path.basename(path)  # noqa: PTH119
+    media_type = _MEDIA_TYPES.get(os.path.splitext(name)[1], "application/octet-stream")  # noqa: PTH122
+    return FileResponse(
+        path, media_type=media_type, content_disposition_type="inline", filename=name
+    )
 
 
 @router.get(

@@ -140,7 +140,7 @@ class Intake:
         corners = [_pixels(mask, image) for mask in self.settings.masks]
         for polygon in corners:  # one by one, for where two overlap fillPoly would leave a hole
             opencv().fillPoly(image, [polygon], _MASK_BGR)
-        return replace(frame, image_bgr=image, recording=None)
+        return replace(frame, image_bgr=image, ring=None)
 
     def seen(self, frame: Frame) -> Frame:
         """What the model sees of a masked frame: the region, with the rest of its box painted over."""

@@ -79,6 +79,7 @@ class Snapshots:
             OutputError: A picture cannot be written; `lost` says how many.
         """
         failed: list[OutputError] = []
+        self.tend()
         if not (result.ending or result.beginning) and result.prediction.valid:
             self._look(result)
         for event in result.events:
@@ -89,6 +90,10 @@ class Snapshots:
         if failed:
             failed[0].lost = len(failed)
             raise failed[0]
+
+    def tend(self) -> None:
+        """Delete pictures that are too old; see `Sink`."""
+        self._files.tend()
 
     def close(self) -> None:
         """Forget open events; their pictures are there from the start. See `Sink`."""
