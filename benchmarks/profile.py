@@ -29,23 +29,12 @@ from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.model.files import model_path, spec_path, write_atomically
 from cmlr_edge.model.spec import ModelSpec
 
-_HEAD = "head."  # what the constants of the head begin with
 PARTS = ("pixels", "backbone", "head")
 
 
 def parts_of_nodes(graph: onnx.GraphProto) -> dict[str, str]:
-    """Part of the network by node: before the first convolution, behind the first weight of the head, else between."""
-    parts: dict[str, str] = {}
-    producers = {name: node.name for node in graph.node for name in node.output}
-    seen_convolution = False
-    for node in graph.node:
-        inputs = [parts[producers[name]] for name in node.input if name in producers]
-        seen_convolution |= node.op_type == "Conv"
-        if "head" in inputs or any(name.startswith(_HEAD) for name in node.input):
-            parts[node.name] = "head"
-        else:
-            parts[node.name] = "backbone" if seen_convolution else "pixels"
-    return parts
+    """Part of the network by node, as export named it."""
+    return {node.name: node.name.partition("/")[0] for node in graph.node}
 
 
 def profile_layers(path: Path, precision: str, *, runs: int) -> list[dict[str, Any]]:

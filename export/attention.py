@@ -6,6 +6,8 @@ unknown; a runtime that knows it takes its own kernel instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ import torch
 from onnx import TensorProto, numpy_helper
 from onnx.defs import OpSchema
 from onnxscript import values
-from torch import Tensor
+from torch import Tensor, nn
+
+from train.network import attention as trained
 
 NAME, DOMAIN, VERSION = "CmlrAttention", "cmlr", "1"
 HEAD_WIDTHS = (32, 64)  # that the kernels take; a test holds them against the plugin
@@ -55,6 +59,31 @@ def _(
     del value, key_bias, num_heads, scale
     batch = key.shape[0] if query.shape[0] == 1 else query.shape[0]
     return query.new_empty(batch, *query.shape[1:])
+
+
+@contextmanager
+def as_operator(model: nn.Module) -> Iterator[None]:
+    """Let a network's attentions be this operator for a while, where it can say what they compute.
+
+    It has no bias for a pair of query and key: an attention with one stays plain operations.
+    """
+
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, num_heads: int, scale: float
+    ) -> Tensor:
+        paired = bias is not None and bias.ndim > 1
+        function = trained.attend if paired else attention
+        mixed: Tensor = function(query, key, value, bias, num_heads, scale)
+        return mixed
+
+    modules = [m for m in model.modules() if isinstance(m, trained.MultiHeadAttention)]
+    for module in modules:
+        module.attend = attend
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.attend = trained.attend
 
 
 def onnx_translation() -> dict[Any, Any]:

@@ -22,7 +22,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.spec import INPUT_NAME
-from export.fold_graph import constant_values
+from export.graph_index import constant_values
 
 RangeMethod = Literal["percentile", "entropy"]
 # docs/precision.md has what they were compared on.
@@ -34,7 +34,7 @@ _SAMPLED = 2**16  # values of a tensor and picture
 # The first that the ONNX reference evaluator has QuantizeLinear for; the graph's other operators
 # mean in it what they mean in 18.
 _OPSET = 19
-_HEAD = "head."  # what the constants of `FusedHead` begin with
+_HEAD = "head/"  # what the names of the nodes behind the backbone begin with
 # Where the weight stands in the inputs of a product, and the axis of its output channels.
 _CHANNEL_AXIS = {"Conv": 0, "MatMul": 1}
 
@@ -70,14 +70,8 @@ def quantize(
 
 
 def head_nodes(graph: onnx.GraphProto) -> list[NodeProto]:
-    """Nodes that read a constant of the head, and those behind them."""
-    behind: set[str] = set()
-    found = []
-    for node in graph.node:
-        if any(name.startswith(_HEAD) or name in behind for name in node.input):
-            behind |= set(node.output)
-            found.append(node)
-    return found
+    """Nodes behind the backbone."""
+    return [node for node in graph.node if node.name.startswith(_HEAD)]
 
 
 def products_of(graph: onnx.GraphProto, *, with_head: bool = False) -> list[NodeProto]:

@@ -1,43 +1,99 @@
-"""Folds on the exported graph: what only shows once the network is a list of nodes."""
+"""Folds on the exported graph: what hangs on weights alone, and what a convolution can do itself."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
-from export.fusion_report import Fold
+from export.fold_attention import (
+    Note,
+    fold_attention_biases,
+    fold_one_head,
+)
+from export.graph_index import GraphIndex, constant_values
 
 
-def fold_graph(model: onnx.ModelProto, *, norms: bool) -> list[Fold]:
+def fold_graph(model: onnx.ModelProto, *, norms: bool, without: Collection[str] = ()) -> list[Note]:
     """Rewrite a graph, in place, so that it gives the same scores with fewer nodes.
 
     Args:
         model: Of `export_onnx`.
         norms: Fold batch-norms into the convolutions before them. Their weights are then no longer
             those that were trained, and do not fit float16 where those did.
+        without: Names of `FOLDS` to leave out, to see what they are worth.
 
     Returns:
         What was folded, for the fusion report.
     """
     constants_to_initializers(model.graph)
-    norms_folded, bytes_saved = fold_batch_norms(model.graph) if norms else (0, 0)
-    left = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
-    what = f"{norms_folded} in the convolutions before them"
-    if left:
-        why = "no convolution before them" if norms else "the file stores weights as float16"
-        what += f"; {left} kept: {why}"
-    paddings, shapes = fold_paddings(model.graph), fix_shapes(model)
+    skipped = {*without, *([] if norms else ["norms"])}
+    notes = [note for name, fold in FOLDS.items() if name not in skipped for note in fold(model)]
     _drop_unused(model.graph)
     onnx.checker.check_model(model, full_check=True)
-    return [
-        Fold("backbone.norms", what, bytes_saved=bytes_saved),
-        Fold("backbone.paddings", f"{paddings} in the convolutions behind them"),
-        Fold("shapes", f"{shapes} computed at export, the batch excepted"),
-    ]
+    return notes
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Compute, in place, everything that hangs on constants alone."""
+    graph = model.graph
+    constants_to_initializers(graph)
+    known = {tensor.name for tensor in graph.initializer}
+    constant: list[NodeProto] = []
+    for node in graph.node:
+        if all(name in known for name in node.input):
+            constant.append(node)
+            known |= set(node.output)
+    made = {name for node in constant for name in node.output}
+    read = {name for node in graph.node if node.output[0] not in made for name in node.input}
+    wanted = sorted(made & (read | {value.name for value in graph.output}))
+    if not wanted:
+        return
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:], part.graph.input[:], part.graph.output[:]
+    part.graph.node.extend(constant)
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    _drop_unused(part.graph)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        part.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for name, values in zip(wanted, session.run(wanted, {}), strict=True):
+        graph.initializer.append(numpy_helper.from_array(values, name))
+    kept = [node for node in graph.node if node.output[0] not in made]
+    del graph.node[:]
+    graph.node.extend(kept)
+    _drop_unused(graph)
+    operators = {node.op_type for node in graph.node}
+    for function in [f for f in model.functions if f.name not in operators]:
+        model.functions.remove(function)
+
+
+def fold_pixel_scale(graph: onnx.GraphProto) -> list[Note]:
+    """Scale the weights of the convolution that reads the picture; zeros around it stay zeros."""
+    index = GraphIndex(graph)
+    for conv in [n for n in graph.node if n.op_type == "Conv"]:
+        node = index.maker(conv.input[0], "Pad", "Transpose", "Div")
+        while node is not None and node.op_type in {"Pad", "Transpose"}:
+            node = index.maker(node.input[0], "Pad", "Transpose", "Div")
+        weight = index.constant(conv.input[1])
+        divisor = index.constant(node.input[1]) if node is not None else None
+        if node is None or divisor is None or weight is None or divisor.size != weight.shape[1]:
+            continue
+        scaled = index.add(f"{conv.output[0]}.scaled", weight / divisor.reshape(1, -1, 1, 1))
+        index.read(conv, 1, scaled)
+        for reader in graph.node:
+            for place, name in enumerate(reader.input):
+                if name == node.output[0]:
+                    reader.input[place] = node.input[0]
+        return [(conv.name, "deviation of the pixels in the first convolution")]
+    return []
 
 
 def constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -56,51 +112,40 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
         graph.node.remove(node)
 
 
-def fold_batch_norms(graph: onnx.GraphProto) -> tuple[int, int]:
-    """Scale the weights of every convolution that a batch-norm alone reads; how many, and bytes."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
-    count, numbers = 0, 0
+def fold_batch_norms(graph: onnx.GraphProto) -> list[Note]:
+    """Scale the weights of every convolution that a batch-norm alone reads."""
+    index, notes = GraphIndex(graph), []
     for norm in [n for n in graph.node if n.op_type == "BatchNormalization"]:
-        conv = producers.get(norm.input[0])
-        if conv is None or conv.op_type != "Conv" or readers[norm.input[0]] > 1:
+        conv = index.maker(norm.input[0], "Conv")
+        if conv is None:
             continue
-        weight = constant_values(tensors[conv.input[1]])
-        scale, shift, mean, variance = (constant_values(tensors[name]) for name in norm.input[1:])
+        weight = constant_values(index.tensors[conv.input[1]])
+        scale, shift, mean, variance = (
+            constant_values(index.tensors[name]) for name in norm.input[1:]
+        )
         epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
         factor = scale / np.sqrt(variance + epsilon)
-        bias = (
-            constant_values(tensors[conv.input[2]]) if len(conv.input) > 2 else np.zeros_like(mean)
-        )
-        numbers += (4 if len(conv.input) > 2 else 3) * mean.size
-        folded = {
-            f"{norm.output[0]}.weight": weight * factor.reshape(-1, *[1] * (weight.ndim - 1)),
-            f"{norm.output[0]}.bias": (bias - mean) * factor + shift,
-        }
-        for name, array in folded.items():
-            graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-        conv.input[:] = [conv.input[0], *folded]
-        conv.output[0] = norm.output[0]
+        bias = constant_values(index.tensors[conv.input[2]]) if len(conv.input) > 2 else 0.0
+        name, shape = norm.output[0], (-1, *[1] * (weight.ndim - 1))
+        conv.input[1:] = [
+            index.add(f"{name}.weight", weight * factor.reshape(shape)),
+            index.add(f"{name}.bias", (bias - mean) * factor + shift),
+        ]
+        conv.output[0] = name
         graph.node.remove(norm)
-        count += 1
-    return count, 4 * numbers
+        notes.append((conv.name, "batch-norm in the convolution"))
+    return notes
 
 
-def fold_paddings(graph: onnx.GraphProto) -> int:
-    """Let convolutions pad with zeros themselves; how many."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
-    count = 0
+def fold_paddings(graph: onnx.GraphProto) -> list[Note]:
+    """Let convolutions pad with zeros themselves."""
+    index, notes = GraphIndex(graph), []
     for conv in [n for n in graph.node if n.op_type == "Conv"]:
-        pad = producers.get(conv.input[0])
-        if pad is None or pad.op_type != "Pad" or readers[conv.input[0]] > 1:
-            continue
-        amounts = _zero_padding(pad, tensors)
+        pad = index.maker(conv.input[0], "Pad")
+        amounts = None if pad is None else _zero_padding(pad, index.tensors)
         own = next((a for a in conv.attribute if a.name == "pads"), None)
         auto = next((a.s for a in conv.attribute if a.name == "auto_pad"), b"NOTSET")
-        if amounts is None or auto != b"NOTSET":
+        if pad is None or amounts is None or auto != b"NOTSET":
             continue
         if own is not None:
             amounts = amounts + np.array(own.ints)
@@ -108,8 +153,8 @@ def fold_paddings(graph: onnx.GraphProto) -> int:
         conv.attribute.append(helper.make_attribute("pads", amounts.tolist()))
         conv.input[0] = pad.input[0]
         graph.node.remove(pad)
-        count += 1
-    return count
+        notes.append((conv.name, "padding in the convolution"))
+    return notes
 
 
 def _zero_padding(pad: NodeProto, tensors: dict[str, TensorProto]) -> NDArray[np.int64] | None:
@@ -125,8 +170,8 @@ def _zero_padding(pad: NodeProto, tensors: dict[str, TensorProto]) -> NDArray[np
     return np.concatenate([before[2:], after[2:]])
 
 
-def fix_shapes(model: onnx.ModelProto) -> int:
-    """Write the shape of every Reshape as a constant, -1 for the batch; how many."""
+def fix_shapes(model: onnx.ModelProto) -> list[Note]:
+    """Write the shape of every Reshape as a constant, -1 for the batch."""
     graph = model.graph
     inferred = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {
@@ -134,7 +179,7 @@ def fix_shapes(model: onnx.ModelProto) -> int:
         for value in (*inferred.value_info, *inferred.output)
     }
     constants = {tensor.name for tensor in graph.initializer}
-    count = 0
+    notes = []
     for node in [n for n in graph.node if n.op_type == "Reshape" and n.input[1] not in constants]:
         batch, *rest = shapes.get(node.output[0], [0, 0])
         if batch or not all(rest):
@@ -142,8 +187,8 @@ def fix_shapes(model: onnx.ModelProto) -> int:
         name = f"{node.output[0]}.shape"
         graph.initializer.append(numpy_helper.from_array(np.array([-1, *rest]), name))
         node.input[1] = name
-        count += 1
-    return count
+        notes.append((node.name, "shape computed, the batch excepted"))
+    return notes
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
@@ -159,6 +204,11 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def constant_values(tensor: TensorProto) -> NDArray[np.float64]:
-    """A constant's numbers."""
-    return numpy_helper.to_array(tensor).astype(np.float64)
+FOLDS: dict[str, Callable[[onnx.ModelProto], list[Note]]] = {
+    "attention biases": lambda model: fold_attention_biases(model.graph),
+    "one head": lambda model: fold_one_head(model.graph),
+    "pixels": lambda model: fold_pixel_scale(model.graph),
+    "norms": lambda model: fold_batch_norms(model.graph),
+    "paddings": lambda model: fold_paddings(model.graph),
+    "shapes": fix_shapes,
+}

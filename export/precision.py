@@ -15,7 +15,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from cmlr_edge.errors import EngineError
 from export.attention import NAME, PLAIN_NAME
-from export.fold_graph import constant_values, constants_to_initializers, fold_batch_norms
+from export.fold_graph import constants_to_initializers, fold_batch_norms
+from export.graph_index import constant_values
 
 _WIDE = {
     "LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization",

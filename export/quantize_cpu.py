@@ -27,7 +27,7 @@ from cmlr_edge.machine.facts import cpu_name
 from cmlr_edge.model.agreement import Agreement
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from export.calibrate import head_nodes, products_of, require_numbers
-from export.fold_graph import constant_values
+from export.graph_index import constant_values
 
 # Products, and what may lie between them.
 _OPERATORS = ["Conv", "MatMul", "Add", "Mul", "Clip", "Relu", "MaxPool", "GlobalAveragePool"]

@@ -28,7 +28,8 @@ def compare_with_label(
     said = []
     for source, name in ((folder / "photos", "photos"), (clip, "film")):
         out, visits_file = folder / f"{name}.jsonl", folder / f"{name}_events.jsonl"
-        arguments = ["label", str(source), *model, "--out", str(out), "--events", str(visits_file)]
+        arguments = ["label", str(source), *model, "--out", str(out)]
+        arguments += ["--events", str(visits_file)] if source == clip else []
         subprocess.run([*_COMMAND, *arguments, "--json"], capture_output=True, check=True)
         said += [json.loads(line) for line in out.read_text().splitlines()]
     cutting = ["--part-mb", str(clip.stat().st_size / parts / 2**20), "--chunk", "50"]

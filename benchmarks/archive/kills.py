@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,61 +41,79 @@ def kill_again_and_again(
     start_s = time.monotonic()
     subprocess.run([*command, "--out", str(folder / "calm")], capture_output=True, check=True)
     calm_s, expected = time.monotonic() - start_s, rows_as_often_as_they_are(folder / "calm")
-    draw, record = random.Random(seed), {}
-    record["drivers"] = _kill_drivers([*command, "--out", str(folder / "a")], kills, calm_s, draw)
-    record["workers"] = _kill_workers([*command, "--out", str(folder / "b")], kills, calm_s, draw)
-    for name, out in (("drivers", "a"), ("workers", "b")):
-        found = rows_as_often_as_they_are(folder / out)
-        record[name] |= {
-            "rows": found.total(),
-            "rows_missing": (expected - found).total(),
-            "rows_more": (found - expected).total(),
-        }
+    draw = random.Random(seed)
+    drivers = _kill_drivers(command, folder / "a", expected, kills, calm_s, draw)
+    workers = _kill_workers(command, folder / "b", expected, kills, calm_s, draw)
     return {
         "pictures": count,
         "clip": clip.name,
         "seed": seed,
         "calm_s": round(calm_s, 1),
-        **record,
+        "rows_and_events": expected.total(),
+        "drivers": drivers,
+        "workers": workers,
     }
 
 
 def _kill_drivers(
-    command: list[str], kills: int, calm_s: float, draw: random.Random
+    command: list[str],
+    out: Path,
+    expected: Counter[Row],
+    kills: int,
+    calm_s: float,
+    draw: random.Random,
 ) -> dict[str, Any]:
-    """Start it, kill it after a while, and start it again; the last one is left to its end."""
-    moments, ended_before = list[float](), 0
-    while len(moments) < kills:
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-            moment_s = draw.uniform(0.2, 0.5) * calm_s if len(moments) % 2 else draw.uniform(0.5, 6)
-            time.sleep(moment_s)
-            if run.poll() is not None:  # nothing is left to be hit: begin anew beside it
-                ended_before += 1
-                if ended_before > kills:
-                    break
-                continue
-            run.kill()
-            moments.append(round(moment_s, 2))
-    subprocess.run(command, capture_output=True, check=True)
-    return {"kills": len(moments), "moments_s": moments}
+    """Start it, kill it after a while, and start it again; when all is done, check it and begin anew."""
+    moments, checks = list[float](), list[dict[str, int]]()
+    while len(moments) < kills or not checks:
+        with subprocess.Popen(
+            [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as run:
+            moment_s = draw.uniform(0.03, 0.6) * calm_s
+            if len(moments) < kills:
+                time.sleep(moment_s)
+            else:
+                run.wait()
+            if run.poll() is None:
+                run.kill()
+                moments.append(round(moment_s, 2))
+        if run.returncode >= 0:
+            checks.append(_check(out, expected))
+            shutil.rmtree(out)
+    return {"kills": len(moments), "moments_s": moments, "datasets": checks}
+
+
+def _check(out: Path, expected: Counter[Row]) -> dict[str, int]:
+    found = rows_as_often_as_they_are(out)
+    return {
+        "rows_missing": (expected - found).total(),
+        "rows_more": (found - expected).total(),
+    }
 
 
 def _kill_workers(
-    command: list[str], kills: int, calm_s: float, draw: random.Random
+    command: list[str],
+    out: Path,
+    expected: Counter[Row],
+    kills: int,
+    calm_s: float,
+    draw: random.Random,
 ) -> dict[str, Any]:
-    killed, starts = 0, 0
-    while killed < kills and starts < kills:
-        starts += 1
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+    """Kill workers while the driver goes on; where it ends, check it and begin anew."""
+    killed, checks = 0, list[dict[str, int]]()
+    while killed < kills:
+        with subprocess.Popen(
+            [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as run:
             while run.poll() is None:
-                time.sleep(draw.uniform(0.2, max(0.5, calm_s / kills)))
+                time.sleep(draw.uniform(0.05, 0.25) * calm_s)
                 workers = workers_of(run.pid)
                 if workers and killed < kills:
                     os.kill(draw.choice(workers), signal.SIGKILL)
                     killed += 1
-            if run.returncode:
-                break
-    return {"kills": killed, "runs": starts, "exit_code": run.returncode}
+        checks.append({"exit_code": run.returncode, **_check(out, expected)})
+        shutil.rmtree(out)
+    return {"kills": killed, "datasets": checks}
 
 
 def workers_of(pid: int) -> list[int]:

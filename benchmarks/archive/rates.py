@@ -48,12 +48,7 @@ def measure_rates(
             "recognise": recognise,
             **{f"decode_frame of {film.name}": lambda film=film: _decode(film) for film in films},  # type: ignore[misc]
         }
-        times: dict[str, list[float]] = {name: [] for name in stages}
-        for _ in range(rounds):
-            for name, stage in stages.items():
-                start_s = time.process_time()
-                count = stage()
-                times[name].append((time.process_time() - start_s) / count)
+        times = _timed_in_turn(stages, rounds)
         runtime = recognizer.runtime
     size = sum(path.stat().st_size for path in pictures) / len(pictures)
     return {
@@ -67,6 +62,17 @@ def measure_rates(
         "picture_bytes": round(size),
         "films": {film.name: _about(film) for film in films},
     }
+
+
+def _timed_in_turn(stages: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of the processor for each thing that a stage counts."""
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for _ in range(rounds):
+        for name, stage in stages.items():
+            start_s = time.process_time()
+            count = stage()
+            times[name].append((time.process_time() - start_s) / count)
+    return times
 
 
 def _count(things: Iterable[Any]) -> int:

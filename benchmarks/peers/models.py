@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -37,14 +37,14 @@ from cmlr_edge.model.spec import (
     ThresholdFit,
 )
 from cmlr_edge.preprocess import preprocess
-from export.deploy import DeployModel, FusedModel
+from export.deploy import DeployModel
 from export.fold_graph import fold_graph
-from export.fuse import fuse
 from export.onnx_graph import export_onnx
 from export.quantize_cpu import quantize_for_cpu
 from train.config import ModelConfig
 from train.confounders.clustering import Confounders, ContextTerm
 from train.network.backbones import WEIGHT_PACKAGES
+from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer
 
 INT8 = "int8"  # folder of the quantised model, inside that of the others
@@ -77,16 +77,17 @@ NETWORKS = {
 
 
 @torch.no_grad()
-def make_model(network: Network, num_labels: int) -> CausalRecognizer:
-    """Make a network with seeded weights: the same on every call."""
+def make_model(network: Network, num_labels: int, **settings: Any) -> CausalRecognizer:
+    """Make a network with seeded weights: the same on every call; `settings` are of `ModelConfig`."""
     torch.manual_seed(0)
-    config = ModelConfig(
-        backbone=network.backbone,
-        image_size=network.image_size,
-        embed_dim=network.embed_dim,
-        ffn_dim=2 * network.embed_dim,
-        decoder_layers=network.decoder_layers,
-    )
+    sizes: dict[str, Any] = {
+        "backbone": network.backbone,
+        "image_size": network.image_size,
+        "embed_dim": network.embed_dim,
+        "ffn_dim": 2 * network.embed_dim,
+        "decoder_layers": network.decoder_layers,
+    }
+    config = ModelConfig(**sizes | settings)
     packaged = network.backbone in WEIGHT_PACKAGES
     model = CausalRecognizer(config, num_labels, pretrained=packaged).eval()
     _set_confounders(model, num_labels)
@@ -100,12 +101,12 @@ def prepare(network: Network, num_labels: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = make_model(network, num_labels)
     spec = _make_spec(network, num_labels, model)
-    fused, _ = fuse(model, spec.preprocess)
     size_hw = spec.preprocess.size_hw
-    write_atomically(folder / "bare.onnx", _serialize(_export(bare_backbone(fused), size_hw)))
+    bare = BareBackbone(model, spec.preprocess).eval()
+    write_atomically(folder / "bare.onnx", _serialize(_export(bare, size_hw)))
     pixels = torch.zeros(2, 3, *size_hw)
     write_atomically(folder / "plain.onnx", _export_plain(PlainModel(model).eval(), pixels))
-    exported = _export(fused, size_hw)
+    exported = _export(DeployModel(model, spec.preprocess).eval(), size_hw)
     images = np.stack([preprocess(frame, spec.preprocess) for frame in frames()])
     scores = run_frames(DeployModel(model, spec.preprocess).eval(), images)
     threshold = float(np.quantile(scores, 1 - _LABELS_PRESENT))
@@ -173,7 +174,7 @@ def run_frames(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float3
     return torch.cat(scores).numpy()
 
 
-def _export(model: FusedModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
+def _export(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
     exported = export_onnx(model, size_hw)
     fold_graph(exported, norms=True)
     return exported
@@ -226,19 +227,17 @@ def _set_confounders(model: CausalRecognizer, num_labels: int) -> None:
         torch.zeros(1, num_labels),
         1.0,
     )
-    intervention.set_confounders(confounders, term)  # type: ignore[union-attr, call-arg]
+    if not isinstance(intervention, BackDoorIntervention):
+        intervention.set_confounders(confounders)  # type: ignore[union-attr]
+        return
+    intervention.set_confounders(confounders, term)
     for parameter in model.links.parameters():  # type: ignore[union-attr]
         parameter.copy_(draw(*parameter.shape) * 0.01 / num_labels**0.5)
 
 
-class MeanTokens(nn.Module):
-    """The cheapest head there is, for the floor of every recognizer."""
+class BareBackbone(DeployModel):
+    """The backbone, normalisation included, under the cheapest head there is: the floor of every recognizer."""
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (N, T, D) to (N, D)."""
-        return tokens.mean(dim=1)
-
-
-def bare_backbone(fused: FusedModel) -> FusedModel:
-    """The backbone of a fused network, normalisation included, without its head."""
-    return FusedModel(fused.backbone, MeanTokens(), fused.pixel_mean, fused.pixel_scale).eval()
+    def outputs(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Map tokens (N, T, D) to their mean (N, D)."""
+        return (tokens.mean(dim=1),)

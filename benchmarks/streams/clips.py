@@ -19,11 +19,14 @@ import numpy as np
 import typer
 
 from benchmarks.streams.stand_in import write_stand_in
+from cmlr_edge.capture import open_source
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.model.files import write_atomically
+from cmlr_edge.packet_ring import PacketRing
 from cmlr_edge.session import Session, SessionConfig
 from cmlr_edge.session.config import EngineSettings, SourceSettings
+from cmlr_edge.sinks.clips import remux
 from cmlr_edge.sinks.opening import SinkSettings
 
 _SOURCES, _FPS, _SIZE_HW = 8, 15, (720, 1280)
@@ -51,6 +54,30 @@ def write_film(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
+def parts(film: Path, rounds: int = 20) -> dict[str, float]:
+    """What is done for clips, alone and in one thread: CPU time, which other work does not change."""
+    with open_source(film, keep_packets_s=60.0) as source:
+        ring = [*source][-1].ring
+    assert ring is not None
+    packets = ring.finish(ring.excerpt(0.0, 60.0))
+    ring = PacketRing(ring.codec, ring.template, 5.0)
+    began_s = time.thread_time()
+    for number in range(rounds):
+        for item in packets:
+            ring.add(item.packet, item.time_s + number * _PERIOD_S, is_key=item.is_key)
+    kept_s = time.thread_time() - began_s
+    began_s = time.thread_time()
+    for _ in range(rounds):
+        content = remux(ring, packets, 0.5, 60.0)
+    made_s = time.thread_time() - began_s
+    return {
+        "us_to_keep_a_packet": round(kept_s / rounds / len(packets) * 1e6, 2),
+        "ms_to_make_a_clip": round(made_s / rounds * 1e3, 2),
+        "clip_s": len(packets) / _FPS - 0.5,
+        "clip_mb": round(len(content) / 1e6, 2),
+    }
+
+
 def run_once(folder: Path, seconds: float, *, clips: bool) -> dict[str, Any]:
     """Run in this process; return what it cost."""
     out = Path(tempfile.mkdtemp(dir=folder))
@@ -66,15 +93,17 @@ def run_once(folder: Path, seconds: float, *, clips: bool) -> dict[str, Any]:
     with Session(config) as session:
         session.streams.start()
         session.streams.wait(5)
+        frames = sum(status.frames for status in session.status())
         before, began_s = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         session.streams.wait(seconds)
         after, took_s = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began_s
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        frames = sum(status.frames for status in session.status())
+        frames = sum(status.frames for status in session.status()) - frames
     written = [path.stat().st_size for path in out.glob("clips/*/*.mp4")]
     return {
         "cores": round(cpu_s / took_s, 4),
         "frames": frames,
+        "cpu_ms_per_frame": round(cpu_s / frames * 1e3, 3),
         "peak_mb": round(after.ru_maxrss / 1024, 1),
         "clips": len(written),
         "clip_mb": round(sum(written) / 1e6, 1),
@@ -95,6 +124,7 @@ def main(
     with tempfile.TemporaryDirectory() as made:
         write_stand_in(Path(made))
         write_film(Path(made) / "film.mp4")
+        alone = parts(Path(made) / "film.mp4")
         runs: dict[str, list[Any]] = {"without": [], "with clips": []}
         command = [sys.executable, "-m", "benchmarks.streams.clips", "--seconds", str(seconds)]
         for _ in range(rounds):
@@ -108,6 +138,7 @@ def main(
         "sources": _SOURCES,
         "film": f"{_SIZE_HW[1]}x{_SIZE_HW[0]}, {_FPS} frames/s, {_BITRATE / 1e6:g} Mbit/s, H.264",
         "seconds": seconds,
+        "parts": alone,
         "runs": runs,
     }
     text = json.dumps(record, indent=2)

@@ -33,6 +33,7 @@ from cmlr_edge.events.tracker import EventTracker
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.stability import LabelStability
+from cmlr_edge.pipeline.intake import Intake, IntakeSettings
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,14 @@ class OpenedPart:
         picture = self._film.read()
         self._check()
         return picture
+
+    def picks(self, max_fps: float) -> Picks:
+        """Which frames are looked at; asked for when the first one was read."""
+        line = TimeLine(self._film.fps, may_jump=self._film.may_jump)
+        start_s, before_s = (getattr(self._film, name, None) for name in ("start_s", "before_s"))
+        if start_s is None or before_s is None:
+            return Picks(max_fps, line)
+        return Picks(max_fps, line, start_s, before_s)
 
     def facts(self) -> PartFacts:
         """What is known once it was read."""
@@ -139,6 +148,38 @@ def _unreadable(item: Item, error: CaptureError) -> CaptureError:
     return refusal
 
 
+class Picks:
+    """Which frames of a film are looked at, where not all are: those that `label --max-fps` takes.
+
+    Whoever begins in the middle of a film takes it that frames came at a steady pace until there.
+    """
+
+    def __init__(
+        self,
+        max_fps: float,
+        line: TimeLine,
+        start_s: float | None = None,
+        before_s: float | None = None,
+    ) -> None:
+        """Start before the first frame, or in the middle.
+
+        Args:
+            max_fps: Frames a second at most.
+            line: Of the film, before its first frame.
+            start_s: In the middle: when the film begins, as the stream says.
+            before_s: Likewise: of the frame before.
+        """
+        self._line, self._start_s = line, start_s
+        after_s = None if start_s is None or before_s is None else before_s + (0.0 - start_s)
+        self._intake = Intake(IntakeSettings(max_fps=max_fps), after_s=after_s)
+
+    def wants(self, stream_s: float | None) -> bool:
+        """Whether to look at the next frame."""
+        if self._start_s is None or stream_s is None:
+            return self._intake.wants_at(self._line.place(stream_s))
+        return self._intake.wants_at(stream_s + (0.0 - self._start_s))
+
+
 class Assembly:
     """Counts the frames of a film, in order, and follows its labels, as `label` does."""
 
@@ -162,13 +203,14 @@ class Assembly:
         )
         self.events: list[Event] = []
 
-    def place(self, row: Row) -> Row:
-        """Give the next frame its number and time, and follow its labels."""
+    def place(self, row: Row) -> Row | None:
+        """Give the next frame its number and time, and follow its labels; None: it was let go."""
         time_s = self._line.place(row.stream_s)
         taken_at = None if self._began is None else self._began + timedelta(seconds=time_s)
         placed = replace(row, frame=self._index, time_s=time_s, taken_at=taken_at)
         self._index += 1
-        assert row.scores is not None
+        if row.scores is None:
+            return None
         valid = row.status == "ok" and bool(np.isfinite(row.scores).all())
         self.events += self._tracker.add(row.scores, time_s, valid=valid)
         return placed

@@ -46,6 +46,7 @@ class Header:
     inputs: tuple[str, ...]
     model: ModelFacts
     cutting: Cutting
+    max_fps: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -90,6 +91,7 @@ class Header:
         pairs = {
             "inputs": (list(self.inputs), list(other.inputs)),
             "--chunk and --part-mb": (self.cutting, other.cutting),
+            "--max-fps": (self.max_fps, other.max_fps),
             "model": (self.model.identity, other.model.identity),
             "provider": (self.model.provider, other.model.provider),
             "thresholds": (self.model.thresholds, other.model.thresholds),

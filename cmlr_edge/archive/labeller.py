@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -22,11 +22,19 @@ from cmlr_edge.archive.dataset import (
     read_counts,
     writing,
 )
-from cmlr_edge.archive.films import Assembly, PartFacts, complaints, fit_together, opened_part
+from cmlr_edge.archive.films import (
+    Assembly,
+    PartFacts,
+    Picks,
+    complaints,
+    fit_together,
+    opened_part,
+)
 from cmlr_edge.archive.packages import arrow
 from cmlr_edge.archive.pictures import Found, find_pictures
 from cmlr_edge.archive.plan import Unit, shown_path
 from cmlr_edge.archive.stores import Store
+from cmlr_edge.capture.timeline import TimeLine
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline.outlet import judge_by
@@ -42,7 +50,12 @@ class Labeller:
     """Does units with one recognizer, and writes into one dataset."""
 
     def __init__(
-        self, recognizer: Recognizer, tables: Tables, store: Store, note: Callable[[int], None]
+        self,
+        recognizer: Recognizer,
+        tables: Tables,
+        store: Store,
+        note: Callable[[int], None],
+        max_fps: float | None = None,
     ) -> None:
         """Start.
 
@@ -52,8 +65,10 @@ class Labeller:
             store: Of the dataset.
             note: Told the number of each picture or frame of a unit before it is read, so that
                 whoever watches knows which one ended the process.
+            max_fps: Frames a second of a film that are looked at; None for all.
         """
         self._recognizer, self._tables, self._store, self._note = recognizer, tables, store, note
+        self.max_fps = max_fps
         self._batch = batch_size(recognizer)
         self._stability = judge_by(recognizer, None).stability
 
@@ -86,7 +101,7 @@ class Labeller:
         start_s = time.perf_counter()
         names = [f"{PARTS}/{replace(unit, part=part).name}.parquet" for part in range(unit.parts)]
         facts = [_facts_of(self._store, name) for name in names]
-        if not fit_together(facts):
+        if not (fit_together(facts) and self._are_picked_alike(facts, names)):
             counts = self._do_film(replace(unit, part=0, parts=1), {}, named_by=unit)
             self._store.remove(names)
             return counts
@@ -97,7 +112,8 @@ class Labeller:
             with writing(self._store, place, self._tables) as writer:
                 for row in _rows_of(self._store, name, self._tables):
                     self._note(frames)
-                    writer.add(assembly.place(row))
+                    if (placed := assembly.place(row)) is not None:
+                        writer.add(placed)
                     frames += 1
                 if part == unit.parts - 1:
                     for row in complaints(item, facts, frames):
@@ -110,6 +126,17 @@ class Labeller:
         self._write_events(unit, assembly, counts)
         self._store.remove(names)
         return counts
+
+    def _are_picked_alike(self, facts: Sequence[PartFacts], names: Sequence[str]) -> bool:
+        """Whether parts looked at the frames that one process would have looked at."""
+        if self.max_fps is None:
+            return True
+        picks = Picks(self.max_fps, TimeLine(facts[0].fps, may_jump=facts[0].may_jump))
+        return all(
+            picks.wants(row.stream_s) == (row.scores is not None)
+            for name in names
+            for row in _rows_of(self._store, name, self._tables)
+        )
 
     def _do_pictures(self, unit: Unit, name: str, skip: Mapping[int, tuple[str, str]]) -> Counts:
         start_s = time.perf_counter()
@@ -195,7 +222,8 @@ class Labeller:
             assembly: Assembly | None = None
             for row in reader.rows():
                 assembly = assembly or Assembly(named_by, reader.facts(), self._stability)
-                writer.add(assembly.place(row))
+                if (placed := assembly.place(row)) is not None:
+                    writer.add(placed)
             for row in complaints(item, [reader.facts()], writer.counts.rows):
                 writer.add(row)
             writer.counts.bytes, writer.counts.busy_s = unit.size, time.perf_counter() - start_s
@@ -256,12 +284,14 @@ class _FilmReader:
             self._failed = error.kind or "no film", str(error)
 
     def _frames(self, part: Any, row: Row) -> Iterator[tuple[Row, Prepared | None]]:
-        number = 0
+        number, picks = 0, None
         while number not in self._skip:
             self._labeller._note(number)
             picture = part.read()
             if picture is None:
                 return
+            if self._labeller.max_fps is not None:
+                picks = picks or part.picks(self._labeller.max_fps)
             height, width = picture.image_bgr.shape[:2]
             status = "ok" if picture.is_whole else "damaged"
             facts = {
@@ -270,7 +300,12 @@ class _FilmReader:
                 "height": height,
                 "status": status,
             }
-            yield replace(row, **facts), self._labeller._prepare(picture.image_bgr, status)
+            is_wanted = picks is None or picks.wants(picture.stream_s)
+            prepare = self._labeller._prepare
+            yield (
+                replace(row, **facts),
+                prepare(picture.image_bgr, status) if is_wanted else None,
+            )
             number += 1
         self._failed = self._skip[number]
 
@@ -301,10 +336,17 @@ def _rows_of(store: Store, name: str, tables: Tables) -> Iterator[Row]:
     """The frames of a part that was written, a group at a time."""
     with store.open(name) as file:
         for batch in arrow().parquet.ParquetFile(file).iter_batches(1024):
-            scores = batch.column("scores").flatten().to_numpy().reshape(-1, len(tables.labels))
+            scored = batch.column("scores")
+            # Of rows that have some.
+            scores = iter(scored.flatten().to_numpy().reshape(-1, len(tables.labels)))
             kept = batch.select(["path", "stream_s", "width", "height", "labels", "status"])
             times = batch.column("modified_at").cast("int64").to_pylist()
-            for index, record in enumerate(kept.to_pylist()):
-                record["labels"] = tuple(record["labels"])
-                when = None if times[index] is None else times[index] / 1e6
-                yield Row(**record, modified_at=when, scores=scores[index])
+            for record, has_scores, when in zip(
+                kept.to_pylist(), scored.is_valid().to_pylist(), times, strict=True
+            ):
+                record["labels"] = tuple(record["labels"] or ())
+                yield Row(
+                    **record,
+                    modified_at=None if when is None else when / 1e6,
+                    scores=next(scores) if has_scores else None,
+                )

@@ -10,18 +10,25 @@ from cmlr_edge.errors import DependencyError
 
 @cache
 def arrow() -> Any:
-    """Return `pyarrow`, with `parquet` and `dataset`.
+    """Return `pyarrow`, with `parquet`.
 
     Raises:
         DependencyError: It is not installed.
     """
     try:
         import pyarrow as pa
-        import pyarrow.dataset
         import pyarrow.parquet
     except ImportError as error:
         raise _missing("pyarrow", error) from error
     return pa
+
+
+def arrow_dataset() -> Any:
+    """Return `pyarrow.dataset`, which takes its time."""
+    arrow()
+    from pyarrow import dataset
+
+    return dataset
 
 
 def filesystem(url: str) -> tuple[Any, str]:

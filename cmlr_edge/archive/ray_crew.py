@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -49,9 +51,13 @@ class RayCrew:
         for path in (engine, spec_path(engine)):
             store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
         self._settings = replace(settings, engine=engine.name, cores=1, memory=None)
+        # Ray prints what happens to its nodes, where the result of a command belongs.
+        self._quiet = ExitStack()
+        self._quiet.enter_context(redirect_stdout(sys.stderr))
         try:
             ray().init(address=address, log_to_driver=False, logging_level="warning")
         except Exception as error:
+            self._quiet.close()
             raise EngineError(f"cannot reach the Ray cluster {address}: {error}") from error
         ray().data.DataContext.get_current().enable_progress_bars = False
         for name in ("ray", "ray.data"):  # they tell each step on stderr
@@ -94,6 +100,7 @@ class RayCrew:
     def close(self) -> None:
         """See `Crew`: leave the cluster, whose actors end."""
         ray().shutdown()
+        self._quiet.close()
 
 
 class _Actor:
@@ -108,6 +115,12 @@ class _Actor:
             path.write_bytes(store.read(f"{MODEL}/{path.name}"))
         self._plan, self._task = Plan(store), task
         self._worker = Worker(replace(settings, engine=str(engine)), lambda: False)
+
+    def close(self) -> None:
+        """End the process and remove the model; where Ray ends the actor both end with it."""
+        self._worker.close()
+        self._plan.__exit__()
+        self._folder.cleanup()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the one unit of a batch."""

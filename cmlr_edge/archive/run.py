@@ -55,6 +55,7 @@ class ArchiveSettings:
     provider: str | None = None
     thresholds: Mapping[str, float] | float | None = None
     cutting: Cutting = field(default_factory=Cutting)
+    max_fps: float | None = None  # frames a second of a film; None for all
     workers: int | None = None  # None: as many as there are cores
     ray: str = ""  # address of a cluster
 
@@ -69,7 +70,7 @@ class Summary:
     units_left: int
     rows_now: int  # of this run
     seconds: float  # likewise
-    runtime: str
+    provider: str  # that ran the model
 
     def to_record(self) -> dict[str, Any]:
         """Build a JSON-ready object."""
@@ -87,7 +88,7 @@ class Summary:
                 "rows_per_second": round(self.rows_now / self.seconds, 2) if self.seconds else None,
             },
             "busy_seconds": round(self.total.busy_s, 3),
-            "runtime": self.runtime,
+            "provider": self.provider,
         }
 
 
@@ -101,7 +102,6 @@ class Archive:
         self._cleanup = ExitStack()
         self._is_ending = False
         self._crew: Crew | None = None
-        self.runtime = ""
 
     def __enter__(self) -> Archive:
         """Open model and dataset, and plan where that was not done.
@@ -172,7 +172,9 @@ class Archive:
         whole, left = self.left()
         joins = sum(1 for _ in self._joinable())
         total = self._write_manifest(complete=not left.units and not joins)
-        return Summary(total, whole, undone, left.units + joins, now.rows, seconds, self.runtime)
+        return Summary(
+            total, whole, undone, left.units + joins, now.rows, seconds, self.header.model.provider
+        )
 
     def _until_end(self, units: Iterable[Unit]) -> Iterator[Unit]:
         for unit in units:
@@ -206,12 +208,12 @@ class Archive:
         with Recognizer.from_engine(
             path, provider=provider, thresholds=asked.thresholds
         ) as recognizer:
-            self.runtime = recognizer.runtime
             thresholds = [*recognizer.thresholds.values()]
             model = ModelFacts.of(ModelPair.read(path), recognizer.provider, thresholds)
         inputs = tuple(_absolute(text) for text in asked.inputs) or (known.inputs if known else ())
         cutting = asked.cutting if known is None or asked.cutting != Cutting() else known.cutting
-        return Header(inputs, model, cutting, versions())
+        max_fps = asked.max_fps if asked.max_fps or not known else known.max_fps
+        return Header(inputs, model, cutting, max_fps, versions())
 
     def _lock(self) -> None:
         """Keep others off a folder; in object storage two runs do the same work, and no harm."""
@@ -228,6 +230,7 @@ class Archive:
         except OSError as error:
             raise OutputError(f"another run writes {path}: wait for its end") from error
         self.store.clean()
+        self._cleanup.callback(self.store.clean)
 
     def _open_crew(self) -> Crew:
         cores = usable_cores()
@@ -240,6 +243,7 @@ class Archive:
             root=self.store.root,
             about=self.header.about(),
             cores=split_cores(cores, workers),
+            max_fps=self.header.max_fps,
             memory=int(_SHARE_OF_MEMORY * available_memory()) // workers,
         )
         if not self._settings.ray:

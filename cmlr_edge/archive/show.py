@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cmlr_edge.archive.dataset import FRAMES, PICTURES
 from cmlr_edge.archive.header import Header
 from cmlr_edge.archive.inputs import Item, kind_of
-from cmlr_edge.archive.packages import arrow, duckdb
+from cmlr_edge.archive.packages import arrow, arrow_dataset, duckdb
 from cmlr_edge.archive.pictures import find_again, opened_here
 from cmlr_edge.archive.stores import Store, is_address, open_store
 from cmlr_edge.errors import CaptureError, SpecError
@@ -107,7 +107,7 @@ def _looked_up(labels: Sequence[str], found: re.Match[str]) -> str:
 
 def _rows_of(store: Store) -> Any:
     """All rows, as one table that is read piece by piece."""
-    pa = arrow()
+    pa, dataset = arrow(), arrow_dataset()
     files = [
         f"{store.root}/{folder}/{name}.parquet"
         for folder in (PICTURES, FRAMES)
@@ -121,8 +121,8 @@ def _rows_of(store: Store) -> Any:
 
         fs, _ = opened_address(store.root)
         files = [file.partition("://")[2] for file in files]
-    partitioning = pa.dataset.partitioning(pa.schema([("kind", pa.string())]), flavor="hive")
-    return pa.dataset.dataset(files, filesystem=fs, format="parquet", partitioning=partitioning)
+    partitioning = dataset.partitioning(pa.schema([("kind", pa.string())]), flavor="hive")
+    return dataset.dataset(files, filesystem=fs, format="parquet", partitioning=partitioning)
 
 
 def _picture_of(row: dict[str, Any]) -> NDArray[np.uint8]:

@@ -36,6 +36,8 @@ from cmlr_edge.redaction import one_line
 
 Task: TypeAlias = Literal["label", "join"]
 _DEATHS = 3  # at one picture, which then is an error: somebody else may have ended the process
+_CLOSE_S = 3.0  # for a process that waits for work to end
+_START_S = 300.0  # for opening the model
 _STARTS = 3  # without a word in between
 _TRIES = 5  # of a unit whose storage does not answer
 _POLL_S = 0.2
@@ -62,6 +64,7 @@ class WorkerSettings:
     root: str  # of the dataset
     about: dict[str, Any]  # model and versions, for every file
     cores: int  # that it may use alone
+    max_fps: float | None = None  # of a film; None for every frame
     memory: int | None = None  # bytes that it may hold
     hang_s: float = 300.0  # for one picture, or one frame
 
@@ -80,6 +83,7 @@ class Worker:
         self._child: Child | None = None
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self._rarely = Rarely()
+        self._is_busy = False
         self._is_ready = False  # the process has opened the model
         self._starts = 0  # since the last word
 
@@ -94,7 +98,9 @@ class Worker:
         deaths, skip = Counter[int](), dict[int, tuple[str, str]]()
         backoff, failures = Backoff(0.5, 20.0, random.random), 0
         while True:
+            self._is_busy = True
             told, at = self._attempt(task, unit, skip)
+            self._is_busy = False
             if isinstance(told, Counts):
                 return told
             if isinstance(told, str):  # the worker lives and says why not
@@ -111,16 +117,19 @@ class Worker:
             deaths[at] += 1
             if deaths[at] == _DEATHS:
                 skip[at] = _verdict(told)
-            elif (
-                deaths[at] == 2 * _DEATHS
-            ):  # it was skipped, and what comes behind it cannot be reached
+            elif deaths[at] == 2 * _DEATHS:  # skipped, and what is behind it cannot be reached
                 skip[OPENING] = _verdict(told)
             if deaths[at] == 3 * _DEATHS or (task == "join" and deaths[at] == _DEATHS):
                 raise UnitFailedError(_verdict(told)[1])
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: in order, if it waits for work, so that it removes what it has on the disk."""
         if self._child is not None:
+            if not self._is_busy:
+                self._child.hang_up()
+                until_s = time.monotonic() + _CLOSE_S
+                while self._child.poll() is None and time.monotonic() < until_s:
+                    time.sleep(_POLL_S / 10)
             self._child.kill()
             self._child = None
 
@@ -130,20 +139,22 @@ class Worker:
         """Have it done once: the counts, a reason why not, or how the process ended and at what."""
         child = self._started()
         order = {"task": task, "unit": unit.to_record(), "skip": [*skip.items()]}
-        child.send(json.dumps(order))
-        at = OPENING if self._is_ready else None
-        heard_s, polled_s = time.monotonic(), 0.0
+        at, heard_s, polled_s = None, time.monotonic(), 0.0
         while True:
+            if at is None and self._is_ready:  # it reads: what it is sent may be long
+                child.send(json.dumps(order))
+                at = OPENING
             now_s = time.monotonic()
             if now_s - polled_s > _POLL_S:
                 polled_s = now_s
                 if self._is_ending():
                     self.close()
                     raise StoppedError
-                if now_s - heard_s > self._settings.hang_s:
+                limit_s = self._settings.hang_s if self._is_ready else _START_S
+                if now_s - heard_s > limit_s:
                     ended = child.kill()
                     self._child = None
-                    text = f"gave no answer in {self._settings.hang_s:g} s"
+                    text = f"gave no answer in {limit_s:g} s"
                     return Ended(ended.code, "", text, ended.messages, "time"), at
                 if (ended_now := child.poll()) is not None and self._lines.empty():
                     self._child = None
@@ -153,7 +164,7 @@ class Worker:
                 heard_s = time.monotonic()
                 self._starts = 0
                 if "ready" in line:
-                    self._is_ready, at = True, OPENING
+                    self._is_ready = True
                 elif "at" in line:
                     at = int(line["at"])
                 elif "done" in line:
@@ -214,7 +225,9 @@ def serve(text: str) -> int:
     ) as recognizer:
         tables = Tables(recognizer.labels, settings.about)
         store = open_store(settings.root)
-        labeller = Labeller(recognizer, tables, store, lambda number: say({"at": number}))
+        labeller = Labeller(
+            recognizer, tables, store, lambda number: say({"at": number}), settings.max_fps
+        )
         say({"ready": True})
         for line in sys.stdin:
             _answer(labeller, json.loads(line), say)

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.capture.ffmpeg import PyAvFilm
+from cmlr_edge.capture.ffmpeg import PyAvFilm, seconds
 from cmlr_edge.errors import CaptureError
 
 _BACK_S = (0.0, 2.0, 10.0, 60.0)  # before a part's time, to look for a keyframe at
@@ -51,6 +51,7 @@ class PyAvFilmPart(PyAvFilm):
         self.begin: Cut | None = (
             None  # once read; None for the beginning, or where it holds nothing
         )
+        self.before_s: float | None = None  # of the frame before its first, once that was read
         self.fits = True  # False: times or places are missing, so that the film cannot be cut
         self.end: Cut | None = None  # where the next one begins; None for the end of the file
         self._from, self._to, self._holds_nothing = self._bounds(number, count)
@@ -82,6 +83,13 @@ class PyAvFilmPart(PyAvFilm):
                 return
             if self._is_inside(frame):
                 yield frame
+            else:
+                self.before_s = seconds(frame.pts, frame.time_base)
+
+    @property
+    def start_s(self) -> float | None:
+        """Time of the film's beginning, as the stream says."""
+        return seconds(self._stream.start_time, self._stream.time_base)
 
     def _decode_from_before(self) -> Iterator[Any]:
         for packet in self._packets_from_before():

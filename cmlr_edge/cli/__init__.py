@@ -14,6 +14,7 @@ from cmlr_edge.machine.allocator import bound_arenas
 
 def main() -> None:
     """Run the command line; every deliberate error is one line on stderr and exit code 2."""
+    _open_closed_streams()
     try:
         from cmlr_edge.cli.app import app
         from cmlr_edge.cli.console import LogLines, print_error
@@ -37,12 +38,30 @@ def main() -> None:
     except MemoryError:
         print_error("there is not enough memory: free some, or raise the limit of this process")
     except OSError as error:
-        print_error(f"{error}; what was said last may be missing")
+        print_error(_why(error))
     else:
         return
     with suppress(OSError, ValueError):
         sys.stdout.close()  # or Python tries at its end to write what is left, and fails once more
     sys.exit(2)
+
+
+def _why(error: OSError) -> str:
+    if error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):  # what it was looked for in
+        return "the current folder does not exist any more: go to another"
+    return f"{error}; what was said last may be missing"  # it is the terminal, or a pipe
+
+
+def _open_closed_streams() -> None:
+    """Let no file get the number of a standard stream that was closed: runtimes print into those."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # it gets the lowest that is free
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed when Python started
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (open to the end)
 
 
 def _write_whatever_the_terminal_takes() -> None:

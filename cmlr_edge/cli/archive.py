@@ -46,7 +46,8 @@ class _LabelUnlessNamed(typer.core.TyperGroup):
 archive = typer.Typer(
     cls=_LabelUnlessNamed,
     no_args_is_help=True,
-    help="Label pictures and recordings of any number, once each, into a Parquet dataset.",
+    help="Label pictures and recordings of any number, once each, into a Parquet dataset. "
+    "`archive INPUT... --out DATASET` is short for `archive label INPUT... --out DATASET`.",
 )
 
 
@@ -65,6 +66,9 @@ def label_archive(
     engine: options.Engine = None,
     provider: options.Provider = None,
     threshold: options.Threshold = None,
+    max_fps: Annotated[
+        float | None, typer.Option(min=1e-3, help="Look at no more frames a second of a film.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, or actors. Default: one per core.")
     ] = None,
@@ -97,6 +101,7 @@ def label_archive(
         provider,
         threshold,
         Cutting(chunk, part_mb),
+        max_fps,
         workers,
         ray,
     )
@@ -184,7 +189,7 @@ def _print_summary(summary: Summary) -> None:
         for kind, count in sorted(record["failures"].items(), key=lambda item: -item[1]):
             table.add_row(kind, str(count))
         console.print(table)
-    console.print(escape(f"with {summary.runtime}"), soft_wrap=True, highlight=False)
+    console.print(escape(f"with the provider {summary.provider}"), highlight=False)
 
 
 @archive.command("show")

@@ -169,10 +169,10 @@ def _time_frames(
     times: list[tuple[float, ...]] = []
     start = time.perf_counter()
     for frame in frames:
-        prediction = recognizer(frame)
-        latency = prediction.latency_ms
+        arrived_s = getattr(frame, "arrived_s", None) or time.monotonic()
+        latency = recognizer(frame).latency_ms
         # From the clock, not the stages' sum: a live frame may have waited.
-        whole = latency.capture + (time.time() - prediction.captured_at) * 1e3
+        whole = latency.capture + (time.monotonic() - arrived_s) * 1e3
         times.append(
             (latency.capture, latency.preprocess, latency.inference, latency.postprocess, whole)
         )

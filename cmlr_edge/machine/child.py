@@ -102,9 +102,15 @@ class Child:
     def send(self, line: str) -> None:
         """Write a line to a child that listens; one that is dead does not hear it."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError, ValueError):  # the latter of a pipe that is closed
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Let a child that listens see the end of what it is sent, which ends it in order."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def poll(self) -> Ended | None:
         """How it ended; None while it runs. Beyond a limit it is killed."""
@@ -154,8 +160,7 @@ class Child:
 
     def _end_group(self) -> None:
         if self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # of what is still in its buffer
-                self._process.stdin.close()
+            self.hang_up()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -18,5 +18,13 @@ def _is_started_as_module() -> bool:
     return name.split(".")[0] == __name__.split(".")[0]
 
 
-if _is_started_as_module() and sys.path[:1] == [os.getcwd()]:  # noqa: PTH109 (as Python wrote it)
+def _current_folder() -> str:
+    """As Python wrote it into its path; "" where somebody deleted it."""
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:
+        return ""
+
+
+if _is_started_as_module() and sys.path[:1] == [_current_folder()]:
     del sys.path[0]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cmlr_edge.events.event import Event
+from cmlr_edge.machine.clocks import since_start_s
 from cmlr_edge.sinks.base import Result, Takes
 
 _MAX_ENDED = 2000  # visits kept for the timeline
@@ -32,11 +33,6 @@ class Visit:
     revision: int  # grows with every change of any visit
     picture: str = ""  # its file; "" where none is taken
     clip: str = ""  # likewise; it is there some seconds after the end
-
-
-def since_start_s() -> float:
-    """Seconds since the machine was started; they go on while it sleeps, whatever the wall clock says."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class VisitLog:

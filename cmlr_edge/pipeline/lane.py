@@ -18,6 +18,7 @@ from cmlr_edge.pipeline.intake import Choice, Intake
 from cmlr_edge.pipeline.outlet import Judging, Outlet
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.status import SourceStatus, Tally
+from cmlr_edge.pipeline.ticket import Ticket
 from cmlr_edge.pipeline.tiles import combined
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
@@ -30,44 +31,6 @@ _NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only 
 _LEAST_STEP_S = 1e-3  # between frames whose source gives them one time, or none that rises
 _OUTSIDE = "outside its hours: not looked at"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Ticket:
-    """One frame on its way."""
-
-    lane: Lane
-    frame: Frame
-    prepared: Prepared | None  # None: it repeats the prediction before
-    arrived_s: float  # on time.monotonic()
-    prediction: Prediction | None = None
-    pauses: bool = False  # no frame: from here on none is looked at for a while
-    tiles: tuple[Ticket, ...] = ()  # of the frame, each on a way of its own
-
-    @property
-    def answered(self) -> bool:
-        """Whether nothing more is to be waited for."""
-        is_whole_answered = self.prepared is None or self.prediction is not None
-        return is_whole_answered and all(tile.answered for tile in self.tiles)
-
-    def together(self) -> Prediction | None:
-        """What the model says of the frame and its tiles; None where it was not asked."""
-        if self.prediction is None:
-            return None
-        answers = [self.prediction, *(t.prediction for t in self.tiles if t.prediction is not None)]
-        if any(tile.frame.status == "stale" for tile in self.tiles):
-            self.frame = replace(self.frame, status="stale")
-        return combined(answers)
-
-    def freshened(self) -> Prepared:
-        """Return what is to be recognised, marked as stale where it waited too long."""
-        assert self.prepared is not None
-        limit_s = self.lane.stale_after_s
-        if limit_s is not None and time.monotonic() - self.arrived_s > limit_s:
-            self.frame = replace(self.frame, status="stale")
-            seen = replace(self.prepared.frame, status="stale")
-            self.prepared = replace(self.prepared, frame=seen)
-        return self.prepared
 
 
 @dataclass(frozen=True)
@@ -113,6 +76,7 @@ class Lane:
         self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
         self._ahead = _NEWEST_AHEAD if newest else frames_ahead
         self._max_frames, self._gate, self._intake = max_frames, gate, intake
+        self._new_intake: Intake | None = None
         self._asleep = False
         self._end_requested = False
         self._last_s = -math.inf  # the time of the frame before
@@ -212,8 +176,9 @@ class Lane:
             self._gate.forget()
 
     def use_intake(self, intake: Intake) -> None:
-        """Look at frames otherwise, from the next one on."""
-        self._intake = intake
+        """Look at frames otherwise, from the next one on; where masks change, open events end."""
+        with self._changed:
+            self._new_intake = intake
 
     def use_outputs(self, guards: Sequence[GuardedSink]) -> None:
         """Go on with other outputs of its own, from the next result on."""
@@ -245,6 +210,7 @@ class Lane:
                 frame = next(frames, None)
                 if frame is None:
                     break
+                self._adopt_intake(frame)
                 if self._is_wanted(frame):
                     self._take(self._intake.masked(frame))
                     taken += 1
@@ -256,18 +222,35 @@ class Lane:
                 self._taken_all = True
                 self._changed.notify_all()
 
+    def _adopt_intake(self, frame: Frame) -> None:
+        """Go on with other settings, if there are any; nothing that was seen without a mask is kept on."""
+        with self._changed:
+            intake, self._new_intake = self._new_intake, None
+        if intake is None:
+            return
+        if intake.settings.masks != self._intake.settings.masks:
+            self._pause(frame)
+        self._intake = intake
+        if self._gate is not None:
+            self._gate.forget()
+
+    def _pause(self, frame: Frame) -> None:
+        """End open events, once the frames before this one are answered."""
+        with self._changed:
+            self._tickets.append(Ticket(self, frame, None, 0.0, pauses=True))
+            self._changed.notify_all()
+
     def _is_wanted(self, frame: Frame) -> bool:
         """Whether a frame is looked at; outside the hours of its source none is, and no event lasts."""
         asleep, was_asleep = not self._intake.is_active(), self._asleep
         if asleep != was_asleep:
             _log.info("%s: %s", self.name, _OUTSIDE if asleep else "looked at again")
-            if frame.recording is not None:  # no clip shows a time that nobody is to look at
-                frame.recording.listen(wanted=not asleep)
+            if frame.ring is not None:  # no clip shows a time that nobody is to look at
+                frame.ring.listen(wanted=not asleep)
             with self._changed:
                 self._asleep = asleep
-                if asleep:
-                    self._tickets.append(Ticket(self, frame, None, 0.0, pauses=True))
-                self._changed.notify_all()
+            if asleep:
+                self._pause(frame)
         return not asleep and self._intake.wants(frame)
 
     def _await_room(self) -> bool:
@@ -364,7 +347,7 @@ class Lane:
         if ticket.pauses:
             self._outlet.pause()
             return
-        prediction = ticket.together() or self._repeated(ticket.frame)
+        prediction = ticket.together(self._intake) or self._repeated(ticket.frame)
         if self._gate is not None and not prediction.valid:
             self._gate.forget()
         result = self._outlet.take(ticket.frame, prediction)

@@ -10,21 +10,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias
 
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
-from cmlr_edge.pipeline.lane import Lane, LaneLinks, Ticket
+from cmlr_edge.pipeline.lane import Lane, LaneLinks
 from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.pipeline.scene import SceneGate
 from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
+from cmlr_edge.pipeline.ticket import Ticket
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
@@ -41,7 +42,7 @@ _Rules: TypeAlias = tuple[
 ]
 
 
-class Streams:
+class Streams(Closing):
     """Recognises the frames of many sources; see the package."""
 
     def __init__(
@@ -308,19 +309,6 @@ class Streams:
         self.request_end()
         self._finish(lanes, self._drain_until_s)
         self._seats.close()
-
-    def __enter__(self) -> Streams:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
     def __repr__(self) -> str:
         """Its sources."""

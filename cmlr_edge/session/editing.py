@@ -60,9 +60,8 @@ class SourceEditing(SourceChanges):
     def change(self, name: str, settings: dict[str, Any], version: str) -> None:
         """Take other settings over and write them into the file; see `SourceControl`."""
         wanted = {key: settings[key] for key in _FLAGS}
-        before = self._settings(name)
-        self._content(before)
-        self._ask(lambda: self._change(before, wanted, version))
+        self._content(self._settings(name))  # says at once what can never be
+        self._ask(lambda: self._change(self._settings(name), wanted, version))
 
     def _settings(self, name: str) -> SourceSettings:
         found = self._session.names().get(name)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
+from cmlr_edge.machine.clocks import CLOCK_WAS_SET_S, since_start_s
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.redaction import printable, safe_name
 
 _LEAST_FREE_BYTES = 200 * 10**6  # of the disk; others need room, too
 _DAY_S = 86_400.0
+_LOOK_S = 600.0  # between looks for what is too old
 _WRITING_S = 60.0  # at most, for one file: an older part is of a process that was killed
 
 
@@ -25,7 +28,14 @@ class KeptFiles:
     """Writes files of events, each as a whole; the oldest make room, and nothing but our own."""
 
     def __init__(
-        self, folder: Path, suffixes: Collection[str], *, keep_bytes: float, keep_days: float | None
+        self,
+        folder: Path,
+        suffixes: Collection[str],
+        *,
+        keep_bytes: float,
+        keep_days: float | None,
+        clock: Callable[[], float] = since_start_s,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Look at what is there already.
 
@@ -34,29 +44,35 @@ class KeptFiles:
             suffixes: Of our files, with their dots.
             keep_bytes: Of files at most.
             keep_days: Older ones are deleted; None keeps them.
+            clock: Seconds that only rise: a wall clock that is set makes no file old.
+            wall_clock: Seconds since the epoch, for the files that are there already.
 
         Raises:
             OutputError: The folder cannot be used.
         """
-        self._folder, self._keep_bytes = folder, keep_bytes
+        self._folder, self._keep_bytes, self._clock = folder, keep_bytes, clock
         self._keep_s = None if keep_days is None else keep_days * _DAY_S
         ends = "|".join(map(re.escape, suffixes))
         ours = re.compile(rf".+_[0-9a-f]{{32}}({ends})(?P<part>\.\d+\.part)?")
+        now_s, wall_s = clock(), wall_clock()
         about = []
         try:
             folder.mkdir(exist_ok=True)
             for path in folder.glob("*/*"):
                 if (found := ours.fullmatch(path.name)) is None or not path.is_file():
                     continue
-                size, changed_s = path.stat().st_size, path.stat().st_mtime
-                if found["part"] and changed_s < time.time() - _WRITING_S:
+                stat = path.stat()
+                age_s = _age_s(stat.st_mtime, wall_s)
+                if found["part"] and age_s > _WRITING_S:
                     path.unlink(missing_ok=True)
                 else:
-                    about.append((changed_s, size, path))
+                    about.append((now_s - age_s, stat.st_mtime, stat.st_size, path))
         except OSError as error:
             raise _unwritten(folder, error) from error
-        self._kept = deque(sorted(about))  # when, bytes, path; the oldest first
-        self._bytes = sum(size for _, size, _ in about)
+        # When on our clock, bytes, path; the oldest first.
+        self._kept = deque((when_s, size, path) for when_s, _, size, path in sorted(about))
+        self._bytes = sum(size for _, size, _ in self._kept)
+        self._due_s = now_s  # when to look for old ones
 
     def path_of(self, event: Event, suffix: str) -> Path:
         """Where a file of an event is."""
@@ -76,12 +92,26 @@ class KeptFiles:
         except OSError as error:
             raise _unwritten(path, error) from error
         self._forget(path)
-        self._kept.append((time.time(), len(content), path))
+        self._kept.append((self._clock(), len(content), path))
         self._bytes += len(content)
+
+    def tend(self) -> None:
+        """Delete what is too old, also where nothing new comes; looks now and then, however often asked.
+
+        Raises:
+            OutputError: Something cannot be deleted.
+        """
+        if self._clock() < self._due_s:
+            return
+        self._due_s = self._clock() + _LOOK_S
+        try:
+            self._make_room(0)
+        except OSError as error:
+            raise _unwritten(self._folder, error) from error
 
     def _make_room(self, size: int) -> None:
         """Delete the oldest files until there is room for one more."""
-        oldest_s = -1.0 if self._keep_s is None else time.time() - self._keep_s
+        oldest_s = -math.inf if self._keep_s is None else self._clock() - self._keep_s
         while self._kept:
             free = shutil.disk_usage(self._folder).free
             is_full = self._bytes + size > self._keep_bytes or free - size < _LEAST_FREE_BYTES
@@ -98,6 +128,11 @@ class KeptFiles:
         for item in [item for item in self._kept if item[2] == path]:
             self._kept.remove(item)
             self._bytes -= item[1]
+
+
+def _age_s(written_at: float, now_at: float) -> float:
+    """Of a file; one that was written, or is looked at, while no clock was set counts as new."""
+    return max(0.0, now_at - written_at) if written_at >= CLOCK_WAS_SET_S else 0.0
 
 
 def _unwritten(path: Path, error: OSError) -> OutputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -13,14 +14,51 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.machine.pyav import pyav
+from cmlr_edge.prediction import Prediction
 from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result
-from cmlr_edge.sinks.drawing import draw_labels, fit_into
+from cmlr_edge.sinks.drawing import draw_heat, draw_labels, fit_into
 
 _STILLS_PER_SECOND = 1.0  # pictures are shown for a second each
 _TICKS = 1000  # of the video's clock in a second
 _QUALITY = 3  # MPEG-4 quantiser: 1 is the best, 31 the worst
 _LAMBDA = 118  # FFmpeg's unit of it
+
+
+class _File:
+    """A file that keeps its first error until it is asked: PyAV prints a traceback of one that it is given."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the error, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: bytes) -> int:
+        return self._unless_failed(lambda: self._file.write(data), len(data))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._unless_failed(lambda: self._file.seek(offset, whence), 0)
+
+    def tell(self) -> int:
+        return self._unless_failed(self._file.tell, 0)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self._error = self._error or error
+
+    def _unless_failed(self, call: Callable[[], int], otherwise: int) -> int:
+        if self._error is None:
+            try:
+                return call()
+            except OSError as error:
+                self._error = error
+        return otherwise
 
 
 class OverlayVideo:
@@ -64,7 +102,7 @@ class OverlayVideo:
         frame, prediction = result.frame, result.prediction
         image = frame.image_bgr.copy()
         title = f"frame {frame.index}" if frame.time_s is None else f"{frame.time_s:.2f} s"
-        draw_labels(image, prediction.labels, title=title if prediction.valid else "invalid")
+        _draw(image, prediction, title if prediction.valid else "invalid")
         time_s = frame.index / self._fps if frame.time_s is None else frame.time_s
         try:
             if self._container is None:
@@ -75,6 +113,7 @@ class OverlayVideo:
             if (image.shape[1], image.shape[0]) != self._size:
                 image = fit_into(image, *self._size)
             self._encode(image, time_s - self._first_s)
+            self._file.check()
         except OSError as error:
             self._give_up()
             self._error = self._unwritten(error)
@@ -87,7 +126,7 @@ class OverlayVideo:
                 f"{printable(self._path.parent)}"
             )
         # A file of ours, for FFmpeg takes neither every name nor a colon in one.
-        self._file = self._partial.open("wb")
+        self._file = _File(self._partial)
         self._container = self._av.open(self._file, "w", format="mp4")
         self._stream = self._container.add_stream(
             "mpeg4", rate=Fraction(self._fps).limit_denominator(1000)
@@ -118,6 +157,7 @@ class OverlayVideo:
             self._mux(None)
             self._container.close()
             self._file.close()
+            self._file.check()
             self._partial.replace(self._path)
         except OSError as error:
             raise self._unwritten(error) from error
@@ -138,3 +178,16 @@ class OverlayVideo:
             f"cannot write {printable(self._path)}: {reason}; check the folder's permissions, free "
             "some space"
         )
+
+
+def _draw(image: NDArray[np.uint8], prediction: Prediction, title: str) -> None:
+    """Labels; and where they are explained, where the network looked for the most probable one."""
+    why, labels = prediction.why, [item.label for item in prediction.labels]
+    if why is None or not labels:
+        draw_labels(image, prediction.labels, title=title)
+        return
+    first = why[labels[0]]
+    draw_heat(image, first)
+    flagged = {label for label in labels if why[label].because_of_surroundings}
+    looked = "" if first.map is None else f", where {first.label} is"
+    draw_labels(image, prediction.labels, title=f"{title}{looked}", flagged=flagged)

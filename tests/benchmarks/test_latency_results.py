@@ -12,7 +12,7 @@ import pytest
 from benchmarks.decoding import measure as compare_decoding
 from benchmarks.peers.__main__ import widest_gaps
 from benchmarks.peers.report import GOALS, ratio, tables
-from benchmarks.profile import parts_of_nodes, sums
+from benchmarks.profile import PARTS, parts_of_nodes, sums
 from benchmarks.resize import measure
 from tests.conftest import solid, write_video
 
@@ -77,17 +77,10 @@ def test_the_page_has_the_rows_of_the_table() -> None:
     ] == wanted
 
 
-def test_the_head_begins_at_its_first_constant_and_never_ends() -> None:
-    graph = onnx.parser.parse_graph(
-        "g (float[1,3,8,8] x, float[3] mean) => (float[1,4] y) "
-        "<float[4,3,1,1] w = {0,0,0,0,0,0,0,0,0,0,0,0}> {\n"
-        "a = Identity(x)\n b = Conv(a, w)\n c = Relu(b)\n d = Identity(c)\n e = Identity(d)\n}"
-    )
-    for i, node in enumerate(graph.node):
-        node.name = f"n{i}"
-    graph.node[3].input.append("head.weight")
-    parts = ["pixels", "backbone", "backbone", "head", "head"]
-    assert [*parts_of_nodes(graph).values()] == parts
+def test_a_node_is_of_the_part_that_its_name_begins_with() -> None:
+    names = ["pixels/Cast_0", "backbone/conv_stem/Conv_3", "head/Add_9"]
+    graph = onnx.GraphProto(node=[onnx.NodeProto(name=name) for name in names])
+    assert [*parts_of_nodes(graph).values()] == [*PARTS]
 
 
 @pytest.mark.pages

@@ -105,3 +105,19 @@ def test_the_stored_scores_are_those_of_the_clip(clips: Path, flicker: dict[str,
             if frame.index % 97 == 0:
                 score = recognizer(frame).scores[column]
                 assert score == pytest.approx(flicker["scores"][3 * frame.index], abs=2e-3)
+
+
+@pytest.mark.pages
+def test_the_page_says_what_clips_cost() -> None:
+    record = json.loads((RESULTS / "clips.json").read_text())
+    page = " ".join(Path("docs/label_a_camera.md").read_text().split())
+    cost = {
+        name: [run["cpu_ms_per_frame"] for run in runs] for name, runs in record["runs"].items()
+    }
+    plain, clips = cost["without"], cost["with clips"]
+    assert f"{min(plain):.1f} to {max(plain):.1f} ms of the processor a frame without" in page
+    assert f"and {min(clips):.1f} to {max(clips):.1f} ms with them" in page
+    parts = record["parts"]
+    assert f"keep a packet takes {parts['us_to_keep_a_packet']:.1f} microseconds" in page
+    assert f"a clip of {parts['clip_s']} s {parts['ms_to_make_a_clip']:.1f} ms" in page
+    assert all(run["clips"] == 24 for run in record["runs"]["with clips"])

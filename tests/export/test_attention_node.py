@@ -17,8 +17,7 @@ from onnx import TensorProto, helper
 from cmlr_edge import _native
 from export import attention
 from export.deploy import DeployModel
-from export.fuse import fuse
-from export.onnx_graph import export_onnx
+from export.onnx_graph import export_fused
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
 from tests.tiny_training import QUICK_TO_EXPORT
@@ -32,7 +31,7 @@ SHAPES = {  # batch of query, of key, of value; L, T, d, heads
     "constant queries and keys": (1, 1, 2, 5, 9, 16, 2),
     "no constants": (2, 2, 2, 17, 49, 64, 2),
 }
-EXPORTED = {  # case of test_fuse: nodes in its file
+EXPORTED = {  # case of the networks: nodes in its file
     "matrix, prior, one layer, own cause true": 1,
     "gated-attention, own, two layers, one head, own cause true": 3,
     "attention, prior, one layer, own cause true": 2,
@@ -135,7 +134,7 @@ def test_the_torch_operator_is_well_formed() -> None:
 def test_the_fused_file_gives_the_trained_scores_in_every_runtime(name: str) -> None:
     model = randomized(small(*CASES[name], QUICK_TO_EXPORT))
     spec = input_spec(model)
-    exported = export_onnx(fuse(model, spec)[0], spec.size_hw)
+    exported, _ = export_fused(model, spec)
     frames = random_frames(3)
     with torch.no_grad():
         expected = DeployModel(model, spec).eval()(frames).numpy()

@@ -20,8 +20,7 @@ from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
 from export.build_engine import build_engine
 from export.deploy import DeployModel
-from export.fuse import fuse
-from export.onnx_graph import export_onnx, store_as_float16
+from export.onnx_graph import export_fused, export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
 from tests.cmlr_edge.engines.keys import make_key
 from tests.tiny_training import tiny_config
@@ -112,7 +111,7 @@ def test_float16_storage_halves_the_file_and_changes_no_score(
     fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
     model, spec = load_model(tmp_path / "run")
     deploy = DeployModel(model, spec.preprocess).eval()
-    plain = export_onnx(fuse(model, spec.preprocess)[0], spec.preprocess.size_hw)
+    plain, _ = export_fused(model, spec.preprocess, norms=False)
     stored = store_as_float16(plain)
     assert stored.ByteSize() < 0.55 * plain.ByteSize()
     frames = synthetic_frames(spec.preprocess.size_hw, 4)

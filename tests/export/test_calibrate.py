@@ -22,9 +22,7 @@ from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from export.build_engine import build_engine, main
 from export.calibrate import insert_quantization, quantize
-from export.fold_graph import fold_graph
-from export.fuse import fuse
-from export.onnx_graph import export_onnx
+from export.onnx_graph import export_fused
 from export.precision import to_float16
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
@@ -94,9 +92,7 @@ def test_entropy_leaves_out_what_hardly_ever_comes() -> None:
 def exported() -> onnx.ModelProto:
     model = randomized(small(*CASES["matrix, own, one layer, own cause false"]))
     spec = input_spec(model)
-    exported = export_onnx(fuse(model, spec)[0], spec.size_hw)
-    fold_graph(exported, norms=True)
-    return exported
+    return export_fused(model, spec)[0]
 
 
 def test_the_backbone_is_symmetric_int8_and_the_head_stays_float32(

@@ -30,8 +30,7 @@ from export.build_engine import build_engine, main
 from export.calibrate import quantize
 from export.engine import compare, require_plugin_layers
 from export.fold_graph import fold_graph
-from export.fuse import fuse
-from export.onnx_graph import export_onnx, store_as_float16
+from export.onnx_graph import export_fused, store_as_float16
 from export.precision import to_float16
 from tests.conftest import make_spec
 from tests.export.networks import input_spec, randomized
@@ -58,7 +57,7 @@ def rtx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BuildOptions]:
 def exported(request: pytest.FixtureRequest) -> onnx.ModelProto:
     model = randomized(tiny_config(f"model.backbone={request.param}", *SETTINGS).model)
     spec = input_spec(model)
-    return export_onnx(fuse(model, spec)[0], spec.size_hw)
+    return export_fused(model, spec, norms=False)[0]
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,8 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from cmlr_edge.backends import load_backend
 from cmlr_edge.errors import EngineError
 from export.deploy import DeployModel
-from export.fuse import fuse
-from export.onnx_graph import export_onnx
+from export.onnx_graph import export_fused
 from export.precision import to_float16
 from export.verify import verify
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
@@ -66,7 +65,7 @@ def run(model: onnx.ModelProto, x: Array) -> Array:
 def test_products_are_float16_and_norms_softmax_and_logits_float32(name: str) -> None:
     model = randomized(small(*CASES[name]))
     spec = input_spec(model)
-    wide = export_onnx(fuse(model, spec)[0], spec.size_hw)
+    wide, _ = export_fused(model, spec, norms=False)
     narrow = to_float16(wide)
     found = types(narrow)
     for node in narrow.graph.node:
@@ -154,7 +153,7 @@ def test_a_float16_file_that_flips_too_many_decisions_is_refused(tiny_run: Path)
         assert lowered.readout is not None
         lowered.readout.bias.sub_(0.02)
     close = replace(spec, thresholds=tuple(float(t) - 1e-4 for t in scores.min(axis=0)))
-    exported = export_onnx(fuse(lowered, spec.preprocess)[0], spec.preprocess.size_hw)
+    exported, _ = export_fused(lowered, spec.preprocess, norms=False)
     content = to_float16(exported).SerializeToString()
     with pytest.raises(EngineError, match="of 15 label decisions"):
         verify(Path("m.onnx"), content, deploy, close, frames, precision="float16")
@@ -163,9 +162,7 @@ def test_a_float16_file_that_flips_too_many_decisions_is_refused(tiny_run: Path)
 def test_the_gate_names_a_label_whose_threshold_was_raised_out_of_reach(tiny_run: Path) -> None:
     model, spec = load_model(tiny_run)
     deploy, frames = DeployModel(model, spec.preprocess).eval(), random_frames(6).numpy()
-    content = export_onnx(
-        fuse(model, spec.preprocess)[0], spec.preprocess.size_hw
-    ).SerializeToString()
+    content = export_fused(model, spec.preprocess, norms=False)[0].SerializeToString()
     low = (0.0, *spec.thresholds[1:])
     raised = replace(spec, thresholds=(0.99999, *spec.thresholds[1:]))
     label = spec.labels[0]

@@ -52,7 +52,7 @@ def test_a_label_can_be_added_and_moves_no_old_score(
     places = find_tokens(content, "model.onnx")
     assert places[-1].name == TOKENS
     tokens = places[0].of(infer(features_of(content, places[0], "model.onnx"), "cpu", frames))
-    vector = np.random.default_rng(0).normal(size=places[0].width).astype(np.float32) / 30
+    vector = np.float32(np.random.default_rng(0).normal(size=places[0].width) / 30)
     row = Row(vector, vector, -vector, 0.25)
     for provider in ("cpu", "openvino"):
         old = infer(content, provider, frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from train.cli.biased_pairs import biased_pairs
+from train.cli.check import check
 from train.cli.evaluate import evaluate
 from train.cli.explain import explain
 from train.cli.fit import fit
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Train a multi-label recognizer by causal intervention, evaluate it, look at its log.",
 )
 app.command()(fit)
+app.command()(check)
 app.command()(evaluate)
 app.command()(plot)
 app.command()(explain)

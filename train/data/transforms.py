@@ -124,6 +124,7 @@ class ImageTensors(Dataset[Tensor]):
             workers: Processes that `read` lets read; 0: this one.
         """
         self._paths = [image.path for image in data.images]
+        self.judged = data.judged
         self._augmentation = augmentation
         size_hw = spec.size_hw
         if augmentation is not None:

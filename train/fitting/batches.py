@@ -45,6 +45,7 @@ def load_parts(
     config: TrainConfig,
     lone: Tensor | None = None,
     memory: TokenMemory | None = None,
+    known: Tensor | None = None,
 ) -> Iterator[list[Part]]:
     """Yield, batch by batch, the parts that this process computes, all of the same number.
 
@@ -56,6 +57,7 @@ def load_parts(
         config: Parts of a batch.
         lone: (N, L), where a biased label stands without its usual company.
         memory: Pictures whose tokens it has are not read.
+        known: (N, L), where somebody looked for the label; None: everywhere.
     """
     own = [
         distributed.split_evenly(
@@ -64,13 +66,13 @@ def load_parts(
         )
         for batch in batches
     ]
-    known = {} if memory is None else {key: memory.get(key) for key in _keys(own)}
-    sampler = [list(key) for key in _keys(own) if known.get(key) is None]
+    kept = {} if memory is None else {key: memory.get(key) for key in _keys(own)}
+    sampler = [list(key) for key in _keys(own) if kept.get(key) is None]
     loader = images.read(sampler)
 
     def load(pairs: Sequence[Pair], share: float) -> Part:
         rows, key = [index for index, _ in pairs], tuple(pairs)
-        tokens = known.pop(key, None)
+        tokens = kept.pop(key, None)
         return Part(
             images=next(loader) if tokens is None else None,
             tokens=tokens,
@@ -80,6 +82,7 @@ def load_parts(
             seeds=[seed for _, seed in pairs],
             share=share,
             lone=None if lone is None else lone[rows],
+            known=None if known is None else known[rows],
         )
 
     for batch, parts in zip(batches, own, strict=True):

@@ -37,6 +37,7 @@ class Part:
     seeds: Sequence[int]  # of each picture's dropout
     share: float  # of the pictures of the whole batch, in (0, 1]
     lone: Tensor | None = None  # (B, L), bool: a biased label without its usual company
+    known: Tensor | None = None  # (B, L), bool: somebody looked for the label; None: everywhere
     tokens: Tensor | None = None  # (B, T, D), of a backbone that stays as it is
     remember: Callable[[Tensor], None] | None = None  # is given such tokens
 
@@ -179,6 +180,11 @@ class Learner:
             self.model.classifier.exclusive = lone
         found = self._logits(images, tokens, context)
         targets = self.model.wanted(targets)
+        weight = None if lone is None else 1 + (config.lone_weight - 1) * lone
+        if part.known is not None:  # no loss is taken on what nobody looked for
+            unknown = self.model.wanted(1 - part.known.to(self.device).float())
+            settled = torch.maximum(1 - unknown, targets)  # of two pictures united, one may show it
+            weight = settled if weight is None else weight * settled
         for logits in found:
             total = total + asymmetric_loss(
                 logits,
@@ -186,7 +192,7 @@ class Learner:
                 gamma_positive=config.gamma_positive,
                 gamma_negative=config.gamma_negative,
                 probability_clip=config.probability_clip,
-                weight=None if lone is None else 1 + (config.lone_weight - 1) * lone,
+                weight=weight,
             )
         return total
 

@@ -40,9 +40,11 @@ def lone_examples(config: TrainConfig, data: LabeledImages) -> Tensor | None:
             "writes it, or biased_pairs.csv beside the labels"
         )
     targets = torch.from_numpy(data.targets()) > 0
+    looked_for = data.known()
+    absent = ~targets if looked_for is None else ~targets & torch.from_numpy(looked_for)
     lone = torch.zeros_like(targets)
     for label, company in pairs:
-        lone[:, label] |= targets[:, label] & ~targets[:, company]
+        lone[:, label] |= targets[:, label] & absent[:, company]
     return lone
 
 

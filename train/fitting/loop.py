@@ -315,6 +315,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     """Train on every batch once; give the mean loss, the rate, and the share of time waited."""
     config, started, waited = run.config, time.monotonic(), images.waited
+    known = run.train.known()
     batches = epoch_batches(config, len(run.train.images), epoch)
     parts = load_parts(
         batches,
@@ -324,6 +325,7 @@ def _train_epoch(
         config,
         run.lone,
         None if memory is None else memory.of("train"),
+        None if known is None else torch.from_numpy(known),
     )
     task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
     # Whatever was drawn before, a cache filled or found, an epoch draws from its own stream.

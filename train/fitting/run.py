@@ -133,5 +133,11 @@ def check_folder(
 
 def fingerprint(data: LabeledImages) -> str:
     """Tell data sets apart by their list of pictures and labels."""
-    listing = repr([(image.path.name, image.split, image.labels) for image in data.images])
+    # What nobody knows counts where there is any, so that earlier runs can still be resumed.
+    listing = repr(
+        [
+            (image.path.name, image.split, image.labels, *(image.unknown and [image.unknown]))
+            for image in data.images
+        ]
+    )
     return hashlib.sha256((listing + repr(data.classes)).encode()).hexdigest()

@@ -58,7 +58,23 @@ def score_images(
         images: Without augmentation.
         spec: The input format.
         memory: Of these images, where the backbone gives the same tokens every time.
+
+    Returns:
+        Scores; 0 where nobody knows whether the label is there, see `LabeledImages.judged`.
     """
+    found = _all_scores(model, images, spec, memory)
+    own, prior = found.own_context, found.prior_context
+    return DatasetScores(
+        deployed=images.judged(found.deployed),
+        decoupled=images.judged(found.decoupled),
+        own_context=None if own is None else images.judged(own),
+        prior_context=None if prior is None else images.judged(prior),
+    )
+
+
+def _all_scores(
+    model: CausalRecognizer, images: ImageTensors, spec: PreprocessSpec, memory: TokenMemory | None
+) -> DatasetScores:
     model.eval()
     read = _tokens(model, images, spec, memory)
     own = [score_batch(model, model.head(tokens)) for tokens in read]

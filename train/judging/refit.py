@@ -53,7 +53,7 @@ def refit_thresholds(
         for image in data.images:
             scores.append(recognizer(read_image(image.path)).scores)
             report(1)
-    table, precision = np.stack(scores), spec.files[path.name].precision
+    table, precision = data.judged(np.stack(scores)), spec.files[path.name].precision
     refitted = with_refitted_thresholds(
         spec, table, data, rule, shrinkage=shrinkage, precision=precision
     )
@@ -81,7 +81,7 @@ def with_refitted_thresholds(
         shrinkage: As in `fit_thresholds`.
         precision: Of the built file.
     """
-    thresholds = fit_thresholds(scores, data.targets(), shrinkage=shrinkage, rule=rule)
+    thresholds = fit_thresholds(data.judged(scores), data.targets(), shrinkage=shrinkage, rule=rule)
     fitted = ThresholdFit(
         rule=str(rule),
         data=f"{data.name}, {len(data.images)} images",

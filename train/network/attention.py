@@ -5,11 +5,34 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, num_heads: int, scale: float
+) -> Tensor:
+    """softmax(scale * q k^T + bias) v per head, without projections; arguments as below, projected."""
+    weights = attention_weights(query, key, bias, num_heads, scale)
+    return (weights @ _split(value, num_heads)).transpose(1, 2).flatten(2)
+
+
+def attention_weights(
+    query: Tensor, key: Tensor, bias: Tensor | None, num_heads: int, scale: float
+) -> Tensor:
+    """Attention weights (1|B, H, L, T); rows sum to 1."""
+    scores = (_split(query, num_heads) * scale) @ _split(key, num_heads).transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    return scores.softmax(dim=-1)
+
+
+def _split(x: Tensor, num_heads: int) -> Tensor:
+    """(B, N, d) -> (B, H, N, d / H)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
 class MultiHeadAttention(nn.Module):
     """softmax(scale * q k^T + bias) v per head, between linear projections.
 
-    Written out, because export replaces exactly this product by one operator and a query or key of
-    batch 1 stands for the whole batch.
+    A query or key of batch 1 stands for the whole batch. Export puts its operator in the place of
+    `attend`.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -17,6 +40,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.scale = (width // num_heads) ** -0.5
+        self.attend = attend
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
@@ -34,8 +58,8 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, L, d).
         """
-        mixed = self.head_weights(query, key, bias) @ self._split(self.value(value))
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        projected = self.query(query), self.key(key), self.value(value)
+        return self.out(self.attend(*projected, bias, self.num_heads, self.scale))
 
     def weights(self, query: Tensor, key: Tensor, *, bias: Tensor | None = None) -> Tensor:
         """Attention weights, averaged over heads, (1|B, L, T); rows sum to 1."""
@@ -43,12 +67,4 @@ class MultiHeadAttention(nn.Module):
 
     def head_weights(self, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
         """Attention weights (1|B, H, L, T); rows sum to 1."""
-        q, k = self._split(self.query(query)), self._split(self.key(key))
-        scores = (q * self.scale) @ k.transpose(-1, -2)
-        if bias is not None:
-            scores = scores + bias
-        return scores.softmax(dim=-1)
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, H, N, d / H)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return attention_weights(self.query(query), self.key(key), bias, self.num_heads, self.scale)

@@ -62,7 +62,7 @@ class CcdClassifier(nn.Module):
         debiased = strongest - self.gate(strongest).tanh() * context
         parts = F.normalize(debiased.unflatten(-1, (COSINE_PARTS, -1)), dim=-1)
         rows = F.normalize(self.weight.unflatten(-1, (COSINE_PARTS, -1)), dim=-1)
-        cosine = torch.einsum("bpd,lpd->bl", parts, rows) / COSINE_PARTS
+        cosine = parts.flatten(1) @ rows.flatten(1).T / COSINE_PARTS
         return COSINE_TEMPERATURE * cosine + self.bias
 
 

@@ -23,9 +23,16 @@ def _others(num_labels: int, include_self: bool) -> Tensor:
     return everyone if include_self else everyone - torch.eye(num_labels)
 
 
-def _self_mask(num_labels: int, include_self: bool) -> Tensor:
-    """Attention bias (L, L) that says the same."""
-    return (1 - _others(num_labels, include_self)) * _EXCLUDED
+def _self_mask(num_labels: int, include_self: bool) -> Tensor | None:
+    """Attention bias (L, L) that says the same; None where there is nothing to say."""
+    return None if include_self else (1 - _others(num_labels, include_self)) * _EXCLUDED
+
+
+def _products(label_features: Tensor, rows: Tensor) -> Tensor:
+    """Of the features (B, L, d) with one row for each label, (L, d): (B, L)."""
+    # With the dimension kept: OpenVINO 2026.4 rounds a sum that it fuses with the addition
+    # behind it to bfloat16, on a processor that has it, as soon as there are two images.
+    return (label_features * rows).sum(dim=-1, keepdim=True).squeeze(-1)
 
 
 class LabelReadout(nn.Module):
@@ -39,7 +46,7 @@ class LabelReadout(nn.Module):
 
     def forward(self, label_features: Tensor) -> Tensor:
         """Map (B, L, d) to logits (B, L)."""
-        return (label_features * self.weight).sum(dim=-1) + self.bias
+        return _products(label_features, self.weight) + self.bias
 
 
 class MatrixLinks(nn.Module):
@@ -78,7 +85,7 @@ class LabelAttention(nn.Module):
     averaged over heads, are the map of label correlations: row j says where label j looks.
     """
 
-    mask: Tensor
+    mask: Tensor | None
 
     def __init__(
         self, num_labels: int, width: int, num_heads: int, *, include_self: bool, bias: float
@@ -122,10 +129,11 @@ class GatedAttentionLinks(nn.Module):
     """Label links as cross-attention over label embeddings that the labels' probabilities gate.
 
     z_i = sigmoid(decoupled_logit_i) e_i: like the link matrix, it learns of another label only how
-    likely that label is, so that nothing else of the image can pass as a link.
+    likely that label is, so that nothing else of the image can pass as a link. Queries and keys are
+    the same for every image, so the weights are, and the whole is one matrix over labels.
     """
 
-    mask: Tensor
+    mask: Tensor | None
 
     def __init__(self, num_labels: int, width: int, num_heads: int, *, include_self: bool) -> None:
         """Build an embedding and a query per label; read out without a link at first."""
@@ -139,10 +147,25 @@ class GatedAttentionLinks(nn.Module):
     def forward(self, label_features: Tensor | None, decoupled_logits: Tensor) -> Tensor:
         """Map decoupled logits (B, L) to link logits (B, L)."""
         del label_features
-        keys = self.embeddings[None]
-        values = decoupled_logits.detach().sigmoid()[..., None] * self.embeddings
-        mixed = self.attention(self.queries, keys, values, bias=self.mask)
-        return (mixed * self.weight).sum(dim=-1) * LINK_SCALE
+        return decoupled_logits.detach().sigmoid() @ self.matrix().T + self.shift()
+
+    def shift(self) -> Tensor:
+        """What is added to a link logit whatever the probabilities, (L,)."""
+        attention = self.attention
+        bias = attention.out.bias + attention.out.weight @ attention.value.bias
+        return LINK_SCALE * self.weight @ bias
+
+    def matrix(self) -> Tensor:
+        """From label (column) to label (row), (L, L).
+
+        link_j = w_j . (W_o concat_h sum_i A_hji p_i (W_v e_i)_h + W_o b_v + b_o), times the scale.
+        """
+        attention, heads = self.attention, (self.attention.num_heads, -1)
+        (weights,) = attention.head_weights(self.queries, self.embeddings[None], self.mask)
+        values = (self.embeddings @ attention.value.weight.T).unflatten(-1, heads)
+        rows = (self.weight @ attention.out.weight).unflatten(-1, heads)  # (L, H, d / H)
+        seen = torch.matmul(rows.transpose(0, 1), values.permute(1, 2, 0))  # (H, L, L)
+        return LINK_SCALE * (weights * seen).sum(dim=0)
 
 
 class BackDoorIntervention(nn.Module):
@@ -195,7 +218,7 @@ class BackDoorIntervention(nn.Module):
             Probabilities (B, L).
         """
         stored = self.context_logits(self.stored_contexts)  # (C, L)
-        probabilities = (logits[:, None] + stored).sigmoid()
+        probabilities = (logits.unsqueeze(1) + stored).sigmoid()
         return (probabilities * self.context_prior[:, None]).sum(dim=1)
 
 
@@ -300,8 +323,36 @@ class LinearIntervention(_ExpectedConfounder):
 
     def forward(self, label_features: Tensor) -> Tensor:
         """Map label features (B, L, d) to causal logits (B, L)."""
-        causes = self.transform(self.mix(label_features))
-        return self.readout((self.strength * self.others) @ causes)
+        return _products(self.matrix() @ self.hidden(label_features), self.rows()) + self.bias()
+
+    def matrix(self) -> Tensor:
+        """A, (L, L): from label (column) to label (row)."""
+        return self.strength * self.others
+
+    def hidden(self, label_features: Tensor) -> Tensor:
+        """Half of g: what its second map reads, (B, L, d)."""
+        enter, activation, _ = self.transform
+        hidden: Tensor = activation(enter(self.mix(label_features)))
+        return hidden
+
+    def rows(self) -> Tensor:
+        """The read-out of what is hidden, (L, d).
+
+        The second map of g and the sum over i commute: it is applied to the read-out's rows, once
+        for all images.
+        """
+        return self.readout.weight @ self._leave.weight
+
+    def bias(self) -> Tensor:
+        """What is added whatever the image, (L,)."""
+        said = self.readout.weight @ self._leave.bias
+        return self.readout.bias + self.matrix().sum(dim=1) * said
+
+    @property
+    def _leave(self) -> nn.Linear:
+        leave = self.transform[2]
+        assert isinstance(leave, nn.Linear)
+        return leave
 
 
 class ExplicitIntervention(_OverConfounders):
@@ -335,8 +386,8 @@ class ExplicitIntervention(_OverConfounders):
         """Map label features (B, L, d) to causal logits (B, L)."""
         images, labels, width = label_features.shape
         centres = self.projected()[0]  # (K, d)
-        hidden = F.relu(self.from_label(label_features)[:, None] + centres[:, None])
-        z = self.norm(label_features[:, None] + self.mixed(hidden))  # (B, K, L, d)
+        hidden = F.relu(self.from_label(label_features).unsqueeze(1) + centres[:, None])
+        z = self.norm(label_features.unsqueeze(1) + self.mixed(hidden))  # (B, K, L, d)
         logits = self.to_labels(z.reshape(-1, labels, width)).view(images, -1, labels)
         probabilities = (logits.float().sigmoid() * self.confounder_prior[:, None]).sum(dim=1)
         return probabilities.clamp(1e-5, 1 - 1e-5).logit()

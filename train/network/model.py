@@ -56,11 +56,17 @@ class DecoderLayer(nn.Module):
 
     def forward(self, label_features: Tensor, tokens: Tensor) -> Tensor:
         """Map label features (1|B, L, d) and tokens (B, T, d) to label features (B, L, d)."""
-        x = label_features
-        if self.self_attention is not None:
-            x = self.self_norm(x + self.dropout(self.self_attention(x, x, x)))
+        x = self.queries(label_features)
         x = self.cross_norm(x + self.dropout(self.cross_attention(x, tokens, tokens)))
         return self.out_norm(x + self.dropout(self.feed_forward(x)))
+
+    def queries(self, label_features: Tensor) -> Tensor:
+        """What looks at the image, (1|B, L, d): label features (1|B, L, d), once they saw each other."""
+        x = label_features
+        if self.self_attention is None:
+            return x
+        mixed: Tensor = self.self_norm(x + self.dropout(self.self_attention(x, x, x)))
+        return mixed
 
 
 class LabelDecoder(nn.Module):
@@ -78,10 +84,10 @@ class LabelDecoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map image tokens (B, T, D) to label features (B, L, d)."""
-        memory = self.memory(tokens)
         x: Tensor = self.label_queries
         if not self.layers:
-            return self.pool_norm(x + memory.mean(dim=1, keepdim=True))
+            return self.pool_norm(x + self.mean_memory(tokens))
+        memory = self.memory(tokens)
         for layer in self.layers:
             x = layer(x, memory)
         return x
@@ -89,6 +95,10 @@ class LabelDecoder(nn.Module):
     def memory(self, tokens: Tensor) -> Tensor:
         """What the queries attend to, (B, T, d)."""
         return self.project(self.token_norm(tokens))
+
+    def mean_memory(self, tokens: Tensor) -> Tensor:
+        """Its mean over tokens, (B, 1, d): the mean of a linear map is the map of the mean."""
+        return self.project(self.token_norm(tokens).mean(dim=1, keepdim=True))
 
 
 class MlDecoder(LabelDecoder):
@@ -102,6 +112,10 @@ class MlDecoder(LabelDecoder):
     def memory(self, tokens: Tensor) -> Tensor:
         """What the queries attend to, (B, T, d)."""
         return self.project(tokens).relu()
+
+    def mean_memory(self, tokens: Tensor) -> Tensor:
+        """Its mean over tokens, (B, 1, d)."""
+        return self.memory(tokens).mean(dim=1, keepdim=True)
 
 
 class PooledReadout(nn.Module):
@@ -183,6 +197,8 @@ class CausalHead(nn.Module):
             self.decoder = kind(config, num_labels, num_features)
             start = 0.0 if config.class_maps else _START_BIAS
             self.readout = LabelReadout(num_labels, config.embed_dim, start)
+            if config.class_maps:  # only what is learned counts beside the detector's verdict
+                nn.init.zeros_(self.readout.weight)
         elif config.head == "ccd":
             self.classifier = CcdClassifier(num_features, num_labels)
         elif config.head == "feature-split":

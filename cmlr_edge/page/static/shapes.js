@@ -141,7 +141,6 @@ export class Shapes {
     if (!picture?.width) return;
     pen.drawImage(picture, 0, 0);
     pen.lineWidth = Math.max(2, canvas.width / 400);
-    for (const mask of this.masks) this.outline(pen, mask, "#fff", MASK);
     if (this.region.length) {
       pen.save();
       pen.beginPath();
@@ -152,6 +151,7 @@ export class Shapes {
       pen.restore();
       this.outline(pen, this.region, "#3ddc97");
     }
+    for (const mask of this.masks) this.outline(pen, mask, "#fff", MASK);
     if (this.drawn.length) this.outline(pen, this.drawn, "#ffb454", null, true);
     if (this.tool && document.activeElement === canvas) this.drawCross(pen);
   }

@@ -41,12 +41,16 @@ def encoded(image: Image) -> bytes:
 
 
 def label_here(
-    recognizer: Recognizer, inputs: Iterable[Path | str], out: Path, cutting: Cutting | None = None
+    recognizer: Recognizer,
+    inputs: Iterable[Path | str],
+    out: Path,
+    cutting: Cutting | None = None,
+    max_fps: float | None = None,
 ) -> list[Unit]:
     """Do an archive in this process, without a plan in a file; return its units."""
     units = [*cut(list_items(map(str, inputs)), cutting or Cutting())]
     labeller = Labeller(
-        recognizer, Tables(recognizer.labels, {}), open_store(str(out)), lambda _: None
+        recognizer, Tables(recognizer.labels, {}), open_store(str(out)), lambda _: None, max_fps
     )
     for unit in units:
         labeller.do(unit, {})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmlr_edge import Recognizer
+from cmlr_edge import IntakeSettings, Recognizer, Streams, open_source
 from cmlr_edge.archive.plan import Cutting
 from tests.cmlr_edge.archive.archives import events_of, label_here, read, rows_of
 from tests.cmlr_edge.capture.films import write_film
@@ -131,3 +131,25 @@ def test_a_film_is_shared_where_its_times_let_it(
     counts = [len(read(path)) for path in out.glob("rows/kind=frame/*")]
     assert len(counts) == files
     assert max(counts) <= 24 or files == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "max_fps"),
+    [("closed.mp4", 5, 3.0), ("stream.ts", 5, 1.0), ("late.mkv", 5, 3.0), ("joined.ts", 1, 3.0)],
+)
+def test_fewer_frames_are_those_that_label_takes(
+    recognizer: Recognizer, tmp_path: Path, name: str, parts: int, max_fps: float
+) -> None:
+    film, out = FILMS[name](tmp_path / name), tmp_path / "out"
+    with Streams(recognizer) as streams:
+        streams.add(open_source(film), intake=IntakeSettings(max_fps=max_fps))
+        expected = [*streams.results()]
+    cutting = Cutting(part_mb=film.stat().st_size / parts / 2**20)
+    label_here(recognizer, [film], out, cutting, max_fps)
+    rows = [row for row in rows_of(out) if row["error"] is None]
+    assert [(row["frame"], row["time_s"]) for row in rows] == [
+        (result.frame.index, result.frame.time_s) for result in expected
+    ]
+    assert len(rows) < _FRAMES
+    if name in {"closed.mp4", "stream.ts"}:  # at a steady pace it is shared all the same
+        assert len([*out.glob("rows/kind=frame/*")]) == parts

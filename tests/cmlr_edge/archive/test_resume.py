@@ -8,18 +8,25 @@ import resource
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 from cmlr_edge import OutputError, SpecError
-from cmlr_edge.archive.plan import Cutting, Unit
+from cmlr_edge.archive import ray_crew
+from cmlr_edge.archive.dataset import MODEL
+from cmlr_edge.archive.inputs import list_items
+from cmlr_edge.archive.plan import Cutting, Unit, cut
 from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
+from cmlr_edge.archive.worker import Worker, WorkerSettings
+from cmlr_edge.model.files import spec_path
 from tests.cmlr_edge.archive.archives import rows_of, write_pictures
 from tests.cmlr_edge.capture.films import write_film
-from tests.cmlr_edge.cli.command import COMMAND, run
+from tests.cmlr_edge.cli.command import COMMAND
 from tests.conftest import solid
 
 _PICTURES, _FRAMES = 60, 40
@@ -44,7 +51,7 @@ def flags_of(source: Path, out: Path, engine: Path) -> list[str]:
     cutting = cutting_of(source)
     return [
         *("archive", str(source), "--out", str(out), "--engine", str(engine), "--workers", "1"),
-        *("--chunk", str(cutting.chunk), "--part-mb", str(cutting.part_mb), "--json"),
+        *("--chunk", str(cutting.chunk), "--part-mb", str(cutting.part_mb), "--provider", "cpu"),
     ]
 
 
@@ -58,27 +65,21 @@ def once_each(out: Path) -> None:
     assert frames == [*range(_FRAMES)]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(source: Path, tmp_path: Path, engine: Path) -> None:
     out, flags = tmp_path / "out", flags_of(source, tmp_path / "out", engine)
-    for files in (2, 12):  # of rows and parts, when it is killed
-        with subprocess.Popen(
-            [*COMMAND, *flags], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        ) as killed:
-            await_files(out, files, killed)
-            killed.kill()
-        assert not (out / "_manifest.parquet").exists()
-    done = run(*flags)
-    assert done.returncode == 0, done.stderr
+    with subprocess.Popen([*COMMAND, *flags], stderr=subprocess.DEVNULL) as killed:
+        await_files(out, 8, killed)
+        killed.kill()
+    assert not (out / "_manifest.parquet").exists()
+    settings = ArchiveSettings((), str(out), engine, workers=1)
+    summary = archived(settings)
     once_each(out)
-    record = json.loads(done.stdout)
-    assert (record["rows"], record["failures"]) == (_PICTURES + _FRAMES - 1, {"no picture": 1})
-    assert 0 < record["run"]["rows"] < record["rows"]
-    assert record["units_left"] == 0
-    before = {
-        path: path.stat().st_mtime_ns for path in out.rglob("*.parquet") if path.name[0] != "_"
-    }
-    again = run("archive", "--out", str(out), "--engine", str(engine), "--json")
-    assert json.loads(again.stdout)["run"]["rows"] == 0
+    found = (summary.total.rows, summary.total.failures, summary.units_left)
+    assert found == (_PICTURES + _FRAMES - 1, {"no picture": 1}, 0)
+    assert 0 < summary.rows_now < summary.total.rows
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/**/*.parquet")}
+    assert archived(settings).rows_now == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert list(out.glob(".scratch/*")) == list(out.glob("_parts/*")) == []
 
@@ -103,8 +104,9 @@ def archived(settings: ArchiveSettings, on_unit: Any = None) -> Summary:
         return archive.run(on_unit)
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_lose_nothing(source: Path, tmp_path: Path, engine: Path) -> None:
-    kills = iter([1, 2, 9])
+    kills = iter([4])
 
     def kill_sometimes(_unit: Unit, _counts: object) -> None:
         if number[0] == next_kill[0]:
@@ -124,12 +126,14 @@ def test_workers_that_are_killed_lose_nothing(source: Path, tmp_path: Path, engi
     once_each(out)
 
 
+@pytest.mark.slow
 def test_a_picture_that_ends_its_reader_is_a_row_with_that_error(
     tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(tmp_path / "in", 3)
-    Pillow.new("RGB", (10000, 10000)).save(tmp_path / "in" / "0001b.png", compress_level=1)
+    Pillow.new("1", (10000, 10000)).save(tmp_path / "in" / "0001b.png")
     monkeypatch.setattr("cmlr_edge.archive.run.available_memory", lambda: 500 * 2**20)
+    monkeypatch.setattr("cmlr_edge.archive.worker._DEATHS", 2)
     settings = ArchiveSettings(
         (str(tmp_path / "in"),), str(tmp_path / "out"), engine, "cpu", workers=1
     )
@@ -176,5 +180,38 @@ def test_a_full_disk_ends_the_run_and_does_no_harm(
     assert (summary.units_left, len(summary.undone)) == (1, 1)
     assert "File too large" in summary.undone[0]
     assert rows_of(out) == []
-    assert archived(settings).units_left == 0
-    assert len(rows_of(out)) == 1
+    assert list(out.glob(".scratch")) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_ended_and_its_unit_done(
+    source: Path, tmp_path: Path, engine: Path
+) -> None:
+    settings = WorkerSettings(
+        str(engine), "cpu", {"red": 0.5, "green": 0.5, "blue": 0.5}, str(tmp_path / "out"), {}, 1
+    )
+    worker = Worker(replace(settings, hang_s=2.0), lambda: False)
+    units = [*cut(list_items([str(source)]), Cutting(50))]
+    worker.do("label", units[0])
+    [pid] = children()
+    os.kill(pid, signal.SIGSTOP)
+    assert worker.do("label", units[1]).units == 1
+    assert children() != [pid]
+    worker.close()
+
+
+def test_an_actor_of_a_cluster_does_the_same(source: Path, tmp_path: Path, engine: Path) -> None:
+    settings = ArchiveSettings((str(source),), str(tmp_path / "out"), engine, "cpu", workers=1)
+    with Archive(settings) as archive:
+        header = archive.header
+        thresholds = dict(zip(header.model.labels, header.model.thresholds, strict=True))
+        about = WorkerSettings(
+            engine.name, "cpu", thresholds, archive.store.root, header.about(), 1
+        )
+        for path in (engine, spec_path(engine)):
+            archive.store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
+        actor = ray_crew._Actor(about, "label")
+        told = actor({"unit": np.array([1])})  # behind the film
+        actor.close()
+    assert (json.loads(told["counts"][0])["rows"], told["failed"][0]) == (_PICTURES - 1, "")
+    assert len(rows_of(tmp_path / "out")) == _PICTURES

@@ -227,7 +227,7 @@ def test_a_terminal_of_few_letters_is_written_to(
 def test_too_little_memory_is_one_line() -> None:
     code = (
         "import cmlr_edge.cli as cli, cmlr_edge.cli.app as app\n"
-        "def exhausted(): raise MemoryError\n"
+        "def exhausted(**_): raise MemoryError\n"
         "app.app = exhausted\n"
         "cli.main()"
     )

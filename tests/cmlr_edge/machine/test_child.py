@@ -46,6 +46,20 @@ def test_a_child_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> Non
     assert (ended.limit, ended.error) == ("time", "gave no answer in 0.3 s")
 
 
+def test_a_child_that_listens_is_told_lines_and_when_they_end() -> None:
+    heard: list[str] = []
+    code = "import sys\nfor line in sys.stdin: print(line.strip() * 2, flush=True)"
+    child = Child(python(code), timeout_s=30, on_line=heard.append, listens=True)
+    child.send("a")
+    child.send("b")
+    until(lambda: heard == ["aa\n", "bb\n"])
+    child.hang_up()
+    assert (child.wait().code, child.wait().error) == (0, "")
+    dead = Child(python(""), timeout_s=30, listens=True)
+    dead.wait()
+    dead.send("nobody hears it")
+
+
 def test_a_child_that_takes_too_much_memory_is_ended() -> None:
     code = "import time; x = bytearray(300 * 2**20); time.sleep(60)"
     ended = run_limited(python(code), timeout_s=60, memory=200 * _MIB)
@@ -55,7 +69,7 @@ def test_a_child_that_takes_too_much_memory_is_ended() -> None:
 def test_the_check_of_an_engine_is_bounded_by_what_its_control_group_grants(
     engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cmlr_edge.machine.child.group_memory_left", lambda: 20 * _MIB)
+    monkeypatch.setattr("cmlr_edge.machine.hardware.group_memory_left", lambda: 20 * _MIB)
     assert "took more than 18 MiB" in reason_of(start_check(engine, None, timeout_s=60))
 
 

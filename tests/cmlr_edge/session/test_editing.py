@@ -294,3 +294,26 @@ def test_a_disk_that_is_full_leaves_all_as_it_was(
         assert page.session.config.sources[0].max_fps is None
         monkeypatch.undo()
         assert replace(page.session.config.sources[0]) == load_config(page.file).sources[0]
+
+
+def test_an_event_ends_where_a_mask_is_added_and_goes_on_elsewhere(
+    engine: Path, tmp_path: Path
+) -> None:
+    """Nothing that was seen without the mask is kept on, to be written later."""
+    text = TEXT.format(engine=engine, token=TOKEN)
+    events = '\n[[sinks]]\nkind = "events"\npath = "events.jsonl"\n'
+    (tmp_path / "site.toml").write_text(text + events)
+
+    def told() -> list[dict[str, Any]]:
+        path = tmp_path / "events.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [event for event in map(json.loads, lines) if event["source"] == "yard"]
+
+    with site(engine, tmp_path) as page:
+        wait_until(lambda: [event for event in told() if event["kind"] == "start"])
+        page.put({"max_fps": 15.0}, 1)
+        before = page.session.streams.status()[1].frames
+        wait_until(lambda: page.session.streams.status()[1].frames > before + 5)
+        assert "end" not in {event["kind"] for event in told()}
+        page.put({"masks": [HALF]}, 1)
+        wait_until(lambda: "end" in {event["kind"] for event in told()})

@@ -98,6 +98,32 @@ def test_older_pictures_make_room_and_others_files_stay(tmp_path: Path) -> None:
     assert all(stranger.exists() for stranger in strangers)
 
 
+def test_a_wall_clock_that_is_set_makes_no_picture_old(tmp_path: Path) -> None:
+    clock, wall = [1000.0], [0.0]  # the first goes on; the other is set as the machine pleases
+    for wall[0] in (1e6, 4e9, 1.8e9):  # not set yet, a wrong one, the right one
+        sink = Snapshots(tmp_path / "s", LABELS, clock=lambda: clock[0], wall_clock=lambda: wall[0])
+        sink.write(result(50, 0.6, event("start", len(pictures(tmp_path / "s")))))
+        newest = max(pictures(tmp_path / "s"))
+        os.utime(newest, (min(wall[0], 1.8e9),) * 2)
+        clock[0] += 60
+    assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["0", "1", "2"]
+    clock[0] += 31 * 86400
+    sink.write(result(50, 0.6, event("start", 3)))
+    assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["3"]
+
+
+def test_pictures_of_a_clock_that_was_not_set_are_the_newest(tmp_path: Path) -> None:
+    sink = Snapshots(tmp_path / "s", LABELS)
+    for number in range(3):
+        sink.write(result(50, 0.6, event("start", number)))
+    size = pictures(tmp_path / "s")[0].stat().st_size
+    for path, at in zip(pictures(tmp_path / "s"), (1.7e9, 2e5, 1e5), strict=True):
+        os.utime(path, (at, at))
+    sink = Snapshots(tmp_path / "s", LABELS, keep_bytes=3.5 * size, wall_clock=lambda: 1.7e9 + 60)
+    sink.write(result(50, 0.6, event("start", 3)))
+    assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["1", "2", "3"]
+
+
 def test_old_pictures_are_deleted(tmp_path: Path) -> None:
     sink = Snapshots(tmp_path / "s", LABELS)
     sink.write(result(50, 0.6, event("start", 0)))
@@ -106,6 +132,16 @@ def test_old_pictures_are_deleted(tmp_path: Path) -> None:
     sink = Snapshots(tmp_path / "s", LABELS)
     sink.write(result(50, 0.6, event("start", 1)))
     assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["1"]
+
+
+def test_old_pictures_are_deleted_where_no_new_ones_come(tmp_path: Path) -> None:
+    clock = [1000.0]
+    sink = Snapshots(tmp_path / "s", LABELS, keep_days=1, clock=lambda: clock[0])
+    sink.write(result(50, 0.6, event("start", 0)))
+    for hours, is_kept in ((23, True), (2, False)):
+        clock[0] += hours * 3600
+        sink.write(result(50, 0.1))  # a frame in which nothing happens
+        assert bool(pictures(tmp_path / "s")) is is_kept
 
 
 def test_a_disk_that_fills_up_costs_old_pictures_first(

@@ -1,0 +1,284 @@
+"""Data sets of other tools are read as those tools mean them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from cmlr_edge.errors import DataError
+from tests.train.data.tool_trees import (
+    CAT,
+    DOG,
+    TREES,
+    class_folders,
+    class_folders_without_splits,
+    cvat,
+    fiftyone,
+    label_studio,
+    parquet,
+    picture,
+    roboflow_classes,
+    write,
+    yolo,
+)
+from train.cli.app import app
+from train.data import LAYOUTS, layout_of, read_dataset
+from train.data.report import report_on
+
+
+def read(root: Path, name: str) -> Any:
+    if name == "parquet":
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install pyarrow")
+    root.mkdir(exist_ok=True)
+    TREES[name][0](root)
+    return read_dataset(root)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_each_tool_s_export_says_the_same(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "data"
+    data = read(root, name)
+    _, layout, split = TREES[name]
+    assert layout_of(root).name == layout
+    assert data.classes == (CAT, DOG)
+    found = sorted(data.images, key=lambda image: image.path.name)
+    if name == "parquet":  # its pictures are numbered by row
+        found = [*data.split("train").images, *data.split("val").images]
+    assert [image.labels for image in found] == [(0, 1), (), (1,)]
+    assert [image.split for image in found] == ["train", "train", split]
+    assert all(image.path.is_file() for image in found)
+    assert data.known() is None
+    again = read_dataset(root)  # what was unpacked or kept is found again, and is no second layout
+    assert again == data
+
+
+@pytest.mark.parametrize("make", [class_folders, class_folders_without_splits])
+def test_a_folder_per_class_gives_one_label_each(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path)
+    data = read_dataset(tmp_path)
+    assert layout_of(tmp_path).name == "folder per class"
+    assert data.classes == (CAT, DOG)
+    assert [image.labels for image in data.images] == [(0,), (1,), (1,)]
+    assert data.images[2].split == ("val" if make is class_folders else "train")
+
+
+def test_two_layouts_in_one_folder_are_both_named(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    cvat(tmp_path)
+    with pytest.raises(DataError, match=r"data\.yaml.*and annotations\.xml"):
+        read_dataset(tmp_path)
+    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
+
+
+def test_labels_that_nobody_looked_for_are_neither_present_nor_absent(tmp_path: Path) -> None:
+    roboflow_classes(tmp_path / "csv")
+    write(tmp_path / "csv/train/_classes.csv", "filename, cat, dog\n1.jpg, 1, \n2.jpg, -1, 0\n")
+    for name in "12":
+        picture(tmp_path / f"own/{name}.jpg")
+    images = [
+        {"file": "1.jpg", "split": "train", "labels": [CAT], "unknown": [DOG]},
+        {"file": "2.jpg", "split": "train", "labels": [], "unknown": [CAT]},
+    ]
+    write(tmp_path / "own/labels.json", {"classes": [CAT, DOG], "images": images})
+    write(
+        tmp_path / "lvis/annotations/instances_train.json",
+        {
+            "categories": [{"id": 1, "name": CAT}, {"id": 2, "name": DOG}],
+            "images": [
+                {"id": 1, "file_name": "1.jpg", "neg_category_ids": []},
+                {"id": 2, "file_name": "2.jpg", "neg_category_ids": [2]},
+            ],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
+        },
+    )
+    for name in "12":
+        picture(tmp_path / f"lvis/train/{name}.jpg")
+    for folder in ("csv", "own", "lvis"):
+        data = read_dataset(tmp_path / folder).split("train")
+        assert [image.labels for image in data.images] == [(0,), ()], folder
+        assert data.known().tolist() == [[True, False], [False, True]], folder  # type: ignore[union-attr]
+        scores = np.full((2, 2), 0.9, np.float32)
+        assert data.judged(scores).tolist() == [[np.float32(0.9), 0], [0, np.float32(0.9)]]
+
+
+def _change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("make", "spoil", "message"),
+    [
+        (yolo, lambda r: write(r / "labels/train/1.txt", "2 0 0 1 1"), "a class from 0 to 1"),
+        (yolo, lambda r: write(r / "labels/train/1.txt", "cat 0 0 1 1"), "begins with 'cat'"),
+        (yolo, lambda r: _change(r / "data.yaml", "images/val", "images/dev"), "no 'images/dev'"),
+        (yolo, lambda r: _change(r / "data.yaml", "images/val", "../../../etc"), "there is no"),
+        (yolo, lambda r: _change(r / "data.yaml", "{0: ", "{1: 'x', 3: "), "numbered from 0"),
+        (yolo, lambda r: write(r / "data.yaml", "names: [a\ntrain: x"), "as YAML"),
+        (
+            yolo,
+            lambda r: write(r / "data.yaml", "names: !!python/object:os.system\ntrain: x"),
+            "YAML",
+        ),
+        (yolo, lambda r: write(r / "more.yaml", "names: [a]\ntrain: x"), "keep one of them"),
+        (cvat, lambda r: _change(r / "annotations.xml", "<version>", "<version"), "as XML"),
+        (
+            cvat,
+            lambda r: _change(
+                r / "annotations.xml",
+                "<annotations>",
+                '<!DOCTYPE a [<!ENTITY b "c">]><annotations>',
+            ),
+            "document type",
+        ),
+        (cvat, lambda r: _change(r / "annotations.xml", '"3.jpg"', '"9.jpg"'), "9.jpg"),
+        (
+            cvat,
+            lambda r: _change(r / "annotations.xml", '<tag label="dog"', '<tag label="dgo"'),
+            "dog",
+        ),
+        (
+            cvat,
+            lambda r: _change(r / "annotations.xml", "</meta>", "</meta><track/>"),
+            "of a video",
+        ),
+        (label_studio, lambda r: [picture(r / place) for place in ("more/2.jpg", "a/2.jpg")], None),
+        (
+            label_studio,
+            lambda r: [
+                (r / "images/2.jpg").unlink(),
+                picture(r / "a/2.jpg"),
+                picture(r / "b/2.jpg"),
+            ],
+            "2 pictures have this name",
+        ),
+        (
+            label_studio,
+            lambda r: _change(next(r.glob("*.json")), '"image": "s3', '"sound": 3, "text": "s3'),
+            None,
+        ),
+        (
+            fiftyone,
+            lambda r: _change(r / "samples.json", "ground_truth", "ground_trut"),
+            None,
+        ),
+        (
+            roboflow_classes,
+            lambda r: _change(r / "train/_classes.csv", "1, 1", "1, yes"),
+            "holds 'yes'",
+        ),
+        (
+            roboflow_classes,
+            lambda r: _change(r / "valid/_classes.csv", "cat, dog", "dog, cat"),
+            "another order",
+        ),
+        (
+            roboflow_classes,
+            lambda r: _change(r / "valid/_classes.csv", "3.jpg, 0", "../x.jpg, 0"),
+            "leaves",
+        ),
+        (class_folders, lambda r: picture(r / "trian/cat/9.jpg"), None),
+    ],
+)
+def test_what_is_wrong_in_it_is_one_line_that_says_where(
+    tmp_path: Path, make: Callable[[Path], None], spoil: Callable[[Path], Any], message: str | None
+) -> None:
+    make(tmp_path)
+    spoil(tmp_path)
+    if message is None:  # taken as it is
+        read_dataset(tmp_path)
+        return
+    with pytest.raises(DataError, match=message) as error:
+        read_dataset(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_parquet_file_that_changed_is_unpacked_again_and_a_damaged_one_named(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install pyarrow")
+    root = tmp_path / "data"
+    root.mkdir()
+    parquet(root)
+    first = [image.path.read_bytes() for image in read_dataset(root).images]
+    (root / "data/train-00000-of-00001.parquet").rename(root / "data/test-00000-of-00001.parquet")
+    data = read_dataset(root)
+    assert data.splits == ["test", "val"]
+    assert sorted(image.path.read_bytes() for image in data.images) == sorted(first)
+    (root / "data/test-00000-of-00001.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match="as Parquet"):
+        read_dataset(root)
+
+
+def test_tasks_that_nobody_did_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    label_studio(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert len(read_dataset(tmp_path).images) == 3
+    assert "2 tasks that nobody annotated are left out" in caplog.text
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name != "parquet"])
+def test_a_file_of_a_tool_that_is_cut_anywhere_is_read_or_one_short_line(
+    tmp_path: Path, name: str
+) -> None:
+    TREES[name][0](tmp_path)
+    ends = {".json", ".jsonl", ".csv", ".xml", ".yaml", ".txt"}
+    for path in [p for p in tmp_path.rglob("*") if p.suffix in ends]:
+        whole = path.read_bytes()
+        for share in (0, 0.3, 0.6, 0.95):
+            path.write_bytes(whole[: int(share * len(whole))])
+            try:
+                read_dataset(tmp_path)
+            except DataError as error:
+                assert len(str(error)) < 700  # noqa: PT017
+                assert "\n" not in str(error)  # noqa: PT017
+        path.write_bytes(whole)
+
+
+def test_check_says_what_it_understood_and_draws_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roboflow_classes(tmp_path / "data")
+    sheet, out = tmp_path / "sheet.png", tmp_path / "report.json"
+    words = ["check", tmp_path / "data", "--sheet", sheet, "--json", out, "--pictures"]
+    app([str(word) for word in words], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "Roboflow classes" in said
+    assert "train 2, val 1" in said
+    assert "look at cat (1), dog (1): on fewer than 10 training pictures" in said
+    assert json.loads(out.read_text())["splits"] == {"train": 2, "val": 1}
+    drawn = cv2.imread(str(sheet))
+    assert drawn is not None
+    assert drawn.shape[0] > 300
+
+
+def test_a_report_names_what_will_make_trouble(tmp_path: Path) -> None:
+    for name in "1234":
+        picture(tmp_path / f"{name}.jpg")
+    (tmp_path / "4.jpg").write_bytes((tmp_path / "1.jpg").read_bytes())
+    (tmp_path / "3.jpg").write_bytes(b"no picture")
+    entries = [("1", "train", ["cat", "traffic light"]), ("2", "train", ["trafic light"])]
+    entries += [("3", "train", []), ("4", "val", ["dog"])]
+    images = [{"file": f"{n}.jpg", "split": s, "labels": labels} for n, s, labels in entries]
+    classes = ["cat", "dog", "traffic light", "trafic light"]
+    write(tmp_path / "labels.json", {"classes": classes, "images": images})
+    report = report_on(read_dataset(tmp_path), "own, JSON", pictures=True)
+    assert (report.splits, report.without_labels) == ({"train": 3, "val": 1}, 1)
+    said = "\n".join(report.problems)
+    for part in ("dog: on no training picture", "cat (1)", "'traffic light' and 'trafic light'"):
+        assert part in said
+    assert "3.jpg: cannot be read" in said
+    assert "1.jpg = 4.jpg: the same in several splits" in said
+    json.dumps(report.problems)
