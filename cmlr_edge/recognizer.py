@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from cmlr_edge.backends.base import Backend, ExplainingBackend, no_explanation
 from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame, ImageLike
+from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import OUTPUT_NAME, ModelSpec, merged_thresholds
@@ -45,7 +45,7 @@ def use_streaming(
     _streaming, _streaming_async = streaming, streaming_async
 
 
-class Recognizer:
+class Recognizer(Closing):
     """Names the objects in images. Close it, or use it in a `with` block.
 
     Several threads may use it: one image, or one batch, is recognised at a time.
@@ -380,19 +380,6 @@ class Recognizer:
         """Free the runtime. Calling it twice is harmless."""
         with self._lock:
             self._backend.close()
-
-    def __enter__(self) -> Recognizer:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 def _listed(images: Any) -> list[Any]:

@@ -47,7 +47,7 @@ def test_the_metrics_in_the_card_are_those_of_the_engine_on_the_photos(photos: P
     measured = np.nanmean(average_precisions(np.stack(scores), part.targets(), min_positives=3))
     metrics = json.loads((FOLDER / "metrics.json").read_text())["read_outs"]["deployed"]
     assert measured == pytest.approx(metrics["mean_ap"], abs=1e-3)
-    assert measured >= 0.60
+    assert measured >= 0.70
     assert f"{metrics['mean_ap']:.3f}" in (FOLDER / "MODEL_CARD.md").read_text()
 
 

@@ -29,7 +29,7 @@ _POOLED_LR = 1e-2  # pooled heads learn too slowly at the common rate
 
 
 def frozen_methods() -> dict[str, TrainConfig]:
-    """Heads on EfficientNet-Lite2 at 384 x 384, the bundled model's backbone.
+    """Heads on EfficientNet-Lite2 at 384 x 384.
 
     Tokens are standardised and reduced beforehand, and not augmented.
     """

@@ -35,10 +35,10 @@ def main(
 ) -> None:
     """Run many sources for long; exit code 1 where a limit of the report is not kept.
 
-    The bundled model takes the moving square of a pattern for a person, at 0.1 to 0.25 in turn: a
-    threshold of 0.15 makes events that come and go.
+    The bundled model takes the moving square of a pattern for a person, at 0.02 to 0.14 in turn: a
+    threshold of 0.1 makes events that come and go.
 
-    Example: python -m benchmarks.streams --threshold 0.15 --out benchmarks/results/streams/endurance.json
+    Example: python -m benchmarks.streams --threshold 0.1 --out benchmarks/results/streams/endurance.json
     """
     bound_arenas()  # as the command line does
     settings = {

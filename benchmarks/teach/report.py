@@ -11,34 +11,37 @@ MARKS = "<!-- teach -->\n", "<!-- end -->"
 _PARTS = {"scenes": "ContextScenes", "photos": "photos of COCO"}
 
 
-def means(part: dict[str, Any]) -> list[tuple[int, float, float]]:
-    """Pictures with the label at most, mean average precision, and its share of full training's."""
-    full = float(np.mean([row["full"] for row in part["labels"]]))
+def full_mean(part: dict[str, Any]) -> float:
+    """Mean average precision of full training."""
+    return float(np.mean([row["full"] for row in part["labels"]]))
+
+
+def means(part: dict[str, Any]) -> list[tuple[str, float]]:
+    """For each number of pictures: how many had the label, in words, and mean average precision."""
     found = []
-    for i, lesson in enumerate(part["labels"][0]["taught"]):
-        mean = float(np.mean([row["taught"][i]["ap"] for row in part["labels"]]))
-        most = max(row["taught"][i]["positives"] for row in part["labels"])
-        found.append((max(most, lesson["positives"]), mean, mean / full))
+    for i in range(len(part["labels"][0]["taught"])):
+        lessons = [row["taught"][i] for row in part["labels"]]
+        counts = sorted({lesson["positives"] for lesson in lessons})
+        said = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        found.append((said, float(np.mean([lesson["ap"] for lesson in lessons]))))
     return found
 
 
 def table(record: dict[str, Any]) -> str:
     """Markdown: a row for each part and number of pictures."""
     lines = [
-        "| | pictures with the label | without | mAP of ten labels | of full training |",
-        "|---|---|---|---|---|",
+        "| | labels | pictures with the label | without | mAP | of full training |",
+        "|---|---|---|---|---|---|",
     ]
     for name, title in _PARTS.items():
         part = record[name]
-        full = float(np.mean([row["full"] for row in part["labels"]]))
-        for i, (_, mean, share) in enumerate(means(part)):
-            lessons = [row["taught"][i] for row in part["labels"]]
-            counts = sorted({lesson["positives"] for lesson in lessons})
-            said = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-            lines.append(
-                f"| {title} | {said} | {lessons[0]['negatives']} | {mean:.1f} | {share:.0%} |"
-            )
-        lines.append(f"| {title} | full training | | {full:.1f} | |")
+        full, rows = full_mean(part), part["labels"]
+        without = rows[0]["taught"][0]["negatives"]
+        lines += [
+            f"| {title} | {len(rows)} | {said} | {without} | {mean:.1f} | {mean / full:.0%} |"
+            for said, mean in means(part)
+        ]
+        lines.append(f"| {title} | {len(rows)} | full training | | {full:.1f} | |")
     return "\n".join(lines)
 
 
@@ -57,19 +60,19 @@ def plot(record: dict[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(1, len(_PARTS), figsize=(11, 4), sharey=True)
     for ax, (name, title) in zip(axes, _PARTS.items(), strict=True):
-        rows = record[name]["labels"]
-        places = np.arange(len(rows))
-        steps = len(rows[0]["taught"])
-        for i, color in enumerate(plt.get_cmap("Greens")(np.linspace(0.35, 0.85, steps))):
+        part, rows = record[name], record[name]["labels"]
+        places, said = np.arange(len(rows)), [words for words, _ in means(part)]
+        colors = plt.get_cmap("Greens")(np.linspace(0.35, 0.85, len(said)))
+        for i, (words, color) in enumerate(zip(said, colors, strict=True)):
             values = [row["taught"][i]["ap"] for row in rows]
-            wanted = ("10", "20", "50")[i]
-            ax.bar(places + 0.25 * (i - 1), values, 0.25, color=color, label=f"from {wanted}")
+            beside = 0.25 * (i - (len(said) - 1) / 2)
+            ax.bar(places + beside, values, 0.25, color=color, label=f"from {words}")
         full = [row["full"] for row in rows]
         ax.plot(places, full, "_", color="black", ms=22, mew=2, label="full training")
         ax.set_xticks(places, [row["label"] for row in rows], rotation=45, ha="right")
         ax.set_title(title)
+        ax.legend(fontsize=8)
     axes[0].set_ylabel("average precision, %")
-    axes[0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -62,12 +62,16 @@ def _run(seed: int, work: Path) -> dict[str, Any]:
     truth, parts = read_truth(folder), load_tokens(folder, work / "tokens", BASE)
     files = {name: [i.path for i in read_dataset(folder).split(name).images] for name in PARTS}
     head = _train(parts["train"], seed)
-    meaning = explanation_of(head, _MAP_HW)
+    meaning = explanation_of(head.eval(), _MAP_HW)
+    names = ["scores", *meaning.shapes]
 
     def outputs(part: TokenSet) -> dict[str, NDArray[np.float32]]:
         with torch.no_grad():
-            found = [explained(head, tokens, meaning) for tokens in part.batches()]
-        return {name: torch.cat([batch[name] for batch in found]).numpy() for name in found[0]}
+            found = [
+                [output.numpy() for output in explained(head, tokens, meaning).values()]
+                for tokens in part.batches()
+            ]
+        return {name: np.concatenate(rows) for name, *rows in zip(names, *found, strict=True)}
 
     val = outputs(parts["val"])
     thresholds = fit_thresholds(

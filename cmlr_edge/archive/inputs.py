@@ -136,7 +136,7 @@ def _here(path: Path, kind: Kind) -> Item:
 def _list_address(url: str) -> Iterator[Item]:
     fs, path = opened_address(url)
     try:
-        if glob.has_magic(path):
+        if glob.has_magic(path) and not fs.exists(path):
             found = fs.glob(path, detail=True)
             yield from _there(fs, [found[name] for name in sorted(found)], named=False)
         elif (info := fs.info(path))["type"] == "directory":

@@ -35,6 +35,7 @@ _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
 _MISSING_SHARE = 0.05  # ... this, the end is missing
 _MICRO = 1e-6
+_FAILS_AT_END = "mpjpeg"  # for FFmpeg there is always one more picture to come
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
 _REFERENCE_TIME = struct.Struct("=qi")  # AVProducerReferenceTime: microseconds since 1970, flags
@@ -326,6 +327,7 @@ class PyAvFilm:
                 packets = packets_of(self._container)
                 continue
             if packet is None:
+                self.damaged -= bool(bad_reads) and self._container.format.name == _FAILS_AT_END
                 return
             bad_reads = 0
             self.is_cut |= packet.is_corrupt and not self.may_jump  # of sound, too

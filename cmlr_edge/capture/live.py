@@ -229,10 +229,6 @@ class LiveSource(ClosesItself):
             if not self._changed.wait_for(lambda: self._running == 0, _CLOSE_TIMEOUT_S):
                 _log.warning("%s: %d reading threads hang", self.name, self._running)
 
-    def __enter__(self) -> LiveSource:
-        """Return itself."""
-        return self
-
     def _is_over(self) -> bool:
         return self._state in {SourceState.ENDED, SourceState.FAILED}
 

@@ -103,10 +103,6 @@ class VideoFile(ClosesItself):
         """Release the file; see `Source`."""
         self._film.close()
 
-    def __enter__(self) -> VideoFile:
-        """Return itself."""
-        return self
-
 
 def open_film(path: Path, keep_s: float | None = None) -> Film:
     """Open a video file by the better of the libraries that are installed; see `VideoFile`.

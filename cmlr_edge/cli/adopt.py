@@ -34,7 +34,7 @@ def adopt(
         typer.Option(
             help="What the model was trained with, commas between: imagenet, 0..1, -1..1, 0..255, caffe, "
             "clip, or mean=R/G/B,std=R/G/B; rgb, bgr; stretch, letterbox, crop, crop=256; area, bilinear, "
-            "pillow-bilinear, ..; size=224; nchw, nhwc; ultralytics."
+            "pillow-bilinear, ..; size=224; nchw, nhwc; ultralytics; or a preprocessor_config.json."
         ),
     ] = "",
     activation: Annotated[
@@ -73,6 +73,7 @@ def adopt(
     """  # noqa: D301
     from cmlr_edge.adopting.adopt import Adoption, Wishes
     from cmlr_edge.adopting.labels import read_labels
+    from cmlr_edge.adopting.processor import read_processor
     from cmlr_edge.adopting.recipe import parse_recipe
 
     if (check is None) != (scores is None):
@@ -87,7 +88,9 @@ def adopt(
             f"--out {folder} is where {model} lies: it would be written over; give another"
         )
     wishes = Wishes(
-        recipe=parse_recipe(preprocess),
+        recipe=read_processor(Path(preprocess))
+        if preprocess.endswith(".json")
+        else parse_recipe(preprocess),
         labels=read_labels(labels) if labels is not None else None,
         activation=activation,  # type: ignore[arg-type]
         output=output,

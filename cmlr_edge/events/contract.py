@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,9 +91,7 @@ def found_at_least(counts: Counts) -> float:
     return share_at_least(math.floor(found / spread), math.ceil(visits / spread), miss=MISS)
 
 
-def _spread(
-    counted: NDArray[np.int_], expected: NDArray[np.float64], variance: NDArray[np.float64]
-) -> float:
+def _spread(counted: NDArray[np.int_], expected: NDArray[Any], variance: NDArray[Any]) -> float:
     """How much more counts vary than chance makes them, at least 1: Pearson's statistic by freedom."""
     known = variance > 0
     if known.sum() < 2:

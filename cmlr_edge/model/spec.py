@@ -197,6 +197,7 @@ class AdoptedModel:
     input: str  # of that file, in words; the frames are made into it inside the graph
     activation: Literal["none", "softmax", "sigmoid"]  # that was put behind it
     exclusive: bool  # its scores are shares of one whole: at most one label reaches 0.5
+    one_by_one: bool = False  # it takes a single frame at a time
     assumed: tuple[str, ...] = ()  # settings that neither the file nor anybody told
     checked: str = ""  # what the settings were held against, and how it ended
 

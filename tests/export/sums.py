@@ -23,17 +23,18 @@ _NO_SUM = {name for name in CASES if ", mean, " in name or name.startswith("expl
 
 def check_sum(name: str, model: CausalRecognizer, frames: Tensor) -> None:
     """Of a network of `CASES`, on frames (N, H, W, 3)."""
-    map_hw = tokens_hw(model, (frames.shape[1], frames.shape[2]))
+    spec = input_spec(model)
+    map_hw = tokens_hw(model, spec.size_hw)
     if name in _NO_SUM:
         with pytest.raises(EngineError, match=r"intervention '\w+' with fusion '\w+' has no sum"):
             explanation_of(model, map_hw)
         return
     meaning = explanation_of(model, map_hw)
-    explained = ExplainedModel(model, input_spec(model), meaning).eval()
+    explained = ExplainedModel(model, spec, meaning).eval()
     with torch.no_grad():
-        scores, *others = [output.numpy() for output in explained(frames)]
-        plain = DeployModel(model, input_spec(model)).eval()(frames)
-        np.testing.assert_array_equal(scores, plain.numpy())
+        scores, *others = [o.numpy() for o in explained.outputs(explained.tokens(frames))]
+        deployed = DeployModel(model, spec).eval()
+        np.testing.assert_array_equal(scores, deployed(frames).numpy())
     found = {"scores": scores, **dict(zip(meaning.shapes, others, strict=True))}
     shapes = {output: array.shape[1:] for output, array in found.items()}
     assert shapes == {"scores": scores.shape[1:], **meaning.shapes}

@@ -46,17 +46,17 @@ def exported(name: str) -> tuple[CausalRecognizer, onnx.ModelProto, ExplanationS
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_head_adds_up_or_says_that_it_has_no_sum(name: str) -> None:
+def test_every_sum_is_that_of_its_score(name: str) -> None:
     check_sum(name, network(name), random_frames(2))
 
 
 @pytest.mark.parametrize("name", _ONE_OF_EACH)
 def test_every_runtime_tells_the_same(name: str) -> None:
     model, graph, meaning = exported(name)
-    spec = input_spec(model)
     frames = random_frames(2)
+    explained = ExplainedModel(model, input_spec(model), meaning).eval()
     with torch.no_grad():
-        expected = [o.numpy() for o in ExplainedModel(model, spec, meaning).eval()(frames)]
+        expected = [o.numpy() for o in explained.outputs(explained.tokens(frames))]
     names = [output.name for output in graph.graph.output]
     assert names == ["scores", *meaning.shapes]
     for outputs in run_everywhere(graph, {"frames": frames.numpy()}):
@@ -69,13 +69,13 @@ def test_every_runtime_tells_the_same(name: str) -> None:
 
 def test_amounts_and_maps_are_what_the_trained_network_computes() -> None:
     model = network("matrix, own, one layer, own cause false")
-    spec = input_spec(model)
     meaning = explanation_of(model, (2, 2))
-    explained = ExplainedModel(model, spec, meaning).eval()
+    explained = ExplainedModel(model, input_spec(model), meaning).eval()
     frames = random_frames(2)
     with torch.no_grad():
-        outputs = dict(zip(["scores", *meaning.shapes], explained(frames), strict=True))
-        tokens = model.backbone(explained.normalised(frames))
+        tokens = explained.tokens(frames)
+        found = explained.outputs(tokens)
+        outputs = dict(zip(["scores", *meaning.shapes], found, strict=True))
         output = model.head(tokens)
         assert isinstance(model.intervention, BackDoorIntervention)
         own = model.intervention.context_logits(model.intervention.own_context(tokens))

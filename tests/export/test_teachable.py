@@ -27,15 +27,20 @@ def exported() -> onnx.ModelProto:
     return export_fused(model, input_spec(model))[0]
 
 
-def infer(content: bytes, provider: str) -> NDArray[np.float32]:
+@pytest.fixture(scope="module")
+def frames() -> NDArray[np.uint8]:
+    return random_frames(3).numpy()
+
+
+def infer(content: bytes, provider: str, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     backend = load_backend(Path("model.onnx"), content, provider=provider)
     with closing(backend):
-        return backend.infer(random_frames(3).numpy())
+        return backend.infer(frames)
 
 
 @pytest.mark.parametrize("precision", ["float32", "stored as float16", "float16", "int8"])
 def test_a_label_can_be_added_and_moves_no_old_score(
-    exported: onnx.ModelProto, precision: str
+    exported: onnx.ModelProto, frames: NDArray[np.uint8], precision: str
 ) -> None:
     if precision == "int8":
         spec = make_spec(b"", tuple(f"label {i}" for i in range(LABELS)))
@@ -46,14 +51,14 @@ def test_a_label_can_be_added_and_moves_no_old_score(
     content = model.SerializeToString()
     places = find_tokens(content, "model.onnx")
     assert places[-1].name == TOKENS
-    tokens = places[0].of(infer(features_of(content, places[0], "model.onnx"), "cpu"))
-    vector = np.random.default_rng(0).normal(size=places[0].width).astype(np.float32) / 30
+    tokens = places[0].of(infer(features_of(content, places[0], "model.onnx"), "cpu", frames))
+    vector = np.float32(np.random.default_rng(0).normal(size=places[0].width) / 30)
     row = Row(vector, vector, -vector, 0.25)
     for provider in ("cpu", "openvino"):
-        old = infer(content, provider)
+        old = infer(content, provider, frames)
         kept = []
         for place in places:
-            new = infer(with_rows(content, [row], LABELS, "model.onnx", place), provider)
+            new = infer(with_rows(content, [row], LABELS, "model.onnx", place), provider, frames)
             kept.append(np.array_equal(old, new[:, :LABELS]))
             if provider == "cpu":
                 looks = np.exp(tokens @ vector)

@@ -249,7 +249,7 @@ class Card {
 
   update({ status, labels, thresholds }) {
     this.status = status;
-    find(".hint", this.root).hidden = !model?.explains;
+    find(".why-hint", this.root).hidden = !model?.explains;
     this.root.classList.toggle("explains", Boolean(model?.explains));
     if (model) this.choose(new Set(labels.length ? labels : model.labels), model.labels.map((label, i) => thresholds[label] ?? model.thresholds[i]));
     put(find(".name", this.root), status.name);

@@ -75,6 +75,7 @@ def test_what_cannot_be_read_is_a_row_that_says_why(recognizer: Recognizer, tmp_
         file.truncate(2**28 + 1)
     (folder / "film.mp4").write_bytes(b"no film")
     (folder / os.fsdecode(b"\xff odd\n.png")).write_bytes(good.read_bytes())
+    (folder / os.fsdecode(b"\xfe bad.mp4")).write_bytes(b"no film")
     label_here(recognizer, [folder], tmp_path / "out")
     found = {Path(row["path"]).name: row["error_kind"] for row in rows_of(tmp_path / "out")}
     assert found == {
@@ -88,6 +89,7 @@ def test_what_cannot_be_read_is_a_row_that_says_why(recognizer: Recognizer, tmp_
         "huge.bmp": "too large",
         "film.mp4": "no film",
         "\\xff odd\\x0a.png": None,
+        "\\xfe bad.mp4": "no film",
     }
     assert all(row["error"] for row in rows_of(tmp_path / "out") if row["error_kind"])
 
@@ -99,12 +101,19 @@ def test_members_of_a_tar_are_rows(
     recognizer: Recognizer, tmp_path: Path, ending: str, mode: str, parts: int
 ) -> None:
     members = samples(12)
-    odd = [("a" * 150 + ".png", members[0][1]), ("notes.json", b"{}"), ("bad.jpg", b"bad")]
+    odd = [
+        ("\udcff.jpg", b"bad"),
+        ("a" * 150 + ".png", members[0][1]),
+        ("notes.json", b"{}"),
+        ("bad.jpg", b"bad"),
+    ]
     path = write_tar(tmp_path / f"shard{ending}", [*members, *odd], mode)
     cutting = Cutting(part_mb=path.stat().st_size / parts / 2**20)
     assert len(label_here(recognizer, [path], tmp_path / "out", cutting)) == parts
     rows = {row["member"]: row for row in rows_of(tmp_path / "out")}
-    assert sorted(rows) == sorted([*(name for name, _ in members), odd[0][0], "bad.jpg"])
+    assert sorted(rows) == sorted(
+        [*(name for name, _ in members), odd[1][0], "bad.jpg", "\\xff.jpg"]
+    )
     assert rows["bad.jpg"]["error_kind"] == "no picture"
     for name, content in members:
         image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -173,6 +182,7 @@ def test_inputs_are_listed_once_in_a_fixed_order(tmp_path: Path) -> None:
         tmp_path / "b" / ".hidden" / "*.jpg",
         "bad://x",
         "s3://u:p@b/x",
+        "https://b/x.jpg?signature=u:p",
     ):
         with pytest.raises(CaptureError) as refused:
             [*list_items([str(nothing)])]

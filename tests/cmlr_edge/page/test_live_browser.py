@@ -232,4 +232,4 @@ def test_labels_cannot_be_chosen_where_nothing_is_explained(
         browser.get(server.url)
         wait_for(browser, "document.querySelector('.bar[data-label=red]')").click()
         assert browser.execute_script("return document.querySelector('.why').hidden")
-        assert browser.execute_script("return document.querySelector('.hint').hidden")
+        assert browser.execute_script("return document.querySelector('.why-hint').hidden")

@@ -62,6 +62,16 @@ def label_studio_yolo(root: Path) -> None:
     write(root / "labels/3.txt", "1 0.1 0.1 0.2 0.1\n")
 
 
+def supervision_yolo(root: Path) -> None:
+    """A data.yaml that names no split."""
+    write(root / "data.yaml", f"nc: 2\nnames: [{CAT}, {DOG}]\n")
+    for name in ("1", "2", "3"):
+        picture(root / f"images/{name}.jpg")
+    write(root / "labels/1.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.1\n")
+    write(root / "labels/2.txt", "")
+    write(root / "labels/3.txt", "1 0.1 0.1 0.2 0.1\n")
+
+
 def class_folders(root: Path) -> None:
     """ImageFolder, and YOLO's classification data."""
     picture(root / "train/cat/1.jpg")
@@ -196,7 +206,8 @@ def fiftyone(root: Path) -> None:
 
 
 def fiftyone_classification(root: Path) -> None:
-    labels = {"1": [0, 1], "2": [], "3": [1]}
+    boxes = [{"label": 0, "bounding_box": [0, 0, 1, 1]}, {"label": 1, "bounding_box": [0, 0, 1, 1]}]
+    labels = {"1": boxes, "2": None, "3": 1}
     write(root / "labels.json", {"classes": [CAT, DOG], "labels": labels})
     for name in "123":
         picture(root / f"data/{name}.jpg")
@@ -260,6 +271,7 @@ def own_table(root: Path) -> None:
 TREES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "yolo": (yolo, "YOLO detection", "val"),
     "roboflow yolo": (roboflow_yolo, "YOLO detection", "val"),
+    "supervision yolo": (supervision_yolo, "YOLO detection", "train"),
     "label studio yolo": (label_studio_yolo, "YOLO detection", "train"),
     "roboflow coco": (roboflow_coco, "COCO", "val"),
     "cvat coco": (cvat_coco, "COCO", "train"),
