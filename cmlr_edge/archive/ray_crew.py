@@ -10,7 +10,6 @@ import json
 import logging
 import socket
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
@@ -23,7 +22,7 @@ import numpy as np
 from cmlr_edge.archive.dataset import MODEL, Counts
 from cmlr_edge.archive.packages import ray
 from cmlr_edge.archive.plan import Plan, Unit
-from cmlr_edge.archive.stores import open_store
+from cmlr_edge.archive.stores import open_store, temporary_folder
 from cmlr_edge.archive.worker import Task, UnitFailedError, Worker, WorkerSettings
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.files import spec_path
@@ -130,7 +129,7 @@ class _Actor:
     def __init__(self, settings: WorkerSettings, task: Task) -> None:
         """Write the model where this node can read it."""
         store = open_store(settings.root)
-        self._folder = tempfile.TemporaryDirectory(prefix="cmlr-archive-")
+        self._folder = temporary_folder()
         engine = Path(self._folder.name) / settings.engine
         for path in (engine, spec_path(engine)):
             path.write_bytes(store.read(f"{MODEL}/{path.name}"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from cmlr_edge.archive.packages import filesystem
 from cmlr_edge.errors import CaptureError, OutputError
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.redaction import redact
+
+_STALE_S = 86_400.0  # of a folder whose process is gone
 
 
 class Store(Protocol):
@@ -89,6 +92,18 @@ def opened_address(url: str) -> tuple[Any, str]:
         return filesystem(url)
     except ValueError as error:
         raise CaptureError(f"cannot open {redact(url)}: {error}") from error
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for this process; those of processes that were killed a day ago or more are removed."""
+    for folder in Path(tempfile.gettempdir()).glob("cmlr-archive-*-*"):
+        pid = folder.name.split("-")[2]
+        with suppress(OSError):
+            about = folder.lstat()
+            is_old = time.time() - about.st_mtime > _STALE_S and about.st_uid == os.getuid()
+            if is_old and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"cmlr-archive-{os.getpid()}-")
 
 
 class LocalStore:
@@ -168,7 +183,7 @@ class RemoteStore:
     def scratch(self) -> Path:
         """See `Store`."""
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="cmlr-archive-")
+            self._scratch = temporary_folder()
         return Path(self._scratch.name)
 
     def put(self, name: str, file: Path) -> None:

@@ -22,6 +22,7 @@ from cmlr_edge.archive.dataset import MODEL
 from cmlr_edge.archive.inputs import list_items
 from cmlr_edge.archive.plan import Cutting, Unit, cut
 from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
+from cmlr_edge.archive.stores import temporary_folder
 from cmlr_edge.archive.worker import Worker, WorkerSettings
 from cmlr_edge.model.files import spec_path
 from tests.cmlr_edge.archive.archives import rows_of, write_pictures
@@ -226,3 +227,18 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
     settings = WorkerSettings(str(engine), "cpu", {}, str(tmp_path / "out"), {}, 1)
     with pytest.raises(EngineError, match="cannot reach the Ray cluster"):
         ray_crew.RayCrew(settings, None, address.format(port=free_port()))
+
+
+def test_what_a_killed_process_left_is_removed_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, old = 2**22 + 1, time.time() - 90_000  # beyond the largest number of a process
+    for name, age in ((f"{dead}-a", old), (f"{dead}-b", time.time()), (f"{os.getpid()}-c", old)):
+        folder = tmp_path / f"cmlr-archive-{name}"
+        folder.mkdir()
+        os.utime(folder, (age, age))
+    with temporary_folder():
+        left = {path.name.split("-", 2)[2] for path in tmp_path.glob("cmlr-archive-*")}
+    assert {f"{dead}-b", f"{os.getpid()}-c"} < left
+    assert f"{dead}-a" not in left
