@@ -29,6 +29,7 @@ from cmlr_edge.pipeline import IntakeSettings, SourceStatus, Streams, StreamsSet
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks import Result, Sink
+from cmlr_edge.why import Explain, Why
 
 __version__ = "0.2.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "DependencyError",
     "EngineError",
     "Event",
+    "Explain",
     "Frame",
     "FrameError",
     "IntakeSettings",
@@ -55,6 +57,7 @@ __all__ = [
     "StabilityRules",
     "Streams",
     "StreamsSettings",
+    "Why",
     "demo_engine",
     "open_source",
 ]

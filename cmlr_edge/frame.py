@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from cmlr_edge.errors import FrameError
-from cmlr_edge.recording import Recording
+from cmlr_edge.packet_ring import PacketRing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +36,8 @@ class Frame:
     arrived_s: float | None = None
     # Seconds since the epoch, by the sender's clock, right or wrong; None: not given.
     sender_at: float | None = None
-    stream_s: float | None = None  # on the clock of the stream, as the packets of `recording`
-    recording: Recording | None = None  # what it was encoded in, where that is kept and may be seen
+    stream_s: float | None = None  # on the clock of the stream, as the packets of `ring`
+    ring: PacketRing | None = None  # what it was encoded in, where that is kept and may be seen
 
     def __repr__(self) -> str:
         """What it is, without its pixels."""

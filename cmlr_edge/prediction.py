@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cmlr_edge.why import Reasons
+
 
 class LabelScore(NamedTuple):
     """One label and the model's probability for it, in [0, 1]."""
@@ -47,6 +49,8 @@ class Prediction:
     valid: bool = True
     # True: the scene had not changed, so this repeats the scores of an earlier frame.
     repeated: bool = False
+    # Why every label has its score, where that was asked for: `why["car"]`.
+    why: Reasons | None = None
 
     def to_dict(self, *, scores: bool = True) -> dict[str, Any]:
         """Plain numbers and text, as JSON, YAML and web frameworks take them.
@@ -56,7 +60,7 @@ class Prediction:
 
         Returns:
             `labels`, a list of {"label", "score"}; `scores`; `latency_ms` by stage; `captured_at`;
-            `valid`; `repeated`. Scores have five digits; a NaN or an infinity is None.
+            `valid`; `repeated`; where it was asked for, `why` by label of `labels`. Scores have five digits; a NaN or an infinity is None.
         """
         record: dict[str, Any] = {
             "labels": [
@@ -69,6 +73,8 @@ class Prediction:
             "valid": self.valid,
             "repeated": self.repeated,
         }
+        if self.why is not None:
+            record["why"] = {item.label: self.why[item.label].to_dict() for item in self.labels}
         if scores:
             finite = np.isfinite(self.scores).tolist()
             numbers = self.scores.tolist()

@@ -6,22 +6,22 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmlr_edge.backends.base import Backend
+from cmlr_edge.backends.base import Backend, ExplainingBackend, no_explanation
 from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame, ImageLike
+from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
-from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.pair import ModelPair
-from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.spec import OUTPUT_NAME, ModelSpec, merged_thresholds
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.preprocess import Prepared, preprocess
+from cmlr_edge.why import Explain, Reasons, as_explain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def use_streaming(
     _streaming, _streaming_async = streaming, streaming_async
 
 
-class Recognizer:
+class Recognizer(Closing):
     """Names the objects in images. Close it, or use it in a `with` block.
 
     Several threads may use it: one image, or one batch, is recognised at a time.
@@ -75,7 +75,7 @@ class Recognizer:
         self._backend = backend
         self._runtime = backend.description + why
         self._spec = spec
-        self._thresholds = _merge_thresholds(spec, thresholds)
+        self._thresholds = merged_thresholds(spec, thresholds)
         self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
         self._lock = threading.RLock()  # guards buffer and backend
 
@@ -89,14 +89,14 @@ class Recognizer:
         rebuild: bool = False,
         require_signature: str | Path | None = None,
     ) -> Recognizer:
-        """Open a model that export/build_engine.py wrote, and the spec beside it.
+        """Open a model that export/build_engine.py or `cmlr-edge adopt` wrote, and its spec.
 
         The file's hash, and for an engine this machine, are checked before it is loaded; a stored
         golden sample is run after.
 
         Args:
             path: The `.onnx` or `.engine` file, or the folder with `model.onnx` in it; its spec has the same name,
-                ending in .json.
+                ending in .json, or is inside the file.
             provider: What runs it. "cpu" and "cuda" are ONNX Runtime's, as is any other device of the
                 installed build; "openvino" computes in float32 on the CPU, "openvino-bf16" in bfloat16,
                 which moves scores. Another is never taken instead. "auto" takes the fastest that passes the
@@ -183,28 +183,42 @@ class Recognizer:
         """The provider that really runs the model, as `from_engine` takes it."""
         return self._backend.provider
 
-    def __call__(self, image: ImageLike, *, color: ColorOrder = "bgr") -> Prediction:
+    @property
+    def explains(self) -> bool:
+        """Whether its engine can say why it gave a score."""
+        backend, meaning = self._backend, self._spec.explanation
+        return meaning is not None and isinstance(backend, ExplainingBackend) and backend.explains
+
+    def __call__(
+        self, image: ImageLike, *, color: ColorOrder = "bgr", explain: bool | Explain = False
+    ) -> Prediction:
         """Recognise one image.
 
         Args:
             image: A `Frame`, a uint8 array (H, W, 3) or grey (H, W), or a PIL image.
             color: Channel order of an array; a Frame is BGR and a PIL image RGB by themselves.
+            explain: Say why, as `Prediction.why`; the first time loads the engine once more, for it.
 
         Raises:
             FrameError: It is not an image.
-            EngineError: The runtime failed.
+            EngineError: The runtime failed, or the engine was exported without explanations.
         """
         with self._lock:
-            return self._recognize([image], color, self._buffer)[0]
+            return self._recognize([image], color, self._buffer, explain)[0]
 
     def recognize_batch(
-        self, images: Iterable[ImageLike] | NDArray[np.uint8], *, color: ColorOrder = "bgr"
+        self,
+        images: Iterable[ImageLike] | NDArray[np.uint8],
+        *,
+        color: ColorOrder = "bgr",
+        explain: bool | Explain = False,
     ) -> list[Prediction]:
         """Recognise several images, of any sizes, in one run of the model.
 
         Args:
             images: Each as in `__call__`. May be empty.
             color: Channel order of arrays.
+            explain: As for `__call__`.
         """
         if isinstance(images, np.ndarray) and images.ndim != 4:
             raise FrameError(
@@ -214,13 +228,14 @@ class Recognizer:
         if len(images) == 0:
             return []
         buffer = np.empty((len(images), *self._spec.preprocess.size_hw, 3), np.uint8)
-        return self._recognize(images, color, buffer)
+        return self._recognize(images, color, buffer, explain)
 
     def _recognize(
         self,
         images: Sequence[Any] | NDArray[np.uint8],
         color: ColorOrder,
         buffer: NDArray[np.uint8],
+        explain: bool | Explain,
     ) -> list[Prediction]:
         called_at, start = time.time(), time.perf_counter()
         for image, out in zip(images, buffer, strict=True):
@@ -229,7 +244,7 @@ class Recognizer:
             else:
                 preprocess(image, self._spec.preprocess, color=color, out=out)
         share_ms = (time.perf_counter() - start) * 1e3 / len(images)
-        return self._score(buffer, images, [share_ms] * len(images), called_at)
+        return self._score(buffer, images, [share_ms] * len(images), called_at, explain)
 
     def _score(
         self,
@@ -237,11 +252,16 @@ class Recognizer:
         images: Sequence[Any] | NDArray[np.uint8],
         preprocess_ms: Sequence[float],
         called_at: float,
+        explain: bool | Explain,
     ) -> list[Prediction]:
         """Run the model on what is in the buffer; `images` tell times and status."""
+        why: Sequence[Reasons | None] = [None] * len(images)
         with self._lock:
             start = time.perf_counter()
-            scores = self._backend.infer(buffer)
+            if (settings := as_explain(explain)) is None:
+                scores = self._backend.infer(buffer)
+            else:
+                scores, why = self._explain(buffer, settings)
         inferred = time.perf_counter()
         finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
         reached = scores >= self._thresholds
@@ -262,9 +282,21 @@ class Recognizer:
                 latency_ms=Latency(getattr(image, "capture_ms", 0.0), preprocess_ms[i], *stages),
                 captured_at=getattr(image, "captured_at", called_at),
                 valid=valid[i],
+                why=why[i],
             )
             for i, image in enumerate(images)
         ]
+
+    def _explain(
+        self, buffer: NDArray[np.uint8], settings: Explain
+    ) -> tuple[NDArray[np.float32], list[Reasons | None]]:
+        """Scores (N, L) of what is in the buffer, and why."""
+        meaning, name = self._spec.explanation, self._spec.name
+        if meaning is None or not isinstance(self._backend, ExplainingBackend):
+            raise no_explanation(name)
+        found = self._backend.explain(buffer)
+        reasons = Reasons.of(found, meaning, self.labels, self._thresholds, settings, model=name)
+        return found[OUTPUT_NAME], [*reasons]
 
     def prepare(self, frame: Frame) -> Prepared:
         """Do to a frame what precedes the model. Any thread may call it while the model runs.
@@ -276,11 +308,14 @@ class Recognizer:
         pixels = preprocess(frame.image_bgr, spec, color="bgr")
         return Prepared(frame, pixels, spec, (time.perf_counter() - start) * 1e3)
 
-    def recognize_prepared(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+    def recognize_prepared(
+        self, prepared: Sequence[Prepared], *, explain: bool | Explain = False
+    ) -> list[Prediction]:
         """Recognise what `prepare` returned, in one run of the model.
 
         Args:
             prepared: May be empty. What another model's Recognizer prepared is prepared again.
+            explain: As for `__call__`.
         """
         own = self._spec.preprocess
         items = [item if item.spec == own else self.prepare(item.frame) for item in prepared]
@@ -288,7 +323,8 @@ class Recognizer:
             return []
         buffer = np.stack([item.pixels for item in items])
         preprocess_ms = [item.preprocess_ms for item in items]
-        return self._score(buffer, [item.frame for item in items], preprocess_ms, time.time())
+        frames = [item.frame for item in items]
+        return self._score(buffer, frames, preprocess_ms, time.time(), explain)
 
     def stream(
         self,
@@ -296,6 +332,7 @@ class Recognizer:
         *,
         policy: Policy | None = None,
         stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+        explain: bool | Explain = False,
     ) -> Generator[Result, None, None]:
         """Open a source, recognise what it delivers, and follow each label over time.
 
@@ -309,13 +346,14 @@ class Recognizer:
             source: As for `open_source`.
             policy: Likewise.
             stability: By label, or rules, instead of what spec and thresholds say.
+            explain: As for `__call__`.
 
         Raises:
             CaptureError: The source cannot be opened, or has failed for good.
             SpecError: `stability` names a label that the model does not know.
         """
         assert _streaming is not None
-        return _streaming(self, source, policy=policy, stability=stability)
+        return _streaming(self, source, policy=policy, stability=stability, explain=explain)
 
     def astream(
         self,
@@ -323,6 +361,7 @@ class Recognizer:
         *,
         policy: Policy | None = None,
         stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+        explain: bool | Explain = False,
     ) -> AsyncGenerator[Result, None]:
         """Do as `stream`, for `async for`: the event loop goes on while frames are awaited.
 
@@ -331,7 +370,7 @@ class Recognizer:
             ...     await tell(result.prediction.to_dict())
         """
         assert _streaming_async is not None
-        return _streaming_async(self, source, policy=policy, stability=stability)
+        return _streaming_async(self, source, policy=policy, stability=stability, explain=explain)
 
     def __repr__(self) -> str:
         """What it recognises, and where."""
@@ -342,19 +381,6 @@ class Recognizer:
         with self._lock:
             self._backend.close()
 
-    def __enter__(self) -> Recognizer:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
 
 def _listed(images: Any) -> list[Any]:
     try:
@@ -363,18 +389,3 @@ def _listed(images: Any) -> list[Any]:
         raise FrameError(
             f"expected several images, got {type(images).__name__}: pass a list"
         ) from error
-
-
-def _merge_thresholds(
-    spec: ModelSpec, override: Mapping[str, float] | float | None
-) -> NDArray[np.float32]:
-    merged = dict(zip(spec.labels, spec.thresholds, strict=True))
-    if isinstance(override, Mapping):
-        require_known(override, merged, "thresholds name")
-        merged.update(override)
-    elif override is not None:
-        merged = dict.fromkeys(merged, float(override))
-    values = np.fromiter(merged.values(), np.float32, len(merged))
-    if not ((values >= 0) & (values <= 1)).all():
-        raise SpecError(f"thresholds must lie in [0, 1], got {override}")
-    return values

@@ -34,6 +34,7 @@ from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.signature import sign
 from cmlr_edge.errors import CmlrError, DataError, EngineError
+from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.files import sha256_of, signature_path, spec_path, write_atomically
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
@@ -43,14 +44,15 @@ from export.calibrate import quantize
 from export.deploy import DeployModel
 from export.engine import build_engine_file
 from export.fusion_report import FusionReport
-from export.onnx_graph import export_fused, store_as_float16
+from export.onnx_graph import export_explained, export_fused, store_as_float16
 from export.precision import to_float16
 from export.quantize_cpu import MAX_SHARE, quantize_for_cpu
-from export.verify import synthetic_frames, verify
+from export.verify import synthetic_frames, verify, verify_explanation
 from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.refit import with_refitted_thresholds
 from train.network.checkpoint import load_config, load_model
+from train.network.model import CausalRecognizer
 
 _SYNTHETIC_FRAMES = 8
 _MOST_CALIBRATION_PICTURES = 100  # more did not change the ranges that matter
@@ -90,6 +92,7 @@ def build_engine(
     int8_for: Int8For = Int8For.cpu,
     tensorrt: BuildOptions | None = None,
     sign_with: Path | None = None,
+    explain: bool = False,
     report: Report = lambda _done, _total: None,
 ) -> ModelSpec:
     """Export a run, verify it, and write it.
@@ -107,6 +110,8 @@ def build_engine(
             which TensorRT builds, for GPUs.
         tensorrt: Build model.engine as well, for the GPU of this machine.
         sign_with: PEM of a private key; a signature is written beside each model file.
+        explain: With the outputs that say why a score is what it is. ONNX Runtime and OpenVINO compute
+            them only where they are asked for, TensorRT in every run.
         report: Told how far calibration is.
 
     Returns:
@@ -116,7 +121,8 @@ def build_engine(
         DataError: The checkpoint or the data is missing or damaged, or has other labels.
         CaptureError: There are no calibration pictures, or one cannot be read.
         EngineError: The exported model disagrees with the training model, or the engine with the
-            exported model, there is no GPU for it, or the key cannot sign; nothing is written.
+            exported model, there is no GPU for it, the key cannot sign, or `explain` is asked of
+            scores that are no sum; nothing is written.
         DependencyError: TensorRT, cuda-python or model-signing is missing.
     """
     if tensorrt is not None and precision == "int8" and int8_for is Int8For.cpu:
@@ -135,7 +141,8 @@ def build_engine(
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     keep_norms = narrow and precision == "float32"
-    onnx_model, fusion = export_fused(model, trained.preprocess, norms=not keep_norms)
+    onnx_model, fusion, meaning = _export(model, trained, norms=not keep_norms, explain=explain)
+    trained = replace(trained, explanation=meaning)
     if seen is not None:
         onnx_model = _quantize(onnx_model, seen, trained, int8_for, max_flips, report)
     elif precision == "float16":
@@ -159,6 +166,8 @@ def build_engine(
         trained_thresholds=trained.thresholds,
         max_flips=max_flips,
     )
+    if explain:
+        verify_explanation(path, content, spec, frames[:_SYNTHETIC_FRAMES], precision)
     built = BuiltFile(
         sha256=sha256_of(content),
         runtime="onnx",
@@ -179,6 +188,15 @@ def build_engine(
         if sign_with is not None:
             write_atomically(signature_path(path), sign(ModelPair.read(path), sign_with))
     return spec
+
+
+def _export(
+    model: CausalRecognizer, spec: ModelSpec, *, norms: bool, explain: bool
+) -> tuple[onnx.ModelProto, FusionReport, ExplanationSpec | None]:
+    """The graph, what was folded, and what its outputs beside the scores mean."""
+    if explain:
+        return export_explained(model, spec.preprocess, norms=norms)
+    return *export_fused(model, spec.preprocess, norms=norms), None
 
 
 def _quantize(
@@ -301,6 +319,9 @@ def main(
     gpu_fallback: Annotated[
         bool, typer.Option("--allowGPUFallback", help="For layers the DLA does not have.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="With outputs that say why, and where in the picture.")
+    ] = False,
     sign_key: Annotated[
         Path | None,
         typer.Option("--sign", help="PEM private key: sign model and spec; SECURITY.md."),
@@ -346,6 +367,7 @@ def main(
                 int8_for=int8_for,
                 tensorrt=options,
                 sign_with=sign_key,
+                explain=explain,
                 report=lambda done, total: progress.update(
                     task, description="calibrating", total=total, advance=done
                 ),

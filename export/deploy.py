@@ -29,11 +29,29 @@ class DeployModel(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8 (N, H, W, 3) RGB, to scores, float32 (N, L)."""
-        return self.model.scores(self.model(self.normalised(frames)))
+        return self.outputs(self.tokens(frames))[0]
 
-    def normalised(self, frames: Tensor) -> Tensor:
-        """What the backbone reads, (N, 3, H, W)."""
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Map frames to the backbone's tokens, (N, T, D)."""
         # Normalised as the pixels lie: what is left before the first convolution is a transpose, and
         # engines that compute with channels last (OpenVINO on a CPU) drop it. TensorRT moves no uint8.
         pixels = (frames.float() - self.pixel_mean) / self.pixel_std
-        return pixels.permute(0, 3, 1, 2)
+        return self.model.backbone(pixels.permute(0, 3, 1, 2))
+
+    def outputs(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Map the backbone's tokens (N, T, D) to all that the file gives, the scores first."""
+        return (self.model.scores(self.model.head(tokens)),)
+
+
+class WithTokens(nn.Module):
+    """A deployed network that shows its tokens, so that the exporter can tell them."""
+
+    def __init__(self, deploy: DeployModel) -> None:
+        """Wrap it."""
+        super().__init__()
+        self.deploy = deploy
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Map frames, uint8 (N, H, W, 3) RGB, to its outputs, and the tokens (N, T, D) behind them."""
+        tokens = self.deploy.tokens(frames)
+        return (*self.deploy.outputs(tokens), tokens)

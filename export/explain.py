@@ -52,9 +52,8 @@ class ExplainedModel(DeployModel):
         super().__init__(model, spec)
         self.meaning = meaning
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """Map frames, uint8 (N, H, W, 3) RGB, to scores (N, L) and `ExplanationSpec.shapes`."""
-        tokens = self.model.backbone(self.normalised(frames))
+    def outputs(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Map the backbone's tokens (N, T, D) to scores (N, L) and `ExplanationSpec.shapes`."""
         return tuple(explained(self.model, tokens, self.meaning).values())
 
 
@@ -138,6 +137,11 @@ def _surroundings(model: CausalHead) -> Surroundings:
 
 
 def _own_bias(model: CausalHead) -> Tensor:
+    bias = _label_bias(model)
+    return bias if model.class_maps is None else bias + model.class_maps.bias
+
+
+def _label_bias(model: CausalHead) -> Tensor:
     if model.readout is not None:
         return model.readout.bias
     classifier = model.classifier

@@ -7,9 +7,8 @@ weights and joins the value's, and a query's projection joins a constant key.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto
 
 from export.attention import DOMAIN
 from export.graph_index import GraphIndex
@@ -88,36 +87,3 @@ def _fold_query(index: GraphIndex, node: NodeProto) -> bool:
     index.read(node, 1, index.add(f"{node.name}.key", key @ weight.T))
     index.read(node, 0, project.input[0])
     return True
-
-
-def merge_projections(graph: onnx.GraphProto) -> list[Note]:
-    """One product for all keys and values that are projected from the same tokens."""
-    index, notes = GraphIndex(graph), []
-    groups: dict[str, list[NodeProto]] = {}
-    for node in attention_nodes(graph):
-        for name in node.input[1:3]:
-            project = index.maker(name, "MatMul")
-            if project is not None and project.input[1] in index.tensors:
-                groups.setdefault(project.input[0], []).append(project)
-    for source, projects in groups.items():
-        if len(projects) < 2:
-            continue
-        weights = [index.constant(project.input[1]) for project in projects]
-        first, place = projects[0], list(graph.node).index(projects[0])
-        joined = f"{first.output[0]}.joined"
-        weight = index.add(f"{joined}.weight", np.concatenate(weights, axis=1))  # type: ignore[arg-type]
-        sizes = np.array([weight.shape[1] for weight in weights if weight is not None])
-        graph.initializer.append(numpy_helper.from_array(sizes, f"{joined}.sizes"))
-        outputs = [project.output[0] for project in projects]
-        made = [
-            helper.make_node("MatMul", [source, weight], [joined], f"{first.name}.joined"),
-            helper.make_node(
-                "Split", [joined, f"{joined}.sizes"], outputs, f"{first.name}.split", axis=-1
-            ),
-        ]
-        nodes = [node for node in graph.node if node.output[0] not in outputs]
-        nodes[place:place] = made
-        del graph.node[:]
-        graph.node.extend(nodes)
-        notes.append((first.name, f"{len(projects)} projections of the same tokens in one product"))
-    return notes

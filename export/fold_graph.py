@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx
@@ -14,48 +14,26 @@ from export.fold_attention import (
     Note,
     fold_attention_biases,
     fold_one_head,
-    merge_projections,
 )
 from export.graph_index import GraphIndex, constant_values
 
 
-def fold_graph(
-    model: onnx.ModelProto,
-    *,
-    norms: bool,
-    without: Collection[str] = (),
-    also: Collection[str] = (),
-) -> list[Note]:
+def fold_graph(model: onnx.ModelProto, *, norms: bool, without: Collection[str] = ()) -> list[Note]:
     """Rewrite a graph, in place, so that it gives the same scores with fewer nodes.
 
     Args:
         model: Of `export_onnx`.
         norms: Fold batch-norms into the convolutions before them. Their weights are then no longer
             those that were trained, and do not fit float16 where those did.
-        without: Names of folds to leave out, to see what they are worth.
-        also: TRIAL
+        without: Names of `FOLDS` to leave out, to see what they are worth.
 
     Returns:
         What was folded, for the fusion report.
     """
-    graph = model.graph
-    constants_to_initializers(graph)
-    notes = []
-    if "attention biases" not in without:
-        notes += fold_attention_biases(graph)
-    if "one head" not in without:
-        notes += fold_one_head(graph)
-    if "merged" in also:
-        notes += merge_projections(graph)
-    if "pixels" in also:
-        notes += fold_pixel_scale(graph)
-    if norms:
-        notes += fold_batch_norms(graph)
-    if "paddings" not in without:
-        notes += fold_paddings(graph)
-    if "shapes" not in without:
-        notes += fix_shapes(model)
-    _drop_unused(graph)
+    constants_to_initializers(model.graph)
+    skipped = {*without, *([] if norms else ["norms"])}
+    notes = [note for name, fold in FOLDS.items() if name not in skipped for note in fold(model)]
+    _drop_unused(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return notes
 
@@ -224,3 +202,13 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+FOLDS: dict[str, Callable[[onnx.ModelProto], list[Note]]] = {
+    "attention biases": lambda model: fold_attention_biases(model.graph),
+    "one head": lambda model: fold_one_head(model.graph),
+    "pixels": lambda model: fold_pixel_scale(model.graph),
+    "norms": lambda model: fold_batch_norms(model.graph),
+    "paddings": lambda model: fold_paddings(model.graph),
+    "shapes": fix_shapes,
+}

@@ -16,14 +16,13 @@ import onnxscript.optimizer
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, NameFixPass
-from torch import nn
 from torch.export import Dim
 
 from cmlr_edge.backends.onnx_rows import TOKENS
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, PreprocessSpec
 from export.attention import add_body, as_operator, onnx_translation
-from export.deploy import DeployModel
+from export.deploy import DeployModel, WithTokens
 from export.explain import ExplainedModel, explanation_of, tokens_hw
 from export.fold_graph import fold_constants, fold_graph
 from export.fusion_report import FusionReport, count_parts
@@ -73,12 +72,12 @@ def _folded(traced: onnx.ModelProto, *, norms: bool) -> tuple[onnx.ModelProto, F
 
 
 def export_onnx(
-    model: nn.Module, size_hw: tuple[int, int], *, further: Sequence[str] = ()
+    model: DeployModel, size_hw: tuple[int, int], *, further: Sequence[str] = ()
 ) -> onnx.ModelProto:
     """Trace the model with a dynamic batch; constants are folded.
 
     Args:
-        model: Such as `DeployModel`, in evaluation mode.
+        model: In evaluation mode.
         size_hw: Size of the frames.
         further: Names of its outputs behind the scores.
 
@@ -90,7 +89,7 @@ def export_onnx(
 
 
 def _trace(
-    model: nn.Module, size_hw: tuple[int, int], further: Sequence[str] = ()
+    model: DeployModel, size_hw: tuple[int, int], further: Sequence[str] = ()
 ) -> onnx.ModelProto:
     """What PyTorch says of it, every node named by its part and module."""
     frames = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
@@ -99,12 +98,12 @@ def _trace(
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         with as_operator(model):
             program = torch.onnx.export(
-                model,
+                WithTokens(model).eval(),
                 (frames,),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME, *further],
+                output_names=[OUTPUT_NAME, *further, TOKENS],
                 dynamic_shapes={"frames": {0: Dim("batch")}},
                 optimize=False,
                 custom_translation_table=onnx_translation(),
@@ -117,18 +116,28 @@ def _trace(
 
 
 def _name_nodes(graph: onnx_ir.Graph) -> None:
-    """PART/MODULE/OPERATOR_NUMBER, of the parts pixels, backbone and head; what these hand on is "tokens"."""
-    part, last = "pixels", None
+    """PART/MODULE/OPERATOR_NUMBER, of the parts pixels, backbone and head.
+
+    The tokens, the last output, keep their name and are no output any more.
+    """
+    tokens = graph.outputs.pop()
+    before = {tokens}
+    for node in reversed(graph):
+        if before & {*node.outputs}:
+            before |= {value for value in node.inputs if value is not None}
+    part = "pixels"
     for i, node in enumerate(graph):
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))[:-1]
-        module = scopes[-1].removeprefix("model").removeprefix(".") if scopes else ""
+        module = scopes[-1] if scopes else ""
+        for outer in ("deploy", "model"):
+            module = module.removeprefix(outer).removeprefix(".")
         module = "" if module.startswith("_") else module  # of PyTorch's own making
         inside, _, rest = module.partition(".")
-        if inside == "backbone":
-            part, module = "backbone", rest
-        elif part == "backbone" and last is not None:
-            part, last.outputs[0].name = "head", TOKENS
-        last = node
+        if not before & {*node.outputs}:
+            part = "head"
+        elif inside == "backbone":
+            part = "backbone"
+        module = rest if inside == "backbone" else module
         node.name = "/".join(filter(None, [part, module, f"{node.op_type}_{i}"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.backends import load_backend
+from cmlr_edge.backends.base import ExplainingBackend, no_explanation
 from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
-from cmlr_edge.model.spec import GoldenSample, ModelSpec, ParityReport
+from cmlr_edge.model.explanation import LINKS, OWN_EVIDENCE, SURROUNDINGS, ExplanationSpec
+from cmlr_edge.model.spec import OUTPUT_NAME, GoldenSample, ModelSpec, ParityReport
 
 if TYPE_CHECKING:
     from export.deploy import DeployModel
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 # Largest allowed difference of a score between the training model and the built file, by the precision
 # that was built.
 SCORE_TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 0.6}
+# In logits. A matrix of links that is narrower or quantised in the score is float32 in its parts.
+SUM_TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "int8": 5e-2}
 _REMEDIES = {
     "float16": "export without --fp16, or allow more with --max-flips",
     "int8": "give --data to fit thresholds again, give --calibration more pictures like those to come, "
@@ -88,6 +93,70 @@ def verify(
     report = ParityReport(len(frames), difference, found.flips)
     scores = tuple(round(float(score), 7) for score in actual[0])
     return report, GoldenSample(_GOLDEN_SEED, scores, GOLDEN_TOLERANCE[precision])
+
+
+def verify_explanation(
+    path: Path, content: bytes, spec: ModelSpec, frames: NDArray[np.uint8], precision: str
+) -> float:
+    """Hold the sum that a file tells against its score's logit.
+
+    Args:
+        path: Name of the file to be, for messages.
+        content: The file.
+        spec: With what its outputs mean.
+        frames: uint8 (N, H, W, 3), RGB.
+        precision: Row of the tolerance table.
+
+    Returns:
+        The largest difference, in logits.
+
+    Raises:
+        EngineError: Larger than `SUM_TOLERANCE`, and than what float32 leaves of a score.
+    """
+    assert spec.explanation is not None
+    backend = load_backend(path, content, provider="cpu")
+    try:
+        if not isinstance(backend, ExplainingBackend):
+            raise no_explanation(path.name)
+        parts = [backend.explain(frame[None]) for frame in frames]
+    finally:
+        backend.close()
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    difference, allowed = sum_errors(found, spec.explanation, precision)
+    if not (difference <= allowed).all():  # a NaN fails too
+        raise EngineError(
+            f"{path.name}: what explains a score adds up to {difference.max():.3g} logits beside it: it "
+            "was not written; export without --explain"
+        )
+    return float(difference.max())
+
+
+def sum_errors(
+    outputs: Mapping[str, NDArray[np.float32]],
+    meaning: ExplanationSpec,
+    precision: str = "float32",
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How far each sum is from its score's logit, and how far it may be: two arrays (N, L).
+
+    Args:
+        outputs: Of `Backend.explain`.
+        meaning: Of the engine.
+        precision: Of its file.
+    """
+    total = outputs[OWN_EVIDENCE] + np.asarray(meaning.bias, np.float64)
+    if LINKS in outputs:
+        total = total + outputs[LINKS].sum(axis=-1, dtype=np.float64)
+    if SURROUNDINGS in outputs:
+        total = total + outputs[SURROUNDINGS]
+    scores = outputs[OUTPUT_NAME].astype(np.float64)
+    least = np.finfo(np.float32).tiny
+    against = np.clip(1 - scores, least, None)
+    logits = np.log(np.clip(scores, least, None)) - np.log(against)
+    # A score near 1 is a float32 whose steps are wide in logits, and an average a sum of many. Near 0
+    # ONNX Runtime's sigmoid is no nearer than a step at 1.
+    steps = np.maximum(8 * np.spacing(outputs[OUTPUT_NAME]), np.finfo(np.float32).eps)
+    steps = steps / np.clip(scores * against, least, None)
+    return np.abs(total - logits), SUM_TOLERANCE[precision] + steps
 
 
 def require_agreement(

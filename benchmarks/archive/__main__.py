@@ -15,7 +15,9 @@ from benchmarks.archive.equality import compare_with_label
 from benchmarks.archive.kills import kill_again_and_again
 from benchmarks.archive.loops import compare_with_loops
 from benchmarks.archive.many import label_many
+from benchmarks.archive.marginal import compare_marginally
 from benchmarks.archive.planning import Prices, plan_of
+from benchmarks.archive.plans import measure_plans
 from benchmarks.archive.rates import measure_rates
 from cmlr_edge import demo_engine
 from cmlr_edge.machine.facts import describe_machine
@@ -38,11 +40,25 @@ def loops(
 
 
 @app.command()
+def marginal(
+    photos: Photos, provider: Provider = "openvino", count: int = 100, rounds: int = 5
+) -> None:
+    """A picture in a loop against one in a unit, in one process on one core."""
+    _write("marginal", compare_marginally(photos, demo_engine(), provider, count, rounds))
+
+
+@app.command()
 def many(photos: Photos, counts: str = "10000,100000", width: int = 160) -> None:
     """Memory of the driver and of workers for some numbers of pictures."""
     with tempfile.TemporaryDirectory() as folder:
         numbers = [int(text) for text in counts.split(",")]
         _write("many", label_many(photos, Path(folder), numbers, width))
+
+
+@app.command()
+def plans(counts: str = "100000,1000000,10000000") -> None:
+    """What plans of some numbers of pictures take."""
+    _write("plans", measure_plans([int(text) for text in counts.split(",")]))
 
 
 @app.command()

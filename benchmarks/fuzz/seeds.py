@@ -31,14 +31,16 @@ from cmlr_edge.model.spec import (
     ThresholdFit,
 )
 from export.calibrate import quantize
+from export.deploy import DeployModel
 from export.fold_graph import fold_graph
 from export.onnx_graph import export_onnx
 from export.precision import to_float16
 from train.config import ModelConfig
-from train.network.model import CausalHead
+from train.network.model import CausalHead, CausalRecognizer
 
 SIZE_HW = (16, 16)
 _LABELS, _WIDTH = 3, 8
+_INPUT = PreprocessSpec(SIZE_HW, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class _Tokens(nn.Sequential):
@@ -47,21 +49,16 @@ class _Tokens(nn.Sequential):
         return tokens.flatten(2).transpose(1, 2)
 
 
-class _Network(nn.Module):
-    """The parts that an exported network has, as small as can be."""
+class _Recognizer(CausalRecognizer):
+    """The parts that a network has, as small as can be."""
 
     def __init__(self) -> None:
-        super().__init__()
         torch.manual_seed(0)
-        self.backbone = _Tokens(
+        config = ModelConfig(embed_dim=_WIDTH, num_heads=2, ffn_dim=_WIDTH, intervention="none")
+        CausalHead.__init__(self, config, _LABELS, _WIDTH)
+        self.backbone = _Tokens(  # type: ignore[assignment]
             nn.Conv2d(3, _WIDTH, 3, stride=4, padding=1), nn.BatchNorm2d(_WIDTH), nn.ReLU6()
         )
-        config = ModelConfig(embed_dim=_WIDTH, num_heads=2, ffn_dim=_WIDTH, intervention="none")
-        self.model = CausalHead(config, _LABELS, _WIDTH)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        pixels = (frames.float() - 127.5).permute(0, 3, 1, 2)
-        return self.model.scores(self.model.head(self.backbone(pixels)))
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,8 @@ class Seed:
 
 def write_seeds(folder: Path) -> list[Seed]:
     """Write an ONNX file for each precision, and an engine or two for each machine that has them."""
-    plain = export_onnx(_Network().eval(), SIZE_HW)
+    deploy = DeployModel(_Recognizer(), _INPUT).eval()
+    plain = export_onnx(deploy, SIZE_HW)
     fold_graph(plain, norms=True)
     frames = np.concatenate([golden_frames(seed, SIZE_HW) for seed in range(4)])
     files = {"float32": plain, "float16": to_float16(plain), "int8": quantize(plain, frames)}
@@ -104,7 +102,7 @@ def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
         name="fuzz",
         labels=("a", "b", "c"),
         thresholds=(0.5, 0.5, 0.5),
-        preprocess=PreprocessSpec(SIZE_HW, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        preprocess=_INPUT,
         method=MethodSpec("none", "none", "prior", 0, _WIDTH, 1),
         provenance=Provenance("none", 0, 0, 0, "0"),
         threshold_fit=ThresholdFit("fixed", "none", 0, precision, 0.0),

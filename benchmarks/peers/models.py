@@ -238,7 +238,6 @@ def _set_confounders(model: CausalRecognizer, num_labels: int) -> None:
 class BareBackbone(DeployModel):
     """The backbone, normalisation included, under the cheapest head there is: the floor of every recognizer."""
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Map frames, uint8 (N, H, W, 3), to their mean tokens (N, D)."""
-        tokens: Tensor = self.model.backbone(self.normalised(frames))
-        return tokens.mean(dim=1)
+    def outputs(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Map tokens (N, T, D) to their mean (N, D)."""
+        return (tokens.mean(dim=1),)

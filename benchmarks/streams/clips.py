@@ -23,7 +23,7 @@ from cmlr_edge.capture import open_source
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.model.files import write_atomically
-from cmlr_edge.recording import Recording
+from cmlr_edge.packet_ring import PacketRing
 from cmlr_edge.session import Session, SessionConfig
 from cmlr_edge.session.config import EngineSettings, SourceSettings
 from cmlr_edge.sinks.clips import remux
@@ -57,10 +57,10 @@ def write_film(path: Path) -> None:
 def parts(film: Path, rounds: int = 20) -> dict[str, float]:
     """What is done for clips, alone and in one thread: CPU time, which other work does not change."""
     with open_source(film, keep_packets_s=60.0) as source:
-        recording = [*source][-1].recording
-    assert recording is not None
-    packets = recording.finish(recording.excerpt(0.0, 60.0))
-    ring = Recording(recording.codec, recording.template, 5.0)
+        ring = [*source][-1].ring
+    assert ring is not None
+    packets = ring.finish(ring.excerpt(0.0, 60.0))
+    ring = PacketRing(ring.codec, ring.template, 5.0)
     began_s = time.thread_time()
     for number in range(rounds):
         for item in packets:
@@ -68,7 +68,7 @@ def parts(film: Path, rounds: int = 20) -> dict[str, float]:
     kept_s = time.thread_time() - began_s
     began_s = time.thread_time()
     for _ in range(rounds):
-        content = remux(recording, packets, 0.5, 60.0)
+        content = remux(ring, packets, 0.5, 60.0)
     made_s = time.thread_time() - began_s
     return {
         "us_to_keep_a_packet": round(kept_s / rounds / len(packets) * 1e6, 2),

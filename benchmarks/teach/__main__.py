@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.teach.lessons import Part, look, precision_of, teach
+from benchmarks.teach.report import plot, table
 from cmlr_edge import demo_engine
 from cmlr_edge.machine.facts import cpu_name, usable_cores
 from cmlr_edge.model.files import write_atomically
@@ -24,8 +25,9 @@ from train.data import LabeledImages, read_dataset
 from train.data.context_scenes.__main__ import DEFAULT_ASSETS
 from train.reporting import exit_on_error
 
-POSITIVES, NEGATIVES = (10, 20, 50), (200,)
-_LABELS = 10
+POSITIVES, NEGATIVES, LABELS = (10, 20, 50), 200, 10  # on scenes
+# Photos have few pictures of a label, and each has more tokens to look at.
+PHOTO_POSITIVES, PHOTO_NEGATIVES, PHOTO_LABELS = (10, 50), 100, 5
 _PROVIDERS = ("cpu", "openvino")
 _TAUGHT = 50, 150  # pictures with the label, and without, in the lesson that is timed
 
@@ -59,6 +61,9 @@ def main(
             record[name] = found
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    if {"scenes", "photos"} & set(record):
+        write_atomically(out.with_suffix(".md"), (table(record) + "\n").encode())
+        plot(record, out.with_suffix(".png"))
     Console().print_json(json.dumps(record))
 
 
@@ -69,10 +74,10 @@ def _scenes(work: Path, assets: Path) -> dict[str, Any]:
     store = work / "reference.npy"
     if not store.is_file():
         np.save(store, reference_scores(train, test, finer))
-    chosen = np.random.default_rng(0).permutation(len(labels))[:_LABELS].tolist()
+    chosen = np.random.default_rng(0).permutation(len(labels))[:LABELS].tolist()
     return {
         "reference": f"{REFERENCE}, trained on all {len(train.tokens)} scenes",
-        "labels": [*_rows(train, test, labels, chosen, np.load(store))],
+        "labels": [*_rows(train, test, labels, chosen, np.load(store), POSITIVES, NEGATIVES)],
     }
 
 
@@ -90,24 +95,31 @@ def _photos(data: LabeledImages, work: Path) -> dict[str, Any]:
         scores = arrays["scores"][split == "val"]
     # The labels with most photos to test on; the first, "person", is on half of them.
     order = np.argsort(-test.targets.sum(axis=0), kind="stable")
-    chosen = order[1 : 1 + _LABELS].tolist()
+    chosen = order[1 : 1 + PHOTO_LABELS].tolist()
     return {
         "reference": "the bundled model, trained on all 306 photos of train",
-        "labels": [*_rows(train, test, data.classes, chosen, scores)],
+        "labels": [
+            *_rows(train, test, data.classes, chosen, scores, PHOTO_POSITIVES, PHOTO_NEGATIVES)
+        ],
     }
 
 
 def _rows(
-    train: Part, test: Part, labels: tuple[str, ...], chosen: list[int], reference: Any
+    train: Part,
+    test: Part,
+    labels: tuple[str, ...],
+    chosen: list[int],
+    reference: Any,
+    positives: tuple[int, ...],
+    negatives: int,
 ) -> Iterator[dict[str, Any]]:
     for label in chosen:
         there = test.targets[:, label]
-        lessons = [teach(train, test, label, n, m, seed=0) for n in POSITIVES for m in NEGATIVES]
         yield {
             "label": labels[label],
             "test_positives": int(there.sum()),
             "full": precision_of(reference[:, label], there),
-            "taught": lessons,
+            "taught": [teach(train, test, label, n, negatives, seed=0) for n in positives],
         }
 
 
@@ -117,8 +129,8 @@ def _prove(data: LabeledImages) -> dict[str, Any]:
     spec = ModelSpec.load(demo_engine().with_suffix(".json"))
     every = _pictures([image.path for image in data.images], spec)
     with_it, without = (
-        _pictures([i.path for i in data.images if (label in i.labels) == there][:_TAUGHT], spec)
-        for there in (True, False)
+        _pictures([i.path for i in data.images if (label in i.labels) == there][:count], spec)
+        for there, count in ((True, _TAUGHT[0]), (False, _TAUGHT[1]))
     )
     clock = _Clock()
     teacher = Teacher.of(demo_engine(), providers=_PROVIDERS, report=clock.tell)

@@ -33,11 +33,11 @@ def load_scenes(work: Path, assets: Path) -> tuple[Part, Part, tuple[str, ...], 
     if not store.is_file():
         name, side = BASE.backbone, BASE.image_size
         backbone = create_backbone(name, side, stages=2, pretrained=True).eval()
-        parts = {
-            split: extract_tokens(backbone, data.split(split), BASE, lambda _done: None)
+        seen, unseen = (
+            extract_tokens(backbone, data.split(split), BASE, lambda _done: None)
             for split in ("train", "iid")
-        }
-        np.savez(store, finer=backbone.finer_channels, **parts)  # type: ignore[arg-type]
+        )
+        np.savez(store, finer=backbone.finer_channels, train=seen, iid=unseen)
     with np.load(store) as arrays:
         train, test = (
             Part(arrays[split], data.split(split).targets()) for split in ("train", "iid")

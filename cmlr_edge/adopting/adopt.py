@@ -228,11 +228,13 @@ class Adoption:
             self.reference.raw(np.concatenate(self._frames), self.recipe), self.activation
         )
         precision = _precision(self.foreign.model)
+        one_by_one = False
         try:
             built, content = self._built(expected, precision, any_batch=True)
         except EngineError:  # its shapes say one picture in more places than can be told
+            one_by_one = True
             built, content = self._built(expected, precision, any_batch=False)
-        spec = self._spec(built)
+        spec = self._spec(built, one_by_one=one_by_one)
         content = seal(_with_metadata(content, spec))
         whole = replace(built, sha256=sha256_of(content))
         return Adopted(content, replace(spec, files={FILE: whole}))
@@ -263,9 +265,10 @@ class Adoption:
         parity = ParityReport(len(alone), gap, 0)
         return BuiltFile(UNSEALED, "onnx", precision, parity, sample), content
 
-    def _spec(self, built: BuiltFile) -> ModelSpec:
+    def _spec(self, built: BuiltFile, *, one_by_one: bool) -> ModelSpec:
         foreign, wishes = self.foreign, self.wishes
-        guessed = [self.recipe.words()] if self.guessed else []
+        open_ = Recipe(**{name: getattr(self.recipe, name) for name in self.guessed}).words()
+        guessed = [open_] if open_ else []
         guessed += [f"activation {self.activation}"] if self.activation_is_guess else []
         about = AdoptedModel(
             source=_printable(foreign.path.name),
@@ -274,6 +277,7 @@ class Adoption:
             f"{self.recipe.words()}".replace("None", "any"),
             activation=self.activation,
             exclusive=self.exclusive,
+            one_by_one=one_by_one,
             assumed=tuple(guessed),
             checked=self.checked,
         )

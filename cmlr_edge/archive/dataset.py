@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from cmlr_edge.archive.packages import arrow
 from cmlr_edge.archive.stores import Store
 from cmlr_edge.events.event import Event
+from cmlr_edge.redaction import one_line
 
 PICTURES, FRAMES = "rows/kind=picture", "rows/kind=frame"
 EVENTS, PARTS, MODEL = "events", "_parts", "_model"
@@ -151,6 +152,8 @@ class Tables:
                 values = [
                     None if v is None else datetime.fromtimestamp(v, timezone.utc) for v in values
                 ]
+            if item.name == "error":  # it may quote names that are no text
+                values = [None if v is None else one_line(v) for v in values]
             columns.append(pa.array(values, item.type))
         return pa.Table.from_arrays(columns, schema=schema)
 

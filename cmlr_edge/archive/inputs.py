@@ -24,7 +24,7 @@ FILM_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".dav", ".divx", ".flv", ".h264", ".h265", ".hevc", ".m2ts", ".m4v",
     ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ts", ".webm", ".wmv",
 )  # fmt: skip
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz")
 HEADER = "_archive.json"  # a folder that holds it is a dataset of ours
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def _here(path: Path, kind: Kind) -> Item:
 def _list_address(url: str) -> Iterator[Item]:
     fs, path = opened_address(url)
     try:
-        if glob.has_magic(path):
+        if glob.has_magic(path) and not fs.exists(path):
             found = fs.glob(path, detail=True)
             yield from _there(fs, [found[name] for name in sorted(found)], named=False)
         elif (info := fs.info(path))["type"] == "directory":

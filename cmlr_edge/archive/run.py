@@ -230,6 +230,7 @@ class Archive:
         except OSError as error:
             raise OutputError(f"another run writes {path}: wait for its end") from error
         self.store.clean()
+        self._cleanup.callback(self.store.clean)
 
     def _open_crew(self) -> Crew:
         cores = usable_cores()

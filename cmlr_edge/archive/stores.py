@@ -79,9 +79,10 @@ def opened_address(url: str) -> tuple[Any, str]:
         CaptureError: It holds a password, or nobody knows this kind of address.
         DependencyError: What reads it is not installed.
     """
-    if "@" in urlsplit(url).netloc:
+    parts = urlsplit(url)
+    if "@" in parts.netloc or (parts.scheme in {"http", "https"} and parts.query):
         raise CaptureError(
-            f"{redact(url)} holds a password, which would be stored with every row: give it to the "
+            f"{redact(url)} may hold a password, which would be stored with every row: give it to the "
             "storage by its own variables or files"
         )
     try:

@@ -32,18 +32,16 @@ def load_backend(
     """
     match path.suffix, provider:
         case ".onnx", "openvino" | "openvino-bf16":
-            from cmlr_edge.backends.onnx_structure import check_structure
             from cmlr_edge.backends.openvino import OpenVinoBackend, Precision
 
             precision: Precision = "bf16" if provider == OPENVINO_BF16 else "f32"
-            check_structure(content, path.name)
-            return OpenVinoBackend(path, content, precision=precision)
+            plain, whole = _without_explanation(path, content)
+            return OpenVinoBackend(path, plain, precision=precision, whole=whole)
         case ".onnx", _:
-            from cmlr_edge.backends.onnx_structure import check_structure
             from cmlr_edge.backends.onnxruntime import OnnxRuntimeBackend
 
-            check_structure(content, path.name)
-            return OnnxRuntimeBackend(path, content, provider=provider or "cpu")
+            plain, whole = _without_explanation(path, content)
+            return OnnxRuntimeBackend(path, plain, provider=provider or "cpu", whole=whole)
         case ".engine", _ if engine is not None:
             if provider not in {None, CUDA, CUDA_GRAPH}:
                 raise EngineError(
@@ -57,6 +55,17 @@ def load_backend(
             raise EngineError(
                 f"cannot run {path.name}: expected a file ending in .onnx or .engine, got {suffix!r}"
             )
+
+
+def _without_explanation(path: Path, content: bytes) -> tuple[bytes, bytes | None]:
+    """What computes scores alone; and the whole file where it can do more."""
+    from cmlr_edge.backends.onnx_outputs import with_outputs
+    from cmlr_edge.backends.onnx_structure import check_structure
+    from cmlr_edge.model.spec import OUTPUT_NAME
+
+    check_structure(content, path.name)
+    plain = with_outputs(content, {OUTPUT_NAME})
+    return plain, None if len(plain) == len(content) else content
 
 
 def find_providers() -> list[str]:

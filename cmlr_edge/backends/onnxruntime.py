@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.memory_bound import FirstRuns
@@ -28,12 +29,15 @@ _SILENT = 4  # ONNX Runtime's log level: what ends a run comes as an exception, 
 class OnnxRuntimeBackend:
     """Runs an exported ONNX model; see `Backend`."""
 
-    def __init__(self, path: Path, content: bytes, *, provider: str = "cpu") -> None:
+    def __init__(
+        self, path: Path, content: bytes, *, provider: str = "cpu", whole: bytes | None = None
+    ) -> None:
         """Load the model.
 
         Args:
             path: Where `content` came from, for messages.
-            content: The ONNX file.
+            content: The ONNX file; its further outputs, if it has some, are computed in every run.
+            whole: The same file with the outputs that `explain` wants, loaded when it first does.
             provider: "cpu", "cuda", or another device of this ONNX Runtime in lower case: "CoreMLExecutionProvider"
                 is "coreml". Another is never taken instead.
 
@@ -43,31 +47,18 @@ class OnnxRuntimeBackend:
         """
         self._name = path.name
         ort = _import_onnxruntime()
-        wanted = _require_provider(ort, provider)
-        options = _session_options(ort)
-        options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        self.provider, self._path = provider, path
+        self._wanted = _require_provider(ort, provider)
         # What a model asks for may depend on the size of a batch.
-        self._bounds = FirstRuns(path.name, len(content) if wanted == _CPU else None)
-        try:
-            # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
-            # a run, by going on with the CPU.
-            with self._bounds.of(0):
-                session = ort.InferenceSession(
-                    content, options, providers=[wanted], enable_fallback=0
-                )
-            placement = _check_placement(session, wanted)
-            self.num_labels = _check_signature(session, path)
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(
-                f"ONNX Runtime cannot load {path}: {error}. Export the model again"
-            ) from error
-        self.provider = provider
-        self.description = f"ONNX Runtime {ort.__version__}, {wanted}{placement}"
-        self._session: Any = session
+        self._bounds = self._bounds_of(content)
+        self._session: Any
+        self._session, placement = self._open(ort, content, self._bounds)
+        self.num_labels = _check_signature(self._session, path)
+        self.description = f"ONNX Runtime {ort.__version__}, {self._wanted}{placement}"
         # Models that were trained elsewhere may know batches of one alone.
-        self._one_by_one = session.get_inputs()[0].shape[0] == 1
+        self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
+        self._whole, self._explaining_bounds = whole, self._bounds_of(whole or b"")
+        self._explaining: Any = None
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
@@ -88,9 +79,62 @@ class OnnxRuntimeBackend:
         result: NDArray[np.float32] = scores
         return result
 
+    @property
+    def explains(self) -> bool:
+        """Whether it has further outputs; see `ExplainingBackend`."""
+        return self._whole is not None or self._explaining is not None
+
+    def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
+        """Run the model with all its outputs; see `ExplainingBackend`."""
+        if self._session is None:
+            raise EngineError(f"{self._name} was closed: open the Recognizer again")
+        try:
+            with self._explaining_bounds.of(len(frames)):
+                session = self._explainer()
+                names = [item.name for item in session.get_outputs()]
+                found = session.run(names, {INPUT_NAME: frames})
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+        return dict(zip(names, found, strict=True))
+
     def close(self) -> None:
-        """Free the session; see `Backend.close`."""
-        self._session = None
+        """Free the sessions; see `Backend.close`."""
+        self._session = self._explaining = self._whole = None
+
+    def _explainer(self) -> Any:
+        """The session with all outputs, opened when it is first asked for."""
+        if self._whole is not None:
+            ort = _import_onnxruntime()
+            self._explaining, _ = self._open(ort, self._whole, self._bounds_of(self._whole))
+            self._whole = None
+        if self._explaining is None:
+            raise no_explanation(self._name)
+        return self._explaining
+
+    def _bounds_of(self, content: bytes) -> FirstRuns:
+        return FirstRuns(self._name, len(content) if self._wanted == _CPU else None)
+
+    def _open(self, ort: Any, content: bytes, bounds: FirstRuns) -> tuple[Any, str]:
+        """A session, and what to say of where its nodes run."""
+        options = _session_options(ort)
+        options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        try:
+            # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
+            # a run, by going on with the CPU.
+            with bounds.of(0):
+                session = ort.InferenceSession(
+                    content, options, providers=[self._wanted], enable_fallback=0
+                )
+            _check_signature(session, self._path)
+            return session, _check_placement(session, self._wanted)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f"ONNX Runtime cannot load {self._path}: {error}. Export the model again"
+            ) from error
 
 
 class ForeignModel:

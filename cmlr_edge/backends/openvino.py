@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.facts import usable_cores
@@ -28,12 +29,20 @@ class OpenVinoBackend:
     (A graph for any batch size gave scores that differ in the third decimal, and was slower.)
     """
 
-    def __init__(self, path: Path, content: bytes, *, precision: Precision = "f32") -> None:
+    def __init__(
+        self,
+        path: Path,
+        content: bytes,
+        *,
+        precision: Precision = "f32",
+        whole: bytes | None = None,
+    ) -> None:
         """Load the model.
 
         Args:
             path: Where `content` came from, for messages.
-            content: The ONNX file.
+            content: The ONNX file, of scores alone.
+            whole: The same file with the outputs that `explain` wants, loaded when it first does.
             precision: Of layers that the file leaves in float32. Quantised layers stay int8.
 
         Raises:
@@ -48,6 +57,8 @@ class OpenVinoBackend:
         self._precision, self._cores = precision, usable_cores()
         self._bounds = FirstRuns(path.name, len(content))
         self._queue: Any = None
+        self._whole, self._explaining_bounds = whole, FirstRuns(path.name, len(whole or b""))
+        self._explaining: Any = None
         try:
             with self._bounds.of(0):
                 self._load(path, content)
@@ -64,7 +75,7 @@ class OpenVinoBackend:
         _, height, width, _ = self._model.input(0).partial_shape
         self._size_hw = height.get_length(), width.get_length()
         self._model.reshape([1, *self._size_hw, 3])
-        single = self._compile(streams=1)
+        single = self._compile(self._model, streams=1)
         self.description = _describe(self._ov, single)
         self.provider = _provider_in_use(single)
         self._single = single.create_infer_request()
@@ -72,13 +83,7 @@ class OpenVinoBackend:
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
-        if self._model is None:
-            raise EngineError(f"{self._name} was closed: open the Recognizer again")
-        if frames.dtype != np.uint8 or frames.shape[1:] != (*self._size_hw, 3):
-            raise EngineError(
-                f"OpenVINO failed on {self._name}: expected uint8 (N, {self._size_hw[0]}, "
-                f"{self._size_hw[1]}, 3), got {frames.dtype} {frames.shape}"
-            )
+        self._require(frames)
         try:
             with self._bounds.of(len(frames)):
                 return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
@@ -87,9 +92,53 @@ class OpenVinoBackend:
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
 
+    @property
+    def explains(self) -> bool:
+        """Whether it has further outputs; see `ExplainingBackend`."""
+        return self._whole is not None or self._explaining is not None
+
+    def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
+        """Run the model with all its outputs; see `ExplainingBackend`."""
+        self._require(frames)
+        try:
+            with self._explaining_bounds.of(1):
+                return self._explained(frames)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+
+    def _explained(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """All outputs of the frames, one after the other; the graph is loaded when it first is asked."""
+        if self._whole is not None:
+            model = self._core.read_model(self._whole)
+            model.reshape([1, *self._size_hw, 3])
+            self._explaining = self._compile(model, streams=1).create_infer_request()
+            self._whole = None
+        if self._explaining is None:
+            raise no_explanation(self._name)
+        outputs = {output.get_any_name(): output for output in self._explaining.model_outputs}
+        rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in outputs}
+        for i in range(len(frames)):
+            tensor = self._ov.Tensor(frames[i : i + 1], shared_memory=True)
+            self._explaining.set_input_tensor(tensor)
+            self._explaining.infer()
+            for name, output in outputs.items():
+                rows[name].append(self._explaining.get_tensor(output).data.copy())
+        return {name: np.concatenate(parts) for name, parts in rows.items()}
+
     def close(self) -> None:
         """Free the graphs; see `Backend.close`."""
-        self._model = self._single = self._requests = None
+        self._model = self._single = self._requests = self._explaining = self._whole = None
+
+    def _require(self, frames: NDArray[np.uint8]) -> None:
+        if self._model is None:
+            raise EngineError(f"{self._name} was closed: open the Recognizer again")
+        if frames.dtype != np.uint8 or frames.shape[1:] != (*self._size_hw, 3):
+            raise EngineError(
+                f"OpenVINO failed on {self._name}: expected uint8 (N, {self._size_hw[0]}, "
+                f"{self._size_hw[1]}, 3), got {frames.dtype} {frames.shape}"
+            )
 
     def _infer_one(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         # Read where it lies, without a copy.
@@ -101,7 +150,7 @@ class OpenVinoBackend:
     def _infer_many(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         scores = np.empty((len(frames), self.num_labels), np.float32)
         if self._requests is None:
-            compiled = self._compile(streams=self._cores)
+            compiled = self._compile(self._model, streams=self._cores)
             self._requests = [compiled.create_infer_request() for _ in range(self._cores)]
         # Waited for one by one: a queue that calls back into Python, freed while a thread of it is
         # on its way out of the last call, waits for that thread, which waits for Python, for ever.
@@ -116,14 +165,14 @@ class OpenVinoBackend:
                 request.start_async()
         return scores
 
-    def _compile(self, *, streams: int) -> Any:
-        """The graph for one image at a time in each of so many streams."""
+    def _compile(self, model: Any, *, streams: int) -> Any:
+        """A graph for one image at a time in each of so many streams."""
         settings = {
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": self._cores,
             "INFERENCE_PRECISION_HINT": self._precision,
         }
-        return self._core.compile_model(self._model, "CPU", settings)
+        return self._core.compile_model(model, "CPU", settings)
 
 
 def supported_precisions() -> list[Precision]:

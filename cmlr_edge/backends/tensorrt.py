@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.backends.cuda_memory import Graph, MirroredArray, Stream
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.driver import find_gpu
+from cmlr_edge.model.explanation import OUTPUTS
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, EngineBuild
 
 _log = logging.getLogger(__name__)
@@ -94,7 +96,9 @@ class TensorRtBackend:
         self._engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise EngineError(f"TensorRT cannot load {path}: {self._logger.last}. Build it again")
-        self._frame_shape, self.num_labels = _check_signature(trt, self._engine, path)
+        self._frame_shape, self.num_labels, self._further = _check_signature(
+            trt, self._engine, path
+        )
         self.description = f"TensorRT {trt.__version__}, {gpu.name}"
         self._idle: list[_Lane] = []  # the one that ran last comes last
         self._lock = threading.Lock()
@@ -106,6 +110,26 @@ class TensorRtBackend:
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`. Batches beyond the engine's largest are split."""
+        scores = np.empty((len(frames), self.num_labels), np.float32)
+        self._run(frames, {OUTPUT_NAME: scores})
+        return scores
+
+    @property
+    def explains(self) -> bool:
+        """Whether it has further outputs; see `ExplainingBackend`."""
+        return bool(self._further)
+
+    def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
+        """Run the model and fetch all its outputs, which the engine computes in any case."""
+        if not self._further:
+            raise no_explanation(self._name)
+        shapes = {OUTPUT_NAME: (self.num_labels,), **self._further}
+        found = {name: np.empty((len(frames), *s), np.float32) for name, s in shapes.items()}
+        self._run(frames, found)
+        return found
+
+    def _run(self, frames: NDArray[np.uint8], outputs: dict[str, NDArray[np.float32]]) -> None:
+        """Fill these outputs."""
         if self._engine is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
         if frames.shape[1:] != self._frame_shape:
@@ -113,12 +137,10 @@ class TensorRtBackend:
                 f"{self._name} takes frames {self._frame_shape}, got {frames.shape[1:]}"
             )
         largest = self._engine_build.batch[2]
-        scores = np.empty((len(frames), self.num_labels), np.float32)
         with self._lane() as lane:
             for first in range(0, len(frames), largest):
                 part = slice(first, first + largest)
-                lane.run(frames[part], scores[part])
-        return scores
+                lane.run(frames[part], {name: array[part] for name, array in outputs.items()})
 
     def close(self) -> None:
         """Free contexts, buffers and engine; see `Backend.close`. No thread may be in `infer`."""
@@ -139,7 +161,7 @@ class TensorRtBackend:
                 self._engine,
                 self._engine_build.batch,
                 self._frame_shape,
-                self.num_labels,
+                {OUTPUT_NAME: (self.num_labels,), **self._further},
                 self._replays,
             )
         try:
@@ -175,7 +197,7 @@ class _Lane:
         engine: Any,
         batch: tuple[int, int, int],
         frame_shape: tuple[int, ...],
-        num_labels: int,
+        outputs: dict[str, tuple[int, ...]],
         replays: _Replays,
     ) -> None:
         """Allocate for the largest batch; where one thing cannot be had, none stays."""
@@ -188,20 +210,27 @@ class _Lane:
             stack.callback(self._stream.close)
             self._frames = MirroredArray((batch[2], *frame_shape), np.uint8)
             stack.callback(self._frames.close)
-            self._scores = MirroredArray((batch[2], num_labels), np.float32)
-            stack.callback(self._scores.close)
+            self._outputs: dict[str, MirroredArray] = {}
+            for output, shape in outputs.items():
+                self._outputs[output] = MirroredArray((batch[2], *shape), np.float32)
+                stack.callback(self._outputs[output].close)
             self._owned = stack.pop_all()
-        self._context.set_tensor_address(INPUT_NAME, self._frames.address)
-        self._context.set_tensor_address(OUTPUT_NAME, self._scores.address)
+        for tensor, array in {INPUT_NAME: self._frames, **self._outputs}.items():
+            self._context.set_tensor_address(tensor, array.address)
         self._rows = 0  # that the context is set to
         self._graph: Graph | None = None  # of that many rows
 
-    def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
-        """Fill `scores`; a batch below the engine's smallest is filled up."""
+    def run(self, frames: NDArray[np.uint8], outputs: dict[str, NDArray[np.float32]]) -> None:
+        """Fill the outputs, the scores among them; a batch below the smallest is filled up."""
         self._frames.host[: len(frames)] = frames
-        self._launch(max(len(frames), self._smallest))
+        rows = max(len(frames), self._smallest)
+        self._launch(rows)
+        for name in outputs:  # the scores come with every launch, which a graph may replay
+            if name != OUTPUT_NAME:
+                self._outputs[name].download(rows, self._stream)
         self._stream.synchronize()
-        scores[:] = self._scores.host[: len(frames)]
+        for name, array in outputs.items():
+            array[:] = self._outputs[name].host[: len(frames)]
 
     def _launch(self, rows: int) -> None:
         first = self._rows != rows
@@ -239,7 +268,7 @@ class _Lane:
         self._frames.upload(rows, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
             raise EngineError(f"TensorRT failed on {self._name}")
-        self._scores.download(rows, self._stream)
+        self._outputs[OUTPUT_NAME].download(rows, self._stream)
 
     def close(self) -> None:
         """Wait, and free all of it, even where the GPU has failed."""
@@ -264,16 +293,20 @@ def _logger(trt: Any) -> Any:
     return Logger()
 
 
-def _check_signature(trt: Any, engine: Any, path: Path) -> tuple[tuple[int, ...], int]:
-    """The shape of a frame and the number of labels, after checking names, types and ranks."""
+def _check_signature(
+    trt: Any, engine: Any, path: Path
+) -> tuple[tuple[int, ...], int, dict[str, tuple[int, ...]]]:
+    """The shape of a frame, the number of labels and the shapes of further outputs, checked."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
     kinds = {name: engine.get_tensor_dtype(name) for name in names}
     frames, scores = shapes.get(INPUT_NAME, ()), shapes.get(OUTPUT_NAME, ())
+    further = {name: shapes[name][1:] for name in OUTPUTS if name in shapes}
     if (
-        set(names) != {INPUT_NAME, OUTPUT_NAME}
+        set(names) != {INPUT_NAME, OUTPUT_NAME, *further}
         or kinds[INPUT_NAME] != trt.DataType.UINT8
-        or kinds[OUTPUT_NAME] != trt.DataType.FLOAT
+        or {kinds[name] for name in (OUTPUT_NAME, *further)} != {trt.DataType.FLOAT}
+        or min((n for shape in further.values() for n in shape), default=1) < 1
         or len(frames) != 4
         or len(scores) != 2
         or min(*frames[1:], scores[1]) < 1
@@ -283,4 +316,4 @@ def _check_signature(trt: Any, engine: Any, path: Path) -> tuple[tuple[int, ...]
             f"float32 {OUTPUT_NAME!r} (N, labels), got {shapes}. Build it with "
             "export/build_engine.py --target tensorrt"
         )
-    return frames[1:], scores[1]
+    return frames[1:], scores[1], further

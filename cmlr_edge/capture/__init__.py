@@ -92,7 +92,7 @@ def open_source(
             video file plays it at its own pace and drops what is not taken in time.
         live: Timeouts and limits of a live source.
         loop: A video file under the policy "newest" starts again at its end.
-        keep_packets_s: Seconds of packets that frames bring along (`Frame.recording`), where PyAV reads
+        keep_packets_s: Seconds of packets that frames bring along (`Frame.ring`), where PyAV reads
             the source: a stream of the network, or a video file. None for none.
 
     Raises:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Literal, Protocol, TypeAlias
 
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.closing import Closing
 
 # "every" frame in order, however late; or the "newest", dropping those nobody took in time.
 Policy: TypeAlias = Literal["every", "newest"]
@@ -62,23 +63,11 @@ class Source(Protocol):
         ...
 
 
-class ClosesItself:
-    """The context-manager half of a source, and how it is shown."""
+class ClosesItself(Closing):
+    """What a source is in a `with` block, and how it is shown."""
 
     name: str
 
     def __repr__(self) -> str:
         """Its kind and its name."""
         return f"<{type(self).__name__} {self.name}>"
-
-    def close(self) -> None:
-        """Release what the source holds; nothing by default."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()

@@ -24,7 +24,7 @@ from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
-from cmlr_edge.recording import Recording
+from cmlr_edge.packet_ring import PacketRing
 
 FILE_FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo m4v h264 hevc vvc evc av1 obu ivf flv live_flv asf ogg mxf "
@@ -35,6 +35,7 @@ _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
 _MISSING_SHARE = 0.05  # ... this, the end is missing
 _MICRO = 1e-6
+_FAILS_AT_END = "mpjpeg"  # for FFmpeg there is always one more picture to come
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
 _REFERENCE_TIME = struct.Struct("=qi")  # AVProducerReferenceTime: microseconds since 1970, flags
@@ -140,13 +141,13 @@ def _with_last(packets: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
         yield held, True
 
 
-def record(av: ModuleType, stream: Any, keep_s: float | None) -> Recording | None:
+def keep_packets(av: ModuleType, stream: Any, keep_s: float | None) -> PacketRing | None:
     """Keep the packets of a stream from now on; None where nobody wants that, or it cannot be.
 
     Args:
         av: PyAV.
         stream: Of a container, which may be closed afterwards.
-        keep_s: See `Recording`; None for nothing.
+        keep_s: See `PacketRing`; None for nothing.
     """
     if keep_s is None:
         return None
@@ -159,7 +160,7 @@ def record(av: ModuleType, stream: Any, keep_s: float | None) -> Recording | Non
             template = holder.add_stream(codec, rate=25)  # of `MjpegContainer`
     except (av.FFmpegError, ValueError):
         return None
-    return Recording(codec, template, keep_s)
+    return PacketRing(codec, template, keep_s)
 
 
 def sender_time(packet: Any) -> float | None:
@@ -183,7 +184,7 @@ class PyAvFilm:
         Args:
             av: PyAV.
             film: Where it lies; or an opened file that can seek, which stays its owner's.
-            keep_s: See `record`.
+            keep_s: See `keep_packets`.
 
         Raises:
             CaptureError: It cannot be opened.
@@ -202,7 +203,7 @@ class PyAvFilm:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
         self._stream.thread_type = "AUTO"
         self._pictures = Pictures(av)
-        self.recording = record(av, self._stream, keep_s)
+        self.ring = keep_packets(av, self._stream, keep_s)
         self.fps = rate_of(self._stream)
         self.num_frames = self._announced_frames()
         # Formats in which recordings are joined by appending one to another.
@@ -233,14 +234,14 @@ class PyAvFilm:
             except (self._av.FFmpegError, ValueError):  # a pixel format that nobody converts
                 self.damaged += 1
                 continue
-            if self.recording is not None:
-                self.recording.size_wh = frame.width, frame.height
+            if self.ring is not None:
+                self.ring.size_wh = frame.width, frame.height
             is_known = frame.pts in self._doubtful
             self.damaged += frame.is_corrupt and not is_known
             is_whole = not (frame.is_corrupt or is_known)
             return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
-        if self.recording is not None:
-            self.recording.end()
+        if self.ring is not None:
+            self.ring.end()
         return None
 
     def missing_s(self) -> float:
@@ -260,8 +261,8 @@ class PyAvFilm:
 
     def close(self) -> None:
         """Release the file."""
-        if self.recording is not None:
-            self.recording.end()
+        if self.ring is not None:
+            self.ring.end()
         self._container.close()
 
     def _announced_frames(self) -> int | None:
@@ -286,10 +287,10 @@ class PyAvFilm:
         self.is_cut |= self.missing_s() > 0
 
     def _keep(self, packet: Any) -> None:
-        if self.recording is not None:
+        if self.ring is not None:
             shown = packet.dts if packet.pts is None else packet.pts
             time_s = seconds(shown, packet.time_base)
-            self.recording.add(packet, time_s, is_key=packet.is_keyframe)
+            self.ring.add(packet, time_s, is_key=packet.is_keyframe)
 
     def _is_partial(self, packet: Any) -> bool:
         """Whether a part of a packet is missing, as far as can be told."""
@@ -326,6 +327,7 @@ class PyAvFilm:
                 packets = packets_of(self._container)
                 continue
             if packet is None:
+                self.damaged -= bool(bad_reads) and self._container.format.name == _FAILS_AT_END
                 return
             bad_reads = 0
             self.is_cut |= packet.is_corrupt and not self.may_jump  # of sound, too

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.recording import Recording
+from cmlr_edge.packet_ring import PacketRing
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Film(Protocol):
     may_jump: bool  # whether recordings may be joined in it, whose times have nothing in common
     damaged: int  # packets so far that could not be read or decoded as a whole
     is_cut: bool  # whether its end is missing, as far as that is known by now
-    recording: Recording | None  # its packets, where they are kept
+    ring: PacketRing | None  # its packets, where they are kept
 
     def read(self) -> Picture | None:
         """Decode the next frame; None at the end. Goes on behind what is damaged."""

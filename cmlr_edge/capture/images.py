@@ -149,10 +149,6 @@ class ImageFiles(ClosesItself):
             capture_ms = (time.perf_counter() - start) * 1e3
             yield Frame(image, index, None, time.time(), capture_ms, printable(path))
 
-    def __enter__(self) -> ImageFiles:
-        """Return itself."""
-        return self
-
 
 def list_folder(folder: Path) -> list[Path]:
     """List the pictures directly inside a folder, by name; says in the log what is left out.

@@ -229,10 +229,6 @@ class LiveSource(ClosesItself):
             if not self._changed.wait_for(lambda: self._running == 0, _CLOSE_TIMEOUT_S):
                 _log.warning("%s: %d reading threads hang", self.name, self._running)
 
-    def __enter__(self) -> LiveSource:
-        """Return itself."""
-        return self
-
     def _is_over(self) -> bool:
         return self._state in {SourceState.ENDED, SourceState.FAILED}
 
@@ -367,7 +363,7 @@ class LiveSource(ClosesItself):
                 time.monotonic() - grab.age_s,
                 grab.sender_at,
                 grab.stream_s,
-                grab.recording,
+                grab.ring,
             )
             self._damaged += grab.damaged
             dropped = len(self._buffer) if self.policy == "newest" else 0

@@ -15,9 +15,9 @@ from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size, encoded_size
 from cmlr_edge.capture.ffmpeg import (
     FILE_FORMATS,
     Pictures,
+    keep_packets,
     open_container,
     rate_of,
-    record,
     seconds,
     sender_time,
 )
@@ -26,7 +26,7 @@ from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
-from cmlr_edge.recording import Recording
+from cmlr_edge.packet_ring import PacketRing
 
 _PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,crypto"  # none that reads files
 _FORMATS = f"{FILE_FORMATS} rtsp hls aac mp3".replace(" ", ",")
@@ -66,7 +66,7 @@ class NetworkReader:
             open_timeout_s: At most for opening.
             read_timeout_s: At most without a packet.
             newest: Leave out frames behind which newer ones wait.
-            keep_s: See `record`.
+            keep_s: See `keep_packets`.
 
         Raises:
             CaptureError: It cannot be opened, or holds no video that can be decoded.
@@ -79,7 +79,7 @@ class NetworkReader:
         context.thread_count = min(usable_cores(), _MAX_THREADS)
         self.fps = rate_of(stream)
         self._stream, self._time_base, self._keep_s = stream, stream.time_base, keep_s
-        self._recording = record(av, stream, keep_s)
+        self._ring = keep_packets(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
         # What a web server hands out as a file knows its length and is over at its end.
         self._is_finite = bool(container.duration and container.duration > 0)
@@ -141,8 +141,8 @@ class NetworkReader:
     def close(self) -> None:
         """Release the connection; see `Reader`."""
         self._pump.close()
-        if self._recording is not None:
-            self._recording.end()
+        if self._ring is not None:
+            self._ring.end()
 
     def _open(self, url: str, timeouts_s: tuple[float, float]) -> tuple[Any, Any]:
         options = {
@@ -198,12 +198,12 @@ class NetworkReader:
     def _decode(self, unit: Unit, verdict: Verdict) -> list[Any]:
         if verdict.age_s > _HOPELESS_S and verdict.is_queued and self._leaves_out:
             self._awaits_key = True
-        packet, recording = self._joined(unit), self._recording
-        is_asked = recording is not None or self._awaits_key or not self._has_key
+        packet, ring = self._joined(unit), self._ring
+        is_asked = ring is not None or self._awaits_key or not self._has_key
         is_key = is_asked and self._pump.is_key(unit.packets)
-        if recording is not None:
+        if ring is not None:
             shown = packet.dts if packet.pts is None else packet.pts
-            recording.add(packet, seconds(shown, self._time_base), is_key=is_key)
+            ring.add(packet, seconds(shown, self._time_base), is_key=is_key)
         if self._awaits_key and not is_key:
             return []
         self._awaits_key = False
@@ -252,18 +252,18 @@ class NetworkReader:
             is_whole=unit.is_whole and not frame.is_corrupt,
             sender_at=taken_at,
             stream_s=seconds(frame.pts, self._time_base),
-            recording=self._recorded((frame.width, frame.height)),
+            ring=self._ring_of((frame.width, frame.height)),
         )
 
-    def _recorded(self, size_wh: tuple[int, int]) -> Recording | None:
-        """The packets of a frame; where pictures change their size another recording begins."""
-        recording = self._recording
-        if recording is not None and recording.size_wh not in {(0, 0), size_wh}:
-            recording.end()
-            self._recording = recording = record(self._av, self._stream, self._keep_s)
-        if recording is not None:
-            recording.size_wh = size_wh
-        return recording
+    def _ring_of(self, size_wh: tuple[int, int]) -> PacketRing | None:
+        """The packets of a frame; where pictures change their size another ring begins."""
+        ring = self._ring
+        if ring is not None and ring.size_wh not in {(0, 0), size_wh}:
+            ring.end()
+            self._ring = ring = keep_packets(self._av, self._stream, self._keep_s)
+        if ring is not None:
+            ring.size_wh = size_wh
+        return ring
 
     def _explain(self, error: Exception) -> str:
         known = _REASONS.get(type(error).__name__)

@@ -20,7 +20,7 @@ from cmlr_edge.capture.interlaced import interlaced_sample, shows_sample
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.recording import Recording
+from cmlr_edge.packet_ring import PacketRing
 
 _SILENT = 0  # OpenCV's number of it
 _MISSING_SHARE = 0.05  # containers announce a few frames more than they hold; this is beyond that
@@ -86,7 +86,7 @@ class OpenCvFilm:
     """A video file, read by OpenCV; see `Film`."""
 
     may_jump = False
-    recording: Recording | None = None
+    ring: PacketRing | None = None
 
     def __init__(self, path: Path) -> None:
         """Open it.

@@ -25,7 +25,7 @@ from cmlr_edge.capture.opencv_film import (
 from cmlr_edge.capture.video import VideoFile
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.recording import Recording
+from cmlr_edge.packet_ring import PacketRing
 
 _CATCH_UP_S = 0.5  # at most, so that a stream faster than it says is read, too
 _CSI_DEFAULTS = {"width": 1280, "height": 720, "fps": 30, "flip": 0}
@@ -46,8 +46,8 @@ class Grab:
     damaged: int = 0  # packets before it that gave no picture
     is_whole: bool = True  # False: parts of it were missing
     sender_at: float | None = None  # seconds since the epoch, by the sender's clock, where it tells
-    stream_s: float | None = None  # on the clock of the stream, as the packets of `recording`
-    recording: Recording | None = None  # where the reader keeps packets
+    stream_s: float | None = None  # on the clock of the stream, as the packets of `ring`
+    ring: PacketRing | None = None  # where the reader keeps packets
 
 
 class Reader(Protocol):
@@ -218,7 +218,7 @@ class PacedFile:
             damaged=damaged,
             is_whole=frame.status == "ok",
             stream_s=frame.stream_s,
-            recording=frame.recording,
+            ring=frame.ring,
         )
 
     def close(self) -> None:

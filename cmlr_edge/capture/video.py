@@ -68,7 +68,7 @@ class VideoFile(ClosesItself):
                 self.name,
                 "ok" if picture.is_whole else "damaged",
                 stream_s=picture.stream_s,
-                recording=self._film.recording,
+                ring=self._film.ring,
             )
             index, (picture, capture_ms) = index + 1, self._read()
         self._warn(index)
@@ -102,10 +102,6 @@ class VideoFile(ClosesItself):
     def close(self) -> None:
         """Release the file; see `Source`."""
         self._film.close()
-
-    def __enter__(self) -> VideoFile:
-        """Return itself."""
-        return self
 
 
 def open_film(path: Path, keep_s: float | None = None) -> Film:

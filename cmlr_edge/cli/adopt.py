@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +35,7 @@ def adopt(
         typer.Option(
             help="What the model was trained with, commas between: imagenet, 0..1, -1..1, 0..255, caffe, "
             "clip, or mean=R/G/B,std=R/G/B; rgb, bgr; stretch, letterbox, crop, crop=256; area, bilinear, "
-            "pillow-bilinear, ..; size=224; nchw, nhwc; ultralytics."
+            "pillow-bilinear, ..; size=224; nchw, nhwc; ultralytics; or a preprocessor_config.json."
         ),
     ] = "",
     activation: Annotated[
@@ -73,6 +74,7 @@ def adopt(
     """  # noqa: D301
     from cmlr_edge.adopting.adopt import Adoption, Wishes
     from cmlr_edge.adopting.labels import read_labels
+    from cmlr_edge.adopting.processor import read_processor
     from cmlr_edge.adopting.recipe import parse_recipe
 
     if (check is None) != (scores is None):
@@ -87,7 +89,9 @@ def adopt(
             f"--out {folder} is where {model} lies: it would be written over; give another"
         )
     wishes = Wishes(
-        recipe=parse_recipe(preprocess),
+        recipe=read_processor(Path(preprocess))
+        if preprocess.endswith(".json")
+        else parse_recipe(preprocess),
         labels=read_labels(labels) if labels is not None else None,
         activation=activation,  # type: ignore[arg-type]
         output=output,
@@ -162,6 +166,5 @@ def _tell(spec: ModelSpec, path: Path) -> None:
     )
     for key, text in lines.items():
         console.print(f"  {key:<11} {escape(text)}", soft_wrap=True)
-    console.print(
-        f"Next: cmlr-edge label PICTURE --engine {escape(str(path.parent))}", soft_wrap=True
-    )
+    engine = escape(shlex.quote(str(path.parent)))
+    console.print(f"Next: cmlr-edge label PICTURE --engine {engine}", soft_wrap=True)

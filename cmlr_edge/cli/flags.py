@@ -168,6 +168,16 @@ class Flags:
         ),
     ] = None
     stability: options.Stability = None
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why a label is said, in every output.")
+    ] = False
+    explain_margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Logits: flag what would reach its threshold by less in average surroundings. "
+            "Default: 0."
+        ),
+    ] = None
     metrics_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
@@ -242,6 +252,9 @@ class Flags:
         )
         if self.threshold is not None:
             config = replace(config, threshold=self.threshold, thresholds={})
+        config = replace(config, explain=config.explain or self.explain)
+        config = _changed(config, self, "explain_margin")
+        config.explanation  # noqa: B018 (fails here and now, if it does)
         if self.metrics_port is not None:
             config = replace(config, metrics=replace(config.metrics, port=self.metrics_port))
         return config, folder

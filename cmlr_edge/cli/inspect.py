@@ -65,6 +65,7 @@ def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
         "provenance": vars(spec.provenance),
         "threshold_fit": vars(spec.threshold_fit),
         "stability": asdict(spec.stability),
+        "taught": spec.taught and asdict(spec.taught),
         "adopted": spec.adopted and vars(spec.adopted),
         "files": {
             name: {
@@ -102,6 +103,13 @@ def _print_description(record: dict[str, Any]) -> None:
         for key, value in record[section].items():
             table.add_row(key, escape(str(value)))
         console.print(table)
+    for item in (record["taught"] or {"labels": ()})["labels"]:
+        low, high = item["recall_between"]
+        console.print(
+            f"taught: {escape(item['name'])}, from {item['positives']} pictures with it and "
+            f"{item['negatives']} without; finds {low:.0%} to {high:.0%} of it",
+            soft_wrap=True,
+        )
     labels = Table("label", "threshold", title=f"{len(record['labels'])} labels")
     for name, threshold in record["labels"].items():
         labels.add_row(escape(name), f"{threshold:.3f}")

@@ -54,7 +54,7 @@ def rebuild_where_needed(path: Path) -> bool:
     gpu = require_gpu_software()
     with_plugin = old is None or old.engine is None or old.engine.plugin_version is not None
     options = BuildOptions(
-        batch=old.engine.batch if old is not None and old.engine is not None else (1, 1, 8),
+        batch=old.engine.batch if old is not None and old.engine is not None else _batch_of(spec),
         plugin=str(plugin_library()) if with_plugin else None,
     )
     plan, report = build_plan(onnx, options)
@@ -69,6 +69,11 @@ def rebuild_where_needed(path: Path) -> bool:
     write_atomically(path, plan)
     replace(spec, files={**spec.files, path.name: built}).save(spec_path(path))
     return True
+
+
+def _batch_of(spec: ModelSpec) -> tuple[int, int, int]:
+    """Smallest, tuned for and largest of a first build."""
+    return (1, 1, 1) if spec.adopted is not None and spec.adopted.one_by_one else (1, 1, 8)
 
 
 def engine_build(

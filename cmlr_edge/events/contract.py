@@ -2,7 +2,7 @@
 
 Settings are chosen on a third of the recordings and tried on the others, which no choice has seen. There false
 events count as Poisson and visits as independent, and the bounds are exact: each is wrong in 1 of 40
-cases at most, both together in 1 of 20.
+cases at most, both together in 1 of 20. Where recordings differ more than that, they are widened.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import product
-from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +72,32 @@ class Contract:
 
 
 def false_a_day_at_most(counts: Counts) -> float:
-    """Upper bound of false events a day, of counts of one setting."""
-    return rate_at_most(int(counts.false_events[0]), counts.hours / 24, miss=MISS)
+    """Upper bound of false events a day, of counts of one setting.
+
+    Where recordings differ more than chance makes them, so many times fewer of them count.
+    """
+    false_events, days = int(counts.false_events[0]), counts.hours / 24
+    expected = counts.hours_in * (false_events / max(counts.hours, 1e-9))
+    spread = _spread(counts.false_in[:, 0], expected, expected)
+    return rate_at_most(math.ceil(false_events / spread), days / spread, miss=MISS)
 
 
 def found_at_least(counts: Counts) -> float:
-    """Lower bound of the share of visits that are found."""
-    return share_at_least(int(counts.found[0]), counts.visits, miss=MISS)
+    """Lower bound of the share of visits that are found; likewise."""
+    found, visits = int(counts.found[0]), counts.visits
+    share = found / max(visits, 1)
+    expected = counts.visits_in * share
+    spread = _spread(counts.found_in[:, 0], expected, expected * (1 - share))
+    return share_at_least(math.floor(found / spread), math.ceil(visits / spread), miss=MISS)
+
+
+def _spread(counted: NDArray[np.int_], expected: NDArray[Any], variance: NDArray[Any]) -> float:
+    """How much more counts vary than chance makes them, at least 1: Pearson's statistic by freedom."""
+    known = variance > 0
+    if known.sum() < 2:
+        return 1.0
+    squares = (counted[known] - expected[known]) ** 2 / variance[known]
+    return max(1.0, float(squares.sum()) / (int(known.sum()) - 1))
 
 
 def fit_contract(
@@ -104,13 +122,15 @@ def fit_contract(
                 "least 2 with a visit and 3 in all are needed, better 20"
             )
     settings = candidates(chosen)
-    tried = reduce(add, (count_events(recording, settings) for recording in chosen))
+    tried = Counts.joined([count_events(recording, settings) for recording in chosen])
     hours = sum(recording.hours for recording in held_out)
     visits = sum(len(recording.visits) for recording in held_out)
     best = choose(tried, wish, hours, visits)
-    proof = reduce(add, (count_events(recording, [settings[best]]) for recording in held_out))
+    proof = Counts.joined([count_events(r, [settings[best]]) for r in held_out])
     proven = wish.kept_by(proof)
-    needed = "" if proven else tell_needed(proof + tried.of(best), wish, len(recordings))
+    needed = (
+        "" if proven else tell_needed(Counts.joined([proof, tried.of(best)]), wish, len(recordings))
+    )
     return Contract(label, settings[best], proof, tried.of(best), proven, needed, tried)
 
 

@@ -72,7 +72,9 @@ def _axes(x: Place, y: Place, most: float, wish: Wish) -> list[str]:
     parts = [
         f'<path d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}" stroke="#333" fill="none"/>',
         _text((_LEFT + _RIGHT) / 2 - 60, _BOTTOM + 34, "false events a day"),
-        _text(8, _TOP + 4, "found"),
+        f'<g transform="translate(20 {(_TOP + _BOTTOM) / 2 + 60:.0f}) rotate(-90)">'
+        + _text(0, 0, "share of visits found")
+        + "</g>",
     ]
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)
     parts += [_text(32, y(share) + 4, f"{share:.0%}") for share in shares]

@@ -33,6 +33,7 @@ class Event:
     run: str = RUN  # of the process that tells it
     picture: str = ""  # the file with its picture; "" where none is taken
     clip: str = ""  # likewise; it is there some seconds after the end
+    why: dict[str, Any] | None = None  # of a start: why it was said; later: at its best moment
 
     @classmethod
     def begin(cls, source: str) -> Event:
@@ -55,4 +56,6 @@ class Event:
         for key, digits in rounding.items():
             if record[key] is not None:
                 record[key] = round(record[key], digits)
+        if self.why is None:
+            del record["why"]
         return record

@@ -13,41 +13,68 @@ from cmlr_edge.events.recordings import Recording, Visit
 from cmlr_edge.events.tracker import EventTracker
 from cmlr_edge.model.stability import LabelStability
 
+_INSIDE = 0.5  # share of an event that lies in visits, or it is false
+
 
 @dataclass(frozen=True)
 class Counts:
-    """What settings did on recordings; arrays are by setting, (S,)."""
+    """What S settings did on R recordings, each counted apart."""
 
-    found: NDArray[np.int_]  # visits that an event overlaps
-    visits: int
-    false_events: NDArray[np.int_]  # events that overlap no visit
-    repeats: NDArray[np.int_]  # further events of a visit that was found already
-    hours: float
+    found_in: NDArray[np.int_]  # (R, S), visits that an event meets that is not false
+    visits_in: NDArray[np.int_]  # (R,)
+    false_in: NDArray[np.int_]  # (R, S), events of which less than half lies in visits
+    repeats_in: NDArray[np.int_]  # (R, S), further events of a visit that was found already
+    hours_in: NDArray[np.float64]  # (R,)
 
-    def __add__(self, other: Counts) -> Counts:
-        """Join what was counted on other recordings."""
-        return Counts(
-            self.found + other.found,
-            self.visits + other.visits,
-            self.false_events + other.false_events,
-            self.repeats + other.repeats,
-            self.hours + other.hours,
-        )
+    @classmethod
+    def joined(cls, parts: Sequence[Counts]) -> Counts:
+        """Those of several recordings."""
+        return cls(*(np.concatenate([vars(part)[name] for part in parts]) for name in _FIELDS))
 
     def of(self, setting: int) -> Counts:
         """Of one setting alone."""
         one = slice(setting, setting + 1)
-        return Counts(
-            self.found[one], self.visits, self.false_events[one], self.repeats[one], self.hours
+        found, false_events, repeats = (
+            table[:, one] for table in (self.found_in, self.false_in, self.repeats_in)
         )
+        return Counts(found, self.visits_in, false_events, repeats, self.hours_in)
+
+    @property
+    def found(self) -> NDArray[np.int_]:
+        """Of all recordings, by setting, (S,)."""
+        return np.asarray(self.found_in.sum(axis=0))
+
+    @property
+    def false_events(self) -> NDArray[np.int_]:
+        """Likewise."""
+        return np.asarray(self.false_in.sum(axis=0))
+
+    @property
+    def repeats(self) -> NDArray[np.int_]:
+        """Likewise."""
+        return np.asarray(self.repeats_in.sum(axis=0))
+
+    @property
+    def visits(self) -> int:
+        """Of all recordings."""
+        return int(self.visits_in.sum())
+
+    @property
+    def hours(self) -> float:
+        """Likewise."""
+        return float(self.hours_in.sum())
+
+
+_FIELDS = ("found_in", "visits_in", "false_in", "repeats_in", "hours_in")
 
 
 def count_events(recording: Recording, settings: Sequence[LabelStability]) -> Counts:
     """Replay a recording; each setting stands for a label of the tracker, all with the same scores."""
     events = find_events(recording, settings)
     results = np.array([_match(found, recording.visits) for found in events], int).reshape(-1, 3)
-    found, false_events, repeats = results.T
-    return Counts(found, len(recording.visits), false_events, repeats, recording.hours)
+    found, false_events, repeats = results.T[:, None]
+    visits, hours = np.array([len(recording.visits)]), np.array([recording.hours])
+    return Counts(found, visits, false_events, repeats, hours)
 
 
 def find_events(
@@ -71,10 +98,21 @@ def _match(events: list[tuple[float, float]], visits: tuple[Visit, ...]) -> tupl
     seen: set[int] = set()
     false_events = repeats = 0
     for start_s, end_s in events:
-        met = {
-            i for i, visit in enumerate(visits) if start_s <= visit.end_s and end_s >= visit.begin_s
-        }
-        false_events += not met
-        repeats += bool(met) and met <= seen
+        shared = [
+            min(end_s, visit.end_s) - max(start_s, visit.begin_s)
+            if _meets(visit, start_s, end_s)
+            else -1.0
+            for visit in visits
+        ]
+        met = {i for i, seconds in enumerate(shared) if seconds >= 0}
+        # Else one event without an end would find every visit.
+        if not met or sum(shared[i] for i in met) < _INSIDE * (end_s - start_s):
+            false_events += 1
+            continue
+        repeats += met <= seen
         seen |= met
     return len(seen), false_events, repeats
+
+
+def _meets(visit: Visit, start_s: float, end_s: float) -> bool:
+    return start_s <= visit.end_s and end_s >= visit.begin_s

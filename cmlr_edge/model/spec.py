@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
 
 from cmlr_edge.errors import SpecError
+from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import json_text, parse_json, read_bounded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 INPUT_NAME = "frames"  # uint8 (N, H, W, 3), RGB
@@ -189,6 +197,7 @@ class AdoptedModel:
     input: str  # of that file, in words; the frames are made into it inside the graph
     activation: Literal["none", "softmax", "sigmoid"]  # that was put behind it
     exclusive: bool  # its scores are shares of one whole: at most one label reaches 0.5
+    one_by_one: bool = False  # it takes a single frame at a time
     assumed: tuple[str, ...] = ()  # settings that neither the file nor anybody told
     checked: str = ""  # what the settings were held against, and how it ended
 
@@ -269,6 +278,7 @@ class ModelSpec:
     stability: StabilityRules = field(default_factory=StabilityRules)  # of its labels' events
     adopted: AdoptedModel | None = None  # of a model that was trained elsewhere
     taught: Teaching | None = None  # labels that were added after export
+    explanation: ExplanationSpec | None = None  # of files that can say why
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -293,6 +303,12 @@ class ModelSpec:
         stability_from_thresholds(
             dict(zip(self.labels, self.thresholds, strict=True)), self.stability
         )
+        explained = len(self.labels) - (len(self.taught.labels) if self.taught else 0)
+        if self.explanation is not None and len(self.explanation.bias) != explained:
+            raise SpecError(
+                f"{explained} labels but explanation.bias has {len(self.explanation.bias)} "
+                "values: export the model again"
+            )
         for name, built in self.files.items():
             if name in {"", ".", ".."} or "/" in name:
                 raise SpecError(f"files lists {name!r}: expected plain file names, without folders")
@@ -315,6 +331,7 @@ class ModelSpec:
             "stability": self.stability == StabilityRules(),
             "adopted": self.adopted is None,
             "taught": self.taught is None,
+            "explanation": self.explanation is None,
             "preprocess.short_side": not self.preprocess.short_side,
             "preprocess.fill": not self.preprocess.fill,
         }
@@ -365,3 +382,27 @@ def _no_spec(path: Path, error: Exception) -> SpecError:
         f"{path} is not a model spec: {error}. Copy the spec that "
         "export/build_engine.py wrote beside the engine"
     )
+
+
+def merged_thresholds(
+    spec: ModelSpec, override: Mapping[str, float] | float | None
+) -> NDArray[np.float32]:
+    """A threshold for every label, (L,): the spec's, and what is given instead.
+
+    Args:
+        spec: Of the model.
+        override: One value for all labels, or a value for some of them.
+
+    Raises:
+        SpecError: A label is not known, or a threshold is outside [0, 1].
+    """
+    merged = dict(zip(spec.labels, spec.thresholds, strict=True))
+    if isinstance(override, Mapping):
+        require_known(override, merged, "thresholds name")
+        merged.update(override)
+    elif override is not None:
+        merged = dict.fromkeys(merged, float(override))
+    values = np.fromiter(merged.values(), np.float32, len(merged))
+    if not ((values >= 0) & (values <= 1)).all():
+        raise SpecError(f"thresholds must lie in [0, 1], got {override}")
+    return values

@@ -21,7 +21,7 @@ from cmlr_edge.errors import FrameError
 from cmlr_edge.page import kserve, sources
 from cmlr_edge.page.forms import files_of
 from cmlr_edge.page.gate import PICTURES, Gate
-from cmlr_edge.page.looking import TooBusyError
+from cmlr_edge.page.looking import NoExplanationError, TooBusyError
 from cmlr_edge.page.state import LiveState, StateView
 from cmlr_edge.page.tensors import MAX_PICTURES
 from cmlr_edge.page.viewer import show
@@ -37,6 +37,7 @@ _PAGE = {
     "/events.js": ("events.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_MEDIA_TYPES = {".jpg": "image/jpeg", ".mp4": "video/mp4", ".mkv": "video/x-matroska"}
 _VIDEO_TICK_S = 1 / 15
 _BOUNDARY = "frame"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -214,7 +215,11 @@ def evidence(request: Request, visit_id: VisitId, what: Literal["picture", "clip
     path = getattr(visit, what, "")
     if not path or not os.path.isfile(path):  # noqa: PTH113 (a name too long is no file either)
         raise HTTPException(404, f"event {visit_id} has no {what}: not yet, or no longer")
-    return FileResponse(path, content_disposition_type="inline", filename=os.path.basename(path))  # noqa: PTH119
+    name = os.path.basename(path)  # noqa: PTH119
+    media_type = _MEDIA_TYPES.get(os.path.splitext(name)[1], "application/octet-stream")  # noqa: PTH122
+    return FileResponse(
+        path, media_type=media_type, content_disposition_type="inline", filename=name
+    )
 
 
 @router.get(
@@ -258,13 +263,18 @@ async def _mjpeg(live: LiveState, source_id: int) -> AsyncIterator[bytes]:
     openapi_extra={"requestBody": {"required": True, "content": _PICTURE_BODIES}},
     responses={
         200: {"content": {"application/json": {"example": _RECOGNISED}}},
+        409: {"description": "The engine cannot say why"},
         413: {"description": "The pictures have too many bytes"},
         422: {"description": "It is no picture that can be read"},
         503: {"description": "Too many pictures at once"},
     },
 )
-async def recognize(request: Request, *, scores: bool = False) -> dict[str, Any]:
+async def recognize(
+    request: Request, *, scores: bool = False, why: bool | None = None
+) -> dict[str, Any]:
     """Recognise a picture: the body is a JPEG, PNG, WebP, AVIF, TIFF or BMP; or several, as a form.
+
+    With `why` it says why each label is said; by default, if the run does.
 
     `curl --data-binary @photo.jpg http://127.0.0.1:8000/api/recognize`
     `curl -F p=@a.jpg -F p=@b.jpg http://127.0.0.1:8000/api/recognize` gives `pictures`, one of each.
@@ -275,13 +285,15 @@ async def recognize(request: Request, *, scores: bool = False) -> dict[str, Any]
         body = await request.body()
         if kind.startswith("multipart/form-data"):
             files = files_of(body, kind, most=MAX_PICTURES)
-            found = await asyncio.to_thread(desk.look_at_all, files, scores=scores)
+            found = await asyncio.to_thread(desk.look_at_all, files, scores=scores, why=why)
             return {"pictures": found}
-        return await asyncio.to_thread(desk.look, body, scores=scores)
+        return await asyncio.to_thread(desk.look, body, scores=scores, why=why)
     except ClientDisconnect as error:
         raise HTTPException(400, "the picture did not come as a whole") from error
     except FrameError as error:
         raise HTTPException(422, str(error)) from error
+    except NoExplanationError as error:
+        raise HTTPException(409, str(error)) from error
     except TooBusyError as error:
         later = {"Retry-After": "1"}
         raise HTTPException(503, "too many pictures at once: try again", later) from error

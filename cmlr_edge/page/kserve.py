@@ -38,7 +38,17 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Scores, what is present, and the labels",
         "content": {
-            "application/json": {"schema": {"type": "object"}},
+            "application/json": {
+                "schema": {"type": "object"},
+                "example": {
+                    "model_name": "photos",
+                    "model_version": "1",
+                    "outputs": [
+                        {"name": "scores", "datatype": "FP32", "shape": [1, 2], "data": [0.9, 0.1]},
+                        {"name": "labels", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]},
+                    ],
+                },
+            },
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
     },
@@ -53,6 +63,11 @@ SCHEMAS = {
         "required": ["error"],
         "properties": {"error": {"type": "string"}},
     }
+}
+
+_TOLD: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": metadata("photos", 80)}}},
+    404: _ANSWERS[404],
 }
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol 2"])
@@ -104,8 +119,8 @@ def ready() -> dict[str, bool]:
     return {"ready": True}
 
 
-@router.get("/models/{name}", responses={404: _ANSWERS[404]})
-@router.get("/models/{name}/versions/{number}", responses={404: _ANSWERS[404]})
+@router.get("/models/{name}", responses=_TOLD)
+@router.get("/models/{name}/versions/{number}", responses=_TOLD)
 def model(request: Request, name: str, number: str = "1") -> dict[str, Any]:
     """Tell the tensors of the model."""
     recognizer = _model(request, name, number).desk.recognizer

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.errors import CaptureError, EngineError, FrameError
 from cmlr_edge.machine.pillow import open_picture, rgb_pixels
 from cmlr_edge.page.tensors import InferAnswer, InferRequest
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.why import Explain
 
 _AT_ONCE = 2  # each holds a decoded picture
 _WAIT_S = 5.0
@@ -23,12 +25,21 @@ class TooBusyError(Exception):
     """Other pictures are being recognised, and waiting did not help."""
 
 
+class NoExplanationError(Exception):
+    """A visitor wants to know why, and the engine cannot say."""
+
+
 class PictureDesk:
     """Takes pictures from any thread."""
 
-    def __init__(self, recognizer: Recognizer) -> None:
-        """Let this one recognise; it stays its owner's."""
-        self._recognizer = recognizer
+    def __init__(self, recognizer: Recognizer, explain: Explain | None = None) -> None:
+        """Let this one recognise; it stays its owner's.
+
+        Args:
+            recognizer: Of the run.
+            explain: How, unless a visitor says otherwise; None: not.
+        """
+        self._recognizer, self._explain = recognizer, explain
         self._places = threading.BoundedSemaphore(_AT_ONCE)
 
     @property
@@ -40,12 +51,13 @@ class PictureDesk:
         """Let another one go on."""
         self._recognizer = recognizer
 
-    def look(self, encoded: bytes, *, scores: bool) -> dict[str, Any]:
+    def look(self, encoded: bytes, *, scores: bool, why: bool | None = None) -> dict[str, Any]:
         """Decode a picture and recognise it.
 
         Args:
             encoded: A JPEG, PNG, WebP or other file of a picture.
             scores: Tell all of them.
+            why: Say why; None: as the run does.
 
         Returns:
             `Prediction.to_dict()`, and the picture's size in pixels.
@@ -53,23 +65,25 @@ class PictureDesk:
         Raises:
             FrameError: It is no picture, or too large.
             TooBusyError: Too many are sent at once.
+            NoExplanationError: The engine cannot say why.
         """
         with self._place():
-            return self._told(encoded, scores=scores)
+            return self._told(encoded, scores=scores, why=why)
 
     def look_at_all(
-        self, pictures: Sequence[tuple[str, bytes]], *, scores: bool
+        self, pictures: Sequence[tuple[str, bytes]], *, scores: bool, why: bool | None = None
     ) -> list[dict[str, Any]]:
         """Recognise several, given by name; a picture that cannot be read has an `error` in its place.
 
         Raises:
             TooBusyError: Too many are sent at once.
+            NoExplanationError: The engine cannot say why.
         """
         found = []
         with self._place():  # one after the other: all decoded at once would be large
             for name, encoded in pictures:
                 try:
-                    told = self._told(encoded, scores=scores)
+                    told = self._told(encoded, scores=scores, why=why)
                 except FrameError as error:
                     told = {"error": str(error)}
                 found.append({"name": name, **told})
@@ -108,19 +122,27 @@ class PictureDesk:
         finally:
             self._places.release()
 
-    def _told(self, encoded: bytes, *, scores: bool) -> dict[str, Any]:
-        pixels = _decoded(encoded)
-        size = {"width": pixels.shape[1], "height": pixels.shape[0]}
-        return {**self._recognize(pixels).to_dict(scores=scores), **size}
+    def _explanation(self, why: bool | None) -> bool | Explain:
+        if why is False or (why is None and self._explain is None):
+            return False
+        if not self._recognizer.explains:
+            raise NoExplanationError(str(no_explanation(self._recognizer.spec.name)))
+        return self._explain or True
 
-    def _recognize(self, pixels: Any) -> Prediction:
+    def _told(self, encoded: bytes, *, scores: bool, why: bool | None) -> dict[str, Any]:
+        pixels, explain = _decoded(encoded), self._explanation(why)
+        size = {"width": pixels.shape[1], "height": pixels.shape[0]}
+        return {**self._recognize(pixels, explain).to_dict(scores=scores), **size}
+
+    def _recognize(self, pixels: Any, explain: bool | Explain) -> Prediction:
         recognizer = self._recognizer
         try:
-            return recognizer(pixels, color="rgb")
+            return recognizer(pixels, color="rgb", explain=explain)
         except EngineError:
             if recognizer is self._recognizer:
                 raise
-            return self._recognizer(pixels, color="rgb")  # an update closed the former one
+            # An update closed the former one.
+            return self._recognizer(pixels, color="rgb", explain=explain)
 
 
 def _decoded(encoded: bytes) -> Any:

@@ -7,12 +7,12 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.machine.closing import Closing
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.page.app import create_app, create_metrics_app
 from cmlr_edge.page.connections import Connection, RareLines
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 _rare_lines, _rarely = RareLines(), Rarely()
 
 
-class Server:
+class Server(Closing):
     """An application at an address; serves from `start` to `close`, or in a `with` block."""
 
     def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
@@ -85,15 +85,6 @@ class Server:
         """Start and return itself."""
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 class LiveServer(Server):

@@ -89,7 +89,11 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     status_code=201,
-    responses={**_REFUSED, 422: {"description": "It is no source that may be added"}},
+    responses={
+        **_REFUSED,
+        201: {"content": {"application/json": {"example": {"id": 1, "name": "door"}}}},
+        422: {"description": "It is no source that may be added"},
+    },
     openapi_extra={
         "requestBody": {
             "required": True,

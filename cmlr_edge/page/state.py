@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import OutputStatus
+from cmlr_edge.why import Explain
 
 _SHOWN_SCORES = 8  # the best ones; labels that are present come besides
 _STATE_FOR_S = 0.25  # one gathering serves everybody for so long
@@ -39,6 +41,7 @@ class ModelView:
     provider: str  # really in use
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]  # in the order of the labels
+    explains: bool  # whether the run says why a label is said
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class LiveState:
         metrics: PrometheusMetrics | None = None,
         outputs: Callable[[], tuple[OutputStatus, ...]] = tuple,
         answered_within_s: float = 10.0,
+        explain: Explain | None = None,
     ) -> None:
         """Take what to look at; nothing is owned.
 
@@ -118,6 +122,7 @@ class LiveState:
             recognizer: Which works there.
             metrics: Told at /metrics; those of the run.
             outputs: Asked for the state of each output.
+            explain: How visitors' pictures are explained; as the run does, or None.
             answered_within_s: A model that takes longer for a frame hangs or has far too much to do.
 
         Raises:
@@ -134,7 +139,8 @@ class LiveState:
         self._names: list[str] = []
         self._gone: set[int] = set()  # ids of sources that were removed
         self._pictures: list[NewestPicture] = []
-        self.desk = PictureDesk(recognizer)
+        self.desk = PictureDesk(recognizer, explain)
+        self._explains = explain is not None
         self.use(recognizer)
         self._lock = threading.Lock()  # guards the two below
         self._gathered_s = float("-inf")
@@ -149,6 +155,7 @@ class LiveState:
             provider=recognizer.provider,
             labels=recognizer.labels,
             thresholds=tuple(recognizer.thresholds.values()),
+            explains=self._explains and recognizer.explains,
         )
 
     def watch(self, name: str) -> None:
@@ -214,10 +221,16 @@ class LiveState:
         """Return the picture of a result; see `NewestPicture.jpeg`."""
         return self._pictures[source_id].jpeg(result.frame)
 
-    def packet(self, source_id: int, result: Result) -> bytes:
-        """Return a result for the page: a length, so many bytes of JSON, and the JPEG."""
+    def packet(self, source_id: int, result: Result, asked: int | None = None) -> bytes:
+        """Return a result for the page: a length, so many bytes of JSON, and the JPEG.
+
+        Args:
+            source_id: Its source.
+            result: The newest one.
+            asked: Number of the label that the visitor wants to know why of.
+        """
         prediction = result.prediction
-        about = {
+        about: dict[str, Any] = {
             "source": source_id,
             "captured_at": result.frame.captured_at,
             "status": result.frame.status,
@@ -227,6 +240,11 @@ class LiveState:
             "scores": prediction.scores.round(4).tolist() if prediction.valid else [],
             "present": sorted(self.visits.present(result.source)),
         }
+        if (why := prediction.why) is not None and prediction.valid:
+            said = [item.label for item in prediction.labels]
+            about["flagged"] = [label for label in said if why[label].because_of_surroundings]
+            if asked is not None and asked < len(why.labels):
+                about["why"] = {"label": asked, **why[why.labels[asked]].to_dict()}
         text = json.dumps(about, allow_nan=False).encode()
         return struct.pack(">I", len(text)) + text + self.jpeg(source_id, result)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -16,6 +17,7 @@ _TICK_S = 1 / 20  # the fastest pace of pictures
 _STATE_EVERY_S = 0.5
 _UNPAINTED = 2  # frames of a source under way to a browser; more would only grow old there
 _VISITS_AT_FIRST = 500
+_ASKED = re.compile(r"why ([0-9]{1,5})(?: ([0-9]{1,6}))?")
 
 
 async def show(socket: WebSocket, live: LiveState) -> None:
@@ -42,16 +44,29 @@ class _Viewer:
     def __init__(self, socket: WebSocket, live: LiveState) -> None:
         self._socket, self._live = socket, live
         self._unpainted: Counter[int] = Counter()
+        self._asked: dict[int, int] = {}  # why of which label, by source
         self._sent: dict[int, Result] = {}
         self._state_due_s = 0.0
         self._revision = 0
 
     async def listen(self) -> None:
-        """Note what the browser says: the id of each source whose frame it has painted."""
+        """Note what the browser says.
+
+        An id: a frame of that source was painted. "why ID LABEL": with its frames shall come why that
+        label has its score; LABEL is its number, and "why ID" asks no more.
+        """
         while (message := await self._socket.receive())["type"] == "websocket.receive":
             text = message.get("text") or ""
-            if text.isdecimal() and len(text) < 6 and self._unpainted[int(text)] > 0:
+            if (asked := _ASKED.fullmatch(text)) is not None:
+                self._ask(int(asked[1]), asked[2])
+            elif text.isdecimal() and len(text) < 6 and self._unpainted[int(text)] > 0:
                 self._unpainted[int(text)] -= 1
+
+    def _ask(self, source_id: int, label: str | None) -> None:
+        self._asked.pop(source_id, None)
+        if source_id < self._live.num_sources and label is not None:
+            self._asked[source_id] = int(label)
+            self._sent.pop(source_id, None)  # the frame that is there answers, if none follows
 
     async def send_news(self) -> None:
         """Send the state now and then, and new frames of sources whose last ones were painted."""
@@ -64,7 +79,8 @@ class _Viewer:
             if result is not None and is_news and self._unpainted[source_id] < _UNPAINTED:
                 self._sent[source_id] = result
                 self._unpainted[source_id] += 1
-                packet = await asyncio.to_thread(self._live.packet, source_id, result)
+                asked = self._asked.get(source_id)
+                packet = await asyncio.to_thread(self._live.packet, source_id, result, asked)
                 await self._socket.send_bytes(packet)
 
     async def _send_state(self) -> None:

@@ -20,6 +20,7 @@ from cmlr_edge.model.stability import StabilityRules
 from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.prediction import Prediction, rank_labels
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.why import Box
 
 # Corners (x, y), as shares of width and height: the same at any size of the picture.
 Polygon: TypeAlias = tuple[tuple[float, float], ...]
@@ -27,6 +28,7 @@ Polygon: TypeAlias = tuple[tuple[float, float], ...]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
 _MASK_BGR = (96, 96, 96)  # nothing that a picture is full of
+_FINE = 16  # pixels of a side of a map's cell, to measure how much of it is painted over
 _EARLY = 0.1  # of the interval between frames that a frame may come early: cameras are not exact
 
 
@@ -97,6 +99,7 @@ class Intake:
         self._tiles = Tiles.read(settings.tiles) if settings.tiles else None
         self._count = 0
         self._due_s = -math.inf
+        self._places: dict[tuple[int, int, int], tuple[Box, NDArray[np.bool_]]] = {}
         if after_s is not None and settings.max_fps is not None:
             step_s = 1 / settings.max_fps
             self._due_s = 0.0
@@ -137,7 +140,7 @@ class Intake:
         corners = [_pixels(mask, image) for mask in self.settings.masks]
         for polygon in corners:  # one by one, for where two overlap fillPoly would leave a hole
             opencv().fillPoly(image, [polygon], _MASK_BGR)
-        return replace(frame, image_bgr=image, recording=None)
+        return replace(frame, image_bgr=image, ring=None)
 
     def seen(self, frame: Frame) -> Frame:
         """What the model sees of a masked frame: the region, with the rest of its box painted over."""
@@ -162,6 +165,44 @@ class Intake:
     def runs_per_frame(self) -> int:
         """How often the model runs for a frame."""
         return 1 if self._tiles is None else 1 + self._tiles.columns * self._tiles.rows
+
+    def placed(self, prediction: Prediction, look: int) -> Prediction:
+        """A prediction, with its maps where the picture is, and less what nobody shall see.
+
+        Args:
+            prediction: Of one of `looks`.
+            look: Which.
+        """
+        settings, why = self.settings, prediction.why
+        changes = settings.masks or settings.region or look
+        if why is None or why.map_hw is None or not changes:
+            return prediction
+        key = (*why.map_hw, look)
+        if key not in self._places:
+            self._places[key] = self._place_of(why.map_hw, look)
+        return replace(prediction, why=why.placed(*self._places[key]))
+
+    def _place_of(self, map_hw: tuple[int, int], look: int) -> tuple[Box, NDArray[np.bool_]]:
+        """The part of the picture that a map covers, and which of its cells are painted over."""
+        region = self.settings.region or ((0, 0), (1, 0), (1, 1), (0, 1))
+        (left, top), (right, bottom) = np.min(region, axis=0), np.max(region, axis=0)
+        if look and self._tiles is not None:
+            part = np.array(self._tiles.boxes()[look - 1]).reshape(2, 2)
+            part = (left, top) + part * (right - left, bottom - top)
+            (left, top), (right, bottom) = part
+        height, width = (side * _FINE for side in map_hw)
+
+        def drawn(polygon: Polygon) -> NDArray[np.uint8]:
+            shares = (np.array(polygon) - (left, top)) / (right - left, bottom - top)
+            canvas = np.zeros((height, width), np.uint8)
+            opencv().fillPoly(canvas, [(shares * (width, height)).round().astype(np.int32)], 1)
+            return canvas
+
+        shown = drawn(region)
+        for mask in self.settings.masks:
+            shown &= 1 - drawn(mask)
+        cells = shown.reshape(map_hw[0], _FINE, map_hw[1], _FINE).mean(axis=(1, 3))
+        return (float(left), float(top), float(right), float(bottom)), cells < 0.5
 
 
 class Choice:
@@ -189,7 +230,9 @@ class Choice:
         if self._is_plain or not prediction.valid:
             return prediction
         reached = self.wanted & (prediction.scores >= self._from)
-        return replace(prediction, labels=rank_labels(prediction.scores, self._labels, reached))
+        said = rank_labels(prediction.scores, self._labels, reached)
+        why = prediction.why and prediction.why.judged_by(self._from)
+        return replace(prediction, labels=said, why=why)
 
     def followed(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (L,) for events: those of labels that are not wanted are out of any reach."""

@@ -245,8 +245,8 @@ class Lane:
         asleep, was_asleep = not self._intake.is_active(), self._asleep
         if asleep != was_asleep:
             _log.info("%s: %s", self.name, _OUTSIDE if asleep else "looked at again")
-            if frame.recording is not None:  # no clip shows a time that nobody is to look at
-                frame.recording.listen(wanted=not asleep)
+            if frame.ring is not None:  # no clip shows a time that nobody is to look at
+                frame.ring.listen(wanted=not asleep)
             with self._changed:
                 self._asleep = asleep
             if asleep:
@@ -347,7 +347,7 @@ class Lane:
         if ticket.pauses:
             self._outlet.pause()
             return
-        prediction = ticket.together() or self._repeated(ticket.frame)
+        prediction = ticket.together(self._intake) or self._repeated(ticket.frame)
         if self._gate is not None and not prediction.valid:
             self._gate.forget()
         result = self._outlet.take(ticket.frame, prediction)

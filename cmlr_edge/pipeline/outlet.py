@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cmlr_edge.events.event import Event
+from cmlr_edge.events.reasons import VisitReasons
 from cmlr_edge.events.tracker import EventTracker
 from cmlr_edge.frame import Frame
 from cmlr_edge.model.label_names import require_known
@@ -52,6 +53,7 @@ class Outlet:
         self._lossless, self._strict = lossless, strict
         self.choice = judging.choice  # that counts now
         self._tracker = EventTracker(judging.stability, source=source)
+        self._reasons = VisitReasons()
         self._last: Result | None = None
         self._files: dict[str, dict[str, str]] = {}  # of open events, by id
 
@@ -81,7 +83,8 @@ class Outlet:
             Exception: What an output met, if that is to end the source.
         """
         prediction = self.choice.of(prediction)
-        events = [self._with_files(event, frame) for event in self._track(frame, prediction)]
+        tracked = self._reasons.explain(self._track(frame, prediction), prediction)
+        events = [self._with_files(event, frame) for event in tracked]
         self._last = Result(frame, prediction, tuple(events), self._source)
         self._write(self._last)
         self._raise()
@@ -89,9 +92,9 @@ class Outlet:
 
     def pause(self) -> None:
         """End the open events, for no frame is looked at for now."""
-        events = self._tracker.finish()
-        if self._last is not None and events:
-            last = self._last
+        events, last = self._tracker.finish(), self._last
+        if last is not None and events:
+            events = self._reasons.explain(events, last.prediction)
             events = [self._with_files(event, last.frame) for event in events]
             ending = Result(last.frame, last.prediction, tuple(events), self._source, ending=True)
             self._write(ending)

@@ -48,6 +48,7 @@ class Seats:
         self._labels = given[0].labels
         self._check_labels(given)
         self._changed, self._fail = changed, fail
+        self._explain = settings.explain or False
         self._queue: FairQueue[Ticket] = FairQueue()
         self._seats = [_Seat(recognizer, settings) for recognizer in given]
         self._threads = [
@@ -119,7 +120,8 @@ class Seats:
                 seat.began_s = time.monotonic()
             try:
                 start = time.perf_counter()
-                predictions = recognizer.recognize_prepared([item.freshened() for item in batch])
+                prepared = [item.freshened() for item in batch]
+                predictions = recognizer.recognize_prepared(prepared, explain=self._explain)
                 seat.batch_size.learn(len(batch), time.perf_counter() - start)
             except Exception as error:  # noqa: BLE001 (handed to whoever waits)
                 self._fail(error)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from cmlr_edge.capture import Policy, open_source
 from cmlr_edge.model.stability import LabelStability, StabilityRules
+from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.streams import Streams
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks.base import Result
+from cmlr_edge.why import Explain, as_explain
 
 
 def stream_one(
@@ -18,9 +20,10 @@ def stream_one(
     *,
     policy: Policy | None = None,
     stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+    explain: bool | Explain = False,
 ) -> Generator[Result, None, None]:
     """Run a single source; see `Recognizer.stream`."""
-    streams = Streams(recognizer)
+    streams = Streams(recognizer, StreamsSettings(explain=as_explain(explain)))
     with open_source(uri, policy=policy) as source:
         streams.add(source, stability=stability)
         yield from streams.results()
@@ -34,11 +37,12 @@ async def stream_one_async(
     *,
     policy: Policy | None = None,
     stability: Mapping[str, LabelStability] | StabilityRules | None = None,
+    explain: bool | Explain = False,
 ) -> AsyncGenerator[Result, None]:
     """Likewise, without holding up an event loop; see `Recognizer.astream`."""
     import asyncio  # takes its time, and whoever calls this has it
 
-    streams = Streams(recognizer)
+    streams = Streams(recognizer, StreamsSettings(explain=as_explain(explain)))
     source = await asyncio.to_thread(open_source, uri, policy=policy)
     try:
         streams.add(source, stability=stability)

@@ -10,13 +10,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias
 
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSource
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
 from cmlr_edge.pipeline.lane import Lane, LaneLinks
@@ -42,7 +42,7 @@ _Rules: TypeAlias = tuple[
 ]
 
 
-class Streams:
+class Streams(Closing):
     """Recognises the frames of many sources; see the package."""
 
     def __init__(
@@ -309,19 +309,6 @@ class Streams:
         self.request_end()
         self._finish(lanes, self._drain_until_s)
         self._seats.close()
-
-    def __enter__(self) -> Streams:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
     def __repr__(self) -> str:
         """Its sources."""

@@ -12,6 +12,7 @@ from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 
 if TYPE_CHECKING:
+    from cmlr_edge.pipeline.intake import Intake
     from cmlr_edge.pipeline.lane import Lane
 
 
@@ -33,14 +34,14 @@ class Ticket:
         is_whole_answered = self.prepared is None or self.prediction is not None
         return is_whole_answered and all(tile.answered for tile in self.tiles)
 
-    def together(self) -> Prediction | None:
+    def together(self, intake: Intake) -> Prediction | None:
         """What the model says of the frame and its tiles; None where it was not asked."""
         if self.prediction is None:
             return None
         answers = [self.prediction, *(t.prediction for t in self.tiles if t.prediction is not None)]
         if any(tile.frame.status == "stale" for tile in self.tiles):
             self.frame = replace(self.frame, status="stale")
-        return combined(answers)
+        return combined([intake.placed(answer, look) for look, answer in enumerate(answers)])
 
     def freshened(self) -> Prepared:
         """Return what is to be recognised, marked as stale where it waited too long."""

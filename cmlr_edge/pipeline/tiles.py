@@ -11,7 +11,9 @@ import numpy as np
 from cmlr_edge.errors import SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Latency, Prediction
+from cmlr_edge.why import Box, Reasons
 
+_FINE = 10_000  # steps of a share
 _OVERLAP = 0.2  # of a tile: what one cuts, its neighbour shows whole
 _MOST = 16  # beyond, no device keeps up
 
@@ -47,6 +49,14 @@ class Tiles:
             for left, right in _spans(width, self.columns)
         ]
 
+    def boxes(self) -> list[Box]:
+        """The parts of any picture, in the order of `cut`, as shares of it."""
+        return [
+            (left / _FINE, top / _FINE, right / _FINE, bottom / _FINE)
+            for top, bottom in _spans(_FINE, self.rows)
+            for left, right in _spans(_FINE, self.columns)
+        ]
+
 
 def _spans(length: int, count: int) -> list[tuple[int, int]]:
     """Where so many spans of one size begin and end that overlap and cover a length; none is empty."""
@@ -69,6 +79,7 @@ def combined(predictions: Sequence[Prediction]) -> Prediction:
     if len(predictions) == 1:
         return whole
     stages = [item.latency_ms for item in predictions]
+    reasons = [item.why for item in predictions if item.why is not None]
     return replace(
         whole,
         scores=np.max([item.scores for item in predictions], axis=0),  # NaN stays NaN
@@ -80,4 +91,5 @@ def combined(predictions: Sequence[Prediction]) -> Prediction:
             sum(item.postprocess for item in stages),
         ),
         valid=all(item.valid for item in predictions),
+        why=Reasons.together(reasons) if reasons else None,
     )

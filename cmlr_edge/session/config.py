@@ -18,6 +18,7 @@ from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
 from cmlr_edge.session.secrets import has_reference
 from cmlr_edge.sinks.opening import SinkSettings
+from cmlr_edge.why import Explain
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,25 @@ class SessionConfig:
     threshold: float | None = None  # one for all labels instead of the model's
     thresholds: dict[str, float] = field(default_factory=dict)  # instead of the model's, by label
     stability: StabilityRules = field(default_factory=StabilityRules)  # when a label comes and goes
+    explain: bool = False  # say why a label is said; the engine has to be able to
+    explain_margin: float = 0.0  # logits, of what is said because of its surroundings
     limits: LimitSettings = field(default_factory=LimitSettings)  # of time and batches
     metrics: MetricsSettings = field(default_factory=MetricsSettings)  # for Prometheus
     page: PageSettings = field(default_factory=PageSettings)  # the live page
+
+    @property
+    def explanation(self) -> Explain | None:
+        """How predictions are to be explained; None where they are not.
+
+        Raises:
+            SpecError: The margin is none, or given without `explain`.
+        """
+        settings = Explain(self.explain_margin)
+        if self.explain_margin and not self.explain:
+            raise SpecError(
+                "explain_margin is given, and nothing is explained: say explain = true, or --explain"
+            )
+        return settings if self.explain else None
 
 
 def load_config(path: Path) -> SessionConfig:
@@ -199,6 +216,10 @@ def _read(value: dict[str, Any]) -> SessionConfig:
         )
     except SpecError as error:
         raise MismatchError("stability", str(error)) from error
+    try:
+        config.explanation  # noqa: B018 (fails here and now, if it does)
+    except SpecError as error:
+        raise MismatchError("explain_margin", str(error)) from error
     if not config.sources:
         raise MismatchError("sources", "sources is empty: give at least one [[sources]]")
     return config

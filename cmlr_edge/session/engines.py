@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
@@ -20,21 +21,30 @@ def store_of(config: SessionConfig, folder: Path) -> EngineStore | None:
 
 
 def load(path: Path | ModelPair, config: SessionConfig, folder: Path) -> Recognizer:
-    """Load an engine with provider, thresholds and public key of the configuration in `folder`."""
+    """Load an engine with provider, thresholds and public key of the configuration in `folder`.
+
+    Raises:
+        CmlrError: It cannot be loaded, or cannot say why where that is wanted.
+    """
     thresholds = config.thresholds or config.threshold
     engine = config.engine
     key = engine.public_key(folder)
     if isinstance(path, ModelPair):
-        return Recognizer.from_pair(
+        recognizer = Recognizer.from_pair(
             path, provider=engine.provider, thresholds=thresholds, require_signature=key
         )
-    return Recognizer.from_engine(
-        path,
-        provider=engine.provider,
-        thresholds=thresholds,
-        rebuild=engine.rebuild,
-        require_signature=key,
-    )
+    else:
+        recognizer = Recognizer.from_engine(
+            path,
+            provider=engine.provider,
+            thresholds=thresholds,
+            rebuild=engine.rebuild,
+            require_signature=key,
+        )
+    if config.explanation is not None and not recognizer.explains:
+        recognizer.close()
+        raise no_explanation(recognizer.spec.name)
+    return recognizer
 
 
 def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:

@@ -38,7 +38,7 @@ from cmlr_edge.sinks.opening import SinkSettings
 if TYPE_CHECKING:
     from cmlr_edge.page.sources import SourceControl
 
-_FIXED = ("limits", "metrics", "page")  # what a reload leaves as it is
+_FIXED = ("limits", "metrics", "page", "explain", "explain_margin")  # what a reload leaves as it is
 _SHARE_OF_DRAIN = 0.8  # until outputs are left behind: the rest of the end takes time too
 _LEAST_CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
@@ -246,7 +246,10 @@ class Session:
         cleanup.callback(self._close_outputs)
         limits = config.limits
         settings = StreamsSettings(
-            limits.max_batch, limits.latency_budget_s, drain_s=limits.drain_s
+            limits.max_batch,
+            limits.latency_budget_s,
+            drain_s=limits.drain_s,
+            explain=config.explanation,
         )
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
         self.watching.open(self.streams, self.recognizer, self.output_status, cleanup)

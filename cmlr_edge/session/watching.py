@@ -63,7 +63,13 @@ class Watching:
         if config.page.port is not None:
             from cmlr_edge.page.state import LiveState
 
-            self.page = LiveState(streams, recognizer, metrics=self._metrics, outputs=outputs)
+            self.page = LiveState(
+                streams,
+                recognizer,
+                metrics=self._metrics,
+                outputs=outputs,
+                explain=config.explanation,
+            )
             self.visits = GuardedSink(self.page.visits)
 
     def serve(self, cleanup: ExitStack) -> str:

@@ -18,7 +18,7 @@ from cmlr_edge.errors import CmlrError, DependencyError, OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.pyav import pyav
-from cmlr_edge.recording import Excerpt, Kept, Recording
+from cmlr_edge.packet_ring import Excerpt, Kept, PacketRing
 from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result, Takes
 from cmlr_edge.sinks.kept_files import KeptFiles
@@ -33,7 +33,7 @@ class _Clip:
 
     source: str
     path: Path
-    recording: Recording
+    ring: PacketRing
     excerpt: Excerpt
 
 
@@ -89,12 +89,13 @@ class Clips:
         self.tend()
 
     def tend(self) -> None:
-        """Write the clips that are over; see `Sink`.
+        """Write the clips that are over, delete those that are too old; see `Sink`.
 
         Raises:
             OutputError: As for `write`.
         """
         self._finish([key for key, clip in self._growing.items() if clip.excerpt.is_over])
+        self._files.tend()
 
     def close(self) -> None:
         """Write what there is of all clips; see `Sink`.
@@ -106,12 +107,12 @@ class Clips:
 
     def files_of(self, event: Event, frame: Frame) -> dict[str, str]:
         """The file of an event's clip; see `Sink`."""
-        if frame.recording is None or frame.stream_s is None:
+        if frame.ring is None or frame.stream_s is None:
             return {}
-        return {"clip": str(self._path_of(event, frame.recording))}
+        return {"clip": str(self._path_of(event, frame.ring))}
 
-    def _path_of(self, event: Event, recording: Recording) -> Path:
-        return self._files.path_of(event, ".mp4" if recording.codec == _MP4 else ".mkv")
+    def _path_of(self, event: Event, ring: PacketRing) -> Path:
+        return self._files.path_of(event, ".mp4" if ring.codec == _MP4 else ".mkv")
 
     def _follow(self, event: Event, result: Result) -> None:
         frame = result.frame
@@ -122,28 +123,28 @@ class Clips:
         elif event.kind == "start":
             self._begin(event, frame)
         elif event.kind == "end" and (clip := self._growing.get(event.id)) is not None:
-            if result.ending or frame.recording is not clip.recording or event.end_s is None:
-                clip.recording.finish(clip.excerpt)  # nothing more comes
+            if result.ending or frame.ring is not clip.ring or event.end_s is None:
+                clip.ring.finish(clip.excerpt)  # nothing more comes
             elif (end_s := _stream_s(frame, event.end_s)) is not None:
                 excerpt = clip.excerpt
                 excerpt.until_s = min(excerpt.until_s, end_s + self._after_s)
 
     def _begin(self, event: Event, frame: Frame) -> None:
-        recording, start_s = frame.recording, _stream_s(frame, event.start_s)
-        if recording is None or start_s is None:
+        ring, start_s = frame.ring, _stream_s(frame, event.start_s)
+        if ring is None or start_s is None:
             return
         from_s = start_s - self._before_s
-        excerpt = recording.excerpt(from_s, from_s + self._longest_s)
-        path = self._path_of(event, recording)
-        self._growing[event.id] = _Clip(event.source, path, recording, excerpt)
+        excerpt = ring.excerpt(from_s, from_s + self._longest_s)
+        path = self._path_of(event, ring)
+        self._growing[event.id] = _Clip(event.source, path, ring, excerpt)
 
     def _finish(self, keys: Sequence[str]) -> None:
         failed: list[CmlrError] = []
         for key in keys:
             clip = self._growing.pop(key)
-            packets = clip.recording.finish(clip.excerpt)
+            packets = clip.ring.finish(clip.excerpt)
             try:
-                content = remux(clip.recording, packets, clip.excerpt.from_s, clip.excerpt.until_s)
+                content = remux(clip.ring, packets, clip.excerpt.from_s, clip.excerpt.until_s)
                 self._files.keep(clip.path, content)
             except CmlrError as error:  # the next one may fit
                 failed.append(error)
@@ -160,11 +161,11 @@ def _stream_s(frame: Frame, time_s: float) -> float | None:
     return frame.stream_s - (frame.time_s - time_s)
 
 
-def remux(recording: Recording, packets: Sequence[Kept], from_s: float, until_s: float) -> bytes:
+def remux(ring: PacketRing, packets: Sequence[Kept], from_s: float, until_s: float) -> bytes:
     """Make a film of packets.
 
     Args:
-        recording: That they are of.
+        ring: That they are of.
         packets: In the order in which they were sent, from a key picture on.
         from_s: Where to begin, on the clock of the stream.
         until_s: Where to end.
@@ -182,11 +183,11 @@ def remux(recording: Recording, packets: Sequence[Kept], from_s: float, until_s:
         raise OutputError("a clip has no picture: none came from the last key picture on")
     file = io.BytesIO()
     try:
-        container = av.open(file, "w", format="mp4" if recording.codec == _MP4 else "matroska")
+        container = av.open(file, "w", format="mp4" if ring.codec == _MP4 else "matroska")
         with container:
-            stream = container.add_stream_from_template(recording.template, opaque=True)
-            if all(recording.size_wh):
-                stream.width, stream.height = recording.size_wh
+            stream = container.add_stream_from_template(ring.template, opaque=True)
+            if all(ring.size_wh):
+                stream.width, stream.height = ring.size_wh
             for item, pts, dts in zip(packets, shown, _decoding_times(shown), strict=False):
                 packet = av.Packet(bytes(item.packet))
                 packet.pts, packet.dts, packet.time_base = pts, dts, Fraction(1, _TICKS)
@@ -194,9 +195,7 @@ def remux(recording: Recording, packets: Sequence[Kept], from_s: float, until_s:
                 container.mux(packet)
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(
-            f"a clip of {recording.codec} cannot be made: {printable(reason)}"
-        ) from error
+        raise OutputError(f"a clip of {ring.codec} cannot be made: {printable(reason)}") from error
     return file.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import zlib
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.prediction import LabelScore
+from cmlr_edge.why import Why
 
 Image: TypeAlias = NDArray[np.uint8]
 Color: TypeAlias = tuple[int, int, int]
@@ -18,6 +20,11 @@ Color: TypeAlias = tuple[int, int, int]
 WHITE: Color = (245, 245, 245)
 GREY: Color = (150, 150, 150)
 _HUES = 24
+_FLAG = " (surroundings)"
+_LEAST_HEAT, _MOST_HEAT = (
+    0.4,
+    0.6,
+)  # share of a picture that gives way where nothing, or all, is hot
 _BAR_CHARACTERS = 6  # width of the longest score bar, in characters
 
 
@@ -48,18 +55,25 @@ def text_width(text: str, height: int) -> int:
     return int(cv2.getTextSize(text, font, scale, thickness)[0][0])
 
 
-def draw_labels(image: Image, labels: tuple[LabelScore, ...], *, title: str = "") -> None:
+def draw_labels(
+    image: Image,
+    labels: tuple[LabelScore, ...],
+    *,
+    title: str = "",
+    flagged: Collection[str] = (),
+) -> None:
     """Draw a panel with a title line and a row per label: name, score, score bar.
 
     Args:
         image: (H, W, 3), BGR, drawn on in place.
         labels: Most probable first; as many as fit are drawn.
         title: For example the time.
+        flagged: Labels that are said because of their surroundings, which their rows say too.
     """
     height = max(8, round(min(image.shape[:2]) / 32))
     pitch = round(height * 1.9)
     rows = labels[: max(0, (image.shape[0] - pitch) // pitch - 1)]
-    texts = [f"{item.label} {item.score:.2f}" for item in rows]
+    texts = [f"{item.label} {item.score:.2f}{_FLAG * (item.label in flagged)}" for item in rows]
     name_width = max([text_width(text, height) for text in (*texts, title)], default=0)
     bar_room = _BAR_CHARACTERS * height
     _darken(image, name_width + bar_room + 3 * height, pitch * (len(rows) + 1) + height // 2)
@@ -70,6 +84,27 @@ def draw_labels(image: Image, labels: tuple[LabelScore, ...], *, title: str = ""
         left = 2 * height + name_width
         right = left + max(1, round(bar_room * item.score))
         image[max(0, baseline - height) : baseline, left:right] = color
+
+
+def draw_heat(image: Image, why: Why) -> None:
+    """Tint where the network looked for a label, in its colour; the rest becomes a little darker.
+
+    Args:
+        image: (H, W, 3), BGR, drawn on in place.
+        why: Without a map nothing is drawn.
+    """
+    if why.map is None or not why.map.any():
+        return
+    (height, width), (left, top, right, bottom) = image.shape[:2], why.map_box
+    columns = slice(int(left * width), max(int(left * width) + 1, round(right * width)))
+    rows = slice(int(top * height), max(int(top * height) + 1, round(bottom * height)))
+    part = image[rows, columns]
+    heat = opencv().resize(
+        why.map / why.map.max(), part.shape[1::-1], interpolation=opencv().INTER_LINEAR
+    )
+    tint = (_LEAST_HEAT + (1 - _LEAST_HEAT) * heat[..., None]) * _MOST_HEAT
+    color = np.array(label_color(why.label), np.float32)
+    part[...] = (part * (1 - tint) + color * heat[..., None] * tint).astype(np.uint8)
 
 
 def _darken(image: Image, width: int, height: int) -> None:

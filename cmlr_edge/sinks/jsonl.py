@@ -93,7 +93,7 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
     they were captured, in seconds since the epoch, by our clock, and in `sender_at` by the sender's,
     null where it does not tell; `valid` is false, and `labels` empty, where the model returned no number;
     frozen, stale and damaged frames say so in `status`, and frames that repeat earlier scores in
-    `repeated`.
+    `repeated`. `why` is there where it was asked for.
     """
     said = prediction.to_dict(scores=False)
     record: dict[str, Any] = {
@@ -111,4 +111,6 @@ def to_record(frame: Frame, prediction: Prediction) -> dict[str, Any]:
         record["status"] = frame.status
     if prediction.repeated:
         record["repeated"] = True
+    if "why" in said:
+        record["why"] = said["why"]
     return record

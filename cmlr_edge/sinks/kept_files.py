@@ -20,6 +20,7 @@ from cmlr_edge.redaction import printable, safe_name
 
 _LEAST_FREE_BYTES = 200 * 10**6  # of the disk; others need room, too
 _DAY_S = 86_400.0
+_LOOK_S = 600.0  # between looks for what is too old
 _WRITING_S = 60.0  # at most, for one file: an older part is of a process that was killed
 
 
@@ -71,6 +72,7 @@ class KeptFiles:
         # When on our clock, bytes, path; the oldest first.
         self._kept = deque((when_s, size, path) for when_s, _, size, path in sorted(about))
         self._bytes = sum(size for _, size, _ in self._kept)
+        self._due_s = now_s  # when to look for old ones
 
     def path_of(self, event: Event, suffix: str) -> Path:
         """Where a file of an event is."""
@@ -92,6 +94,20 @@ class KeptFiles:
         self._forget(path)
         self._kept.append((self._clock(), len(content), path))
         self._bytes += len(content)
+
+    def tend(self) -> None:
+        """Delete what is too old, also where nothing new comes; looks now and then, however often asked.
+
+        Raises:
+            OutputError: Something cannot be deleted.
+        """
+        if self._clock() < self._due_s:
+            return
+        self._due_s = self._clock() + _LOOK_S
+        try:
+            self._make_room(0)
+        except OSError as error:
+            raise _unwritten(self._folder, error) from error
 
     def _make_room(self, size: int) -> None:
         """Delete the oldest files until there is room for one more."""

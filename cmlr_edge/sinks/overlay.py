@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.machine.pyav import pyav
+from cmlr_edge.prediction import Prediction
 from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result
-from cmlr_edge.sinks.drawing import draw_labels, fit_into
+from cmlr_edge.sinks.drawing import draw_heat, draw_labels, fit_into
 
 _STILLS_PER_SECOND = 1.0  # pictures are shown for a second each
 _TICKS = 1000  # of the video's clock in a second
@@ -101,7 +102,7 @@ class OverlayVideo:
         frame, prediction = result.frame, result.prediction
         image = frame.image_bgr.copy()
         title = f"frame {frame.index}" if frame.time_s is None else f"{frame.time_s:.2f} s"
-        draw_labels(image, prediction.labels, title=title if prediction.valid else "invalid")
+        _draw(image, prediction, title if prediction.valid else "invalid")
         time_s = frame.index / self._fps if frame.time_s is None else frame.time_s
         try:
             if self._container is None:
@@ -177,3 +178,16 @@ class OverlayVideo:
             f"cannot write {printable(self._path)}: {reason}; check the folder's permissions, free "
             "some space"
         )
+
+
+def _draw(image: NDArray[np.uint8], prediction: Prediction, title: str) -> None:
+    """Labels; and where they are explained, where the network looked for the most probable one."""
+    why, labels = prediction.why, [item.label for item in prediction.labels]
+    if why is None or not labels:
+        draw_labels(image, prediction.labels, title=title)
+        return
+    first = why[labels[0]]
+    draw_heat(image, first)
+    flagged = {label for label in labels if why[label].because_of_surroundings}
+    looked = "" if first.map is None else f", where {first.label} is"
+    draw_labels(image, prediction.labels, title=f"{title}{looked}", flagged=flagged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +26,14 @@ class _Best:
 
     score: float
     jpeg: bytes
+    why: bytes  # JSON; b"" where that was not asked for
 
 
 class Snapshots:
-    """Writes FOLDER/SOURCE/LABEL_ID.jpg at the start of an event, and a better one at its end."""
+    """Writes FOLDER/SOURCE/LABEL_ID.jpg at the start of an event, and a better one at its end.
+
+    Where predictions are explained, LABEL_ID.json beside it says why the label was said there.
+    """
 
     takes: Takes = "both"
 
@@ -58,7 +63,7 @@ class Snapshots:
         self.name = str(folder)
         self._files = KeptFiles(
             folder,
-            (".jpg",),
+            (".jpg", ".json"),
             keep_bytes=keep_bytes,
             keep_days=keep_days,
             clock=clock,
@@ -74,16 +79,21 @@ class Snapshots:
             OutputError: A picture cannot be written; `lost` says how many.
         """
         failed: list[OutputError] = []
+        self.tend()
         if not (result.ending or result.beginning) and result.prediction.valid:
             self._look(result)
         for event in result.events:
             try:
-                self._follow(event, result.frame)
+                self._follow(event, result)
             except OutputError as error:  # noqa: PERF203 (the next one may fit)
                 failed.append(error)
         if failed:
             failed[0].lost = len(failed)
             raise failed[0]
+
+    def tend(self) -> None:
+        """Delete pictures that are too old; see `Sink`."""
+        self._files.tend()
 
     def close(self) -> None:
         """Forget open events; their pictures are there from the start. See `Sink`."""
@@ -107,18 +117,32 @@ class Snapshots:
             if score >= best.score + _BETTER:
                 encoded = encoded or _encode(result.frame)
                 best.score, best.jpeg = score, encoded
+                best.why = _why(result, event.label)
 
-    def _follow(self, event: Event, frame: Frame) -> None:
+    def _follow(self, event: Event, result: Result) -> None:
         if event.kind == "begin":  # an earlier run's are over
             self._open = {k: v for k, v in self._open.items() if v[0].source != event.source}
         elif event.kind == "start":
-            jpeg = _encode(frame)
-            self._open[event.id] = event, _Best(event.score, jpeg)
-            self._files.keep(self.path_of(event), jpeg)
+            first = _Best(event.score, _encode(result.frame), _why(result, event.label))
+            self._open[event.id] = event, first
+            self._keep(event, first)
         elif event.kind == "end" and event.id in self._open:
             started, best = self._open.pop(event.id)
             if best.score > started.score:
-                self._files.keep(self.path_of(event), best.jpeg)
+                self._keep(event, best)
+
+    def _keep(self, event: Event, best: _Best) -> None:
+        self._files.keep(self.path_of(event), best.jpeg)
+        if best.why:
+            self._files.keep(self._files.path_of(event, ".json"), best.why)
+
+
+def _why(result: Result, label: str) -> bytes:
+    why = result.prediction.why
+    if why is None or not result.prediction.valid:
+        return b""
+    record = {"label": label, **why[label].to_dict()}
+    return json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
 
 
 def _encode(frame: Frame) -> bytes:

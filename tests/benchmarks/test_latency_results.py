@@ -99,3 +99,19 @@ def test_the_throughput_ratios_are_those_of_the_runs() -> None:
         own = np.median(model["own_fps"]["each"])
         reached = np.median(model["streams_fps"]["8"]["each"])
         np.testing.assert_allclose(model["share_of_own_pace"], reached / own)
+
+
+@pytest.mark.pages
+def test_the_readme_has_times_of_the_record() -> None:
+    readme = (RESULTS.parents[2] / "README.md").read_text()
+    comparisons = json.loads((RESULTS / "peers.json").read_text())["comparisons"]
+    routes = (
+        "torch-eager ort-f32 ours-ort-f32 ours-openvino-f32 ours-openvino-bf16 bare-openvino-bf16"
+    )
+    for name, network in {
+        "EfficientNet-Lite0, 224": "lite0-224-80",
+        "MobileNetV3, 224": "mobilenetv3-224-80",
+        "ResNet-50, 448": "resnet50-448-80",
+    }.items():
+        times = [comparisons[network]["routes"][route]["p50"] for route in routes.split()]
+        assert f"| {name} | {' | '.join(f'{time:.1f}' for time in times)} |" in readme

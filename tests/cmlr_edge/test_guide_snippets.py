@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.explained_engine import write_explained_engine
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,7 @@ def test_the_pages_have_snippets() -> None:
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_a_snippet_of_a_page_runs(code: str, tmp_path: Path) -> None:
     write_clip(tmp_path / "street.mp4")
+    write_explained_engine(tmp_path / "models" / "first")
     code = code.replace("rtsp://door/1", "street.mp4")
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],

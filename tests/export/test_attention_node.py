@@ -31,7 +31,7 @@ SHAPES = {  # batch of query, of key, of value; L, T, d, heads
     "constant queries and keys": (1, 1, 2, 5, 9, 16, 2),
     "no constants": (2, 2, 2, 17, 49, 64, 2),
 }
-EXPORTED = {  # case of test_fuse: nodes in its file
+EXPORTED = {  # case of the networks: nodes in its file
     "matrix, prior, one layer, own cause true": 1,
     "gated-attention, own, two layers, one head, own cause true": 3,
     "attention, prior, one layer, own cause true": 2,

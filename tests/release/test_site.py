@@ -126,7 +126,7 @@ def test_every_command_on_a_page_exists_with_its_options(page: Path) -> None:
         command = commands[program]
         while hasattr(command, "commands") and words and words[0] in command.commands:
             command = command.commands[words.pop(0)]
-        if words and not words[0].startswith("-"):  # `archive photos` means `archive label photos`
+        if words and "--help" not in words:  # `archive photos` means `archive label photos`
             command = getattr(command, "commands", {}).get("label", command)
         known = {option for item in command.params for option in [*item.opts, *item.secondary_opts]}
         known |= {"--help"}
@@ -135,6 +135,11 @@ def test_every_command_on_a_page_exists_with_its_options(page: Path) -> None:
         ]
         assert not hasattr(command, "commands") or not words or words[0].startswith("-"), line
         assert unknown == [], line
+
+
+def test_every_page_is_found_from_the_others() -> None:
+    settings = (ROOT / "release/site/zensical.toml").read_text()
+    assert [page.name for page in PAGES[1:] if f"{page.relative_to(ROOT)}" not in settings] == []
 
 
 def test_the_pages_have_commands() -> None:

@@ -95,7 +95,7 @@ def _classes(root: Path, field: str) -> list[str] | None:
 
 
 def read_fiftyone_classification(root: Path) -> LabeledImages:
-    """Read `labels.json` and the pictures in `data`: a name, a number, or a list of them for each.
+    """Read `labels.json` and the pictures in `data`: a name, a number, an object with one, or a list for each.
 
     Raises:
         DataError: It is malformed.
@@ -110,6 +110,8 @@ def read_fiftyone_classification(root: Path) -> LabeledImages:
     for name, value in labels.items():
         where = f"{path}: {quote(name)}"
         items = value if isinstance(value, list) else [] if value is None else [value]
+        # With boxes, or attributes, each is an object.
+        items = [item.get("label") if isinstance(item, dict) else item for item in items]
         if classes and any(type(item) is int and not 0 <= item < len(classes) for item in items):
             raise DataError(f"{where} has {quote(value)}: there are {len(classes)} classes")
         names = [classes[i] if classes and type(i) is int else i for i in items]

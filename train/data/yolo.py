@@ -1,11 +1,14 @@
 """YOLO's detection data: `data.yaml`, pictures in `images`, and a text file of boxes for each in `labels`.
 
-Label Studio's YOLO export has `classes.txt` in the place of `data.yaml`, and no splits. A label is present if
-any box of it is. A picture without a text file shows none, as Ultralytics takes it.
+Label Studio's YOLO export has `classes.txt` in the place of `data.yaml`, and no splits; supervision's `data.yaml` names
+none: they are then looked for in the folders of `images`. "YOLO 1.1" of CVAT and Darknet has `obj.names`, and the
+text files beside the pictures of `obj_train_data`. A label is present if any box of it is. A picture without a text
+file shows none, as Ultralytics takes it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +16,35 @@ from typing import Any
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file
 from train.data.base import LabeledImages, quote, read_text_lines
-from train.data.entries import Entry, from_entries, is_there, mentions, pictures_below
+from train.data.entries import (
+    Entry,
+    folders_in,
+    from_entries,
+    is_there,
+    mentions,
+    pictures_below,
+    split_of,
+    tells_split,
+)
 
+_DARKNET = "obj.names"
 _MAX_YAML = 4 * 2**20
 _KEYS = {"train": "train", "val": "val", "test": "test", "valid": "val"}
 
 
 def is_yolo(root: Path) -> bool:
     """Whether there is a `data.yaml` with names and splits, or `classes.txt` beside boxes."""
-    return bool(_yaml_files(root)) or _is_label_studio(root)
+    return bool(_yaml_files(root)) or _is_label_studio(root) or (root / _DARKNET).is_file()
 
 
 def _yaml_files(root: Path) -> list[Path]:
     files = [path for end in ("yaml", "yml") for path in sorted(root.glob(f"*.{end}"))]
+    has_folders = (root / "images").is_dir() and (root / "labels").is_dir()
     return [
-        p for p in files if mentions(p, "names:") and (mentions(p, "train:") or mentions(p, "val:"))
+        path
+        for path in files
+        if mentions(path, "names:")
+        and (has_folders or mentions(path, "train:") or mentions(path, "val:"))
     ]
 
 
@@ -47,9 +64,10 @@ def read_yolo(root: Path) -> LabeledImages:
     if len(files) > 1:
         raise DataError(f"{root} holds {files[0].name} and {files[1].name}: keep one of them")
     if not files:
-        source = root / "classes.txt"
+        is_darknet = (root / _DARKNET).is_file()
+        source = root / (_DARKNET if is_darknet else "classes.txt")
         classes = [line.strip() for line in read_text_lines(source) if line.strip()]
-        places = {"train": [root / "images"]}
+        places = _darknet_places(root) if is_darknet else _places_by_name(root)
     else:
         source = files[0]
         settings = _settings(source)
@@ -112,9 +130,16 @@ def _places(settings: dict[str, Any], root: Path, source: Path) -> dict[str, lis
             if not isinstance(item, str):
                 raise DataError(f"{source}: {key} should be a folder or a list of pictures")
             found.setdefault(split, []).append(_inside(root, settings.get("path"), item, source))
-    if not found:
-        raise DataError(f"{source} names neither train nor val nor test")
-    return found
+    return found or _places_by_name(root)
+
+
+def _places_by_name(root: Path) -> dict[str, list[Path]]:
+    """The folders of `images`, by the splits that they are named after; some tools name none in the file."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders_in(root / "images"):
+        if tells_split(folder.name):
+            found.setdefault(split_of(folder.name), []).append(folder)
+    return found or {"train": [root / "images"]}
 
 
 def _inside(root: Path, base: Any, item: str, source: Path) -> Path:
@@ -129,6 +154,15 @@ def _inside(root: Path, base: Any, item: str, source: Path) -> Path:
         if path.resolve().is_relative_to(root.resolve()) and path.exists():
             return path
     raise DataError(f"{source}: there is no {quote(item)} in {root}: correct it, or copy it there")
+
+
+def _darknet_places(root: Path) -> dict[str, list[Path]]:
+    """Folders such as `obj_train_data`, by split."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders_in(root):
+        if name := re.fullmatch(r"obj_(.+)_data", folder.name):
+            found.setdefault(split_of(name[1]), []).append(folder)
+    return found
 
 
 def _pictures(place: Path, root: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ const BAR_REM = 1.75;        // as in style.css
 const REORDER_MS = 700;      // bars change places no more often, so that they can be read
 const SMOOTHING_MS = 1200;   // of the order, not of the scores shown
 const SHOWN_ROWS = 14;
+const SHOWN_OTHERS = 4;      // labels that are named of those which say something about another
 const KEPT_VISITS = 2000;
 const STATES = {
   ok: "live", connecting: "connecting", timeout: "no frames", reconnecting: "reconnecting",
@@ -34,10 +35,13 @@ let clockOffsetS = 0;        // the server's clock minus ours
 let spanS = 300;
 let lastState = null;
 let isLinked = false;
+let server = null;           // the web socket
 
 const nowS = () => Date.now() / 1000 + clockOffsetS;
 
 const clock = (seconds) => new Date((seconds - clockOffsetS) * 1000).toLocaleTimeString([], { hour12: false });
+
+const signed = (amount) => `${amount < 0 ? "\u2212" : "+"}${Math.abs(amount).toFixed(1)}`;
 
 const milliseconds = (value) => value === undefined ? "–" : value.toFixed(value < 9.95 ? 1 : 0);
 
@@ -63,8 +67,78 @@ class Card {
     this.capturedAt = null;
     this.arrived = this.painted = 0;
     this.newsMs = performance.now();
+    this.id = id;
+    this.asked = null;
+    this.heat = find(".heat", this.root);
+    find(".why button", this.root).addEventListener("click", () => this.ask(null));
+    for (const list of [".bars", ".chips"]) {
+      find(list, this.root).addEventListener("click", ({ target }) => this.choice(target));
+      find(list, this.root).addEventListener("keydown", (event) => {
+        if ((event.key === "Enter" || event.key === " ") && this.choice(event.target)) event.preventDefault();
+      });
+    }
     find("button.edit", this.root).addEventListener("click", () => edit(id, this, model));
     find("#sources").append(this.root);
+  }
+
+  // ---- why ----
+
+  choice(target) {  // whether a label was chosen, by a tap or a key
+    const label = target.closest("[data-label]")?.dataset.label;
+    if (!model?.explains || label === undefined) return false;
+    const i = model.labels.indexOf(label);
+    this.ask(i === this.asked ? null : i);
+    return true;
+  }
+
+  ask(i) {
+    this.asked = i;
+    for (const [number, bar] of this.bars) bar.setAttribute("aria-pressed", number === i);
+    if (i === null) this.showWhy(null);
+    if (server?.readyState === WebSocket.OPEN) server.send(i === null ? `why ${this.id}` : `why ${this.id} ${i}`);
+  }
+
+  showWhy(why) {
+    const panel = find(".why", this.root);
+    panel.hidden = this.heat.hidden = why === null;
+    if (why === null) return;
+    const label = model.labels[why.label];
+    panel.style.setProperty("--hue", labelColor(label));
+    put(find("h3", panel), `${label} ${why.score.toFixed(2)}`);
+    find(".flag", panel).hidden = !why.because_of_surroundings;
+    const terms = [["own evidence", why.own], ["surroundings", why.surroundings]];
+    for (const [other, amount] of Object.entries(why.others).slice(0, SHOWN_OTHERS)) terms.push([`with ${other}`, amount]);
+    const named = terms.slice(2).reduce((sum, [, amount]) => sum + amount, 0);
+    const rest = Object.values(why.others).reduce((sum, amount) => sum + amount, 0) + why.others_rest - named;
+    if (Math.abs(rest) >= 0.05) terms.push(["other labels", rest]);
+    terms.push(["bias", why.bias]);
+    const largest = Math.max(1, ...terms.map(([, amount]) => Math.abs(amount)));
+    find(".terms", panel).replaceChildren(...terms.map(([name, amount]) => drawTerm(name, amount, largest)));
+    put(find(".sum", panel), `together ${signed(why.logit)} in logits, which is ${why.score.toFixed(2)}`);
+    this.drawHeat(why, label);
+  }
+
+  drawHeat(why, label) {
+    const { width, height } = this.canvas, heat = this.heat, paint = heat.getContext("2d");
+    if (heat.width !== width || heat.height !== height) Object.assign(heat, { width, height });
+    paint.clearRect(0, 0, width, height);
+    const most = Math.max(0, ...(why.map ?? []).flat());
+    if (most === 0) return;
+    const [left, top, right, bottom] = why.map_box;
+    const box = [left * width, top * height, (right - left) * width, (bottom - top) * height];
+    const cells = document.createElement("canvas");
+    cells.width = why.map[0].length;
+    cells.height = why.map.length;
+    const small = cells.getContext("2d"), shares = small.createImageData(cells.width, cells.height);
+    why.map.flat().forEach((share, i) => { shares.data[4 * i + 3] = 170 * share / most; });
+    small.putImageData(shares, 0, 0);
+    small.globalCompositeOperation = "source-in";
+    small.fillStyle = labelColor(label);
+    small.fillRect(0, 0, cells.width, cells.height);
+    paint.fillStyle = "rgb(0 0 0 / 0.4)";
+    paint.fillRect(...box);
+    paint.imageSmoothingQuality = "high";
+    paint.drawImage(cells, ...box);
   }
 
   async paint(about, jpeg) {
@@ -83,7 +157,8 @@ class Card {
     this.frameStatus = about.status !== "ok" ? about.status : about.valid ? "ok" : "invalid";
     this.showScores(about);
     showEdited(this, about.scores);
-    this.showChips(about.present);
+    this.showChips(about.present, about.flagged ?? []);
+    if (this.asked !== null && about.why?.label === this.asked) this.showWhy(about.why);
     this.showState();
   }
 
@@ -124,6 +199,10 @@ class Card {
       const track = element("span", "track");
       track.append(element("i"), element("u"));
       track.lastChild.style.left = `${this.thresholds[i] * 100}%`;
+      if (model.explains) {
+        bar.tabIndex = 0;
+        bar.setAttribute("aria-pressed", i === this.asked);
+      }
       bar.title = `threshold ${this.thresholds[i].toFixed(2)}`;
       bar.append(element("span", "dot"), element("span", "label", model.labels[i]), track, element("output"));
       find(".bars", this.root).append(bar);
@@ -147,10 +226,11 @@ class Card {
     this.thresholds = thresholds;
     find(".bars", this.root).replaceChildren();
     this.bars.clear();
+    if (this.asked !== null) this.ask(null);  // it may be another label now
     this.orderedMs = -Infinity;
   }
 
-  showChips(labels) {
+  showChips(labels, flagged = []) {
     const list = find(".chips", this.root);
     const shown = new Map([...list.children].map((chip) => [chip.dataset.label, chip]));
     for (const [label, chip] of shown) if (!labels.includes(label)) chip.remove();
@@ -161,10 +241,16 @@ class Card {
       chip.style.setProperty("--hue", labelColor(label));
       list.append(chip);
     }
+    for (const chip of list.children) {
+      chip.classList.toggle("flagged", flagged.includes(chip.dataset.label));
+      chip.title = chip.classList.contains("flagged") ? "said because of its surroundings" : "";
+    }
   }
 
   update({ status, labels, thresholds }) {
     this.status = status;
+    find(".why-hint", this.root).hidden = !model?.explains;
+    this.root.classList.toggle("explains", Boolean(model?.explains));
     if (model) this.choose(new Set(labels.length ? labels : model.labels), model.labels.map((label, i) => thresholds[label] ?? model.thresholds[i]));
     put(find(".name", this.root), status.name);
     const whole = status.latency_ms.capture_to_label ?? {};
@@ -201,6 +287,17 @@ class Card {
 function cardOf(id) {
   if (!cards.has(id)) cards.set(id, new Card(id));
   return cards.get(id);
+}
+
+function drawTerm(name, amount, largest) {
+  const term = element("div", amount < 0 ? "term against" : "term"), track = element("span", "track"), bar = element("i");
+  const share = Math.abs(amount) / largest * 50;
+  bar.style.left = `${amount < 0 ? 50 - share : 50}%`;
+  bar.style.width = `${share}%`;
+  track.append(bar);
+  term.setAttribute("role", "listitem");
+  term.append(element("span", "label", name), track, element("output", "", signed(amount)));
+  return term;
 }
 
 // ---- timeline, events, latencies ----
@@ -367,7 +464,9 @@ async function connect(pauseMs = 500) {
   let opened = false;
   socket.onopen = () => {
     opened = isLinked = true;
+    server = socket;
     visits.clear();
+    for (const card of cards.values()) if (card.asked !== null) card.ask(card.asked);
     showLink("ok", "connected");
   };
   socket.onmessage = ({ data }) => typeof data === "string" ? takeState(JSON.parse(data)) : takeFrame(data, socket);

@@ -22,6 +22,7 @@ from benchmarks.adoption.small import LABELS, Case, draw, keras, small, small_ca
 from cmlr_edge import Recognizer
 from cmlr_edge.adopting.adopt import Adoption, Wishes
 from cmlr_edge.adopting.labels import labels_of_metadata, read_labels
+from cmlr_edge.adopting.processor import read_processor
 from cmlr_edge.adopting.recipe import parse_recipe
 from cmlr_edge.errors import CmlrError, EngineError, SpecError
 from cmlr_edge.model.spec import ModelSpec, PreprocessSpec, Resize
@@ -146,6 +147,10 @@ def test_softmax_says_that_one_label_at_most_is_likely_and_sigmoid_does_not(
     guessed = Adoption(tmp_path / "logits.onnx", WISHES)
     assert (guessed.activation, guessed.exclusive) == ("softmax", True)
     assert guessed.finish().spec.adopted.assumed[-1] == "activation softmax"  # type: ignore[union-attr]
+    half = Wishes(parse_recipe("0..1,rgb"), LABELS, "softmax")
+    assumed = Adoption(tmp_path / "logits.onnx", half).finish().spec.adopted
+    assert assumed is not None
+    assert assumed.assumed == ("stretch,area",)  # the rest was said
     said = Adoption(tmp_path / "logits.onnx", replace(WISHES, activation="sigmoid"))
     assert not said.exclusive
     with pytest.raises(SpecError, match="no probability: say --activation"):
@@ -162,7 +167,7 @@ def _reshaping(path: Path, *, mixing: bool) -> None:
     at = "logits"
     if mixing:
         nodes.append(helper.make_node("ReduceMean", [at], ["mean"], axes=[0, 1], keepdims=1))
-        nodes.append(helper.make_node("Sub", [at, "mean"], ["less"]))
+        nodes.append(helper.make_node("Mul", [at, "mean"], ["less"]))
         at = "less"
     nodes.append(helper.make_node("Softmax", [at], ["y"], axis=1))
     dense = np.random.default_rng(0).normal(0, 3, (3, len(LABELS))).astype(np.float32)
@@ -186,6 +191,9 @@ def test_a_model_for_one_picture_takes_many_in_one_run_or_one_by_one(tmp_path: P
     for mixing in (False, True):
         _reshaping(path, mixing=mixing)
         engine = Adoption(path, WISHES).finish().write(tmp_path / f"engine{mixing}")
+        spec = ModelSpec.load(engine.with_suffix(".json"))
+        assert spec.adopted is not None
+        assert spec.adopted.one_by_one == mixing
         batch = onnx.load(engine).graph.input[0].type.tensor_type.shape.dim[0]
         assert bool(batch.dim_param) or mixing
         with Recognizer.from_engine(engine, provider="cpu") as recognizer:
@@ -328,6 +336,59 @@ def test_scales_are_read_in_either_unit_and_written_as_they_are_read() -> None:
     # Means are given in the model's order, and kept in that of RGB.
     spec = parse_recipe("mean=0.1/0.2/0.3,bgr,stretch,area,size=8").spec()
     assert spec.mean == (0.3, 0.2, 0.1)
+
+
+VIT = {
+    "do_resize": True,
+    "size": {"height": 224, "width": 224},
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 0.00392156862745098,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+CROPPED = {
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "size": {"shortest_edge": 256},
+    "resample": 3,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+
+
+def test_an_image_processor_of_hugging_face_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+
+    def read(value: object) -> PreprocessSpec:
+        path.write_text(json.dumps(value))
+        return read_processor(path).spec()
+
+    def same(words: str) -> PreprocessSpec:
+        return parse_recipe(f"rgb,{words}").spec()
+
+    def alike(found: PreprocessSpec, wanted: PreprocessSpec) -> bool:
+        close = np.allclose([found.mean, found.std], [wanted.mean, wanted.std])
+        return close and replace(found, mean=wanted.mean, std=wanted.std) == wanted
+
+    assert alike(read(VIT), same("-1..1,stretch,pillow-bilinear,size=224"))
+    assert alike(read(CROPPED), same("imagenet,crop=256,pillow-bicubic,size=224"))
+    assert alike(
+        read(VIT | {"do_normalize": False, "size": 64}),
+        same("0..1,crop,pillow-bilinear,size=64"),
+    )
+    for wrong in (
+        {"resample": 9},
+        {"size": {"width": 3}},
+        {"size": {"height": -1, "width": 3}},
+        {"image_std": [0, 1, 1]},
+        {"image_mean": "x"},
+        {"rescale_factor": None},
+        {"do_center_crop": True, "crop_size": 100},
+    ):
+        with pytest.raises(SpecError, match="preprocessor_config"):
+            read(VIT | wrong)
 
 
 def test_names_come_from_lines_json_and_metadata(tmp_path: Path) -> None:

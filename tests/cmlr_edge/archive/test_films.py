@@ -134,9 +134,9 @@ def test_a_film_is_shared_where_its_times_let_it(
 
 
 @pytest.mark.parametrize(
-    "name", ["closed.mp4", "stream.ts", "late.mkv", "damaged.mkv", "joined.ts"]
+    ("name", "parts", "max_fps"),
+    [("closed.mp4", 5, 3.0), ("stream.ts", 5, 1.0), ("late.mkv", 5, 3.0), ("joined.ts", 1, 3.0)],
 )
-@pytest.mark.parametrize(("parts", "max_fps"), [(1, 3.0), (5, 3.0), (5, 1.0)])
 def test_fewer_frames_are_those_that_label_takes(
     recognizer: Recognizer, tmp_path: Path, name: str, parts: int, max_fps: float
 ) -> None:

@@ -19,7 +19,10 @@ from tests.conftest import free_port, solid
 
 s3fs = pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the server's and the client's own
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of the server's and the client's own
+]
 
 _PICTURES, _FRAMES = 24, 20
 
@@ -67,7 +70,7 @@ def test_a_storage_that_is_away_for_a_while_costs_no_row(
     write_film(source / "film.mp4", frames, options={"x264-params": "keyint=5:scenecut=0"})
     fs = s3fs.S3FileSystem()
     fs.put(str(source), "bucket/in", recursive=True)
-    cutting = Cutting(4, (source / "film.mp4").stat().st_size / 2 / 2**20)
+    cutting = Cutting(6)
     out = "s3://bucket/labels"
     away: list[threading.Thread] = []
 

@@ -74,6 +74,24 @@ def batches(path: Path) -> Any:
     return {"error": float(max(errors)), "replayed": replayed, "leaked": left()}
 
 
+def explain(path: Path) -> Any:
+    """Largest errors of an engine that explains, by output, and shapes; then scores alone again."""
+    from tests.explained_engine import parts_of, scores_of
+
+    backend, errors = open_backend(path, cuda_graph=True), {"plain": 0.0}
+    for number in (1, 3, 8, 20, 1, 1, 1):
+        frames = frames_of(number)
+        expected = {**parts_of(frames), "scores": scores_of(frames)}
+        found = backend.explain(frames)
+        for name, array in expected.items():
+            worst = float(np.abs(found[name] - array).max())
+            errors[name] = max(errors.get(name, 0.0), worst)
+        plain = float(np.abs(backend.infer(frames) - expected["scores"]).max())
+        errors["plain"] = max(errors["plain"], plain)
+    backend.close()
+    return {"errors": errors, "map": found["attention"].shape, "leaked": left()}
+
+
 def threads(path: Path) -> Any:
     backend, errors = open_backend(path), []
 
@@ -205,7 +223,7 @@ def broken_gpu(path: Path) -> Any:
 def main(what: str, path: str) -> None:
     try:
         known = (
-            *(recognize, rebuild, find, batches, threads),
+            *(recognize, rebuild, find, batches, explain, threads),
             *(not_captured, no_memory, many_threads, broken_gpu),
         )
         answer = {function.__name__: function for function in known}[what](Path(path))

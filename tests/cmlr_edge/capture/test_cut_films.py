@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -201,6 +202,19 @@ def test_one_jpeg_that_lacks_its_end_is_damaged_and_the_film_goes_on(tmp_path: P
     frames, damaged = read_to_end(path)
     assert (len(frames), damaged) == (30, 1)
     assert [frame.index for frame in frames if frame.status == "damaged"] == [9]
+
+
+@pytest.mark.parametrize("cut", [0, 30])
+def test_what_a_camera_sent_is_whole_but_for_what_is_cut_off(tmp_path: Path, cut: int) -> None:
+    head = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    encoded = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in moving(5)]
+    content = b"".join(head % len(jpeg) + jpeg + b"\r\n" for jpeg in encoded)
+    path = tmp_path / "a.mjpeg"
+    path.write_bytes(content[: len(content) - cut])
+    frames, damaged = read_to_end(path)
+    assert (len(frames), damaged > 0) == (5, cut > 0)
+    assert [frame.status for frame in frames[:4]] == ["ok"] * 4
+    assert (frames[4].status == "damaged") == (cut > 0)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Live sources with every fault of `test://`, with readers that misbehave, and a real HTTP server."""
+"""Live sources with every fault of `test://`, and with readers that misbehave."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from cmlr_edge.capture.readers import Grab, csi_pipeline, require_backend
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
-from tests.cmlr_edge.capture.films import write_film
 from tests.conftest import solid, write_video
 
 QUICK = LiveSettings(
@@ -316,131 +314,6 @@ def test_a_csi_camera_needs_gstreamer_and_says_how_to_get_it() -> None:
     with pytest.raises(CaptureError, match="JetPack's python3-opencv"):
         open_source("csi://0")
     require_backend("FFMPEG", "x")
-
-
-class MjpegServer:
-    """A network camera on loopback that can be stopped, started, and told to stall."""
-
-    def __init__(self) -> None:
-        self.stalled = threading.Event()
-        self.number = 0
-        self.size_hw = (120, 160)
-        self.port = 0
-        self.server: ThreadingHTTPServer | None = None
-
-    def start(self) -> None:
-        camera = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server = self.server
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=cut")
-                self.end_headers()
-                while camera.server is server:
-                    if not camera.stalled.is_set():
-                        picture = draw_pattern(camera.number, camera.size_hw)
-                        data = cv2.imencode(".jpg", picture)[1].tobytes()
-                        head = f"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                        camera.number += 1
-                        try:
-                            self.wfile.write(head.encode() + data + b"\r\n")
-                        except OSError:
-                            return
-                    threading.Event().wait(0.02)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self) -> None:
-        server, self.server = self.server, None
-        if server is not None:
-            server.shutdown()
-            server.server_close()
-
-
-@pytest.fixture
-def mjpeg() -> Iterator[MjpegServer]:
-    server = MjpegServer()
-    server.start()
-    yield server
-    server.stop()
-
-
-def take_until(source: LiveSource, number: int, limit_s: float = 20) -> list[int]:
-    got: list[int] = []
-    deadline = time.monotonic() + limit_s
-    while not got or got[-1] < number:
-        assert time.monotonic() < deadline, (got[-3:], source.state, source.reason)
-        if (frame := source.next_frame(0.2)) is not None:
-            got.append(read_number(frame.image_bgr))
-    return got
-
-
-NETWORK = LiveSettings(read_timeout_s=0.3, hang_timeout_s=0.8)
-
-
-def test_a_network_camera_that_is_stopped_and_started_again_is_back_within_2_s(
-    mjpeg: MjpegServer,
-) -> None:
-    with opened(f"http://user:hunter2@127.0.0.1:{mjpeg.port}/video", NETWORK) as source:
-        got = take_until(source, 10)
-        mjpeg.stop()
-        while source.state is SourceState.OK:
-            source.next_frame(0.05)
-        mjpeg.size_hw = (240, 320)
-        mjpeg.start()
-        returned, next_number = time.monotonic(), mjpeg.number
-        got += take_until(source, next_number)
-        assert time.monotonic() - returned < 2.0
-        assert source.stats.reconnects >= 1
-    assert got == sorted(set(got))
-
-
-def test_a_network_camera_that_stalls_is_opened_again(mjpeg: MjpegServer) -> None:
-    with opened(f"http://127.0.0.1:{mjpeg.port}/video", NETWORK) as source:
-        got = take_until(source, 10)
-        mjpeg.stalled.set()
-        while source.state is not SourceState.RECONNECTING:
-            source.next_frame(0.05)
-        mjpeg.stalled.clear()
-        returned = time.monotonic()
-        got += take_until(source, got[-1] + 5)
-        assert time.monotonic() - returned < 2.0
-    assert got == sorted(set(got))
-
-
-@pytest.mark.parametrize("name", ["clip.avi", "clip.mkv"])
-def test_a_video_file_on_a_web_server_ends(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    if name == "clip.avi":
-        write_video(path, [solid(9, 9, 9)] * 12)
-    else:  # the decoder holds frames back, to bring them in order
-        write_film(path, [solid(9, 9, 9, (48, 64))] * 12, options={"bf": "3"})
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            content = path.read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}/{name}"
-        with opened(uri, LiveSettings(), policy="every") as source:
-            assert len(list(source)) == 12
-        server.shutdown()
-    assert source.state is SourceState.ENDED
 
 
 def test_arrays_of_frames_are_not_shared() -> None:

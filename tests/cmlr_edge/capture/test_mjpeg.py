@@ -105,15 +105,15 @@ def test_packets_without_times_are_kept_by_their_arrival(tmp_path: Path) -> None
         open_source(f"http://{place}", keep_packets_s=1.0, policy="every") as source,
     ):
         frames = [frame for frame, _ in zip(source, range(12), strict=False)]
-        recording, times_s = frames[0].recording, [frame.stream_s for frame in frames]
-        assert recording is not None
-        assert recording.codec == "mjpeg"
+        ring, times_s = frames[0].ring, [frame.stream_s for frame in frames]
+        assert ring is not None
+        assert ring.codec == "mjpeg"
         begin_s, end_s = times_s[3], times_s[9]
         assert begin_s is not None
         assert end_s is not None
-        packets = recording.finish(recording.excerpt(begin_s, end_s))
+        packets = ring.finish(ring.excerpt(begin_s, end_s))
         path = tmp_path / "clip.mkv"
-        path.write_bytes(remux(recording, packets, begin_s, end_s))
+        path.write_bytes(remux(ring, packets, begin_s, end_s))
     with av.open(str(path)) as film:
         shown = [read_number(image.to_ndarray(format="bgr24")) for image in film.decode(video=0)]
     assert shown == [read_number(frame.image_bgr) for frame in frames[3:9]]

@@ -24,6 +24,7 @@ from cmlr_edge.model.spec import ModelSpec
 from csrc.tensorrt import packages
 from tests.cmlr_edge.engines.fake_gpu import BUILT, FAKES, TESTS, on_fake_gpu, run, write
 from tests.conftest import mean_color_model
+from tests.explained_engine import explained_model
 
 
 def test_an_engine_recognises_an_image(driver: Path, tmp_path: Path) -> None:
@@ -40,6 +41,13 @@ def test_batches_of_any_size_and_cuda_graphs_give_each_frames_scores(
     # 1 1 1 | 3 | 8 | 8 8 4 | 1 1 | 2 2 2: a graph from the second launch of a size on
     assert answer["replayed"] == [0, 2 + 2 + 1 + 2]
     assert answer["leaked"] == [0, 0, 0]
+
+
+def test_an_engine_tells_why_in_batches_of_any_size(driver: Path, tmp_path: Path) -> None:
+    answer = on_fake_gpu(driver, "explain", write(tmp_path, content=explained_model()))
+    assert max(answer["errors"].values()) < 1e-5
+    assert {"own_evidence", "links", "surroundings", "scores", "plain"} == {*answer["errors"]}
+    assert (answer["map"], answer["leaked"]) == ([1, 3, 2, 4], [0, 0, 0])
 
 
 def test_a_batch_below_the_engines_smallest_is_filled_up(driver: Path, tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def tiny(scores: list[float], *visits: tuple[float, float]) -> Recording:
 
 
 def counts(found: int, visits: int, false_events: int, hours: float) -> Counts:
-    return Counts(np.array([found]), visits, np.array([false_events]), np.array([0]), hours)
+    one = (np.array([[n]]) for n in (found, false_events, 0))
+    of_found, of_false, of_repeats = one
+    return Counts(of_found, np.array([visits]), of_false, of_repeats, np.array([hours]))
 
 
 def test_events_are_those_of_the_tracker_itself() -> None:
@@ -64,6 +66,12 @@ def test_found_false_and_repeated_events_are_told_apart() -> None:
     assert (found.false_events.tolist(), found.repeats.tolist()) == ([1], [1])
 
 
+def test_an_event_that_does_not_end_is_false_and_finds_nothing() -> None:
+    always = tiny([0.9] * 20, (2.0, 4.0), (10.0, 13.0))
+    found = count_events(always, [PLAIN])
+    assert (found.found.tolist(), found.false_events.tolist()) == ([0], [1])
+
+
 def test_frames_that_say_nothing_bring_no_event_and_an_outage_counts_little() -> None:
     item = tiny([float("nan")] * 5 + [0.9])
     assert count_events(item, [PLAIN]).false_events.tolist() == [1]
@@ -74,7 +82,9 @@ def test_frames_that_say_nothing_bring_no_event_and_an_outage_counts_little() ->
 def test_bounds_are_exact() -> None:
     assert rate_at_most(0, 1, miss=0.05) == pytest.approx(-np.log(0.05))
     assert share_at_least(35, 35, miss=0.025) == pytest.approx(0.025 ** (1 / 35))
-    assert share_between(9, 10) == pytest.approx((0.5550, 0.9975), abs=1e-4)
+    low, high = share_between(9, 10)
+    assert low == pytest.approx(0.5550, abs=1e-4)
+    assert high == pytest.approx(0.9975, abs=1e-4)
     assert share_between(0, 5)[0] == 0
     assert share_between(5, 5)[1] == 1
     assert rate_at_most(3, 0, miss=0.05) == np.inf
@@ -86,11 +96,22 @@ def test_good_scores_prove_a_contract_and_the_settings_are_used_as_written() -> 
     assert contract.proven
     assert contract.needed == ""
     _, held_out = divide(recordings, 0)
-    again = sum((count_events(r, [contract.settings]) for r in held_out[1:]),
-                count_events(held_out[0], [contract.settings]))  # fmt: skip
+    again = Counts.joined([count_events(r, [contract.settings]) for r in held_out])
     assert again.found.tolist() == contract.proof.found.tolist()
     assert found_at_least(contract.proof) >= 0.7
     assert false_a_day_at_most(contract.proof) <= 100
+
+
+def test_recordings_that_differ_count_for_less() -> None:
+    def joined(false_events: list[int], found: list[int]) -> Counts:
+        parts = zip(found, false_events, strict=True)
+        return Counts.joined([counts(f, 10, n, 24.0) for f, n in parts])
+
+    alike, apart = joined([2, 2, 2, 2], [8, 8, 8, 8]), joined([0, 0, 0, 8], [10, 10, 10, 2])
+    assert false_a_day_at_most(alike) == pytest.approx(rate_at_most(8, 4, miss=0.025))
+    assert found_at_least(alike) == pytest.approx(share_at_least(32, 40, miss=0.025))
+    assert false_a_day_at_most(apart) > 1.5 * false_a_day_at_most(alike)
+    assert found_at_least(apart) < 0.8 * found_at_least(alike)
 
 
 def test_few_recordings_are_told_what_it_would_take() -> None:
@@ -257,7 +278,7 @@ def test_sed_scores_eval_counts_the_same() -> None:
         scores[item.name] = create_score_dataframe(item.scores[:, None], edges, ["car"])
         truth[item.name] = [(v.begin_s, v.end_s, "car") for v in item.visits]
     stats, _ = intersection_based.accumulated_intermediate_statistics(
-        scores=scores, ground_truth=truth, dtc_threshold=1e-3, gtc_threshold=1e-3
+        scores=scores, ground_truth=truth, dtc_threshold=0.5, gtc_threshold=1e-3
     )
     for threshold in (0.3, 0.5, 0.8):
         setting = replace(PLAIN, enter=threshold, leave=threshold)

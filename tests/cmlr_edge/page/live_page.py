@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge import Recognizer, open_source
+from cmlr_edge import Explain, Recognizer, open_source
 from cmlr_edge.capture import Policy
 from cmlr_edge.page.running import LiveServer, Server
 from cmlr_edge.page.state import LiveState
-from cmlr_edge.pipeline import Streams
+from cmlr_edge.pipeline import Streams, StreamsSettings
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -28,13 +28,14 @@ def serving(
     token: str | None = None,
     policy: Policy = "newest",
     answered_within_s: float = 10.0,
+    explain: Explain | None = None,
 ) -> Iterator[LiveServer]:
     """Recognise sources, given by name, and serve their page."""
     with ExitStack() as stack:
         recognizer = Recognizer.from_engine(engine) if isinstance(engine, Path) else engine
         stack.enter_context(recognizer)
-        streams = stack.enter_context(Streams(recognizer))
-        live = LiveState(streams, recognizer, answered_within_s=answered_within_s)
+        streams = stack.enter_context(Streams(recognizer, StreamsSettings(explain=explain)))
+        live = LiveState(streams, recognizer, answered_within_s=answered_within_s, explain=explain)
         for name, source in sources.items():
             live.watch(name)
             opened = open_source(source, policy=policy)

@@ -64,6 +64,13 @@ def test_rest_gives_paths_pictures_and_clips_in_parts(engine: Path, tmp_path: Pa
         assert get(server, f"{address}/label")[0] == 422
 
 
+def test_a_clip_of_another_codec_is_told_for_what_it_is(engine: Path, tmp_path: Path) -> None:
+    with session(engine, tmp_path, codec="mpeg4") as (_, server):
+        [event] = get_json(server, "/api/events")
+        _, headers, _ = get(server, f"/api/events/{event['id']}/clip")
+        assert headers["content-type"] == "video/x-matroska"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 390])
 def test_a_clip_plays_in_a_browser_and_begins_where_it_was_asked_to(

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-from cmlr_edge import Recognizer
+from cmlr_edge import Explain, Recognizer
 from cmlr_edge.capture import open_source
 from cmlr_edge.page.running import LiveServer
 from cmlr_edge.page.state import LiveState
@@ -18,6 +19,8 @@ from cmlr_edge.pipeline import Streams
 from tests.cmlr_edge.page.browsing import card, state_is, wait_for
 from tests.cmlr_edge.page.live_page import serving
 from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
+from tests.conftest import solid, write_video
+from tests.explained_engine import write_explained_engine
 
 pytestmark = pytest.mark.slow
 
@@ -181,3 +184,52 @@ def test_a_visitor_types_the_token_once(browser: webdriver.Chrome, engine: Path)
         assert browser.current_url == server.url
         browser.refresh()
         state_is(browser, 0, "ok")
+
+
+def test_a_chosen_label_tells_its_sum_and_where_it_is(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    image = solid(20, 20, 20, (96, 128))
+    image[48:, 96:] = (0, 0, 255)  # red, in the last cell of 2 x 4
+    write_video(tmp_path / "c.mp4", [image] * 10)
+    engine = write_explained_engine(tmp_path / "explained")
+    told = "document.querySelector('.why')"
+    with serving(engine, {"door": tmp_path / "c.mp4"}, explain=Explain(), policy="every") as server:
+        browser.get(server.url)
+        state_is(browser, 0, "ended")
+        bar = wait_for(browser, "document.querySelector('.bar[data-label=red]')")
+        assert not browser.execute_script(f"return !{told}.hidden")
+        bar.send_keys(Keys.ENTER)  # of a source that is over: the frame that is there answers
+        wait_for(browser, f"!{told}.hidden")
+        terms = browser.execute_script(
+            f"return [...{told}.querySelectorAll('.term')].map((term) => term.innerText.split('\\n'))"
+        )
+        amounts = {name: float(amount.replace("\u2212", "-")) for name, amount in terms}
+        assert [*amounts][:3] == ["own evidence", "surroundings", "with green"]
+        total = float(
+            browser.execute_script(f"return {told}.querySelector('.sum').textContent")
+            .split()[1]
+            .replace("\u2212", "-")
+        )
+        assert sum(amounts.values()) == pytest.approx(total, abs=0.3)  # each is rounded
+        alpha = (
+            "(() => { const heat = document.querySelector('.heat'), { width, height } = heat;"
+            "const paint = heat.getContext('2d');"
+            "return [[0.06, 0.2], [0.94, 0.9]].map(([x, y]) =>"
+            " paint.getImageData(x * width, y * height, 1, 1).data[3]); })()"
+        )
+        cold, hot = wait_for(browser, alpha)
+        assert hot > cold + 50
+        browser.execute_script("document.querySelector('.why button').click()")
+        assert wait_for(browser, f"{told}.hidden && document.querySelector('.heat').hidden")
+        assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_labels_cannot_be_chosen_where_nothing_is_explained(
+    browser: webdriver.Chrome, engine: Path
+) -> None:
+    with serving(engine, {"door": PATTERN}) as server:
+        browser.get(server.url)
+        wait_for(browser, "document.querySelector('.bar[data-label=red]')").click()
+        assert browser.execute_script("return document.querySelector('.why').hidden")
+        assert browser.execute_script("return document.querySelector('.why-hint').hidden")

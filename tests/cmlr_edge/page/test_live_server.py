@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from cmlr_edge import Recognizer
+from cmlr_edge import Explain, Recognizer
 from cmlr_edge.cli.flags import split_name
 from cmlr_edge.errors import OutputError
 from cmlr_edge.page.gate import check_exposure
@@ -32,6 +32,7 @@ from tests.cmlr_edge.cli.command import COMMAND, run
 from tests.cmlr_edge.page.live_page import get, get_json, post, serving, states, wait_until
 from tests.cmlr_edge.pipeline.stand_ins import NanBackend, SlowBackend, recognizer_of
 from tests.conftest import LABELS, Image, make_spec, mean_color_model
+from tests.explained_engine import write_explained_engine
 
 TOKEN = "a-token-of-some-length"
 PATTERN = "test://?fps=20&size=128x96"
@@ -389,3 +390,40 @@ def test_fuzzed_requests_never_break_the_server(page: LiveServer, tmp_path: Path
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert get_json(page, "/healthz")["sources_ok"] == 2
+
+
+def test_a_viewer_asks_why_of_one_label_and_gets_no_more_than_that(tmp_path: Path) -> None:
+    engine = write_explained_engine(tmp_path / "explained")
+    with serving(engine, {"door": PATTERN}, explain=Explain(40)) as server:
+        assert get_json(server, "/api/state")["model"]["explains"]
+        with follow(server) as viewer:
+            about, _ = read_frame(take_frame(viewer))
+            assert "why" not in about
+            for text in ("why 99999 1", "why 0 999999", "why 0 1 2", "why -1 0", "why", "why 0 x"):
+                viewer.send(text)
+            viewer.send("why 0 2")
+            why: dict[str, Any] = {}
+            while why.get("label") != 2:
+                about, _ = read_frame(take_frame(viewer))
+                why = about.get("why", {})
+                viewer.send("0")
+            assert why["own"] + why["surroundings"] + why["bias"] == pytest.approx(
+                why["logit"], abs=1e-3
+            )
+            assert set(about["flagged"]) <= {"red", "green", "blue"}
+            viewer.send("why 0")
+            while "why" in about:
+                about, _ = read_frame(take_frame(viewer))
+                viewer.send("0")
+            for _ in range(50):  # no more frames than are painted
+                viewer.send("why 0 1")
+            assert count_frames(viewer, 1.0) <= 2
+
+
+def test_of_an_engine_that_is_not_asked_nothing_is_told(page: LiveServer) -> None:
+    assert not get_json(page, "/api/state")["model"]["explains"]
+    with follow(page) as viewer:
+        viewer.send("why 0 1")
+        for _ in range(2):
+            about, _ = read_frame(take_frame(viewer))
+            assert not {"why", "flagged"} & {*about}

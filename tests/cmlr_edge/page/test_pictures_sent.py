@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from cmlr_edge import Recognizer
+from cmlr_edge import Explain, Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.page import looking
 from cmlr_edge.page.running import LiveServer
 from tests.cmlr_edge.page.live_page import get_json, serving
+from tests.explained_engine import write_explained_engine
 
 TOKEN = "a-token-of-some-length"
 
@@ -120,3 +121,24 @@ def test_the_former_model_may_be_closed_meanwhile(engine: Path) -> None:
         desk._recognizer = swapped  # type: ignore[assignment]
         expected = other(np.asarray(PilImage.open(io.BytesIO(encoded("JPEG")))), color="rgb")
         assert desk.look(encoded("JPEG"), scores=True)["scores"] == expected.to_dict()["scores"]
+
+
+def test_a_visitor_may_ask_why(tmp_path: Path, page: LiveServer) -> None:
+    pixels, out = np.zeros((40, 60, 3), np.uint8), io.BytesIO()
+    pixels[:20, :, 0], pixels[..., 1] = 250, 120
+    PilImage.fromarray(pixels).save(out, "PNG")
+    picture = out.getvalue()
+    with serving(write_explained_engine(tmp_path / "explained"), {}, token=TOKEN) as server:
+        assert "why" not in send(server, picture)[1]
+        status, answer = send(server, picture, "?why=true")
+        assert status == 200
+        assert [*answer["why"]] == [item["label"] for item in answer["labels"]] == ["red"]
+        assert answer["why"]["red"]["map"][0][0] > answer["why"]["red"]["map"][1][0]
+    with serving(
+        write_explained_engine(tmp_path / "other"), {}, token=TOKEN, explain=Explain()
+    ) as server:
+        assert "why" in send(server, picture)[1]
+        assert "why" not in send(server, picture, "?why=false")[1]
+    status, answer = send(page, picture, "?why=true")
+    assert (status, "cannot say why" in answer["detail"]) == (409, True)
+    assert send(page, picture)[0] == 200

@@ -13,15 +13,14 @@ import pytest
 
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import ImageFiles
-from cmlr_edge.capture.live import LiveSettings, SourceState
+from cmlr_edge.capture.live import SourceState
 from cmlr_edge.capture.pattern import read_number
 from cmlr_edge.errors import CaptureError, EngineError, OutputError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import Streams, StreamsSettings
-from cmlr_edge.pipeline.batches import BatchSize, FairQueue
 from cmlr_edge.sinks import Result
 from tests.cmlr_edge.pipeline.stand_ins import Noted, SlowBackend, recognizer_of
-from tests.conftest import SIZE_HW, make_spec, mean_color_model, solid, write_video
+from tests.conftest import make_spec, mean_color_model, solid, write_video
 
 
 @pytest.fixture
@@ -61,17 +60,6 @@ def test_results_of_many_files_are_those_of_each_alone_in_order(
             assert all(event.source == clip.stem for event in other.events)
     assert [status.state for status in streams.status()] == [SourceState.ENDED] * 3
     assert [status.frames for status in streams.status()] == [20, 25, 30]
-
-
-def test_two_recognizers_share_the_frames_and_each_source_stays_in_order(clip: Path) -> None:
-    met = threading.Barrier(2)
-    backends = [SlowBackend(lambda _: met.wait(20)) for _ in range(2)]
-    streams = Streams(
-        [recognizer_of(backend) for backend in backends], StreamsSettings(max_batch=1)
-    )
-    streams.add(open_source(clip))
-    assert [result.frame.index for result in streams.results()] == list(range(20))
-    assert [len(backend.batches) for backend in backends] == [10, 10]
 
 
 def test_a_failing_source_and_a_broken_sink_end_alone(recognizer: Recognizer, clip: Path) -> None:
@@ -138,45 +126,6 @@ def test_a_slow_taker_makes_live_sources_drop_and_never_grows_the_memory(
     assert status.capture is not None
     assert status.capture.dropped > 50
     assert status.capture.received == status.capture.dropped + len(shown)
-
-
-def test_batches_are_as_large_as_the_latency_budget_allows() -> None:
-    for budget_s, expected in ((100.0, 8), (0.0, 1)):
-        backend = SlowBackend(lambda _: threading.Event().wait(0.002))
-        settings = StreamsSettings(latency_budget_s=budget_s, frames_ahead=8)
-        streams = Streams(recognizer_of(backend), settings)
-        for i in range(4):
-            uri = "test://?frames=40&fps=0"
-            streams.add(open_source(uri, policy="every"), name=str(i))
-        assert sum(1 for _ in streams.results()) == 160
-        assert sum(backend.batches) == 160
-        assert max(backend.batches) == expected
-
-
-def test_the_batch_size_follows_the_time_that_the_model_needs() -> None:
-    size = BatchSize(max_batch=8, run_budget_s=0.1)
-    for _ in range(20):
-        size.learn(size.limit, 0.02 * size.limit)
-    assert size.limit == 5  # 5 * 0.02 s
-    size.learn(5, 0.25)  # slower now: 0.05 s each
-    assert size.limit == 2
-    for _ in range(20):
-        size.learn(size.limit, 0.001)
-    assert size.limit == 8
-    size.learn(1, 5.0)
-    assert size.limit == 1
-
-
-def test_owners_are_served_in_turn_whoever_put_most() -> None:
-    queue: FairQueue[str] = FairQueue()
-    for item in ("a1", "a2", "a3", "b1", "c1", "c2"):
-        queue.put(item[0], item)
-    assert queue.take(2) == ["a1", "b1"]
-    assert queue.take(3) == ["c1", "a2", "c2"]
-    queue.put("b", "b2")
-    assert queue.take(9) == ["a3", "b2"]
-    queue.close()
-    assert queue.take(1) == []
 
 
 def test_another_recognizer_takes_over_between_two_batches_and_no_frame_is_lost() -> None:
@@ -311,23 +260,6 @@ def test_a_source_that_never_started_can_be_removed_and_none_is_added_to_an_ende
         Streams([])
 
 
-def test_frames_that_waited_too_long_for_the_model_are_stale() -> None:
-    waited = threading.Event()
-    backend = SlowBackend(lambda _: waited.wait(0.3))
-    streams = Streams(recognizer_of(backend))
-    live = LiveSettings(stale_after_s=0.2)
-    streams.add(open_source("test://?fps=100", live=live))
-    for count, result in enumerate(streams.results()):
-        if count == 0:
-            assert result.frame.status == "ok"
-        elif count == 1:  # taken at once, then it waited for the first batch
-            assert (result.frame.status, result.prediction.valid) == ("stale", False)
-            waited.set()
-        elif count > 3:
-            assert result.frame.status == "ok"
-            break
-
-
 def test_no_thread_is_left_behind(recognizer: Recognizer) -> None:
     before = threading.active_count()
     for leave_at in (0, 5, None):
@@ -384,99 +316,6 @@ def test_a_source_of_somebody_else_whose_times_go_back_gives_times_that_rise(
         streams.add(Odd("odd", []))
         times = [result.frame.time_s for result in streams.results()]
     assert times == pytest.approx([0, 0.001, 5, 5.001, 5.002, 5.003, 6])
-
-
-def test_prepared_frames_give_what_a_call_gives(recognizer: Recognizer) -> None:
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 255, (40 + i, 50, 3), dtype=np.uint8) for i in range(3)]
-    frames = [Frame(image, i, None, 5.0, 1.5, "x") for i, image in enumerate(images)]
-    prepared = [recognizer.prepare(frame) for frame in frames]
-    assert prepared[0].pixels.shape == (*SIZE_HW, 3)
-    for frame, prediction in zip(frames, recognizer.recognize_prepared(prepared), strict=True):
-        np.testing.assert_allclose(prediction.scores, recognizer(frame).scores, atol=1e-6)
-        assert (prediction.captured_at, prediction.latency_ms.capture) == (5.0, 1.5)
-    assert recognizer.recognize_prepared([]) == []
-
-
-class Played(ImageFiles):
-    """Frames made by a formula, as a clip that was decoded already."""
-
-    fps = 25.0
-
-    def __init__(self, images: list[np.ndarray], fps: float = 25) -> None:
-        super().__init__("played", [])
-        self._images, self._step_s = images, 1 / fps
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, image in enumerate(self._images):
-            yield Frame(image, index, index * self._step_s, 1e9 + index, 0.1, "played")
-
-
-def play(
-    images: list[np.ndarray], skip_unchanged_s: float | None
-) -> tuple[list[Result], SlowBackend]:
-    backend = SlowBackend()
-    streams = Streams(recognizer_of(backend))
-    streams.add(Played(images), skip_unchanged_s=skip_unchanged_s)
-    return list(streams.results()), backend
-
-
-def starts(results: list[Result]) -> dict[str, float]:
-    events = [event for result in results for event in result.events]
-    return {event.label: event.time_s for event in events if event.kind == "start"}
-
-
-def noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    noise = rng.normal(0, 4, image.shape)
-    return np.clip(image + noise, 0, 255).round().astype(np.uint8)
-
-
-def test_a_still_scene_costs_a_tenth_of_the_inference_and_every_frame_has_its_result() -> None:
-    rng = np.random.default_rng(3)
-    images = [noisy(solid(200, 40, 40, (120, 160)), rng) for _ in range(250)]  # 10 s
-    results, backend = play(images, skip_unchanged_s=2.0)
-    plain, _ = play(images, None)
-    assert sum(backend.batches) == 5  # at 0, 2, 4, 6 and 8 s
-    assert [result.prediction.repeated for result in results].count(False) == 5
-    assert [result.frame.index for result in results] == list(range(250))
-    assert all(result.prediction.labels[0].label == "red" for result in results)
-    assert [result.prediction.captured_at for result in results] == [1e9 + i for i in range(250)]
-    assert starts(results) == starts(plain) == {"red": pytest.approx(0.52, abs=0.05)}
-
-
-def test_a_change_is_seen_at_once_and_one_too_small_to_see_within_the_bound() -> None:
-    still = solid(100, 40, 40, (120, 160))
-    there = still.copy()
-    there[:60, :80] = (40, 40, 255)  # an object in a quarter of the picture
-    for changed, bound_s in ((there, 0.0), (solid(104, 40, 40, (120, 160)), 2.0)):
-        images = [still] * 110 + [changed] * 140
-        level = float(changed[..., 2].mean()) / 255
-        streams = Streams(recognizer_of(backend := SlowBackend(), threshold=level - 0.005))
-        streams.add(Played(images), skip_unchanged_s=2.0)
-        skipping = starts(list(streams.results()))
-        streams = Streams(recognizer_of(SlowBackend(), threshold=level - 0.005))
-        streams.add(Played(images))
-        plain = starts(list(streams.results()))
-        assert plain.keys() == skipping.keys() == {"red"}
-        assert 0 <= skipping["red"] - plain["red"] <= bound_s + 1e-9
-        assert sum(backend.batches) <= 8
-
-
-def test_nothing_invalid_is_repeated_for_longer_than_a_moment() -> None:
-    calls = []
-
-    class OnceNan(SlowBackend):
-        def infer(self, frames: np.ndarray) -> np.ndarray:
-            calls.append(len(frames))
-            scores = super().infer(frames)
-            return scores * np.nan if len(calls) == 1 else scores
-
-    streams = Streams(recognizer_of(OnceNan()))
-    streams.add(Played([solid(200, 0, 0)] * 100), skip_unchanged_s=60)
-    valid = [result.prediction.valid for result in streams.results()]
-    assert not valid[0]
-    assert all(valid[10:])
-    assert len(calls) < 10
 
 
 def test_an_end_does_not_wait_for_a_source_that_hangs_for_ever(recognizer: Recognizer) -> None:

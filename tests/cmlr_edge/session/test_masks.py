@@ -94,7 +94,7 @@ def answer(path: str) -> Callable[[Run], list[bytes]]:
 PICTURES: dict[str, Callable[[Run], list[bytes]]] = {
     "overlay": files("o.mp4"),
     "contact_sheet": files("s.png"),
-    "snapshots": files("snapshots/*/*.jpg"),
+    "snapshots": files("snapshots/*/*"),
     "/api/sources/{source_id}/frame.jpg": told("frame"),
     "/api/sources/{source_id}/video": told("video"),
     "/api/live": told("live"),

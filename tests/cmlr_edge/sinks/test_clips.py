@@ -20,7 +20,7 @@ import pytest
 from cmlr_edge.capture import has_packets, open_source
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.events.event import Event
-from cmlr_edge.recording import Kept, Recording
+from cmlr_edge.packet_ring import Kept, PacketRing
 from cmlr_edge.session import Session, SessionConfig
 from cmlr_edge.session.config import EngineSettings, SourceSettings
 from cmlr_edge.sinks import Clips, Result
@@ -175,9 +175,9 @@ def test_a_mask_takes_the_packets_from_a_frame(tmp_path: Path) -> None:
 
     with open_source(film(tmp_path / "film.mp4", frames=5), keep_packets_s=1.0) as source:
         frame = next(iter(source))
-    assert frame.recording is not None
-    assert Intake(IntakeSettings()).masked(frame).recording is not None
-    assert Intake(IntakeSettings(masks=(WHOLE,))).masked(frame).recording is None
+    assert frame.ring is not None
+    assert Intake(IntakeSettings()).masked(frame).ring is not None
+    assert Intake(IntakeSettings(masks=(WHOLE,))).masked(frame).ring is None
 
 
 def test_sources_without_packets_say_so_in_a_line(engine: Path, tmp_path: Path) -> None:
@@ -205,18 +205,18 @@ def test_which_sources_have_packets(uri: str, expected: bool) -> None:
 
 
 class Packet(bytes):
-    """As the recording needs one."""
+    """As the ring needs one."""
 
     @property
     def size(self) -> int:
         return len(self)
 
 
-def recording(keep_s: float = 1.0) -> Recording:
-    return Recording("h264", None, keep_s)
+def new_ring(keep_s: float = 1.0) -> PacketRing:
+    return PacketRing("h264", None, keep_s)
 
 
-def fill(ring: Recording, times: Any, gop: int = 10, size: int = 100) -> None:
+def fill(ring: PacketRing, times: Any, gop: int = 10, size: int = 100) -> None:
     for number, time_s in enumerate(times):
         ring.add(Packet(size), float(time_s), is_key=number % gop == 0)
 
@@ -226,7 +226,7 @@ def times_of(packets: list[Kept]) -> list[float]:
 
 
 def test_a_recording_begins_with_a_key_picture_and_forgets_what_is_old() -> None:
-    ring = recording()
+    ring = new_ring()
     ring.add(Packet(9), 0.0, is_key=False)  # joined in the middle
     fill(ring, np.arange(0, 60, 0.1))
     kept = ring.excerpt(-1.0, 99.0).packets
@@ -236,9 +236,9 @@ def test_a_recording_begins_with_a_key_picture_and_forgets_what_is_old() -> None
 
 
 def test_memory_is_bounded_whatever_comes() -> None:
-    from cmlr_edge import recording as module
+    from cmlr_edge import packet_ring as module
 
-    ring, most = recording(keep_s=60), module._MAX_BYTES
+    ring, most = new_ring(keep_s=60), module._MAX_BYTES
     part = most // 8
     fill(ring, np.arange(0, 3, 0.1), gop=4, size=part)
     assert 0 < sum(item.packet.size for item in ring.excerpt(0, 99).packets) <= most
@@ -252,7 +252,7 @@ def test_memory_is_bounded_whatever_comes() -> None:
 
 
 def test_an_excerpt_grows_until_it_is_over_and_not_into_another_recording() -> None:
-    ring = recording()
+    ring = new_ring()
     fill(ring, np.arange(0, 3, 0.1))
     grows, other = ring.excerpt(2.0, 4.0), ring.excerpt(2.0, 99.0)
     fill(ring, np.arange(3, 6, 0.1))
@@ -266,7 +266,7 @@ def test_an_excerpt_grows_until_it_is_over_and_not_into_another_recording() -> N
 
 
 def test_what_nobody_is_to_look_at_is_not_kept() -> None:
-    ring = recording()
+    ring = new_ring()
     fill(ring, np.arange(0, 3, 0.1))
     grows = ring.excerpt(2.0, 9.0)
     ring.listen(wanted=False)
@@ -352,10 +352,10 @@ def test_a_full_disk_loses_the_clip_and_nothing_else(
 
 def test_packets_that_make_no_film_are_one_line(tmp_path: Path) -> None:
     frame = frame_of(film(tmp_path / "film.mp4", frames=40))
-    frame.recording.template = open_source(film(tmp_path / "b.mp4", frames=1))  # no stream at all
-    empty = Recording("h264", frame.recording.template, 1.0)
+    frame.ring.template = open_source(film(tmp_path / "b.mp4", frames=1))  # no stream at all
+    empty = PacketRing("h264", frame.ring.template, 1.0)
     sink = Clips(tmp_path / "clips")
-    sink.write(told("start", 1, replace(frame, recording=empty)))
+    sink.write(told("start", 1, replace(frame, ring=empty)))
     with pytest.raises(OutputError, match="no picture"):
         sink.close()
 

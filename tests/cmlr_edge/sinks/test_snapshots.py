@@ -134,6 +134,16 @@ def test_old_pictures_are_deleted(tmp_path: Path) -> None:
     assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["1"]
 
 
+def test_old_pictures_are_deleted_where_no_new_ones_come(tmp_path: Path) -> None:
+    clock = [1000.0]
+    sink = Snapshots(tmp_path / "s", LABELS, keep_days=1, clock=lambda: clock[0])
+    sink.write(result(50, 0.6, event("start", 0)))
+    for hours, is_kept in ((23, True), (2, False)):
+        clock[0] += hours * 3600
+        sink.write(result(50, 0.1))  # a frame in which nothing happens
+        assert bool(pictures(tmp_path / "s")) is is_kept
+
+
 def test_a_disk_that_fills_up_costs_old_pictures_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

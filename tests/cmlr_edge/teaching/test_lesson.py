@@ -189,8 +189,16 @@ def test_an_engine_whose_old_scores_would_move_is_not_written(
     monkeypatch.setattr(
         lesson_module, "count_bit_equal", lambda *args: len(args[3]) - (args[4] == "openvino")
     )
-    with pytest.raises(EngineError, match="old scores moved on 1 of 59 frames in openvino:"):
+    with pytest.raises(EngineError, match="old scores moved on 1 of 58 frames in openvino:"):
         teach_yellow(base, tmp_path, providers=["cpu", "openvino"])
+
+
+def test_a_runtime_that_cannot_run_here_is_left_out_and_told(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lesson_module, "find_providers", lambda: ["cpu", "nowhere"])
+    assert Teacher.of(base)._providers == ["cpu"]
+    assert "not compared in nowhere" in caplog.text
 
 
 def test_engines_that_cannot_be_taught_say_so_in_one_line(tmp_path: Path) -> None:
@@ -254,6 +262,10 @@ def test_the_command_writes_says_and_refuses(base: Path, tmp_path: Path) -> None
     assert code == 0, said
     assert "every old score has the same bits on 58 of 58 frames in cpu" in said
     assert "yellow: 20 pictures with it, 30 without; threshold 0." in said
+    shown = CliRunner().invoke(app, ["inspect", str(new)]).output
+    assert (
+        "taught: yellow, from 20 pictures with it and 30 without; finds 83% to 100% of it" in shown
+    )
     code, said = run(base, "--label", "x", "--positive", few, "--out", tmp_path / "x")
     assert code == 3
     assert not (tmp_path / "x").exists()

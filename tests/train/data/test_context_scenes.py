@@ -160,6 +160,23 @@ def test_no_background_photo_is_shared_by_training_validation_and_test(
     assert used["iid"] | used["do"] | used["cross"] <= {4, 5}
 
 
+def test_the_box_of_every_label_holds_its_object(tmp_path: Path, assets: Path) -> None:
+    generate(tmp_path / "s", SceneConfig(counts=SMALL), assets)
+    truth, checked = read_truth(tmp_path / "s"), 0
+    for image in read_dataset(tmp_path / "s").images:
+        boxes = truth.boxes[str(image.path.relative_to(tmp_path / "s"))]
+        assert {truth.labels[i] for i in image.labels} == {*boxes}
+        picture = cv2.imread(str(image.path))
+        assert picture is not None
+        for left, top, right, bottom in boxes.values():
+            assert 0 <= left < right <= 224
+            assert 0 <= top < bottom <= 224
+            # The sprites are white squares, more or less; most photos have little red.
+            assert np.median(picture[top:bottom, left:right, 2]) > 140
+            checked += 1
+    assert checked > 10
+
+
 def test_a_folder_with_scenes_is_not_drawn_over(tmp_path: Path, assets: Path) -> None:
     generate(tmp_path / "s", SceneConfig(counts=SMALL), assets)
     with pytest.raises(DataError, match="holds scenes already"):

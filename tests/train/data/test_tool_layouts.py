@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -27,6 +28,7 @@ from tests.train.data.tool_trees import (
     write,
     yolo,
 )
+from train.cli.app import app
 from train.data import LAYOUTS, layout_of, read_dataset
 from train.data.report import report_on
 
@@ -243,6 +245,23 @@ def test_a_file_of_a_tool_that_is_cut_anywhere_is_read_or_one_short_line(
                 assert len(str(error)) < 700  # noqa: PT017
                 assert "\n" not in str(error)  # noqa: PT017
         path.write_bytes(whole)
+
+
+def test_check_says_what_it_understood_and_draws_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roboflow_classes(tmp_path / "data")
+    sheet, out = tmp_path / "sheet.png", tmp_path / "report.json"
+    words = ["check", tmp_path / "data", "--sheet", sheet, "--json", out, "--pictures"]
+    app([str(word) for word in words], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "Roboflow classes" in said
+    assert "train 2, val 1" in said
+    assert "look at cat (1), dog (1): on fewer than 10 training pictures" in said
+    assert json.loads(out.read_text())["splits"] == {"train": 2, "val": 1}
+    drawn = cv2.imread(str(sheet))
+    assert drawn is not None
+    assert drawn.shape[0] > 300
 
 
 def test_a_report_names_what_will_make_trouble(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from train.data.context_scenes.assets import (
     Assets,
     load_assets,
 )
-from train.data.context_scenes.compose import ObjectSizes, compose
+from train.data.context_scenes.compose import Box, ObjectSizes, compose
 from train.data.context_scenes.graph import (
     CONTEXTS,
     LABELS,
@@ -84,6 +84,8 @@ class SceneTruth:
     context_names: tuple[str, ...]
     graph: SceneGraph
     contexts: dict[str, tuple[int, ...]]  # file -> indices into context_names
+    # file -> label -> left, top, right, bottom of its object, pixels; none of older folders
+    boxes: dict[str, dict[str, Box]] = field(default_factory=dict)
 
 
 def generate(
@@ -117,6 +119,7 @@ def generate(
     )
     images: list[dict[str, Any]] = []
     contexts: dict[str, tuple[int, ...]] = {}
+    boxes: dict[str, dict[str, Box]] = {}
     # Spawned, not forked: a fork of a process whose threads hold locks (a progress bar's, OpenCV's)
     # can wait for them for ever.
     spawn = multiprocessing.get_context("spawn")
@@ -125,12 +128,12 @@ def generate(
             count = config.counts.get(part.name, 0)
             (folder / part.name).mkdir(parents=True, exist_ok=True)
             draw = partial(_draw, graph, config, part, folder / part.name)
-            for name, where, labels in pool.map(draw, range(count), chunksize=50):
+            for name, where, labels, objects in pool.map(draw, range(count), chunksize=50):
                 names = [LABELS[i] for i in sorted(labels)]
                 images.append({"file": name, "split": part.name, "labels": names})
-                contexts[name] = where
+                contexts[name], boxes[name] = where, objects
                 report(part.name, 1)
-    write_json(folder / "graph.json", SceneTruth(config, LABELS, CONTEXTS, graph, contexts))
+    write_json(folder / "graph.json", SceneTruth(config, LABELS, CONTEXTS, graph, contexts, boxes))
     listing = json.dumps({"classes": list(LABELS), "images": images})
     write_atomically(folder / "labels.json", listing.encode())
 
@@ -146,17 +149,17 @@ def _load(folder: Path) -> None:
 
 def _draw(
     graph: SceneGraph, config: SceneConfig, part: Part, folder: Path, index: int
-) -> tuple[str, tuple[int, ...], frozenset[int]]:
-    """Draw and save one scene; return its name, contexts and labels."""
+) -> tuple[str, tuple[int, ...], frozenset[int], dict[str, Box]]:
+    """Draw and save one scene; return its name, contexts, labels, and where they are."""
     assert _assets is not None
     rng = np.random.default_rng((config.seed, PARTS.index(part), index))
     contexts, labels = draw_scene_labels(graph, rng, do_context=part.do_context)
     photos = [_assets.photos(context, part.photos) for context in contexts]
-    image = compose(_assets, part.families, photos, labels, config.sizes, rng)
+    image, boxes = compose(_assets, part.families, photos, labels, config.sizes, rng)
     path = folder / f"{index:05d}.jpg"
     _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     path.write_bytes(encoded.tobytes())
-    return f"{part.name}/{path.name}", contexts, labels
+    return f"{part.name}/{path.name}", contexts, labels, boxes
 
 
 def read_truth(folder: Path) -> SceneTruth:

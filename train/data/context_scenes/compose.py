@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -15,7 +16,9 @@ SIDE = 224  # of a scene, pixels
 _DISTRACTORS = 1.2  # things without a label per scene, on average
 _TRIES = 8  # for a place with little overlap
 _LITTLE = 0.3  # overlap, as a share of the smaller object's side
+_OPAQUE = 0.5  # of a sprite's pixels that are in its box
 Canvas = NDArray[np.float32]
+Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def compose(
     labels: frozenset[int],
     sizes: ObjectSizes,
     rng: np.random.Generator,
-) -> Image:
+) -> tuple[Image, dict[str, Box]]:
     """Paint a scene.
 
     Args:
@@ -52,7 +55,7 @@ def compose(
         rng: Decides everything else.
 
     Returns:
-        (SIDE, SIDE, 3), BGR.
+        (SIDE, SIDE, 3), BGR, and the box of every label's object.
     """
     canvas = _background(photos, rng)
     shown = [LABELS[i] for i in sorted(labels)] + [""] * int(rng.poisson(_DISTRACTORS))
@@ -60,17 +63,20 @@ def compose(
     # Causes are large: most of them are painted first, so that they cover little.
     shown.sort(key=lambda label: -float(label in CAUSES) * rng.random())
     placed: list[tuple[float, float, float]] = []
+    boxes: dict[str, Box] = {}
     for label in shown:
         low, high = np.log(sizes.of(label))
         size = float(np.exp(rng.uniform(low, high)))
         x, y = _find_place(size, placed, rng)
         placed.append((x, y, size))
         choices = [s for family in families for s in assets.sprites[family].get(label, [])]
-        _paste(canvas, choices[rng.integers(len(choices))], size, x, y, rng)
+        box = _paste(canvas, choices[rng.integers(len(choices))], size, x, y, rng)
+        if label and box is not None:
+            boxes[label] = box
     if rng.random() < 0.5:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.9)).astype(np.float32)
     canvas = canvas + rng.normal(0, rng.uniform(0, 6), canvas.shape).astype(np.float32)
-    return canvas.clip(0, 255).astype(np.uint8)
+    return canvas.clip(0, 255).astype(np.uint8), boxes
 
 
 def _background(photos: list[list[Image]], rng: np.random.Generator) -> Canvas:
@@ -110,8 +116,8 @@ def _find_place(
 
 def _paste(
     canvas: Canvas, sprite: Image, size: float, x: float, y: float, rng: np.random.Generator
-) -> None:
-    """Blend a sprite into the canvas: mirrored or not, tilted, scaled, tinted."""
+) -> Box | None:
+    """Blend a sprite into the canvas: mirrored or not, tilted, scaled, tinted; where it is seen."""
     scale = size / SPRITE_SIDE
     if rng.random() < 0.5:
         sprite = np.ascontiguousarray(sprite[:, ::-1])
@@ -126,8 +132,17 @@ def _paste(
     left, top = int(x - side / 2), int(y - side / 2)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, SIDE), min(top + side, SIDE)
     if x1 <= x0 or y1 <= y0:
-        return
+        return None
     patch = patch[y0 - top : y1 - top, x0 - left : x1 - left]
     opacity = patch[..., 3:] / 255
     below = canvas[y0:y1, x0:x1] * (1 - opacity)
     canvas[y0:y1, x0:x1] = below + np.minimum(patch[..., :3], 255 * opacity)
+    rows, columns = np.nonzero(opacity[..., 0] >= _OPAQUE)
+    if not len(rows):
+        return None
+    return (
+        x0 + int(columns.min()),
+        y0 + int(rows.min()),
+        x0 + int(columns.max()) + 1,
+        y0 + int(rows.max()) + 1,
+    )

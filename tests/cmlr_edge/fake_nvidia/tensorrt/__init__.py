@@ -100,11 +100,13 @@ class IExecutionContext:
 
         def run():
             frames = _device_array(self._addresses["frames"], shape, np.uint8).copy()
+            names = [output.name for output in self._engine.session.get_outputs()]
             try:
-                (scores,) = self._engine.session.run(["scores"], {"frames": frames})
+                found = self._engine.session.run(names, {"frames": frames})
             except Exception as error:
                 raise cudart.LaunchFailure from error
-            _device_array(self._addresses["scores"], scores.shape, np.float32)[:] = scores
+            for name, values in zip(names, found, strict=True):
+                _device_array(self._addresses[name], values.shape, np.float32)[:] = values
 
         cudart.put(stream, run)
         return True

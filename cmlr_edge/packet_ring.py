@@ -28,7 +28,7 @@ class Kept:
 
 
 class Excerpt:
-    """A part of a recording, which goes on growing until it is over; guarded by the recording."""
+    """A part of a ring, which goes on growing until it is over; guarded by the ring."""
 
     def __init__(self, from_s: float, until_s: float, packets: list[Kept]) -> None:
         """Begin with what was kept, from a key picture on."""
@@ -46,7 +46,7 @@ class Excerpt:
         self._bytes += kept.packet.size
 
 
-class Recording:
+class PacketRing:
     """Keeps the newest packets of one connection or file, from a key picture on; any thread may use it."""
 
     def __init__(self, codec: str, template: Any, keep_s: float) -> None:

@@ -1,0 +1,1 @@
+"""Explanations held against a known truth: sums, cost, pointing game, and the flag for surroundings."""
