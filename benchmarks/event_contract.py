@@ -91,6 +91,23 @@ def measure(pool: list[Counts], wish: Wish, draws: int, seed: int) -> dict[str, 
     }
 
 
+def table(record: dict[str, Any]) -> str:
+    """Markdown: a row for each place and wish."""
+    lines = [
+        "| recordings | wish | false events held | visits held | both | proven | and untrue |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for place, rows in record["places"].items():
+        for row in rows:
+            held, wish = row["covered"], row["wish"]
+            lines.append(
+                f"| {place} | {wish['false_a_day']:g}/day, {wish['found']:.0%} | {held['false_a_day']:.1%} | "
+                f"{held['found']:.1%} | {held['either']:.1%} | {row['proven']:.1%} | "
+                f"{row['proven_and_untrue']:.1%} |"
+            )
+    return "\n".join(lines)
+
+
 def main(
     out: Annotated[Path, typer.Option(help="JSON file.")] = Path(
         "benchmarks/results/events/contract.json"

@@ -89,14 +89,14 @@ class Recognizer(Closing):
         rebuild: bool = False,
         require_signature: str | Path | None = None,
     ) -> Recognizer:
-        """Open a model that export/build_engine.py wrote, and the spec beside it.
+        """Open a model that export/build_engine.py or `cmlr-edge adopt` wrote, and its spec.
 
         The file's hash, and for an engine this machine, are checked before it is loaded; a stored
         golden sample is run after.
 
         Args:
             path: The `.onnx` or `.engine` file, or the folder with `model.onnx` in it; its spec has the same name,
-                ending in .json.
+                ending in .json, or is inside the file.
             provider: What runs it. "cpu" and "cuda" are ONNX Runtime's, as is any other device of the
                 installed build; "openvino" computes in float32 on the CPU, "openvino-bf16" in bfloat16,
                 which moves scores. Another is never taken instead. "auto" takes the fastest that passes the

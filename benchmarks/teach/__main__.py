@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.teach.lessons import Part, look, precision_of, teach
+from benchmarks.teach.report import plot, table
 from cmlr_edge import demo_engine
 from cmlr_edge.machine.facts import cpu_name, usable_cores
 from cmlr_edge.model.files import write_atomically
@@ -60,6 +61,9 @@ def main(
             record[name] = found
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    if {"scenes", "photos"} & set(record):
+        write_atomically(out.with_suffix(".md"), (table(record) + "\n").encode())
+        plot(record, out.with_suffix(".png"))
     Console().print_json(json.dumps(record))
 
 

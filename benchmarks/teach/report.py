@@ -11,6 +11,10 @@ MARKS = "<!-- teach -->\n", "<!-- end -->"
 _PARTS = {"scenes": "ContextScenes", "photos": "photos of COCO"}
 
 
+def _measured(record: dict[str, Any]) -> dict[str, str]:
+    return {name: title for name, title in _PARTS.items() if name in record}
+
+
 def full_mean(part: dict[str, Any]) -> float:
     """Mean average precision of full training."""
     return float(np.mean([row["full"] for row in part["labels"]]))
@@ -33,7 +37,7 @@ def table(record: dict[str, Any]) -> str:
         "| | labels | pictures with the label | without | mAP | of full training |",
         "|---|---|---|---|---|---|",
     ]
-    for name, title in _PARTS.items():
+    for name, title in _measured(record).items():
         part = record[name]
         full, rows = full_mean(part), part["labels"]
         without = rows[0]["taught"][0]["negatives"]
@@ -58,8 +62,10 @@ def plot(record: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(_PARTS), figsize=(11, 4), sharey=True)
-    for ax, (name, title) in zip(axes, _PARTS.items(), strict=True):
+    parts = _measured(record)
+    figure, grid = plt.subplots(1, len(parts), figsize=(11, 4), sharey=True, squeeze=False)
+    axes = grid[0]
+    for ax, (name, title) in zip(axes, parts.items(), strict=True):
         part, rows = record[name], record[name]["labels"]
         places, said = np.arange(len(rows)), [words for words, _ in means(part)]
         colors = plt.get_cmap("Greens")(np.linspace(0.35, 0.85, len(said)))

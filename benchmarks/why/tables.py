@@ -28,6 +28,11 @@ def sums_table() -> str:
     return "\n".join(rows)
 
 
+def sums_sentence() -> str:
+    """The largest of all."""
+    return f"The largest is {read('sums')['largest']:.1e}."
+
+
 def cost_table() -> str:
     """Time of a picture without explanations in the file, with them and not asked, and asked."""
     found = read("cost")["lite0"]
@@ -72,3 +77,33 @@ def flag_table() -> str:
 def _interval(found: dict[str, Any]) -> str:
     low, high = (max(0.0, min(1.0, value)) for value in found["interval"])
     return f"{found['mean']:.0%} [{low:.0%}, {high:.0%}]"
+
+
+def pointing_sentence() -> str:
+    """Whether attention and Grad-CAM differ, in points."""
+    parts = []
+    for part, name in _PARTS.items():
+        gain = read("scenes")["summary"][part]["attention less Grad-CAM"]
+        low, high = (100 * value for value in gain["interval"])
+        parts.append(f"{100 * gain['mean']:+.0f} points [{low:+.0f}, {high:+.0f}] ({name})")
+    return f"Attention less Grad-CAM: {', '.join(parts)}."
+
+
+def flag_sentence() -> str:
+    """What the flag adds to chance, at the default margin."""
+    summary = read("scenes")["summary"]["do"]
+    [at_zero] = [point for point in summary["curve"] if point["margin"] == 0]
+    return (
+        f"Under do(context), {summary['share_false']:.0%} of the {summary['said']} labels that are said "
+        f"are false; of those flagged at margin 0, {at_zero['precision']['mean']:.0%} are, and they "
+        f"are {at_zero['recall']['mean']:.0%} of all false alarms."
+    )
+
+
+def cost_sentence() -> str:
+    """Under what the times were taken."""
+    found = read("cost")
+    return (
+        f"Taken beside other work on two cores, at a load of {found['load']:.0f}; the file grows from "
+        f"{found['lite0']['bytes']['without'] / 1e6:.2f} to {found['lite0']['bytes']['with'] / 1e6:.2f} MB."
+    )

@@ -267,7 +267,8 @@ class Adoption:
 
     def _spec(self, built: BuiltFile, *, one_by_one: bool) -> ModelSpec:
         foreign, wishes = self.foreign, self.wishes
-        guessed = [self.recipe.words()] if self.guessed else []
+        open_ = Recipe(**{name: getattr(self.recipe, name) for name in self.guessed}).words()
+        guessed = [open_] if open_ else []
         guessed += [f"activation {self.activation}"] if self.activation_is_guess else []
         about = AdoptedModel(
             source=_printable(foreign.path.name),

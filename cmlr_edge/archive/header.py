@@ -18,6 +18,7 @@ from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.strict_json import from_json
 
 FORMAT_VERSION = 1
+_LONGEST = 300  # characters of what differs, in a message
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,12 @@ class Header:
         }
         for what, (begun, asked) in pairs.items():
             if begun != asked:
+                difference = f" ({begun}, and not {asked})"
+                if len(difference) > _LONGEST:  # of many labels
+                    difference = ""
                 raise SpecError(
-                    f"{where} was begun with another {what}, {begun}, and not {asked}: go on with the "
-                    "same, or name another --out"
+                    f"{where} was begun with another {what}{difference}: go on with the same, or name "
+                    "another --out"
                 )
 
 

@@ -24,7 +24,7 @@ FILM_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".dav", ".divx", ".flv", ".h264", ".h265", ".hevc", ".m2ts", ".m4v",
     ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ts", ".webm", ".wmv",
 )  # fmt: skip
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz")
 HEADER = "_archive.json"  # a folder that holds it is a dataset of ours
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.archive.inputs import Item, kind_of
 from cmlr_edge.archive.packages import arrow
-from cmlr_edge.archive.plan import Unit, shown_path
+from cmlr_edge.archive.plan import Unit, is_stream, shown_path
 from cmlr_edge.archive.stores import is_address, opened_address
 from cmlr_edge.capture.bounds import MAX_PICTURE_BYTES
 from cmlr_edge.capture.images import check_bytes, decode_picture, read_image
@@ -30,6 +30,7 @@ from cmlr_edge.machine.pillow import exif_time, open_picture
 from cmlr_edge.redaction import printable
 
 _AHEAD = 8  # pictures that are fetched over a network while others are looked at
+_LONGEST_MEMBER = 2**36  # bytes, of a tar
 _BLOCK = 2**22  # bytes that are asked for at once of a file that is not read whole
 _AHEAD_BYTES = 2**25  # larger ones are fetched alone
 _COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "bytes", "content", "data")
@@ -229,15 +230,19 @@ def _in_tar(unit: Unit) -> Iterator[Found]:
     with (
         open_file(item) as file,
         _blaming(item),
-        tarfile.open(fileobj=file, mode="r:" if unit.parts > 1 else "r|*") as tar,
+        tarfile.open(fileobj=file, mode="r|*" if is_stream(item) else "r:") as tar,
     ):
         for member in tar:
             vars(tar)["members"] = []  # which it would keep for ever
             if unit.parts > 1 and member.offset >= last:
                 return
             is_inside = unit.parts == 1 or member.offset >= first
-            if is_inside and member.isfile() and kind_of(member.name) == "picture":
+            if is_inside and member.isfile() and kind_of(member.name) is not None:
                 yield Found(item, printable(member.name), _of_member(item, tar, member))
+            if (
+                member.size > _LONGEST_MEMBER
+            ):  # which would be looked through to an end that is not there
+                raise _damaged(item, f"{printable(member.name)} claims {member.size} bytes")
 
 
 @contextmanager
@@ -260,6 +265,8 @@ def _of_member(
 ) -> Callable[[], tuple[NDArray[np.uint8], datetime | None]]:
     def decode() -> tuple[NDArray[np.uint8], datetime | None]:
         name = printable(member.name)
+        if kind_of(name) != "picture":
+            raise _damaged(item, f"{name} in it is no picture: unpack it", "unreadable")
         check_bytes(member.size, name)
         with _blaming(item):
             file = tar.extractfile(member)

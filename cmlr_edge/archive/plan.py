@@ -92,8 +92,13 @@ def cut(items: Iterable[Item], cutting: Cutting) -> Iterator[Unit]:
 
 def _parts(item: Item, cutting: Cutting) -> int:
     """How many parts a file is read in; by its size alone, for strange files are opened by workers."""
-    is_stream = item.kind == "tar" and (is_address(item.path) or not item.path.endswith(".tar"))
-    return 1 if is_stream else max(1, round(item.size / (cutting.part_mb * _MIB)))
+    return 1 if is_stream(item) else max(1, round(item.size / (cutting.part_mb * _MIB)))
+
+
+def is_stream(item: Item) -> bool:
+    """Whether a file is read from its beginning to its end alone: a tar that is packed, or far away."""
+    is_near = item.path.lower().endswith(".tar") and not is_address(item.path)
+    return item.kind == "tar" and not is_near
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -165,6 +166,5 @@ def _tell(spec: ModelSpec, path: Path) -> None:
     )
     for key, text in lines.items():
         console.print(f"  {key:<11} {escape(text)}", soft_wrap=True)
-    console.print(
-        f"Next: cmlr-edge label PICTURE --engine {escape(str(path.parent))}", soft_wrap=True
-    )
+    engine = escape(shlex.quote(str(path.parent)))
+    console.print(f"Next: cmlr-edge label PICTURE --engine {engine}", soft_wrap=True)

@@ -10,8 +10,8 @@ import typer
 Engine: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        help="Model that build_engine.py wrote, its folder, or the store of a service. Default: the "
-        "bundled."
+        help="Model that build_engine.py or `cmlr-edge adopt` wrote, its folder, or the store of a "
+        "service. Default: the bundled."
     ),
 ]
 Provider: TypeAlias = Annotated[

@@ -13,6 +13,7 @@ from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.protobuf import fields
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.strict_json import MAX_BYTES
 
 SPEC_KEY = "cmlr_edge.spec"
 UNSEALED = "0" * 64
@@ -65,6 +66,8 @@ def embedded_spec(content: bytes, path: Path) -> bytes | None:
         return None  # whatever it is, it will be refused for that
     if text is None:
         return None
+    if len(text) > MAX_BYTES:
+        raise SpecError(f"{path}: the spec inside has {len(text)} characters, too many for one")
     spec = ModelSpec.parse(text.encode(), path)
     if len(spec.files) != 1:
         raise SpecError(f"{path}: the spec inside describes {sorted(spec.files)}, not one file")

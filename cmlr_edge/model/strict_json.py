@@ -34,7 +34,7 @@ class MismatchError(ValueError):
         self.where = where
 
 
-_MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
+MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -81,9 +81,9 @@ def read_bounded(path: Path) -> bytes:
         ValueError: It is too large.
         OSError: It is no file, or cannot be read.
     """
-    content = read_file(path, _MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"too large, expected at most {_MAX_BYTES} bytes")
+    content = read_file(path, MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"too large, expected at most {MAX_BYTES} bytes")
     return content
 
 

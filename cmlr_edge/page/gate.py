@@ -26,6 +26,7 @@ _MAX_BODY = 4096  # bytes of the form
 PICTURES = "/api/recognize"  # where pictures are sent to
 MAX_PICTURE = 32 * 2**20  # bytes of one, or of those in one request
 _SOURCES, _MAX_SETTINGS = "/api/sources", 64 * 2**10
+_MAX_EDIT = 2**18  # bytes of all that `SourceEdit` holds at most
 # They say nothing about what is seen.
 _OPEN_PATHS = ("/healthz", "/v2/health/live", "/v2/health/ready", "/style.css", "/icon.svg")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -145,7 +146,9 @@ def _body_limit(path: str) -> int:
     """Bytes that may be sent to an address."""
     if path == PICTURES or (path.startswith("/v2/models/") and path.endswith("/infer")):
         return MAX_PICTURE
-    return _MAX_SETTINGS if path.startswith(_SOURCES) else _MAX_BODY
+    if path.startswith(f"{_SOURCES}/"):
+        return _MAX_EDIT
+    return _MAX_SETTINGS if path == _SOURCES else _MAX_BODY
 
 
 def _is_login(scope: Scope) -> bool:

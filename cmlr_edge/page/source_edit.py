@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 Corner = tuple[float, float]
-Name = Annotated[str, Field(max_length=200)]
+Name = Annotated[str, Field(max_length=100)]
 
 
 class SourceEdit(BaseModel):
@@ -16,10 +16,10 @@ class SourceEdit(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    labels: list[Name] = Field(max_length=10_000)  # that may be said; [] for all
-    thresholds: dict[Name, float]  # instead of the model's
-    masks: list[Annotated[list[Corner], Field(max_length=100)]] = Field(max_length=100)
-    region: list[Corner] = Field(max_length=100)  # [] for the whole picture
+    labels: list[Name] = Field(max_length=1000)  # that may be said; [] for all
+    thresholds: dict[Name, float] = Field(max_length=1000)  # instead of the model's
+    masks: list[Annotated[list[Corner], Field(max_length=50)]] = Field(max_length=20)
+    region: list[Corner] = Field(max_length=50)  # [] for the whole picture
     tiles: Annotated[str, Field(max_length=10)]  # "" for none
     max_fps: float | None
     active: list[Annotated[str, Field(max_length=50)]] = Field(max_length=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from cmlr_edge.backends.onnx_rows import (
     with_rows,
     without_rows,
 )
+from cmlr_edge.engines.check import look
 from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import DataError, EngineError
 from cmlr_edge.model.files import model_path, sha256_of, spec_path, write_atomically
@@ -34,6 +36,7 @@ from cmlr_edge.teaching.fitting import Array, Basis, fit_row
 from cmlr_edge.teaching.judging import Judgement, judge
 from cmlr_edge.teaching.pictures import Pictures
 
+_log = logging.getLogger(__name__)
 FEWEST = 10  # pictures with a label, and without, that say anything of its threshold
 _PATTERNS = 8  # seeded frames that are compared beside the pictures
 _FEATURE_BATCH = 4
@@ -133,7 +136,7 @@ class Teacher:
         opening = Opening.of(path, "cpu")
         opening.require()
         opening.close()
-        return cls(opening.pair, providers or find_providers(), report)
+        return cls(opening.pair, providers or _providers_here(opening.pair), report)
 
     @property
     def taught(self) -> tuple[str, ...]:
@@ -334,6 +337,23 @@ class Teacher:
         with closing(load_backend(self._pair.path, content, provider="cpu")) as backend:
             scores = backend.infer(frame[None])[0, self._old :]
         return [round(float(score), 7) for score in scores]
+
+
+def _providers_here(pair: ModelPair) -> list[str]:
+    """Those that can run the engine here; of the others none will."""
+    found = []
+    for provider in find_providers():
+        check = look("provider", partial(_loads, pair, provider))
+        if check.error is None:
+            found.append(provider)
+        else:
+            _log.warning("old scores are not compared in %s: %s", provider, check.message)
+    return found
+
+
+def _loads(pair: ModelPair, provider: str) -> str:
+    load_backend(pair.path, pair.content, provider=provider).close()
+    return provider
 
 
 def _describe(label: str, judgement: Judgement) -> TaughtLabel:

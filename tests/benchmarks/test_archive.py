@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -54,3 +55,38 @@ def test_the_page_says_what_was_computed() -> None:
         numbers = f"{work['core_hours']} | {work['cost']} | {hours} | {work['bottleneck']} |"
         assert f"{work['terabytes']} | {numbers}" in page
     assert plan_of(stored("rates"), Prices(**stored("plan")["assumed"]))["works"] == works
+
+
+@pytest.mark.pages
+def test_the_page_says_what_was_measured() -> None:
+    page = " ".join((ROOT / "docs/archives.md").read_text().split())
+    equal, kills, cluster = stored("equal"), stored("kills"), stored("cluster")
+    assert f"{equal['decisions']} decisions; and its {equal['events_of_label']} events" in page
+    assert equal["rows_that_differ"] == equal["rows_more"] == equal["events_that_differ"] == 0
+    assert f"Of {kills['rows_and_events']} rows and events none was missing" in page
+    for who in ("drivers", "workers"):
+        assert kills[who]["kills"] == 20
+        assert all(not (d["rows_missing"] or d["rows_more"]) for d in kills[who]["datasets"])
+    assert f"in the middle of {cluster['pictures']} pictures" in page
+    assert cluster["lost"]["rows"] == cluster["pictures"]
+    assert cluster["lost"]["rows_missing"] == cluster["lost"]["rows_more"] == 0
+    rates = [cluster[way]["pictures_per_s"] for way in ("calm", "local")]
+    assert f"{rates[0]:.1f} pictures a second, and {rates[1]:.1f} without it" in page
+    each = {name: median(values) for name, values in stored("marginal")["core_ms"].items()}
+    assert f"{each['archive']:.1f} ms of a core" in page
+    assert f"`recognizer(read_image(path))` {each['loop']:.1f} ms" in page
+    plan = stored("plans")["runs"][-1]
+    cost = f"{plan['write_core_s']:.0f} s of a core and {plan['file_mb']:.0f} MB"
+    assert f"ten million pictures takes {cost}" in page
+
+
+@pytest.mark.pages
+def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
+    page = " ".join((ROOT / "docs/archives.md").read_text().split())
+    few, many = stored("many")["runs"]
+    assert (few["rows"], many["rows"]) == (few["pictures"], many["pictures"])
+    assert many["pictures"] == 10 * few["pictures"]
+    assert many["worker_peak_mib"] < 1.1 * few["worker_peak_mib"]
+    assert many["driver_peak_mib"] < 1.3 * few["driver_peak_mib"]
+    told = f"{many['driver_peak_mib']:.0f} MiB and each worker {many['worker_peak_mib']:.0f} MiB"
+    assert told in page

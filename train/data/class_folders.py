@@ -39,8 +39,11 @@ def _class_folders(root: Path) -> list[tuple[str, Path]]:
 
 
 def _has_pictures(folder: Path) -> bool:
+    """Whether pictures lie in a folder, and none has a text file beside it: those hold boxes."""
     with os.scandir(folder) as items:
-        return any(is_picture(Path(item.name)) for item in items)
+        paths = [Path(item.name) for item in items]
+    stems = {path.stem for path in paths if is_picture(path)}
+    return bool(stems) and not stems & {path.stem for path in paths if path.suffix == ".txt"}
 
 
 def read_class_folders(root: Path) -> LabeledImages:

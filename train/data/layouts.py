@@ -11,7 +11,7 @@ from train.data.base import LabeledImages
 from train.data.class_folders import is_class_folders, read_class_folders
 from train.data.coco import coco_files, read_coco
 from train.data.coco_stuff import read_coco_stuff
-from train.data.cvat import is_cvat, read_cvat
+from train.data.cvat import cvat_files, read_cvat
 from train.data.deepfashion import read_deepfashion
 from train.data.entries import mentions
 from train.data.fiftyone import (
@@ -79,7 +79,7 @@ LAYOUTS = (
         _has(ROBOFLOW_CLASSES, f"*/{ROBOFLOW_CLASSES}"),
         read_roboflow_classes,
     ),
-    Layout("CVAT for images", "annotations.xml", is_cvat, read_cvat),
+    Layout("CVAT for images", "annotations.xml", lambda root: bool(cvat_files(root)), read_cvat),
     Layout(
         "Label Studio",
         "*.json with a list of tasks",

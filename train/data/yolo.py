@@ -1,12 +1,14 @@
 """YOLO's detection data: `data.yaml`, pictures in `images`, and a text file of boxes for each in `labels`.
 
 Label Studio's YOLO export has `classes.txt` in the place of `data.yaml`, and no splits; supervision's `data.yaml` names
-none: they are then looked for in the folders of `images`. A label is present if
-any box of it is. A picture without a text file shows none, as Ultralytics takes it.
+none: they are then looked for in the folders of `images`. "YOLO 1.1" of CVAT and Darknet has `obj.names`, and the
+text files beside the pictures of `obj_train_data`. A label is present if any box of it is. A picture without a text
+file shows none, as Ultralytics takes it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,14 @@ from train.data.entries import (
     tells_split,
 )
 
+_DARKNET = "obj.names"
 _MAX_YAML = 4 * 2**20
 _KEYS = {"train": "train", "val": "val", "test": "test", "valid": "val"}
 
 
 def is_yolo(root: Path) -> bool:
     """Whether there is a `data.yaml` with names and splits, or `classes.txt` beside boxes."""
-    return bool(_yaml_files(root)) or _is_label_studio(root)
+    return bool(_yaml_files(root)) or _is_label_studio(root) or (root / _DARKNET).is_file()
 
 
 def _yaml_files(root: Path) -> list[Path]:
@@ -61,9 +64,10 @@ def read_yolo(root: Path) -> LabeledImages:
     if len(files) > 1:
         raise DataError(f"{root} holds {files[0].name} and {files[1].name}: keep one of them")
     if not files:
-        source = root / "classes.txt"
+        is_darknet = (root / _DARKNET).is_file()
+        source = root / (_DARKNET if is_darknet else "classes.txt")
         classes = [line.strip() for line in read_text_lines(source) if line.strip()]
-        places = _places_by_name(root)
+        places = _darknet_places(root) if is_darknet else _places_by_name(root)
     else:
         source = files[0]
         settings = _settings(source)
@@ -150,6 +154,15 @@ def _inside(root: Path, base: Any, item: str, source: Path) -> Path:
         if path.resolve().is_relative_to(root.resolve()) and path.exists():
             return path
     raise DataError(f"{source}: there is no {quote(item)} in {root}: correct it, or copy it there")
+
+
+def _darknet_places(root: Path) -> dict[str, list[Path]]:
+    """Folders such as `obj_train_data`, by split."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders_in(root):
+        if name := re.fullmatch(r"obj_(.+)_data", folder.name):
+            found.setdefault(split_of(name[1]), []).append(folder)
+    return found
 
 
 def _pictures(place: Path, root: Path) -> Iterator[Path]:

@@ -147,6 +147,10 @@ def test_softmax_says_that_one_label_at_most_is_likely_and_sigmoid_does_not(
     guessed = Adoption(tmp_path / "logits.onnx", WISHES)
     assert (guessed.activation, guessed.exclusive) == ("softmax", True)
     assert guessed.finish().spec.adopted.assumed[-1] == "activation softmax"  # type: ignore[union-attr]
+    half = Wishes(parse_recipe("0..1,rgb"), LABELS, "softmax")
+    assumed = Adoption(tmp_path / "logits.onnx", half).finish().spec.adopted
+    assert assumed is not None
+    assert assumed.assumed == ("stretch,area",)  # the rest was said
     said = Adoption(tmp_path / "logits.onnx", replace(WISHES, activation="sigmoid"))
     assert not said.exclusive
     with pytest.raises(SpecError, match="no probability: say --activation"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -95,13 +96,15 @@ def test_what_cannot_be_read_is_a_row_that_says_why(recognizer: Recognizer, tmp_
 
 
 @pytest.mark.parametrize(
-    ("ending", "mode", "parts"), [(".tar", "w", 4), (".tar", "w", 1), (".tgz", "w:gz", 1)]
+    ("ending", "mode", "parts"),
+    [(".tar", "w", 4), (".tar", "w", 1), (".tgz", "w:gz", 1), (".tar.xz", "w:xz", 1)],
 )
 def test_members_of_a_tar_are_rows(
     recognizer: Recognizer, tmp_path: Path, ending: str, mode: str, parts: int
 ) -> None:
     members = samples(12)
     odd = [
+        ("film.mp4", b"film"),
         ("\udcff.jpg", b"bad"),
         ("a" * 150 + ".png", members[0][1]),
         ("notes.json", b"{}"),
@@ -112,9 +115,10 @@ def test_members_of_a_tar_are_rows(
     assert len(label_here(recognizer, [path], tmp_path / "out", cutting)) == parts
     rows = {row["member"]: row for row in rows_of(tmp_path / "out")}
     assert sorted(rows) == sorted(
-        [*(name for name, _ in members), odd[1][0], "bad.jpg", "\\xff.jpg"]
+        [*(name for name, _ in members), odd[2][0], "film.mp4", "bad.jpg", "\\xff.jpg"]
     )
     assert rows["bad.jpg"]["error_kind"] == "no picture"
+    assert "unpack it" in rows["film.mp4"]["error"]
     for name, content in members:
         image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         np.testing.assert_array_equal(np.float32(rows[name]["scores"]), recognizer(image).scores)
@@ -203,3 +207,19 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert plan.unit(17).name == units[17].name
     assert (size.pictures, size.films, size.units) == (41, 1, 23)
     assert len({unit.name for unit in units}) == 23
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tgz"])
+def test_a_member_that_claims_to_be_huge_costs_nothing(
+    recognizer: Recognizer, tmp_path: Path, ending: str
+) -> None:
+    about = tarfile.TarInfo("huge.png")
+    about.size = 2**40
+    [(name, content)] = samples(1)
+    good = write_tar(tmp_path / "good.tar", [(name, content)]).read_bytes()
+    path = tmp_path / f"shard{ending}"
+    content_of_tar = good[: 512 + -(-len(content) // 512) * 512] + about.tobuf() + b"x" * 512
+    path.write_bytes(gzip.compress(content_of_tar) if ending == ".tgz" else content_of_tar)
+    label_here(recognizer, [path], tmp_path / "out")
+    kinds = {row["member"]: row["error_kind"] for row in rows_of(tmp_path / "out")}
+    assert kinds == {name: None, "huge.png": "too large", None: "damaged"}

@@ -232,6 +232,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "code"), [("tritonclient", TRITON), ("kserve", KSERVE)])
 def test_a_client_of_others_gets_our_scores(
     engine: Path, tmp_path: Path, package: str, code: str

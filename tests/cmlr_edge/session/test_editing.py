@@ -19,6 +19,7 @@ from cmlr_edge.session import Session
 from cmlr_edge.session.config import load_config, toml_reader
 from cmlr_edge.session.editing import edited
 from cmlr_edge.session.runner import Runner
+from tests.cmlr_edge.capture.films import shade, write_film
 from tests.cmlr_edge.page.live_page import ask, get_json, wait_until
 
 TOKEN = "a-token-of-tests"
@@ -207,7 +208,7 @@ def test_who_may_not_change_anything(engine: Path, tmp_path: Path) -> None:
         assert ask(page.server, "PUT", path, body, json_type)[0] == 401
         foreign = {"Origin": "http://127.0.0.1:1", "Authorization": f"Bearer {TOKEN}"}
         assert ask(page.server, "PUT", path, body, json_type | foreign)[0] == 403
-        large = json.dumps(NOTHING | {"labels": ["x" * 100] * 1000})
+        large = json.dumps(NOTHING | {"labels": ["x" * 100] * 3000})
         known = {"Authorization": f"Bearer {TOKEN}"}
         assert ask(page.server, "PUT", path, large, json_type | known)[0] == 413
         assert ask(page.server, "PUT", path.replace("0", "9", 1), body, json_type | known)[0] == 404
@@ -317,3 +318,27 @@ def test_an_event_ends_where_a_mask_is_added_and_goes_on_elsewhere(
         assert "end" not in {event["kind"] for event in told()}
         page.put({"masks": [HALF]}, 1)
         wait_until(lambda: "end" in {event["kind"] for event in told()})
+
+
+def test_a_mask_that_is_added_ends_the_clips_of_its_source(
+    engine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film = write_film(tmp_path / "film.mp4", [shade(200)] * 20)
+    text = TEXT.format(engine=engine, token=TOKEN)
+    text = text.replace("test://?fps=20", str(film)).replace(
+        "uri", 'policy = "newest"\nloop = true\nuri'
+    )
+    (tmp_path / "site.toml").write_text(text + '\n[[sinks]]\nkind = "clips"\npath = "clips"\n')
+    with site(engine, tmp_path) as page:
+
+        def ring(name: str) -> Any:
+            wait_until(lambda: page.session.streams.latest(name))
+            latest = page.session.streams.latest(name)
+            assert latest is not None
+            return latest.frame.ring
+
+        assert ring("door") is not None
+        assert page.put({"masks": [HALF]})[0] == 204
+        assert ring("door") is None
+        assert ring("yard") is not None
+        assert "door has no clips: its packets would show what its masks hide" in caplog.text

@@ -193,6 +193,14 @@ def test_an_engine_whose_old_scores_would_move_is_not_written(
         teach_yellow(base, tmp_path, providers=["cpu", "openvino"])
 
 
+def test_a_runtime_that_cannot_run_here_is_left_out_and_told(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lesson_module, "find_providers", lambda: ["cpu", "nowhere"])
+    assert Teacher.of(base)._providers == ["cpu"]
+    assert "not compared in nowhere" in caplog.text
+
+
 def test_engines_that_cannot_be_taught_say_so_in_one_line(tmp_path: Path) -> None:
     content = mean_color_model()
     (tmp_path / "mean").mkdir()

@@ -72,6 +72,19 @@ def supervision_yolo(root: Path) -> None:
     write(root / "labels/3.txt", "1 0.1 0.1 0.2 0.1\n")
 
 
+def darknet(root: Path) -> None:
+    """YOLO 1.1, as CVAT and Datumaro write it."""
+    write(root / "obj.names", f"{CAT}\n{DOG}\n")
+    about = "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+    write(root / "obj.data", about)
+    for name in ("train_data/1", "train_data/2", "valid_data/3"):
+        picture(root / f"obj_{name}.jpg")
+    write(root / "train.txt", "data/obj_train_data/1.jpg\ndata/obj_train_data/2.jpg\n")
+    write(root / "obj_train_data/1.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.1\n")
+    write(root / "obj_train_data/2.txt", "")
+    write(root / "obj_valid_data/3.txt", "1 0.1 0.1 0.2 0.1\n")
+
+
 def class_folders(root: Path) -> None:
     """ImageFolder, and YOLO's classification data."""
     picture(root / "train/cat/1.jpg")
@@ -157,6 +170,19 @@ def cvat(root: Path) -> None:
     write(root / "annotations.xml", text)
     for name in "123":
         picture(root / f"images/{name}.jpg")
+
+
+def cvat_by_split(root: Path) -> None:
+    """A file for each split, as Datumaro writes it."""
+    cvat(root)
+    whole = (root / "annotations.xml").read_text()
+    (root / "annotations.xml").unlink()
+    head, *images = (
+        whole.replace(' subset="Train"', "").replace(' subset="Validation"', "").split("<image ")
+    )
+    first = "".join(f"<image {image}" for image in images[:2])
+    write(root / "train.xml", f"{head}{first}</annotations>")
+    write(root / "val.xml", f"{head}<image {images[2]}")
 
 
 def label_studio(root: Path) -> None:
@@ -271,6 +297,7 @@ def own_table(root: Path) -> None:
 TREES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "yolo": (yolo, "YOLO detection", "val"),
     "roboflow yolo": (roboflow_yolo, "YOLO detection", "val"),
+    "darknet": (darknet, "YOLO detection", "val"),
     "supervision yolo": (supervision_yolo, "YOLO detection", "train"),
     "label studio yolo": (label_studio_yolo, "YOLO detection", "train"),
     "roboflow coco": (roboflow_coco, "COCO", "val"),
@@ -278,6 +305,7 @@ TREES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "label studio coco": (label_studio_coco, "COCO", "train"),
     "fiftyone coco": (fiftyone_coco, "COCO", "train"),
     "roboflow classes": (roboflow_classes, "Roboflow classes", "val"),
+    "cvat by split": (cvat_by_split, "CVAT for images", "val"),
     "cvat": (cvat, "CVAT for images", "val"),
     "label studio": (label_studio, "Label Studio", "train"),
     "fiftyone": (fiftyone, "FiftyOne", "val"),
