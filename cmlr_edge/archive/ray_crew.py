@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from cmlr_edge.archive.worker import Task, UnitFailedError, Worker, WorkerSettin
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.files import spec_path
 
+_ANSWER_S = 5.0
 _MOST_BLOCKS = 4096  # that Ray keeps in its books
 _UNITS_AT_ONCE = 4096  # told to Ray at once, and held in memory
 
@@ -51,6 +53,7 @@ class RayCrew:
         for path in (engine, spec_path(engine)):
             store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
         self._settings = replace(settings, engine=engine.name, cores=1, memory=None)
+        _require_answer(address)
         # Ray prints what happens to its nodes, where the result of a command belongs.
         self._quiet = ExitStack()
         self._quiet.enter_context(redirect_stdout(sys.stderr))
@@ -101,6 +104,24 @@ class RayCrew:
         """See `Crew`: leave the cluster, whose actors end."""
         ray().shutdown()
         self._quiet.close()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address where nobody listens: Ray would try it for minutes.
+
+    Raises:
+        EngineError: Nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # "auto"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(
+            f"cannot reach the Ray cluster {address} ({error}): start it with `ray start --head`, and "
+            "give HOST:PORT as that prints it"
+        ) from error
 
 
 class _Actor:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from cmlr_edge import OutputError, SpecError
+from cmlr_edge import EngineError, OutputError, SpecError
 from cmlr_edge.archive import ray_crew
 from cmlr_edge.archive.dataset import MODEL
 from cmlr_edge.archive.inputs import list_items
@@ -27,7 +27,7 @@ from cmlr_edge.model.files import spec_path
 from tests.cmlr_edge.archive.archives import rows_of, write_pictures
 from tests.cmlr_edge.capture.films import write_film
 from tests.cmlr_edge.cli.command import COMMAND
-from tests.conftest import solid
+from tests.conftest import free_port, solid
 
 _PICTURES, _FRAMES = 60, 40
 
@@ -215,3 +215,14 @@ def test_an_actor_of_a_cluster_does_the_same(source: Path, tmp_path: Path, engin
         actor.close()
     assert (json.loads(told["counts"][0])["rows"], told["failed"][0]) == (_PICTURES - 1, "")
     assert len(rows_of(tmp_path / "out")) == _PICTURES
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:99999"]
+)
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    tmp_path: Path, engine: Path, address: str
+) -> None:
+    settings = WorkerSettings(str(engine), "cpu", {}, str(tmp_path / "out"), {}, 1)
+    with pytest.raises(EngineError, match="cannot reach the Ray cluster"):
+        ray_crew.RayCrew(settings, None, address.format(port=free_port()))
