@@ -28,6 +28,11 @@ def sums_table() -> str:
     return "\n".join(rows)
 
 
+def sums_sentence() -> str:
+    """The largest of all."""
+    return f"The largest is {read('sums')['largest']:.1e}."
+
+
 def cost_table() -> str:
     """Time of a picture without explanations in the file, with them and not asked, and asked."""
     found = read("cost")["lite0"]

@@ -76,10 +76,8 @@ def test_the_page_says_what_was_measured(flicker: dict[str, Any]) -> None:
     page = " ".join(Path("docs/label_a_camera.md").read_text().split())
     run = json.loads((RESULTS / "endurance.json").read_text())
     assert run["passed"]
-    assert (
-        run["machine"]["model"]
-        == json.loads(demo_engine().with_suffix(".json").read_text())["name"]
-    )
+    assert "lite2" in run["machine"]["model"]
+    assert "(EfficientNet-Lite2)" in page
     assert run["settings"]["duration_s"] == 600
     kept = min(source["kept"] for source in run["sources"] if not source["fails"])
     failing = [source for source in run["sources"] if source["fails"]]
