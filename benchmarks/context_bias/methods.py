@@ -100,18 +100,6 @@ METHODS = (
         "fit",
         link_sparsity=_SPARSITY,
     ),
-    Method(
-        "fit's head beside 80 clusters, sparser links",
-        _back_door({"num_confounders": 80}, decoder_layers=2, pooled_skip=True, united_share=0.5),
-        "fit",
-        link_sparsity=4 * _SPARSITY,
-    ),
-    Method(
-        "two decoder layers, pooled tokens, 80 clusters, sparse links",
-        _back_door({"num_confounders": 80}, decoder_layers=2, pooled_skip=True),
-        "fit",
-        link_sparsity=_SPARSITY,
-    ),
     Method("back-door, no links", _back_door(label_links="none")),
     Method("back-door, a label links to itself too", _back_door(include_self=True)),
     Method("back-door, two decoder layers", _back_door(decoder_layers=2)),
