@@ -143,7 +143,7 @@ def test_weights_that_no_fold_pays_for_stay_bit_for_bit() -> None:
     for linear in (model.decoder.project, attention.key, attention.value, attention.out):
         assert linear.weight.T.contiguous().numpy().tobytes() in kept
     for name, weight in model.backbone.named_parameters():
-        if weight.ndim == 4:
+        if weight.ndim == 4 and "conv_stem" not in name:  # which the pixels' deviation is in
             assert weight.detach().contiguous().numpy().tobytes() in kept, name
 
 
