@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ from cmlr_edge.machine.hardware import available_memory
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.redaction import printable, redact
 
 _SHARE_OF_MEMORY = 0.8  # for all workers together
 _READERS = 16  # threads that ask a storage for what is done
@@ -211,6 +213,8 @@ class Archive:
             thresholds = [*recognizer.thresholds.values()]
             model = ModelFacts.of(ModelPair.read(path), recognizer.provider, thresholds)
         inputs = tuple(_absolute(text) for text in asked.inputs) or (known.inputs if known else ())
+        if asked.inputs:
+            _check_places(inputs, self.store.root)
         cutting = asked.cutting if known is None or asked.cutting != Cutting() else known.cutting
         max_fps = asked.max_fps if asked.max_fps or not known else known.max_fps
         return Header(inputs, model, cutting, max_fps, versions())
@@ -296,6 +300,19 @@ class _Done:
 
     def is_joined(self, unit: Unit) -> bool:
         return unit.whole in self.films
+
+
+def _check_places(inputs: Iterable[str], out: str) -> None:
+    """Refuse names that no header can hold, and inputs in the dataset: what lies in one is left out."""
+    for text in (*inputs, out):
+        if not text.isprintable():
+            raise SpecError(f"{printable(text)} is no printable name: give it another one first")
+    for text in inputs:
+        if Path(os.path.normpath(text)).is_relative_to(os.path.normpath(out)):
+            raise SpecError(
+                f"{redact(text)} lies in {redact(out)}, which would become a dataset, and nothing in one "
+                "is labelled again: give a folder of its own as --out"
+            )
 
 
 def _absolute(text: str) -> str:

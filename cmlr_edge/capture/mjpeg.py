@@ -144,6 +144,25 @@ def open_mjpeg(av: ModuleType, url: str, timeout_s: float) -> MjpegContainer | N
     return None
 
 
+class _Unknown(request.BaseHandler):
+    """Leaves a way of asking for a password that is not known to the next handler, and in the end says 401."""
+
+    def http_error_401(self, *answer: Any) -> Any:
+        """Try, where urllib raises ValueError for what it does not know."""
+        try:
+            return super().http_error_401(*answer)  # type: ignore[misc]
+        except ValueError:
+            return None
+
+
+class _Digest(_Unknown, request.HTTPDigestAuthHandler):
+    pass
+
+
+class _Basic(_Unknown, request.HTTPBasicAuthHandler):
+    pass
+
+
 def _opener(url: str) -> request.OpenerDirector:
     """What speaks HTTP, and nothing that reads files."""
     parts = urlsplit(url)
@@ -164,8 +183,8 @@ def _opener(url: str) -> request.OpenerDirector:
         request.HTTPDefaultErrorHandler(),
         request.HTTPRedirectHandler(),
         request.HTTPErrorProcessor(),
-        request.HTTPDigestAuthHandler(passwords),
-        request.HTTPBasicAuthHandler(passwords),
+        _Digest(passwords),
+        _Basic(passwords),
     ):
         opener.add_handler(handler)
     return opener

@@ -37,7 +37,7 @@ def fit_events(
         list[str] | None, typer.Option(help="These alone; may be given again. Default: all.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="TOML of [stability.labels], for a run's configuration.")
+        Path | None, typer.Option(help="TOML of the labels' stability, for a run's configuration.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for an SVG of each label.")] = None,
     seed: Annotated[int, typer.Option(help="Of the division into chosen on and held out.")] = 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from importlib import resources
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.datastructures import MutableHeaders
@@ -101,6 +103,7 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
     for part in (router, sources.router, kserve.router):
         app.include_router(part)
     app.add_exception_handler(kserve.ProtocolError, kserve.answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     for address, (name, media_type) in _PAGE.items():
         content = (resources.files("cmlr_edge.page") / "static" / name).read_bytes()
@@ -108,6 +111,13 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
     app.add_middleware(Gate, token=token)
     app.add_middleware(_SafeHeaders)
     return app
+
+
+def _answer_invalid(_request: Request, error: Exception) -> Response:
+    """Tell what is wrong, without what came: a NaN or half a character could not be sent back."""
+    assert isinstance(error, RequestValidationError)
+    told = [{key: item[key] for key in ("type", "loc", "msg")} for item in error.errors()]
+    return Response(json.dumps({"detail": told}), 422, media_type="application/json")
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
@@ -283,7 +293,7 @@ async def recognize(
     kind = request.headers.get("content-type", "")
     try:
         body = await request.body()
-        if kind.startswith("multipart/form-data"):
+        if kind.lower().startswith("multipart/form-data"):
             files = files_of(body, kind, most=MAX_PICTURES)
             found = await asyncio.to_thread(desk.look_at_all, files, scores=scores, why=why)
             return {"pictures": found}

@@ -143,7 +143,7 @@ def _parameter(value: dict[str, Any], name: str) -> Any:
 
 def _read_input(tensor: dict[str, Any], rest: bytes) -> Sequence[bytes | NDArray[np.uint8]]:
     kind = tensor.get("name"), tensor.get("datatype")
-    if kind not in {(PICTURES, "BYTES"), (FRAMES, "UINT8")}:
+    if kind not in ((PICTURES, "BYTES"), (FRAMES, "UINT8")):  # lists cannot be in a set
         raise FrameError(f"expected {PICTURES} of BYTES or {FRAMES} of UINT8, got {str(kind)[:80]}")
     shape = _shape(tensor.get("shape"))
     size = _parameter(tensor, "binary_data_size")

@@ -7,6 +7,7 @@ GStreamer pipeline, which could run anything, and no `${SECRET}`, which an addre
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 from collections.abc import Callable
@@ -125,8 +126,20 @@ class SourceChanges:
             raise SpecError(f"uri should be a camera, rtsp://.. or http://..{hint}")
         folder = followed(self._session.folder / given)
         path = followed(folder / source.uri)
-        if not path.is_relative_to(folder) or not path.exists() or path == folder:
-            raise CaptureError(f"there is no {ascii(source.uri)[:100]} in source_folder")
+        shown = ascii(source.uri)[:100]
+        # Not Path.exists, which raises for a name too long or a folder that may not be read.
+        if not path.is_relative_to(folder) or not os.path.exists(path) or path == folder:  # noqa: PTH110
+            raise CaptureError(f"there is no {shown} in source_folder")
         if not (path.is_file() or path.is_dir()):
-            raise CaptureError(f"{ascii(source.uri)[:100]} is no file and no folder of pictures")
-        return str(Path(path))
+            raise CaptureError(f"{shown} is no file and no folder of pictures")
+        if path.is_dir() and _leads_out(path, folder):
+            raise CaptureError(f"{shown} holds links out of source_folder, or cannot be read")
+        return str(path)
+
+
+def _leads_out(of_pictures: Path, folder: Path) -> bool:
+    """Whether a picture of a folder lies elsewhere, or nobody can say."""
+    try:
+        return any(not followed(item).is_relative_to(folder) for item in of_pictures.iterdir())
+    except OSError:
+        return True

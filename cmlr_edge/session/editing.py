@@ -84,9 +84,11 @@ class SourceEditing(SourceChanges):
         try:
             content = self._file.read_bytes()
             sources = toml_reader().loads(content.decode("utf-8-sig")).get("sources", [])
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SpecError(f"cannot read {self._file}: {error}") from error
-        if settings.name not in [item.get("name") for item in sources]:
+        # Somebody may be at work on the file: it need not hold what it held at the start.
+        tables = sources if isinstance(sources, list) else []
+        if settings.name not in [item.get("name") for item in tables if isinstance(item, dict)]:
             raise SpecError(f"it is not in {self._file}, so nothing of it can be kept there")
         return content
 

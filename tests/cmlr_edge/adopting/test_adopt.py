@@ -444,3 +444,9 @@ def test_adopting_needs_no_torch_and_says_that_it_needs_onnx(
     else:
         assert "pip install 'cmlr-edge[adopt]'" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "half \udcff"])
+def test_a_name_that_no_spec_may_hold_is_refused(foreign: Path, name: str) -> None:
+    with pytest.raises(SpecError, match="printable"):
+        Adoption(foreign, replace(WISHES, name=name)).finish()

@@ -148,3 +148,24 @@ def test_a_dry_run_says_what_is_there_and_writes_nothing(
     label_archive([str(made / "in")], out=str(tmp_path / "out"), dry_run=True)
     assert capsys.readouterr().out.startswith("5 pictures, 1 films: ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "message"),
+    [
+        ("in", "in", "would become a dataset"),
+        ("in/*.png", "in", "would become a dataset"),
+        ("in", "other/..", "would become a dataset"),
+        ("in\udcff", "labels", "no printable name"),
+        ("in", "la\nbels", "no printable name"),
+    ],
+)
+def test_places_that_would_make_a_dataset_useless_are_refused(
+    inputs: str, out: str, message: str, made: Path, tmp_path: Path
+) -> None:
+    [picture] = write_pictures(tmp_path / "in", 1)
+    model = made / "model.onnx"
+    settings = ArchiveSettings((str(tmp_path / inputs),), str(tmp_path / out), model, "cpu")
+    with pytest.raises(SpecError, match=message), Archive(settings):
+        pass
+    assert [*tmp_path.glob("*/*")] == [picture]

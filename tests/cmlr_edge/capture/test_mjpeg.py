@@ -176,6 +176,32 @@ def test_the_password_is_sent_as_the_camera_asks_for_it() -> None:
                 wait_for_reason(source, "401")
 
 
+def test_ways_of_asking_for_a_password_that_are_not_known_are_a_401() -> None:
+    offered: list[str] = []
+
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        if handler.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:pw").decode():
+            handler.send_response(200)
+            handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=cut")
+            handler.send_header("Connection", "close")
+            handler.end_headers()
+            all_at_once(handler)
+            return
+        handler.send_response(401)
+        for challenge in offered:
+            handler.send_header("WWW-Authenticate", challenge)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with serving(refuse, content_type="") as place:
+        for offered[:] in (["Bearer"], ["Negotiate", "NTLM"], ["Digest nonsense"]):
+            with open_source(f"http://me:pw@{place}", live=LIVE) as source:
+                assert isinstance(source, LiveSource)
+                wait_for_reason(source, "401")
+        offered[:] = ["Negotiate", 'Basic realm="camera"']
+        assert len(read_some(f"http://me:pw@{place}")) == 3
+
+
 def wait_for_reason(source: LiveSource, text: str) -> None:
     until_s = time.monotonic() + 10
     while text not in source.reason:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import typer
+from rich.text import Text
 
 from cmlr_edge import cli
+from cmlr_edge.cli.app import app
 
 WRONG = {
     "lable x.mp4": ("No such command 'lable'. Did you mean 'label'?", "cmlr-edge"),
@@ -89,3 +94,16 @@ def test_programs_beside_it_do_likewise(program: list[str]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "--bogus" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    def texts(command: click.Command) -> Iterator[str]:
+        for parameter in command.params:
+            yield getattr(parameter, "help", None) or ""
+        for inner in getattr(command, "commands", {}).values():
+            yield inner.help or ""
+            yield from texts(inner)
+
+    found = [*texts(typer.main.get_command(app))]
+    assert len(found) > 100
+    assert [text for text in found if "[" in text and Text.from_markup(text).plain != text] == []

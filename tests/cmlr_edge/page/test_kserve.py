@@ -99,6 +99,7 @@ def test_pictures_come_as_base64_or_as_they_are_and_answers_too(page: LiveServer
         ([], "expected an object"),
         ({"inputs": []}, "one of the inputs"),
         ({"inputs": [{"name": "frames", "datatype": "FP32", "shape": [1]}]}, "of UINT8"),
+        ({"inputs": [{"name": ["frames"], "datatype": {}, "shape": [1]}]}, "of UINT8"),
         (frames(RED[None], shape=[1, 30, 40, 4]), "expected (N, H, W, 3)"),
         (frames(RED[None], shape=[2, 30, 40, 3]), "7200 whole numbers expected"),
         (frames(RED[None], shape=[1, 2**31 - 1, 2**31 - 1, 3]), "pixels"),
@@ -171,7 +172,7 @@ def test_several_pictures_come_in_one_form_and_one_that_is_none_spoils_no_other(
         % (name.encode(), content)
         for name, content in parts
     )
-    form = {"Content_Type": "multipart/form-data; boundary=x"}
+    form = {"Content_Type": "Multipart/Form-Data; boundary=x"}
     status, _, answer = post(page, "/api/recognize?scores=true", body + b"--x--\r\n", **form)
     assert status == 200, answer
     first, second, third = json.loads(answer)["pictures"]

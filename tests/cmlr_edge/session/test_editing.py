@@ -342,3 +342,31 @@ def test_a_mask_that_is_added_ends_the_clips_of_its_source(
         assert ring("door") is None
         assert ring("yard") is not None
         assert "door has no clips: its packets would show what its masks hide" in caplog.text
+
+
+def test_what_json_cannot_send_back_is_refused_without_it(engine: Path, tmp_path: Path) -> None:
+    with site(engine, tmp_path) as page:
+        before = page.file.read_bytes()
+        for change in (
+            {"max_fps": float("nan")},
+            {"region": [[0, 0], [1, float("inf")], [1, 1]]},
+            {"labels": ["\ud800"]},
+            {"thresholds": {"\ud800": 0.5}},
+        ):
+            status, answer = page.put(change)
+            assert (status, "Input should be" in answer) == (422, True)
+        assert page.file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text", ["sources = 3", "sources = [1]", "[sources]\nname = 'door'", "a = " + "[" * 5000]
+)
+def test_a_file_that_somebody_is_at_work_on_is_told_of_in_one_line(
+    engine: Path, tmp_path: Path, text: str
+) -> None:
+    with site(engine, tmp_path) as page:
+        page.file.write_text(text)
+        assert str(page.file) in page.settings()["reason"]
+        status, answer = page.put({"max_fps": 5.0})
+        assert (status, str(page.file) in answer) == (409, True)
+        assert page.file.read_text() == text

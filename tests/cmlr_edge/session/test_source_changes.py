@@ -113,6 +113,8 @@ def test_a_source_is_added_recognised_written_and_removed(engine: Path, tmp_path
         ({"name": "x", "uri": "../secret.avi"}, "source_folder"),
         ({"name": "x", "uri": "link.avi"}, "source_folder"),
         ({"name": "x", "uri": "pipe"}, "no file"),
+        ({"name": "x", "uri": "x" * 5000}, "there is no"),
+        ({"name": "x", "uri": "album"}, "links out of source_folder"),
         ({"name": "x", "uri": "*.avi"}, "source_folder"),
         ({"name": "x", "uri": "."}, "source_folder"),
         ({"name": "x", "uri": "file:///etc/passwd"}, "rtsp://"),
@@ -148,6 +150,8 @@ def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     (folder / "secret.avi").write_bytes(b"")
     (folder / "clips" / "link.avi").symlink_to(folder / "secret.avi")
     os.mkfifo(folder / "clips" / "pipe")
+    (folder / "clips" / "album").mkdir()
+    (folder / "clips" / "album" / "one.jpg").symlink_to(folder / "secret.avi")
     (folder / "engine").mkdir()
     content = mean_color_model()
     engine = write_engine(folder / "engine", content, make_spec(content))
