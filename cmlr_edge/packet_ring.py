@@ -114,6 +114,12 @@ class PacketRing:
             self._excerpts = [item for item in self._excerpts if item is not excerpt]
             return excerpt.packets
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes, for the stream has ended."""
+        with self._lock:
+            return self._is_over
+
     def listen(self, *, wanted: bool) -> None:
         """Keep packets from now on, or none: those of a time that nobody shall see."""
         with self._lock:

@@ -35,6 +35,7 @@ class _Clip:
     path: Path
     ring: PacketRing
     excerpt: Excerpt
+    event_is_over: bool = False
 
 
 class Clips:
@@ -94,7 +95,13 @@ class Clips:
         Raises:
             OutputError: As for `write`.
         """
-        self._finish([key for key, clip in self._growing.items() if clip.excerpt.is_over])
+        # A film may have been read to its end before the model came to the end of an event.
+        over = [
+            key
+            for key, clip in self._growing.items()
+            if clip.excerpt.is_over and (clip.event_is_over or not clip.ring.is_over)
+        ]
+        self._finish(over)
         self._files.tend()
 
     def close(self) -> None:
@@ -123,6 +130,7 @@ class Clips:
         elif event.kind == "start":
             self._begin(event, frame)
         elif event.kind == "end" and (clip := self._growing.get(event.id)) is not None:
+            clip.event_is_over = True
             if result.ending or frame.ring is not clip.ring or event.end_s is None:
                 clip.ring.finish(clip.excerpt)  # nothing more comes
             elif (end_s := _stream_s(frame, event.end_s)) is not None:

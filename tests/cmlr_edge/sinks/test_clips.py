@@ -130,6 +130,25 @@ def test_clips_of_other_codecs_and_containers(
     assert RED[-1] + FPS - 3 <= shown[-1] <= RED[-1] + FPS + 6  # libx265 sends far ahead
 
 
+def test_a_clip_is_no_longer_where_the_film_is_read_before_its_event_ends(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Clips.write
+
+    def write_late(self: Clips, result: Result) -> None:
+        deadline_s = time.monotonic() + 5
+        ring = result.frame.ring
+        while ring is not None and not ring.is_over and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        write(self, result)
+
+    monkeypatch.setattr(Clips, "write", write_late)
+    source = film(tmp_path / "film.mp4")
+    events = clips_of(configured(engine, SourceSettings(str(source), "door"), tmp_path), tmp_path)
+    shown = numbers(Path(events[0]["clip"]), source)
+    assert RED[-1] + FPS - 3 <= shown[-1] <= RED[-1] + FPS + 3
+
+
 def test_a_film_that_is_turned_has_clips_that_are(engine: Path, tmp_path: Path) -> None:
     source = film(tmp_path / "film.mp4")
     turn(source)
@@ -339,7 +358,9 @@ def test_a_full_disk_loses_the_clip_and_nothing_else(
     def full(_path: Path, _content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    first, second = told("start", 1, frame), told("start", 2, frame)
+    for number in (1, 2):
+        sink.write(told("start", number, frame))
+    first, second = (told("end", number, frame, ending=True) for number in (1, 2))
     with monkeypatch.context() as patch:
         patch.setattr(kept_files, "write_atomically", full)
         with pytest.raises(OutputError, match="No space left") as caught:
