@@ -6,8 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from rich.text import Text
@@ -97,7 +97,7 @@ def test_programs_beside_it_do_likewise(program: list[str]) -> None:
 
 
 def test_no_help_loses_what_stands_in_brackets() -> None:
-    def texts(command: click.Command) -> Iterator[str]:
+    def texts(command: Any) -> Iterator[str]:
         for parameter in command.params:
             yield getattr(parameter, "help", None) or ""
         for inner in getattr(command, "commands", {}).values():
