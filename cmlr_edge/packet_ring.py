@@ -65,7 +65,7 @@ class PacketRing:
         self._bytes = 0
         self._newest_s = -math.inf
         self._excerpts: list[Excerpt] = []
-        self._listens, self._is_over = True, False
+        self._listens, self._is_over, self._was_read_ahead = True, False, False
 
     def add(self, packet: Any, time_s: float | None, *, is_key: bool) -> None:
         """Keep the packet of a picture; one without a time is left out."""
@@ -115,10 +115,10 @@ class PacketRing:
             return excerpt.packets
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes, for the stream has ended."""
+    def was_read_ahead(self) -> bool:
+        """Whether it is of a film that was read to its end, maybe before all of it was looked at."""
         with self._lock:
-            return self._is_over
+            return self._was_read_ahead
 
     def listen(self, *, wanted: bool) -> None:
         """Keep packets from now on, or none: those of a time that nobody shall see."""
@@ -126,10 +126,14 @@ class PacketRing:
             self._listens = wanted
             self._begin_anew()
 
-    def end(self) -> None:
-        """Take nothing more; what was kept can still be had."""
+    def end(self, *, was_read_ahead: bool = False) -> None:
+        """Take nothing more; what was kept can still be had.
+
+        Args:
+            was_read_ahead: Of a film: what it shows at its end is perhaps looked at later.
+        """
         with self._lock:
-            self._is_over = True
+            self._is_over, self._was_read_ahead = True, was_read_ahead
             self._end_excerpts()
 
     def _begin_anew(self) -> None:

@@ -241,7 +241,7 @@ class PyAvFilm:
             is_whole = not (frame.is_corrupt or is_known)
             return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
         if self.ring is not None:
-            self.ring.end()
+            self.ring.end(was_read_ahead=True)
         return None
 
     def missing_s(self) -> float:
@@ -262,7 +262,7 @@ class PyAvFilm:
     def close(self) -> None:
         """Release the file."""
         if self.ring is not None:
-            self.ring.end()
+            self.ring.end(was_read_ahead=True)
         self._container.close()
 
     def _announced_frames(self) -> int | None:

@@ -99,7 +99,7 @@ class Clips:
         over = [
             key
             for key, clip in self._growing.items()
-            if clip.excerpt.is_over and (clip.event_is_over or not clip.ring.is_over)
+            if clip.excerpt.is_over and (clip.event_is_over or not clip.ring.was_read_ahead)
         ]
         self._finish(over)
         self._files.tend()

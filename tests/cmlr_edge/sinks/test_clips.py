@@ -138,7 +138,7 @@ def test_a_clip_is_no_longer_where_the_film_is_read_before_its_event_ends(
     def write_late(self: Clips, result: Result) -> None:
         deadline_s = time.monotonic() + 5
         ring = result.frame.ring
-        while ring is not None and not ring.is_over and time.monotonic() < deadline_s:
+        while ring is not None and not ring.was_read_ahead and time.monotonic() < deadline_s:
             time.sleep(0.01)
         write(self, result)
 
