@@ -178,8 +178,7 @@ def test_a_shape_is_moved_typed_and_taken_away(
         save(browser)
         assert load_config(file).sources[0].masks == (((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)),)
         browser.find_element(By.CSS_SELECTOR, "button.edit").click()
-        wait_for(browser, "document.querySelector('#edit .shapes li')")
-        # In one step: the list is drawn anew when the picture comes.
-        browser.execute_script("document.querySelector('#edit .shapes button').click()")
+        wait_for(browser, "document.querySelector('#edit').open")  # and filled anew before
+        find(browser, ".shapes button").click()
         save(browser)
         assert load_config(file).sources[0].masks == ()
