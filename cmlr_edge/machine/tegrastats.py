@@ -9,19 +9,19 @@ import re
 import shutil
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from cmlr_edge.machine.child import Child
+from cmlr_edge.machine.closing import Closing
 
 _INTERVAL_MS = 500
 _DROP = 0.9  # of the run's highest CPU clock: below it under load the board is holding back
 _OVERCURRENT = "class/hwmon/hwmon*/oc*_event_cnt"  # under /sys: times that the current was limited
 
 
-class BoardMonitor:
+class BoardMonitor(Closing):
     """Samples a Jetson in the background; a context manager."""
 
     def __init__(self, *, command: str = "tegrastats", sys_root: Path = Path("/sys")) -> None:
@@ -40,12 +40,7 @@ class BoardMonitor:
             self._child = Child(command, on_line=self._read)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Stop sampling."""
         self._limited += self._overcurrents()
         if self._command:

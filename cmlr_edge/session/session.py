@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import SpecError
+from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
 from cmlr_edge.pipeline.outlet import judge_by
@@ -44,7 +44,7 @@ _LEAST_CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Session:
+class Session(Closing):
     """Sources, engine, outputs, page and metrics of one run; use it in a `with` block.
 
     Example:
@@ -92,12 +92,7 @@ class Session:
             self._cleanup = cleanup.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Close; what hangs is left behind."""
         self._cleanup.close()
 
