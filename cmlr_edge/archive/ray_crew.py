@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -129,8 +130,8 @@ class _Actor:
     def __init__(self, settings: WorkerSettings, task: Task) -> None:
         """Write the model where this node can read it."""
         store = open_store(settings.root)
-        self._folder = temporary_folder()
-        engine = Path(self._folder.name) / settings.engine
+        self._folder = temporary_folder(self)
+        engine = self._folder / settings.engine
         for path in (engine, spec_path(engine)):
             path.write_bytes(store.read(f"{MODEL}/{path.name}"))
         self._plan, self._task = Plan(store), task
@@ -140,7 +141,7 @@ class _Actor:
         """End the process and remove the model; where Ray ends the actor both end with it."""
         self._worker.close()
         self._plan.__exit__()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the one unit of a batch."""

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -94,8 +95,8 @@ def opened_address(url: str) -> tuple[Any, str]:
         raise CaptureError(f"cannot open {redact(url)}: {error}") from error
 
 
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for this process; those of processes that were killed a day ago or more are removed."""
+def temporary_folder(owner: object) -> Path:
+    """A folder that goes with its owner; those of processes that were killed a day ago or more are removed."""
     for folder in Path(tempfile.gettempdir()).glob("cmlr-archive-*-*"):
         pid = folder.name.split("-")[2]
         with suppress(OSError):
@@ -103,7 +104,9 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
             is_old = time.time() - about.st_mtime > _STALE_S and about.st_uid == os.getuid()
             if is_old and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
                 shutil.rmtree(folder, ignore_errors=True)
-    return tempfile.TemporaryDirectory(prefix=f"cmlr-archive-{os.getpid()}-")
+    folder = Path(tempfile.mkdtemp(prefix=f"cmlr-archive-{os.getpid()}-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class LocalStore:
@@ -178,13 +181,13 @@ class RemoteStore:
         """Open the file system; the folder need not exist."""
         self.root = url.rstrip("/")
         self._fs, self._path = opened_address(self.root)
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: Path | None = None
 
     def scratch(self) -> Path:
         """See `Store`."""
         if self._scratch is None:
-            self._scratch = temporary_folder()
-        return Path(self._scratch.name)
+            self._scratch = temporary_folder(self)
+        return self._scratch
 
     def put(self, name: str, file: Path) -> None:
         """See `Store`: an upload in parts is seen when it is complete."""

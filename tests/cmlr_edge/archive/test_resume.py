@@ -238,7 +238,11 @@ def test_what_a_killed_process_left_is_removed_a_day_later(
         folder = tmp_path / f"cmlr-archive-{name}"
         folder.mkdir()
         os.utime(folder, (age, age))
-    with temporary_folder():
-        left = {path.name.split("-", 2)[2] for path in tmp_path.glob("cmlr-archive-*")}
+    owner = Cutting()
+    ours = temporary_folder(owner)
+    left = {path.name.split("-", 2)[2] for path in tmp_path.glob("cmlr-archive-*")}
     assert {f"{dead}-b", f"{os.getpid()}-c"} < left
     assert f"{dead}-a" not in left
+    assert ours.exists()
+    del owner  # without a word: what it warned of while rubbish is collected would be nobody's
+    assert not ours.exists()
