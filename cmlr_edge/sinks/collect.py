@@ -11,9 +11,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +23,12 @@ from cmlr_edge.frame import Frame, mean_colors
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.prediction import Prediction
-from cmlr_edge.redaction import safe_name
+from cmlr_edge.redaction import printable, safe_name
 from cmlr_edge.sinks.base import Result, Takes
+from cmlr_edge.sinks.collect_record import RANDOM, SUFFIX, FrameRecord, KeptDoubt, KeptName
 from cmlr_edge.sinks.jpeg_record import with_record
 from cmlr_edge.sinks.kept_files import KeptFiles
 
-RANDOM = "random"
-SUFFIX = ".frame.jpg"  # snapshots may lie in the same folder
 _QUALITY = 92  # of JPEG: people look closely
 _ALIKE = (
     5.0  # of 255; a frame whose cells differ by less from one kept of its label shows nothing new
@@ -70,21 +68,6 @@ class CollectSettings:
             raise SpecError(f"most is {self.most} and keep_mb {self.keep_mb}: expected more than 0")
         if self.keep_days is not None and not self.keep_days > 0:
             raise SpecError(f"keep_days is {self.keep_days}: expected more than 0")
-
-
-class KeptName(NamedTuple):
-    """What the name of a kept frame tells."""
-
-    label: str  # made safe
-    kind: str
-    worth: str  # in ten thousandths
-    digest: str
-
-    @classmethod
-    def of(cls, path: Path) -> KeptName:
-        """Read it; a file that only ends like ours is worth nothing."""
-        parts = path.name.removesuffix(SUFFIX).rsplit("_", 3)
-        return cls(*parts) if len(parts) == 4 else cls("", "", "", parts[-1])
 
 
 @dataclass
@@ -247,38 +230,32 @@ class Collect:
         ):
             return
         record = self._record(result, kind, label, worth, doubts)
-        self._files.keep(path, with_record(_encode(frame), record))
+        self._files.keep(path, with_record(_encode(frame), asdict(record)))
 
     def _record(
         self, result: Result, kind: str, label: int | None, worth: float, doubts: Sequence[Doubt]
-    ) -> dict[str, Any]:
-        frame, prediction = result.frame, result.prediction
-        return {
-            "source": result.source,
-            "index": frame.index,
-            "time_s": frame.time_s,
-            "captured_at": frame.captured_at,
-            "width": frame.image_bgr.shape[1],
-            "height": frame.image_bgr.shape[0],
-            "kind": kind,
-            "label": "" if label is None else self._labels[label],
-            "worth": round(worth, 4),
-            "explained": prediction.why is not None,
-            "doubts": [
-                {"kind": d.kind, "label": self._labels[d.label], "worth": round(d.worth, 4)}
-                for d in doubts
-            ],
-            "why": [
-                str(prediction.why[self._labels[d.label]])
-                for d in doubts
-                if prediction.why is not None and d.kind in CONTRADICTIONS.values()
-            ],
-            "said": {item.label: round(item.score, 4) for item in prediction.labels},
-            "scores": {
-                name: round(score, 4)
-                for name, score in zip(self._labels, prediction.scores.tolist(), strict=True)
-            },
-        }
+    ) -> FrameRecord:
+        frame, prediction, names = result.frame, result.prediction, self._labels
+        why, contradictions = prediction.why, {*CONTRADICTIONS.values()}
+        scores = zip(names, prediction.scores.tolist(), strict=True)
+        return FrameRecord(
+            source=printable(result.source),
+            index=frame.index,
+            time_s=frame.time_s,
+            captured_at=frame.captured_at,
+            width=frame.image_bgr.shape[1],
+            height=frame.image_bgr.shape[0],
+            kind=kind,
+            label="" if label is None else names[label],
+            worth=round(worth, 4),
+            explained=why is not None,
+            doubts=tuple(KeptDoubt(d.kind, names[d.label], round(d.worth, 4)) for d in doubts),
+            why=tuple(str(why[names[d.label]]) for d in doubts if d.kind in contradictions)
+            if why is not None
+            else (),
+            said={item.label: round(item.score, 4) for item in prediction.labels},
+            scores={name: round(score, 4) for name, score in scores},
+        )
 
 
 def digest_of(image: NDArray[np.uint8]) -> str:

@@ -25,7 +25,8 @@ from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.session.config import load_config
 from cmlr_edge.sinks import Result
-from cmlr_edge.sinks.collect import Collect, CollectSettings, KeptName
+from cmlr_edge.sinks.collect import Collect, CollectSettings
+from cmlr_edge.sinks.collect_record import KeptName
 from cmlr_edge.sinks.jpeg_record import record_in, with_record
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.samples import frame
@@ -269,7 +270,7 @@ def test_masks_are_painted_and_the_file_says_the_same_as_flags(
 def test_what_could_not_be_meant_is_refused(tmp_path: Path) -> None:
     for wrong in ({"every_s": -1.0}, {"random_share": 2.0}, {"most": 0}, {"keep_days": 0.0}):
         with pytest.raises(SpecError, match="expected"):
-            CollectSettings(**wrong)  # type: ignore[arg-type]
+            CollectSettings(**wrong)
     with pytest.raises(SpecError, match="--collect FOLDER"):
         Flags(collect_most=5).to_config(["test://"], append=False)
     (tmp_path / "c.toml").write_text(
