@@ -98,7 +98,7 @@ def _run(film: Path, folder: Path, kill_after_s: float | None) -> None:
 
 def _content(folder: Path) -> dict[str, str]:
     """Name and digest of every frame, parts of frames aside."""
-    paths = [path for path in folder.glob(f"*/*{SUFFIX}") if not path.name.startswith(".")]
+    paths = folder.glob(f"*/*{SUFFIX}")
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

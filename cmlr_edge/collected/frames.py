@@ -44,11 +44,9 @@ def read_kept(folder: Path) -> list[Kept]:
         raise CaptureError(f"{printable(folder)} is no folder: give the one of --collect")
     found, left_out = [], list[str]()
     for path in sorted(folder.glob(f"*/*{SUFFIX}")):
-        if path.name.startswith("."):  # one that was being written when its process was killed
-            continue
         try:
             record = parse_json(record_in(read_file(path, _HEAD)), FrameRecord)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # noqa: PERF203 (the others are whole)
             left_out.append(f"{printable(path)}: {printable(str(error))}")
         else:
             found.append(Kept(path, record))

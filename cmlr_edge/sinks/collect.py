@@ -45,9 +45,8 @@ class CollectSettings:
 
     folder: str = ""  # for the frames; "": none are kept
     every_s: float = 10.0  # of each source one frame for each kind of doubt, and no more often
-    random_share: float = (
-        0.01  # of all moments of `every_s`, and of all pictures: kept whatever they show
-    )
+    # Of all moments of `every_s`, and of all pictures without times: kept whatever they show.
+    random_share: float = 0.01
     most: int = 2000  # frames in the folder, for all sources together
     keep_mb: float = 1000.0  # of frames: those worth least make room
     keep_days: float | None = 30.0  # older frames are deleted; None: as long as there is room
