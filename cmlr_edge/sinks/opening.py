@@ -193,7 +193,8 @@ def open_sink(
     if file is not None and (
         not file.absolute().parent.is_dir() or (file.is_dir() and not settings.is_folder)
     ):
-        raise OutputError(f"cannot write {file}: its folder must exist, and it must be a file")
+        wanted = "" if settings.is_folder else ", and it must be a file"
+        raise OutputError(f"cannot write {file}: its folder must exist{wanted}")
     request = SinkRequest(settings, file, labels, name_source, fps, folder)
     sink = _open_theirs(request) if known is None else known.open(request)
     if known is not None and known.lines and after is None:

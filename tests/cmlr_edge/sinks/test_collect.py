@@ -21,13 +21,16 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.cli.flags import Flags
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.events.doubts import Flicker, contradiction, doubts_of
+from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.session.config import load_config
+from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
+from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.collect import Collect, CollectSettings
 from cmlr_edge.sinks.collect_record import KeptName
 from cmlr_edge.sinks.jpeg_record import record_in, with_record
+from cmlr_edge.why import Reasons
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.samples import frame
 from tests.conftest import solid, write_video
@@ -101,6 +104,23 @@ def test_contradictions_are_those_of_the_engine_and_come_before_all_else(tmp_pat
     assert all(LABELS[d.label] != "red" for d in doubts_of(bright, LIMITS, np.array([0, 1, 1]) > 0))
     without = replace(bright, why=None)
     assert {d.kind for d in doubts_of(without, LIMITS, ALL)} <= {"near"}
+
+
+def test_tiles_and_taught_labels_contradict_themselves_as_others_do() -> None:
+    meaning = ExplanationSpec({}, (0.0, 0.0), links="scores", surroundings="own")
+
+    def look(own: float, surroundings: float) -> Reasons:
+        parts = np.array([own, -3.0], np.float32), np.array([surroundings, 0.0], np.float32)
+        links = np.zeros((2, 2), np.float32)
+        scores = 1 / (1 + np.exp(-np.array([*(parts[0] + parts[1]), -4.0])))  # the third was taught
+        given = {"own_evidence": parts[0], "surroundings": parts[1], "links": links}
+        return Reasons(LABELS, scores.astype(np.float32), given, meaning, LIMITS)
+
+    whole = Reasons.together([look(-3.0, 1.0), look(-1.0, 2.0)])
+    assert whole.otherwise()["surroundings"].round(3).tolist() == [-1.0, -3.0, -4.0]
+    said = Prediction(whole.scores, (), Latency(), 0.0, why=whole)
+    [doubt] = doubts_of(said, LIMITS, ALL)
+    assert (doubt.kind, doubt.label, round(doubt.worth, 2)) == ("surroundings", 0, 0.75)
 
 
 def test_a_contradiction_is_as_deep_as_its_shallow_side() -> None:
@@ -197,10 +217,12 @@ def test_the_fullest_label_makes_room_by_its_least_worthy_frame(tmp_path: Path) 
 
 def test_a_disk_without_room_gets_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = Collect(tmp_path / "f", LABELS, NEVER)
+    sink.write(result(5, [0.55, 0, 0]))
+    before = kept(tmp_path / "f")
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=10**8))
     with pytest.raises(OutputError, match="200 MB"):
-        sink.write(result(5, [0.5, 0, 0]))
-    assert kept(tmp_path / "f") == []
+        sink.write(result(90, [0, 0.5, 0], 20.0))
+    assert kept(tmp_path / "f") == before  # others filled it: what is worth a look stays
 
 
 def test_a_record_of_any_size_comes_back_and_the_picture_stays_one(tmp_path: Path) -> None:
@@ -265,6 +287,24 @@ def test_masks_are_painted_and_the_file_says_the_same_as_flags(
     assert kept(tmp_path / "f")
     for path in kept(tmp_path / "f"):
         assert read_image(path).astype(int).std(axis=2).max() < 3
+
+
+def test_a_reload_goes_on_with_what_did_not_change(engine: Path, tmp_path: Path) -> None:
+    settings = CollectSettings(folder="f", every_s=0.0)
+    source = SourceSettings("test://", "a")
+    config = SessionConfig(EngineSettings(path=str(engine)), (source,), collect=settings)
+    outputs = RunOutputs(tmp_path)
+    [first] = outputs.open_shared(config, LABELS)
+    first.write(result(90, [0.5, 0, 0]))
+    assert outputs.open_shared(config, LABELS) == [first]
+    fewer = replace(config, collect=replace(settings, most=1))
+    [second] = outputs.open_shared(fewer, LABELS)
+    second.write(result(30, [0.55, 0, 0]))  # waits until the first is closed
+    first.close()
+    second.close()
+    assert [first.lost, second.lost] == [0, 0]
+    assert outputs.open_shared(replace(config, collect=CollectSettings()), LABELS) == []
+    assert len(kept(tmp_path / "f")) == 1
 
 
 def test_what_could_not_be_meant_is_refused(tmp_path: Path) -> None:
