@@ -39,7 +39,8 @@ def collected(
         list[str] | None, typer.Option(help="Only frames of it; may be given again.")
     ] = None,
     most: Annotated[
-        int | None, typer.Option(min=1, help="Only so many, the most worthy. Default: all.")
+        int | None,
+        typer.Option(min=1, help="Only so many: the most worthy, then drawn ones. Default: all."),
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG to draw twelve frames in.")] = None,
     to: Annotated[
@@ -81,12 +82,14 @@ def _to_record(kept: Kept) -> dict[str, object]:
 
 def _print(frames: Sequence[Kept], there: int) -> None:
     console = Console()
-    table = Table("source", "kept for", "worth", "said", "when", "file")
+    table = Table()
+    for heading, least in {"kept for": 21, "worth": 5, "said": 12, "when": 11, "source": 6}.items():
+        table.add_column(heading, no_wrap=True, min_width=least)
     for kept in frames[:_MOST_ROWS]:
         record = kept.record
-        said = ", ".join(f"{name} {score:.2f}" for name, score in [*record.said.items()][:4])
+        said = ", ".join(f"{name} {score:.2f}" for name, score in [*record.said.items()][:3])
         about = f"{record.kind} {record.label}".strip()
-        cells = (record.source, about, f"{record.worth:.2f}", said, _when(kept), kept.path.name)
+        cells = (about, f"{record.worth:.2f}", said, _when(kept), record.source)
         table.add_row(*(escape(printable(cell)) for cell in cells))
     console.print(table)
     kinds = Counter(kept.record.kind for kept in frames)
@@ -105,6 +108,6 @@ def _when(kept: Kept) -> str:
     if kept.record.time_s is not None:
         return f"{kept.record.time_s:.1f} s"
     try:
-        return f"{datetime.fromtimestamp(kept.record.captured_at).astimezone():%Y-%m-%d %H:%M:%S}"
+        return f"{datetime.fromtimestamp(kept.record.captured_at).astimezone():%m-%d %H:%M}"
     except (OverflowError, ValueError, OSError):  # a clock that was never set
         return "?"

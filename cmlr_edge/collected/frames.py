@@ -11,7 +11,7 @@ from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.model.files import read_file
 from cmlr_edge.model.strict_json import parse_json
 from cmlr_edge.redaction import printable
-from cmlr_edge.sinks.collect_record import SUFFIX, FrameRecord, KeptName
+from cmlr_edge.sinks.collect_record import RANDOM, SUFFIX, FrameRecord, KeptName
 from cmlr_edge.sinks.jpeg_record import record_in
 
 _HEAD = 4 * 2**20  # bytes of a file in which its record is: 100,000 labels have no longer one
@@ -35,7 +35,7 @@ def read_kept(folder: Path) -> list[Kept]:
     """Read the records of all frames; one that cannot be read is said and left out.
 
     Returns:
-        The most worthy first.
+        The most worthy first, and behind them those that were drawn: their worth is another.
 
     Raises:
         CaptureError: There is no such folder, or no frame in it.
@@ -54,7 +54,7 @@ def read_kept(folder: Path) -> list[Kept]:
         _log.warning("%d frames have no record and are left out, as %s", len(left_out), left_out[0])
     if not found:
         raise CaptureError(f"{printable(folder)} holds no frame that --collect has kept")
-    return sorted(found, key=lambda kept: (-kept.record.worth, kept.path.name))
+    return sorted(found, key=_rank)
 
 
 def chosen(
@@ -82,6 +82,10 @@ def chosen(
                 raise SpecError(f"no frame was kept of the {field} {[*names]}, but of {there}")
         raise SpecError(f"none of {len(frames)} frames is all that at once")
     return found
+
+
+def _rank(kept: Kept) -> tuple[bool, float, str]:
+    return kept.record.kind == RANDOM, -kept.record.worth, kept.path.name
 
 
 def classes_of(frames: Sequence[Kept]) -> tuple[str, ...]:

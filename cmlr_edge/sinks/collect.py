@@ -235,7 +235,8 @@ class Collect:
         self, result: Result, kind: str, label: int | None, worth: float, doubts: Sequence[Doubt]
     ) -> FrameRecord:
         frame, prediction, names = result.frame, result.prediction, self._labels
-        why, contradictions = prediction.why, {*CONTRADICTIONS.values()}
+        why, told = prediction.why, {*CONTRADICTIONS.values()}
+        odd = dict.fromkeys(names[d.label] for d in doubts if d.kind in told)
         scores = zip(names, prediction.scores.tolist(), strict=True)
         return FrameRecord(
             source=printable(result.source),
@@ -249,9 +250,7 @@ class Collect:
             worth=round(worth, 4),
             explained=why is not None,
             doubts=tuple(KeptDoubt(d.kind, names[d.label], round(d.worth, 4)) for d in doubts),
-            why=tuple(str(why[names[d.label]]) for d in doubts if d.kind in contradictions)
-            if why is not None
-            else (),
+            why=() if why is None else tuple(str(why[name]) for name in odd),
             said={item.label: round(item.score, 4) for item in prediction.labels},
             scores={name: round(score, 4) for name, score in scores},
         )
