@@ -82,9 +82,7 @@ def _to_record(kept: Kept) -> dict[str, object]:
 
 def _print(frames: Sequence[Kept], there: int) -> None:
     console = Console()
-    table = Table()
-    for heading, least in {"kept for": 21, "worth": 5, "said": 12, "when": 11, "source": 6}.items():
-        table.add_column(heading, no_wrap=True, min_width=least)
+    table = Table("kept for", "worth", "said", "when", "source")
     for kept in frames[:_MOST_ROWS]:
         record = kept.record
         said = ", ".join(f"{name} {score:.2f}" for name, score in [*record.said.items()][:3])
