@@ -15,7 +15,7 @@ from benchmarks.side_by_side import one_thread
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
-PARTS = ("worlds", "kills")
+PARTS = ("worlds", "cost", "kills")
 
 
 def collect(
@@ -46,6 +46,10 @@ def collect(
         _write(out / "worlds.json", {"counts": counts, "summary": summary, "worlds": runs})
         write_atomically(out / "worlds.md", (table(summary) + "\n").encode())
         plot(summary, out / "worlds.png")
+    if "cost" in chosen:
+        from benchmarks.collect.cost import run_cost
+
+        _write(out / "cost.json", run_cost())
     if "kills" in chosen:
         from benchmarks.collect.kills import run_kills
 

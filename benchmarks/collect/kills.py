@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.collected.frames import read_kept
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.sinks.collect_record import SUFFIX, KeptName
 
 _FRAMES, _KILLS_EACH = 150, 5  # of the film; of a folder, before a run comes to its end
@@ -24,12 +26,13 @@ _SIZE_WH = (320, 240)
 _LIMIT_S = 300.0  # of a run
 
 
-def run_kills(kills: int, work: Path) -> dict[str, Any]:
+def run_kills(kills: int, work: Path, engine: Path | None = None) -> dict[str, Any]:
     """Kill runs, let others come to their end, and compare with one that was left alone.
 
     Args:
         kills: How many.
         work: For the film and the folders.
+        engine: Instead of the bundled one.
 
     Returns:
         Counts; `lost`, `doubled`, `damaged` and `differing` are to be 0.
@@ -39,14 +42,15 @@ def run_kills(kills: int, work: Path) -> dict[str, Any]:
     alone, folder = work / "kills-alone", work / "kills-folder"
     shutil.rmtree(alone, ignore_errors=True)
     start_s = time.monotonic()
-    _run(film, alone, None)
-    whole_s, wanted = time.monotonic() - start_s, _content(alone)
+    run = partial(_run, film, engine or demo_engine())
+    run(alone, None)
+    whole_s, wanted = time.monotonic() - start_s, {*_content(alone)}
     counts = dict.fromkeys(("lost", "doubled", "damaged", "differing", "parts_left"), 0)
     rng, sizes = random.Random(0), list[int]()
     shutil.rmtree(folder, ignore_errors=True)
     for number in range(1, kills + 1):
         before = _content(folder)
-        _run(film, folder, rng.uniform(0.0, whole_s))
+        run(folder, rng.uniform(0.0, whole_s))
         after = _content(folder)
         counts["lost"] += sum(after.get(name) != content for name, content in before.items())
         counts["damaged"] += _damaged(folder)
@@ -55,8 +59,8 @@ def run_kills(kills: int, work: Path) -> dict[str, Any]:
         counts["parts_left"] += len([*folder.glob("*/.*.part")])
         sizes.append(len(after))
         if number % _KILLS_EACH == 0 or number == kills:
-            _run(film, folder, None)
-            counts["differing"] += _content(folder) != wanted
+            run(folder, None)
+            counts["differing"] += {*_content(folder)} != wanted
             shutil.rmtree(folder)
     return {
         "kills": kills,
@@ -80,9 +84,18 @@ def _film(path: Path) -> Path:
     return path
 
 
-def _run(film: Path, folder: Path, kill_after_s: float | None) -> None:
-    command = [sys.executable, "-m", "cmlr_edge", "label", f"film={film}", "--provider", "cpu"]
-    command += ["--collect", str(folder), "--collect-every", "0.2", "--collect-random", "0.5"]
+def _run(film: Path, engine: Path, folder: Path, kill_after_s: float | None) -> None:
+    command = [sys.executable, "-m", "cmlr_edge", "label", f"film={film}", "--engine", str(engine)]
+    command += [
+        "--provider",
+        "cpu",
+        "--collect",
+        str(folder),
+        "--collect-every",
+        "0.2",
+        "--collect-random",
+        "0.5",
+    ]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
         try:

@@ -78,7 +78,7 @@ def test_worlds_are_summed_up_with_intervals() -> None:
 
 
 @pytest.mark.slow
-def test_three_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    found = run_kills(3, tmp_path)
+def test_kills_lose_and_double_nothing(engine: Path, tmp_path: Path) -> None:
+    found = run_kills(2, tmp_path, engine)
     assert [found[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
     assert found["frames"] > 30
