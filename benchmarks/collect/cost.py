@@ -44,7 +44,7 @@ def _result(names: tuple[str, ...], seed: int, is_explained: bool) -> Result:
     """A frame of noise of which the model is sure."""
     rng = np.random.default_rng(seed)
     own = rng.choice([-6.0, 6.0], _LABELS).astype(np.float32)
-    scores = 1 / (1 + np.exp(-own))
+    scores = (1 / (1 + np.exp(-own))).astype(np.float32)
     limits = np.full(_LABELS, 0.5, np.float32)
     why = None
     if is_explained:
