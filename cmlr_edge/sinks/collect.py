@@ -80,6 +80,18 @@ class _Source:
     likely_s: float = -math.inf  # when a label that keeps frames out was last likely
     seen: dict[int, list[NDArray[np.float32]]] = field(default_factory=dict)  # by label
 
+    def has_seen(self, label: int, cells: NDArray[np.float32]) -> bool:
+        """Whether a frame with these colours shows nothing new beside those kept for a label."""
+        return any(float(np.abs(cells - c).max()) < _ALIKE for c in self.seen.get(label, []))
+
+    def note(self, doubt: Doubt, cells: NDArray[np.float32]) -> None:
+        """Remember a frame that is kept."""
+        seen = self.seen.setdefault(doubt.label, [])
+        seen.append(cells)
+        del seen[:-_REMEMBERED]
+        if doubt.kind == "flicker":
+            self.flicker.changes[doubt.label] = 0.0
+
 
 class Collect:
     """Keeps frames that are worth a person's look; see `Sink`."""
@@ -142,9 +154,16 @@ class Collect:
             self._keep(result, RANDOM, None, drawn, doubts)
             return
         for doubt in doubts:
-            if self._is_due(source, frame, doubt) and self._is_news(source, frame, doubt):
-                self._keep(result, doubt.kind, doubt.label, doubt.worth, doubts)
-                return
+            if frame.time_s is not None and frame.time_s < source.due_s.get(doubt.kind, -math.inf):
+                continue
+            cells = mean_colors(frame.image_bgr)
+            if source.has_seen(doubt.label, cells):
+                continue
+            if frame.time_s is not None:
+                source.due_s[doubt.kind] = frame.time_s + self._settings.every_s
+            if self._keep(result, doubt.kind, doubt.label, doubt.worth, doubts):
+                source.note(doubt, cells)
+            return
 
     def tend(self) -> None:
         """Delete frames that are too old; see `Sink`."""
@@ -197,26 +216,10 @@ class Collect:
         drawn = int(digest_of(frame.image_bgr)[:12], 16) / 16**12
         return None if drawn >= self._settings.random_share else 1 - drawn
 
-    def _is_due(self, source: _Source, frame: Frame, doubt: Doubt) -> bool:
-        return frame.time_s is None or frame.time_s >= source.due_s.get(doubt.kind, -math.inf)
-
-    def _is_news(self, source: _Source, frame: Frame, doubt: Doubt) -> bool:
-        """Whether it looks otherwise than what was kept of its label; if so, let the next one wait."""
-        seen = source.seen.setdefault(doubt.label, [])
-        cells = mean_colors(frame.image_bgr)
-        if any(float(np.abs(cells - other).max()) < _ALIKE for other in seen):
-            return False
-        seen.append(cells)
-        del seen[:-_REMEMBERED]
-        if frame.time_s is not None:
-            source.due_s[doubt.kind] = frame.time_s + self._settings.every_s
-        if doubt.kind == "flicker":
-            source.flicker.changes[doubt.label] = 0.0
-        return True
-
     def _keep(
         self, result: Result, kind: str, label: int | None, worth: float, doubts: Sequence[Doubt]
-    ) -> None:
+    ) -> bool:
+        """Write the frame, unless it is there; False where it is worth too little to stay."""
         frame = result.frame
         folder = Path(self.name) / safe_name(result.source or "frames")
         digest = digest_of(frame.image_bgr)
@@ -227,9 +230,9 @@ class Collect:
             known.parent == folder and known.name.endswith(f"{digest}{SUFFIX}")
             for known in self._files.paths
         ):
-            return
+            return True
         record = self._record(result, kind, label, worth, doubts)
-        self._files.keep(path, with_record(_encode(frame), asdict(record)))
+        return self._files.keep(path, with_record(_encode(frame), asdict(record)))
 
     def _record(
         self, result: Result, kind: str, label: int | None, worth: float, doubts: Sequence[Doubt]

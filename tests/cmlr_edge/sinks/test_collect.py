@@ -223,6 +223,9 @@ def test_a_disk_without_room_gets_no_frame(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match="200 MB"):
         sink.write(result(90, [0, 0.5, 0], 20.0))
     assert kept(tmp_path / "f") == before  # others filled it: what is worth a look stays
+    monkeypatch.undo()
+    sink.write(result(90, [0, 0.5, 0], 40.0))  # as good as the one that was lost
+    assert len(kept(tmp_path / "f")) == 2
 
 
 def test_a_record_of_any_size_comes_back_and_the_picture_stays_one(tmp_path: Path) -> None:
