@@ -22,7 +22,7 @@ from cmlr_edge.cli.app import app
 from cmlr_edge.collected import exports
 from cmlr_edge.collected.exports import EXPORTS, export
 from cmlr_edge.collected.frames import Kept, chosen, classes_of, read_kept
-from cmlr_edge.errors import CaptureError, OutputError, SpecError
+from cmlr_edge.errors import CaptureError, DataError, OutputError, SpecError
 from cmlr_edge.sinks.collect_record import SUFFIX, FrameRecord, KeptDoubt, KeptName
 from cmlr_edge.sinks.jpeg_record import with_record
 from tests.conftest import solid
@@ -97,6 +97,15 @@ def test_what_comes_back_is_read_for_training(folder: Path, tmp_path: Path, kind
     for image in data.images:
         assert read_image(image.path).shape == (48, 64, 3)
     assert data.splits == ["train"]
+
+
+def test_tasks_that_nobody_answered_are_no_labels(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    export(read_kept(folder), "label-studio", tmp_path / "out")
+    with pytest.raises(DataError, match=r"tasks\.json lists no pictures"):
+        read_dataset(tmp_path / "out")
+    assert "5 tasks that nobody annotated are left out" in caplog.text
 
 
 def told_by(code: str, package: str) -> Any:
