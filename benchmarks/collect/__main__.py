@@ -28,6 +28,7 @@ def collect(
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PARTS)}.")] = None,
     worlds: Annotated[int, typer.Option(min=1, help="Small worlds of scenes.")] = 3,
     first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 3,
+    trainings: Annotated[int, typer.Option(min=1, help="Of each way in each world.")] = 2,
     kills: Annotated[int, typer.Option(min=1, help="Moments at which a run is killed.")] = 50,
 ) -> None:
     """Measure what collecting is worth.
@@ -40,7 +41,8 @@ def collect(
     chosen = only or PARTS
     if "worlds" in chosen:
         with one_thread():
-            runs = [run_world(seed, work) for seed in range(first_world, first_world + worlds)]
+            seeds = range(first_world, first_world + worlds)
+            runs = [run_world(seed, trainings, work) for seed in seeds]
         summary = summarize(runs)
         counts = {"scenes": COUNTS, "of do in the pool": ALONE}
         _write(out / "worlds.json", {"counts": counts, "summary": summary, "worlds": runs})
