@@ -40,6 +40,7 @@ def back_door() -> BackDoorIntervention:
             bias=torch.randn(LABELS),
             contexts=torch.rand(6, CENTRES),
             prior=prior / prior.sum(),
+            spread=torch.zeros(CENTRES),
             held_out_logits=torch.zeros(1, LABELS),
             ridge=1.0,
         ),

@@ -1,0 +1,128 @@
+"""Has a place left what training saw? A test with a stated number of false alarms a day.
+
+What is tested: that the source's blocks of time are drawn, one by one, from the surroundings of the
+training pictures. Within a block nothing is assumed: all its frames may be the same picture. For each window
+of the newest blocks the squared distance of their mean from training's, times their number, is taken, and
+the largest counts. How large it becomes by chance is drawn from training's own surroundings, as long runs
+of blocks with windows that overlap as they do in service, so that looking again and again is part of it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmlr_edge.model.explanation import TrainedSurroundings
+from cmlr_edge.place.histogram import MOST_BLOCKS, WINDOWS, trained_mean
+
+END_SHARE = 0.5  # of the threshold: below, an alarm is over
+_DAY_S = 86_400.0
+_RUN = 16 * MOST_BLOCKS  # blocks of a run that is drawn; each begins without any
+_MOST_RUNS, _MOST_NUMBERS = 128, 20_000_000
+_KNOWN = 30  # alarms in all runs from which on their number is taken as it is
+_STEPS, _HALVINGS = 40, 12  # in the search for a threshold
+
+
+class DriftTest:
+    """Says of a source's blocks whether the place is unlike what training saw."""
+
+    def __init__(
+        self, training: TrainedSurroundings, *, block_s: float, false_alarms_a_day: float
+    ) -> None:
+        """Draw what chance does; takes about a second, and is the same each time.
+
+        Args:
+            training: What blocks are held against.
+            block_s: Seconds of a block.
+            false_alarms_a_day: On the average, of a place that is like training.
+        """
+        self._mean, self._scale = trained_mean(training), _variance(training)
+        self.threshold = _threshold(training, false_alarms_a_day * block_s / _DAY_S)
+
+    def statistic(self, blocks: NDArray[np.float64]) -> float:
+        """How unlike training the newest blocks are: 1 is usual, 0 says that there are too few.
+
+        Args:
+            blocks: Means (B, K), the newest last.
+        """
+        widths = {min(width, len(blocks)) for width in WINDOWS} if len(blocks) >= WINDOWS[0] else {}
+        found = [
+            width * float(np.square(blocks[-width:].mean(axis=0) - self._mean).sum())
+            for width in widths
+        ]
+        return max(found, default=0.0) / self._scale
+
+
+@lru_cache(maxsize=8)  # one for all sources of a run
+def _threshold(training: TrainedSurroundings, alarms_a_block: float) -> float:
+    paths = _by_chance(training)
+    wanted = alarms_a_block * paths.size
+    if wanted >= _KNOWN:
+        return _level(paths, wanted)
+    # Far out the tail of a sum of squares is exponential: go on along it where nothing was drawn.
+    near, far = _level(paths, 8 * _KNOWN), _level(paths, _KNOWN)
+    return far + (far - near) / float(np.log(8)) * float(np.log(_KNOWN / wanted))
+
+
+def _level(paths: NDArray[np.float64], wanted: float) -> float:
+    """The threshold above which there are never more alarms, in all paths (R, T) together."""
+    high, low = float(paths.max()), float(np.median(paths))
+    levels = np.linspace(high, low, _STEPS)
+    # Not by halving alone: far down there are few alarms again, for none ends any more.
+    counts = [count_alarms(paths, at) for at in levels]
+    first = next((i for i, count in enumerate(counts) if count > wanted), None)
+    if first is None:  # so often none can begin: as often as can be
+        return float(levels[int(np.argmax(counts))])
+    high, low = float(levels[first - 1]), float(levels[first])
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if count_alarms(paths, middle) > wanted else (low, middle)
+    return high
+
+
+def count_alarms(paths: NDArray[np.float64], threshold: float) -> int:
+    """How often an alarm begins in statistics (R, T) over time: above the threshold, until below its half."""
+    marks = (paths > threshold).astype(np.int8) - (paths < END_SHARE * threshold)
+    marks = np.pad(
+        marks, ((0, 0), (1, 0)), constant_values=-1
+    ).ravel()  # none at the start of a run
+    marks = marks[marks != 0]
+    return int(((marks[1:] == 1) & (marks[:-1] == -1)).sum())
+
+
+def statistics_over_time(
+    blocks: NDArray[np.float64], training: TrainedSurroundings
+) -> NDArray[np.float64]:
+    """The statistic after each block of a run (T, K): (T,), as `DriftTest.statistic` gives it."""
+    summed = np.cumsum(blocks - trained_mean(training), axis=0)
+    counts = np.arange(1, len(blocks) + 1)
+    found = np.zeros(len(blocks))
+    for width in WINDOWS:  # before so many blocks are there, all of them
+        within = summed.copy()
+        within[width:] -= summed[:-width]
+        found = np.maximum(found, np.square(within).sum(axis=1) / np.minimum(counts, width))
+    found[: WINDOWS[0] - 1] = 0
+    return found / _variance(training)
+
+
+def _by_chance(training: TrainedSurroundings) -> NDArray[np.float64]:
+    """Statistics over time of runs (R, T) whose blocks are drawn from training's surroundings."""
+    contexts, prior = np.array(training.contexts), np.array(training.prior)
+    deviation = np.sqrt(np.array(training.spread))
+    runs = int(np.clip(_MOST_NUMBERS // (_RUN * len(deviation)), 2, _MOST_RUNS))
+    paths = []
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        drawn = contexts[rng.choice(len(prior), _RUN, p=prior / prior.sum())]
+        drawn = drawn + rng.standard_normal(drawn.shape) * deviation
+        paths.append(statistics_over_time(drawn, training))
+    return np.array(paths)
+
+
+def _variance(training: TrainedSurroundings) -> float:
+    """Of one training picture's surroundings about their mean, all confounders together."""
+    about = np.square(np.array(training.contexts) - trained_mean(training))
+    total = np.array(training.prior) @ about + np.array(training.spread)
+    return max(float(total.sum()), 1e-12)
