@@ -42,7 +42,7 @@ def show(
     told = []
     for number in range(len(contexts) * frames):
         context = np.array(contexts[number // frames], np.float32)
-        color = [round(255 * share) for share in context[::-1]]
+        color = [round(255 * share) for share in context]
         time_s = start_s + 10 * number / frames
         frame = Frame(
             solid(color[0], color[1], color[2], (40, 60)), number, time_s, 0.0, 0.0, "door"
