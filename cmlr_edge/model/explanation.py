@@ -36,6 +36,7 @@ class TrainedSurroundings:
     spread: tuple[float, ...]  # (K,), variance of pictures about what stands for them
     weight: tuple[tuple[float, ...], ...]  # (K, L), logits
     bias: tuple[float, ...]  # (L,), logits
+    pictures: int = 0  # that training saw: so well its mean is known; 0 where that is not told
 
     def __post_init__(self) -> None:
         """Reject what does not fit together."""
@@ -52,7 +53,7 @@ class TrainedSurroundings:
                 f"{kinds} variances and {len(self.weight)} rows of weights for {labels} labels, which do "
                 "not fit together: export the model again"
             )
-        if min(*self.prior, *self.spread, 0) < 0 or not math.isclose(
+        if min(*self.prior, *self.spread, self.pictures) < 0 or not math.isclose(
             math.fsum(self.prior), 1, abs_tol=1e-3
         ):
             raise SpecError(

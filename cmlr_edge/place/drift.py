@@ -110,13 +110,19 @@ def statistics_over_time(
 def _by_chance(training: TrainedSurroundings) -> NDArray[np.float64]:
     """Statistics over time of runs (R, T) whose blocks are drawn from training's surroundings."""
     contexts, prior = np.array(training.contexts), np.array(training.prior)
+    prior = prior / prior.sum()
     deviation = np.sqrt(np.array(training.spread))
     runs = int(np.clip(_MOST_NUMBERS // (_RUN * len(deviation)), 2, _MOST_RUNS))
     paths = []
     for seed in range(runs):
         rng = np.random.default_rng(seed)
-        drawn = contexts[rng.choice(len(prior), _RUN, p=prior / prior.sum())]
+        drawn = contexts[rng.choice(len(prior), _RUN, p=prior)]
         drawn = drawn + rng.standard_normal(drawn.shape) * deviation
+        if training.pictures:  # whose mean is that of a draw, too
+            error = rng.standard_normal(len(prior)) * np.sqrt(prior / training.pictures)
+            error = (error - prior * error.sum()) @ contexts
+            noise = rng.standard_normal(len(deviation)) * deviation
+            drawn = drawn + error + noise / np.sqrt(training.pictures)
         paths.append(statistics_over_time(drawn, training))
     return np.array(paths)
 
