@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.model.explanation import OUTPUTS, ExplanationSpec, TrainedSurroundings
-from cmlr_edge.model.spec import GoldenSample
+from cmlr_edge.model.spec import GoldenSample, ModelSpec
 from tests.conftest import SIZE_HW, make_spec, write_engine
 
 BIAS = -4.0
@@ -85,6 +85,11 @@ def meaning(training: TrainedSurroundings | None = TRAINING) -> ExplanationSpec:
         {}, (BIAS,) * 3, surroundings="own", num_confounders=3, training=training
     )
     return replace(spec, outputs={name: OUTPUTS[name] for name in spec.shapes})
+
+
+def spec_of_places() -> ModelSpec:
+    """What a watch of places needs to know of the model."""
+    return replace(make_spec(b""), explanation=meaning())
 
 
 def write_placed_engine(folder: Path, training: TrainedSurroundings | None = TRAINING) -> Path:

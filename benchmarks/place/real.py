@@ -19,7 +19,7 @@ from benchmarks.place.worlds import tell, trained_head
 from cmlr_edge.capture import open_source
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.place.drift import DriftTest, statistics_over_time
-from cmlr_edge.place.histogram import distance, trained_mean
+from cmlr_edge.place.histogram import distance
 from train.data import read_dataset
 from train.data.base import LabeledImage, LabeledImages
 from train.fitting.frozen import TokenSet
@@ -49,7 +49,7 @@ def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]
         "photos": {"train": len(train.images), "held_out": len(val.images)},
         "thresholds": {f"{k:g}": v for k, v in thresholds_of(training).items()},
         "false_alarms": false_alarms(training, held_out, 1.0, seed),
-        "distance_of_photos": distance(held_out.mean(axis=0), trained_mean(training)),
+        "distance_of_photos": distance(held_out.mean(axis=0), training.mean),
         "clips": {},
     }
     found: dict[str, NDArray[np.float64]] = {}
@@ -64,7 +64,7 @@ def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]
         then = np.flatnonzero(moved > test.threshold)
         record["clips"][name] = {
             "frames": len(contexts),
-            "distance": distance(contexts.mean(axis=0), trained_mean(training)),
+            "distance": distance(contexts.mean(axis=0), training.mean),
             "statistic": float(path[-1]),
             "blocks_until_told": int(over[0]) + 1 if len(over) else None,
             "blocks_until_told_after_a_day_of_photos": int(then[0]) + 1 if len(then) else None,

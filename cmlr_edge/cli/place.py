@@ -18,7 +18,6 @@ from cmlr_edge.model.files import model_path, write_atomically
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.place import store
 from cmlr_edge.place.asking import no_place, trained_surroundings
-from cmlr_edge.place.histogram import trained_mean
 from cmlr_edge.place.words import record_of, sentences_of, speaks_for
 from cmlr_edge.redaction import printable
 
@@ -141,7 +140,7 @@ def _tell_engine(engine: Path | None, *, as_json: bool) -> None:
     spec = ModelPair.read(model_path(engine or demo_engine())).spec
     if (training := trained_surroundings(spec)) is None:
         raise no_place(spec)
-    names, mean = speaks_for(training, spec.labels), trained_mean(training)
+    names, mean = speaks_for(training, spec.labels), training.mean
     order = (-mean).argsort(kind="stable").tolist()
     if as_json:
         record: list[dict[str, Any]] = [

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
 
 from cmlr_edge.errors import SpecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 OWN_EVIDENCE, LINKS, SURROUNDINGS = "own_evidence", "links", "surroundings"
 ATTENTION, CONTEXT, OTHER_SCORES = "attention", "context", "other_scores"
@@ -60,6 +66,19 @@ class TrainedSurroundings:
                 "explanation.training has shares that do not add up to 1, or variances below 0: export "
                 "the model again"
             )
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean share in each confounder, (K,), of the training pictures."""
+        prior = np.array(self.prior)
+        mean: NDArray[np.float64] = (prior / prior.sum()) @ np.array(self.contexts)
+        return mean
+
+    @cached_property
+    def said(self) -> NDArray[np.float64]:
+        """What each of `contexts` says of each label, (C, L), in logits."""
+        said: NDArray[np.float64] = np.array(self.contexts) @ np.array(self.weight) + self.bias
+        return said
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ class _StatusCollector:
         for status in self._status():
             for name, gauge in gauges.items() if status.place is not None else ():
                 gauge.add_metric([status.name], float(getattr(status.place, name)))
-        yield from (gauge for gauge in gauges.values() if gauge.samples)
+        yield from gauges.values()
 
     def _collect_outputs(self) -> Iterator[Any]:
         working = self._core.GaugeMetricFamily(

@@ -120,7 +120,7 @@ class Outlet:
             return self.choice.of(prediction), []
         said, notice = self._watch.take(frame, prediction)
         said = self.choice.of(said, anew=said.scores is not prediction.scores)
-        if notice is None:
+        if notice is None or frame.time_s is None:  # pictures have no events
             return said, []
         return said, [Event.of_place(frame, self._source, notice.id, notice.record)]
 

@@ -36,7 +36,7 @@ class SourceStatus:
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     capture: SourceStats | None = None  # of a live source
     runs_per_frame: int = 1  # of the model: with tiles more than one
-    place: PlaceStatus | None = None  # where it is watched, from the first frame on
+    place: PlaceStatus | None = None  # where it is watched
 
 
 class Tally:

@@ -10,7 +10,7 @@ from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.redaction import printable
 
 _TRAIN = (
-    "train with --set model.confounders.kind=early --set model.intervention=back-door, and export with "
+    "train with --set model.confounders.kind=early --set model.inference_context=prior, and export with "
     "export/build_engine.py --explain"
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.model.explanation import TrainedSurroundings
-from cmlr_edge.place.histogram import MOST_BLOCKS, WINDOWS, trained_mean
+from cmlr_edge.place.histogram import MOST_BLOCKS, WINDOWS
 
 END_SHARE = 0.5  # of the threshold: below, an alarm is over
 _DAY_S = 86_400.0
@@ -38,7 +38,7 @@ class DriftTest:
             block_s: Seconds of a block.
             false_alarms_a_day: On the average, of a place that is like training.
         """
-        self._mean, self._scale = trained_mean(training), _variance(training)
+        self._mean, self._scale = training.mean, _variance(training)
         self.threshold = _threshold(training, false_alarms_a_day * block_s / _DAY_S)
 
     def statistic(self, blocks: NDArray[np.float64]) -> float:
@@ -96,7 +96,7 @@ def statistics_over_time(
     blocks: NDArray[np.float64], training: TrainedSurroundings
 ) -> NDArray[np.float64]:
     """The statistic after each block of a run (T, K): (T,), as `DriftTest.statistic` gives it."""
-    summed = np.cumsum(blocks - trained_mean(training), axis=0)
+    summed = np.cumsum(blocks - training.mean, axis=0)
     counts = np.arange(1, len(blocks) + 1)
     found = np.zeros(len(blocks))
     for width in WINDOWS:  # before so many blocks are there, all of them
@@ -129,6 +129,6 @@ def _by_chance(training: TrainedSurroundings) -> NDArray[np.float64]:
 
 def _variance(training: TrainedSurroundings) -> float:
     """Of one training picture's surroundings about their mean, all confounders together."""
-    about = np.square(np.array(training.contexts) - trained_mean(training))
+    about = np.square(np.array(training.contexts) - training.mean)
     total = np.array(training.prior) @ about + np.array(training.spread)
     return max(float(total.sum()), 1e-12)

@@ -69,13 +69,6 @@ class PlaceHistogram:
         return prior
 
 
-def trained_mean(training: TrainedSurroundings) -> NDArray[np.float64]:
-    """Mean share in each confounder, (K,), of the training pictures."""
-    prior = np.array(training.prior)
-    mean: NDArray[np.float64] = (prior / prior.sum()) @ np.array(training.contexts)
-    return mean
-
-
 def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """How far two histograms (K,) are apart: 0 for the same, 1 for nothing in common."""
     return float(np.abs(one - other).sum() / 2)

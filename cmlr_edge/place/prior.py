@@ -46,8 +46,7 @@ def averaged_logits(
     effect: NDArray[np.float64], training: TrainedSurroundings, prior: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Logits (..., L) of the averaged probability, of f (..., L) and a prior (C,)."""
-    said = np.array(training.contexts) @ np.array(training.weight) + training.bias  # (C, L)
-    at = np.clip(effect[..., None, :] + said, -_FAR, _FAR)
+    at = np.clip(effect[..., None, :] + training.said, -_FAR, _FAR)
     # Both as sums of their own: 1 - p would lose what a score near 1 tells.
     present, absent = ((prior[:, None] / (1 + np.exp(-sign * at))).sum(axis=-2) for sign in (1, -1))
     logits: NDArray[np.float64] = np.log(present) - np.log(absent)

@@ -18,9 +18,11 @@ from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.place import store
+from cmlr_edge.place.asking import no_place, trained_surroundings
 from cmlr_edge.place.drift import END_SHARE, DriftTest
-from cmlr_edge.place.histogram import MOST_BLOCKS, PlaceHistogram, distance, trained_mean
+from cmlr_edge.place.histogram import MOST_BLOCKS, PlaceHistogram, distance
 from cmlr_edge.place.prior import average_over
 from cmlr_edge.place.settings import PlaceSettings
 from cmlr_edge.place.words import record_of, speaks_for
@@ -68,30 +70,33 @@ class PlaceWatch:
     """Counts the surroundings of one source; used by the thread that hands its results on."""
 
     def __init__(
-        self, source: str, settings: PlaceSettings, folder: Path, *, tell_why: bool, model: str = ""
+        self,
+        source: str,
+        settings: PlaceSettings,
+        folder: Path,
+        spec: ModelSpec,
+        *,
+        tell_why: bool,
     ) -> None:
-        """Nothing is read before the first frame.
+        """Go on with what is kept of the source; takes a second, in which chance is drawn.
 
         Args:
             source: Its name.
             settings: How to watch.
             folder: Where places are kept; made where it is missing.
+            spec: Of the model, which has to tell the surroundings of its training.
             tell_why: Whether predictions keep saying why, which counting needs.
-            model: Its name, for people.
+
+        Raises:
+            EngineError: It does not.
         """
-        self._source, self._settings, self._model = printable(source), settings, printable(model)
+        self._source, self._settings, self._model = printable(source), settings, spec.name
         self._path = store.path_of(folder, source)
         self._tell_why = tell_why
-        self._training: TrainedSurroundings | None = None
         self._rarely = Rarely()
-        self._histogram: PlaceHistogram
-        self._test: DriftTest
-        self._clock = _BlockClock(settings.block_s)
-        self._labels: tuple[str, ...] = ()
-        self._shown: dict[int, _Shown] = {}  # by the number of its block
-        self._alarm, self._num_pictures, self._statistic = "", 0, 0.0
-        self._unlike_since: float | None = None
-        self.status: PlaceStatus | None = None  # None before the first frame
+        if (training := trained_surroundings(spec)) is None:
+            raise no_place(spec)
+        self._begin(training, spec.labels)
 
     def take(self, frame: Frame, prediction: Prediction) -> tuple[Prediction, PlaceNotice | None]:
         """Count a frame; return what it says in this place, and whether something is to be told.
@@ -103,15 +108,17 @@ class PlaceWatch:
         why, notice = prediction.why, None
         if why is None or prediction.repeated or not prediction.valid:
             return prediction, None
-        if (training := why.meaning.training) is not None and why.context is not None:
-            self._use(training, why.labels)
-            notice = self._count(frame, why.context)
+        training, context = why.meaning.training, why.context
+        if training is not None and context is not None and np.isfinite(context).all():
+            if training is not self._training:  # another engine
+                self._begin(training, why.labels)
+            notice = self._count(frame, context)
             prediction = self._averaged(prediction, why)
         return prediction if self._tell_why else replace(prediction, why=None), notice
 
     def close(self) -> None:
         """Keep what is known. Calling it twice is harmless."""
-        if self._training is not None:
+        if self._histogram.num_blocks or self._histogram.open_frames:
             self._save()
 
     def _averaged(self, prediction: Prediction, why: Reasons) -> Prediction:
@@ -120,24 +127,26 @@ class PlaceWatch:
         reasons = average_over(why, self._histogram.prior)
         return replace(prediction, scores=reasons.scores, why=reasons)
 
-    def _use(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
-        """Hold the place against these surroundings, which another engine may bring."""
-        if training is self._training:
-            return
+    def _begin(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
+        """Hold the place against these surroundings."""
         self._histogram = PlaceHistogram(training)
         self._test = DriftTest(
             training,
             block_s=self._settings.block_s,
             false_alarms_a_day=self._settings.false_alarms,
         )
-        self._training, self._labels, self._shown = training, labels, {}
+        self._training, self._labels = training, labels
+        self._digest = store.digest_of(training)
+        self._shown: dict[int, _Shown] = {}  # by the number of its block
         self._clock = _BlockClock(self._settings.block_s)
         self._alarm, self._num_pictures, self._statistic = "", 0, 0.0
-        self._unlike_since = None
+        self._unlike_since: float | None = None
         self._load(training)
         self._update_status()
 
     def _load(self, training: TrainedSurroundings) -> None:
+        for part in self._path.parent.glob(f".{self._path.stem}*.part"):
+            part.unlink(missing_ok=True)  # of a process that was killed
         if not self._path.exists():
             return
         try:
@@ -162,7 +171,6 @@ class PlaceWatch:
 
     def _end_block(self) -> PlaceNotice | None:
         self._histogram.end_block()
-        assert self._training is not None
         self._statistic = self._test.statistic(np.array(self._histogram.blocks))
         for old in [n for n in self._shown if n <= self._histogram.num_blocks - MOST_BLOCKS]:
             del self._shown[old]
@@ -193,9 +201,8 @@ class PlaceWatch:
 
     def _show(self, frame: Frame, context: NDArray[np.float32]) -> None:
         """Keep a small picture of the frame of this block that is least like training."""
-        assert self._training is not None
         number = self._histogram.num_blocks
-        far = float(np.square(context - trained_mean(self._training)).sum())
+        far = float(np.square(context - self._training.mean).sum())
         best = self._shown.get(number)
         if best is not None and far < _BETTER * best.distance:
             return
@@ -208,8 +215,7 @@ class PlaceWatch:
 
     def _keep_pictures(self) -> None:
         """Write those that lie farthest in the direction in which the place has gone."""
-        assert self._training is not None
-        trained = trained_mean(self._training)
+        trained = self._training.mean
         gone = self._histogram.mean() - trained
         shown = sorted(
             self._shown.values(), key=lambda item: -float((item.context - trained) @ gone)
@@ -225,21 +231,19 @@ class PlaceWatch:
             self._complain(error)
 
     def _update_status(self) -> None:
-        assert self._training is not None
         blocks = self._histogram.num_blocks
-        far = distance(self._histogram.mean(), trained_mean(self._training)) if blocks else 0.0
+        far = distance(self._histogram.mean(), self._training.mean) if blocks else 0.0
         self.status = PlaceStatus(
             blocks, far, self._statistic, self._test.threshold, bool(self._alarm)
         )
 
     def _stored(self) -> store.StoredPlace:
-        assert self._training is not None
         histogram = self._histogram
         return store.StoredPlace(
             source=self._source,
             model=self._model,
-            training=store.digest_of(self._training),
-            trained=_rounded(trained_mean(self._training)),
+            training=self._digest,
+            trained=_rounded(self._training.mean),
             speaks_for=speaks_for(self._training, self._labels),
             block_s=self._settings.block_s,
             num_blocks=histogram.num_blocks,

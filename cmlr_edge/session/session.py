@@ -342,8 +342,8 @@ class Session(Closing):
             name,
             settings,
             self.folder / config.place,
+            self.recognizer.spec,
             tell_why=config.explain,
-            model=self.recognizer.spec.name,
         )
 
     def _add(self, place: Place) -> None:

@@ -20,7 +20,7 @@ from cmlr_edge.place.watch import PlaceWatch
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.why import Reasons
 from tests.conftest import solid
-from tests.placed_engine import meaning, write_placed_engine
+from tests.placed_engine import meaning, spec_of_places, write_placed_engine
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -34,10 +34,12 @@ def ask(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 def watch(folder: Path, source: str, context: tuple[float, float, float], blocks: int) -> None:
     """A run that saw one kind of surroundings for so many blocks and a little."""
-    watched = PlaceWatch(source, PlaceSettings(block_s=10), folder, tell_why=False, model="colours")
+    watched = PlaceWatch(
+        source, PlaceSettings(block_s=10), folder, spec_of_places(), tell_why=False
+    )
     for number in range(2 * blocks + 1):
         outputs = {"context": np.array(context, np.float32)}
-        labels = ("red [1]", "green", "blue")
+        labels = ("red", "green", "blue")
         why = Reasons(labels, np.zeros(3, np.float32), outputs, meaning(), (0.5,) * 3)
         frame = Frame(solid(0, 0, 200, (90, 160)), number, 5.0 * number, 0.0, 0.0, source)
         watched.take(frame, Prediction(why.scores, (), Latency(), 0.0, why=why))
@@ -59,7 +61,7 @@ def test_places_are_told_in_words(
     text = capsys.readouterr().out
     assert "door: unlike what training saw, since 20" in text
     assert "more of surroundings 2 (speaks for blue): 80%, in training 32%" in text
-    assert "less of surroundings 0 (speaks for red [1]): 10%, in training 36%" in text
+    assert "less of surroundings 0 (speaks for red): 10%, in training 36%" in text
     assert "back yard: too few blocks to say" in text
     assert "door-1.jpg" in text
     assert ask(monkeypatch, str(places), "--source", "back yard") == 0

@@ -20,7 +20,7 @@ from cmlr_edge.place.watch import PlaceNotice, PlaceWatch
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.why import Reasons
 from tests.conftest import solid
-from tests.placed_engine import TRAINING, meaning
+from tests.placed_engine import TRAINING, meaning, spec_of_places
 
 SETTINGS = PlaceSettings(block_s=10)
 LIKE = [TRAINING.contexts[number] for number in (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)]
@@ -28,7 +28,9 @@ ELSE: list[tuple[float, ...]] = [(0.0, 0.1, 0.9)] * 12
 
 
 def watch(folder: Path, **changes: Any) -> PlaceWatch:
-    return PlaceWatch("door", replace(SETTINGS, **changes), folder, tell_why=False, model="colours")
+    return PlaceWatch(
+        "door", replace(SETTINGS, **changes), folder, spec_of_places(), tell_why=False
+    )
 
 
 def show(
@@ -61,7 +63,7 @@ def show(
 
 def test_an_alarm_begins_once_shows_its_pictures_and_ends(tmp_path: Path) -> None:
     watched = watch(tmp_path / "places")
-    told = show(watched, [*LIKE, *ELSE * 3, *LIKE * 30])
+    told = show(watched, [*LIKE, *ELSE * 3, *LIKE * 16], frames=1)
     assert [notice.unlike for notice in told] == [True, False]
     assert told[0].id == told[1].id
     first = told[0].record["surroundings"][0]
@@ -96,9 +98,8 @@ def test_an_alarm_that_stands_is_not_told_again_after_a_restart(tmp_path: Path) 
     first.close()
     again = watch(tmp_path)
     assert show(again, ELSE) == []
-    assert again.status is not None
     assert again.status.unlike
-    [over] = show(again, LIKE * 30)
+    [over] = show(again, LIKE * 17, frames=1)
     assert (over.id, over.unlike) == (notice.id, False)
 
 
@@ -172,7 +173,7 @@ def test_frames_that_say_nothing_are_not_counted(tmp_path: Path) -> None:
     for changes in ({"valid": False}, {"repeated": True}, {"why": None}):
         watched.take(frame, Prediction(np.zeros(3, np.float32), (), Latency(), 0.0, **changes))
     watched.close()
-    assert watched.status is None
+    assert watched.status.blocks == 0
     assert [*tmp_path.iterdir()] == []
 
 

@@ -133,7 +133,7 @@ def test_status_metrics_and_the_file_agree(tmp_path: Path, placed: Path) -> None
     assert f'cmlr_place_distance{{source="door"}} {status.place.distance}' in text
     without = run(Flags(engine=placed).to_config([f"door={film}"], append=False)[0], tmp_path)
     assert without.status()[0].place is None
-    assert "cmlr_place" not in PrometheusMetrics(without.status).render().decode()
+    assert "cmlr_place_unlike{" not in PrometheusMetrics(without.status).render().decode()
 
 
 def test_off_nothing_changes_and_averaging_changes_scores_and_labels(
