@@ -94,7 +94,9 @@ class Outlet:
         return self._last
 
     def pause(self) -> None:
-        """End the open events, for no frame is looked at for now."""
+        """End the open events, for no frame is looked at for now, or with other masks from now on."""
+        if self._watch is not None:
+            self._watch.forget_pictures()
         events, last = self._tracker.finish(), self._last
         if last is not None and events:
             events = self._reasons.explain(events, last.prediction)

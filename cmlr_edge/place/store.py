@@ -126,6 +126,17 @@ def save(path: Path, place: StoredPlace) -> None:
     write_atomically(path, json_text(place))
 
 
+def clear_parts(path: Path) -> None:
+    """Delete what a process that was killed left half-written.
+
+    Raises:
+        OSError: It cannot be deleted.
+    """
+    for pattern in (f".{path.name}.*.part", f".{path.stem}-?.jpg.*.part"):
+        for part in path.parent.glob(pattern):
+            part.unlink(missing_ok=True)
+
+
 def set_aside(path: Path, why: str) -> None:
     """Keep a file that cannot be gone on from under another name, and say so."""
     aside = path.with_suffix(".json.old")

@@ -121,6 +121,10 @@ class PlaceWatch:
         if self._histogram.num_blocks or self._histogram.open_frames:
             self._save()
 
+    def forget_pictures(self) -> None:
+        """Keep no frame from before now: what may be seen of the source changes."""
+        self._shown.clear()
+
     def _averaged(self, prediction: Prediction, why: Reasons) -> Prediction:
         if not self._settings.average:
             return prediction
@@ -145,15 +149,14 @@ class PlaceWatch:
         self._update_status()
 
     def _load(self, training: TrainedSurroundings) -> None:
-        for part in self._path.parent.glob(f".{self._path.stem}*.part"):
-            part.unlink(missing_ok=True)  # of a process that was killed
-        if not self._path.exists():
-            return
         try:
+            store.clear_parts(self._path)
             kept = store.load(self._path)
             if kept.block_s != self._settings.block_s:
                 raise SpecError(f"{printable(self._path)} is of blocks of {kept.block_s:g} s")  # noqa: TRY301
             self._histogram = kept.histogram(training)
+        except FileNotFoundError:
+            return
         except (SpecError, OSError) as error:
             store.set_aside(self._path, str(error))
             return

@@ -156,6 +156,24 @@ def test_a_file_that_is_a_pipe_or_a_folder_does_not_hang(tmp_path: Path) -> None
     assert store.load(store.path_of(tmp_path, "door")).num_blocks == 2
 
 
+def test_what_a_killed_process_left_half_written_goes_and_only_that(tmp_path: Path) -> None:
+    names = [".door.json.12.part", ".door-1.jpg.12.part", ".door2.json.12.part", "door-1.jpg"]
+    for name in names:
+        (tmp_path / name).touch()
+    watch(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
+
+
+def test_a_name_that_is_too_long_for_a_file_is_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = spec_of_places()
+    watched = PlaceWatch("d" * 300, SETTINGS, tmp_path, spec, tell_why=False)
+    show(watched, LIKE[:2])
+    watched.close()
+    assert "too long" in caplog.text
+
+
 def test_pictures_without_times_are_a_block_each(tmp_path: Path) -> None:
     watched = watch(tmp_path)
     for number in range(4):

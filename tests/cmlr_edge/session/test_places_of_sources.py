@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,17 +19,22 @@ from cmlr_edge.errors import EngineError, OutputError, SpecError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.page.visits import VisitLog
+from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.place import store
 from cmlr_edge.place.histogram import MOST_BLOCKS
+from cmlr_edge.place.settings import PlaceSettings
+from cmlr_edge.place.watch import PlaceWatch
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.session.config import load_config
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
 from cmlr_edge.sinks.base import Result
+from cmlr_edge.sinks.guarded import Outputs
 from cmlr_edge.sinks.home_assistant import HomeAssistant
 from cmlr_edge.sinks.snapshots import Snapshots
+from cmlr_edge.why import Reasons
 from tests.conftest import solid, write_video
-from tests.placed_engine import write_placed_engine
+from tests.placed_engine import meaning, spec_of_places, write_placed_engine
 
 
 @pytest.fixture
@@ -104,8 +110,6 @@ def test_a_run_tells_that_its_place_is_unlike_and_shows_it_less_what_is_masked(
     assert told["place"]["unlike"]
     assert told["place"]["surroundings"][0]["speaks_for"].startswith("blue")
     assert not [e for e in events_of(tmp_path / "events.jsonl") if "why" in e]
-    import cv2
-
     for name in told["place"]["pictures"]:
         pixels = cv2.imread(name)
         assert pixels is not None
@@ -114,6 +118,35 @@ def test_a_run_tells_that_its_place_is_unlike_and_shows_it_less_what_is_masked(
         assert height * width > 0
         assert red < 150  # of 250: it is painted over
     assert "unlike what training saw" in done.stderr
+
+
+def test_no_frame_from_before_a_mask_is_shown_after_it(tmp_path: Path) -> None:
+    watched = PlaceWatch(
+        "door", PlaceSettings(block_s=1), tmp_path, spec_of_places(), tell_why=False
+    )
+    rng = np.random.default_rng(0)
+
+    def show(seconds: range, color: tuple[int, int, int]) -> None:
+        for second in seconds:
+            frame = Frame(solid(*color), second, float(second), 0.0, 0.0, "door")
+            outputs = {"context": np.array([0.0, 0.1, 0.9], np.float32)}
+            scores = rng.random(3, np.float32)
+            why = Reasons(("r", "g", "b"), scores, outputs, meaning(), (0.5,) * 3)
+            outlet.take(frame, Prediction(scores, (), Latency(), 0.0, why=why))
+
+    with Recognizer.from_engine(write_placed_engine(tmp_path / "engine")) as recognizer:
+        judging = judge_by(recognizer, None)
+    outlet = Outlet("door", judging, [], Outputs(), lossless=True, watch=watched)
+    show(range(5), (250, 0, 0))
+    outlet.pause()  # as where masks change
+    show(range(5, 10), (0, 0, 250))
+    pictures = sorted(tmp_path.glob("door-*.jpg"))
+    assert pictures
+    for path in pictures:
+        pixels = cv2.imread(str(path))
+        assert pixels is not None
+        assert pixels[..., 0].mean() > 200
+        assert pixels[..., 2].mean() < 50
 
 
 def test_status_metrics_and_the_file_agree(tmp_path: Path, placed: Path) -> None:
