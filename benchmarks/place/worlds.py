@@ -28,7 +28,7 @@ from train.data.context_scenes import SceneConfig, generate, read_truth
 from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
 from train.network.model import CausalHead
 
-COUNTS = {"train": 700, "val": 300, "iid": 1600, "do": 0, "cross": 0}
+COUNTS = {"train": 700, "val": 200, "iid": 1000, "do": 0, "cross": 0}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Has a place left what training saw? A test with a stated number of false alarms a day.
 
 What is tested: that the source's blocks of time are drawn, one by one, from the surroundings of the
-training pictures. Within a block nothing is assumed: all its frames may be the same picture. For each window
-of the newest blocks the squared distance of their mean from training's, times their number, is taken, and
-the largest counts. How large it becomes by chance is drawn from training's own surroundings, as long runs
+training pictures. Within a block nothing is assumed: all its frames may be the same picture. Blocks that are
+like their neighbours count for less, by their autocorrelation. For each window of the newest blocks the
+squared distance of their mean from training's, times the number of looks, is taken, and the largest counts. How large it becomes by chance is drawn from training's own surroundings, as long runs
 of blocks with windows that overlap as they do in service, so that looking again and again is part of it.
 """
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place.histogram import MOST_BLOCKS, WINDOWS
 
+LEAST_BLOCKS = WINDOWS[1]  # before, nobody knows how alike neighbours are
+_LAGS, _SMALL = 24, 0.15  # of the autocorrelation: blocks, and what is not told from chance
 END_SHARE = 0.5  # of the threshold: below, an alarm is over
 _DAY_S = 86_400.0
 _RUN = 16 * MOST_BLOCKS  # blocks of a run that is drawn; each begins without any
@@ -38,21 +40,23 @@ class DriftTest:
             block_s: Seconds of a block.
             false_alarms_a_day: On the average, of a place that is like training.
         """
-        self._mean, self._scale = training.mean, _variance(training)
+        self._training = training
         self.threshold = _threshold(training, false_alarms_a_day * block_s / _DAY_S)
 
-    def statistic(self, blocks: NDArray[np.float64]) -> float:
-        """How unlike training the newest blocks are: 1 is usual, 0 says that there are too few.
+    def measure(self, blocks: NDArray[np.float64]) -> tuple[float, float]:
+        """How unlike training the newest blocks are.
 
         Args:
             blocks: Means (B, K), the newest last.
+
+        Returns:
+            The statistic as if blocks were independent, 0 where there are too few, and how many of them are
+            worth one look: it is to be divided by that. 1 is usual then.
         """
-        widths = {min(width, len(blocks)) for width in WINDOWS} if len(blocks) >= WINDOWS[0] else {}
-        found = [
-            width * float(np.square(blocks[-width:].mean(axis=0) - self._mean).sum())
-            for width in widths
-        ]
-        return max(found, default=0.0) / self._scale
+        if len(blocks) < LEAST_BLOCKS:
+            return 0.0, 1.0
+        found, looks = _over_time(blocks[-MOST_BLOCKS:], self._training)
+        return float(found[-1]), float(looks[-1])
 
 
 @lru_cache(maxsize=8)  # one for all sources of a run
@@ -95,16 +99,57 @@ def count_alarms(paths: NDArray[np.float64], threshold: float) -> int:
 def statistics_over_time(
     blocks: NDArray[np.float64], training: TrainedSurroundings
 ) -> NDArray[np.float64]:
-    """The statistic after each block of a run (T, K): (T,), as `DriftTest.statistic` gives it."""
-    summed = np.cumsum(blocks - training.mean, axis=0)
+    """The statistic after each block of a run (T, K): (T,); see `DriftTest.measure`."""
+    found, looks = _over_time(blocks, training)
+    found[: LEAST_BLOCKS - 1] = 0
+    return found / looks
+
+
+def _over_time(
+    blocks: NDArray[np.float64], training: TrainedSurroundings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    centred = blocks - training.mean
+    summed = np.cumsum(centred, axis=0)
     counts = np.arange(1, len(blocks) + 1)
     found = np.zeros(len(blocks))
     for width in WINDOWS:  # before so many blocks are there, all of them
         within = summed.copy()
         within[width:] -= summed[:-width]
         found = np.maximum(found, np.square(within).sum(axis=1) / np.minimum(counts, width))
-    found[: WINDOWS[0] - 1] = 0
-    return found / _variance(training)
+    return found / _variance(training), _blocks_a_look(centred, summed)
+
+
+def _blocks_a_look(
+    centred: NDArray[np.float64], summed: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How many of the newest blocks are worth one independent look, by their autocorrelation, (T,).
+
+    1 + 2 (rho_1 + rho_2 + ...), over those lags before which none is small.
+    """
+    number = len(centred)
+    counts = np.minimum(np.arange(1, number + 1), MOST_BLOCKS)
+    within = summed.copy()
+    within[MOST_BLOCKS:] -= summed[:-MOST_BLOCKS]
+    mean_squared = np.square(within).sum(axis=1) / np.square(counts)
+
+    def covariance(lag: int) -> NDArray[np.float64]:
+        products = np.zeros(number)
+        products[lag:] = np.einsum("tk,tk->t", centred[lag:], centred[: number - lag])
+        rolling = np.cumsum(products)
+        # Of a window's first blocks the partners lie before it.
+        older = np.cumsum(products)[lag : lag + max(0, number - MOST_BLOCKS)]
+        rolling[MOST_BLOCKS:] -= older
+        pairs = np.maximum(counts - lag, 0)
+        covariance: NDArray[np.float64] = (rolling - pairs * mean_squared) / counts
+        return covariance
+
+    variance = np.maximum(covariance(0), 1e-12)
+    looks, goes_on = np.ones(number), np.ones(number, bool)
+    for lag in range(1, min(_LAGS, number - 1) + 1):
+        correlation = covariance(lag) / variance
+        goes_on &= correlation > _SMALL
+        looks += 2 * correlation * goes_on
+    return looks
 
 
 def _by_chance(training: TrainedSurroundings) -> NDArray[np.float64]:

@@ -44,6 +44,7 @@ class StoredPlace:
     num_pictures: int = 0  # that show what is unlike; see `picture_of`
     threshold: float = 0.0  # of the statistic
     statistic: float = 0.0
+    blocks_a_look: float = 1.0  # how many blocks are worth one independent look
     false_alarms_a_day: float = 0.0
     format_version: int = FORMAT_VERSION
 
@@ -56,6 +57,8 @@ class StoredPlace:
         least = min([*numbers, self.open_s, self.open_frames, self.num_blocks, 0.0])
         if least < 0 or max(map(abs, numbers), default=0) > 1e12:
             raise SpecError("it has numbers below 0, or beyond all sense")
+        if self.blocks_a_look < 1:
+            raise SpecError(f"blocks_a_look is {self.blocks_a_look}: expected at least 1")
         if len(self.blocks) > min(MOST_BLOCKS, self.num_blocks) or self.block_s <= 0:
             raise SpecError(f"it has {len(self.blocks)} blocks of {self.num_blocks}")
         if {len(self.trained), len(self.speaks_for), *map(len, self.blocks)} != {

@@ -143,7 +143,7 @@ class PlaceWatch:
         self._digest = store.digest_of(training)
         self._shown: dict[int, _Shown] = {}  # by the number of its block
         self._clock = _BlockClock(self._settings.block_s)
-        self._alarm, self._num_pictures, self._statistic = "", 0, 0.0
+        self._alarm, self._num_pictures, self._statistic, self._looks = "", 0, 0.0, 1.0
         self._unlike_since: float | None = None
         self._load(training)
         self._update_status()
@@ -163,6 +163,7 @@ class PlaceWatch:
         self._clock.past_s = kept.open_s
         self._alarm, self._unlike_since = kept.alarm, kept.unlike_since
         self._num_pictures, self._statistic = kept.num_pictures, kept.statistic
+        self._looks = kept.blocks_a_look
 
     def _count(self, frame: Frame, context: NDArray[np.float32]) -> PlaceNotice | None:
         histogram, notice = self._histogram, None
@@ -174,7 +175,10 @@ class PlaceWatch:
 
     def _end_block(self) -> PlaceNotice | None:
         self._histogram.end_block()
-        self._statistic = self._test.statistic(np.array(self._histogram.blocks))
+        found, looks = self._test.measure(np.array(self._histogram.blocks))
+        # While an alarm stands: a place that moved is like itself before and after, and seems to stand still.
+        self._looks = self._looks if self._alarm else looks
+        self._statistic = found / self._looks
         for old in [n for n in self._shown if n <= self._histogram.num_blocks - MOST_BLOCKS]:
             del self._shown[old]
         notice = None
@@ -261,6 +265,7 @@ class PlaceWatch:
             num_pictures=self._num_pictures,
             threshold=self._test.threshold,
             statistic=self._statistic,
+            blocks_a_look=self._looks,
             false_alarms_a_day=self._settings.false_alarms,
         )
 

@@ -23,7 +23,7 @@ from tests.conftest import solid
 from tests.placed_engine import TRAINING, meaning, spec_of_places
 
 SETTINGS = PlaceSettings(block_s=10)
-LIKE = [TRAINING.contexts[number] for number in (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)]
+LIKE = [TRAINING.contexts[number] for number in (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)] * 4
 ELSE: list[tuple[float, ...]] = [(0.0, 0.1, 0.9)] * 12
 
 
@@ -63,7 +63,7 @@ def show(
 
 def test_an_alarm_begins_once_shows_its_pictures_and_ends(tmp_path: Path) -> None:
     watched = watch(tmp_path / "places")
-    told = show(watched, [*LIKE, *ELSE * 3, *LIKE * 16], frames=1)
+    told = show(watched, [*LIKE, *ELSE * 3, *LIKE * 4], frames=1)
     assert [notice.unlike for notice in told] == [True, False]
     assert told[0].id == told[1].id
     first = told[0].record["surroundings"][0]
@@ -77,7 +77,7 @@ def test_an_alarm_begins_once_shows_its_pictures_and_ends(tmp_path: Path) -> Non
 
 def test_what_is_known_is_kept_over_a_restart_however_often(tmp_path: Path) -> None:
     whole, parts = watch(tmp_path / "whole"), tmp_path / "parts"
-    contexts = [*LIKE, *ELSE[:4]]
+    contexts = [*LIKE[:10], *ELSE[:4]]
     show(whole, contexts)
     whole.close()
     for number, context in enumerate(contexts):
@@ -99,7 +99,7 @@ def test_an_alarm_that_stands_is_not_told_again_after_a_restart(tmp_path: Path) 
     again = watch(tmp_path)
     assert show(again, ELSE) == []
     assert again.status.unlike
-    [over] = show(again, LIKE * 17, frames=1)
+    [over] = show(again, LIKE * 4, frames=1)
     assert (over.id, over.unlike) == (notice.id, False)
 
 

@@ -43,11 +43,11 @@ def placed(tmp_path: Path) -> Path:
 
 
 def film_of_another_place(path: Path, *, right_is_red: bool = False) -> Path:
-    """Twelve seconds of blue at five frames a second."""
+    """Forty seconds of blue at two frames a second."""
     image = solid(20, 20, 250, (48, 64))
     if right_is_red:
         image[:, 32:] = (20, 20, 250)
-    return write_video(path, [image] * 60, fps=5)
+    return write_video(path, [image] * 80, fps=2)
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:
@@ -137,9 +137,9 @@ def test_no_frame_from_before_a_mask_is_shown_after_it(tmp_path: Path) -> None:
     with Recognizer.from_engine(write_placed_engine(tmp_path / "engine")) as recognizer:
         judging = judge_by(recognizer, None)
     outlet = Outlet("door", judging, [], Outputs(), lossless=True, watch=watched)
-    show(range(5), (250, 0, 0))
+    show(range(30), (250, 0, 0))
     outlet.pause()  # as where masks change
-    show(range(5, 10), (0, 0, 250))
+    show(range(30, 45), (0, 0, 250))
     pictures = sorted(tmp_path.glob("door-*.jpg"))
     assert pictures
     for path in pictures:
@@ -157,9 +157,9 @@ def test_status_metrics_and_the_file_agree(tmp_path: Path, placed: Path) -> None
     session = run(flags.to_config([f"door={film}"], append=False)[0], tmp_path)
     [status] = session.status()
     assert status.place is not None
-    assert (status.place.blocks, status.place.unlike) == (11, True)
+    assert (status.place.blocks, status.place.unlike) == (39, True)
     kept = store.load(store.path_of(tmp_path / "places", "door"))
-    assert kept.num_blocks == 11
+    assert kept.num_blocks == 39
     assert kept.unlike_since is not None
     text = PrometheusMetrics(session.status).render().decode()
     assert 'cmlr_place_unlike{source="door"} 1.0' in text
