@@ -203,6 +203,32 @@ class Flags:
             "Default: 0."
         ),
     ] = None
+    place: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder: count the surroundings that each source shows, and tell when they become unlike "
+            "what training saw; docs/place.md."
+        ),
+    ] = None
+    place_block: Annotated[
+        float | None,
+        typer.Option(
+            "--place-block",
+            "--place-block-s",
+            help="Seconds that count as one look at the place. Default: 600.",
+        ),
+    ] = None
+    place_false_alarms: Annotated[
+        float | None,
+        typer.Option(help="A day, of a place that is like what training saw. Default: 0.03."),
+    ] = None
+    place_average: Annotated[
+        bool,
+        typer.Option(
+            "--place-average",
+            help="Average scores over the place's surroundings instead of training's.",
+        ),
+    ] = False
     metrics_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
@@ -281,9 +307,21 @@ class Flags:
         config = replace(config, explain=config.explain or self.explain)
         config = _changed(config, self, "explain_margin")
         config.explanation  # noqa: B018 (fails here and now, if it does)
+        config = self._with_place(config)
         if self.metrics_port is not None:
             config = replace(config, metrics=replace(config.metrics, port=self.metrics_port))
         return config, folder
+
+    def _with_place(self, config: SessionConfig) -> SessionConfig:
+        changes: dict[str, Any] = {
+            "place": None if self.place is None else str(self.place.absolute()),
+            "place_block_s": self.place_block,
+            "place_false_alarms": self.place_false_alarms,
+            "place_average": self.place_average or None,
+        }
+        config = replace(config, **{k: v for k, v in changes.items() if v is not None})
+        config.watched_place  # noqa: B018 (fails here and now, if it does)
+        return config
 
     def _engine(self, engine: EngineSettings) -> EngineSettings:
         if self.engine is not None:

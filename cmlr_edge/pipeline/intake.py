@@ -225,9 +225,14 @@ class Choice:
         self.wanted = np.array([label in wanted for label in self._labels])  # (L,), bool
         self.reached_from = np.array([*self.thresholds.values()], np.float32)  # (L,)
 
-    def of(self, prediction: Prediction) -> Prediction:
-        """What of a prediction is said; its scores stay."""
-        if self._is_plain or not prediction.valid:
+    def of(self, prediction: Prediction, *, anew: bool = False) -> Prediction:
+        """What of a prediction is said; its scores stay.
+
+        Args:
+            prediction: Of the model.
+            anew: Its scores are no longer those that its labels were chosen by.
+        """
+        if not prediction.valid or (self._is_plain and not anew):
             return prediction
         reached = self.wanted & (prediction.scores >= self.reached_from)
         said = rank_labels(prediction.scores, self._labels, reached)
