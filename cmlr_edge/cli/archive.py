@@ -212,4 +212,4 @@ def show(
     from cmlr_edge.archive.show import draw_sheet
 
     found, drawn = draw_sheet(dataset, where, out)
-    print(f"{found} rows, {drawn} of them drawn in {out}")  # noqa: T201
+    print(f"{found} rows, {drawn} of them drawn in {printable(out)}")  # noqa: T201

@@ -14,7 +14,7 @@ import pytest
 from cmlr_edge.archive.run import Archive, ArchiveSettings
 from cmlr_edge.archive.show import draw_sheet
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.cli.archive import label_archive
+from cmlr_edge.cli.archive import label_archive, show
 from cmlr_edge.errors import CaptureError, SpecError
 from tests.cmlr_edge.archive.archives import events_of, rows_of, write_pictures
 from tests.cmlr_edge.cli.command import read_lines, run
@@ -106,6 +106,25 @@ def test_rows_are_shown_by_a_condition(made: Path, tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="none of the chosen pictures"):
         draw_sheet(str(dataset), "kind = 'frame'", sheet)
     (made / "away.avi").rename(film)
+
+
+def test_pictures_are_shown_whatever_characters_their_names_hold(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in" / "caf\udce9\n"
+    names = ("b\x1b[31m.png", "c\u202e.png", "d\udcff.png", "plain\\x41.png")
+    folder.mkdir(parents=True)
+    for picture, name in zip(write_pictures(tmp_path / "p", len(names)), names, strict=True):
+        picture.rename(folder / name)
+    settings = ArchiveSettings(
+        (str(folder.parent),), str(tmp_path / "labels"), made / "model.onnx", "cpu", workers=1
+    )
+    with Archive(settings) as archive:
+        archive.run()
+    show(str(tmp_path / "labels"), where="true", out=tmp_path / "she\x1bet.png")
+    assert capsys.readouterr().out.endswith(
+        "4 rows, 4 of them drawn in " + str(tmp_path) + "/she\\x1bet.png\n"
+    )
 
 
 def test_the_right_frame_of_a_film_is_shown(
