@@ -171,13 +171,7 @@ class Flags:
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why a label is said, in every output.")
     ] = False
-    explain_margin: Annotated[
-        float | None,
-        typer.Option(
-            help="Logits: flag what would reach its threshold by less in average surroundings. "
-            "Default: 0."
-        ),
-    ] = None
+    explain_margin: options.ExplainMargin = None
     metrics_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
