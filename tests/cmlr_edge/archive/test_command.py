@@ -150,7 +150,7 @@ def test_a_query_of_the_guide_runs(
     made: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.chdir(made)
-    queries = [query for query in QUERIES if "why" not in query]
+    queries = [query for query in QUERIES if "unnest(why)" not in query]
     assert len(queries) == 5
     query = queries[number].replace("'dog'", "'red'").replace("'person'", "'blue'")
     found = duckdb.sql(query)
@@ -225,7 +225,7 @@ def test_rows_say_why_as_label_does_also_of_films_in_parts(
                 assert item[name] == pytest.approx(wanted[name])
             assert item["because_of_surroundings"] == wanted["because_of_surroundings"]
             np.testing.assert_allclose(item["map"], wanted["map"], atol=1e-6)
-    [query] = [query for query in QUERIES if "why" in query]
+    [query] = [query for query in QUERIES if "unnest(why)" in query]
     monkeypatch.chdir(tmp_path)
     with duckdb.connect() as database:
         assert database.execute(query).fetchall()
