@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.archive.planning import short_title
 from benchmarks.archive.sleepers import AHEAD
 from benchmarks.archive.stragglers import Loss, Outcome, Worker, simulate
 
@@ -124,3 +125,17 @@ def _losses(
         while time_s < horizon_s:
             yield Loss(node, time_s, trouble.noticed_s, trouble.back_s)
             time_s += trouble.back_s + rng.exponential(trouble.hours_to_loss * 3600)
+
+
+def scale_table(record: dict[str, Any]) -> str:
+    """Markdown of what was simulated: medians, and the longest of all draws."""
+    lines = [
+        "| archive, size of units | units of | cores | even share | nobody slow or lost | slow | lost | slow and lost |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for title, work in record["works"].items():
+        for cores, found in work["by_cores"].items():
+            cells = [f"{found[n]['median']:.2f} ({found[n]['longest']:.2f})" for n in _CASES]
+            head = f"| {short_title(title)} | {work['unit_core_s']:.0f} s | {cores} | {found['even_share']:.2f} | "
+            lines.append(head + " | ".join(cells) + " |")
+    return "\n".join(lines)

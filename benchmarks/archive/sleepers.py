@@ -21,7 +21,7 @@ from cmlr_edge.archive.ray_crew import hand_out
 
 AHEAD = 1  # units that Ray gives an actor beside the one under way
 _CORES = 3  # of each of two nodes; sleeping takes none of them
-_UNITS, _UNIT_S = 60, 1.0
+UNITS, _UNIT_S = 60, 1.0
 _SLOWNESS = 3.0
 _LOST_AFTER_S = 6.0  # of work
 _SECOND = "127.0.0.2"
@@ -77,7 +77,7 @@ def compare_with_ray() -> dict[str, Any]:
     return {
         "nodes": 2,
         "cores_per_node": _CORES,
-        "units": _UNITS,
+        "units": UNITS,
         "unit_s": _UNIT_S,
         "slowness": _SLOWNESS,
         "ahead": AHEAD,
@@ -110,7 +110,7 @@ def judged(lines: list[dict[str, Any]], slowness: float) -> dict[str, Any]:
     for lost in of["lost"]:
         noticed_s = _begun_again(of["begun"]) - lost["s"]
         losses.append(Loss(1, lost["s"] - start_s, noticed_s, None))
-    simulated = simulate([_UNIT_S] * _UNITS, workers, ahead=AHEAD, losses=losses)
+    simulated = simulate([_UNIT_S] * UNITS, workers, ahead=AHEAD, losses=losses)
     ended = {line["unit"] for line in of["ended"]}
     return {
         "actors": len(workers),
@@ -147,8 +147,8 @@ def _run(slowness: float, log: str, loses: int) -> None:
     ray().data.DataContext.get_current().enable_progress_bars = False
     if loses:
         threading.Thread(target=_lose, args=(loses, Path(log)), daemon=True).start()
-    done = [*hand_out(range(_UNITS), Sleeper, (slowness, log), 2 * _CORES)]
-    assert sorted(int(row["unit"]) for row in done) == [*range(_UNITS)]
+    done = [*hand_out(range(UNITS), Sleeper, (slowness, log), 2 * _CORES)]
+    assert sorted(int(row["unit"]) for row in done) == [*range(UNITS)]
 
 
 if __name__ == "__main__":
