@@ -147,7 +147,7 @@ def test_the_page_says_what_was_measured() -> None:
     assert f"{rates[0]:.1f} pictures a second, and {rates[1]:.1f} without it" in page
     each = {name: median(values) for name, values in stored("marginal")["core_ms"].items()}
     assert f"{each['archive']:.1f} ms of a core" in page
-    assert f"`recognizer(read_image(path))` {each['loop']:.1f} ms" in page
+    assert f"`recognizer(read_image(path))` takes {each['loop']:.1f} ms" in page
     plan = stored("plans")["runs"][-1]
     cost = f"{plan['write_core_s']:.0f} s of a core and {plan['file_mb']:.0f} MB"
     assert f"ten million pictures takes {cost}" in page
