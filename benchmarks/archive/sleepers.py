@@ -23,7 +23,7 @@ AHEAD = 1  # units that Ray gives an actor beside the one under way
 _CORES = 3  # of each of two nodes; sleeping takes none of them
 UNITS, _UNIT_S = 60, 1.0
 _SLOWNESS = 3.0
-_LOST_AFTER_S = 6.0  # of work
+_LOST_AFTER_S = 4.5  # of work
 _SECOND = "127.0.0.2"
 
 
@@ -133,8 +133,8 @@ def _begun_again(begun: list[dict[str, Any]]) -> float:
 
 
 def _lose(node: int, log: Path) -> None:
-    """Kill a node some seconds after the first unit was begun."""
-    while "begun" not in log.read_text():
+    """Kill a node some seconds after it began with its first unit."""
+    while not any('"begun"' in line and _SECOND in line for line in log.read_text().splitlines()):
         time.sleep(0.05)
     time.sleep(_LOST_AFTER_S)
     with log.open("a") as file:
