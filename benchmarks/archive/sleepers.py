@@ -122,6 +122,17 @@ def judged(lines: list[dict[str, Any]], slowness: float) -> dict[str, Any]:
     }
 
 
+def sleepers_table(record: dict[str, Any]) -> str:
+    """Markdown of what `compare_with_ray` returns."""
+    slow = f"the second node takes {record['slowness']:g} times as long"
+    told = {"calm": "both nodes alike", "slow": slow, "lost": "the second node is killed"}
+    lines = ["| two nodes | by Ray, s | simulated, s | units begun |", "|---|--:|--:|--:|"]
+    for name, run in record["runs"].items():
+        times = f"{run['seconds']:.1f} | {run['simulated_s']:.1f}"
+        lines.append(f"| {told[name]} | {times} | {run['units_begun']} |")
+    return "\n".join(lines)
+
+
 def _begun_again(begun: list[dict[str, Any]]) -> float:
     """When a unit was begun for the second time."""
     seen = set[int]()

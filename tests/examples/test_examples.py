@@ -102,14 +102,27 @@ def test_camera_to_mqtt(tmp_path: Path) -> None:
         broker.stop()
 
 
+def cells_of(name: str) -> str:
+    """The code of a notebook, which keeps no stale results and no paths of a machine."""
+    cells = json.loads((EXAMPLES / name).read_text())["cells"]
+    assert all(not cell.get("outputs") for cell in cells)
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def test_the_first_notebook_labels_a_picture_and_a_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "street.jpg"), np.full((120, 160, 3), 90, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    exec(cells_of("first_labels.ipynb"), {})  # noqa: S102
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "frames: 20"
+    assert len([line for line in said if " below " in line]) == 5
+
+
 @pytest.mark.timeout(600)  # a training, twice, and an export
 def test_the_notebook_runs_from_pictures_to_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = json.loads((EXAMPLES / "train_your_own.ipynb").read_text())["cells"]
-    assert all(not cell.get("outputs") for cell in cells)  # no stale results, no paths of a machine
-    names: dict[str, object] = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)  # noqa: S102
+    exec(cells_of("train_your_own.ipynb"), {})  # noqa: S102
     said = capsys.readouterr().out
     assert "0 decisions differ" in said
     assert [line.split()[0] for line in said.splitlines()[-3:]] == ["disc", "square", "cross"]

@@ -151,7 +151,7 @@ def test_the_comparison_counts_what_is_there() -> None:
     page = (ROOT / "docs/comparison.md").read_text()
     programs = len([*(ROOT / "examples").glob("*.py")])
     notebooks = len([*(ROOT / "examples").glob("*.ipynb")])
-    assert f"[{programs} programs and {notebooks} notebook]" in page
+    assert f"[{programs} programs and {notebooks} notebooks]" in page
     needed = toml_reader().loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     always = [line for line in needed if "python_version" not in line]
     assert len(always) == 3  # NumPy and the two of the command line
