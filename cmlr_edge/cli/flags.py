@@ -196,13 +196,7 @@ class Flags:
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why a label is said, in every output.")
     ] = False
-    explain_margin: Annotated[
-        float | None,
-        typer.Option(
-            help="Logits: flag what would reach its threshold by less in average surroundings. "
-            "Default: 0."
-        ),
-    ] = None
+    explain_margin: options.ExplainMargin = None
     place: Annotated[
         Path | None,
         typer.Option(
