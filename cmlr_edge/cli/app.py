@@ -16,6 +16,7 @@ from cmlr_edge.cli.fit_events import fit_events
 from cmlr_edge.cli.hub import hub
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
+from cmlr_edge.cli.place import place
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
@@ -38,6 +39,7 @@ app.command()(run)
 app.add_typer(service, name="service")
 app.add_typer(archive, name="archive")
 app.add_typer(hub, name="hub")
+app.command()(place)
 app.command()(verify)
 app.command()(doctor)
 app.command()(teach)

@@ -196,13 +196,11 @@ class Flags:
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why a label is said, in every output.")
     ] = False
-    explain_margin: Annotated[
-        float | None,
-        typer.Option(
-            help="Logits: flag what would reach its threshold by less in average surroundings. "
-            "Default: 0."
-        ),
-    ] = None
+    explain_margin: options.ExplainMargin = None
+    place: options.Place = None
+    place_block: options.PlaceBlock = None
+    place_false_alarms: options.PlaceFalseAlarms = None
+    place_average: options.PlaceAverage = False
     metrics_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
@@ -281,9 +279,21 @@ class Flags:
         config = replace(config, explain=config.explain or self.explain)
         config = _changed(config, self, "explain_margin")
         config.explanation  # noqa: B018 (fails here and now, if it does)
+        config = self._with_place(config)
         if self.metrics_port is not None:
             config = replace(config, metrics=replace(config.metrics, port=self.metrics_port))
         return config, folder
+
+    def _with_place(self, config: SessionConfig) -> SessionConfig:
+        changes: dict[str, Any] = {
+            "place": None if self.place is None else str(self.place.absolute()),
+            "place_block_s": self.place_block,
+            "place_false_alarms": self.place_false_alarms,
+            "place_average": self.place_average or None,
+        }
+        config = replace(config, **{k: v for k, v in changes.items() if v is not None})
+        config.watched_place  # noqa: B018 (fails here and now, if it does)
+        return config
 
     def _engine(self, engine: EngineSettings) -> EngineSettings:
         if self.engine is not None:
