@@ -226,15 +226,20 @@ class Choice:
         self._is_plain = not (settings.labels or settings.thresholds or settings.tiles)
         wanted = {*(settings.labels or self._labels)}
         self.wanted = np.array([label in wanted for label in self._labels])  # (L,), bool
-        self._from = np.array([*self.thresholds.values()], np.float32)
+        self.reached_from = np.array([*self.thresholds.values()], np.float32)  # (L,)
 
-    def of(self, prediction: Prediction) -> Prediction:
-        """What of a prediction is said; its scores stay."""
-        if self._is_plain or not prediction.valid:
+    def of(self, prediction: Prediction, *, anew: bool = False) -> Prediction:
+        """What of a prediction is said; its scores stay.
+
+        Args:
+            prediction: Of the model.
+            anew: Its scores are no longer those that its labels were chosen by.
+        """
+        if not prediction.valid or (self._is_plain and not anew):
             return prediction
-        reached = self.wanted & (prediction.scores >= self._from)
+        reached = self.wanted & (prediction.scores >= self.reached_from)
         said = rank_labels(prediction.scores, self._labels, reached)
-        why = prediction.why and prediction.why.judged_by(self._from)
+        why = prediction.why and prediction.why.judged_by(self.reached_from)
         return replace(prediction, labels=said, why=why)
 
     def followed(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
