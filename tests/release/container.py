@@ -23,7 +23,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-import paho.mqtt.client as mqtt
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from cmlr_edge.model.files import write_atomically
 from release.programs import output_of
@@ -127,7 +128,7 @@ def start(
 def first_topic(port: int) -> str:
     """What the broker keeps for Home Assistant; empty where nothing came in 30 s."""
     found: Queue[str] = Queue()
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = paho.Client(CallbackAPIVersion.VERSION2)
     client.on_message = lambda _client, _data, message: found.put(message.topic)
     client.connect("127.0.0.1", port)
     client.subscribe("homeassistant/#")
