@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
+from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.packet_ring import PacketRing
@@ -212,6 +213,7 @@ class PyAvFilm:
         self.creation_time = str(self._container.metadata.get("creation_time", ""))  # ISO 8601
         self.is_cut = is_cut(film)
         self.damaged = 0  # packets that could not be read or decoded as a whole
+        self._footing = Footing(self._stream.codec_context)
         self._doubtful: set[int] = set()  # times of pictures whose packets are not whole
         # JPEGs end with a mark, as the first does; some cameras leave it out.
         self._jpegs_end: bool | None = None
@@ -238,7 +240,7 @@ class PyAvFilm:
                 self.ring.size_wh = frame.width, frame.height
             is_known = frame.pts in self._doubtful
             self.damaged += frame.is_corrupt and not is_known
-            is_whole = not (frame.is_corrupt or is_known)
+            is_whole = self._footing.holds(frame, is_whole=not (frame.is_corrupt or is_known))
             return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
         if self.ring is not None:
             self.ring.end(was_read_ahead=True)
@@ -305,10 +307,12 @@ class PyAvFilm:
         return self._jpegs_end and not ends
 
     def _decoded(self, packet: Any) -> Sequence[Any]:
+        self._footing.take(packet)
         try:
             frames: Sequence[Any] = packet.decode()
         except self._av.FFmpegError:
             self.damaged += 1
+            self._footing.lose(in_decoder=True)
             return ()
         return frames
 
@@ -322,6 +326,7 @@ class PyAvFilm:
             except self._av.FFmpegError:
                 self.damaged += not bad_reads
                 bad_reads += 1
+                self._footing.lose(in_decoder=False)
                 if bad_reads > _BAD_READS:
                     return
                 packets = packets_of(self._container)
