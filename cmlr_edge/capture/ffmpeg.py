@@ -36,6 +36,11 @@ _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
 _MISSING_SHARE = 0.05  # ... this, the end is missing
 _MICRO = 1e-6
+_FROM_ZERO = {
+    "matroska,webm",
+    "asf",
+    "nut",
+}  # the length counts what is before the first frame, too
 _FAILS_AT_END = "mpjpeg"  # for FFmpeg there is always one more picture to come
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
@@ -250,6 +255,8 @@ class PyAvFilm:
         """Seconds that the container announces and that no stream of it holds; once it was read."""
         announced_s = (self._container.duration or 0) * _MICRO
         start_s = (self._container.start_time or 0) * _MICRO
+        if self._container.format.name in _FROM_ZERO:
+            start_s = min(start_s, 0.0)
         missing_s = start_s + announced_s - self._end_s if self._end_s else 0.0
         # The times of a cut AVI are those that are left, and its header still counts all frames; an
         # MP4 counts those that its edit list leaves out, too.
@@ -258,7 +265,8 @@ class PyAvFilm:
             if frames * _LEAST_FRAME_BYTES > self._container.size:  # it was written to a pipe
                 return 0.0
             announced_s = frames / self.fps
-            missing_s = announced_s - self._packets / self.fps
+            # Empty frames are counted, too, and have their time.
+            missing_s = announced_s - max(self._packets / self.fps, self._end_s - start_s)
         return missing_s if missing_s > max(_LEAST_MISSING_S, _MISSING_SHARE * announced_s) else 0.0
 
     def close(self) -> None:
@@ -338,6 +346,7 @@ class PyAvFilm:
             self.is_cut |= packet.is_corrupt and not self.may_jump  # of sound, too
             end_s = seconds(packet.pts, packet.time_base, packet.duration or 0)
             self._end_s = max(self._end_s, end_s or 0.0)
-            if packet.stream.index == self._stream.index:
+            is_empty = not packet.size and packet.dts is not None  # the picture before is shown on
+            if packet.stream.index == self._stream.index and not is_empty:
                 self._packets += 1
                 yield packet

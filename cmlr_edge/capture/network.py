@@ -22,7 +22,6 @@ from cmlr_edge.capture.ffmpeg import (
     sender_time,
 )
 from cmlr_edge.capture.footing import Footing
-from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
@@ -251,9 +250,7 @@ class NetworkReader:
                 f"damaged, or of more than {MAX_STREAM_PIXELS / 1e6:.0f} million pixels"
             ) from error
 
-    def _grab(
-        self, judged: tuple[Any, bool], unit: Unit, age_s: float, skipped: int
-    ) -> Grab:
+    def _grab(self, judged: tuple[Any, bool], unit: Unit, age_s: float, skipped: int) -> Grab:
         frame, is_whole = judged
         now_s = time.monotonic()
         arrived_s, taken_at = self._arrivals.get(frame.pts, (unit.arrived_s, None))
