@@ -226,7 +226,7 @@ def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         if known_inputs & _marks(path):
             raise OutputError(
-                f"{path} belongs to the source or the model: choose another name for the output"
+                f"{path} belongs to the source, the model or the configuration: choose another name for the output"
             )
         if printed & _marks(path):
             raise OutputError(
