@@ -23,7 +23,6 @@ from benchmarks.collect.sampling import (
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.why import Reasons
 
-
 ROOT = Path(__file__).parents[2]
 
 
