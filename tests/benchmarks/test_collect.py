@@ -92,3 +92,6 @@ def test_the_page_holds_the_stored_numbers() -> None:
     page = (ROOT / "docs/collect.md").read_text()
     stored = json.loads((ROOT / "benchmarks/results/collect/worlds.json").read_text())
     assert MARKS[0] + table(stored["summary"]) + "\n" + MARKS[1] in page
+    kills = json.loads((ROOT / "benchmarks/results/collect/kills.json").read_text())
+    assert [kills[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
+    assert f"killed at {kills['kills']} random moments" in " ".join(page.split())
