@@ -178,32 +178,10 @@ class Flags:
             "Default: 0."
         ),
     ] = None
-    place: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder: count the surroundings that each source shows, and tell when they become unlike "
-            "what training saw; docs/place.md."
-        ),
-    ] = None
-    place_block: Annotated[
-        float | None,
-        typer.Option(
-            "--place-block",
-            "--place-block-s",
-            help="Seconds that count as one look at the place. Default: 600.",
-        ),
-    ] = None
-    place_false_alarms: Annotated[
-        float | None,
-        typer.Option(help="A day, of a place that is like what training saw. Default: 0.03."),
-    ] = None
-    place_average: Annotated[
-        bool,
-        typer.Option(
-            "--place-average",
-            help="Average scores over the place's surroundings instead of training's.",
-        ),
-    ] = False
+    place: options.Place = None
+    place_block: options.PlaceBlock = None
+    place_false_alarms: options.PlaceFalseAlarms = None
+    place_average: options.PlaceAverage = False
     metrics_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
