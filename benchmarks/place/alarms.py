@@ -5,7 +5,6 @@ A stream shows one held-out scene after the other, each for a while. Blocks are 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import load_tokens
-from benchmarks.context_bias.methods import BASE, RECIPE
+from benchmarks.context_bias.methods import BASE
 from benchmarks.intervals import t_interval
 from benchmarks.place.shifted import shares_of
+from benchmarks.place.worlds import reference_of
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place.drift import DriftTest, count_alarms, statistics_over_time
 from cmlr_edge.place.histogram import distance
-from train.config import ConfounderConfig, TrainConfig
-from train.confounders.clustering import assign_context
 from train.data import read_dataset
 from train.data.context_scenes import read_truth
-from train.fitting.frozen import TokenSet, prepare_tokens
+from train.fitting.frozen import TokenSet
 
 BLOCK_S, DAY = 600.0, 144
 RATES = (0.3, 0.1, 0.03, 0.01)  # false alarms a day that are asked for
@@ -121,29 +119,8 @@ def _of_half(
     train = parts["train"]
     order = np.random.default_rng([seed, number]).permutation(len(train.tokens))
     reference, place = np.array_split(order, 2)
-    model = replace(BASE, intervention="back-door", confounders=ConfounderConfig(kind="early"))
-    config: TrainConfig = replace(RECIPE, model=model, amp="off", seed=number)
     half = TokenSet(train.tokens[reference], train.targets[reference], train.finer_channels)
-    prepared = prepare_tokens(config, half)
-    confounders, term = prepared.confounders, prepared.context_term
-    assert confounders is not None
-    assert term is not None
-
-    def contexts_of(part: TokenSet) -> NDArray[np.float64]:
-        rows = [assign_context(tokens, confounders.centres) for tokens in part.batches()]
-        contexts: NDArray[np.float64] = np.concatenate([row.double().numpy() for row in rows])
-        return contexts
-
-    labels = term.bias.shape[0]
-    training = TrainedSurroundings(
-        contexts=tuple(map(tuple, term.contexts.tolist())),
-        prior=tuple(term.prior.tolist()),
-        spread=tuple(term.spread.tolist()),
-        weight=((0.0,) * labels,) * len(confounders.centres),
-        bias=(0.0,) * labels,
-        # The place is a sample, too, drawn from again and again: what is to be told apart are two means.
-        pictures=round(1 / (1 / len(reference) + 1 / len(place))),
-    )
+    training, contexts_of = reference_of(half, len(place), number)
     like = contexts_of(TokenSet(train.tokens[place], train.targets[place], train.finer_channels))
     other = contexts_of(parts["iid"])
     return {
