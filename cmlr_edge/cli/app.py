@@ -10,6 +10,7 @@ from cmlr_edge import __version__
 from cmlr_edge.cli.adopt import adopt
 from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
+from cmlr_edge.cli.collected import collected
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.fit_events import fit_events
 from cmlr_edge.cli.hub import hub
@@ -42,6 +43,7 @@ app.command()(place)
 app.command()(verify)
 app.command()(doctor)
 app.command()(teach)
+app.command()(collected)
 app.command("fit-events")(fit_events)
 
 

@@ -55,6 +55,12 @@ Stability: TypeAlias = Annotated[
         "may be given again. Others: leave, smoothing_s, min_duration_s, update_every_s."
     ),
 ]
+ExplainMargin: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        help="Logits: flag what would reach its threshold by less in average surroundings. Default: 0."
+    ),
+]
 SkipUnchanged: TypeAlias = Annotated[
     float | None,
     typer.Option(

@@ -88,7 +88,14 @@ class Outlet:
         prediction, notices = self._placed(frame, prediction)
         tracked = self._reasons.explain(self._track(frame, prediction), prediction)
         events = [*notices, *(self._with_files(event, frame) for event in tracked)]
-        self._last = Result(frame, prediction, tuple(events), self._source)
+        self._last = Result(
+            frame,
+            prediction,
+            tuple(events),
+            self._source,
+            thresholds=self.choice.reached_from,
+            wanted=self.choice.wanted,
+        )
         self._write(self._last)
         self._raise()
         return self._last

@@ -18,6 +18,7 @@ from cmlr_edge.redaction import redact
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
 from cmlr_edge.session.secrets import has_reference
+from cmlr_edge.sinks.collect import CollectSettings
 from cmlr_edge.sinks.opening import SinkSettings
 from cmlr_edge.why import Explain
 
@@ -133,6 +134,7 @@ class SessionConfig:
     stability: StabilityRules = field(default_factory=StabilityRules)  # when a label comes and goes
     explain: bool = False  # say why a label is said; the engine has to be able to
     explain_margin: float = 0.0  # logits, of what is said because of its surroundings
+    collect: CollectSettings = field(default_factory=CollectSettings)  # frames kept to be labelled
     place: str = ""  # folder where the surroundings of every source are counted; "": they are not
     place_block_s: float = 600.0  # frames within it count as one look at the place
     place_false_alarms: float = 0.03  # a day, of a place that is like what training saw
@@ -142,6 +144,16 @@ class SessionConfig:
     limits: LimitSettings = field(default_factory=LimitSettings)  # of time and batches
     metrics: MetricsSettings = field(default_factory=MetricsSettings)  # for Prometheus
     page: PageSettings = field(default_factory=PageSettings)  # the live page
+
+    @property
+    def outputs(self) -> tuple[SinkSettings, ...]:
+        """Everything that results go to."""
+        if not self.collect.folder:
+            return self.sinks
+        return (
+            *self.sinks,
+            SinkSettings("collect", path=self.collect.folder, collect=self.collect),
+        )
 
     @property
     def explanation(self) -> Explain | None:
@@ -208,6 +220,7 @@ def _read(value: dict[str, Any]) -> SessionConfig:
     for name, kind in {
         "engine.update": UpdateSettings,
         "engine": EngineSettings,
+        "collect": CollectSettings,
     }.items():
         found: Any = value
         for key in name.split("."):
