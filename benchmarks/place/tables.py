@@ -58,7 +58,7 @@ def false_table() -> str:
     found = read("scenes")["alarms"]["false_alarms"]
     for stay in STAYS:
         cells = [_rate(found[f"{stay:g}"][f"{rate:g}"]) for rate in RATES]
-        rows.append(f"| {stay:g} blocks | {' | '.join(cells)} |")
+        rows.append(f"| {stay:g} block{'s' * (stay != 1)} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
