@@ -141,7 +141,7 @@ def test_no_frame_from_before_a_mask_is_shown_after_it(tmp_path: Path) -> None:
     show(range(30), (250, 0, 0))
     outlet.pause()  # as where masks change
     show(range(30, 45), (0, 0, 250))
-    pictures = sorted(tmp_path.glob("door-*.jpg"))
+    pictures = sorted(tmp_path.glob("door.place-*.jpg"))
     assert pictures
     for path in pictures:
         pixels = cv2.imread(str(path))
