@@ -16,6 +16,7 @@ from benchmarks.context_bias.methods import (
     DEEP_CONTROL,
     DEEP_DECODER,
     DEFAULT,
+    FITTED,
     METHODS,
     ML_DECODER,
     Method,
@@ -23,7 +24,7 @@ from benchmarks.context_bias.methods import (
 
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
-REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT)
+REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT, FITTED)
 AVERAGED = "the same, averaged prior"  # what the own context is compared with as well
 MEASURES = (
     ("do", "exclusive"),
@@ -42,7 +43,12 @@ GAINS = {  # what the tables of gains show, and under which heading
     "iid all": "All, iid",
     "cross all": "All, cross-style",
 }
-_READ_OUT_NAMES = {"deployed": "", "prior": ", averaged prior", "own": ", own context"}
+_READ_OUT_NAMES = {
+    "deployed": "",
+    "prior": ", averaged prior",
+    "own": ", own context",
+    "chosen": ", as fit chooses",
+}
 
 
 @dataclass(frozen=True)
@@ -202,12 +208,14 @@ def gains_table(report: dict[str, Any], group: str, *, own: bool = True) -> str:
     Args:
         report: Of `summarize`.
         group: "main", "fit" or "ablation".
-        own: Show the image's own context too, not only the averaged prior.
+        own: Show the image's own context and fit's choice too, not only the averaged prior.
     """
     rows = {
         f"{row['method']}{_READ_OUT_NAMES[row['read_out']]} | {row['runs']}": row["gains"][DECODER]
         for row in report["rows"]
-        if row["group"] == group and DECODER in row["gains"] and (own or row["read_out"] != "own")
+        if row["group"] == group
+        and DECODER in row["gains"]
+        and (own or row["read_out"] in {"deployed", "prior"})
     }
     return _table("head, read-out | runs", rows)
 
@@ -241,7 +249,9 @@ def markdown_table(report: dict[str, Any], group: str) -> str:
         if row["group"] != group:
             continue
         name = row["method"] + (" *" if row["knows_pairs"] else "")
-        if row["read_out"] != "deployed":
+        if row["read_out"] == "chosen":
+            name += _READ_OUT_NAMES["chosen"]
+        elif row["read_out"] != "deployed":
             name += f", {row['read_out']} context"
         cells = [_cell(row["values"][column], column) for column in columns]
         lines.append(f"| {name} | {row['runs']} | " + " | ".join(cells) + " |")

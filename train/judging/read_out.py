@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from train.config import ModelConfig
 from train.judging.bootstrap import mean_where_defined, rank_images, weighted_average_precision
+from train.judging.inference import DatasetScores
 from train.judging.metrics import MIN_POSITIVES
 
 # From the simplest on. plain: a network trained without intervention; decoder: the label decoder of
@@ -32,6 +34,21 @@ class ReadOutChoice:
     chosen: str
     reason: str
     val_map: dict[str, float]  # of every candidate, on the held-out pictures
+
+
+def read_outs_of(scores: DatasetScores, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
+    """What one network can deploy: name in `SIMPLEST_FIRST` -> scores (N, L).
+
+    Args:
+        scores: Of the network; those it deploys are at the averaged prior.
+        config: Its settings.
+    """
+    found = {"prior": scores.deployed}
+    if config.intervention != "none":
+        found["decoder"] = scores.decoupled
+    if scores.own_context is not None:
+        found["own"] = scores.own_context
+    return found
 
 
 def choose_read_out(
