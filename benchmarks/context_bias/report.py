@@ -220,10 +220,17 @@ def gains_table(report: dict[str, Any], group: str, *, own: bool = True) -> str:
     return _table("head, read-out | runs", rows)
 
 
-def references_table(report: dict[str, Any], method: str) -> str:
-    """Gains of one method on every reference, with the averaged prior if any, as a Markdown table."""
-    row = next(r for r in report["rows"] if r["method"] == method and r["read_out"] != "own")
-    return _table("against", row["gains"])
+def references_table(report: dict[str, Any], method: str, read_out: str | None = None) -> str:
+    """Gains of one method on every reference as a Markdown table.
+
+    Args:
+        report: Of `summarize`.
+        method: Its name.
+        read_out: Of the method, and of a reference that has it; None: the averaged prior if any.
+    """
+    rows = (row for row in report["rows"] if row["method"] == method)
+    wanted = {read_out} if read_out else {"prior", "deployed"}
+    return _table("against", next(row["gains"] for row in rows if row["read_out"] in wanted))
 
 
 def _table(heading: str, rows: dict[str, dict[str, Any]]) -> str:

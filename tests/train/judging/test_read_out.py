@@ -39,7 +39,8 @@ def scores(sharpness: float, seed: int = 1) -> NDArray[np.float32]:
     [
         ({"plain": 0.5, "decoder": 0.5, "own": 0.5, "prior": 0.5}, "plain"),
         ({"plain": 0.3, "decoder": 0.3, "own": 0.3, "prior": 0.9}, "prior"),
-        ({"decoder": 0.3, "own": 0.9, "prior": 0.9}, "own"),
+        ({"decoder": 0.3, "own": 0.9, "prior": 0.9}, "prior"),
+        ({"decoder": 0.3, "own": 0.9, "prior": 0.3}, "own"),
         ({"plain": 0.9, "decoder": 0.5, "own": 0.5, "prior": 0.1}, "plain"),
         ({"decoder": 0.5, "prior": 0.501}, "decoder"),
     ],
