@@ -13,6 +13,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.context_bias import __main__ as main
 from benchmarks.context_bias.__main__ import take_over, write_report
 from benchmarks.context_bias.features import COMPONENTS, fit_reduction, load_tokens
 from benchmarks.context_bias.methods import (
@@ -131,6 +132,29 @@ def test_runs_of_an_earlier_report_are_kept_once_and_only_of_the_same_worlds(
         take_over(out, "mixed-1-1-0.4", finished)
     with pytest.raises(DataError, match="no runs to keep"):
         take_over(tmp_path, "1-1-0.4", finished)
+
+
+def test_a_report_of_kept_runs_draws_no_world_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    methods = [DECODER, DEFAULT]
+    runs = [
+        {"key": f"{method} | world-{world} | 0"} | run(method, f"world-{world}", 0, world)
+        for method in methods
+        for world in (0, 1)
+    ]
+    write_report(runs, out, "1-1-1")
+    prepared: list[str] = []
+    monkeypatch.setattr(
+        main, "_prepare_world", lambda world, *_arguments: prepared.append(world.name)
+    )
+    monkeypatch.setattr(main, "run_all", lambda *_arguments, **_options: None)
+    options = {"work": tmp_path / "work", "first_world": 0, "seeds": 1, "only": methods}
+    main.compare(out=out, data_seeds=2, keep_runs=True, **options)
+    assert prepared == []
+    main.compare(out=out, data_seeds=3, keep_runs=True, **options)
+    assert prepared == ["world-2"]  # the only one that heads are left for
 
 
 def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
