@@ -37,14 +37,14 @@ def test_two_recognizers_share_the_frames_and_each_source_stays_in_order(clip: P
 
 def test_batches_are_as_large_as_the_latency_budget_allows() -> None:
     for budget_s, expected in ((100.0, 8), (0.0, 1)):
-        backend = SlowBackend(lambda _: threading.Event().wait(0.002))
+        backend = SlowBackend(lambda _: threading.Event().wait(0.01))
         settings = StreamsSettings(latency_budget_s=budget_s, frames_ahead=8)
         streams = Streams(recognizer_of(backend), settings)
         for i in range(4):
-            uri = "test://?frames=40&fps=0"
+            uri = "test://?frames=20&fps=0"
             streams.add(open_source(uri, policy="every"), name=str(i))
-        assert sum(1 for _ in streams.results()) == 160
-        assert sum(backend.batches) == 160
+        assert sum(1 for _ in streams.results()) == 80
+        assert sum(backend.batches) == 80
         assert max(backend.batches) == expected
 
 

@@ -272,6 +272,7 @@ def test_outputs_change_between_two_results_and_none_is_lost_or_doubled(tmp_path
         while not stop.is_set():
             outputs.write(result(frame(len(written)), prediction()), wait=True)
             written.append(len(written))
+            time.sleep(0.0005)  # as fast as a loaded machine writes
 
     writer = threading.Thread(target=write)
     writer.start()
