@@ -202,18 +202,18 @@ def _hierarchical_means(groups: list[NDArray[np.float64]]) -> NDArray[np.float64
     return np.asarray(np.take_along_axis(means, drawn, axis=0)[0].mean(axis=1))
 
 
-def gains_table(report: dict[str, Any], group: str, *, own: bool = True) -> str:
+def gains_table(report: dict[str, Any], group: str | None, *, own: bool = True) -> str:
     """Gains on the label decoder as a Markdown table, in points.
 
     Args:
         report: Of `summarize`.
-        group: "main", "fit" or "ablation".
+        group: "main", "fit" or "ablation"; None: all of them.
         own: Show the image's own context and fit's choice too, not only the averaged prior.
     """
     rows = {
         f"{row['method']}{_READ_OUT_NAMES[row['read_out']]} | {row['runs']}": row["gains"][DECODER]
         for row in report["rows"]
-        if row["group"] == group
+        if group in {None, row["group"]}
         and DECODER in row["gains"]
         and (own or row["read_out"] in {"deployed", "prior"})
     }

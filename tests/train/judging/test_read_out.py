@@ -53,6 +53,19 @@ def test_the_simplest_read_out_stays_unless_another_is_clearly_better(
     assert choice.val_map.keys() == sharpness.keys()
 
 
+@pytest.mark.parametrize(("sharpness", "expected"), [(0.52, "prior"), (0.55, "own")])
+def test_the_own_context_must_gain_two_points(sharpness: float, expected: str) -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((4000, 6)) < 0.3).astype(np.float32)
+    noise = rng.random(targets.shape)  # the same for both: more than a point is no chance
+    found = {"prior": 0.5 * targets + noise, "own": sharpness * targets + noise}
+    choice = choose_read_out(
+        {name: values.astype(np.float32) for name, values in found.items()}, targets
+    )
+    assert choice.val_map["own"] > choice.val_map["prior"] + 0.01
+    assert choice.chosen == expected
+
+
 def test_a_gain_within_chance_is_not_taken() -> None:
     taken = 0
     for seed in range(20):
