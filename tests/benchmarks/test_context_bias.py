@@ -154,10 +154,10 @@ def test_a_report_of_kept_runs_draws_no_world_and_trains_nothing(
         main, "_prepare_world", lambda world, *_arguments: prepared.append(world.name)
     )
     monkeypatch.setattr(main, "run_all", lambda *_arguments, **_options: None)
-    options = {"work": tmp_path / "work", "first_world": 0, "seeds": 1, "only": methods}
-    main.compare(out=out, data_seeds=2, keep_runs=True, **options)
+    options: dict[str, Any] = {"work": tmp_path / "work", "seeds": 1, "only": methods}
+    main.compare(out=out, first_world=0, data_seeds=2, keep_runs=True, **options)
     assert prepared == []
-    main.compare(out=out, data_seeds=3, keep_runs=True, **options)
+    main.compare(out=out, first_world=0, data_seeds=3, keep_runs=True, **options)
     assert prepared == ["world-2"]  # the only one that heads are left for
 
 
