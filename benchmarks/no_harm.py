@@ -29,6 +29,7 @@ _PARTS = {"iid": "like the training", "do": "under do(context)", "cross": "anoth
 _SCENES = {
     "": "reported",
     "fit/development": "development",
+    "fit/untouched": "untouched",
 }
 _MARKS = ("<!-- no harm -->", "<!-- end -->")
 

@@ -16,6 +16,7 @@ from benchmarks.context_bias.methods import (
     DEEP_CONTROL,
     DEEP_DECODER,
     DEFAULT,
+    EXPERTS,
     FITTED,
     METHODS,
     ML_DECODER,
@@ -24,7 +25,7 @@ from benchmarks.context_bias.methods import (
 
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
-REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT, FITTED)
+REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT, FITTED, EXPERTS)
 AVERAGED = "the same, averaged prior"  # what the own context is compared with as well
 MEASURES = (
     ("do", "exclusive"),

@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
 PAGE = ROOT / "docs" / "context_scenes.md"
 FOLDERS = (
-    "", "development", "fit", "fit/development", "mixed", "unbiased", "two_contexts",
+    "", "development", "fit", "fit/development", "fit/untouched", "mixed", "unbiased", "two_contexts",
     "weak_bias",
 )  # fmt: skip
 
@@ -324,7 +324,7 @@ def assert_page_holds(name: str, results: Path, method: str, read_out: str) -> N
 @pytest.mark.pages
 @pytest.mark.parametrize(
     ("folder", "method"),
-    [("", THOUSANDS), ("fit", FITTED), ("fit", THOUSANDS)],
+    [("", THOUSANDS), ("fit", FITTED), ("fit", THOUSANDS), ("fit/untouched", THOUSANDS)],
 )
 def test_the_page_says_what_the_recipes_heads_gain(folder: str, method: str) -> None:
     report = json.loads((RESULTS / folder / "results.json").read_text())
@@ -351,7 +351,7 @@ def test_the_recipe_for_thousands_trains_the_head_that_was_compared() -> None:
 
 
 @pytest.mark.pages
-@pytest.mark.parametrize("folder", ["", "fit", "fit/development"])
+@pytest.mark.parametrize("folder", ["", "fit", "fit/development", "fit/untouched"])
 def test_links_of_the_recipes_head_are_at_most_a_tenth_spurious(folder: str) -> None:
     rows = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
     (ratio,) = {row["links"]["ratio"] for row in rows if row["method"] == THOUSANDS}
