@@ -75,7 +75,11 @@ def settings_of(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if _differs(given, {"model.intervention": "back-door", "model.label_links": "matrix"}):
         settings.pop("link_sparsity", None)
     own_view = {"model.confounders.backbone": None, "model.confounders.layer": None}
-    if settings[_KIND] == "early" and _differs(given, {"model.token_stages": 2, **own_view}):
+    if settings[_KIND] == "early":
+        refused = _differs(given, {"model.token_stages": 2, **own_view})
+    else:
+        refused = given.get("model.intervention") == "explicit"  # a sum over nothing
+    if refused:
         del settings[_KIND]  # clusters of the tokens that there are
     return settings
 

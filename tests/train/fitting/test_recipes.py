@@ -51,6 +51,7 @@ def test_every_recipe_is_a_configuration_and_what_is_given_counts_more(recipe: s
     [
         "model.intervention=none",
         "model.intervention=expectation",
+        "model.intervention=explicit",
         "model.label_links=gated-attention",
         "model.token_stages=1",
         "model.confounders.layer=-2",
@@ -66,7 +67,9 @@ def test_a_recipe_leaves_out_what_is_refused_beside_what_is_asked_for(
     assert (config.link_sparsity > 0) == (recipe != "few" and link_matrix)
     clusters = config.model.confounders
     own_finer_stage = config.model.token_stages == 2 and not clusters.other_view
-    if recipe == "few" or asked == "model.confounders.kind=none":
+    if (recipe, asked) == ("few", "model.intervention=explicit"):
+        assert clusters.kind == "kmeans"
+    elif recipe == "few" or asked == "model.confounders.kind=none":
         assert clusters.kind == "none"
     else:
         assert clusters.kind == ("early" if own_finer_stage else "kmeans")
