@@ -8,10 +8,13 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import IO
+from contextvars import ContextVar, copy_context
+from threading import Thread
+from typing import IO, TypeVar
 
+T = TypeVar("T")
 _TICK_S = 0.02
 _calls: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("while waiting", default=())
 
@@ -41,6 +44,33 @@ def interrupted_when(unwanted: Callable[[], bool]) -> Callable[[], None]:
             raise Interrupted
 
     return call
+
+
+def answer_of(job: Callable[[], T], timeout_s: float) -> T:
+    """Let a thread do what may hang, and leave it behind then; `tick` goes on meanwhile.
+
+    Raises:
+        TimeoutError: It took longer.
+        Exception: What it raised; a RuntimeError for what is to end a process.
+        Interrupted: The wait is to be broken off.
+    """
+    answer: Future[T] = Future()
+
+    def do() -> None:
+        try:
+            answer.set_result(job())
+        except (Exception, Interrupted) as error:  # noqa: BLE001 (handed to whoever waits)
+            answer.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 (it ends a thread, and no more)
+            answer.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+
+    Thread(target=copy_context().run, args=(do,), daemon=True).start()
+    deadline_s = time.monotonic() + timeout_s
+    while not wait([answer], _TICK_S).done:
+        tick()
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"gave no answer in {timeout_s:g} s")
+    return answer.result()
 
 
 def tick() -> None:

@@ -23,7 +23,7 @@ from cmlr_edge.pipeline.tiles import combined
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import told
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import GuardedSink
 
@@ -135,7 +135,7 @@ class Lane:
             if self._asleep and state is SourceState.OK:
                 reason = _OUTSIDE
             if error is not None:
-                state, reason = SourceState.FAILED, redact(str(error) or type(error).__name__)
+                state, reason = SourceState.FAILED, told(error)
             elif over and state is not SourceState.FAILED:
                 reason = self._live.reason if self._live else "the source ended"
                 state = SourceState.ENDED
@@ -214,7 +214,7 @@ class Lane:
                 if self._is_wanted(frame):
                     self._take(self._intake.masked(frame))
                     taken += 1
-        except Exception as error:  # noqa: BLE001 (whatever a source raises ends it alone)
+        except BaseException as error:  # noqa: BLE001 (whatever a source raises ends it alone)
             with self._changed:
                 self._error = self._error or error
         finally:
@@ -268,7 +268,7 @@ class Lane:
         if (time_s := frame.time_s) is not None:
             if frame.source != self.name:
                 frame = replace(frame, source=self.name)
-            if not time_s > self._last_s:  # our sources take care of it, those of others may not
+            if not self._last_s < time_s < math.inf:  # ours take care of it, others may not
                 time_s = max(self._last_s, -_LEAST_STEP_S) + _LEAST_STEP_S
                 frame = replace(frame, time_s=time_s)
             self._last_s = time_s
@@ -298,13 +298,13 @@ class Lane:
                 self._outlet.begin()
             while (ticket := self._next_answered()) is not None:
                 self._finish(ticket)
-        except Exception as error:  # noqa: BLE001 (whatever a sink raises ends this source alone)
+        except BaseException as error:  # noqa: BLE001 (whatever a sink raises ends this source alone)
             self.abort(error)
         self._close(self._outlet.close)
         self._await_taken()
         self._close(self._source.close)
         if self._error is not None and self._own_error():
-            _log.warning("%s ended: %s", self.name, redact(str(self._error)))
+            _log.warning("%s ended: %s", self.name, told(self._error))
         with self._changed:
             self._over = True
         self._links.finished()
@@ -321,7 +321,7 @@ class Lane:
     def _close(self, close: Callable[[], None]) -> None:
         try:
             close()
-        except Exception as error:  # noqa: BLE001 (likewise)
+        except BaseException as error:  # noqa: BLE001 (likewise)
             self.abort(error)
 
     def _next_answered(self) -> Ticket | None:

@@ -110,6 +110,7 @@ class Outlet:
         self._raise()
 
     def _write(self, result: Result) -> None:
+        result = result.read_only()
         self._own.write(result, wait=self._lossless)
         self._shared.write(result, wait=self._lossless)
 

@@ -31,8 +31,8 @@ from cmlr_edge.session.places import (
 )
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.watching import Watching
-from cmlr_edge.sinks.base import Sink, SourceHealth
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
+from cmlr_edge.sinks.base import OutputStatus, Sink, SourceHealth
+from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 from cmlr_edge.sinks.opening import SinkSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from cmlr_edge.errors import OutputError, SpecError
-from cmlr_edge.machine.entry_points import call_theirs, entry_points
+from cmlr_edge.machine.entry_points import call_theirs, entry_points, having
 from cmlr_edge.model.files import followed
 from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
@@ -243,13 +243,15 @@ def _open_theirs(request: SinkRequest) -> Sink:
     """Open an output that an installed package brings."""
     kind = request.settings.kind
     point, what = entry_points(_ENTRY_POINTS)[kind], f"the output {kind}"
-    sink: Sink = call_theirs(point, request, what, ("write", "close"), OutputError)
-    takes = getattr(sink, "takes", "results")
-    if takes not in get_args(Takes):
-        raise OutputError(
-            f"cannot open the output {kind}: takes is {takes!r}: expected one of "
-            f"{', '.join(get_args(Takes))}"
-        )
+    return call_theirs(point, request, what, _usable, OutputError)
+
+
+def _usable(sink: Sink) -> Sink:
+    having("write", "close")(sink)
+    for name in ("name", "pictures", "watch", "tend", "files_of"):
+        getattr(sink, name, None)  # fails here and now, if it does
+    if (takes := getattr(sink, "takes", "results")) not in get_args(Takes):
+        raise ValueError(f"takes is {takes!r}: expected one of {', '.join(get_args(Takes))}")
     return sink
 
 
