@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import ssl
 
 _ENTRY_POINTS = "cmlr_edge.sinks"
+_MOST_MB = 1e9
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ class SinkSettings:
                 f"home_assistant is {self.home_assistant!r} on a sink of kind {self.kind}: expected the "
                 'prefix "homeassistant", of kind mqtt'
             )
-        if self.rotate_mb is not None and not self.rotate_mb > 0:
-            raise SpecError(f"rotate_mb is {self.rotate_mb}: expected a size above 0")
+        if self.rotate_mb is not None and not 0 < self.rotate_mb <= _MOST_MB:
+            raise SpecError(
+                f"rotate_mb is {self.rotate_mb}: expected a size above 0, to {_MOST_MB:g}"
+            )
         if not self.keep_mb > 0 or (self.keep_days is not None and not self.keep_days > 0):
             raise SpecError(
                 f"keep_mb is {self.keep_mb} and keep_days {self.keep_days}: expected more than 0"
