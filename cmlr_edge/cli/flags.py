@@ -89,6 +89,9 @@ class Flags:
     clip_after: Annotated[
         float | None, typer.Option(min=0, max=60, help="Seconds after the event. Default: 5.")
     ] = None
+    clip_longest: Annotated[
+        float | None, typer.Option(max=600, help="Seconds of a clip at most. Default: 60.")
+    ] = None
     keep_mb: Annotated[
         float | None, typer.Option(help="Of snapshots, and of clips, at most. Default: 1000.")
     ] = None

@@ -35,7 +35,7 @@ class SinkSettings:
     kind: str  # jsonl, events, csv, mqtt, webhook and others
     path: str = ""  # of a file; relative to the configuration
     url: str = ""  # of a server
-    rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None: one file
+    rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None, 0: never
     append: bool = True  # go on behind what is in the file; else that is renamed to PATH.1
     ca_file: str = ""  # PEM, of a server: whom to trust instead of the system's authorities
     cert_file: str = ""  # PEM: how this program shows who it is
@@ -69,10 +69,8 @@ class SinkSettings:
                 f"home_assistant is {self.home_assistant!r} on a sink of kind {self.kind}: expected the "
                 'prefix "homeassistant", of kind mqtt'
             )
-        if self.rotate_mb is not None and not 0 < self.rotate_mb <= _MOST_MB:
-            raise SpecError(
-                f"rotate_mb is {self.rotate_mb}: expected a size above 0, to {_MOST_MB:g}"
-            )
+        if self.rotate_mb is not None and not 0 <= self.rotate_mb <= _MOST_MB:
+            raise SpecError(f"rotate_mb is {self.rotate_mb}: expected 0 to {_MOST_MB:g}")
         if not self.keep_mb > 0 or (self.keep_days is not None and not self.keep_days > 0):
             raise SpecError(
                 f"keep_mb is {self.keep_mb} and keep_days {self.keep_days}: expected more than 0"
@@ -150,7 +148,7 @@ class SinkRequest:
     def rotate_bytes(self) -> int | None:
         """The limit of a file in bytes."""
         limit = self.settings.rotate_mb
-        return None if limit is None else round(limit * 1e6)
+        return max(1, round(limit * 1e6)) if limit else None
 
 
 @dataclass(frozen=True)
