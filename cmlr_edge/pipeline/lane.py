@@ -17,6 +17,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline.intake import Choice, Intake
 from cmlr_edge.pipeline.outlet import Judging, Outlet
 from cmlr_edge.pipeline.scene import SceneGate
+from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus, Tally
 from cmlr_edge.pipeline.ticket import Ticket
 from cmlr_edge.pipeline.tiles import combined
@@ -52,8 +53,7 @@ class Lane:
         name: str,
         outlet: Outlet,
         links: LaneLinks,
-        *,
-        frames_ahead: int,
+        settings: StreamsSettings,
         max_frames: int | None,
         gate: SceneGate | None,
         intake: Intake,
@@ -65,7 +65,7 @@ class Lane:
             name: For people, without passwords.
             outlet: Likewise owned.
             links: To the rest of the run.
-            frames_ahead: Frames under way at most, unless the source wants its newest only.
+            settings: Say how many frames are under way, unless the source wants its newest only.
             max_frames: Take no more than so many.
             gate: Says which frames need the model; None for all.
             intake: Says which frames are looked at, and what of them.
@@ -74,7 +74,7 @@ class Lane:
         self._live = source if isinstance(source, LiveSource) else None
         newest = self._live is not None and self._live.policy == "newest"
         self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
-        self._ahead = _NEWEST_AHEAD if newest else frames_ahead
+        self._ahead = _NEWEST_AHEAD if newest else settings.frames_ahead
         self._max_frames, self._gate, self._intake = max_frames, gate, intake
         self._new_intake: Intake | None = None
         self._asleep = False

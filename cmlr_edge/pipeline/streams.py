@@ -122,6 +122,7 @@ class Streams(Closing):
         gate: SceneGate | None,
     ) -> None:
         live = source if isinstance(source, LiveSource) else None
+        links = LaneLinks(self._prepare, self._submit, self._publish, self._notify)
         own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
         strict = [] if live else [guard for guard in own if guard not in sinks]
         with self._changed:
@@ -139,16 +140,8 @@ class Streams(Closing):
                 lossless=live is None or live.policy == "every",
                 strict=strict,
             )
-            lane = Lane(
-                source,
-                name,
-                outlet,
-                LaneLinks(self._prepare, self._submit, self._publish, self._notify),
-                frames_ahead=self._settings.frames_ahead,
-                max_frames=max_frames,
-                gate=gate,
-                intake=Intake(rules[1] or IntakeSettings()),
-            )
+            intake = Intake(rules[1] or IntakeSettings())
+            lane = Lane(source, name, outlet, links, self._settings, max_frames, gate, intake)
             self._lanes[name], self._rules[name] = lane, rules
             if self._started:
                 lane.start()

@@ -104,9 +104,14 @@ class LimitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what could not be meant."""
-        StreamsSettings(self.max_batch, self.latency_budget_s, drain_s=self.drain_s)
+        self.for_streams(None)
         if not self.stuck_after_s > 0:
             raise SpecError(f"stuck_after_s is {self.stuck_after_s}: expected seconds above 0")
+
+    def for_streams(self, explain: Explain | None) -> StreamsSettings:
+        """What `Streams` takes of it."""
+        budget_s, drain_s = self.latency_budget_s, self.drain_s
+        return StreamsSettings(self.max_batch, budget_s, explain=explain, drain_s=drain_s)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import SpecError
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
-from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
+from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
@@ -239,13 +239,7 @@ class Session(Closing):
             [*self._opened.open_shared(config, self.recognizer.labels), *self._watchers]
         )
         cleanup.callback(self._close_outputs)
-        limits = config.limits
-        settings = StreamsSettings(
-            limits.max_batch,
-            limits.latency_budget_s,
-            drain_s=limits.drain_s,
-            explain=config.explanation,
-        )
+        settings = config.limits.for_streams(config.explanation)
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
         self.watching.open(self.streams, self.recognizer, self.output_status, cleanup)
         if self.watching.visits is not None:
