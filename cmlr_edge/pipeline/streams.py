@@ -97,14 +97,20 @@ class Streams(Closing):
             intake: What of it is looked at: labels, pace, hours, masks, region.
 
         Raises:
-            CaptureError: Another source has that name.
+            CaptureError: Another source has that name, or it is none.
+            OutputError: A sink lacks `write` or `close`.
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
-        if max_frames is not None and max_frames < 1:
-            raise SpecError(f"max_frames is {max_frames}: expected at least 1")
+        number: object = max_frames  # whatever it is declared to be
+        if number is not None and not (isinstance(number, int) and number >= 1):
+            raise SpecError(f"max_frames is {max_frames}: expected a whole number, at least 1")
         with ExitStack() as undo:
             if isinstance(source, str | Path | int):
                 source = undo.enter_context(open_source(source))
+            if not hasattr(source, "name"):
+                raise CaptureError(
+                    f"{type(source).__name__} is no source: give one that is opened, or a path, URI or number"
+                )
             name = redact(name) if name else source_name(source.name)
             gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
             rules = stability, intake

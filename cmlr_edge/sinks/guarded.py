@@ -57,7 +57,12 @@ class GuardedSink:
             flush_s: How long `close` waits for one that does nothing.
             after: Write nothing before this one is closed, for it may be the same file.
             may_inline: Believe a sink that says that it never waits.
+
+        Raises:
+            OutputError: It lacks `write` or `close`.
         """
+        if not (hasattr(sink, "write") and hasattr(sink, "close")):
+            raise OutputError(f"{type(sink).__name__} is no output: it needs write and close")
         self.name = redact(name or str(getattr(sink, "name", type(sink).__name__)))
         self._sink, self._after = sink, after
         self._takes = getattr(sink, "takes", "results")
@@ -102,10 +107,8 @@ class GuardedSink:
             state: Literal["ok", "failing", "hanging"] = "failing" if self._reason else "ok"
             reason = self._reason
             if self._abandoned or (self._waiting and self._idle_s() > self._patience_s):
-                state = "hanging"
-                reason = (
-                    f"nothing was written for {self._idle_s():.0f} s, {len(self._waiting)} wait"
-                )
+                waiting, idle_s = len(self._waiting), self._idle_s()
+                state, reason = "hanging", f"nothing was written for {idle_s:.0f} s, {waiting} wait"
             return OutputStatus(self.name, state, reason, self._lost.total())
 
     def write(self, result: Result, *, wait: bool = True) -> bool:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from cmlr_edge import Recognizer
 from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.capture.live import SourceState
+from cmlr_edge.errors import CaptureError, OutputError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import Streams
 from cmlr_edge.sinks import Result
@@ -102,3 +104,22 @@ def test_whoever_takes_results_may_draw_on_the_picture(engine: Path, clip: Path)
     with Recognizer.from_engine(engine) as recognizer:
         for result in recognizer.stream(clip):
             result.frame.image_bgr[:] = 7
+
+
+@pytest.mark.parametrize("source", [None, ["test://"], b"test://", np.zeros((4, 6, 3)), 0.5])
+def test_what_is_no_source_is_refused_in_words(streams: Streams, source: Any) -> None:
+    with pytest.raises(CaptureError, match=f"^{type(source).__name__} is no source: give one"):
+        streams.add(source)
+
+
+@pytest.mark.parametrize("sink", [None, object(), "labels.jsonl", print])
+def test_what_is_no_output_is_refused_and_not_lost_in_silence(streams: Streams, sink: Any) -> None:
+    with pytest.raises(OutputError, match=f"^{type(sink).__name__} is no output"):
+        streams.add(Own(0.0), sinks=[sink])
+    assert streams.status() == ()
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "3", float("nan")])
+def test_a_number_of_frames_is_a_whole_one(streams: Streams, number: Any) -> None:
+    with pytest.raises(SpecError, match=f"max_frames is {number}: expected a whole number"):
+        streams.add(Own(0.0), max_frames=number)
