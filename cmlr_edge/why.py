@@ -33,6 +33,7 @@ _MOST_OTHERS = 8  # labels that a record names; what the others add is one numbe
 _NAMED = 3  # that a sentence names
 _SMALL = 0.05  # logits that a sentence leaves out
 _MOST_MARGIN = 100.0
+_LEAST_ODDS = 2e-9
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,27 @@ class Reasons(Mapping[str, Why]):
         """The same for a model that saw this part of a picture, with cells of the map left out."""
         return replace(self, map_box=box, hidden=hidden)
 
+    def otherwise(self) -> dict[str, NDArray[np.float64]]:
+        """Logits (L,) of all labels by less than the whole network, where the engine tells.
+
+        Returns:
+            By `LINKS` and by `SURROUNDINGS`: less what that adds. By `OTHER_SCORES`: by the other read-out.
+        """
+        if self.looks:
+            each = [look.otherwise() for look in self.looks]
+            best = np.argmax([look.scores for look in self.looks], axis=0)
+            labels = np.arange(len(best))
+            return {name: np.stack([one[name] for one in each])[best, labels] for name in each[0]}
+        told, logits = len(self.meaning.bias), logits_of(self.scores)
+        found = {name: logits.copy() for name in (LINKS, SURROUNDINGS) if name in self.outputs}
+        for name, less in found.items():  # a label that was taught has nothing to lose
+            part = self.outputs[name]
+            less[:told] -= part.sum(axis=1) if name == LINKS else part
+        if (other := self.other_scores) is not None:
+            found[OTHER_SCORES] = logits.copy()
+            found[OTHER_SCORES][:told] = logits_of(other)
+        return found
+
     def __getitem__(self, label: str) -> Why:
         """Tell one label's part.
 
@@ -267,6 +289,13 @@ class Reasons(Mapping[str, Why]):
 def as_explain(explain: bool | Explain) -> Explain | None:
     """What is asked for: None for nothing."""
     return explain if isinstance(explain, Explain) else Explain() if explain else None
+
+
+def logits_of(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Logits of probabilities, at most 20 from 0: what float32 can tell apart, and a little more."""
+    odds = np.clip(np.asarray(probabilities, np.float64), _LEAST_ODDS, 1 - _LEAST_ODDS)
+    found: NDArray[np.float64] = np.log(odds / (1 - odds))
+    return found
 
 
 def _logit(probability: float) -> float:

@@ -142,6 +142,9 @@ def build_engine(
     # Folded norms would change weights that were trained to fit float16.
     keep_norms = narrow and precision == "float32"
     onnx_model, fusion, meaning = _export(model, trained, norms=not keep_norms, explain=explain)
+    if meaning is not None and meaning.training is not None:
+        seen_by = replace(meaning.training, pictures=trained.provenance.num_train_images)
+        meaning = replace(meaning, training=seen_by)
     trained = replace(trained, explanation=meaning)
     if seen is not None:
         onnx_model = _quantize(onnx_model, seen, trained, int8_for, max_flips, report)

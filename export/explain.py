@@ -9,6 +9,7 @@ own; `cmlr_edge.backends.onnx_outputs` drops it again where nobody asks.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from cmlr_edge.model.explanation import (
     SURROUNDINGS,
     ExplanationSpec,
     Surroundings,
+    TrainedSurroundings,
 )
 from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import DeployModel
@@ -69,11 +71,13 @@ def explanation_of(model: CausalHead, map_hw: tuple[int, int] | None) -> Explana
     """
     alone, config = _decoder_alone(model), model.config
     bias, surroundings, confounders = _own_bias(model).double(), _surroundings(model), 0
+    training = None
     if not alone and (through := _links_bias(model)) is not None:
         bias = bias + through.double()
     if surroundings != "none" and not config.confounders.other_view:
         assert isinstance(model.intervention, BackDoorIntervention)
         confounders = len(model.intervention.centres)
+        training = _training(model.intervention)
     scores = isinstance(model.links, MatrixLinks | GatedAttentionLinks)
     has_links = not alone and (model.links is not None or _branch(model) is not None)
     looks = model.decoder is not None and len(model.decoder.layers) > 0
@@ -84,6 +88,7 @@ def explanation_of(model: CausalHead, map_hw: tuple[int, int] | None) -> Explana
         surroundings=surroundings,
         map_hw=map_hw if looks else None,
         num_confounders=confounders,
+        training=training,
     )
     return replace(meaning, outputs={name: OUTPUTS[name] for name in meaning.shapes})
 
@@ -124,6 +129,28 @@ def explained(
     if meaning.map_hw is not None:
         found[ATTENTION] = _looked_at(model, output.tokens).unflatten(-1, meaning.map_hw)
     return {name: found[name] for name in ("scores", *meaning.shapes)}
+
+
+def _training(intervention: BackDoorIntervention) -> TrainedSurroundings | None:
+    """What training saw; None of weights that do not tell how far its pictures were spread."""
+    if not intervention.context_spread.isfinite().all():
+        return None
+
+    def numbers(values: Tensor) -> tuple[Any, ...]:
+        # Six digits are more than float32 has left of them after training.
+        rows = [float(f"{value:.6g}") for value in values.flatten().tolist()]
+        if values.dim() == 1:
+            return tuple(rows)
+        width = values.shape[1]
+        return tuple(tuple(rows[i : i + width]) for i in range(0, len(rows), width))
+
+    return TrainedSurroundings(
+        contexts=numbers(intervention.stored_contexts),
+        prior=numbers(intervention.context_prior),
+        spread=numbers(intervention.context_spread),
+        weight=numbers(intervention.context_weight),
+        bias=numbers(intervention.context_bias),
+    )
 
 
 def _decoder_alone(model: CausalHead) -> bool:

@@ -19,6 +19,8 @@ from benchmarks.archive.marginal import compare_marginally
 from benchmarks.archive.planning import Prices, plan_of
 from benchmarks.archive.plans import measure_plans
 from benchmarks.archive.rates import measure_rates
+from benchmarks.archive.scale import Trouble, simulate_works
+from benchmarks.archive.sleepers import compare_with_ray
 from cmlr_edge import demo_engine
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.model.files import write_atomically
@@ -104,6 +106,19 @@ def plan(
     measured = json.loads((RESULTS / "rates.json").read_text())
     prices = Prices(core_hour, network_mb_s, cores_per_node)
     _write("plan", plan_of(measured, prices))
+
+
+@app.command()
+def sleepers() -> None:
+    """Slow and lost nodes: units that sleep, by Ray on two nodes of this machine, and simulated."""
+    _write("sleepers", compare_with_ray())
+
+
+@app.command()
+def scale(draws: int = 20, seed: int = 0) -> None:
+    """Hours of the stored plan where nodes are slow or lost, simulated."""
+    planned = json.loads((RESULTS / "plan.json").read_text())
+    _write("scale", simulate_works(planned, Trouble(draws=draws), seed))
 
 
 def _write(name: str, record: dict[str, Any]) -> None:

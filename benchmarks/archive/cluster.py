@@ -16,9 +16,9 @@ from typing import Any
 from benchmarks.archive.kills import rows_as_often_as_they_are, workers_of
 from benchmarks.archive.material import repeat_pictures
 
-_PORT = 6399  # outside the range of ports that workers take
+PORT = 6399  # outside the range of ports that workers take
 _RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-_START = ["start", "--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats"]
+_START = ["start", "--object-store-memory=200000000", "--disable-usage-stats"]
 
 
 def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> dict[str, Any]:
@@ -30,16 +30,16 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
     command = [sys.executable, "-m", "cmlr_edge", "archive", str(folder / "in"), "--json"]
     command += ["--engine", str(engine), "--provider", "cpu", "--chunk", "10"]
     local = _run([*command, "--out", str(folder / "local")])
-    with _cluster(folder / "ray"):
-        ray = _run([*command, "--out", str(folder / "calm"), "--ray", f"127.0.0.1:{_PORT}"])
-    with _cluster(folder / "ray2") as second:
+    with two_nodes(folder / "ray"):
+        ray = _run([*command, "--out", str(folder / "calm"), "--ray", f"127.0.0.1:{PORT}"])
+    with two_nodes(folder / "ray2") as second:
         run = subprocess.Popen(
-            [*command, "--out", str(folder / "lost"), "--ray", f"127.0.0.1:{_PORT}"],
+            [*command, "--out", str(folder / "lost"), "--ray", f"127.0.0.1:{PORT}"],
             stdout=subprocess.PIPE,
             text=True,
         )
         _await_share(folder / "lost", count // 10 // 3)
-        _kill_all_of(second)
+        kill_all_of(second)
         done_before = len([*folder.glob("lost/rows/*/*")])
         output, _ = run.communicate()
         assert run.returncode == 0, f"exit code {run.returncode}"
@@ -62,7 +62,7 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
     return record
 
 
-def _kill_all_of(pid: int) -> None:
+def kill_all_of(pid: int) -> None:
     """Kill a node: its processes have groups of their own."""
     tree = [pid]
     for parent in tree:
@@ -86,16 +86,17 @@ def _await_share(out: Path, units: int) -> None:
 
 
 @contextmanager
-def _cluster(folder: Path) -> Iterator[int]:
-    """Start two nodes; yields the process of the second."""
+def two_nodes(folder: Path, cores: int = 1) -> Iterator[int]:
+    """Start two nodes with so many cores each; yields the process of the second."""
     folder.mkdir()
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     head = [
         *_RAY,
         *_START,
+        f"--num-cpus={cores}",
         "--node-ip-address=127.0.0.1",
         "--head",
-        f"--port={_PORT}",
+        f"--port={PORT}",
         "--include-dashboard=false",
         "--block",
     ]
@@ -104,8 +105,9 @@ def _cluster(folder: Path) -> Iterator[int]:
     second = [
         *_RAY,
         *_START,
+        f"--num-cpus={cores}",
         "--node-ip-address=127.0.0.2",  # or a run might take it for the node it belongs to
-        f"--address=127.0.0.1:{_PORT}",
+        f"--address=127.0.0.1:{PORT}",
         "--block",
     ]
     nodes = []
@@ -141,7 +143,7 @@ def _await_nodes(count: int) -> None:
     )
     deadline_s = time.monotonic() + 90
     while True:
-        arguments = [sys.executable, "-c", code, f"127.0.0.1:{_PORT}", str(count)]
+        arguments = [sys.executable, "-c", code, f"127.0.0.1:{PORT}", str(count)]
         if subprocess.run(arguments, capture_output=True, check=False).returncode == 0:
             return
         assert time.monotonic() < deadline_s, "the cluster does not start"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,6 +44,27 @@ def plan_of(measured: dict[str, Any], prices: Prices) -> dict[str, Any]:
     return {"assumed": asdict(prices), "works": works}
 
 
+def plan_table(plan: dict[str, Any]) -> str:
+    """Markdown of a plan."""
+    lines = [
+        "| archive | TB | core hours | cost | hours on 2, 16, 128, 1,024 cores | MB/s to a node | bottleneck |",
+        "|---|--:|--:|--:|---|--:|---|",
+    ]
+    for title, work in plan["works"].items():
+        hours = ", ".join(f"{work['hours_by_cores'][str(cores)]:.1f}" for cores in _CORES)
+        numbers = f"{work['terabytes']} | {work['core_hours']} | {work['cost']} | {hours}"
+        lines.append(
+            f"| {short_title(title)} | {numbers} | {work['node_mb_s']} | {work['bottleneck']} |"
+        )
+    return "\n".join(lines)
+
+
+def short_title(title: str) -> str:
+    """A work without the name of the film that was measured."""
+    size_fps = re.compile(r"like \S+ \((\S+), ([\d.]+) fps\)")
+    return size_fps.sub(lambda found: f"of {found[1]} at {float(found[2]):.0f} fps", title)
+
+
 def _work(count: int, stages_ms: dict[str, float], size: float, prices: Prices) -> dict[str, Any]:
     """What `count` pictures or frames take."""
     core_hours = count * sum(stages_ms.values()) / 3.6e6
@@ -60,5 +82,6 @@ def _work(count: int, stages_ms: dict[str, float], size: float, prices: Prices) 
         "core_hours": round(core_hours),
         "cost": round(core_hours * prices.core_hour),
         "hours_by_cores": hours,
+        "node_mb_s": round(size / 1e6 / (per_node * 3600), 1),  # that keep a node's cores busy
         "bottleneck": "network" if network_hours > per_node else slowest,
     }

@@ -224,6 +224,7 @@ def _set_confounders(model: CausalRecognizer, num_labels: int) -> None:
         torch.zeros(num_labels),
         draw(64, 40).softmax(dim=1),
         torch.full((64,), 1 / 64),
+        torch.zeros(40),
         torch.zeros(1, num_labels),
         1.0,
     )

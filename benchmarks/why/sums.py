@@ -88,8 +88,9 @@ def _random(settings: list[str]) -> CausalRecognizer:
     if isinstance(model.intervention, BackDoorIntervention):
         for name, buffer in list(model.intervention.named_buffers()):
             value = torch.rand_like(buffer)
+            shift = 0.0 if "spread" in name else 0.4  # a variance is not below 0
             setattr(
-                model.intervention, name, value / value.sum() if "prior" in name else value - 0.4
+                model.intervention, name, value / value.sum() if "prior" in name else value - shift
             )
     elif model.intervention is not None:
         nn.init.normal_(model.intervention.centres)

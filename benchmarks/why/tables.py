@@ -104,6 +104,6 @@ def cost_sentence() -> str:
     """Under what the times were taken."""
     found = read("cost")
     return (
-        f"Taken beside other work on two cores, at a load of {found['load']:.0f}; the file grows from "
+        f"Measured beside other work on two cores, at a load of {found['load']:.0f}. The file grows from "
         f"{found['lite0']['bytes']['without'] / 1e6:.2f} to {found['lite0']['bytes']['with'] / 1e6:.2f} MB."
     )

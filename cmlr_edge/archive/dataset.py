@@ -88,6 +88,7 @@ class Row:
     height: int | None = None
     scores: NDArray[np.float32] | None = None  # (L,)
     labels: tuple[str, ...] | None = None  # at or above their thresholds, best first
+    why: list[dict[str, Any]] | None = None  # of each of them, see `why_of`; where it was asked for
     status: str | None = None  # "ok", or "damaged": the model's word on it does not count
     error_kind: str | None = None
     error: str | None = None
@@ -99,10 +100,12 @@ class Tables:
 
     labels: tuple[str, ...]
     about: Mapping[str, Any]  # model and versions, written into every file
+    explained: bool = False  # rows say why
 
     def rows_schema(self) -> Any:
         """Of a row per picture or frame."""
         pa = arrow()
+        why = [("why", _why_type())] if self.explained else []
         return pa.schema(
             [
                 ("path", pa.string()),
@@ -116,6 +119,7 @@ class Tables:
                 ("height", pa.int32()),
                 ("scores", pa.list_(pa.float32(), len(self.labels))),
                 ("labels", pa.list_(pa.string())),
+                *why,
                 ("status", pa.string()),
                 ("error_kind", pa.string()),
                 ("error", pa.string()),
@@ -171,6 +175,38 @@ class Tables:
         names = [name for name in schema.names if name != "path"]
         records = [{name: getattr(event, name) for name in names} for event in events]
         return arrow().Table.from_pylist([{"path": path, **r} for r in records], schema=schema)
+
+
+def why_of(said: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Why labels were said, as a column holds it: a record per label, the most probable first.
+
+    Args:
+        said: By label, as `Why.to_dict` tells it.
+    """
+    kept = {field.name for field in _why_type().value_type}
+    records = []
+    for label, told in said.items():
+        others = [{"label": name, "amount": amount} for name, amount in told["others"].items()]
+        record = {name: value for name, value in told.items() if name in kept}
+        records.append({**record, "label": label, "others": others})
+    return records
+
+
+def _why_type() -> Any:
+    pa = arrow()
+    amounts = ("own", "surroundings", "others_rest", "bias", "logit")
+    other = pa.struct([("label", pa.string()), ("amount", pa.float32())])
+    return pa.list_(
+        pa.struct(
+            [
+                ("label", pa.string()),
+                *((name, pa.float32()) for name in amounts),
+                ("others", pa.list_(other)),
+                ("because_of_surroundings", pa.bool_()),
+                ("map", pa.list_(pa.list_(pa.float32()))),
+            ]
+        )
+    )
 
 
 class PartWriter:

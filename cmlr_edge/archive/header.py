@@ -48,6 +48,7 @@ class Header:
     model: ModelFacts
     cutting: Cutting
     max_fps: float | None = None
+    explain_margin: float | None = None  # logits; None where rows do not say why
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -93,6 +94,7 @@ class Header:
             "inputs": (list(self.inputs), list(other.inputs)),
             "--chunk and --part-mb": (self.cutting, other.cutting),
             "--max-fps": (self.max_fps, other.max_fps),
+            "--explain": (self.explain_margin, other.explain_margin),
             "model": (self.model.identity, other.model.identity),
             "provider": (self.model.provider, other.model.provider),
             "thresholds": (self.model.thresholds, other.model.thresholds),

@@ -20,6 +20,7 @@ from cmlr_edge.archive.dataset import (
     Row,
     Tables,
     read_counts,
+    why_of,
     writing,
 )
 from cmlr_edge.archive.films import (
@@ -40,6 +41,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.why import Explain
 
 _FACTS = b"cmlr_edge.part"
 _BATCH = 8  # as in a run of `label`
@@ -56,6 +58,7 @@ class Labeller:
         store: Store,
         note: Callable[[int], None],
         max_fps: float | None = None,
+        explain: Explain | None = None,
     ) -> None:
         """Start.
 
@@ -66,9 +69,10 @@ class Labeller:
             note: Told the number of each picture or frame of a unit before it is read, so that
                 whoever watches knows which one ended the process.
             max_fps: Frames a second of a film that are looked at; None for all.
+            explain: Rows say why, as the tables are made for.
         """
         self._recognizer, self._tables, self._store, self._note = recognizer, tables, store, note
-        self.max_fps = max_fps
+        self.max_fps, self._explain = max_fps, explain or False
         self._batch = batch_size(recognizer)
         self._stability = judge_by(recognizer, None).stability
 
@@ -203,14 +207,17 @@ class Labeller:
 
     def _recognised(self, held: list[tuple[Row, Prepared | None]]) -> Iterator[Row]:
         inputs = [prepared for _, prepared in held if prepared is not None]
-        predictions = iter(self._recognizer.recognize_prepared(inputs))
+        predictions = iter(self._recognizer.recognize_prepared(inputs, explain=self._explain))
         for row, prepared in held:
             if prepared is None:
                 yield row
                 continue
             prediction = next(predictions)
             labels = tuple(item.label for item in prediction.labels)
-            yield replace(row, scores=prediction.scores, labels=labels)
+            why = None
+            if (reasons := prediction.why) is not None:
+                why = why_of({name: reasons[name].to_dict() for name in labels})
+            yield replace(row, scores=prediction.scores, labels=labels, why=why)
 
     def _do_film(
         self, unit: Unit, skip: Mapping[int, tuple[str, str]], named_by: Unit | None = None
@@ -339,7 +346,8 @@ def _rows_of(store: Store, name: str, tables: Tables) -> Iterator[Row]:
             scored = batch.column("scores")
             # Of rows that have some.
             scores = iter(scored.flatten().to_numpy().reshape(-1, len(tables.labels)))
-            kept = batch.select(["path", "stream_s", "width", "height", "labels", "status"])
+            told = ["path", "stream_s", "width", "height", "labels", "status"]
+            kept = batch.select([*told, "why"] if tables.explained else told)
             times = batch.column("modified_at").cast("int64").to_pylist()
             for record, has_scores, when in zip(
                 kept.to_pylist(), scored.is_valid().to_pylist(), times, strict=True

@@ -11,7 +11,7 @@ import logging
 import shutil
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
 from itertools import islice
@@ -74,23 +74,9 @@ class RayCrew:
         """See `Crew`."""
         waiting = iter(units)
         while handed := {unit.number: unit for unit in islice(waiting, _UNITS_AT_ONCE)}:
-            numbers = [{"unit": number} for number in handed]
-            blocks = min(len(numbers), _MOST_BLOCKS)
-            done = (
-                ray()
-                .data.from_items(numbers, override_num_blocks=blocks)
-                .map_batches(
-                    _Actor,
-                    fn_constructor_args=(self._settings, task),
-                    batch_size=1,
-                    compute=ray().data.ActorPoolStrategy(
-                        min_size=1, max_size=min(self._workers, blocks)
-                    ),
-                    num_cpus=1,
-                    num_gpus=1 if self._on_gpu else 0,
-                )
-            )
-            for row in done.iter_rows():
+            arguments = (self._settings, task)
+            done = hand_out([*handed], _Actor, arguments, self._workers, on_gpu=self._on_gpu)
+            for row in done:
                 counts, unit = json.loads(str(row["counts"])), handed[int(row["unit"])]
                 yield unit, str(row["failed"]) or Counts(**counts)
                 if self._is_ending:
@@ -104,6 +90,36 @@ class RayCrew:
         """See `Crew`: leave the cluster, whose actors end."""
         ray().shutdown()
         self._quiet.close()
+
+
+def hand_out(
+    numbers: Sequence[int],
+    actor: type,
+    arguments: tuple[Any, ...],
+    workers: int,
+    *,
+    on_gpu: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Let Ray Data hand units to actors, and yield what each says of a unit once it is done.
+
+    Args:
+        numbers: Of the units.
+        actor: Called with a batch of one number, {"unit": (1,)}; returns arrays of one value by name.
+        arguments: It is made with them.
+        workers: Actors at most.
+        on_gpu: Each has a GPU for itself.
+    """
+    blocks = min(len(numbers), _MOST_BLOCKS)
+    items = ray().data.from_items([{"unit": n} for n in numbers], override_num_blocks=blocks)
+    done = items.map_batches(
+        actor,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray().data.ActorPoolStrategy(min_size=1, max_size=min(workers, blocks)),
+        num_cpus=1,
+        num_gpus=1 if on_gpu else 0,
+    )
+    yield from done.iter_rows()
 
 
 def _require_answer(address: str) -> None:

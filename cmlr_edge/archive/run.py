@@ -35,6 +35,7 @@ from cmlr_edge.archive.plan import (
 )
 from cmlr_edge.archive.stores import LocalStore, Store, open_store
 from cmlr_edge.archive.worker import WorkerSettings, split_cores
+from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.hardware import available_memory
@@ -42,6 +43,7 @@ from cmlr_edge.model.files import model_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import printable, redact
+from cmlr_edge.why import Explain
 
 _SHARE_OF_MEMORY = 0.8  # for all workers together
 _READERS = 16  # threads that ask a storage for what is done
@@ -58,6 +60,7 @@ class ArchiveSettings:
     thresholds: Mapping[str, float] | float | None = None
     cutting: Cutting = field(default_factory=Cutting)
     max_fps: float | None = None  # frames a second of a film; None for all
+    explain: Explain | None = None  # rows say why; the engine has to be able to
     workers: int | None = None  # None: as many as there are cores
     ray: str = ""  # address of a cluster
 
@@ -111,7 +114,7 @@ class Archive:
         Raises:
             SpecError: The dataset was begun with something else.
             CaptureError: An input means nothing.
-            EngineError: The model cannot be opened.
+            EngineError: The model cannot be opened, or cannot say why where that is wanted.
             OutputError: Another run writes this dataset.
         """
         with self._cleanup:
@@ -207,9 +210,13 @@ class Archive:
             )
         path = model_path(asked.engine)
         provider = asked.provider or (known.model.provider if known else None)
+        margin = known.explain_margin if known else None
+        margin = asked.explain.margin if asked.explain else margin
         with Recognizer.from_engine(
             path, provider=provider, thresholds=asked.thresholds
         ) as recognizer:
+            if margin is not None and not recognizer.explains:
+                raise no_explanation(recognizer.spec.name)
             thresholds = [*recognizer.thresholds.values()]
             model = ModelFacts.of(ModelPair.read(path), recognizer.provider, thresholds)
         inputs = tuple(_absolute(text) for text in asked.inputs) or (known.inputs if known else ())
@@ -217,7 +224,7 @@ class Archive:
             _check_places(inputs, self.store.root)
         cutting = asked.cutting if known is None or asked.cutting != Cutting() else known.cutting
         max_fps = asked.max_fps if asked.max_fps or not known else known.max_fps
-        return Header(inputs, model, cutting, max_fps, versions())
+        return Header(inputs, model, cutting, max_fps, margin, versions())
 
     def _lock(self) -> None:
         """Keep others off a folder; in object storage two runs do the same work, and no harm."""
@@ -248,6 +255,7 @@ class Archive:
             about=self.header.about(),
             cores=split_cores(cores, workers),
             max_fps=self.header.max_fps,
+            explain_margin=self.header.explain_margin,
             memory=int(_SHARE_OF_MEMORY * available_memory()) // workers,
         )
         if not self._settings.ray:

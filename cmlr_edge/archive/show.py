@@ -22,6 +22,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.prediction import LabelScore, Latency, Prediction
+from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.contact_sheet import ContactSheet
 
@@ -126,7 +127,7 @@ def _rows_of(store: Store) -> Any:
 
 
 def _picture_of(row: dict[str, Any]) -> NDArray[np.uint8]:
-    path = row["path"]
+    path = _found_again(row["path"])
     if row["frame"] is None:
         return find_again(Item(kind_of(path) or "picture", path, 0), row["member"])
     av = pyav()
@@ -136,6 +137,19 @@ def _picture_of(row: dict[str, Any]) -> NDArray[np.uint8]:
 
     with opened_here(Item("film", path, 0)) as film:
         return find_frame(av, film, row["stream_s"], row["frame"], _TOLERANCE_S)
+
+
+def _found_again(told: str) -> str:
+    """Where a file lies whose path a row tells: names that hold unprintable characters are written out in it."""
+    if is_address(told) or "\\" not in told or Path(told).exists():
+        return told
+    place = Path("/")
+    for part in Path(told).parts[1:]:
+        exact = place / part
+        if "\\" in part and not exact.exists():
+            exact = next((path for path in place.iterdir() if printable(path.name) == part), exact)
+        place = exact
+    return str(place)
 
 
 def _result_of(

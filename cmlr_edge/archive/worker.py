@@ -33,6 +33,7 @@ from cmlr_edge.machine.child import Child, Ended, python_command
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import one_line
+from cmlr_edge.why import Explain
 
 Task: TypeAlias = Literal["label", "join"]
 _DEATHS = 3  # at one picture, which then is an error: somebody else may have ended the process
@@ -65,6 +66,7 @@ class WorkerSettings:
     about: dict[str, Any]  # model and versions, for every file
     cores: int  # that it may use alone
     max_fps: float | None = None  # of a film; None for every frame
+    explain_margin: float | None = None  # None where rows do not say why
     memory: int | None = None  # bytes that it may hold
     hang_s: float = 300.0  # for one picture, or one frame
 
@@ -223,10 +225,11 @@ def serve(text: str) -> int:
     with Recognizer.from_engine(
         Path(settings.engine), provider=settings.provider, thresholds=settings.thresholds
     ) as recognizer:
-        tables = Tables(recognizer.labels, settings.about)
+        explain = None if settings.explain_margin is None else Explain(settings.explain_margin)
+        tables = Tables(recognizer.labels, settings.about, explain is not None)
         store = open_store(settings.root)
         labeller = Labeller(
-            recognizer, tables, store, lambda number: say({"at": number}), settings.max_fps
+            recognizer, tables, store, lambda number: say({"at": number}), settings.max_fps, explain
         )
         say({"ready": True})
         for line in sys.stdin:

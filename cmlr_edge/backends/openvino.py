@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,6 +19,8 @@ from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
 Precision: TypeAlias = Literal["f32", "bf16"]
+_CORES: list[Any] = []
+_CORE_LOCK = Lock()
 _SUMS = {"FullyConnected", "Convolution", "GroupConvolution", "MatMul"}  # layers that cost time
 
 
@@ -49,11 +52,8 @@ class OpenVinoBackend:
             DependencyError: OpenVINO is not installed.
             EngineError: This CPU does not compute in `precision`, or the file is not a model of ours.
         """
-        self._name, ov = path.name, _import_openvino()
-        self._ov, self._core = ov, ov.Core()
+        self._name, self._ov, self._core = path.name, _import_openvino(), shared_core()
         _require_precision(self._core, precision)
-        for extension in attention_extensions():
-            self._core.add_extension(extension)
         self._precision, self._cores = precision, usable_cores()
         self._bounds = FirstRuns(path.name, len(content))
         self._queue: Any = None
@@ -181,8 +181,27 @@ def supported_precisions() -> list[Precision]:
     Raises:
         DependencyError: OpenVINO is not installed.
     """
-    has_bf16 = "BF16" in _capabilities(_import_openvino().Core())
+    has_bf16 = "BF16" in _capabilities(shared_core())
     return ["bf16", "f32"] if has_bf16 else ["f32"]
+
+
+def shared_core() -> Any:
+    """The one `openvino.Core` of this process, which reads our operators; it is never freed.
+
+    Its CPU plugin gives the thread that first needs it a stack for signals, and unmaps it in whichever
+    thread frees it. Freed in another one, the next signal - SIGTERM, the end of a child - would find no
+    stack and end the process.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    with _CORE_LOCK:
+        if not _CORES:
+            core = _import_openvino().Core()
+            for extension in attention_extensions():
+                core.add_extension(extension)
+            _CORES.append(core)
+        return _CORES[0]
 
 
 def _import_openvino() -> Any:

@@ -248,6 +248,8 @@ class PyAvFilm:
         """Seconds that the container announces and that no stream of it holds; once it was read."""
         announced_s = (self._container.duration or 0) * _MICRO
         start_s = (self._container.start_time or 0) * _MICRO
+        if self._container.format.name.startswith("matroska"):  # whose lengths may count from 0
+            start_s = min(0.0, start_s)
         missing_s = start_s + announced_s - self._end_s if self._end_s else 0.0
         # The times of a cut AVI are those that are left, and its header still counts all frames; an
         # MP4 counts those that its edit list leaves out, too.

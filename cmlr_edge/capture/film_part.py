@@ -58,7 +58,7 @@ class PyAvFilmPart(PyAvFilm):
 
     def missing_s(self) -> float:
         """Seconds that are missing at the end of the film; known by the part that reads up to there."""
-        return super().missing_s() if self._to is None else 0.0
+        return super().missing_s() if self._to is None and not self._holds_nothing else 0.0
 
     def _bounds(self, number: int, count: int) -> tuple[int | None, int | None, bool]:
         """Times to look for keyframes at, in ticks; a film that cannot be cut is all in its first part."""

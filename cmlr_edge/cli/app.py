@@ -10,11 +10,13 @@ from cmlr_edge import __version__
 from cmlr_edge.cli.adopt import adopt
 from cmlr_edge.cli.archive import archive
 from cmlr_edge.cli.bench import bench
+from cmlr_edge.cli.collected import collected
 from cmlr_edge.cli.doctor import doctor
 from cmlr_edge.cli.fit_events import fit_events
 from cmlr_edge.cli.hub import hub
 from cmlr_edge.cli.inspect import inspect
 from cmlr_edge.cli.label import label
+from cmlr_edge.cli.place import place
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
@@ -37,9 +39,11 @@ app.command()(run)
 app.add_typer(service, name="service")
 app.add_typer(archive, name="archive")
 app.add_typer(hub, name="hub")
+app.command()(place)
 app.command()(verify)
 app.command()(doctor)
 app.command()(teach)
+app.command()(collected)
 app.command("fit-events")(fit_events)
 
 

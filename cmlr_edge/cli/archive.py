@@ -29,6 +29,7 @@ from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.redaction import printable
+from cmlr_edge.why import Explain
 
 _MOST_LABELS = 15  # that are printed
 
@@ -69,6 +70,10 @@ def label_archive(
     max_fps: Annotated[
         float | None, typer.Option(min=1e-3, help="Look at no more frames a second of a film.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say in each row why its labels are said.")
+    ] = False,
+    explain_margin: options.ExplainMargin = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, or actors. Default: one per core.")
     ] = None,
@@ -94,6 +99,8 @@ def label_archive(
     2    an error
     130  ended by SIGINT, 143 by SIGTERM: start it again to go on
     """  # noqa: D301 (typer's mark for keeping lines)
+    if explain_margin is not None and not explain:
+        raise SpecError("--explain-margin is given, and nothing is explained: give --explain too")
     settings = ArchiveSettings(
         tuple(inputs or ()),
         out,
@@ -102,6 +109,7 @@ def label_archive(
         threshold,
         Cutting(chunk, part_mb),
         max_fps,
+        Explain(explain_margin or 0.0) if explain else None,
         workers,
         ray,
     )
@@ -212,4 +220,4 @@ def show(
     from cmlr_edge.archive.show import draw_sheet
 
     found, drawn = draw_sheet(dataset, where, out)
-    print(f"{found} rows, {drawn} of them drawn in {out}")  # noqa: T201
+    print(f"{found} rows, {drawn} of them drawn in {printable(out)}")  # noqa: T201

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cmlr_edge.errors import DataError
+from cmlr_edge.cli.console import print_error
+from cmlr_edge.errors import DataError, TooFewError
 from cmlr_edge.events.contract import (
     Contract,
     Wish,
@@ -20,7 +21,7 @@ from cmlr_edge.events.contract import (
     found_at_least,
 )
 from cmlr_edge.events.contract_plot import plot_contract
-from cmlr_edge.events.recordings import read_recordings
+from cmlr_edge.events.recordings import Recording, read_recordings
 from cmlr_edge.model.files import write_atomically
 
 _UNPROVEN = 3  # exit code
@@ -60,7 +61,7 @@ def fit_events(
     if label and (unknown := sorted(set(label) - set(found))):
         raise DataError(f"no visit of {unknown} is marked, but of {sorted(found)}")
     names = label or sorted(found)
-    contracts = [fit_contract(name, found[name], wish, seed=seed) for name in names]
+    contracts, undivided = _fit_all({name: found[name] for name in names}, wish, seed)
     if plot is not None:
         plot.mkdir(parents=True, exist_ok=True)
         for contract in contracts:
@@ -69,12 +70,31 @@ def fit_events(
     if out is not None and any(contract.proven for contract in contracts):
         write_atomically(out, to_toml(contracts, wish).encode())
     if as_json:
-        print(json.dumps([_record(c) for c in contracts], indent=2, allow_nan=False))  # noqa: T201
+        records = [_record(contract) for contract in contracts]
+        records += [
+            {"label": name, "proven": False, "needed": why} for name, why in undivided.items()
+        ]
+        print(json.dumps(records, indent=2, allow_nan=False))  # noqa: T201
     else:
         for contract in contracts:
             _print(contract)
-    if not all(contract.proven for contract in contracts):
+    for why in undivided.values():
+        print_error(why)
+    if undivided or not all(contract.proven for contract in contracts):
         raise typer.Exit(_UNPROVEN)
+
+
+def _fit_all(
+    found: dict[str, list[Recording]], wish: Wish, seed: int
+) -> tuple[list[Contract], dict[str, str]]:
+    """Contracts by label, and why there is none where recordings are too few to divide."""
+    contracts, undivided = [], dict[str, str]()
+    for name, recordings in found.items():
+        try:
+            contracts.append(fit_contract(name, recordings, wish, seed=seed))
+        except TooFewError as error:  # noqa: PERF203
+            undivided[name] = str(error)
+    return contracts, undivided
 
 
 def to_toml(contracts: list[Contract], wish: Wish) -> str:

@@ -14,7 +14,7 @@ import typer
 
 from cmlr_edge.capture import Policy, is_live
 from cmlr_edge.cli import options
-from cmlr_edge.cli.output_flags import sinks_of
+from cmlr_edge.cli.output_flags import collect_of, sinks_of
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
@@ -92,11 +92,36 @@ class Flags:
     clip_longest: Annotated[
         float | None, typer.Option(max=600, help="Seconds of a clip at most. Default: 60.")
     ] = None
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for frames that are worth labelling: where the model contradicts itself, and "
+            "a random share; kept likewise, and sent nowhere. See `cmlr-edge collected`."
+        ),
+    ] = None
+    collect_every: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds between frames of a source for one reason. Default: 10."),
+    ] = None
+    collect_random: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of such moments kept whatever they show. Default: 0.01."
+        ),
+    ] = None
+    collect_most: Annotated[
+        int | None, typer.Option(min=1, help="Frames in the folder. Default: 2000.")
+    ] = None
+    collect_without: Annotated[
+        str | None,
+        typer.Option(help="Labels, by commas: no frame is kept in which one is likely."),
+    ] = None
     keep_mb: Annotated[
-        float | None, typer.Option(help="Of snapshots, and of clips, at most. Default: 1000.")
+        float | None,
+        typer.Option(help="Of snapshots, of clips, of frames, at most. Default: 1000."),
     ] = None
     keep_days: Annotated[
-        float | None, typer.Option(help="Days that snapshots and clips are kept. Default: 30.")
+        float | None, typer.Option(help="Days that each of these is kept. Default: 30.")
     ] = None
     mqtt: options.Mqtt = None
     home_assistant: Annotated[
@@ -174,13 +199,11 @@ class Flags:
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why a label is said, in every output.")
     ] = False
-    explain_margin: Annotated[
-        float | None,
-        typer.Option(
-            help="Logits: flag what would reach its threshold by less in average surroundings. "
-            "Default: 0."
-        ),
-    ] = None
+    explain_margin: options.ExplainMargin = None
+    place: options.Place = None
+    place_block: options.PlaceBlock = None
+    place_false_alarms: options.PlaceFalseAlarms = None
+    place_average: options.PlaceAverage = False
     metrics_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
@@ -244,6 +267,7 @@ class Flags:
             sources=tuple(self._changed(item) for item in config.sources) + added,
             sinks=(*config.sinks, *sinks_of(self, append=append)),
             stability=rules or config.stability,
+            collect=collect_of(self, config.collect),
             limits=_changed(config.limits, self, "max_batch", "latency_budget_s", "drain_s"),
             page=_changed(
                 replace(config.page, port=port) if config.page.port is None else config.page,
@@ -258,9 +282,21 @@ class Flags:
         config = replace(config, explain=config.explain or self.explain)
         config = _changed(config, self, "explain_margin")
         config.explanation  # noqa: B018 (fails here and now, if it does)
+        config = self._with_place(config)
         if self.metrics_port is not None:
             config = replace(config, metrics=replace(config.metrics, port=self.metrics_port))
         return config, folder
+
+    def _with_place(self, config: SessionConfig) -> SessionConfig:
+        changes: dict[str, Any] = {
+            "place": None if self.place is None else str(self.place.absolute()),
+            "place_block_s": self.place_block,
+            "place_false_alarms": self.place_false_alarms,
+            "place_average": self.place_average or None,
+        }
+        config = replace(config, **{k: v for k, v in changes.items() if v is not None})
+        config.watched_place  # noqa: B018 (fails here and now, if it does)
+        return config
 
     def _engine(self, engine: EngineSettings) -> EngineSettings:
         if self.engine is not None:

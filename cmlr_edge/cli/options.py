@@ -57,11 +57,43 @@ Stability: TypeAlias = Annotated[
         "may be given again. Others: leave, smoothing_s, min_duration_s, update_every_s."
     ),
 ]
+ExplainMargin: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        help="Logits: flag what would reach its threshold by less in average surroundings. Default: 0."
+    ),
+]
 SkipUnchanged: TypeAlias = Annotated[
     float | None,
     typer.Option(
         "--skip-unchanged",
         "--skip-unchanged-s",
         help="While the scene does not change, run the model every so many seconds.",
+    ),
+]
+Place: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder: count the surroundings that each source shows, and tell when they become unlike "
+        "what training saw; docs/place.md."
+    ),
+]
+PlaceBlock: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--place-block",
+        "--place-block-s",
+        help="Seconds that count as one look at the place. Default: 600.",
+    ),
+]
+PlaceFalseAlarms: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="A day, of a place that is like what training saw. Default: 0.03."),
+]
+PlaceAverage: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--place-average",
+        help="Average scores over the place's surroundings instead of training's.",
     ),
 ]

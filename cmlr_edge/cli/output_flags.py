@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cmlr_edge.errors import SpecError
+from cmlr_edge.sinks.collect import CollectSettings
 from cmlr_edge.sinks.opening import SinkSettings
 
 if TYPE_CHECKING:
@@ -54,6 +56,28 @@ def sinks_of(flags: Flags, *, append: bool) -> list[SinkSettings]:
     ]
 
 
+def collect_of(flags: Flags, settings: CollectSettings) -> CollectSettings:
+    """What is collected: a file's settings, if there are some, changed by the flags.
+
+    Raises:
+        SpecError: There are flags of it, and no folder.
+    """
+    without = flags.collect_without
+    given: dict[str, Any] = {
+        "every_s": flags.collect_every,
+        "random_share": flags.collect_random,
+        "most": flags.collect_most,
+        "without": None if without is None else tuple(n.strip() for n in without.split(",")),
+    }
+    if flags.collect is not None:
+        given |= {"folder": str(flags.collect.absolute())}
+        given |= {"keep_mb": flags.keep_mb, "keep_days": flags.keep_days}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if changes and not (settings.folder or flags.collect):
+        raise SpecError("--collect-every, -random, -most and -without need --collect FOLDER")
+    return replace(settings, **changes)
+
+
 def _own_kind(text: str) -> tuple[str, dict[str, Any]]:
     kind, found, place = text.partition("=")
     if not found:
@@ -69,8 +93,10 @@ def _set_kept(flags: Flags, given: _Given) -> None:
         "after_s": flags.clip_after,
         "longest_s": flags.clip_longest,
     }
+    if flags.collect is not None:  # which has them, too
+        kept = kept if any(kind in _KEPT for kind, _ in given) else {}
     for names, kinds, said in (
-        (kept, _KEPT, "--keep-mb and --keep-days need --snapshots or --clips"),
+        (kept, _KEPT, "--keep-mb and --keep-days need --snapshots, --clips or --collect"),
         (spans, ("clips",), "--clip-before, --clip-after and --clip-longest need --clips"),
     ):
         known = {name: value for name, value in names.items() if value is not None}

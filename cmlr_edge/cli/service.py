@@ -128,6 +128,6 @@ def _store(config: Path) -> EngineStore:
 
 def _unit(config: Path, user: str, memory_max: str) -> str:
     settings, folder = load_config(config), config.absolute().parent
-    writable = {(folder / sink.path).parent for sink in settings.sinks if sink.path}
+    writable = {(folder / sink.path).parent for sink in settings.outputs if sink.path}
     writable |= {folder / settings.engine.store} if settings.engine.store else set()
     return unit_text(config, user=user, writable=sorted(writable), memory_max=memory_max)

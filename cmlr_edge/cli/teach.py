@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from cmlr_edge.cli.console import print_error, stderr
-from cmlr_edge.errors import DataError
+from cmlr_edge.errors import DataError, TooFewError
 from cmlr_edge.model.files import model_path, spec_path
-from cmlr_edge.teaching.lesson import Lesson, Teacher, TooFewError
+from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
 
 _TOO_FEW = 3  # exit code

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.errors import DataError
+from cmlr_edge.errors import DataError, TooFewError
 from cmlr_edge.events.recordings import Recording
 from cmlr_edge.events.replay import Counts, count_events
 from cmlr_edge.model.shares import (
@@ -112,12 +112,12 @@ def fit_contract(
         seed: Of the division.
 
     Raises:
-        DataError: There are too few recordings to divide, or none with a visit on either side.
+        TooFewError: There are too few recordings to divide, or none with a visit on either side.
     """
     chosen, held_out = divide(recordings, seed)
     for part in (chosen, held_out):
         if not any(recording.visits for recording in part):
-            raise DataError(
+            raise TooFewError(
                 f"{label}: {len(recordings)} recordings, and those with a visit cannot be divided: at "
                 "least 2 with a visit and 3 in all are needed, better 20"
             )

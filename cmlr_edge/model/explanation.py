@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
 
 from cmlr_edge.errors import SpecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 OWN_EVIDENCE, LINKS, SURROUNDINGS = "own_evidence", "links", "surroundings"
 ATTENTION, CONTEXT, OTHER_SCORES = "attention", "context", "other_scores"
@@ -24,6 +31,57 @@ _MOST_CELLS = 65_536  # of a map: a picture of 8192 pixels in a backbone of stri
 
 
 @dataclass(frozen=True)
+class TrainedSurroundings:
+    """The surroundings that training saw, and what surroundings c say of labels: c @ weight + bias.
+
+    C of them stand for those of all training pictures; each is the share of a picture in K confounders.
+    """
+
+    contexts: tuple[tuple[float, ...], ...]  # (C, K)
+    prior: tuple[float, ...]  # (C,), share of the training pictures that each stands for
+    spread: tuple[float, ...]  # (K,), variance of pictures about what stands for them
+    weight: tuple[tuple[float, ...], ...]  # (K, L), logits
+    bias: tuple[float, ...]  # (L,), logits
+    pictures: int = 0  # that training saw: so well its mean is known; 0 where that is not told
+
+    def __post_init__(self) -> None:
+        """Reject what does not fit together."""
+        kinds, labels = len(self.spread), len(self.bias)
+        fits = (
+            0 < len(self.prior) == len(self.contexts) <= _MOST_CELLS
+            and {*map(len, self.contexts)} == {kinds}
+            and len(self.weight) == kinds
+            and {*map(len, self.weight)} == {labels}
+        )
+        if not fits:
+            raise SpecError(
+                f"explanation.training has {len(self.contexts)} contexts, {len(self.prior)} shares, "
+                f"{kinds} variances and {len(self.weight)} rows of weights for {labels} labels, which do "
+                "not fit together: export the model again"
+            )
+        if min(*self.prior, *self.spread, self.pictures) < 0 or not math.isclose(
+            math.fsum(self.prior), 1, abs_tol=1e-3
+        ):
+            raise SpecError(
+                "explanation.training has shares that do not add up to 1, or variances below 0: export "
+                "the model again"
+            )
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean share in each confounder, (K,), of the training pictures."""
+        prior = np.array(self.prior)
+        mean: NDArray[np.float64] = (prior / prior.sum()) @ np.array(self.contexts)
+        return mean
+
+    @cached_property
+    def said(self) -> NDArray[np.float64]:
+        """What each of `contexts` says of each label, (C, L), in logits."""
+        said: NDArray[np.float64] = np.array(self.contexts) @ np.array(self.weight) + self.bias
+        return said
+
+
+@dataclass(frozen=True)
 class ExplanationSpec:
     """How an engine says why: logit = own_evidence + row sum of links + surroundings + bias.
 
@@ -36,6 +94,7 @@ class ExplanationSpec:
     surroundings: Surroundings = "none"
     map_hw: tuple[int, int] | None = None  # of the attention, row by row from the top left
     num_confounders: int = 0  # above 0: with context and other_scores
+    training: TrainedSurroundings | None = None  # what contexts are held against
 
     def __post_init__(self) -> None:
         """Reject sizes that no model has."""
@@ -48,6 +107,16 @@ class ExplanationSpec:
         if not 0 <= self.num_confounders <= _MOST_CELLS:
             raise SpecError(
                 f"explanation.num_confounders is {self.num_confounders}: expected 0 to {_MOST_CELLS}"
+            )
+        training = self.training
+        if training is not None and (len(training.spread), len(training.bias)) != (
+            self.num_confounders,
+            len(self.bias),
+        ):
+            raise SpecError(
+                f"explanation.training is of {len(training.spread)} confounders and "
+                f"{len(training.bias)} labels, the model of {self.num_confounders} and "
+                f"{len(self.bias)}: export the model again"
             )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,7 @@ def pull(repository: str, folder: Path, *, revision: str = "main") -> Path:
         DependencyError: huggingface_hub is not installed.
     """
     hub = _hub()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as place:
+    with _folder(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as place:
         with _said_in_one_line(repository, EngineError):
             info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
             sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
@@ -112,6 +111,20 @@ def pull(repository: str, folder: Path, *, revision: str = "main") -> Path:
         for name, content in fetched.items():
             write_atomically(folder / name, content)
     return folder / here[0]
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and take away again what was made of it where nothing comes into it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # what is not empty stays
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def _hub() -> Any:

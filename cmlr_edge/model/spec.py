@@ -328,6 +328,8 @@ class ModelSpec:
             "adopted": self.adopted is None,
             "taught": self.taught is None,
             "explanation": self.explanation is None,
+            "explanation.training": self.explanation is not None
+            and self.explanation.training is None,
             "preprocess.short_side": not self.preprocess.short_side,
             "preprocess.fill": not self.preprocess.fill,
         }

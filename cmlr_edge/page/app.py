@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,7 +23,7 @@ from cmlr_edge import __version__
 from cmlr_edge.errors import FrameError
 from cmlr_edge.page import kserve, sources
 from cmlr_edge.page.forms import files_of
-from cmlr_edge.page.gate import PICTURES, Gate
+from cmlr_edge.page.gate import PICTURES, Gate, refusal
 from cmlr_edge.page.looking import NoExplanationError, TooBusyError
 from cmlr_edge.page.state import LiveState, StateView
 from cmlr_edge.page.tensors import MAX_PICTURES
@@ -103,6 +104,7 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
     for part in (router, sources.router, kserve.router):
         app.include_router(part)
     app.add_exception_handler(kserve.ProtocolError, kserve.answer_error)
+    app.add_exception_handler(StarletteHTTPException, _answer_refused)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     for address, (name, media_type) in _PAGE.items():
@@ -111,6 +113,12 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
     app.add_middleware(Gate, token=token)
     app.add_middleware(_SafeHeaders)
     return app
+
+
+def _answer_refused(request: Request, error: Exception) -> Response:
+    """Tell what a path of nobody, a wrong method or the routes themselves refuse."""
+    assert isinstance(error, StarletteHTTPException)
+    return refusal(request.url.path, error.detail, error.status_code, error.headers)
 
 
 def _answer_invalid(_request: Request, error: Exception) -> Response:

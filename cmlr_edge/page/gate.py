@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +24,7 @@ from cmlr_edge.machine.addresses import is_loopback
 MIN_TOKEN_LENGTH = 12
 _COOKIE_DAYS = 30
 _MAX_BODY = 4096  # bytes of the form
+PROTOCOL = "/v2"  # the Open Inference Protocol, version 2
 PICTURES = "/api/recognize"  # where pictures are sent to
 MAX_PICTURE = 32 * 2**20  # bytes of one, or of those in one request
 _SOURCES, _MAX_SETTINGS = "/api/sources", 64 * 2**10
@@ -63,6 +65,14 @@ def check_exposure(host: str, token: str | None, *, setting: str = "--host") -> 
         )
 
 
+def refusal(
+    path: str, detail: str, status: int, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Refuse in the words of whoever asks: `error` for clients of the Open Inference Protocol, else `detail`."""
+    key = "error" if path == PROTOCOL or path.startswith(f"{PROTOCOL}/") else "detail"
+    return JSONResponse({key: detail}, status, headers)
+
+
 class Gate:
     """Lets a request through to the app, or answers it itself; an ASGI middleware."""
 
@@ -81,15 +91,15 @@ class Gate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        if refusal is None and self._token is not None and _is_login(scope):
-            refusal = await self._log_in(Request(scope, receive), self._token)
-        if refusal is None:
+        answer = self._refusal(scope)
+        if answer is None and self._token is not None and _is_login(scope):
+            answer = await self._log_in(Request(scope, receive), self._token)
+        if answer is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "not admitted"})
         else:
-            await refusal(scope, receive, send)
+            await answer(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -100,14 +110,14 @@ class Gate:
         if scope["type"] == "http" and _has_larger_body(headers, limit):
             close = {"Connection": "close"}
             detail = f"at most {limit} bytes, and Content-Length has to say how many"
-            return JSONResponse({"detail": detail}, 413, close)
+            return refusal(scope["path"], detail, 413, close)
         if scope["type"] == "websocket" and origin is not None and urlsplit(origin).netloc != host:
-            return JSONResponse({"detail": "asked by another site"}, 403)
+            return refusal(scope["path"], "asked by another site", 403)
         if self._token is None:
             # A name of another site that points here would make its scripts ours.
             if _host_name(host) in _LOOPBACK_NAMES:
                 return None
-            return JSONResponse({"detail": "ask for localhost or 127.0.0.1"}, 421)
+            return refusal(scope["path"], "ask for localhost or 127.0.0.1", 421)
         return self._token_refusal(scope, headers)
 
     def _token_refusal(self, scope: Scope, headers: Headers) -> Response | None:
@@ -121,7 +131,7 @@ class Gate:
             return HTMLResponse(_ASK_FOR_TOKEN, 401, _NO_STORE)
         wanted = {"WWW-Authenticate": "Bearer", **_NO_STORE}
         detail = "a token is needed, as Authorization: Bearer; none is taken from an address"
-        return JSONResponse({"detail": detail}, 401, wanted)
+        return refusal(path, detail, 401, wanted)
 
     async def _log_in(self, request: Request, token: str) -> Response:
         """Take the token from the page's form, and let a cookie remember that it was known."""

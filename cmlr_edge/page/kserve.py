@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from cmlr_edge.errors import EngineError, FrameError
+from cmlr_edge.page.gate import PROTOCOL
 from cmlr_edge.page.looking import TooBusyError
 from cmlr_edge.page.state import LiveState
 from cmlr_edge.page.tensors import metadata
@@ -53,7 +54,9 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         },
     },
     400: {"description": "It is no request, or holds no picture", **_ERROR},
+    401: {"description": "The token is missing or wrong", **_ERROR},
     404: {"description": "No such model", **_ERROR},
+    413: {"description": "The request has too many bytes", **_ERROR},
     500: {"description": "The model failed", **_ERROR},
     503: {"description": "Too many pictures at once", **_ERROR},
 }
@@ -70,7 +73,7 @@ _TOLD: dict[int | str, dict[str, Any]] = {
     404: _ANSWERS[404],
 }
 
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol 2"])
+router = APIRouter(prefix=PROTOCOL, tags=["Open Inference Protocol 2"])
 
 
 class ProtocolError(Exception):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Corner = tuple[float, float]
+Hours = Annotated[str, Field(max_length=50)]
 Name = Annotated[str, Field(max_length=100)]
+
+
+def _named_once(names: list[str]) -> list[str]:
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise ValueError(f"{twice[0]!r} is named twice")
+    return names
 
 
 class SourceEdit(BaseModel):
@@ -16,13 +24,15 @@ class SourceEdit(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    labels: list[Name] = Field(max_length=1000)  # that may be said; [] for all
+    labels: Annotated[list[Name], AfterValidator(_named_once)] = Field(
+        max_length=1000
+    )  # that may be said; [] for all
     thresholds: dict[Name, float] = Field(max_length=1000)  # instead of the model's
     masks: list[Annotated[list[Corner], Field(max_length=50)]] = Field(max_length=20)
     region: list[Corner] = Field(max_length=50)  # [] for the whole picture
     tiles: Annotated[str, Field(max_length=10)]  # "" for none
     max_fps: float | None
-    active: list[Annotated[str, Field(max_length=50)]] = Field(max_length=50)
+    active: Annotated[list[Hours], AfterValidator(_named_once)] = Field(max_length=50)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class VisitLog:
     def write(self, result: Result) -> None:
         """Take its events; see `Sink`."""
         for event in result.events:
-            if event.kind != "begin":
+            if event.is_visit:
                 self._take(event)
 
     def _take(self, event: Event) -> None:

@@ -27,6 +27,7 @@ Polygon: TypeAlias = tuple[tuple[float, float], ...]
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
+_SLOWEST, _FASTEST = 1e-5, 100_000  # frames a second: from one a day to more than any camera gives
 _MASK_BGR = (96, 96, 96)  # nothing that a picture is full of
 _FINE = 16  # pixels of a side of a map's cell, to measure how much of it is painted over
 _EARLY = 0.1  # of the interval between frames that a frame may come early: cameras are not exact
@@ -54,8 +55,10 @@ class IntakeSettings:
         """
         if self.every < 1:
             raise SpecError(f"every is {self.every}: expected at least 1")
-        if self.max_fps is not None and not self.max_fps > 0:
-            raise SpecError(f"max_fps is {self.max_fps}: expected frames a second above 0")
+        if self.max_fps is not None and not _SLOWEST <= self.max_fps <= _FASTEST:
+            raise SpecError(
+                f"max_fps is {self.max_fps}: expected frames a second, from {_SLOWEST:.5f} to {_FASTEST}"
+            )
         for label, threshold in self.thresholds.items():
             if not 0 <= threshold <= 1:
                 raise SpecError(f"thresholds.{label} is {threshold}: expected 0 to 1")
@@ -223,15 +226,20 @@ class Choice:
         self._is_plain = not (settings.labels or settings.thresholds or settings.tiles)
         wanted = {*(settings.labels or self._labels)}
         self.wanted = np.array([label in wanted for label in self._labels])  # (L,), bool
-        self._from = np.array([*self.thresholds.values()], np.float32)
+        self.reached_from = np.array([*self.thresholds.values()], np.float32)  # (L,)
 
-    def of(self, prediction: Prediction) -> Prediction:
-        """What of a prediction is said; its scores stay."""
-        if self._is_plain or not prediction.valid:
+    def of(self, prediction: Prediction, *, anew: bool = False) -> Prediction:
+        """What of a prediction is said; its scores stay.
+
+        Args:
+            prediction: Of the model.
+            anew: Its scores are no longer those that its labels were chosen by.
+        """
+        if not prediction.valid or (self._is_plain and not anew):
             return prediction
-        reached = self.wanted & (prediction.scores >= self._from)
+        reached = self.wanted & (prediction.scores >= self.reached_from)
         said = rank_labels(prediction.scores, self._labels, reached)
-        why = prediction.why and prediction.why.judged_by(self._from)
+        why = prediction.why and prediction.why.judged_by(self.reached_from)
         return replace(prediction, labels=said, why=why)
 
     def followed(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -153,6 +153,7 @@ class Lane:
                 frames_per_second=tally.frames_per_second(),
                 latency_ms=tally.latency_percentiles(),
                 runs_per_frame=self._intake.runs_per_frame,
+                place=self._outlet.place,
                 capture=None if self._live is None else self._live.stats,
             )
 

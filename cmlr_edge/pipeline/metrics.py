@@ -21,6 +21,13 @@ _COUNTED = {
     "lost": "Results and events that outputs did not take.",
     "damaged": "Packets of the source that could not be read or decoded.",
 }
+_PLACE = {
+    "blocks": "Blocks of time that were counted of a place.",
+    "distance": "Of a place's surroundings from training's: 0 the same, 1 nothing in common.",
+    "statistic": "Of the test whether a place is like training; 1 is usual.",
+    "threshold": "Of that test: an alarm begins above it.",
+    "unlike": "1 while a place is unlike what training saw.",
+}
 _CAPTURED = {
     "received": "Frames that a live source gave.",
     "dropped": "Frames replaced by newer ones before anybody took them.",
@@ -175,7 +182,18 @@ class _StatusCollector:
                     counters[name].add_metric([status.name], count)
         yield up
         yield from counters.values()
+        yield from self._collect_places()
         yield from self._collect_outputs()
+
+    def _collect_places(self) -> Iterator[Any]:
+        gauges = {
+            name: self._core.GaugeMetricFamily(f"cmlr_place_{name}", text, labels=["source"])
+            for name, text in _PLACE.items()
+        }
+        for status in self._status():
+            for name, gauge in gauges.items() if status.place is not None else ():
+                gauge.add_metric([status.name], float(getattr(status.place, name)))
+        yield from gauges.values()
 
     def _collect_outputs(self) -> Iterator[Any]:
         working = self._core.GaugeMetricFamily(

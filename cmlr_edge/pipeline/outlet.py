@@ -12,6 +12,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import LabelStability, StabilityRules, stability_from_thresholds
 from cmlr_edge.pipeline.intake import Choice, IntakeSettings
+from cmlr_edge.place.watch import PlaceStatus, PlaceWatch
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks.base import Result
@@ -38,6 +39,7 @@ class Outlet:
         *,
         lossless: bool,
         strict: Sequence[GuardedSink] = (),
+        watch: PlaceWatch | None = None,
     ) -> None:
         """Own the outputs of this source alone.
 
@@ -48,9 +50,10 @@ class Outlet:
             shared: Take them too, and stay their owner's.
             lossless: Wait for a slow output, rather than lose a result.
             strict: Those of its own that end the source when they raise.
+            watch: Of its place.
         """
         self._source, self._own, self._shared = source, Outputs(own), shared
-        self._lossless, self._strict = lossless, strict
+        self._lossless, self._strict, self._watch = lossless, strict, watch
         self.choice = judging.choice  # that counts now
         self._tracker = EventTracker(judging.stability, source=source)
         self._reasons = VisitReasons()
@@ -82,16 +85,25 @@ class Outlet:
         Raises:
             Exception: What an output met, if that is to end the source.
         """
-        prediction = self.choice.of(prediction)
+        prediction, notices = self._placed(frame, prediction)
         tracked = self._reasons.explain(self._track(frame, prediction), prediction)
-        events = [self._with_files(event, frame) for event in tracked]
-        self._last = Result(frame, prediction, tuple(events), self._source)
+        events = [*notices, *(self._with_files(event, frame) for event in tracked)]
+        self._last = Result(
+            frame,
+            prediction,
+            tuple(events),
+            self._source,
+            thresholds=self.choice.reached_from,
+            wanted=self.choice.wanted,
+        )
         self._write(self._last)
         self._raise()
         return self._last
 
     def pause(self) -> None:
-        """End the open events, for no frame is looked at for now."""
+        """End the open events, for no frame is looked at for now, or with other masks from now on."""
+        if self._watch is not None:
+            self._watch.forget_pictures()
         events, last = self._tracker.finish(), self._last
         if last is not None and events:
             events = self._reasons.explain(events, last.prediction)
@@ -106,8 +118,25 @@ class Outlet:
             Exception: As for `take`.
         """
         self.pause()
+        if self._watch is not None:
+            self._watch.close()
         self._own.close()
         self._raise()
+
+    def _placed(self, frame: Frame, prediction: Prediction) -> tuple[Prediction, list[Event]]:
+        """What is said of a frame in this place, and what is to be told of the place."""
+        if self._watch is None:
+            return self.choice.of(prediction), []
+        said, notice = self._watch.take(frame, prediction)
+        said = self.choice.of(said, anew=said.scores is not prediction.scores)
+        if notice is None or frame.time_s is None:  # pictures have no events
+            return said, []
+        return said, [Event.of_place(frame, self._source, notice.id, notice.record)]
+
+    @property
+    def place(self) -> PlaceStatus | None:
+        """How the place is, where it is watched."""
+        return None if self._watch is None else self._watch.status
 
     def _write(self, result: Result) -> None:
         result = result.read_only()

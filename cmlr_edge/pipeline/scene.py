@@ -6,12 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.frame import Frame
-from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.frame import Frame, mean_colors
 
-_GRID_WH = (16, 12)  # cells whose mean colour is compared: noise averages out, an object does not
 _TOLERANCE = 5.0  # of 255; a cell beyond is a change
-_ROWS = 240  # looked at: all of them would cost more and tell little
 
 
 class SceneGate:
@@ -43,7 +40,7 @@ class SceneGate:
         """Take the next frame; one without a time always needs the model."""
         if frame.time_s is None:
             return True
-        cells = _mean_colors(frame.image_bgr)
+        cells = mean_colors(frame.image_bgr)
         age_s = frame.time_s - self._seen_s
         if (
             self._seen is None
@@ -58,9 +55,3 @@ class SceneGate:
     def forget(self) -> None:
         """Let the next frame need the model. Any thread may call it."""
         self._forgotten = True
-
-
-def _mean_colors(image_bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
-    rows = image_bgr[:: max(1, len(image_bgr) // _ROWS)]
-    cells = opencv().resize(rows, _GRID_WH, interpolation=opencv().INTER_AREA)
-    return np.asarray(cells, np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cmlr_edge.capture.live import SourceState, SourceStats
 from cmlr_edge.pipeline.summary import STAGES
+from cmlr_edge.place.watch import PlaceStatus
 from cmlr_edge.sinks.base import Result
 
 _RECENT = 1000  # results that percentiles look back on
@@ -35,6 +36,7 @@ class SourceStatus:
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     capture: SourceStats | None = None  # of a live source
     runs_per_frame: int = 1  # of the model: with tiles more than one
+    place: PlaceStatus | None = None  # where it is watched
 
 
 class Tally:

@@ -26,6 +26,7 @@ from cmlr_edge.pipeline.seats import Seats
 from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus
 from cmlr_edge.pipeline.ticket import Ticket
+from cmlr_edge.place.watch import PlaceWatch
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
@@ -81,6 +82,7 @@ class Streams(Closing):
         skip_unchanged_s: float | None = None,
         max_frames: int | None = None,
         intake: IntakeSettings | None = None,
+        watch: PlaceWatch | None = None,
     ) -> None:
         """Take another source, before or during the run; it and its sinks are closed here.
 
@@ -95,6 +97,7 @@ class Streams(Closing):
                 long, instead of running the model; such results say so in `prediction.repeated`.
             max_frames: Take no more than so many.
             intake: What of it is looked at: labels, pace, hours, masks, region.
+            watch: Of its place; predictions have to say why, for it to see anything.
 
         Raises:
             CaptureError: Another source has that name, or it is none.
@@ -114,7 +117,7 @@ class Streams(Closing):
             name = redact(name) if name else source_name(source.name)
             gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
             rules = stability, intake
-            self._add(source, name, sinks, outputs or Outputs(), rules, max_frames, gate)
+            self._add(source, name, sinks, outputs or Outputs(), rules, max_frames, gate, watch)
             undo.pop_all()
 
     def _add(
@@ -126,6 +129,7 @@ class Streams(Closing):
         rules: _Rules,
         max_frames: int | None,
         gate: SceneGate | None,
+        watch: PlaceWatch | None,
     ) -> None:
         live = source if isinstance(source, LiveSource) else None
         links = LaneLinks(self._prepare, self._submit, self._publish, self._notify)
@@ -145,6 +149,7 @@ class Streams(Closing):
                 outputs,
                 lossless=live is None or live.policy == "every",
                 strict=strict,
+                watch=watch,
             )
             intake = Intake(rules[1] or IntakeSettings())
             lane = Lane(source, name, outlet, links, self._settings, max_frames, gate, intake)

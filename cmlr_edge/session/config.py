@@ -14,10 +14,12 @@ from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
 from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
 from cmlr_edge.pipeline.settings import StreamsSettings
+from cmlr_edge.place.settings import PlaceSettings
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.settings import UpdateSettings
 from cmlr_edge.service.toml_lines import line_of
 from cmlr_edge.session.secrets import has_reference
+from cmlr_edge.sinks.collect import CollectSettings
 from cmlr_edge.sinks.opening import SinkSettings
 from cmlr_edge.why import Explain
 
@@ -157,9 +159,26 @@ class SessionConfig:
     stability: StabilityRules = field(default_factory=StabilityRules)  # when a label comes and goes
     explain: bool = False  # say why a label is said; the engine has to be able to
     explain_margin: float = 0.0  # logits, of what is said because of its surroundings
+    collect: CollectSettings = field(default_factory=CollectSettings)  # frames kept to be labelled
+    place: str = ""  # folder where the surroundings of every source are counted; "": they are not
+    place_block_s: float = 600.0  # frames within it count as one look at the place
+    place_false_alarms: float = 0.03  # a day, of a place that is like what training saw
+    place_average: bool = (
+        False  # average scores over the place's surroundings instead of training's
+    )
     limits: LimitSettings = field(default_factory=LimitSettings)  # of time and batches
     metrics: MetricsSettings = field(default_factory=MetricsSettings)  # for Prometheus
     page: PageSettings = field(default_factory=PageSettings)  # the live page
+
+    @property
+    def outputs(self) -> tuple[SinkSettings, ...]:
+        """Everything that results go to."""
+        if not self.collect.folder:
+            return self.sinks
+        return (
+            *self.sinks,
+            SinkSettings("collect", path=self.collect.folder, collect=self.collect),
+        )
 
     @property
     def explanation(self) -> Explain | None:
@@ -174,6 +193,21 @@ class SessionConfig:
                 "explain_margin is given, and nothing is explained: say explain = true, or --explain"
             )
         return settings if self.explain else None
+
+    @property
+    def watched_place(self) -> PlaceSettings | None:
+        """How places are watched; None where they are not.
+
+        Raises:
+            SpecError: A setting is none, or given without `place`.
+        """
+        given = PlaceSettings(self.place_block_s, self.place_false_alarms, self.place_average)
+        if given != PlaceSettings() and not self.place:
+            raise SpecError(
+                'settings of a place are given, and no place is watched: say place = "FOLDER", or '
+                "--place FOLDER"
+            )
+        return given if self.place else None
 
 
 def load_config(path: Path) -> SessionConfig:
@@ -232,6 +266,11 @@ def _read(value: dict[str, Any]) -> SessionConfig:
         config.explanation  # noqa: B018 (fails here and now, if it does)
     except SpecError as error:
         raise MismatchError("explain_margin", str(error)) from error
+    try:
+        config.watched_place  # noqa: B018 (likewise)
+    except SpecError as error:
+        where = str(error).partition(" ")[0]
+        raise MismatchError(where if where in value else "place", str(error)) from error
     if not config.sources:
         raise MismatchError("sources", "sources is empty: give at least one [[sources]]")
     return config
@@ -242,6 +281,7 @@ def _check_parts(value: dict[str, Any]) -> None:
     parts = {
         "engine.update": UpdateSettings,
         "engine": EngineSettings,
+        "collect": CollectSettings,
         "limits": LimitSettings,
         "metrics": MetricsSettings,
         "page": PageSettings,

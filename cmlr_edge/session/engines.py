@@ -8,6 +8,7 @@ from pathlib import Path
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.pair import ModelPair
+from cmlr_edge.place.asking import no_place, trained_surroundings
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig
@@ -44,6 +45,9 @@ def load(path: Path | ModelPair, config: SessionConfig, folder: Path) -> Recogni
     if config.explanation is not None and not recognizer.explains:
         recognizer.close()
         raise no_explanation(recognizer.spec.name)
+    if config.place and not (recognizer.explains and trained_surroundings(recognizer.spec)):
+        recognizer.close()
+        raise no_place(recognizer.spec)
     return recognizer
 
 

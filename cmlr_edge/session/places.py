@@ -66,13 +66,13 @@ def kept_s(config: SessionConfig, settings: SourceSettings) -> float | None:
 
     Packets hold what a mask hides, so they are not even kept.
     """
-    wanted = [sink.before_s for sink in config.sinks if sink.kind == "clips"]
+    wanted = [sink.before_s for sink in config.outputs if sink.kind == "clips"]
     return None if settings.masks else max(wanted, default=None)
 
 
 def note_without_clips(config: SessionConfig, settings: SourceSettings, name: str) -> None:
     """Say in a line that a source has no clips, where they are wanted, and why."""
-    if not any(sink.kind == "clips" for sink in config.sinks):
+    if not any(sink.kind == "clips" for sink in config.outputs):
         return
     if settings.masks:
         _log.warning("%s has no clips: its packets would show what its masks hide", name)
@@ -98,7 +98,7 @@ def check_times(config: SessionConfig, sources: Sequence[Source]) -> None:
     Raises:
         CaptureError: It names the source.
     """
-    if not any(sink.needs_times for sink in config.sinks):
+    if not any(sink.needs_times for sink in config.outputs):
         return
     for source in sources:
         if source.fps is None:

@@ -41,7 +41,7 @@ class RunOutputs:
             numbers = [(place.number, place.count) for place in places]
         files = [
             sink.file(self.folder, *number)
-            for sink in config.sinks
+            for sink in config.outputs
             if not sink.is_folder
             for number in (numbers if sink.per_source else [(0, 1)])
         ]
@@ -63,7 +63,7 @@ class RunOutputs:
 
     def open_shared(self, config: SessionConfig, labels: tuple[str, ...]) -> list[GuardedSink]:
         """Open the outputs that all sources share; those that do not change go on."""
-        wanted = [settings for settings in config.sinks if not settings.per_source]
+        wanted = [settings for settings in config.outputs if not settings.per_source]
         with ExitStack() as undo:
             fresh = []
             for settings in wanted:
@@ -109,7 +109,7 @@ class RunOutputs:
     ) -> list[tuple[SinkSettings, GuardedSink]]:
         """Open the outputs of one source alone; those that do not change go on."""
         own = []
-        for settings in (sink for sink in config.sinks if sink.per_source):
+        for settings in (sink for sink in config.outputs if sink.per_source):
             kept = [guard for known, guard in place.outputs if known == settings]
             if not kept:
                 kept = [

@@ -16,6 +16,8 @@ from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.outlet import judge_by
+from cmlr_edge.place.asking import check_folder
+from cmlr_edge.place.watch import PlaceWatch
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
@@ -34,11 +36,16 @@ from cmlr_edge.session.watching import Watching
 from cmlr_edge.sinks.base import OutputStatus, Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 from cmlr_edge.sinks.opening import SinkSettings
+from cmlr_edge.why import Explain
 
 if TYPE_CHECKING:
     from cmlr_edge.page.sources import SourceControl
 
-_FIXED = ("limits", "metrics", "page", "explain", "explain_margin")  # what a reload leaves as it is
+# What a reload leaves as it is.
+_FIXED = (
+    *("limits", "metrics", "page", "explain", "explain_margin"),
+    *("place", "place_block_s", "place_false_alarms", "place_average"),
+)
 _SHARE_OF_DRAIN = 0.8  # until outputs are left behind: the rest of the end takes time too
 _LEAST_CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
@@ -64,6 +71,7 @@ class Session(Closing):
             watchers: Take the results of all sources besides the outputs, inline and trusted.
         """
         self.config, self.folder = config, folder or Path()
+        self._first = config  # what a reload leaves as it is counts as it is here
         self._opened = RunOutputs(self.folder)
         self._watchers = [GuardedSink(sink) for sink in watchers]
         self._places: list[Place] = []
@@ -221,6 +229,8 @@ class Session(Closing):
         config = self.config
         self.watching = Watching(config, self.folder)
         self._opened.check_files(config, self._opened.files(config), [])
+        if config.place:
+            check_folder(self.folder / config.place)
         self.store = store_of(config, self.folder)
         if self.store is not None:
             cleanup.enter_context(self.store.served())
@@ -239,7 +249,8 @@ class Session(Closing):
             [*self._opened.open_shared(config, self.recognizer.labels), *self._watchers]
         )
         cleanup.callback(self._close_outputs)
-        settings = config.limits.for_streams(config.explanation)
+        explain = config.explanation or (Explain() if config.place else None)
+        settings = config.limits.for_streams(explain)
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
         self.watching.open(self.streams, self.recognizer, self.output_status, cleanup)
         if self.watching.visits is not None:
@@ -317,6 +328,19 @@ class Session(Closing):
         self.streams.change_outputs(place.name, [*guards, *place.metrics])
         self._lost_before += sum(guard.lost for _, guard in before if guard not in guards)
 
+    def _watch_of(self, name: str) -> PlaceWatch | None:
+        """What watches the place of a source; as at the start, for a reload does not change it."""
+        config = self._first
+        if (settings := config.watched_place) is None:
+            return None
+        return PlaceWatch(
+            name,
+            settings,
+            self.folder / config.place,
+            self.recognizer.spec,
+            tell_why=config.explain,
+        )
+
     def _add(self, place: Place) -> None:
         place.metrics = self.watching.begin(place.name)
         self.streams.add(
@@ -328,4 +352,5 @@ class Session(Closing):
             skip_unchanged_s=place.settings.skip_unchanged_s,
             max_frames=place.settings.max_frames,
             intake=place.settings.intake(),
+            watch=self._watch_of(place.name),
         )

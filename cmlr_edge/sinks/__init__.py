@@ -9,6 +9,7 @@ from cmlr_edge.sinks.base import Result, Sink
 
 if TYPE_CHECKING:
     from cmlr_edge.sinks.clips import Clips
+    from cmlr_edge.sinks.collect import Collect
     from cmlr_edge.sinks.contact_sheet import ContactSheet
     from cmlr_edge.sinks.csv_table import CsvTable
     from cmlr_edge.sinks.jsonl import EventLines, JsonLines
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Clips",
+    "Collect",
     "ContactSheet",
     "CsvTable",
     "EventLines",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 _HOMES = {
     "Clips": "clips",
+    "Collect": "collect",
     "ContactSheet": "contact_sheet",
     "CsvTable": "csv_table",
     "EventLines": "jsonl",

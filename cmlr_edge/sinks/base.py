@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
@@ -29,6 +30,8 @@ class Result:
     ending: bool = False  # the source is over: new are only the events, the frame is its last again
     # There is no frame yet, only the event that says so; for "events" alone.
     beginning: bool = False
+    thresholds: NDArray[np.float32] | None = None  # (L,), from which score on a label is there
+    wanted: NDArray[np.bool_] | None = None  # (L,), which labels may be said of this source
 
     @classmethod
     def begin(cls, source: str) -> Result:

@@ -62,6 +62,7 @@ class HomeAssistant:
         if event.kind == "begin":  # what an earlier run left open is over
             for label in self._labels[event.source]:
                 topics[self._of(event.source, safe_name(label))] = "OFF"
+        if not event.is_visit:
             return topics
         topics |= self._with_label(event.source, event.label)
         state = self._of(event.source, safe_name(event.label))

@@ -1,14 +1,14 @@
-"""A folder of files about events, kept for as long as there is room: FOLDER/SOURCE/LABEL_ID.SUFFIX."""
+"""A folder of files by source, kept for as long as there is room: FOLDER/SOURCE/LABEL_ID.SUFFIX."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +25,7 @@ _WRITING_S = 60.0  # at most, for one file: an older part is of a process that w
 
 
 class KeptFiles:
-    """Writes files of events, each as a whole; the oldest make room, and nothing but our own."""
+    """Writes files, each as a whole; the oldest or the least worthy make room, and nothing but our own."""
 
     def __init__(
         self,
@@ -34,66 +34,75 @@ class KeptFiles:
         *,
         keep_bytes: float,
         keep_days: float | None,
+        most: int | None = None,
+        least_worthy: Callable[[Sequence[Path]], Path] | None = None,
         clock: Callable[[], float] = since_start_s,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Look at what is there already.
+        """Make the folder; what is there already is looked at when it is first used.
+
+        So whoever used it before may still write, until then.
 
         Args:
             folder: Made where it is missing; the one it lies in must exist.
             suffixes: Of our files, with their dots.
             keep_bytes: Of files at most.
             keep_days: Older ones are deleted; None keeps them.
+            most: Files; None for any number.
+            least_worthy: Which of these makes room, the newcomer last among them; the oldest by default.
             clock: Seconds that only rise: a wall clock that is set makes no file old.
             wall_clock: Seconds since the epoch, for the files that are there already.
 
         Raises:
-            OutputError: The folder cannot be used.
+            OutputError: The folder cannot be made.
         """
         self._folder, self._keep_bytes, self._clock = folder, keep_bytes, clock
+        self._most = math.inf if most is None else most
+        self._least_worthy = least_worthy
         self._keep_s = None if keep_days is None else keep_days * _DAY_S
         ends = "|".join(map(re.escape, suffixes))
-        ours = re.compile(rf".+_[0-9a-f]{{32}}({ends})(?P<part>\.\d+\.part)?")
-        now_s, wall_s = clock(), wall_clock()
-        about = []
+        self._ours = re.compile(rf".+_[0-9a-f]{{32}}({ends})(?P<part>\.\d+\.part)?")
+        self._wall_clock, self._has_looked = wall_clock, False
+        self._kept: dict[Path, tuple[float, int]] = {}  # when on our clock, bytes; the oldest first
+        self._bytes = 0
+        self._due_s = clock()  # when to look for old ones
         try:
             folder.mkdir(exist_ok=True)
-            for path in folder.glob("*/*"):
-                if (found := ours.fullmatch(path.name)) is None or not path.is_file():
-                    continue
-                stat = path.stat()
-                age_s = _age_s(stat.st_mtime, wall_s)
-                if found["part"] and age_s > _WRITING_S:
-                    path.unlink(missing_ok=True)
-                else:
-                    about.append((now_s - age_s, stat.st_mtime, stat.st_size, path))
         except OSError as error:
             raise _unwritten(folder, error) from error
-        # When on our clock, bytes, path; the oldest first.
-        self._kept = deque((when_s, size, path) for when_s, _, size, path in sorted(about))
-        self._bytes = sum(size for _, size, _ in self._kept)
-        self._due_s = now_s  # when to look for old ones
 
     def path_of(self, event: Event, suffix: str) -> Path:
         """Where a file of an event is."""
         name = f"{safe_name(event.label)}_{event.id}{suffix}"
         return self._folder / safe_name(event.source) / name
 
-    def keep(self, path: Path, content: bytes) -> None:
+    @property
+    def paths(self) -> Collection[Path]:
+        """Of our files, the oldest first."""
+        self._look()
+        return self._kept.keys()
+
+    def keep(self, path: Path, content: bytes) -> bool:
         """Write a file, or another in its place.
+
+        Returns:
+            False where there is no room for it among others that are worth more.
 
         Raises:
             OutputError: It cannot be written.
         """
+        self._look()
         try:
-            self._make_room(len(content))
+            if not self._make_room(len(content), path):
+                return False
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
         except OSError as error:
             raise _unwritten(path, error) from error
         self._forget(path)
-        self._kept.append((self._clock(), len(content), path))
+        self._kept[path] = self._clock(), len(content)
         self._bytes += len(content)
+        return True
 
     def tend(self) -> None:
         """Delete what is too old, also where nothing new comes; looks now and then, however often asked.
@@ -104,30 +113,69 @@ class KeptFiles:
         if self._clock() < self._due_s:
             return
         self._due_s = self._clock() + _LOOK_S
+        self._look()
         try:
             self._make_room(0)
         except OSError as error:
             raise _unwritten(self._folder, error) from error
 
-    def _make_room(self, size: int) -> None:
-        """Delete the oldest files until there is room for one more."""
+    def _look(self) -> None:
+        """Take what is there already for ours, once; parts of files that nobody writes any more go."""
+        if self._has_looked:
+            return
+        about, now_s, wall_s = [], self._clock(), self._wall_clock()
+        try:
+            for path in self._folder.glob("*/*"):
+                if (found := self._ours.fullmatch(path.name)) is None or not path.is_file():
+                    continue
+                stat = path.stat()
+                age_s = _age_s(stat.st_mtime, wall_s)
+                if found["part"] and age_s > _WRITING_S:
+                    path.unlink(missing_ok=True)
+                else:
+                    about.append((now_s - age_s, stat.st_mtime, stat.st_size, path))
+        except OSError as error:
+            raise _unwritten(self._folder, error) from error
+        self._kept = {path: (when_s, size) for when_s, _, size, path in sorted(about)}
+        self._bytes = sum(size for _, size in self._kept.values())
+        self._has_looked = True
+
+    def _make_room(self, size: int, newcomer: Path | None = None) -> bool:
+        """Delete files until there is room for one more; False where that one is worth least."""
         oldest_s = -math.inf if self._keep_s is None else self._clock() - self._keep_s
         while self._kept:
-            free = shutil.disk_usage(self._folder).free
-            is_full = self._bytes + size > self._keep_bytes or free - size < _LEAST_FREE_BYTES
-            if not is_full and self._kept[0][0] >= oldest_s:
-                return
-            _, freed, path = self._kept.popleft()
-            self._bytes -= freed
+            path, (when_s, _) = next(iter(self._kept.items()))
+            if when_s >= oldest_s:
+                if not self._is_full(size, newcomer):
+                    break
+                if self._least_worthy is not None:
+                    others = [newcomer] if newcomer is not None else []
+                    path = self._least_worthy([*self._kept, *others])
+                    if path == newcomer:
+                        return False
+            self._forget(path)
             path.unlink(missing_ok=True)
             with suppress(OSError):  # other files are in it
                 path.parent.rmdir()
+        if self._least_worthy is not None and newcomer is not None and self._is_disk_full(size):
+            raise OSError(errno.ENOSPC, f"less than {_LEAST_FREE_BYTES // 10**6} MB are left")
+        return True
+
+    def _is_full(self, size: int, newcomer: Path | None) -> bool:
+        """Whether something has to go. What others fill costs the oldest files, but none of the worthy."""
+        return (
+            self._bytes + size > self._keep_bytes
+            or len(self._kept) + (newcomer is not None) > self._most
+            or (self._least_worthy is None and self._is_disk_full(size))
+        )
+
+    def _is_disk_full(self, size: int) -> bool:
+        return shutil.disk_usage(self._folder).free - size < _LEAST_FREE_BYTES
 
     def _forget(self, path: Path) -> None:
-        """Let the file that another has just replaced count no longer."""
-        for item in [item for item in self._kept if item[2] == path]:
-            self._kept.remove(item)
-            self._bytes -= item[1]
+        """Let a file count no longer."""
+        _, size = self._kept.pop(path, (0.0, 0))
+        self._bytes -= size
 
 
 def _age_s(written_at: float, now_at: float) -> float:

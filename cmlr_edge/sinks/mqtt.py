@@ -146,7 +146,7 @@ class MqttEvents:
                 return
             payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
             self._client.publish(f"{self._topic}/events", payload, qos=1)
-            if self._home is not None and event.kind != "begin":
+            if self._home is not None and event.is_visit:
                 topic = self._home.event_topic(event.source)
                 self._client.publish(topic, self._home.event_payload(event))
 

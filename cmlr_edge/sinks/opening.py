@@ -18,6 +18,7 @@ from cmlr_edge.machine.entry_points import call_theirs, entry_points, having
 from cmlr_edge.model.files import followed
 from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
+from cmlr_edge.sinks.collect import Collect, CollectSettings
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.line_file import KEEP
 
@@ -45,6 +46,7 @@ class SinkSettings:
     before_s: float = 5.0  # of clips: what they show before the event
     after_s: float = 5.0  # of clips: what they show after it
     longest_s: float = 60.0  # of clips: of a longer event they show the beginning
+    collect: CollectSettings = field(default_factory=CollectSettings)  # of collect, as [collect]
     home_assistant: str = ""  # of mqtt: where Home Assistant looks for devices; "": not told
     options: dict[str, str] = field(default_factory=dict)  # of a kind of one's own
 
@@ -192,7 +194,8 @@ def open_sink(
     if file is not None and (
         not file.absolute().parent.is_dir() or (file.is_dir() and not settings.is_folder)
     ):
-        raise OutputError(f"cannot write {file}: its folder must exist, and it must be a file")
+        wanted = "" if settings.is_folder else ", and it must be a file"
+        raise OutputError(f"cannot write {file}: its folder must exist{wanted}")
     request = SinkRequest(settings, file, labels, name_source, fps, folder)
     sink = _open_theirs(request) if known is None else known.open(request)
     if known is not None and known.lines and after is None:
@@ -319,6 +322,10 @@ def _clips(request: SinkRequest) -> Sink:
     )
 
 
+def _collect(request: SinkRequest) -> Sink:
+    return Collect(request.path, request.labels, request.settings.collect)
+
+
 def _mqtt(request: SinkRequest) -> Sink:
     from cmlr_edge.sinks.mqtt import MqttEvents
 
@@ -340,6 +347,7 @@ _KINDS: Mapping[str, _Kind] = {
     "contact_sheet": _Kind(_contact_sheet, per_source=True),
     "snapshots": _Kind(_snapshots, folder=True),
     "clips": _Kind(_clips, folder=True),
+    "collect": _Kind(_collect, folder=True),
     "mqtt": _Kind(_mqtt, "url"),
     "webhook": _Kind(_webhook, "url"),
 }

@@ -24,7 +24,7 @@ from cmlr_edge.backends.onnx_rows import (
 )
 from cmlr_edge.engines.check import look
 from cmlr_edge.engines.opening import Opening
-from cmlr_edge.errors import DataError, EngineError
+from cmlr_edge.errors import DataError, EngineError, TooFewError
 from cmlr_edge.model.files import model_path, sha256_of, spec_path, write_atomically
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.pair import ModelPair
@@ -43,10 +43,6 @@ _FEATURE_BATCH = 4
 _LONGEST_NAME = 64
 Frame = NDArray[np.uint8]  # as the model sees it, (H, W, 3)
 Report = Callable[[str, int], None]  # what is done, and how many frames since
-
-
-class TooFewError(DataError):
-    """The pictures do not tell what the label is: more are needed."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +221,7 @@ class Teacher:
         examples = self._stored()
         if examples is not None and label in examples.labels:
             examples = examples.without_label(label)
+            examples = examples if examples.digests else None  # nothing is left to teach from
         lesson = self._lesson(rows, labels, thresholds, (), but=label)
         return replace(lesson, examples=examples)
 

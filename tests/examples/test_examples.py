@@ -35,6 +35,36 @@ def test_photo(tmp_path: Path) -> None:
     assert "not said: " in run("photo.py", "grey.jpg", folder=tmp_path)
 
 
+def test_own_model(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="adopting needs onnx")
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("GlobalAveragePool", ["x"], ["means"]),
+        node("Flatten", ["means"], ["rows"]),
+        node("Mul", ["rows", "four"], ["logits"]),
+        node("Softmax", ["logits"], ["shares"]),
+    ]
+    inputs = [value("x", TensorProto.FLOAT, [1, 3, 32, 32])]
+    outputs = [value("shares", TensorProto.FLOAT, [1, 3])]
+    four = numpy_helper.from_array(np.float32(4), "four")
+    graph = helper.make_graph(nodes, "colours", inputs, outputs, [four])
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "model.onnx")
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "photos").mkdir()
+    for name, colour in {"a": (0, 0, 255), "b": (255, 0, 0)}.items():  # BGR
+        picture = np.full((48, 64, 3), colour, np.uint8)
+        cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), picture)
+    said = run("own_model.py", "model.onnx", "labels.txt", "photos", folder=tmp_path)
+    assert [line.split()[:2] for line in said.splitlines()] == [
+        ["a.png:", "red"],
+        ["b.png:", "blue"],
+    ]
+    assert (tmp_path / "own_model.png").stat().st_size > 1000
+
+
 def test_fastapi_service() -> None:
     pytest.importorskip("httpx", reason="FastAPI's client needs httpx")
     from fastapi.testclient import TestClient
@@ -72,14 +102,27 @@ def test_camera_to_mqtt(tmp_path: Path) -> None:
         broker.stop()
 
 
+def cells_of(name: str) -> str:
+    """The code of a notebook, which keeps no stale results and no paths of a machine."""
+    cells = json.loads((EXAMPLES / name).read_text())["cells"]
+    assert all(not cell.get("outputs") for cell in cells)
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def test_the_first_notebook_labels_a_picture_and_a_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "street.jpg"), np.full((120, 160, 3), 90, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    exec(cells_of("first_labels.ipynb"), {})  # noqa: S102
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "frames: 20"
+    assert len([line for line in said if " below " in line]) == 5
+
+
 @pytest.mark.timeout(600)  # a training, twice, and an export
 def test_the_notebook_runs_from_pictures_to_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = json.loads((EXAMPLES / "train_your_own.ipynb").read_text())["cells"]
-    assert all(not cell.get("outputs") for cell in cells)  # no stale results, no paths of a machine
-    names: dict[str, object] = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)  # noqa: S102
+    exec(cells_of("train_your_own.ipynb"), {})  # noqa: S102
     said = capsys.readouterr().out
     assert "0 decisions differ" in said
     assert [line.split()[0] for line in said.splitlines()[-3:]] == ["disc", "square", "cross"]

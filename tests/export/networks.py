@@ -84,7 +84,8 @@ def randomized(config: ModelConfig) -> CausalRecognizer:
     if isinstance(intervention, BackDoorIntervention):
         for name, buffer in list(intervention.named_buffers()):
             value = torch.rand_like(buffer)
-            setattr(intervention, name, value / value.sum() if "prior" in name else value - 0.4)
+            shift = 0.0 if "spread" in name else 0.4  # a variance is not below 0
+            setattr(intervention, name, value / value.sum() if "prior" in name else value - shift)
     elif intervention is not None:
         centres = torch.randn_like(intervention.centres)
         intervention.set_confounders(Confounders(centres, torch.tensor([0.1, 0.2, 0.3, 0.4])))

@@ -10,10 +10,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from cmlr_edge.backends.openvino_attention import attention_extensions
+from cmlr_edge.backends.openvino import shared_core
 from cmlr_edge.machine.no_telemetry import import_runtime
 
-onnxruntime, openvino = import_runtime("onnxruntime"), import_runtime("openvino")
+onnxruntime = import_runtime("onnxruntime")
 Array = NDArray[np.float32]
 
 
@@ -26,8 +26,7 @@ def run_everywhere(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -
 
 
 def _run_openvino(content: bytes, inputs: Mapping[str, NDArray[Any]]) -> list[Array]:
-    core = openvino.Core()
-    core.add_extension(attention_extensions())
+    core = shared_core()
     settings = {"INFERENCE_PRECISION_HINT": "f32"}  # else it takes bfloat16 where it can
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
     results = compiled(dict(inputs))

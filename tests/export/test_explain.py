@@ -16,6 +16,8 @@ from cmlr_edge.backends.onnx_outputs import with_outputs
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.place.prior import average_over
+from cmlr_edge.why import Explain, Reasons
 from export.build_engine import build_engine
 from export.explain import ExplainedModel, explanation_of
 from export.onnx_graph import export_explained, export_fused
@@ -25,6 +27,7 @@ from tests.export.networks import CASES, input_spec, random_frames, randomized, 
 from tests.export.runtimes import run_everywhere
 from tests.export.sums import check_sum
 from tests.tiny_training import QUICK_TO_EXPORT
+from train.network.checkpoint import load_state
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer, DecoderLayer
 
@@ -91,6 +94,38 @@ def test_amounts_and_maps_are_what_the_trained_network_computes() -> None:
         torch.testing.assert_close(outputs["attention"].flatten(2), weights, atol=1e-5, rtol=0)
         averaged = model.scores(output, "prior")
         torch.testing.assert_close(outputs["other_scores"], averaged, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", _ONE_OF_EACH)
+def test_averaging_over_trainings_own_prior_is_what_the_network_averages(name: str) -> None:
+    """What the SDK does for a place, with the numbers of the spec, is the intervention's own sum."""
+    model = network(name)
+    meaning = explanation_of(model, (2, 2))
+    assert meaning.training is not None
+    explained = ExplainedModel(model, input_spec(model), meaning).eval()
+    with torch.no_grad():
+        tokens = explained.tokens(random_frames(2))
+        found = [output.numpy() for output in explained.outputs(tokens)]
+        averaged = model.scores(model.head(tokens), "prior").numpy()
+    outputs = dict(zip(["scores", *meaning.shapes], found, strict=True))
+    labels = tuple(map(str, range(averaged.shape[1])))
+    thresholds = np.full(len(labels), 0.5, np.float32)
+    for row, reasons in enumerate(
+        Reasons.of(outputs, meaning, labels, thresholds, Explain(), model="m")
+    ):
+        placed = average_over(reasons, np.array(meaning.training.prior))
+        np.testing.assert_allclose(placed.scores, averaged[row], atol=2e-5)
+
+
+def test_weights_that_do_not_tell_how_training_was_spread_tell_no_place(tmp_path: Path) -> None:
+    model = network(_ONE_OF_EACH[0])
+    tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("context_spread")}
+    older = small(*CASES[_ONE_OF_EACH[0]], QUICK_TO_EXPORT)
+    again = CausalRecognizer(older, model.num_labels, pretrained=False).eval()
+    load_state(again, tensors, tmp_path)
+    meaning = explanation_of(again, (2, 2))
+    assert meaning.num_confounders > 0
+    assert meaning.training is None
 
 
 def test_without_being_asked_an_engine_computes_bit_for_bit_what_it_did() -> None:

@@ -14,6 +14,7 @@ import typer
 
 import cmlr_edge
 from cmlr_edge.cli.app import app as sdk_app
+from cmlr_edge.session.config import toml_reader
 from release.site import reference, stage
 
 ROOT = Path(__file__).parents[2]
@@ -144,3 +145,14 @@ def test_every_page_is_found_from_the_others() -> None:
 
 def test_the_pages_have_commands() -> None:
     assert sum(len(_command_lines(page)) for page in PAGES) > 60
+
+
+def test_the_comparison_counts_what_is_there() -> None:
+    page = (ROOT / "docs/comparison.md").read_text()
+    programs = len([*(ROOT / "examples").glob("*.py")])
+    notebooks = len([*(ROOT / "examples").glob("*.ipynb")])
+    assert f"[{programs} programs and {notebooks} notebooks]" in page
+    needed = toml_reader().loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    always = [line for line in needed if "python_version" not in line]
+    assert len(always) == 3  # NumPy and the two of the command line
+    assert "NumPy and the two of the command line" in page

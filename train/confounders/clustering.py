@@ -42,6 +42,7 @@ class ContextTerm:
     bias: Tensor  # (L,); centres g, so that it averages to 0 over the training images
     contexts: Tensor  # (C, K), representative training contexts
     prior: Tensor  # (C,), share of training images near each, sums to 1
+    spread: Tensor  # (K,), variance of the training images' contexts about the nearest of these
     held_out_logits: Tensor  # (N, L), g of every training image, fitted without that image
     ridge: float
 
@@ -206,7 +207,7 @@ def fit_context_term(
     ridge = config.ridge if config.ridge is not None else _choose_ridge(scaled, labels, folds)
     weight = _fit_logistic(scaled, labels, ridge)[0] / scale[:, None]
     held_out = _held_out_logits(scaled, labels, folds, ridge, with_intercept=False)
-    representative, prior = _representative_contexts(features, config.num_contexts, seed)
+    representative, prior, spread = _representative_contexts(features, config.num_contexts, seed)
     if config.prior == "uniform":
         prior = np.full_like(prior, 1 / len(prior))
     return ContextTerm(
@@ -214,6 +215,7 @@ def fit_context_term(
         bias=torch.from_numpy(-(features @ weight).mean(axis=0)).float(),
         contexts=torch.from_numpy(representative).float(),
         prior=torch.from_numpy(prior).float(),
+        spread=torch.from_numpy(spread).float(),
         held_out_logits=torch.from_numpy(held_out).float(),
         ridge=ridge,
     )
@@ -267,10 +269,11 @@ def _choose_ridge(
 
 def _representative_contexts(
     contexts: NDArray[np.float64], number: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Summarise P(c) by cluster means of the training contexts and their shares."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Summarise P(c) by cluster means of the training contexts, their shares, and what they leave out."""
     if len(contexts) <= number:
-        return contexts, np.full(len(contexts), 1 / len(contexts))
+        return contexts, np.full(len(contexts), 1 / len(contexts)), np.zeros(contexts.shape[1])
     kmeans = KMeans(number, n_init=1, random_state=seed).fit(contexts)
     counts = np.bincount(kmeans.labels_, minlength=number)
-    return kmeans.cluster_centers_[counts > 0], counts[counts > 0] / counts.sum()
+    spread = np.square(contexts - kmeans.cluster_centers_[kmeans.labels_]).mean(axis=0)
+    return kmeans.cluster_centers_[counts > 0], counts[counts > 0] / counts.sum(), spread

@@ -26,6 +26,7 @@ from train.data.entries import (
 )
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")  # before the name of a file that was uploaded
+_SAID = ('"annotations"', '"completions"', '"predictions"')  # by people, or by a model alone
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +37,7 @@ def label_studio_files(root: Path) -> list[Path]:
         for path in json_files(root)
         if _begins_a_list(path)
         and mentions(path, '"data"')
-        and (mentions(path, '"annotations"') or mentions(path, '"completions"'))
+        and any(mentions(path, word) for word in _SAID)
     ]
 
 

@@ -30,6 +30,7 @@ from train.config import TrainConfig
 from train.network.model import CausalRecognizer
 
 PLAIN = "plain"  # folder
+_LATER_BUFFERS = {"intervention.context_spread"}  # that runs of older versions do not have
 WEIGHTS, SPEC, CONFIG, LOG, STATE, SKIPPED, REPORT = (
     "model.safetensors",
     "model.json",
@@ -148,6 +149,8 @@ def load_model(run: Path) -> tuple[CausalRecognizer, ModelSpec]:
 def load_state(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Load weights; confounder buffers may differ in size, everything else must fit."""
     own = dict(model.named_buffers())
+    unknown = {name: own[name] for name in own.keys() - tensors.keys() if name in _LATER_BUFFERS}
+    tensors = {**unknown, **tensors}
     for name, tensor in tensors.items():
         if name in own and own[name].shape != tensor.shape and name.startswith("intervention."):
             module = model.get_submodule(name.rpartition(".")[0])

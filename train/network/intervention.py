@@ -182,6 +182,7 @@ class BackDoorIntervention(nn.Module):
     context_bias: Tensor
     stored_contexts: Tensor
     context_prior: Tensor
+    context_spread: Tensor
 
     def __init__(self, num_labels: int, num_confounders: int, num_features: int, num_contexts: int):
         """Reserve the buffers that `set_confounders` fills."""
@@ -192,6 +193,8 @@ class BackDoorIntervention(nn.Module):
         self.register_buffer("context_bias", torch.zeros(num_labels))
         self.register_buffer("stored_contexts", torch.zeros(num_contexts, num_confounders))
         self.register_buffer("context_prior", torch.zeros(num_contexts))
+        # Stays NaN in weights of a version that did not measure it.
+        self.register_buffer("context_spread", torch.full((num_confounders,), torch.nan))
 
     def set_confounders(self, confounders: Confounders, term: ContextTerm) -> None:
         """Fill the buffers; sizes may be smaller than asked for where the data gave fewer."""
@@ -199,6 +202,7 @@ class BackDoorIntervention(nn.Module):
         self.confounder_prior = confounders.prior
         self.context_weight, self.context_bias = term.weight, term.bias
         self.stored_contexts, self.context_prior = term.contexts, term.prior
+        self.context_spread = term.spread
 
     def own_context(self, tokens: Tensor) -> Tensor:
         """(B, K), from the recognition backbone's tokens (B, T, D)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -11,16 +12,19 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from cmlr_edge import Explain
 from cmlr_edge.archive.run import Archive, ArchiveSettings
 from cmlr_edge.archive.show import draw_sheet
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.cli.archive import label_archive
-from cmlr_edge.errors import CaptureError, SpecError
+from cmlr_edge.cli.archive import label_archive, show
+from cmlr_edge.errors import CaptureError, EngineError, SpecError
 from tests.cmlr_edge.archive.archives import events_of, rows_of, write_pictures
 from tests.cmlr_edge.cli.command import read_lines, run
 from tests.conftest import make_spec, mean_color_model, solid, write_engine, write_video
+from tests.explained_engine import write_explained_engine
 
 PAGE = Path(__file__).parents[3] / "docs/archives.md"
+QUERIES = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
 _EVENT = {"kind": None, "label": None, "time_s": 4, "start_s": 4, "end_s": 4, "score": 5}
 
 
@@ -108,6 +112,25 @@ def test_rows_are_shown_by_a_condition(made: Path, tmp_path: Path) -> None:
     (made / "away.avi").rename(film)
 
 
+def test_pictures_are_shown_whatever_characters_their_names_hold(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in" / "caf\udce9\n"
+    names = ("b\x1b[31m.png", "c\u202e.png", "d\udcff.png", "plain\\x41.png")
+    folder.mkdir(parents=True)
+    for picture, name in zip(write_pictures(tmp_path / "p", len(names)), names, strict=True):
+        picture.rename(folder / name)
+    settings = ArchiveSettings(
+        (str(folder.parent),), str(tmp_path / "labels"), made / "model.onnx", "cpu", workers=1
+    )
+    with Archive(settings) as archive:
+        archive.run()
+    show(str(tmp_path / "labels"), where="true", out=tmp_path / "she\x1bet.png")
+    assert capsys.readouterr().out.endswith(
+        "4 rows, 4 of them drawn in " + str(tmp_path) + "/she\\x1bet.png\n"
+    )
+
+
 def test_the_right_frame_of_a_film_is_shown(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +150,7 @@ def test_a_query_of_the_guide_runs(
     made: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.chdir(made)
-    queries = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    queries = [query for query in QUERIES if "unnest(why)" not in query]
     assert len(queries) == 5
     query = queries[number].replace("'dog'", "'red'").replace("'person'", "'blue'")
     found = duckdb.sql(query)
@@ -169,3 +192,64 @@ def test_places_that_would_make_a_dataset_useless_are_refused(
     with pytest.raises(SpecError, match=message), Archive(settings):
         pass
     assert [*tmp_path.glob("*/*")] == [picture]
+
+
+def test_rows_say_why_as_label_does_also_of_films_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = write_explained_engine(tmp_path / "explained")
+    model = ["--engine", str(engine), "--provider", "cpu", "--threshold", "0.05", "--explain"]
+    frames = [solid(30 * i % 256, 90, 250 - 20 * i % 250, (48, 64)) for i in range(24)]
+    write_pictures(tmp_path / "in", 3)
+    write_video(tmp_path / "in" / "film.avi", frames)
+    more = ["--part-mb", "0.004", "--workers", "1", "--explain-margin", "1.5"]
+    done = run("archive", tmp_path / "in", "--out", tmp_path / "labels", *model, *more, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["plan"]["units"] >= 3  # the pictures, and two parts or more
+    out = tmp_path / "out.jsonl"
+    told = run("label", *sorted((tmp_path / "in").iterdir()), "--out", out, *model, *more[-2:])
+    assert told.returncode == 0, told.stderr
+    rows = rows_of(tmp_path / "labels")
+    lines = {(str(line["source"]), line["frame"]): line["why"] for line in read_lines(out)}
+    assert len(rows) == 27
+    for row in rows:
+        said = lines[row["path"], row["frame"] or 0]
+        assert isinstance(said, dict)
+        assert [item["label"] for item in row["why"]] == row["labels"] == [*said]
+        for item in row["why"]:
+            wanted = said[item["label"]]
+            assert {o["label"]: o["amount"] for o in item["others"]} == pytest.approx(
+                wanted["others"]
+            )
+            for name in ("own", "surroundings", "bias", "logit", "others_rest"):
+                assert item[name] == pytest.approx(wanted[name])
+            assert item["because_of_surroundings"] == wanted["because_of_surroundings"]
+            np.testing.assert_allclose(item["map"], wanted["map"], atol=1e-6)
+    [query] = [query for query in QUERIES if "unnest(why)" in query]
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as database:
+        assert database.execute(query).fetchall()
+
+
+def test_an_archive_that_says_why_goes_on_so_and_an_engine_that_cannot_is_refused(
+    made: Path, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path / "in", 2)
+    inputs, out = (str(tmp_path / "in"),), str(tmp_path / "labels")
+    engine = write_explained_engine(tmp_path / "explained")
+    asked = ArchiveSettings(inputs, out, engine, "cpu", explain=Explain(), workers=1)
+    with (
+        pytest.raises(EngineError, match="--explain"),
+        Archive(replace(asked, engine=made / "model.onnx")),
+    ):
+        pass
+    with Archive(asked):
+        pass
+    with (
+        pytest.raises(SpecError, match="another --explain"),
+        Archive(replace(asked, explain=Explain(1))),
+    ):
+        pass
+    with Archive(replace(asked, inputs=(), explain=None)) as archive:
+        archive.run()
+    assert all(row["why"] is not None for row in rows_of(tmp_path / "labels"))

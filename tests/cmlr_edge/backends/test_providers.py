@@ -142,6 +142,33 @@ for _ in range(30):
 """
 
 
+_CLOSE_ELSEWHERE = """
+import os, signal, sys
+from threading import Thread
+import numpy as np
+from cmlr_edge import Recognizer
+
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+held = [Recognizer.from_engine(sys.argv[1], provider="openvino")]
+held[0](np.zeros((24, 32, 3), np.uint8))
+for _ in range(2):
+    closing = Thread(target=lambda: held.pop().close())
+    closing.start()
+    closing.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    opening = Thread(target=lambda: held.append(Recognizer.from_engine(sys.argv[1], provider="openvino")))
+    opening.start()
+    opening.join()
+"""
+
+
+def test_signals_are_handled_after_openvino_was_closed_in_another_thread(engine: Path) -> None:
+    # Its plugin once unmapped the stack on which the main thread takes signals: SIGSEGV without a word.
+    command = [sys.executable, "-c", _CLOSE_ELSEWHERE, str(engine)]
+    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout == "handled\n" * 2
+
+
 def test_openvino_can_be_closed_right_after_a_batch(engine: Path) -> None:
     # It once waited for a thread of its own that was on its way out of a callback, for ever.
     command = [sys.executable, "-c", _OPEN_AND_CLOSE, str(engine)]

@@ -231,6 +231,32 @@ def test_a_folder_without_visits_and_json_that_is_none(tmp_path: Path) -> None:
             read_recordings(tmp_path)
 
 
+def test_recordings_too_few_to_divide_end_as_documented_and_spoil_no_other_label(
+    tmp_path: Path,
+) -> None:
+    many = [recording(seed, frames=300) for seed in range(24)]
+    folder = write_recordings(tmp_path / "r", many)
+    for item in many:  # a cat is in one of them
+        path = folder / item.name
+        first, *rest = path.read_text().splitlines()
+        path.write_text("\n".join([f"{first},cat", *(f"{line},0.1" for line in rest)]))
+    with (folder / "visits.csv").open("a") as file:
+        file.write(f"{many[0].name},cat,1,2\n")
+
+    def run(*more: object) -> Any:
+        wish = ("--at-most", "9/hour", "--at-least", "0.6")
+        return CliRunner().invoke(app, ["fit-events", str(folder), *wish, *map(str, more)])
+
+    alone = run("--label", "cat")
+    assert (alone.exit_code, "at least 2 with a visit" in alone.stderr) == (3, True)
+    both = run("--json", "--out", tmp_path / "events.toml")
+    assert both.exit_code == 3
+    told = {item["label"]: item for item in json.loads(both.stdout)}
+    assert (told["car"]["proven"], told["cat"]["proven"]) == (True, False)
+    assert "24 recordings" in told["cat"]["needed"]
+    assert '[stability.labels."car"]' in (tmp_path / "events.toml").read_text()
+
+
 def test_the_command_writes_settings_that_a_run_takes(tmp_path: Path) -> None:
     folder = write_recordings(
         tmp_path / "r", [recording(seed, frames=300) for seed in range(24)], "street car"

@@ -149,6 +149,9 @@ def test_hostile_requests_end_in_one_short_answer(page: LiveServer) -> None:
         assert len(json.loads(answer)["error"]) < 300
     assert post(page, "/v2/models/other/infer", b"{}")[0] == 404
     assert post(page, f"{MODEL}/versions/2/infer", b"{}")[0] == 404
+    for status, _, answer in (get(page, "/v2/nothing"), get(page, f"{MODEL}/infer")):
+        assert status in {404, 405}
+        assert [*json.loads(answer)] == ["error"]
     tensor = {"name": "pictures", "datatype": "BYTES", "shape": [1]}
     for rest in (b"\x01", b"\xff\xff\xff\xff", struct.pack("<I", 0) * 100):
         size = {"parameters": {"binary_data_size": len(rest)}}
@@ -159,7 +162,11 @@ def test_the_token_guards_all_but_health(engine: Path) -> None:
     with serving(engine, {"door": "test://?fps=5"}, token=TOKEN) as server:
         assert get(server, "/v2/health/ready")[0] == 200
         assert get(server, MODEL)[0] == 401
-        assert post(server, f"{MODEL}/infer", b"{}")[0] == 401
+        refused = [post(server, f"{MODEL}/infer", b"{}"), get(server, "/v2"), get(server, "/v2/no")]
+        assert [status for status, *_ in refused] == [401] * 3
+        for _, _, answer in refused:  # clients of the protocol look for `error`
+            assert "Authorization: Bearer" in json.loads(answer)["error"]
+        assert "Bearer" in json.loads(get(server, "/api/state")[2])["detail"]
         assert get(server, MODEL, Authorization=f"Bearer {TOKEN}")[0] == 200
 
 

@@ -113,7 +113,7 @@ def test_a_real_prometheus_takes_the_rules_and_tells_of_the_camera_that_is_away(
     assert await_value(firing) == ["yard"]
     [group] = ask(prometheus, "/api/v1/rules")["groups"]
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
-    assert len(group["rules"]) == 6
+    assert len(group["rules"]) == 7
     for query in dashboard_queries():
         plain = query.replace("$instance", ".*").replace("$source", ".*")
         assert ask(prometheus, f"/api/v1/query?query={quote(plain)}")["resultType"] == "vector"

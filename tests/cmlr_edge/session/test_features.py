@@ -44,6 +44,11 @@ ONLY_IN_THE_FILE = {
 }
 OTHER_NAMES = {
     "sources.masks": "mask",
+    "collect.folder": "collect",
+    "collect.every_s": "collect_every",
+    "collect.random_share": "collect_random",
+    "collect.most": "collect_most",
+    "collect.without": "collect_without",
     "metrics.port": "metrics_port",
     "page.port": "port",
     "page.host": "host",

@@ -23,6 +23,7 @@ from cmlr_edge.page.app import create_app
 from cmlr_edge.session import Session, SessionConfig
 from cmlr_edge.session.config import EngineSettings, PageSettings, SourceSettings
 from cmlr_edge.session.editing import SourceEditing
+from cmlr_edge.sinks.collect import CollectSettings
 from cmlr_edge.sinks.opening import _KINDS, SinkSettings
 from tests.cmlr_edge.capture.films import write_film
 from tests.cmlr_edge.page.live_page import get, post, wait_until
@@ -95,6 +96,7 @@ PICTURES: dict[str, Callable[[Run], list[bytes]]] = {
     "overlay": files("o.mp4"),
     "contact_sheet": files("s.png"),
     "snapshots": files("snapshots/*/*"),
+    "collect": files("frames/*/*"),
     "/api/sources/{source_id}/frame.jpg": told("frame"),
     "/api/sources/{source_id}/video": told("video"),
     "/api/live": told("live"),
@@ -174,6 +176,8 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Run:
     }  # fmt: skip
     sinks = [SinkSettings(kind, path=str(folder / name)) for kind, name in given.items()]
     sinks.append(SinkSettings("webhook", url=receiver.url))
+    every = CollectSettings(random_share=1.0)
+    sinks.append(SinkSettings("collect", path=str(folder / "frames"), collect=every))
     if broker is not None:
         broker.start()
         broker.subscriber.connect_async("127.0.0.1", broker.port)

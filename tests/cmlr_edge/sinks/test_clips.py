@@ -340,6 +340,7 @@ def test_older_clips_make_room_and_parts_of_a_killed_process_go(tmp_path: Path) 
         stray.write_bytes(b"x")
         os.utime(stray, (time.time() - 100,) * 2)
     sink = Clips(folder, keep_bytes=2.5 * size)
+    sink.tend()  # as its guard does once a second
     assert not part.exists()
     for number in (1, 2, 3):
         sink.write(told("start", number, frame))
@@ -392,7 +393,7 @@ def test_what_could_not_be_meant_is_refused() -> None:
     ("flags", "said"),
     [
         (["--clip-before", "3"], "need --clips"),
-        (["--keep-days", "3"], "need --snapshots or --clips"),
+        (["--keep-days", "3"], "need --snapshots, --clips or --collect"),
         (["--clips", "{}/c", "--clip-after", "99"], "clip-after"),
         (["--clips", "{}/no/c"], "its folder must exist"),
     ],

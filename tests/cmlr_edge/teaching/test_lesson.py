@@ -14,13 +14,13 @@ from cmlr_edge import Recognizer
 from cmlr_edge.backends import find_providers
 from cmlr_edge.cli.app import app
 from cmlr_edge.engines.opening import examine
-from cmlr_edge.errors import DataError, EngineError, SpecError
+from cmlr_edge.errors import DataError, EngineError, SpecError, TooFewError
 from cmlr_edge.model.files import sha256_of, spec_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.teaching import lesson as lesson_module
 from cmlr_edge.teaching.examples import Examples, examples_path
-from cmlr_edge.teaching.lesson import Lesson, Teacher, TooFewError
+from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
 from tests.cmlr_edge.teaching.patches import (
     patch_model,
@@ -141,6 +141,7 @@ def test_labels_are_added_improved_renamed_and_taken_away(base: Path, tmp_path: 
     last = teacher(fifth).forget("lemon").write(tmp_path / "6")
     assert last.read_bytes() == base.read_bytes()
     assert spec_path(last).read_bytes() == spec_path(base).read_bytes()
+    assert not examples_path(last).exists()  # nothing of the pictures is left
 
 
 def test_stability_rules_of_a_label_go_with_it(base: Path, tmp_path: Path) -> None:

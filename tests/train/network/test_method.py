@@ -40,6 +40,7 @@ def back_door() -> BackDoorIntervention:
             bias=torch.randn(LABELS),
             contexts=torch.rand(6, CENTRES),
             prior=prior / prior.sum(),
+            spread=torch.zeros(CENTRES),
             held_out_logits=torch.zeros(1, LABELS),
             ridge=1.0,
         ),
@@ -206,6 +207,10 @@ def test_the_context_term_finds_what_context_explains_and_is_centred() -> None:
     assert logits[:, 1].std() < 0.5 * logits[:, 0].std()
     assert np.corrcoef(term.held_out_logits[:, 0], contexts[:, 0])[0, 1] > 0.9
     assert float(term.prior.sum()) == pytest.approx(1)
+    # What stands for the pictures, and what it leaves out, is all of their variance.
+    about = (term.contexts - term.prior @ term.contexts).square()
+    variance = term.prior @ about + term.spread
+    np.testing.assert_allclose(variance.numpy(), contexts.var(axis=0), rtol=1e-3)
 
 
 def test_context_that_says_nothing_is_shrunk_to_almost_nothing() -> None:

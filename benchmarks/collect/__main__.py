@@ -1,0 +1,75 @@
+"""`python -m benchmarks.collect`: what frames that contradict the model are worth, and what a kill does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.collect.report import plot, summarize, table
+from benchmarks.collect.worlds import ALONE, COUNTS, run_world
+from benchmarks.side_by_side import one_thread
+from cmlr_edge.model.files import write_atomically
+from train.reporting import exit_on_error
+
+PARTS = ("worlds", "cost", "kills")
+
+
+def collect(
+    out: Annotated[Path, typer.Option(help="Folder for the JSON files and the picture.")] = Path(
+        "benchmarks/results/collect"
+    ),
+    work: Annotated[Path, typer.Option(help="Scenes, tokens and runs are kept here.")] = Path(
+        "build/collect"
+    ),
+    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PARTS)}.")] = None,
+    worlds: Annotated[int, typer.Option(min=1, help="Small worlds of scenes.")] = 3,
+    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 3,
+    kills: Annotated[int, typer.Option(min=1, help="Moments at which a run is killed.")] = 50,
+) -> None:
+    """Measure what collecting is worth.
+
+    Example: python -m benchmarks.collect --only kills
+    """
+    if unknown := {*(only or [])} - {*PARTS}:
+        raise typer.BadParameter(f"there is no {sorted(unknown)}: {', '.join(PARTS)}")
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = only or PARTS
+    if "worlds" in chosen:
+        with one_thread():
+            runs = [run_world(seed, work) for seed in range(first_world, first_world + worlds)]
+        summary = summarize(runs)
+        counts = {"scenes": COUNTS, "of do in the pool": ALONE}
+        _write(out / "worlds.json", {"counts": counts, "summary": summary, "worlds": runs})
+        write_atomically(out / "worlds.md", (table(summary) + "\n").encode())
+        plot(summary, out / "worlds.png")
+    if "cost" in chosen:
+        from benchmarks.collect.cost import run_cost
+
+        _write(out / "cost.json", run_cost())
+    if "kills" in chosen:
+        from benchmarks.collect.kills import run_kills
+
+        _write(out / "kills.json", run_kills(kills, work))
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(_rounded(record), indent=1) + "\n").encode())
+    Console().print(f"wrote {path}")
+
+
+def _rounded(value: Any) -> Any:
+    """Four significant digits of every number: what its noise leaves of it, and more."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        typer.run(collect)

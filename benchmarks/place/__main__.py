@@ -1,0 +1,86 @@
+"""`python -m benchmarks.place`: shifted priors, alarms, and photos and clips; a JSON file each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.place import alarms, shifted
+from benchmarks.place.plot import plot_place
+from benchmarks.place.worlds import COUNTS, world_of
+from benchmarks.side_by_side import one_thread
+from cmlr_edge.model.files import write_atomically
+from train.reporting import exit_on_error
+
+
+def place(
+    out: Annotated[Path, typer.Option(help="Folder for the JSON files and the picture.")] = Path(
+        "benchmarks/results/place"
+    ),
+    work: Annotated[Path, typer.Option(help="Scenes and tokens are kept here.")] = Path(
+        "build/place"
+    ),
+    worlds: Annotated[int, typer.Option(min=2, help="Small worlds of scenes.")] = 3,
+    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 3,
+    photos: Annotated[
+        Path | None, typer.Option(envvar="CMLR_PHOTOS", help="Folder of labelled photos.")
+    ] = None,
+    clips: Annotated[
+        Path | None, typer.Option(envvar="CMLR_CLIPS", help="Folder of MP4 clips.")
+    ] = None,
+) -> None:
+    """Hold places against what is known.
+
+    Example: python -m benchmarks.place --photos PHOTOS --clips CLIPS
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with one_thread():
+        found = [_of_world(seed, work) for seed in range(first_world, first_world + worlds)]
+        prior = shifted.summarize([one["prior"] for one in found])
+        told = alarms.summarize([one["alarms"] for one in found])
+        _write(
+            out / "scenes.json", {"counts": COUNTS, "prior": prior, "alarms": told, "worlds": found}
+        )
+        plot_place(prior, told, out / "place.png")
+        if photos is not None and clips is not None:
+            from benchmarks.place.real import run_real
+
+            _write(out / "clips.json", run_real(photos, clips, work, seed=0))
+
+
+def _of_world(seed: int, work: Path) -> dict[str, Any]:
+    """What is found in one world; kept, so that an interrupted run goes on."""
+    kept = work / f"found-{seed}.json"
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    world = world_of(seed, work)
+    found = {
+        "world": seed,
+        "prior": shifted.run_shifts(world, seed),
+        "alarms": alarms.run_alarms(world.training, world.contexts, world.truth, seed),
+    }
+    write_atomically(kept, json.dumps(found).encode())
+    return found
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(_rounded(record), indent=1) + "\n").encode())
+    Console().print(f"wrote {path}")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        typer.run(place)

@@ -1,0 +1,87 @@
+"""Photos and clips: what a network trained on photos says of the places that clips show.
+
+The network's training photos are the reference. Photos that it was not trained on, one a block in any order,
+are a place that is like training; each clip, a frame a block, is a place of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.context_bias.features import extract_tokens, fit_reduction
+from benchmarks.context_bias.methods import BASE
+from benchmarks.place.alarms import DAY, DEFAULT_RATE, false_alarms, thresholds_of
+from benchmarks.place.worlds import tell, trained_head
+from cmlr_edge.capture import open_source
+from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.place.drift import DriftTest, statistics_over_time
+from cmlr_edge.place.histogram import distance
+from train.data import read_dataset
+from train.data.base import LabeledImage, LabeledImages
+from train.fitting.frozen import TokenSet
+from train.network.backbones import create_backbone
+
+_FRAMES = 96  # of each clip, evenly
+
+
+def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]:
+    """False alarms on held-out photos, and after how many blocks each clip is called unlike."""
+    backbone = create_backbone(BASE.backbone, BASE.image_size, stages=2, pretrained=True).eval()
+    data = read_dataset(photos)
+    train, val = data.split("train"), data.split("val")
+    raw = extract_tokens(backbone, train, BASE, lambda _done: None)
+    reduce = fit_reduction(raw, backbone.finer_channels)
+
+    def tokens_of(images: LabeledImages) -> TokenSet:
+        tokens = reduce(extract_tokens(backbone, images, BASE, lambda _done: None))
+        return TokenSet(tokens, images.targets(), finer_channels=256)
+
+    head, meaning = trained_head(TokenSet(reduce(raw), train.targets(), finer_channels=256), seed)
+    training = meaning.training
+    assert training is not None
+    held_out = tell(head, tokens_of(val), meaning)["context"]
+    test = DriftTest(training, block_s=600, false_alarms_a_day=DEFAULT_RATE)
+    record: dict[str, Any] = {
+        "photos": {"train": len(train.images), "held_out": len(val.images)},
+        "thresholds": {f"{k:g}": v for k, v in thresholds_of(training).items()},
+        "false_alarms": false_alarms(training, held_out, 1.0, seed),
+        "distance_of_photos": distance(held_out.mean(axis=0), training.mean),
+        "clips": {},
+    }
+    found: dict[str, NDArray[np.float64]] = {}
+    for clip in sorted(clips.glob("*.mp4")):
+        frames = _frames_of(clip, work / "frames" / clip.stem, data)
+        found[clip.stem] = tell(head, tokens_of(frames), meaning)["context"]
+    for name, contexts in found.items():
+        path = statistics_over_time(contexts, training)
+        over = np.flatnonzero(path > test.threshold)
+        day = held_out[np.random.default_rng(seed).integers(len(held_out), size=DAY)]
+        moved = statistics_over_time(np.concatenate([day, contexts]), training)[DAY:]
+        then = np.flatnonzero(moved > test.threshold)
+        record["clips"][name] = {
+            "frames": len(contexts),
+            "distance": distance(contexts.mean(axis=0), training.mean),
+            "statistic": float(path[-1]),
+            "blocks_until_told": int(over[0]) + 1 if len(over) else None,
+            "blocks_until_told_after_a_day_of_photos": int(then[0]) + 1 if len(then) else None,
+        }
+    return record
+
+
+def _frames_of(clip: Path, folder: Path, like: LabeledImages) -> LabeledImages:
+    """Frames of a clip as pictures of a data set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_source(clip) as source:
+        frames = [frame.image_bgr for frame in source]
+    chosen = np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)
+    images = []
+    for index in chosen:
+        path = folder / f"{index:05d}.png"
+        if not path.is_file():
+            opencv().imwrite(str(path), frames[index])
+        images.append(LabeledImage(path, "clip", ()))
+    return LabeledImages(clip.stem, like.classes, tuple(images))

@@ -1,0 +1,128 @@
+"""The tables of docs/place.md, made of the stored JSON files; `python -m benchmarks.place.tables` prints them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.place.alarms import DEFAULT_RATE, HOURS, RATES, SIZES, STAYS
+from benchmarks.place.shifted import AVERAGED, OWN, READOUTS, SHIFTS
+
+RESULTS = Path(__file__).parents[1] / "results" / "place"
+
+
+def read(name: str) -> Any:
+    """One of the stored files."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def prior_table() -> str:
+    """Calibration error and F1 of each read-out, by shift."""
+    rows = [
+        "| the place's contexts | read-out | calibration error | F1 at stored thresholds |",
+        "|---|---|---|---|",
+    ]
+    found = read("scenes")["prior"]
+    for shift in SHIFTS:
+        for readout in READOUTS:
+            one = found[shift][readout]
+            cells = [f"{one[name]['mean']:.3f} {_interval(one[name])}" for name in ("ece", "f1")]
+            rows.append(f"| {shift} | {readout} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def gains_table() -> str:
+    """What each read-out changes, against the same without the place."""
+    rows = [
+        "| the place's contexts | read-out | against | calibration error | F1 |",
+        "|---|---|---|---|---|",
+    ]
+    found = read("scenes")["prior"]
+    for shift in SHIFTS:
+        for readout in READOUTS[2:]:
+            base = OWN if readout.startswith(OWN) else AVERAGED
+            changes = [found[shift][readout][f"{name} less {base}"] for name in ("ece", "f1")]
+            cells = [f"{one['mean']:+.4f} {_interval(one, '+.4f')}" for one in changes]
+            rows.append(f"| {shift} | {readout} | {base} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def false_table() -> str:
+    """False alarms a day by what was asked for and how long a scene stays."""
+    rows = [
+        f"| a scene stays | {' | '.join(f'asked for {rate:g}' for rate in RATES)} |",
+        f"|---|{'---|' * len(RATES)}",
+    ]
+    found = read("scenes")["alarms"]["false_alarms"]
+    for stay in STAYS:
+        cells = [_rate(found[f"{stay:g}"][f"{rate:g}"]) for rate in RATES]
+        rows.append(f"| {stay:g} blocks | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def detection_table() -> str:
+    """Shifts that are found, by their size."""
+    rows = [
+        f"| of one context, besides | {' | '.join(f'within {hours} h' for hours in HOURS)} |",
+        f"|---|{'---|' * len(HOURS)}",
+    ]
+    found = read("scenes")["alarms"]["detection"]
+    for size in (0.0, *SIZES):
+        one = found[f"{size:g}"][f"{DEFAULT_RATE:g}"]
+        cells = [f"{one[str(h)]['mean']:.0%} {_interval(one[str(h)], '.0%')}" for h in HOURS]
+        rows.append(f"| {size:.0%} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def clips_table() -> str:
+    """Each clip as a place."""
+    rows = [
+        "| clip | distance | told after, from the start | after a day of photos |",
+        "|---|---|---|---|",
+    ]
+    for name, one in read("clips")["clips"].items():
+        cells = [
+            "never" if one[key] is None else f"{one[key]} blocks"
+            for key in ("blocks_until_told", "blocks_until_told_after_a_day_of_photos")
+        ]
+        rows.append(f"| {name} | {one['distance']:.2f} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def clips_sentence() -> str:
+    """What held-out photos say of false alarms."""
+    found = read("clips")
+    rates = found["false_alarms"]
+    told = ", ".join(f"{rates[f'{rate:g}']:.3f} where {rate:g} is asked for" for rate in RATES)
+    return (
+        f"The {found['photos']['held_out']} photos that were held out, in any order, one a block, have a "
+        f"distance of {found['distance_of_photos']:.2f} and give these alarms a day: {told}."
+    )
+
+
+def _interval(one: dict[str, Any], form: str = ".3f") -> str:
+    low, high = one["interval"]
+    if form.endswith("%"):
+        low, high = (min(1.0, max(0.0, value)) for value in (low, high))
+    return f"[{low:{form}}, {high:{form}}]"
+
+
+def _rate(one: dict[str, Any]) -> str:
+    low, high = (max(0.0, value) for value in one["interval"])
+    return f"{one['mean']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "prior": prior_table,
+    "gains": gains_table,
+    "false alarms": false_table,
+    "detection": detection_table,
+    "clips": clips_table,
+    "photos": clips_sentence,
+}
+
+if __name__ == "__main__":
+    for name, make in TABLES.items():
+        print(f"<!-- {name} -->\n{make()}\n")  # noqa: T201

@@ -1,0 +1,84 @@
+"""Frames are chosen as each way says, halves are found, and the page holds what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.collect.kills import run_kills
+from benchmarks.collect.report import frames_until_half, summarize, table
+from benchmarks.collect.sampling import (
+    CONTRADICTION,
+    ENTROPY,
+    MARGIN,
+    RANDOM,
+    WAYS,
+    choose,
+    kinds_of,
+)
+from cmlr_edge.model.explanation import ExplanationSpec
+from cmlr_edge.why import Reasons
+
+
+def pool(own: list[list[float]], surroundings: list[list[float]]) -> list[Reasons]:
+    meaning = ExplanationSpec({}, (0.0, 0.0), surroundings="own")
+    rows = zip(np.array(own, np.float32), np.array(surroundings, np.float32), strict=True)
+    return [
+        Reasons(
+            ("a", "b"),
+            (1 / (1 + np.exp(-(first + second)))).astype(np.float32),
+            {"own_evidence": first, "surroundings": second},
+            meaning,
+            np.full(2, 0.5, np.float32),
+        )
+        for first, second in rows
+    ]
+
+
+def test_every_way_chooses_by_what_it_says() -> None:
+    frames = pool(
+        [[-9, 9], [-2, 9], [0.1, 9], [0.6, 0.6], [9, -9]],
+        [[0, 0], [4, 0], [0, 0], [0, 0], [0, 0]],
+    )
+    assert choose(CONTRADICTION, frames, 1, 0).tolist() == [1]
+    assert choose(MARGIN, frames, 1, 0).tolist() == [2]
+    assert choose(ENTROPY, frames, 1, 0).tolist() == [3]
+    assert sorted(choose(RANDOM, frames, 5, 0)) == [0, 1, 2, 3, 4]
+    assert sorted(choose(CONTRADICTION, frames, 2, 0)) == [1, 2]  # what is near comes after
+    assert kinds_of(frames, np.array([0, 1, 2])) == {"surroundings": 1, "near": 1}
+
+
+def test_half_is_found_between_two_numbers_of_frames() -> None:
+    budgets = [0, 40, 80]
+    assert frames_until_half(budgets, np.array([0.4, 0.3, 0.1])) == pytest.approx(60)
+    assert frames_until_half(budgets, np.array([0.4, 0.3, 0.21])) is None
+
+
+def test_worlds_are_summed_up_with_intervals() -> None:
+    def world(gain: float) -> dict[str, Any]:
+        def points(way: str) -> list[dict[str, Any]]:
+            left = 0.2 - gain * (way == CONTRADICTION)
+            names = ("missed_alone", "said_without", "exclusive_ap", "all_ap", "alone")
+            return [
+                {"budget": b, "exclusive_error": e} | dict.fromkeys(names, 0.5)
+                for b, e in ((0, 0.4), (40, left))
+            ]
+
+        return {"runs": [{"way": way, "seed": 0, "points": points(way)} for way in WAYS]}
+
+    summary = summarize([world(0.02), world(0.03), world(0.04)])
+    gain = summary["contradictions less"][RANDOM][1]
+    assert gain["mean"] == pytest.approx(-0.03)
+    assert gain["interval"][0] < -0.03 < gain["interval"][1]
+    assert summary["ways"][RANDOM]["until_half"] == [40.0] * 3
+    assert "| random | 40.0 | 20.0 | 40, 40, 40 |" in table(summary)
+
+
+@pytest.mark.slow
+def test_kills_lose_and_double_nothing(engine: Path, tmp_path: Path) -> None:
+    found = run_kills(2, tmp_path, engine)
+    assert [found[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
+    assert found["frames"] > 30

@@ -1,0 +1,203 @@
+"""One source's place: counted, kept over restarts, told, and never a crash whatever lies in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cmlr_edge.errors import SpecError
+from cmlr_edge.frame import Frame
+from cmlr_edge.place import store
+from cmlr_edge.place.settings import PlaceSettings
+from cmlr_edge.place.watch import PlaceNotice, PlaceWatch
+from cmlr_edge.prediction import Latency, Prediction
+from cmlr_edge.why import Reasons
+from tests.conftest import solid
+from tests.placed_engine import TRAINING, meaning, spec_of_places
+
+SETTINGS = PlaceSettings(block_s=10)
+LIKE = [TRAINING.contexts[number] for number in (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)] * 4
+ELSE: list[tuple[float, ...]] = [(0.0, 0.1, 0.9)] * 12
+
+
+def watch(folder: Path, **changes: Any) -> PlaceWatch:
+    return PlaceWatch(
+        "door", replace(SETTINGS, **changes), folder, spec_of_places(), tell_why=False
+    )
+
+
+def show(
+    watched: PlaceWatch,
+    contexts: Sequence[tuple[float, ...]],
+    *,
+    start_s: float = 0.0,
+    frames: int = 3,
+) -> list[PlaceNotice]:
+    """Each context for a block of ten seconds."""
+    told = []
+    for number in range(len(contexts) * frames):
+        context = np.array(contexts[number // frames], np.float32)
+        color = [round(255 * share) for share in context]
+        time_s = start_s + 10 * number / frames
+        frame = Frame(
+            solid(color[0], color[1], color[2], (40, 60)), number, time_s, 0.0, 0.0, "door"
+        )
+        outputs = {"own_evidence": np.zeros(3, np.float32), "context": context}
+        reasons = Reasons(
+            ("red", "green", "blue"), np.zeros(3, np.float32), outputs, meaning(), (0.5,) * 3
+        )
+        said, notice = watched.take(
+            frame, Prediction(reasons.scores, (), Latency(), 0.0, why=reasons)
+        )
+        assert said.why is None
+        told += [notice] if notice else []
+    return told
+
+
+def test_an_alarm_begins_once_shows_its_pictures_and_ends(tmp_path: Path) -> None:
+    watched = watch(tmp_path / "places")
+    told = show(watched, [*LIKE, *ELSE * 3, *LIKE * 4], frames=1)
+    assert [notice.unlike for notice in told] == [True, False]
+    assert told[0].id == told[1].id
+    first = told[0].record["surroundings"][0]
+    assert first["confounder"] == 2
+    assert first["here"] > first["in_training"] == pytest.approx(0.32)
+    assert "blue" in first["speaks_for"]
+    for name in told[0].record["pictures"]:
+        assert Path(name).read_bytes().startswith(b"\xff\xd8")
+    assert 0 < len(told[0].record["pictures"]) <= store.MOST_PICTURES
+
+
+def test_what_is_known_is_kept_over_a_restart_however_often(tmp_path: Path) -> None:
+    whole, parts = watch(tmp_path / "whole"), tmp_path / "parts"
+    contexts = [*LIKE[:10], *ELSE[:4]]
+    show(whole, contexts)
+    whole.close()
+    for number, context in enumerate(contexts):
+        watched = watch(parts)
+        show(watched, [context], start_s=0.0)  # the clock of a film begins anew
+        show(watched, [context], start_s=10.0, frames=1) if number == len(contexts) - 1 else None
+        watched.close()
+    one, other = (store.load(store.path_of(f, "door")) for f in (tmp_path / "whole", parts))
+    assert one.num_blocks == len(contexts) - 1
+    # Between two runs no time is seen: a third of each block is missing.
+    assert len(contexts) * 0.6 <= other.num_blocks <= len(contexts)
+    assert other.open_frames > 0
+
+
+def test_an_alarm_that_stands_is_not_told_again_after_a_restart(tmp_path: Path) -> None:
+    first = watch(tmp_path)
+    [notice] = show(first, [*LIKE, *ELSE * 2])
+    first.close()
+    again = watch(tmp_path)
+    assert show(again, ELSE) == []
+    assert again.status.unlike
+    [over] = show(again, LIKE * 4, frames=1)
+    assert (over.id, over.unlike) == (notice.id, False)
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    watched = watch(folder)
+    show(watched, LIKE)
+    watched.close()
+    found: dict[str, Any] = json.loads(store.path_of(folder, "door").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"", b"\x00" * 100, b"[" * 100_000, b"{}", b"null", b'{"blocks": 1e999}',
+        {"blocks": [[1.0]]}, {"shares": [-1.0, 0.0, 0.0]}, {"open_sum": [1e300] * 3}, {"num_pictures": 10**9},
+        {"blocks": [[0.1, 0.2, 0.7]] * 500}, {"training": "another"}, {"format_version": 2}, {"source": 3},
+        {"open_s": -1.0}, {"block_s": 600.0}, {"block_s": 0.0}, {"alarm": "\ud800"}, {"unknown": 1},
+        {"shares": [0.1] * 5}, {"open_frames": -3}, {"num_blocks": 0}, {"speaks_for": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_file_is_set_aside_and_the_place_begins_anew(
+    tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = store.path_of(tmp_path, "door")
+    content = damage if isinstance(damage, bytes) else json.dumps(_kept(tmp_path) | damage).encode()
+    path.write_bytes(content)
+    caplog.clear()
+    watched = watch(tmp_path)
+    show(watched, LIKE[:3])
+    watched.close()
+    assert path.with_suffix(".json.old").read_bytes() == content
+    assert "begins anew" in caplog.text
+    assert store.load(path).num_blocks == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_a_line_and_no_frame(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "places").write_text("a file")
+    watched = watch(tmp_path / "places")
+    [notice] = show(watched, [*LIKE, *ELSE * 2])
+    watched.close()
+    assert notice.record["pictures"] == []
+    assert 1 <= caplog.text.count("cannot be written") <= 6
+
+
+def test_a_file_that_is_a_pipe_or_a_folder_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(store.path_of(tmp_path, "door"))
+    watched = watch(tmp_path)
+    show(watched, LIKE[:3])
+    watched.close()
+    assert store.load(store.path_of(tmp_path, "door")).num_blocks == 2
+
+
+def test_what_a_killed_process_left_half_written_goes_and_only_that(tmp_path: Path) -> None:
+    names = [".door.json.12.part", ".door-1.jpg.12.part", ".door2.json.12.part", "door-1.jpg"]
+    for name in names:
+        (tmp_path / name).touch()
+    watch(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
+
+
+def test_a_name_that_is_too_long_for_a_file_is_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = spec_of_places()
+    watched = PlaceWatch("d" * 300, SETTINGS, tmp_path, spec, tell_why=False)
+    show(watched, LIKE[:2])
+    watched.close()
+    assert "too long" in caplog.text
+
+
+def test_pictures_without_times_are_a_block_each(tmp_path: Path) -> None:
+    watched = watch(tmp_path)
+    for number in range(4):
+        frame = Frame(solid(10, 20, 30, (40, 60)), number, None, 0.0, 0.0, "a.jpg")
+        outputs = {"context": np.full(3, 1 / 3, np.float32)}
+        why = Reasons(("r", "g", "b"), np.zeros(3, np.float32), outputs, meaning(), (0.5,) * 3)
+        watched.take(frame, Prediction(why.scores, (), Latency(), 0.0, why=why))
+    watched.close()
+    assert store.load(store.path_of(tmp_path, "door")).num_blocks == 3
+
+
+def test_frames_that_say_nothing_are_not_counted(tmp_path: Path) -> None:
+    watched = watch(tmp_path)
+    frame = Frame(solid(0, 0, 0, (40, 60)), 0, 0.0, 0.0, 0.0, "door")
+    for changes in ({"valid": False}, {"repeated": True}, {"why": None}):
+        watched.take(frame, Prediction(np.zeros(3, np.float32), (), Latency(), 0.0, **changes))
+    watched.close()
+    assert watched.status.blocks == 0
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"block_s": 0.5}, {"false_alarms": 2.0}, {"false_alarms": 0.0}]
+)
+def test_settings_that_cannot_be_meant_are_refused(changes: Any) -> None:
+    with pytest.raises(SpecError, match="expected"):
+        PlaceSettings(**changes)
