@@ -16,7 +16,7 @@ from cmlr_edge import cli
 from cmlr_edge.cli.app import app
 
 WRONG = {
-    "lable x.mp4": ("No such command 'lable'. Did you mean 'label'?", "cmlr-edge"),
+    "lable x.mp4": ("No such command 'lable'. Did you mean 'label'", "cmlr-edge"),
     "service updaet a b": ("No such command 'updaet'", "cmlr-edge service"),
     "--bogus": ("--bogus", "cmlr-edge"),
     "label --bogus x.mp4": ("--bogus", "cmlr-edge label"),
