@@ -127,15 +127,21 @@ def _losses(
             time_s += trouble.back_s + rng.exponential(trouble.hours_to_loss * 3600)
 
 
+def named(title: str, unit_s: float) -> str:
+    """A work and how it is cut, as the table tells it."""
+    work, _, cut = short_title(title).partition("; ")
+    return f"{work}; units of {unit_s:.0f} s (`{cut}`)"
+
+
 def scale_table(record: dict[str, Any]) -> str:
     """Markdown of what was simulated: medians, and the longest of all draws."""
     lines = [
-        "| archive, size of units | units of | cores | even share | nobody slow or lost | slow | lost | slow and lost |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| archive, and units | cores | even share | all well | slow | lost | slow and lost |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for title, work in record["works"].items():
         for cores, found in work["by_cores"].items():
             cells = [f"{found[n]['median']:.2f} ({found[n]['longest']:.2f})" for n in _CASES]
-            head = f"| {short_title(title)} | {work['unit_core_s']:.0f} s | {cores} | {found['even_share']:.2f} | "
+            head = f"| {named(title, work['unit_core_s'])} | {cores} | {found['even_share']:.2f} | "
             lines.append(head + " | ".join(cells) + " |")
     return "\n".join(lines)

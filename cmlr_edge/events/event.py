@@ -37,9 +37,7 @@ class Event:
     picture: str = ""  # the file with its picture; "" where none is taken
     clip: str = ""  # likewise; it is there some seconds after the end
     why: dict[str, Any] | None = None  # of a start: why it was said; later: at its best moment
-    place: dict[str, Any] | None = (
-        None  # of place: whether it is unlike, how far, in what; docs/place.md
-    )
+    place: dict[str, Any] | None = None  # how far the place is unlike training's: docs/place.md
 
     @classmethod
     def begin(cls, source: str) -> Event:

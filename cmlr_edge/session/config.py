@@ -163,9 +163,7 @@ class SessionConfig:
     place: str = ""  # folder where the surroundings of every source are counted; "": they are not
     place_block_s: float = 600.0  # frames within it count as one look at the place
     place_false_alarms: float = 0.03  # a day, of a place that is like what training saw
-    place_average: bool = (
-        False  # average scores over the place's surroundings instead of training's
-    )
+    place_average: bool = False  # average scores over the place's surroundings, not training's
     limits: LimitSettings = field(default_factory=LimitSettings)  # of time and batches
     metrics: MetricsSettings = field(default_factory=MetricsSettings)  # for Prometheus
     page: PageSettings = field(default_factory=PageSettings)  # the live page

@@ -125,6 +125,8 @@ def test_the_page_says_what_was_computed_and_simulated() -> None:
 def test_ray_takes_what_the_simulation_says() -> None:
     page, record = (ROOT / "docs/scale.md").read_text(), stored("sleepers")
     assert f"<!-- sleepers -->\n{sleepers.sleepers_table(record)}\n<!-- end -->" in page
+    noticed_s = record["runs"]["lost"]["loss_noticed_after_s"]
+    assert f"noticed the loss after {noticed_s:.0f} s here" in " ".join(page.split())
     for run in record["runs"].values():
         assert run["units_done"] == record["units"] == sleepers.UNITS
         assert run["simulated_s"] == pytest.approx(run["seconds"], rel=0.1)
