@@ -8,10 +8,9 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from threading import Thread
+from threading import Event, Thread
 from typing import IO, TypeVar
 
 T = TypeVar("T")
@@ -54,23 +53,26 @@ def answer_of(job: Callable[[], T], timeout_s: float) -> T:
         Exception: What it raised; a RuntimeError for what is to end a process.
         Interrupted: The wait is to be broken off.
     """
-    answer: Future[T] = Future()
+    answers, errors, is_over = list[T](), list[BaseException](), Event()
 
     def do() -> None:
         try:
-            answer.set_result(job())
+            answers.append(job())
         except (Exception, Interrupted) as error:  # noqa: BLE001 (handed to whoever waits)
-            answer.set_exception(error)
+            errors.append(error)
         except BaseException as error:  # noqa: BLE001 (it ends a thread, and no more)
-            answer.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+            errors.append(RuntimeError(f"{type(error).__name__}: {error}"))
+        is_over.set()
 
     Thread(target=copy_context().run, args=(do,), daemon=True).start()
     deadline_s = time.monotonic() + timeout_s
-    while not wait([answer], _TICK_S).done:
+    while not is_over.wait(_TICK_S):
         tick()
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"gave no answer in {timeout_s:g} s")
-    return answer.result()
+    if errors:
+        raise errors[0]
+    return answers[0]
 
 
 def tick() -> None:
