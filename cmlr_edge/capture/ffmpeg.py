@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
+from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.packet_ring import PacketRing
@@ -35,6 +36,11 @@ _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
 _MISSING_SHARE = 0.05  # ... this, the end is missing
 _MICRO = 1e-6
+_FROM_ZERO = {
+    "matroska,webm",
+    "asf",
+    "nut",
+}  # the length counts what is before the first frame, too
 _FAILS_AT_END = "mpjpeg"  # for FFmpeg there is always one more picture to come
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
@@ -212,6 +218,7 @@ class PyAvFilm:
         self.creation_time = str(self._container.metadata.get("creation_time", ""))  # ISO 8601
         self.is_cut = is_cut(film)
         self.damaged = 0  # packets that could not be read or decoded as a whole
+        self._footing = Footing(self._stream.codec_context)
         self._doubtful: set[int] = set()  # times of pictures whose packets are not whole
         # JPEGs end with a mark, as the first does; some cameras leave it out.
         self._jpegs_end: bool | None = None
@@ -238,7 +245,7 @@ class PyAvFilm:
                 self.ring.size_wh = frame.width, frame.height
             is_known = frame.pts in self._doubtful
             self.damaged += frame.is_corrupt and not is_known
-            is_whole = not (frame.is_corrupt or is_known)
+            is_whole = self._footing.holds(frame, is_whole=not (frame.is_corrupt or is_known))
             return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
         if self.ring is not None:
             self.ring.end(was_read_ahead=True)
@@ -248,8 +255,8 @@ class PyAvFilm:
         """Seconds that the container announces and that no stream of it holds; once it was read."""
         announced_s = (self._container.duration or 0) * _MICRO
         start_s = (self._container.start_time or 0) * _MICRO
-        if self._container.format.name.startswith("matroska"):  # whose lengths may count from 0
-            start_s = min(0.0, start_s)
+        if self._container.format.name in _FROM_ZERO:
+            start_s = min(start_s, 0.0)
         missing_s = start_s + announced_s - self._end_s if self._end_s else 0.0
         # The times of a cut AVI are those that are left, and its header still counts all frames; an
         # MP4 counts those that its edit list leaves out, too.
@@ -258,7 +265,8 @@ class PyAvFilm:
             if frames * _LEAST_FRAME_BYTES > self._container.size:  # it was written to a pipe
                 return 0.0
             announced_s = frames / self.fps
-            missing_s = announced_s - self._packets / self.fps
+            # Empty frames are counted, too, and have their time.
+            missing_s = announced_s - max(self._packets / self.fps, self._end_s - start_s)
         return missing_s if missing_s > max(_LEAST_MISSING_S, _MISSING_SHARE * announced_s) else 0.0
 
     def close(self) -> None:
@@ -307,10 +315,12 @@ class PyAvFilm:
         return self._jpegs_end and not ends
 
     def _decoded(self, packet: Any) -> Sequence[Any]:
+        self._footing.take(packet)
         try:
             frames: Sequence[Any] = packet.decode()
         except self._av.FFmpegError:
             self.damaged += 1
+            self._footing.lose(in_decoder=True)
             return ()
         return frames
 
@@ -324,6 +334,7 @@ class PyAvFilm:
             except self._av.FFmpegError:
                 self.damaged += not bad_reads
                 bad_reads += 1
+                self._footing.lose(in_decoder=False)
                 if bad_reads > _BAD_READS:
                     return
                 packets = packets_of(self._container)
@@ -335,6 +346,7 @@ class PyAvFilm:
             self.is_cut |= packet.is_corrupt and not self.may_jump  # of sound, too
             end_s = seconds(packet.pts, packet.time_base, packet.duration or 0)
             self._end_s = max(self._end_s, end_s or 0.0)
-            if packet.stream.index == self._stream.index:
+            is_empty = not packet.size and packet.dts is not None  # the picture before is shown on
+            if packet.stream.index == self._stream.index and not is_empty:
                 self._packets += 1
                 yield packet

@@ -84,6 +84,7 @@ class PyAvFilmPart(PyAvFilm):
             if self._is_inside(frame):
                 yield frame
             else:
+                self._footing.holds(frame, is_whole=not frame.is_corrupt)
                 self.before_s = seconds(frame.pts, frame.time_base)
 
     @property

@@ -21,6 +21,7 @@ from cmlr_edge.capture.ffmpeg import (
     seconds,
     sender_time,
 )
+from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
@@ -81,6 +82,7 @@ class NetworkReader:
         self._stream, self._time_base, self._keep_s = stream, stream.time_base, keep_s
         self._ring = keep_packets(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
+        self._footing = Footing(context)
         # What a web server hands out as a file knows its length and is over at its end.
         self._is_finite = bool(container.duration and container.duration > 0)
         self._leaves_out = newest and not self._is_finite
@@ -128,7 +130,7 @@ class NetworkReader:
             return None
         with suppress(self._av.FFmpegError):  # there is nothing left the second time
             unit = Unit([], 0.0, time.monotonic(), is_whole=True)
-            self._ready += (self._grab(item, unit, 0.0, 0) for item in self._context.decode(None))
+            self._ready += (self._grab(item, unit, 0.0, 0) for item in self._judged(None, unit))
         if not self._ready:
             raise EndOfSource
         return self._ready.popleft()
@@ -195,7 +197,8 @@ class NetworkReader:
                 del self._arrivals[next(iter(self._arrivals))]
         return verdict
 
-    def _decode(self, unit: Unit, verdict: Verdict) -> list[Any]:
+    def _decode(self, unit: Unit, verdict: Verdict) -> list[tuple[Any, bool]]:
+        """Decode a picture; return frames, and whether each is whole."""
         if verdict.age_s > _HOPELESS_S and verdict.is_queued and self._leaves_out:
             self._awaits_key = True
         packet, ring = self._joined(unit), self._ring
@@ -208,12 +211,21 @@ class NetworkReader:
             return []
         self._awaits_key = False
         self._has_key = self._has_key or is_key
+        self._footing.take(packet)
         try:
-            return list(self._context.decode(packet))
+            return self._judged(packet, unit)
         except self._av.FFmpegError as error:
             self._damaged += self._has_key  # before, there is nothing that it could build upon
+            self._footing.lose(in_decoder=True)
             self._check_picture(packet, error)
             return []
+
+    def _judged(self, packet: Any, unit: Unit) -> list[tuple[Any, bool]]:
+        frames = self._context.decode(packet)
+        holds, is_whole = self._footing.holds, unit.is_whole
+        return [
+            (frame, holds(frame, is_whole=is_whole and not frame.is_corrupt)) for frame in frames
+        ]
 
     def _joined(self, unit: Unit) -> Any:
         """A packet with all of a picture."""
@@ -238,7 +250,8 @@ class NetworkReader:
                 f"damaged, or of more than {MAX_STREAM_PIXELS / 1e6:.0f} million pixels"
             ) from error
 
-    def _grab(self, frame: Any, unit: Unit, age_s: float, skipped: int) -> Grab:
+    def _grab(self, judged: tuple[Any, bool], unit: Unit, age_s: float, skipped: int) -> Grab:
+        frame, is_whole = judged
         now_s = time.monotonic()
         arrived_s, taken_at = self._arrivals.get(frame.pts, (unit.arrived_s, None))
         age_s = max(age_s, now_s - arrived_s)
@@ -249,7 +262,7 @@ class NetworkReader:
             skipped,
             age_s=age_s,
             damaged=damaged,
-            is_whole=unit.is_whole and not frame.is_corrupt,
+            is_whole=is_whole,
             sender_at=taken_at,
             stream_s=seconds(frame.pts, self._time_base),
             ring=self._ring_of((frame.width, frame.height)),

@@ -85,7 +85,7 @@ def label(
     if len(config.sources) == 1:  # its end is the command's error, and said once
         logging.getLogger(lane.__name__).setLevel(logging.ERROR)
     with noted_signals(ends_well=False, reloads=flags.config is not None) as interruption:
-        session = Session(config, folder=folder, watchers=[summaries])
+        session = Session(config, folder=folder, watchers=[summaries], file=flags.config)
         with session:
             if not as_json and (session.live or session.page_url):
                 print_start(session)

@@ -38,7 +38,7 @@ def run(
     settings, folder = fill()
     supervisor = Supervisor.from_environment(os.environ)
     with noted_signals(ends_well=True, reloads=True) as interruption:
-        session = Session(settings, folder=folder)
+        session = Session(settings, folder=folder, file=config)
         with session:
             runner = Runner(
                 session, reread=lambda file: fill(file=file)[0], file=config, supervisor=supervisor

@@ -39,8 +39,10 @@ def serve(
     """  # noqa: D301
     fill = partial(flags.to_config, sources or [], append=False, policy="newest", port=_PORT)
     config, folder = fill()
-    signals = noted_signals(ends_well=True, reloads=flags.config is not None)
-    with signals as interruption, Session(config, folder=folder) as session:
+    with (
+        noted_signals(ends_well=True, reloads=flags.config is not None) as interruption,
+        Session(config, folder=folder, file=flags.config) as session,
+    ):
         print_start(session)
         runner = Runner(
             session, reread=lambda file: fill(file=file)[0], file=flags.config, until_over=False

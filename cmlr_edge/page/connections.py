@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+from h11 import LocalProtocolError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -140,6 +141,15 @@ class RareLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write a line, by its text without what is filled in."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(
+            error, LocalProtocolError
+        ):  # a visitor broke off a request while it was answered
+            record.msg, record.args, record.exc_info = (
+                "a request was broken off: %s",
+                (error,),
+                None,
+            )
         return self._by_text[str(record.msg)[:100]].may_say()
 
 

@@ -19,13 +19,14 @@ from cmlr_edge.sinks.opening import check_files as refuse_clashes
 class RunOutputs:
     """Opens what a configuration names; what does not change from one to the next stays open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file: Path | None = None) -> None:
         """Start without any.
 
         Args:
             folder: What relative paths start from.
+            file: That the configuration was read from.
         """
-        self.folder = folder
+        self.folder, self._file = folder, file
         self._shared: list[tuple[SinkSettings, GuardedSink]] = []
 
     def files(self, config: SessionConfig, places: Sequence[Place] | None = None) -> list[Path]:
@@ -50,7 +51,7 @@ class RunOutputs:
     def check_files(
         self, config: SessionConfig, outputs: Sequence[Path], inputs: Sequence[Path]
     ) -> None:
-        """Refuse outputs that would overwrite each other, the model, or what is read.
+        """Refuse outputs that would overwrite each other, the model, the configuration, or what is read.
 
         Raises:
             OutputError: One would.
@@ -59,6 +60,11 @@ class RunOutputs:
             model = model_path(self.folder / config.engine.path)
             inputs = [*inputs, model, spec_path(model)]
         inputs = [*inputs, *(Path(item.uri) for item in config.sources if item.uri)]
+        named = [config.engine.require_signature]
+        named += [name for sink in config.outputs for name in sink.tls_files]
+        inputs = [*inputs, *(self.folder / name for name in named if name)]
+        if self._file is not None:
+            inputs = [*inputs, self._file]
         refuse_clashes(outputs, inputs)
 
     def open_shared(self, config: SessionConfig, labels: tuple[str, ...]) -> list[GuardedSink]:

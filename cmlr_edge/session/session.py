@@ -61,7 +61,12 @@ class Session(Closing):
     """
 
     def __init__(
-        self, config: SessionConfig, *, folder: Path | None = None, watchers: Sequence[Sink] = ()
+        self,
+        config: SessionConfig,
+        *,
+        folder: Path | None = None,
+        watchers: Sequence[Sink] = (),
+        file: Path | None = None,
     ) -> None:
         """Plan a run; nothing is opened yet.
 
@@ -69,10 +74,11 @@ class Session(Closing):
             config: What is wanted.
             folder: What relative paths in it start from; the current one by default.
             watchers: Take the results of all sources besides the outputs, inline and trusted.
+            file: That `config` was read from, and that no output may write.
         """
         self.config, self.folder = config, folder or Path()
         self._first = config  # what a reload leaves as it is counts as it is here
-        self._opened = RunOutputs(self.folder)
+        self._opened = RunOutputs(self.folder, file)
         self._watchers = [GuardedSink(sink) for sink in watchers]
         self._places: list[Place] = []
         self._num_places = 0  # that there ever were

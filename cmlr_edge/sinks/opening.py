@@ -6,8 +6,10 @@ takes a `SinkRequest` and returns a `Sink`.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _ENTRY_POINTS = "cmlr_edge.sinks"
 _MOST_MB = 1e9
+_PRINTED = (1, 2)  # file descriptors: stdout, stderr
 
 
 @dataclass(frozen=True)
@@ -209,8 +212,13 @@ def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Refuse to start a run that could not write, or would write over what it reads.
 
     Raises:
-        OutputError: There is no folder, two outputs are one file, or an output is an input.
+        OutputError: There is no folder, two outputs are one file, or an output is an input, or
+            where this program prints.
     """
+    printed: set[object] = set()
+    for number in _PRINTED:
+        with suppress(OSError):  # it is closed
+            printed |= _marks_of(os.fstat(number))
     known_inputs = {mark for item in inputs for mark in _marks(item)}
     for path in outputs:
         if not path.absolute().parent.is_dir():
@@ -219,7 +227,11 @@ def check_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         if known_inputs & _marks(path):
             raise OutputError(
-                f"{path} belongs to the source or the model: choose another name for the output"
+                f"{path} belongs to the source, the model or the configuration: choose another name for the output"
+            )
+        if printed & _marks(path):
+            raise OutputError(
+                f"{path} is the file that messages are printed to: choose another name, or print to another file"
             )
     seen: set[object] = set()
     for path in outputs:
@@ -239,8 +251,11 @@ def _marks(path: Path) -> set[object]:
         about = path.stat()
     except OSError:  # not there yet
         return {followed(path)}
-    inode = {(about.st_dev, about.st_ino)} if stat.S_ISREG(about.st_mode) else set()
-    return {followed(path), *inode}
+    return {followed(path), *_marks_of(about)}
+
+
+def _marks_of(about: os.stat_result) -> set[object]:
+    return {(about.st_dev, about.st_ino)} if stat.S_ISREG(about.st_mode) else set()
 
 
 def _open_theirs(request: SinkRequest) -> Sink:

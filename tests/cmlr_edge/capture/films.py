@@ -31,22 +31,23 @@ def write_film(
     container_options: dict[str, str] | None = None,
     audio_s: float = 0.0,
     interlaced: bool = False,
+    ticks: int = TICKS,
 ) -> Path:
-    """Encode BGR pictures (H, W, 3), shown at `times_s` or 1 / fps apart; a tone beside them."""
+    """Encode BGR pictures (H, W, 3), shown at `times_s`, in ticks of a second, or 1 / fps apart; a tone beside them."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt
         if times_s is not None:
-            stream.codec_context.time_base = Fraction(1, TICKS)
+            stream.codec_context.time_base = Fraction(1, ticks)
         if interlaced:
             flags = av.codec.context.Flags
             stream.codec_context.flags |= int(flags.interlaced_dct) | int(flags.interlaced_me)
         tone: Any = container.add_stream("aac", rate=8000, layout="mono") if audio_s else None
         for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
-            frame.pts = index if times_s is None else round(times_s[index] * TICKS)
-            frame.time_base = Fraction(1, fps) if times_s is None else Fraction(1, TICKS)
+            frame.pts = index if times_s is None else round(times_s[index] * ticks)
+            frame.time_base = Fraction(1, fps) if times_s is None else Fraction(1, ticks)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if tone is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cmlr_edge import open_source
-from cmlr_edge.capture import opencv_film, video
+from cmlr_edge.capture import ffmpeg, opencv_film, video
 from cmlr_edge.capture.ffmpeg import PyAvFilm
 from cmlr_edge.capture.interlaced import interlaced_sample
 from cmlr_edge.capture.opencv_film import OpenCvFilm, UnwrittenFrames, converts_interlaced
@@ -249,6 +249,26 @@ WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
     "a variable rate": ("a.mp4", {"times_s": [i / 10 for i in range(29)] + [30.0]}),
     "a variable rate, Matroska": ("a.mkv", {"times_s": [i / 10 for i in range(29)] + [30.0]}),
     "MPEG-TS": ("a.ts", {"audio_s": 8.0}),
+    **{
+        f"a late start in {suffix}": (
+            f"a.{suffix}",
+            {"codec": codec, "times_s": [500 + i / 10 for i in range(30)]},
+        )
+        for suffix, codec in {
+            "mkv": "libx264",
+            "webm": "libvpx",
+            "asf": "wmv2",
+            "nut": "mpeg4",
+            "mp4": "libx264",
+            "mov": "mpeg4",
+            "flv": "flv",
+            "ts": "libx264",
+        }.items()
+    },
+    "empty frames in AVI": (
+        "a.avi",
+        {"codec": "mpeg4", "ticks": 10, "times_s": [i / 10 for i in range(29)] + [30.0]},
+    ),
 }
 
 
@@ -259,6 +279,26 @@ def test_a_whole_film_is_not_called_cut_short(
     name, how = WHOLE[kind]
     path = write_film(tmp_path / name, [shade(20)] * 30, **how)
     assert len(frames_of(path)) == 30
+    assert caplog.text == ""
+
+
+def test_an_empty_packet_repeats_a_picture_and_is_no_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_film(tmp_path / "a.mkv", [shade(20)] * 30, options={"bf": "0"})
+    packets_of = ffmpeg.packets_of
+
+    def with_empty_ones(container: Any, *streams: Any) -> Iterator[Any]:  # as Theora has them
+        for packet in packets_of(container, *streams):
+            yield packet
+            if packet.size:
+                empty = av.Packet(0)
+                empty.pts, empty.dts = packet.pts + 50, packet.dts + 50
+                empty.time_base, empty.stream = packet.time_base, packet.stream
+                yield empty
+
+    monkeypatch.setattr(ffmpeg, "packets_of", with_empty_ones)
+    assert [frame.status for frame in frames_of(path)] == ["ok"] * 30
     assert caplog.text == ""
 
 

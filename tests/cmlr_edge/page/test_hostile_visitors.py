@@ -260,3 +260,16 @@ def test_metrics_for_others_ask_for_the_token() -> None:
         assert post(server, "/metrics", "x" * 5000)[0] == 413
         status, _, text = get(server, "/metrics", Authorization=f"Bearer {TOKEN}")
         assert (status, text) == (200, b"cmlr_frames 1\n")
+
+
+def test_a_request_that_breaks_while_it_is_answered_leaves_no_traceback(
+    patient: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for size in (b"ZZ", b"-1", b"F" * 40, b""):
+        with visit(patient) as connection:
+            connection.sendall(head + size + b"\r\nabc\r\n")
+            assert is_closed(connection, 8)
+    assert get(patient, "/healthz")[0] == 200
+    assert "Traceback" not in caplog.text
+    assert all(record.exc_info is None for record in caplog.records)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.sinks import opening
 from cmlr_edge.sinks.jsonl import EventLines
 from cmlr_edge.sinks.line_file import LineFile
 from cmlr_edge.sinks.opening import SinkSettings, check_files, open_sink
@@ -118,6 +119,18 @@ def test_two_outputs_of_one_run_never_share_a_file_nor_an_older_one(tmp_path: Pa
     with pytest.raises(OutputError, match=r"new\.3 would hold older lines of "):
         check_files([tmp_path / "new.3", tmp_path / "link"], [])
     check_files([tmp_path / "new", tmp_path / "new.6"], [])
+
+
+def test_lines_never_share_a_file_with_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = tmp_path / "printed"
+    with printed.open("wb") as file:
+        monkeypatch.setattr(opening, "_PRINTED", (file.fileno(),))
+        for path in (printed, Path(f"/dev/fd/{file.fileno()}")):
+            with pytest.raises(OutputError, match="that messages are printed to"):
+                check_files([path], [])
+    check_files([printed], [])  # it is closed
 
 
 def test_a_file_that_may_not_be_written_is_refused_when_it_is_opened(tmp_path: Path) -> None:

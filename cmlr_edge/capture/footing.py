@@ -1,0 +1,91 @@
+"""Whether a picture builds upon ones that are whole: decoders also give those that build upon nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Their decoders give nothing before a picture to begin with, which need not be a key picture.
+_BEGIN_WELL = frozenset({"h264", "hevc", "vvc", "mpeg1video", "mpeg2video"})
+_LEANING_I = "ffv1"  # calls all its pictures I, though most lean on others
+_KNOWN = 256  # packets: more than decoders hold back
+_HAS_FRAME_THREADS = 1 << 12  # AV_CODEC_CAP_FRAME_THREADS
+_FRAME_THREADS = 1  # FF_THREAD_FRAME
+_UNKNOWN, _I = 0, 1  # AVPictureType
+
+
+class Footing:
+    """Follows one stream: after its beginning, or a loss, pictures count from a key picture on.
+
+    Packets are numbered in the order in which they are decoded, which is that in which pictures lean on
+    each other; shown they are in another one.
+    """
+
+    def __init__(self, context: Any) -> None:
+        """Stand before the first packet.
+
+        Args:
+            context: PyAV's decoder.
+        """
+        self._context, self._codec = context, str(context.name)
+        self._num_taken = 0
+        self._numbers: dict[int | None, int] = {}  # by the time of a packet
+        self._keys: set[int] = set()  # numbers of packets that call themselves keys
+        self._base = 0 if self._codec in _BEGIN_WELL else None  # of the last good key picture
+        self._lost: list[int] = []  # numbers, from the base on
+
+    def take(self, packet: Any) -> None:
+        """Note a packet before it is decoded."""
+        shown = packet.dts if packet.pts is None else packet.pts
+        if shown is not None:
+            self._numbers[shown] = self._num_taken
+        if packet.is_keyframe:
+            self._keys.add(self._num_taken)
+        self._num_taken += 1
+        if len(self._numbers) > _KNOWN:
+            del self._numbers[next(iter(self._numbers))]
+        self._keys.discard(self._num_taken - _KNOWN)
+
+    def lose(self, *, in_decoder: bool) -> None:
+        """Note that a packet gave no picture, or that some are missing behind the one that was taken last.
+
+        Args:
+            in_decoder: The first. Decoders with a thread for each picture tell it some packets later.
+        """
+        self._note(max(0, self._num_taken - 1 - (self._num_held() if in_decoder else 0)))
+
+    def holds(self, frame: Any, *, is_whole: bool) -> bool:
+        """Judge the next picture, in the order in which they are shown.
+
+        Args:
+            frame: Every one that was decoded.
+            is_whole: Whether nothing is known to be wrong with it alone.
+
+        Returns:
+            Whether it is whole, and all that it builds upon.
+        """
+        number = self._numbers.get(frame.pts, self._num_taken)
+        if not is_whole:
+            self._note(number)
+        elif self._is_key(frame, number):
+            self._base = number
+            self._lost = [lost for lost in self._lost if lost >= number]
+        if self._base is None:
+            return False
+        return is_whole and all(lost >= number for lost in self._lost)
+
+    def _note(self, lost: int) -> None:
+        self._lost.append(lost)
+        if len(self._lost) > _KNOWN:  # those between can no longer be behind a key picture
+            del self._lost[1 : _KNOWN // 2]
+
+    def _num_held(self) -> int:
+        if not self._context.codec.capabilities & _HAS_FRAME_THREADS:
+            return 0
+        uses_them = int(self._context.thread_type.value) & _FRAME_THREADS
+        return max(0, int(self._context.thread_count) - 1) if uses_them else 0
+
+    def _is_key(self, frame: Any, number: int) -> bool:
+        kind = int(frame.pict_type)
+        if frame.key_frame or (kind == _I and self._codec != _LEANING_I):
+            return True
+        return kind in {_UNKNOWN, _I} and number in self._keys
