@@ -15,6 +15,7 @@ from benchmarks.side_by_side import one_thread
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
+WORLDS = (0, 1, 6)
 PARTS = ("worlds", "cost", "kills")
 
 
@@ -26,8 +27,8 @@ def collect(
         "build/collect"
     ),
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PARTS)}.")] = None,
-    worlds: Annotated[int, typer.Option(min=1, help="Small worlds of scenes.")] = 3,
-    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 3,
+    world: Annotated[list[int] | None, typer.Option(help="Seeds of the worlds.")] = None,
+    trainings: Annotated[int, typer.Option(min=1, help="Of each way in each world.")] = 1,
     kills: Annotated[int, typer.Option(min=1, help="Moments at which a run is killed.")] = 50,
 ) -> None:
     """Measure what collecting is worth.
@@ -40,7 +41,7 @@ def collect(
     chosen = only or PARTS
     if "worlds" in chosen:
         with one_thread():
-            runs = [run_world(seed, work) for seed in range(first_world, first_world + worlds)]
+            runs = [run_world(seed, trainings, work) for seed in world or WORLDS]
         summary = summarize(runs)
         counts = {"scenes": COUNTS, "of do in the pool": ALONE}
         _write(out / "worlds.json", {"counts": counts, "summary": summary, "worlds": runs})

@@ -1,4 +1,4 @@
-"""`cmlr-edge label --collect`, killed at random moments: no frame is lost, doubled or cut short."""
+"""`cmlr-edge label --collect`, killed at random moments of its writing: no frame is lost, doubled or cut."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from cmlr_edge.sinks.collect_record import SUFFIX, KeptName
 _FRAMES, _KILLS_EACH = 150, 5  # of the film; of a folder, before a run comes to its end
 _SIZE_WH = (320, 240)
 _LIMIT_S = 300.0  # of a run
+_LOOK_S, _LATE_S = 0.004, 0.1  # between looks at a folder; until a kill at most
 
 
 def run_kills(kills: int, work: Path, engine: Path | None = None) -> dict[str, Any]:
@@ -41,16 +42,17 @@ def run_kills(kills: int, work: Path, engine: Path | None = None) -> dict[str, A
     film = _film(work / "kills.avi")
     alone, folder = work / "kills-alone", work / "kills-folder"
     shutil.rmtree(alone, ignore_errors=True)
-    start_s = time.monotonic()
     run = partial(_run, film, engine or demo_engine())
     run(alone, None)
-    whole_s, wanted = time.monotonic() - start_s, {*_content(alone)}
+    wanted = {*_content(alone)}
     counts = dict.fromkeys(("lost", "doubled", "damaged", "differing", "parts_left"), 0)
     rng, sizes = random.Random(0), list[int]()
     shutil.rmtree(folder, ignore_errors=True)
     for number in range(1, kills + 1):
         before = _content(folder)
-        run(folder, rng.uniform(0.0, whole_s))
+        # Ever later in the film, until a run comes to its end.
+        step = (len(wanted) - len(before)) / (_KILLS_EACH - (number - 1) % _KILLS_EACH)
+        run(folder, len(before) + int(rng.uniform(0, 2) * step) + 1, rng.uniform(0, _LATE_S))
         after = _content(folder)
         counts["lost"] += sum(after.get(name) != content for name, content in before.items())
         counts["damaged"] += _damaged(folder)
@@ -62,12 +64,7 @@ def run_kills(kills: int, work: Path, engine: Path | None = None) -> dict[str, A
             run(folder, None)
             counts["differing"] += {*_content(folder)} != wanted
             shutil.rmtree(folder)
-    return {
-        "kills": kills,
-        "frames": len(wanted),
-        "seconds": whole_s,
-        "kept_at_kill": sizes,
-    } | counts
+    return {"kills": kills, "frames": len(wanted), "kept_at_kill": sizes} | counts
 
 
 def _film(path: Path) -> Path:
@@ -84,29 +81,23 @@ def _film(path: Path) -> Path:
     return path
 
 
-def _run(film: Path, engine: Path, folder: Path, kill_after_s: float | None) -> None:
+def _run(film: Path, engine: Path, folder: Path, kill_at: int | None, late_s: float = 0.0) -> None:
+    """Label the film; kill it so long after so many frames are kept, unless it ends before."""
     command = [sys.executable, "-m", "cmlr_edge", "label", f"film={film}", "--engine", str(engine)]
-    command += [
-        "--provider",
-        "cpu",
-        "--collect",
-        str(folder),
-        "--collect-every",
-        "0.2",
-        "--collect-random",
-        "0.5",
-    ]
-    quiet = subprocess.DEVNULL
+    command += ["--provider", "cpu", "--collect", str(folder)]
+    command += ["--collect-every", "0.2", "--collect-random", "0.5"]
+    quiet, until_s = subprocess.DEVNULL, time.monotonic() + _LIMIT_S
     with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
-        try:
-            code = process.wait(_LIMIT_S if kill_after_s is None else kill_after_s)
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and time.monotonic() < until_s:
+            if kill_at is not None and len([*folder.glob(f"*/*{SUFFIX}")]) >= kill_at:
+                time.sleep(late_s)
+                process.kill()
+                return
+            time.sleep(_LOOK_S)
+        if process.poll() is None:
             process.kill()
-            if kill_after_s is None:
-                raise
-            return
-    if code:
-        raise RuntimeError(f"a run that nobody killed ended with {code}: {' '.join(command)}")
+    if process.returncode:
+        raise RuntimeError(f"a run that nobody killed ended with {process.returncode}: {command}")
 
 
 def _content(folder: Path) -> dict[str, str]:

@@ -19,16 +19,17 @@ def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over worlds, each the mean of its trainings, with 95 % intervals (Student's t)."""
     budgets = [point["budget"] for point in worlds[0]["runs"][0]["points"]]
     summary: dict[str, Any] = {"budgets": budgets, "ways": {}}
-    curves = {way: _curves(worlds, way, ERROR) for way in WAYS}  # (W, B)
-    for way in WAYS:
-        until = [frames_until_half(budgets, curve) for curve in curves[way]]
+    found = {run["way"] for run in worlds[0]["runs"]}
+    curves = {way: _curves(worlds, way, ERROR) for way in WAYS if way in found}  # (W, B)
+    for way, of_worlds in curves.items():
+        until = [frames_until_half(budgets, curve) for curve in of_worlds]
         summary["ways"][way] = {
             name: [_mean(values) for values in _curves(worlds, way, name).T]
             for name in (ERROR, "missed_alone", "said_without", "exclusive_ap", "all_ap", "alone")
         } | {"until_half": until}
     summary["contradictions less"] = {
         way: [_mean(gain) for gain in (curves[CONTRADICTION] - curves[way]).T]
-        for way in WAYS
+        for way in curves
         if way != CONTRADICTION
     }
     return summary
@@ -75,11 +76,11 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for way, color in zip(WAYS, ("tab:grey", "tab:orange", "tab:green", "tab:blue"), strict=True):
-        found = summary["ways"][way]
+    colors = dict(zip(WAYS, ("tab:grey", "tab:blue", "tab:orange", "tab:green"), strict=True))
+    for way, found in summary["ways"].items():
         for axes, name, scale in ((left, ERROR, 100), (right, "alone", 1)):
             values = [scale * point["mean"] for point in found[name]]
-            axes.plot(summary["budgets"], values, "o-", color=color, markersize=4, label=way)
+            axes.plot(summary["budgets"], values, "o-", color=colors[way], markersize=4, label=way)
     start = 100 * summary["ways"][CONTRADICTION][ERROR][0]["mean"]
     left.axhline(start / 2, color="black", linestyle=":", linewidth=1)
     left.set_ylim(0)

@@ -16,7 +16,7 @@ from cmlr_edge.why import Reasons, logits_of
 
 RANDOM, ENTROPY, MARGIN = "random", "uncertainty: entropy", "uncertainty: near a threshold"
 CONTRADICTION = "contradictions"
-WAYS = (RANDOM, ENTROPY, MARGIN, CONTRADICTION)
+WAYS = (RANDOM, CONTRADICTION, ENTROPY, MARGIN)
 
 
 def choose(way: str, pool: list[Reasons], count: int, seed: int) -> NDArray[np.int_]:

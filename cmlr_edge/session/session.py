@@ -15,7 +15,7 @@ from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import SpecError
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
-from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
+from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.place.asking import check_folder
 from cmlr_edge.place.watch import PlaceWatch
@@ -34,8 +34,8 @@ from cmlr_edge.session.places import (
 )
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.watching import Watching
-from cmlr_edge.sinks.base import Sink, SourceHealth
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
+from cmlr_edge.sinks.base import OutputStatus, Sink, SourceHealth
+from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 from cmlr_edge.sinks.opening import SinkSettings
 from cmlr_edge.why import Explain
 
@@ -261,13 +261,8 @@ class Session(Closing):
             [*self._opened.open_shared(config, self.recognizer.labels), *self._watchers]
         )
         cleanup.callback(self._close_outputs)
-        limits = config.limits
-        settings = StreamsSettings(
-            limits.max_batch,
-            limits.latency_budget_s,
-            drain_s=limits.drain_s,
-            explain=config.explanation or (Explain() if config.place else None),
-        )
+        explain = config.explanation or (Explain() if config.place else None)
+        settings = config.limits.for_streams(explain)
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
         self.watching.open(self.streams, self.recognizer, self.output_status, cleanup)
         if self.watching.visits is not None:

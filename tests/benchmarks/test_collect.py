@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.collect.kills import run_kills
-from benchmarks.collect.report import frames_until_half, summarize, table
+from benchmarks.collect.report import MARKS, frames_until_half, summarize, table
 from benchmarks.collect.sampling import (
     CONTRADICTION,
     ENTROPY,
@@ -21,6 +22,8 @@ from benchmarks.collect.sampling import (
 )
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.why import Reasons
+
+ROOT = Path(__file__).parents[2]
 
 
 def pool(own: list[list[float]], surroundings: list[list[float]]) -> list[Reasons]:
@@ -82,3 +85,10 @@ def test_kills_lose_and_double_nothing(engine: Path, tmp_path: Path) -> None:
     found = run_kills(2, tmp_path, engine)
     assert [found[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
     assert found["frames"] > 30
+
+
+@pytest.mark.pages
+def test_the_page_holds_the_stored_numbers() -> None:
+    page = (ROOT / "docs/collect.md").read_text()
+    stored = json.loads((ROOT / "benchmarks/results/collect/worlds.json").read_text())
+    assert MARKS[0] + table(stored["summary"]) + "\n" + MARKS[1] in page
