@@ -16,8 +16,9 @@ from cmlr_edge.errors import FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame, ImageLike
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
+from cmlr_edge.model.label_names import merged_thresholds
 from cmlr_edge.model.pair import ModelPair
-from cmlr_edge.model.spec import OUTPUT_NAME, ModelSpec, merged_thresholds
+from cmlr_edge.model.spec import OUTPUT_NAME, ModelSpec
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.preprocess import Prepared, preprocess
@@ -75,7 +76,7 @@ class Recognizer(Closing):
         self._backend = backend
         self._runtime = backend.description + why
         self._spec = spec
-        self._thresholds = merged_thresholds(spec, thresholds)
+        self._thresholds = merged_thresholds(spec.thresholds_by_label, thresholds)
         self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
         self._lock = threading.RLock()  # guards buffer and backend
 

@@ -73,6 +73,18 @@ def one_line(message: object) -> str:
     return printable(" ".join(str(message).split()))
 
 
+def told(error: BaseException) -> str:
+    """What an error says, on one line and without passwords; its type where it says nothing.
+
+    An error of somebody else's may fail at saying it, too.
+    """
+    try:
+        text = one_line(error)
+    except Exception:  # noqa: BLE001 (whatever it is)
+        text = ""
+    return redact(text or type(error).__name__)
+
+
 def _written_out(character: str) -> str:
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # how Python carries a byte that it cannot decode

@@ -26,15 +26,8 @@ def build_config(
         DataError: A key does not exist or a value has the wrong type.
     """
     record = json.loads(json.dumps(dataclasses.asdict(TrainConfig())))
-    given = {**settings_of(recipe), "recipe": recipe, **given}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise DataError(f"--set {setting!r} should read key=value")
-        try:
-            given[key] = json.loads(value)
-        except ValueError:
-            given[key] = value
+    asked = given | parse_settings(settings)
+    given = {**settings_of(recipe, asked), "recipe": recipe, **asked}
     for key, value in given.items():
         *parents, leaf = key.split(".")
         place: Any = record
@@ -47,3 +40,21 @@ def build_config(
         return from_json(TrainConfig, record)
     except ValueError as error:
         raise DataError(f"settings: {error}") from error
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """Dotted key -> value of "dotted.key=value" each.
+
+    Raises:
+        DataError: One has no `=`.
+    """
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise DataError(f"--set {setting!r} should read key=value")
+        try:
+            parsed[key] = json.loads(value)
+        except ValueError:
+            parsed[key] = value
+    return parsed

@@ -80,14 +80,18 @@ def compare(
     finished = work / variant / "runs.jsonl"
     if keep_runs:
         take_over(out, variant, finished)
+    done = finished_keys(finished)
+    left = {job.scenes for job in jobs if job.key not in done}
     with progress_bars() as progress:
         for world, config in worlds.items():
-            _prepare_world(world, config, work, progress, workers)
+            if str(world) in left:
+                _prepare_world(world, config, work, progress, workers)
         task = progress.add_task("training heads", total=len(jobs))
         tokens, advance = work / "tokens", lambda _job: progress.advance(task)
         run_all(jobs, tokens, finished, workers=workers, report=advance)
     wanted = {job.key for job in jobs}
-    runs = [record for line in finished.open() if (record := json.loads(line))["key"] in wanted]
+    records = map(json.loads, finished.read_text().splitlines())
+    runs = [record for record in records if record["key"] in wanted]
     write_report(runs, out, variant)
 
 

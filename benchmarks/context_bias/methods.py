@@ -60,8 +60,12 @@ CONTROL = "matrix links, no confounders"
 DEEP_DECODER = "two decoder layers"
 DEFAULT = "back-door, matrix links"
 DEEP_CONTROL = "matrix links, two decoder layers, no confounders"
+# Of fit's recipe for few pictures, and of those for thousands of and many.
 FITTED = "fit's head: united batches, two decoder layers, links, pooled tokens"
+THOUSANDS = "back-door, sparser matrix links, two decoder layers, K = 80"
 FITTED_WITH_CONTEXT = "fit's head beside 80 clusters, sparse links"
+DEEP_POOLED = "back-door, sparse matrix links, two decoder layers, K = 80, pooled tokens"
+EXPERTS = "product of experts: two decoder layers beside 80 clusters, no links"
 DEEP = "back-door, sparse matrix links, two decoder layers, K = 80"
 _SPARSITY = (
     0.05  # on the worlds for development, the least that brings spurious links below a tenth
@@ -100,11 +104,22 @@ METHODS = (
         "fit",
         link_sparsity=_SPARSITY,
     ),
+    Method(
+        DEEP_POOLED,
+        _back_door({"num_confounders": 80}, decoder_layers=2, pooled_skip=True),
+        "fit",
+        link_sparsity=_SPARSITY,
+    ),
+    Method(
+        EXPERTS,
+        _back_door({"num_confounders": 80}, decoder_layers=2, label_links="none"),
+        "fit",
+    ),
     Method("back-door, no links", _back_door(label_links="none")),
     Method("back-door, a label links to itself too", _back_door(include_self=True)),
     Method("back-door, two decoder layers", _back_door(decoder_layers=2)),
     Method(
-        "back-door, sparser matrix links, two decoder layers, K = 80",
+        THOUSANDS,
         _back_door({"num_confounders": 80}, decoder_layers=2),
         link_sparsity=2 * _SPARSITY,
     ),

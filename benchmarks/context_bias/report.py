@@ -16,6 +16,8 @@ from benchmarks.context_bias.methods import (
     DEEP_CONTROL,
     DEEP_DECODER,
     DEFAULT,
+    EXPERTS,
+    FITTED,
     METHODS,
     ML_DECODER,
     Method,
@@ -23,7 +25,7 @@ from benchmarks.context_bias.methods import (
 
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
-REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT)
+REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT, FITTED, EXPERTS)
 AVERAGED = "the same, averaged prior"  # what the own context is compared with as well
 MEASURES = (
     ("do", "exclusive"),
@@ -42,7 +44,12 @@ GAINS = {  # what the tables of gains show, and under which heading
     "iid all": "All, iid",
     "cross all": "All, cross-style",
 }
-_READ_OUT_NAMES = {"deployed": "", "prior": ", averaged prior", "own": ", own context"}
+_READ_OUT_NAMES = {
+    "deployed": "",
+    "prior": ", averaged prior",
+    "own": ", own context",
+    "chosen": ", as fit chooses",
+}
 
 
 @dataclass(frozen=True)
@@ -196,26 +203,35 @@ def _hierarchical_means(groups: list[NDArray[np.float64]]) -> NDArray[np.float64
     return np.asarray(np.take_along_axis(means, drawn, axis=0)[0].mean(axis=1))
 
 
-def gains_table(report: dict[str, Any], group: str, *, own: bool = True) -> str:
+def gains_table(report: dict[str, Any], group: str | None, *, own: bool = True) -> str:
     """Gains on the label decoder as a Markdown table, in points.
 
     Args:
         report: Of `summarize`.
-        group: "main", "fit" or "ablation".
-        own: Show the image's own context too, not only the averaged prior.
+        group: "main", "fit" or "ablation"; None: all of them.
+        own: Show the image's own context and fit's choice too, not only the averaged prior.
     """
     rows = {
         f"{row['method']}{_READ_OUT_NAMES[row['read_out']]} | {row['runs']}": row["gains"][DECODER]
         for row in report["rows"]
-        if row["group"] == group and DECODER in row["gains"] and (own or row["read_out"] != "own")
+        if group in {None, row["group"]}
+        and DECODER in row["gains"]
+        and (own or row["read_out"] in {"deployed", "prior"})
     }
     return _table("head, read-out | runs", rows)
 
 
-def references_table(report: dict[str, Any], method: str) -> str:
-    """Gains of one method on every reference, with the averaged prior if any, as a Markdown table."""
-    row = next(r for r in report["rows"] if r["method"] == method and r["read_out"] != "own")
-    return _table("against", row["gains"])
+def references_table(report: dict[str, Any], method: str, read_out: str | None = None) -> str:
+    """Gains of one method on every reference as a Markdown table.
+
+    Args:
+        report: Of `summarize`.
+        method: Its name.
+        read_out: Of the method, and of a reference that has it; None: the averaged prior if any.
+    """
+    rows = (row for row in report["rows"] if row["method"] == method)
+    wanted = {read_out} if read_out else {"prior", "deployed"}
+    return _table("against", next(row["gains"] for row in rows if row["read_out"] in wanted))
 
 
 def _table(heading: str, rows: dict[str, dict[str, Any]]) -> str:
@@ -241,7 +257,9 @@ def markdown_table(report: dict[str, Any], group: str) -> str:
         if row["group"] != group:
             continue
         name = row["method"] + (" *" if row["knows_pairs"] else "")
-        if row["read_out"] != "deployed":
+        if row["read_out"] == "chosen":
+            name += _READ_OUT_NAMES["chosen"]
+        elif row["read_out"] != "deployed":
             name += f", {row['read_out']} context"
         cells = [_cell(row["values"][column], column) for column in columns]
         lines.append(f"| {name} | {row['runs']} | " + " | ".join(cells) + " |")

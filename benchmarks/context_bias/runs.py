@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
 from benchmarks.side_by_side import run_side_by_side
-from train.config import ConfounderConfig, TrainConfig
+from train.config import ConfounderConfig, ModelConfig, TrainConfig
 from train.data.base import ContextBias
 from train.data.context_scenes import SceneTruth, read_truth
 from train.explaining.link_effects import cooccurrence, recover_links, swap_effects
 from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
 from train.fitting.prepare import Preparation
 from train.judging.context_bias import score_context_bias
+from train.judging.inference import DatasetScores
 from train.judging.metrics import average_precisions
+from train.judging.read_out import choose_read_out, read_outs_of
 from train.network.model import CausalHead
 
+CHOSEN = "chosen"  # the read-out that `fit` would deploy
 SCORED_PARTS = ("val", "iid", "do", "cross")
 
 
@@ -84,12 +87,19 @@ def run(job: Job, cache: Path) -> dict[str, Any]:
         exclusive=exclusive,
         exclusive_weight=method.exclusive_weight,
     )
+    scores = {part: score_tokens(head, parts[part]) for part in SCORED_PARTS}
+    chosen = choose_read_out(read_outs_of(scores["val"], head.config), parts["val"].targets)
     return {
         "key": job.key,
         "method": method.name,
         "scenes": Path(job.scenes).name,
         "seed": job.seed,
-        "parts": {part: _score(head, parts[part], truth) for part in SCORED_PARTS},
+        "parts": {
+            part: _score(found, head.config, chosen.chosen, parts[part].targets, truth)
+            for part, found in scores.items()
+        },
+        # What `fit` would deploy: on held-out scenes like those of the training.
+        "read_out": {"chosen": chosen.chosen, "val_map": chosen.val_map},
         "links": _links(head, method, parts["iid"], truth),
         # Of one thread: what else the machine does hardly shows in it.
         "cpu_seconds": round(time.process_time() - started, 1),
@@ -128,13 +138,20 @@ def exclusive_examples(truth: SceneTruth, targets: NDArray[np.float32]) -> NDArr
     return exclusive
 
 
-def _score(head: CausalHead, part: TokenSet, truth: SceneTruth) -> dict[str, dict[str, float]]:
+def _score(
+    scores: DatasetScores,
+    model: ModelConfig,
+    chosen: str,
+    targets: NDArray[np.float32],
+    truth: SceneTruth,
+) -> dict[str, dict[str, float]]:
     """Metrics of every read-out, in percent, and the mean negative log-likelihood."""
-    scores = score_tokens(head, part)
     read_outs = {"deployed": scores.deployed}
     if scores.own_context is not None and scores.prior_context is not None:
         read_outs = {"prior": scores.prior_context, "own": scores.own_context}
-    return {name: _metrics(values, part.targets, truth) for name, values in read_outs.items()}
+    if model.intervention != "none":
+        read_outs[CHOSEN] = read_outs_of(scores, model)[chosen]
+    return {name: _metrics(values, targets, truth) for name, values in read_outs.items()}
 
 
 def _metrics(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,20 +54,24 @@ def place(
             _write(out / "clips.json", run_real(photos, clips, work, seed=0))
 
 
-def _of_world(seed: int, work: Path) -> dict[str, Any]:
-    """What is found in one world; kept, so that an interrupted run goes on."""
-    kept = work / f"found-{seed}.json"
-    if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text())
+def _kept(path: Path, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is found, which takes minutes; an interrupted run goes on."""
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text())
         return found
-    world = world_of(seed, work)
-    found = {
-        "world": seed,
-        "prior": shifted.run_shifts(world, seed),
-        "alarms": alarms.run_alarms(world.training, world.contexts, world.truth, seed),
-    }
-    write_atomically(kept, json.dumps(found).encode())
+    found = find()
+    write_atomically(path, json.dumps(found).encode())
     return found
+
+
+def _of_world(seed: int, work: Path) -> dict[str, Any]:
+    return {
+        "world": seed,
+        "prior": _kept(
+            work / f"prior-{seed}.json", lambda: shifted.run_shifts(world_of(seed, work), seed)
+        ),
+        "alarms": _kept(work / f"alarms-{seed}.json", partial(alarms.run_alarms, seed, work)),
+    }
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

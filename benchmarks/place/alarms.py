@@ -1,20 +1,27 @@
 """Alarms: how many come falsely a day, and how soon a place that changes is found, block by block.
 
-A stream shows one held-out scene after the other, each for a while. Blocks are of ten minutes. Nothing of the
-held-out scenes went into training or into the threshold.
+A stream shows one held-out scene after the other, each for a while. Blocks are of ten minutes.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.context_bias.features import load_tokens
+from benchmarks.context_bias.methods import BASE
 from benchmarks.intervals import t_interval
 from benchmarks.place.shifted import shares_of
+from benchmarks.place.worlds import reference_of
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place.drift import DriftTest, count_alarms, statistics_over_time
+from cmlr_edge.place.histogram import distance
+from train.data import read_dataset
+from train.data.context_scenes import read_truth
+from train.fitting.frozen import TokenSet
 
 BLOCK_S, DAY = 600.0, 144
 RATES = (0.3, 0.1, 0.03, 0.01)  # false alarms a day that are asked for
@@ -22,7 +29,8 @@ DEFAULT_RATE = 0.03
 STAYS = (0.2, 1.0, 2.0, 6.0, 36.0)  # blocks for which a scene is shown
 SIZES = (0.1, 0.2, 0.3, 0.5, 0.8)  # share of scenes that are of one context, besides training's mix
 HOURS = (6, 24, 72)
-_RUNS, _RUN_DAYS, _STREAMS = 60, 16, 200
+_RUNS, _RUN_DAYS, _STREAMS = 40, 16, 100
+_HALVES = 4  # ways to halve the training scenes
 
 
 def stream(
@@ -91,20 +99,61 @@ def detection(
     }
 
 
-def run_alarms(
-    training: TrainedSurroundings,
-    contexts: NDArray[np.float32],
-    truth: NDArray[np.int_],
-    seed: int,
+def run_alarms(seed: int, work: Path) -> dict[str, Any]:
+    """False alarms by stay, detection by size, and places that training did not see, of one world.
+
+    Half of the training scenes make the reference, as training does, and the other half is the place that is
+    like it: they share their background photographs. Those of the part "iid" are others.
+    """
+    folder = work / f"world-{seed}"
+    truth, parts = read_truth(folder), load_tokens(folder, work / "tokens", BASE)
+    images = read_dataset(folder).split("train").images
+    of_scenes = np.array([truth.contexts[str(i.path.relative_to(folder))][0] for i in images])
+    found = [_of_half(parts, of_scenes, seed, number) for number in range(_HALVES)]
+    return {name: _mean([one[name] for one in found]) for name in found[0]}
+
+
+def _of_half(
+    parts: dict[str, TokenSet], truth: NDArray[np.int_], seed: int, number: int
 ) -> dict[str, Any]:
-    """False alarms by stay, and detection by size, of one world."""
-    wide = contexts.astype(np.float64)
+    train = parts["train"]
+    order = np.random.default_rng([seed, number]).permutation(len(train.tokens))
+    reference, place = np.array_split(order, 2)
+    half = TokenSet(train.tokens[reference], train.targets[reference], train.finer_channels)
+    training, contexts_of = reference_of(half, len(place), number)
+    like = contexts_of(TokenSet(train.tokens[place], train.targets[place], train.finer_channels))
+    other = contexts_of(parts["iid"])
     return {
-        "false_alarms": {f"{stay:g}": false_alarms(training, wide, stay, seed) for stay in STAYS},
+        "false_alarms": {f"{s:g}": false_alarms(training, like, s, number) for s in STAYS},
         "detection": {
-            f"{size:g}": detection(training, wide, truth, size, seed) for size in (0.0, *SIZES)
+            f"{size:g}": detection(training, like, truth[place], size, number)
+            for size in (0.0, *SIZES)
+        },
+        "other_photographs": {
+            "distance": distance(other.mean(axis=0), training.mean),
+            "distance_of_like": distance(like.mean(axis=0), training.mean),
+            **_told(training, other, number),
         },
     }
+
+
+def _told(
+    training: TrainedSurroundings, contexts: NDArray[np.float64], seed: int
+) -> dict[str, float]:
+    """Share of streams that are told within hours from the start on, at the default rate."""
+    rng, threshold = np.random.default_rng(seed), thresholds_of(training)[DEFAULT_RATE]
+    paths = [
+        statistics_over_time(contexts[rng.integers(len(contexts), size=3 * DAY)], training)
+        for _ in range(_STREAMS)
+    ]
+    above = np.array(paths) > threshold
+    return {f"{hours}": float(above[:, : hours * 6].any(axis=1).mean()) for hours in HOURS}
+
+
+def _mean(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {key: _mean([one[key] for one in values]) for key in values[0]}
+    return float(np.mean(values))
 
 
 def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:

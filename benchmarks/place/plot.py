@@ -27,6 +27,7 @@ def plot_place(prior: dict[str, Any], alarms: dict[str, Any], path: Path) -> Non
         range(len(SHIFTS)), [shift.replace(" ", "\n", 1) for shift in SHIFTS], fontsize=8
     )
     error.set_title("Expected calibration error by the place's contexts", fontsize=9)
+    error.set_ylim(0, 1.5 * error.get_ylim()[1])  # room for the legend
     error.legend(fontsize=7)
     for hours, color in (("6", "tab:grey"), ("24", "tab:blue"), ("72", "tab:green")):
         shares = [

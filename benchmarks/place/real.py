@@ -1,6 +1,6 @@
-"""Photos and clips: what a network trained on photos says of the places that clips show.
+"""Photos and clips: how far the places that clips show are from photos.
 
-The network's training photos are the reference. Photos that it was not trained on, one a block in any order,
+Training photos are the reference, and no network is trained: none is needed. Photos that it was not trained on, one a block in any order,
 are a place that is like training; each clip, a frame a block, is a place of its own.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.context_bias.features import extract_tokens, fit_reduction
 from benchmarks.context_bias.methods import BASE
 from benchmarks.place.alarms import DAY, DEFAULT_RATE, false_alarms, thresholds_of
-from benchmarks.place.worlds import tell, trained_head
+from benchmarks.place.worlds import reference_of
 from cmlr_edge.capture import open_source
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.place.drift import DriftTest, statistics_over_time
@@ -40,10 +40,9 @@ def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]
         tokens = reduce(extract_tokens(backbone, images, BASE, lambda _done: None))
         return TokenSet(tokens, images.targets(), finer_channels=256)
 
-    head, meaning = trained_head(TokenSet(reduce(raw), train.targets(), finer_channels=256), seed)
-    training = meaning.training
-    assert training is not None
-    held_out = tell(head, tokens_of(val), meaning)["context"]
+    seen = TokenSet(reduce(raw), train.targets(), finer_channels=256)
+    training, contexts_of = reference_of(seen, len(val.images), seed)
+    held_out = contexts_of(tokens_of(val))
     test = DriftTest(training, block_s=600, false_alarms_a_day=DEFAULT_RATE)
     record: dict[str, Any] = {
         "photos": {"train": len(train.images), "held_out": len(val.images)},
@@ -55,7 +54,7 @@ def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]
     found: dict[str, NDArray[np.float64]] = {}
     for clip in sorted(clips.glob("*.mp4")):
         frames = _frames_of(clip, work / "frames" / clip.stem, data)
-        found[clip.stem] = tell(head, tokens_of(frames), meaning)["context"]
+        found[clip.stem] = contexts_of(tokens_of(frames))
     for name, contexts in found.items():
         path = statistics_over_time(contexts, training)
         over = np.flatnonzero(path > test.threshold)

@@ -58,7 +58,7 @@ def false_table() -> str:
     found = read("scenes")["alarms"]["false_alarms"]
     for stay in STAYS:
         cells = [_rate(found[f"{stay:g}"][f"{rate:g}"]) for rate in RATES]
-        rows.append(f"| {stay:g} blocks | {' | '.join(cells)} |")
+        rows.append(f"| {stay:g} block{'s' * (stay != 1)} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -74,6 +74,17 @@ def detection_table() -> str:
         cells = [f"{one[str(h)]['mean']:.0%} {_interval(one[str(h)], '.0%')}" for h in HOURS]
         rows.append(f"| {size:.0%} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def others_sentence() -> str:
+    """Places of the same contexts whose textures training did not see."""
+    found = read("scenes")["alarms"]["other_photographs"]
+    told = ", ".join(f"{found[str(h)]['mean']:.0%} within {h} h" for h in HOURS)
+    return (
+        f"Scenes of the same contexts, drawn evenly, on photographs that training did not have, are "
+        f"{found['distance']['mean']:.2f} away, and those on its own photographs "
+        f"{found['distance_of_like']['mean']:.2f}: streams of them are told to be unlike, {told}."
+    )
 
 
 def clips_table() -> str:
@@ -119,6 +130,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gains": gains_table,
     "false alarms": false_table,
     "detection": detection_table,
+    "others": others_sentence,
     "clips": clips_table,
     "photos": clips_sentence,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cmlr_edge.model.thresholds import fit_thresholds
 from cmlr_edge.place.prior import averaged_logits
 from export.explain import explained, explanation_of
 from train.config import ConfounderConfig, TrainConfig
+from train.confounders.clustering import assign_context
 from train.data import read_dataset
 from train.data.context_scenes import SceneConfig, generate, read_truth
 from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
@@ -97,6 +99,43 @@ def trained_head(train: TokenSet, seed: int) -> tuple[CausalHead, ExplanationSpe
     assert meaning.training is not None
     training = replace(meaning.training, pictures=len(train.tokens))
     return head, replace(meaning, training=training)
+
+
+def reference_of(
+    part: TokenSet, held_out: int, seed: int
+) -> tuple[TrainedSurroundings, Callable[[TokenSet], NDArray[np.float64]]]:
+    """The surroundings of training pictures, without a network beside them, and how others are counted.
+
+    Args:
+        part: The pictures.
+        held_out: How many others stand for a place that is like them: drawn from again and again they are
+            a sample, too, and what is to be told apart are two means.
+        seed: Of the clusters.
+
+    Returns:
+        The surroundings, and what gives the contexts (N, K) of pictures.
+    """
+    model = replace(BASE, intervention="back-door", confounders=ConfounderConfig(kind="early"))
+    prepared = prepare_tokens(replace(RECIPE, model=model, amp="off", seed=seed), part)
+    confounders, term = prepared.confounders, prepared.context_term
+    assert confounders is not None
+    assert term is not None
+    labels = len(term.bias)
+    training = TrainedSurroundings(
+        contexts=tuple(map(tuple, term.contexts.tolist())),
+        prior=tuple(term.prior.tolist()),
+        spread=tuple(term.spread.tolist()),
+        weight=((0.0,) * labels,) * len(confounders.centres),
+        bias=(0.0,) * labels,
+        pictures=round(1 / (1 / len(part.tokens) + 1 / held_out)),
+    )
+
+    def contexts_of(others: TokenSet) -> NDArray[np.float64]:
+        rows = [assign_context(tokens, confounders.centres) for tokens in others.batches()]
+        contexts: NDArray[np.float64] = np.concatenate([row.double().numpy() for row in rows])
+        return contexts
+
+    return training, contexts_of
 
 
 @torch.no_grad()

@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cmlr_edge.backends.onnx_writing import (
+    ADDED,
+    CONSTANT,
+    FLOAT,
+    NODE,
+    write_constant,
+    write_node,
+)
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.protobuf import fields, number_of, write_bytes, write_number
 from cmlr_edge.model.spec import OUTPUT_NAME
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TOKENS = "tokens"  # what export calls what the backbone gives the head, (N, T, D)
-_OURS = b"added/"  # begins the names of all that is appended
+_OURS = ADDED.encode()
 _SCORES, _FORMER = OUTPUT_NAME.encode(), b"added/former_scores"
 _HEAD = b"head."  # begins the names of the head's constants in files of an export without TOKENS
 _PARTS = ("evidence", "attention", "mean", "bias")
@@ -30,8 +38,8 @@ _POOLED = (b"ReduceMean", b"ReduceMax")
 _MIN_OPSET = 18
 # Numbers of fields in onnx.proto.
 _GRAPH, _OPSET = 7, 8
-_NODE, _CONSTANT, _INPUT, _OUTPUT, _VALUE = 1, 5, 11, 12, 13
-_FLOAT, _INT64, _FLOAT16 = 1, 7, 10
+_INPUT, _OUTPUT, _VALUE = 11, 12, 13
+_FLOAT16 = 10
 _Field = tuple[int, memoryview, memoryview]
 
 
@@ -104,10 +112,10 @@ def features_of(content: bytes, tokens: Tokens, name: str) -> bytes:
     with _reading(name):
         graph = _Graph.of(content)
         nodes = [
-            _node("Cast", [tokens.name], ["added/wide"], to=_FLOAT),
-            _node("Reshape", ["added/wide", "added/flat"], [OUTPUT_NAME]),
+            write_node("Cast", [tokens.name], ["added/wide"], to=FLOAT),
+            write_node("Reshape", ["added/wide", "added/flat"], [OUTPUT_NAME]),
         ]
-        constants = [_constant("added/flat", np.array([0, -1], np.int64))]
+        constants = [write_constant("added/flat", np.array([0, -1], np.int64))]
         return graph.rebuilt([*nodes, *constants], tokens.number * tokens.width)
 
 
@@ -193,13 +201,13 @@ class _Graph:
 
     def nodes(self) -> Iterator[_Node]:
         for number, value, _ in self.parts:
-            if number == _NODE:
+            if number == NODE:
                 yield _read_node(value)
 
     def constants(self) -> Iterator[tuple[str, bytes]]:
         """Name and content of what was appended."""
         for number, value, _ in self.parts:
-            if number == _CONSTANT and (name := _name(number, value)).startswith(_OURS):
+            if number == CONSTANT and (name := _name(number, value)).startswith(_OURS):
                 raw = next((bytes(v) for n, v, _ in fields(value) if n == 9), b"")
                 yield name.decode(), raw
 
@@ -225,7 +233,7 @@ class _Graph:
         if not any(name in node.outputs for node in nodes):
             name = _first_of_head(nodes)
         kind, sizes = known.get(name, (0, []))
-        if kind not in {_FLOAT, _FLOAT16} or len(sizes) != 3 or min(sizes[1:]) < 1:
+        if kind not in {FLOAT, _FLOAT16} or len(sizes) != 3 or min(sizes[1:]) < 1:
             return "it does not say which of its values are the tokens of a picture"
         shape = sizes[1], sizes[2], kind == _FLOAT16
         maker = next((node for node in nodes if name in node.outputs), None)
@@ -245,9 +253,9 @@ class _Graph:
         old, new = (_FORMER, _SCORES) if back else (_SCORES, _FORMER)
         parts: list[bytes | memoryview] = []
         for number, value, whole in self.parts:
-            if number in {_NODE, _CONSTANT} and back and _name(number, value).startswith(_OURS):
+            if number in {NODE, CONSTANT} and back and _name(number, value).startswith(_OURS):
                 continue
-            if number == _NODE:
+            if number == NODE:
                 parts.append(_renamed(value, whole, old, new))
             elif number == _OUTPUT and _read_value(value)[0] == _SCORES:
                 parts.append(write_bytes(_OUTPUT, _resized(value, num_scores)))
@@ -280,7 +288,7 @@ def _read_node(message: memoryview) -> _Node:
 
 
 def _name(kind: int, message: memoryview) -> bytes:
-    wanted = 3 if kind == _NODE else 8
+    wanted = 3 if kind == NODE else 8
     return next((bytes(value) for number, value, _ in fields(message) if number == wanted), b"")
 
 
@@ -309,7 +317,7 @@ def _renamed(node: memoryview, whole: memoryview, old: bytes, new: bytes) -> byt
         write_bytes(2, new) if number == 2 and value == old else part
         for number, value, part in parts
     )
-    return write_bytes(_NODE, b"".join(written))
+    return write_bytes(NODE, b"".join(written))
 
 
 def _resized(output: memoryview, last: int) -> bytes:
@@ -337,11 +345,11 @@ def _mapped(message: memoryview, wanted: int, change: Callable[[memoryview], byt
 def _row_parts(tokens: Tokens, rows: Sequence[Row]) -> list[bytes]:
     wide, over, axis = "added/wide", "added/over_tokens", 2 if tokens.turned else 1
     parts = [
-        _node("Cast", [tokens.name], [wide], to=_FLOAT),
-        _node("ReduceMean", [wide, over], ["added/pooled"], keepdims=0),
-        _constant(over, np.array([axis], np.int64)),
-        _constant("added/over_shares", np.array([1, 2], np.int64)),
-        _constant("added/column", np.array([-1, 1], np.int64)),
+        write_node("Cast", [tokens.name], [wide], to=FLOAT),
+        write_node("ReduceMean", [wide, over], ["added/pooled"], keepdims=0),
+        write_constant(over, np.array([axis], np.int64)),
+        write_constant("added/over_shares", np.array([1, 2], np.int64)),
+        write_constant("added/column", np.array([-1, 1], np.int64)),
     ]
     logits = []
     for i, row in enumerate(rows):
@@ -349,14 +357,14 @@ def _row_parts(tokens: Tokens, rows: Sequence[Row]) -> list[bytes]:
         looks = [np.reshape(part, side) for part in (row.evidence, row.attention)]
         values = [*looks, np.reshape(row.mean, (-1, 1)), np.array([row.bias])]
         for part, array in zip(_PARTS, values, strict=True):
-            parts.append(_constant(_key(i, part), array.astype(np.float32)))
+            parts.append(write_constant(_key(i, part), array.astype(np.float32)))
         parts += _nodes_of(i, wide, axis, turned=tokens.turned)
         logits.append(_key(i, "logit"))
     return [
         *parts,
-        _node("Concat", logits, ["added/logits"], axis=1),
-        _node("Sigmoid", ["added/logits"], ["added/scores"]),
-        _node("Concat", [_FORMER.decode(), "added/scores"], [OUTPUT_NAME], axis=1),
+        write_node("Concat", logits, ["added/logits"], axis=1),
+        write_node("Sigmoid", ["added/logits"], ["added/scores"]),
+        write_node("Concat", [_FORMER.decode(), "added/scores"], [OUTPUT_NAME], axis=1),
     ]
 
 
@@ -368,39 +376,18 @@ def _nodes_of(i: int, wide: str, axis: int, *, turned: bool) -> list[bytes]:
         return [at(part), wide] if turned else [wide, at(part)]
 
     return [
-        _node("MatMul", product("evidence"), [at("says")]),
-        _node("MatMul", product("attention"), [at("looks")]),
-        _node("Softmax", [at("looks")], [at("shares")], axis=axis),
-        _node("Mul", [at("says"), at("shares")], [at("votes")]),
+        write_node("MatMul", product("evidence"), [at("says")]),
+        write_node("MatMul", product("attention"), [at("looks")]),
+        write_node("Softmax", [at("looks")], [at("shares")], axis=axis),
+        write_node("Mul", [at("says"), at("shares")], [at("votes")]),
         # Of (N, 1, T) or (N, T, 1), so that one number is left for each picture.
-        _node("ReduceSum", [at("votes"), "added/over_shares"], [at("total")], keepdims=0),
-        _node("Reshape", [at("total"), "added/column"], [at("found")]),
-        _node("MatMul", ["added/pooled", at("mean")], [at("around")]),
-        _node("Add", [at("found"), at("around")], [at("sum")]),
-        _node("Add", [at("sum"), at("bias")], [at("logit")]),
+        write_node("ReduceSum", [at("votes"), "added/over_shares"], [at("total")], keepdims=0),
+        write_node("Reshape", [at("total"), "added/column"], [at("found")]),
+        write_node("MatMul", ["added/pooled", at("mean")], [at("around")]),
+        write_node("Add", [at("found"), at("around")], [at("sum")]),
+        write_node("Add", [at("sum"), at("bias")], [at("logit")]),
     ]
 
 
 def _key(i: int, part: str) -> str:
     return f"added/{i}/{part}"
-
-
-def _node(op: str, inputs: Sequence[str], outputs: Sequence[str], **numbers: int) -> bytes:
-    texts = [(1, text) for text in inputs] + [(2, text) for text in outputs]
-    texts += [(3, f"added/{op}.{outputs[0]}"), (4, op)]
-    attributes = (
-        write_bytes(5, write_bytes(1, key.encode()) + write_number(3, value) + write_number(20, 2))
-        for key, value in numbers.items()
-    )
-    written = [write_bytes(number, text.encode()) for number, text in texts]
-    return write_bytes(_NODE, b"".join([*written, *attributes]))
-
-
-def _constant(name: str, values: NDArray[Any]) -> bytes:
-    kind = _INT64 if values.dtype == np.int64 else _FLOAT
-    sizes = b"".join(write_number(1, size) for size in values.shape)
-    content = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
-    return write_bytes(
-        _CONSTANT,
-        sizes + write_number(2, kind) + write_bytes(8, name.encode()) + write_bytes(9, content),
-    )

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "open_source"]
 
 _ENTRY_POINTS = "cmlr_edge.sources"
-_OF_A_SOURCE = ("name", "num_frames", "fps", "files", "__iter__", "close", "__enter__", "__exit__")
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
     "a video file, a picture, a folder of pictures, a quoted glob, a camera (0, /dev/video0, csi://0), "
@@ -112,11 +111,12 @@ def open_source(
 
 def _open_theirs(text: str, scheme: str) -> Source:
     """Open a source that an installed package brings."""
+    from cmlr_edge.capture.theirs import TheirSource
+
     point = entry_points(_ENTRY_POINTS).get(scheme)
     if point is None:
         raise CaptureError(f"cannot open {scheme}:// sources: give {_FORMS}")
-    source: Source = call_theirs(point, text, redact_source(text), _OF_A_SOURCE, CaptureError)
-    return source
+    return call_theirs(point, text, redact_source(text), TheirSource, CaptureError)
 
 
 def _open_live(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import wraps
@@ -12,18 +11,17 @@ from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
-from cmlr_edge.capture import Policy, is_live
+from cmlr_edge.capture import Policy
 from cmlr_edge.cli import options
 from cmlr_edge.cli.output_flags import collect_of, sinks_of
+from cmlr_edge.cli.words import read_names, read_rules, split_name
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
-from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.pipeline.intake import read_polygon
 from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
 
-_NAMED = re.compile(r"([\w .-]{1,40})=(.+)", re.DOTALL)
 _Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
 _Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
 _Overlay = Annotated[
@@ -88,6 +86,9 @@ class Flags:
     ] = None
     clip_after: Annotated[
         float | None, typer.Option(min=0, max=60, help="Seconds after the event. Default: 5.")
+    ] = None
+    clip_longest: Annotated[
+        float | None, typer.Option(max=600, help="Seconds of a clip at most. Default: 60.")
     ] = None
     collect: Annotated[
         Path | None,
@@ -319,7 +320,7 @@ class Flags:
             "skip_unchanged_s": self.skip_unchanged,
             "frozen_after_s": self.frozen_after,
             "give_up_after_s": self.give_up_after,
-            "labels": _if_given(_read_names, self.labels),
+            "labels": _if_given(read_names, self.labels),
             "masks": self.mask and tuple(read_polygon(text) for text in self.mask),
             "region": _if_given(read_polygon, self.region),
             "tiles": _if_given(_checked_tiles, self.tiles),
@@ -337,10 +338,6 @@ def _if_given(read: Callable[[str], Any], text: str | None) -> Any:
 def _checked_tiles(text: str) -> str:
     Tiles.read(text)
     return text
-
-
-def _read_names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
 
 
 def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -367,34 +364,6 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
     with_flags.__signature__ = inspect.Signature([*parameters, *shared])  # type: ignore[attr-defined]
     with_flags.__annotations__ = {item.name: item.annotation for item in (*parameters, *shared)}
     return with_flags
-
-
-def split_name(text: str) -> tuple[str, str]:
-    """Take `name=uri` apart; a file of that name, or a pipeline, is no name."""
-    named = None if Path(text).exists() else _NAMED.fullmatch(text)
-    if named is None or (is_live(text) and " " in named[1].strip()):
-        return "", text
-    return named[1].strip(), named[2]
-
-
-def read_rules(given: Sequence[str]) -> StabilityRules:
-    """Read what `--stability` was given.
-
-    Raises:
-        SpecError: It is written otherwise than its help says.
-    """
-    known = [*vars(StabilityChange())]
-    values: dict[str, dict[str, float]] = {}
-    for text in given:
-        found = re.fullmatch(r"(?:(.+)\.)?(\w+)=(\d*\.?\d+)", text, re.ASCII)
-        if found is None or found[2] not in known:
-            raise SpecError(
-                f"cannot read --stability {text}: expected SETTING=NUMBER or LABEL.SETTING=NUMBER, "
-                f"with one of {known}"
-            )
-        values.setdefault(found[1] or "", {})[found[2]] = float(found[3])
-    changes = {name: StabilityChange(**changed) for name, changed in values.items()}
-    return StabilityRules(changes.pop("", StabilityChange()), changes)
 
 
 def _changed(settings: Any, flags: Flags, *names: str) -> Any:

@@ -59,7 +59,7 @@ def _file_state(path: Path, sha256: str) -> str:
 def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
     return {
         "name": spec.name,
-        "labels": dict(zip(spec.labels, spec.thresholds, strict=True)),
+        "labels": spec.thresholds_by_label,
         "preprocess": vars(spec.preprocess),
         "method": vars(spec.method),
         "provenance": vars(spec.provenance),

@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from cmlr_edge.cli.console import print_start, stderr
 from cmlr_edge.cli.flags import Flags, takes_flags
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
-from cmlr_edge.cli.signals import Interruption, noted_signals, run_until_signal
+from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.pipeline import lane
 from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.session.runner import Runner
@@ -84,14 +84,15 @@ def label(
     summaries = _Summaries()
     if len(config.sources) == 1:  # its end is the command's error, and said once
         logging.getLogger(lane.__name__).setLevel(logging.ERROR)
-    with noted_signals(ends_well=False) as interruption:
+    with noted_signals(ends_well=False, reloads=flags.config is not None) as interruption:
         session = Session(config, folder=folder, watchers=[summaries], file=flags.config)
         with session:
             if not as_json and (session.live or session.page_url):
                 print_start(session)
             runner = Runner(session, reread=lambda file: fill(file=file)[0], file=flags.config)
+            interruption.calls(runner.request_end, runner.request_reload)
             with summaries.shown(session.num_frames(), quiet=as_json):
-                run_until_signal(runner, interruption, reloads=flags.config is not None)
+                runner.run()
             device, runtime = session.recognizer.provider, session.recognizer.runtime
     _raise_single_error(session, interruption)
     reports = [

@@ -46,7 +46,9 @@ Mqtt: TypeAlias = Annotated[
 Webhook: TypeAlias = Annotated[str | None, typer.Option(help="Events as HTTP POST to this URL.")]
 RotateMb: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0.001, help="Start new files at this size; the last five are kept."),
+    typer.Option(
+        min=0, help="Start new files at this size; the last five are kept. Default: 0, never."
+    ),
 ]
 Stability: TypeAlias = Annotated[
     list[str] | None,

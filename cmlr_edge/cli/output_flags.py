@@ -88,12 +88,16 @@ def _own_kind(text: str) -> tuple[str, dict[str, Any]]:
 
 def _set_kept(flags: Flags, given: _Given) -> None:
     kept = {"keep_mb": flags.keep_mb, "keep_days": flags.keep_days}
-    spans = {"before_s": flags.clip_before, "after_s": flags.clip_after}
+    spans = {
+        "before_s": flags.clip_before,
+        "after_s": flags.clip_after,
+        "longest_s": flags.clip_longest,
+    }
     if flags.collect is not None:  # which has them, too
         kept = kept if any(kind in _KEPT for kind, _ in given) else {}
     for names, kinds, said in (
         (kept, _KEPT, "--keep-mb and --keep-days need --snapshots, --clips or --collect"),
-        (spans, ("clips",), "--clip-before and --clip-after need --clips"),
+        (spans, ("clips",), "--clip-before, --clip-after and --clip-longest need --clips"),
     ):
         known = {name: value for name, value in names.items() if value is not None}
         meant = [where for kind, where in given if kind in kinds]

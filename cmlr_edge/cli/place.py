@@ -96,7 +96,7 @@ def _read(folder: Path, source: str | None) -> list[store.StoredPlace]:
             raise DataError(f"no place of {source!r} is in {printable(folder)}: there are {known}")
         paths = [wanted]
     else:
-        paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
+        paths = sorted(folder.glob(f"*{store.SUFFIX}")) if folder.is_dir() else []
     found = []
     for path in paths:
         try:

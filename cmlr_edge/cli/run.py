@@ -12,9 +12,9 @@ import typer
 
 from cmlr_edge.cli.console import print_away
 from cmlr_edge.cli.flags import Flags, takes_flags
-from cmlr_edge.cli.signals import noted_signals, run_until_signal
+from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.errors import CaptureError
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import told
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
@@ -37,14 +37,15 @@ def run(
     fill = partial(replace(flags, config=config).to_config, sources or [], append=True)
     settings, folder = fill()
     supervisor = Supervisor.from_environment(os.environ)
-    with noted_signals(ends_well=True) as interruption:
+    with noted_signals(ends_well=True, reloads=True) as interruption:
         session = Session(settings, folder=folder, file=config)
         with session:
             runner = Runner(
                 session, reread=lambda file: fill(file=file)[0], file=config, supervisor=supervisor
             )
-            run_until_signal(runner, interruption, reloads=True)
+            interruption.calls(runner.request_end, runner.request_reload)
+            runner.run()
     print_away(session)
     for status in session.status():
         if (cause := session.streams.error(status.name)) is not None and not interruption.number:
-            raise CaptureError(f"{status.name} failed: {redact(str(cause))}") from cause
+            raise CaptureError(f"{status.name} failed: {told(cause)}") from cause

@@ -9,7 +9,7 @@ import typer
 
 from cmlr_edge.cli.console import print_away, print_start
 from cmlr_edge.cli.flags import Flags, takes_flags
-from cmlr_edge.cli.signals import noted_signals, run_until_signal
+from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
 
@@ -40,12 +40,13 @@ def serve(
     fill = partial(flags.to_config, sources or [], append=False, policy="newest", port=_PORT)
     config, folder = fill()
     with (
-        noted_signals(ends_well=True) as interruption,
+        noted_signals(ends_well=True, reloads=flags.config is not None) as interruption,
         Session(config, folder=folder, file=flags.config) as session,
     ):
         print_start(session)
         runner = Runner(
             session, reread=lambda file: fill(file=file)[0], file=flags.config, until_over=False
         )
-        run_until_signal(runner, interruption, reloads=flags.config is not None)
+        interruption.calls(runner.request_end, runner.request_reload)
+        runner.run()
     print_away(session)

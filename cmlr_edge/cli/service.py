@@ -110,9 +110,9 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
     serving, reason = store.state.serving, reason_of(check)
     if not reason and serving is not None:
         with suppress(EngineError):  # one that is damaged has nothing to compare with
-            specs = [store.checked(serving).spec, pair.spec]
-            thresholds = (dict(zip(s.labels, s.thresholds, strict=True)) for s in specs)
-            reason = "; ".join(threshold_objections(*thresholds))
+            former, now = store.checked(serving).spec, pair.spec
+            objections = threshold_objections(former.thresholds_by_label, now.thresholds_by_label)
+            reason = "; ".join(objections)
     if reason:
         raise EngineError(f"engine {engine.id} is refused: {reason}")
     store.accept(engine)

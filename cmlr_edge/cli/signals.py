@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run in order."""
+"""SIGINT and SIGTERM end a run in order; SIGHUP lets it read its file again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import typer
 
 from cmlr_edge.cli.console import stderr
 from cmlr_edge.machine.waiting import Interrupted, interrupted_when, while_waiting
-from cmlr_edge.session.runner import Runner
 
 _SAME_SIGNAL_S = 0.1  # `timeout` and terminals may send one signal twice: to us and to our group
 
@@ -25,12 +24,22 @@ class Interruption:
         """Start with no signal received."""
         self.number, self._noted_s = 0, 0.0
         self._end: Callable[[], None] | None = None
+        self._reload: Callable[[], None] | None = None
+        self._is_reload_wanted = False
 
-    def calls(self, end: Callable[[], None]) -> None:
-        """Let a signal call `end`, which must not wait; at once if one has come already."""
-        self._end = end
+    def calls(self, end: Callable[[], None], reload: Callable[[], None] | None = None) -> None:
+        """Let signals call these, which must not wait; at once if one has come already."""
+        self._end, self._reload = end, reload
         if self.number:
             end()
+        if self._is_reload_wanted and reload is not None:
+            reload()
+
+    def note_reload(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle SIGHUP; one that comes while the run still begins counts as soon as it has."""
+        self._is_reload_wanted = True
+        if self._reload is not None:
+            self._reload()
 
     def note(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; the second one ends the process, whatever hangs in it."""
@@ -47,24 +56,20 @@ class Interruption:
         return self.number != 0 and self._end is None
 
 
-def run_until_signal(runner: Runner, interruption: Interruption, *, reloads: bool) -> None:
-    """Run a session until it is over or a signal ends it; SIGHUP reloads, if there is a file."""
-    interruption.calls(runner.request_end)
-    if reloads:
-        signal.signal(signal.SIGHUP, lambda _number, _frame: runner.request_reload())
-    runner.run()
-
-
 @contextmanager
-def noted_signals(*, ends_well: bool) -> Iterator[Interruption]:
+def noted_signals(*, ends_well: bool, reloads: bool = False) -> Iterator[Interruption]:
     """Handle SIGINT and SIGTERM inside the block; one that comes before the run has begun leaves it.
 
     Args:
         ends_well: Whether the command goes on until a signal ends it, so that its exit code is 0 then.
+        reloads: Whether there is a file to read again at SIGHUP, which ends a process otherwise.
     """
     interruption = Interruption()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, interruption.note) for number in numbers}
+    handlers: dict[int, Callable[[int, FrameType | None], None]]
+    handlers = {signal.SIGINT: interruption.note, signal.SIGTERM: interruption.note}
+    if reloads:
+        handlers[signal.SIGHUP] = interruption.note_reload
+    previous = {number: signal.signal(number, note) for number, note in handlers.items()}
     try:
         with while_waiting(interrupted_when(interruption.is_unwanted)):
             yield interruption

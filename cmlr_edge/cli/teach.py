@@ -139,7 +139,7 @@ def _print(lesson: Lesson, written: Path) -> None:
     if lesson.judgement is None:
         return
     known = {item.name: item for item in taught.labels}
-    thresholds = dict(zip(lesson.spec.labels, lesson.spec.thresholds, strict=True))
+    thresholds = lesson.spec.thresholds_by_label
     for name, item in known.items():
         low, high = item.threshold_between
         say(

@@ -9,9 +9,11 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import IO
+from contextvars import ContextVar, copy_context
+from threading import Event, Thread
+from typing import IO, TypeVar
 
+T = TypeVar("T")
 _TICK_S = 0.02
 _calls: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("while waiting", default=())
 
@@ -41,6 +43,36 @@ def interrupted_when(unwanted: Callable[[], bool]) -> Callable[[], None]:
             raise Interrupted
 
     return call
+
+
+def answer_of(job: Callable[[], T], timeout_s: float) -> T:
+    """Let a thread do what may hang, and leave it behind then; `tick` goes on meanwhile.
+
+    Raises:
+        TimeoutError: It took longer.
+        Exception: What it raised; a RuntimeError for what is to end a process.
+        Interrupted: The wait is to be broken off.
+    """
+    answers, errors, is_over = list[T](), list[BaseException](), Event()
+
+    def do() -> None:
+        try:
+            answers.append(job())
+        except (Exception, Interrupted) as error:  # noqa: BLE001 (handed to whoever waits)
+            errors.append(error)
+        except BaseException as error:  # noqa: BLE001 (it ends a thread, and no more)
+            errors.append(RuntimeError(f"{type(error).__name__}: {error}"))
+        is_over.set()
+
+    Thread(target=copy_context().run, args=(do,), daemon=True).start()
+    deadline_s = time.monotonic() + timeout_s
+    while not is_over.wait(_TICK_S):
+        tick()
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"gave no answer in {timeout_s:g} s")
+    if errors:
+        raise errors[0]
+    return answers[0]
 
 
 def tick() -> None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 LABEL_SHARE = 0.5
 # On fewer frames with the label than this, a score that lies on its threshold could decide it.
 MIN_FRAMES = 5
+_NEVER_SAID, _ALWAYS_SAID = 0.999, 0.001  # thresholds that scores hardly ever reach, or miss
 # Share of all decisions that may differ, by the precision of the file: for its own build, for an engine
 # made of it, and for another runtime that takes it.
-_NEVER_SAID, _ALWAYS_SAID = 0.999, 0.001  # thresholds that scores hardly ever reach, or miss
 MAX_SHARE = {"float32": 0.005, "float16": 0.005, "int8": 0.02}
 
 

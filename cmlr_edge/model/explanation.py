@@ -75,6 +75,15 @@ class TrainedSurroundings:
         return mean
 
     @cached_property
+    def deviation(self) -> NDArray[np.float64]:
+        """Of one training picture's share in each confounder, (K,); none is small beside the others."""
+        about = np.square(np.array(self.contexts) - self.mean)
+        deviation: NDArray[np.float64] = np.sqrt(
+            np.array(self.prior) @ about + np.array(self.spread)
+        )
+        return np.maximum(deviation, max(float(np.median(deviation)) / 5, 1e-6))
+
+    @cached_property
     def said(self) -> NDArray[np.float64]:
         """What each of `contexts` says of each label, (C, L), in logits."""
         said: NDArray[np.float64] = np.array(self.contexts) @ np.array(self.weight) + self.bias

@@ -1,10 +1,16 @@
-"""What to say of labels that a model does not know."""
+"""What people give by label, and what to say of labels that a model does not know."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from cmlr_edge.errors import SpecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LISTED = 10  # of the model's labels, where there are no more
 
@@ -33,3 +39,26 @@ def require_known(given: Collection[str], known: Collection[str], what: str) -> 
     else:
         hint = f"the model knows {len(known)}, `cmlr-edge inspect` lists them"
     raise SpecError(f"{what} unknown labels {unknown}; {hint}")
+
+
+def merged_thresholds(
+    own: Mapping[str, float], override: Mapping[str, float] | float | None
+) -> NDArray[np.float32]:
+    """A threshold for every label, (L,): the model's own, and what is given instead.
+
+    Args:
+        own: By label, in the order of the scores.
+        override: One value for all labels, or a value for some of them.
+
+    Raises:
+        SpecError: A label is not known, or a threshold is outside [0, 1].
+    """
+    merged = dict(own)
+    if isinstance(override, Mapping):
+        require_known(override, merged, "thresholds name")
+        merged.update(override)
+    elif override is not None:
+        merged = dict.fromkeys(merged, float(override))
+    if not all(0 <= value <= 1 for value in merged.values()):
+        raise SpecError(f"thresholds must lie in [0, 1], got {override}")
+    return np.fromiter(merged.values(), np.float32, len(merged))

@@ -9,22 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-import numpy as np
+from typing import Literal, TypeAlias
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.files import write_atomically
-from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import json_text, parse_json, read_bounded
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 INPUT_NAME = "frames"  # uint8 (N, H, W, 3), RGB
@@ -300,9 +293,7 @@ class ModelSpec:
             )
         if outside := [value for value in self.thresholds if not 0 <= value <= 1]:
             raise SpecError(f"thresholds must lie in [0, 1], got {outside}")
-        stability_from_thresholds(
-            dict(zip(self.labels, self.thresholds, strict=True)), self.stability
-        )
+        stability_from_thresholds(self.thresholds_by_label, self.stability)
         explained = len(self.labels) - (len(self.taught.labels) if self.taught else 0)
         if self.explanation is not None and len(self.explanation.bias) != explained:
             raise SpecError(
@@ -319,6 +310,11 @@ class ModelSpec:
                 )
         if self.taught is not None:
             self.taught.require_describes(self.labels, self.files)
+
+    @property
+    def thresholds_by_label(self) -> dict[str, float]:
+        """The threshold of each label."""
+        return dict(zip(self.labels, self.thresholds, strict=True))
 
     def save(self, path: Path) -> None:
         """Write the spec as JSON, whole or not at all."""
@@ -384,27 +380,3 @@ def _no_spec(path: Path, error: Exception) -> SpecError:
         f"{path} is not a model spec: {error}. Copy the spec that "
         "export/build_engine.py wrote beside the engine"
     )
-
-
-def merged_thresholds(
-    spec: ModelSpec, override: Mapping[str, float] | float | None
-) -> NDArray[np.float32]:
-    """A threshold for every label, (L,): the spec's, and what is given instead.
-
-    Args:
-        spec: Of the model.
-        override: One value for all labels, or a value for some of them.
-
-    Raises:
-        SpecError: A label is not known, or a threshold is outside [0, 1].
-    """
-    merged = dict(zip(spec.labels, spec.thresholds, strict=True))
-    if isinstance(override, Mapping):
-        require_known(override, merged, "thresholds name")
-        merged.update(override)
-    elif override is not None:
-        merged = dict.fromkeys(merged, float(override))
-    values = np.fromiter(merged.values(), np.float32, len(merged))
-    if not ((values >= 0) & (values <= 1)).all():
-        raise SpecError(f"thresholds must lie in [0, 1], got {override}")
-    return values

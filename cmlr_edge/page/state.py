@@ -24,8 +24,7 @@ from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
-from cmlr_edge.sinks.base import Result
-from cmlr_edge.sinks.guarded import OutputStatus
+from cmlr_edge.sinks.base import OutputStatus, Result
 from cmlr_edge.why import Explain
 
 _SHOWN_SCORES = 8  # the best ones; labels that are present come besides

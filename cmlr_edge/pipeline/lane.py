@@ -17,13 +17,14 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline.intake import Choice, Intake
 from cmlr_edge.pipeline.outlet import Judging, Outlet
 from cmlr_edge.pipeline.scene import SceneGate
+from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.pipeline.status import SourceStatus, Tally
 from cmlr_edge.pipeline.ticket import Ticket
 from cmlr_edge.pipeline.tiles import combined
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import told
 from cmlr_edge.sinks.base import Result
 from cmlr_edge.sinks.guarded import GuardedSink
 
@@ -52,8 +53,7 @@ class Lane:
         name: str,
         outlet: Outlet,
         links: LaneLinks,
-        *,
-        frames_ahead: int,
+        settings: StreamsSettings,
         max_frames: int | None,
         gate: SceneGate | None,
         intake: Intake,
@@ -65,7 +65,7 @@ class Lane:
             name: For people, without passwords.
             outlet: Likewise owned.
             links: To the rest of the run.
-            frames_ahead: Frames under way at most, unless the source wants its newest only.
+            settings: Say how many frames are under way, unless the source wants its newest only.
             max_frames: Take no more than so many.
             gate: Says which frames need the model; None for all.
             intake: Says which frames are looked at, and what of them.
@@ -74,7 +74,7 @@ class Lane:
         self._live = source if isinstance(source, LiveSource) else None
         newest = self._live is not None and self._live.policy == "newest"
         self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
-        self._ahead = _NEWEST_AHEAD if newest else frames_ahead
+        self._ahead = _NEWEST_AHEAD if newest else settings.frames_ahead
         self._max_frames, self._gate, self._intake = max_frames, gate, intake
         self._new_intake: Intake | None = None
         self._asleep = False
@@ -135,7 +135,7 @@ class Lane:
             if self._asleep and state is SourceState.OK:
                 reason = _OUTSIDE
             if error is not None:
-                state, reason = SourceState.FAILED, redact(str(error) or type(error).__name__)
+                state, reason = SourceState.FAILED, told(error)
             elif over and state is not SourceState.FAILED:
                 reason = self._live.reason if self._live else "the source ended"
                 state = SourceState.ENDED
@@ -215,7 +215,7 @@ class Lane:
                 if self._is_wanted(frame):
                     self._take(self._intake.masked(frame))
                     taken += 1
-        except Exception as error:  # noqa: BLE001 (whatever a source raises ends it alone)
+        except BaseException as error:  # noqa: BLE001 (whatever a source raises ends it alone)
             with self._changed:
                 self._error = self._error or error
         finally:
@@ -269,7 +269,7 @@ class Lane:
         if (time_s := frame.time_s) is not None:
             if frame.source != self.name:
                 frame = replace(frame, source=self.name)
-            if not time_s > self._last_s:  # our sources take care of it, those of others may not
+            if not self._last_s < time_s < math.inf:  # ours take care of it, others may not
                 time_s = max(self._last_s, -_LEAST_STEP_S) + _LEAST_STEP_S
                 frame = replace(frame, time_s=time_s)
             self._last_s = time_s
@@ -299,13 +299,13 @@ class Lane:
                 self._outlet.begin()
             while (ticket := self._next_answered()) is not None:
                 self._finish(ticket)
-        except Exception as error:  # noqa: BLE001 (whatever a sink raises ends this source alone)
+        except BaseException as error:  # noqa: BLE001 (whatever a sink raises ends this source alone)
             self.abort(error)
         self._close(self._outlet.close)
         self._await_taken()
         self._close(self._source.close)
         if self._error is not None and self._own_error():
-            _log.warning("%s ended: %s", self.name, redact(str(self._error)))
+            _log.warning("%s ended: %s", self.name, told(self._error))
         with self._changed:
             self._over = True
         self._links.finished()
@@ -322,7 +322,7 @@ class Lane:
     def _close(self, close: Callable[[], None]) -> None:
         try:
             close()
-        except Exception as error:  # noqa: BLE001 (likewise)
+        except BaseException as error:  # noqa: BLE001 (likewise)
             self.abort(error)
 
     def _next_answered(self) -> Ticket | None:

@@ -12,8 +12,7 @@ from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.machine.addresses import is_loopback
 from cmlr_edge.pipeline.status import SourceStatus
 from cmlr_edge.prediction import Latency
-from cmlr_edge.sinks.base import Result, Takes
-from cmlr_edge.sinks.guarded import OutputStatus
+from cmlr_edge.sinks.base import OutputStatus, Result, Takes
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _COUNTED = {

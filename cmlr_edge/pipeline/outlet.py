@@ -139,6 +139,7 @@ class Outlet:
         return None if self._watch is None else self._watch.status
 
     def _write(self, result: Result) -> None:
+        result = result.read_only()
         self._own.write(result, wait=self._lossless)
         self._shared.write(result, wait=self._lossless)
 

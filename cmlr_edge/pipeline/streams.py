@@ -100,14 +100,20 @@ class Streams(Closing):
             watch: Of its place; predictions have to say why, for it to see anything.
 
         Raises:
-            CaptureError: Another source has that name.
+            CaptureError: Another source has that name, or it is none.
+            OutputError: A sink lacks `write` or `close`.
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
-        if max_frames is not None and max_frames < 1:
-            raise SpecError(f"max_frames is {max_frames}: expected at least 1")
+        number: object = max_frames  # whatever it is declared to be
+        if number is not None and not (isinstance(number, int) and number >= 1):
+            raise SpecError(f"max_frames is {max_frames}: expected a whole number, at least 1")
         with ExitStack() as undo:
             if isinstance(source, str | Path | int):
                 source = undo.enter_context(open_source(source))
+            if not hasattr(source, "name"):
+                raise CaptureError(
+                    f"{type(source).__name__} is no source: give one that is opened, or a path, URI or number"
+                )
             name = redact(name) if name else source_name(source.name)
             gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
             rules = stability, intake
@@ -126,6 +132,7 @@ class Streams(Closing):
         watch: PlaceWatch | None,
     ) -> None:
         live = source if isinstance(source, LiveSource) else None
+        links = LaneLinks(self._prepare, self._submit, self._publish, self._notify)
         own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
         strict = [] if live else [guard for guard in own if guard not in sinks]
         with self._changed:
@@ -144,16 +151,8 @@ class Streams(Closing):
                 strict=strict,
                 watch=watch,
             )
-            lane = Lane(
-                source,
-                name,
-                outlet,
-                LaneLinks(self._prepare, self._submit, self._publish, self._notify),
-                frames_ahead=self._settings.frames_ahead,
-                max_frames=max_frames,
-                gate=gate,
-                intake=Intake(rules[1] or IntakeSettings()),
-            )
+            intake = Intake(rules[1] or IntakeSettings())
+            lane = Lane(source, name, outlet, links, self._settings, max_frames, gate, intake)
             self._lanes[name], self._rules[name] = lane, rules
             if self._started:
                 lane.start()

@@ -3,7 +3,8 @@
 What is tested: that the source's blocks of time are drawn, one by one, from the surroundings of the
 training pictures. Within a block nothing is assumed: all its frames may be the same picture. Blocks that are
 like their neighbours count for less, by their autocorrelation. For each window of the newest blocks the
-squared distance of their mean from training's, times the number of looks, is taken, and the largest counts. How large it becomes by chance is drawn from training's own surroundings, as long runs
+squared distance of their mean from training's, in deviations of one training picture and times the number
+of looks, is taken, and the largest counts. How large it becomes by chance is drawn from training's own surroundings, as long runs
 of blocks with windows that overlap as they do in service, so that looking again and again is part of it.
 """
 
@@ -108,7 +109,7 @@ def statistics_over_time(
 def _over_time(
     blocks: NDArray[np.float64], training: TrainedSurroundings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    centred = blocks - training.mean
+    centred = (blocks - training.mean) / training.deviation
     summed = np.cumsum(centred, axis=0)
     counts = np.arange(1, len(blocks) + 1)
     found = np.zeros(len(blocks))
@@ -116,7 +117,7 @@ def _over_time(
         within = summed.copy()
         within[width:] -= summed[:-width]
         found = np.maximum(found, np.square(within).sum(axis=1) / np.minimum(counts, width))
-    return found / _variance(training), _blocks_a_look(centred, summed)
+    return found / blocks.shape[1], _blocks_a_look(centred, summed)
 
 
 def _blocks_a_look(
@@ -170,10 +171,3 @@ def _by_chance(training: TrainedSurroundings) -> NDArray[np.float64]:
             drawn = drawn + error + noise / np.sqrt(training.pictures)
         paths.append(statistics_over_time(drawn, training))
     return np.array(paths)
-
-
-def _variance(training: TrainedSurroundings) -> float:
-    """Of one training picture's surroundings about their mean, all confounders together."""
-    about = np.square(np.array(training.contexts) - training.mean)
-    total = np.array(training.prior) @ about + np.array(training.spread)
-    return max(float(total.sum()), 1e-12)

@@ -7,7 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.model.explanation import LINKS, OWN_EVIDENCE, SURROUNDINGS, TrainedSurroundings
+from cmlr_edge.model.explanation import (
+    LINKS,
+    OTHER_SCORES,
+    OWN_EVIDENCE,
+    SURROUNDINGS,
+    TrainedSurroundings,
+)
 from cmlr_edge.why import Reasons
 
 _FAR = 80.0  # logits whose probability float64 can still tell from 0 and 1
@@ -34,6 +40,8 @@ def average_over(reasons: Reasons, prior: NDArray[np.float64]) -> Reasons:
     scores = reasons.scores.copy()
     scores[: len(logits)] = 1 / (1 + np.exp(-logits))
     outputs = {**reasons.outputs, SURROUNDINGS: (logits - effect).astype(np.float32)}
+    if meaning.surroundings == "own":  # what the engine decided by is now the other read-out
+        outputs[OTHER_SCORES] = reasons.scores[: len(logits)]
     return replace(
         reasons,
         scores=scores,

@@ -18,13 +18,14 @@ from cmlr_edge.place.histogram import MOST_BLOCKS, PlaceHistogram
 from cmlr_edge.redaction import printable, safe_name
 
 FORMAT_VERSION = 1
+SUFFIX = ".place.json"
 MOST_PICTURES = 4
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StoredPlace:
-    """What `PLACE/SOURCE.json` holds; see `PlaceHistogram`."""
+    """What `FOLDER/SOURCE.place.json` holds; see `PlaceHistogram`."""
 
     source: str
     model: str  # its name, for people
@@ -91,8 +92,8 @@ class StoredPlace:
 
 
 def path_of(folder: Path, source: str) -> Path:
-    """Where the place of a source is kept."""
-    return folder / f"{safe_name(source)}.json"
+    """Where the place of a source is kept; the name is nobody else's, for what is not ours is set aside."""
+    return folder / f"{safe_name(source)}{SUFFIX}"
 
 
 def picture_of(path: Path, number: int) -> Path:

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from cmlr_edge.errors import CaptureError, CmlrError, SpecError
 from cmlr_edge.model.files import followed
 from cmlr_edge.model.strict_json import from_json
+from cmlr_edge.redaction import told
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.secrets import has_reference
 from cmlr_edge.session.session import Session
@@ -85,6 +86,8 @@ class SourceChanges:
                 job()
             except CmlrError as error:
                 answer.set_exception(error)
+            except Exception as error:  # noqa: BLE001 (whatever it is: a run that works goes on)
+                answer.set_exception(CmlrError(told(error)))
             else:
                 answer.set_result(None)
 

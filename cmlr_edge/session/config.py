@@ -13,6 +13,7 @@ from cmlr_edge.errors import DependencyError, SpecError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
 from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
+from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.place.settings import PlaceSettings
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.settings import UpdateSettings
@@ -103,6 +104,17 @@ class LimitSettings:
     stuck_after_s: float = 60.0  # one run of the model; then the watchdog restarts the service
     drain_s: float = 10.0  # for frames under way and outputs, once the end is asked for
 
+    def __post_init__(self) -> None:
+        """Refuse what could not be meant."""
+        self.for_streams(None)
+        if not self.stuck_after_s > 0:
+            raise SpecError(f"stuck_after_s is {self.stuck_after_s}: expected seconds above 0")
+
+    def for_streams(self, explain: Explain | None) -> StreamsSettings:
+        """What `Streams` takes of it."""
+        budget_s, drain_s = self.latency_budget_s, self.drain_s
+        return StreamsSettings(self.max_batch, budget_s, explain=explain, drain_s=drain_s)
+
 
 @dataclass(frozen=True)
 class MetricsSettings:
@@ -110,6 +122,10 @@ class MetricsSettings:
 
     port: int = 0  # 0 for no metrics
     host: str = "127.0.0.1"  # address that listens; 0.0.0.0 for others on the network
+
+    def __post_init__(self) -> None:
+        """Refuse what is no port."""
+        _check_port(self.port)
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,15 @@ class PageSettings:
     host: str = "127.0.0.1"  # address that listens; 0.0.0.0 for others on the network
     token: str | None = None  # visitors must know it; needed wherever others can reach the page
     source_folder: str = ""  # whose files visitors may add as sources; "": cameras alone
+
+    def __post_init__(self) -> None:
+        """Refuse what is no port."""
+        _check_port(self.port or 0)
+
+
+def _check_port(port: int) -> None:
+    if port not in range(2**16):
+        raise SpecError(f"port is {port}: expected 0 to 65535")
 
 
 @dataclass(frozen=True)
@@ -214,21 +239,7 @@ def load_config(path: Path) -> SessionConfig:
 
 
 def _read(value: dict[str, Any]) -> SessionConfig:
-    """Check part by part, so that what a part itself refuses has a place too."""
-    for name, kind in {
-        "engine.update": UpdateSettings,
-        "engine": EngineSettings,
-        "collect": CollectSettings,
-    }.items():
-        found: Any = value
-        for key in name.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        if found is not None:
-            _placed(kind, found, name)
-    for name, kind in {"sources": SourceSettings, "sinks": SinkSettings}.items():
-        items = value.get(name, [])
-        for index, item in enumerate(items if isinstance(items, list) else []):
-            _placed(kind, item, f"{name}[{index}]")
+    _check_parts(value)
     config = from_json(SessionConfig, value)
     names = Counter(source.name for source in config.sources)
     for index, source in enumerate(config.sources):
@@ -239,9 +250,9 @@ def _read(value: dict[str, Any]) -> SessionConfig:
             raise MismatchError(f"sources[{index}].name", f"two sources are called {source.name}")
     if config.threshold is not None and config.thresholds:
         raise MismatchError("threshold", "give either threshold, for all labels, or [thresholds]")
-    for label, threshold in config.thresholds.items():
+    thresholds = {f"thresholds.{label}": value for label, value in config.thresholds.items()}
+    for where, threshold in (thresholds | {"threshold": config.threshold or 0.0}).items():
         if not 0 <= threshold <= 1:
-            where = f"thresholds.{label}"
             raise MismatchError(where, f"{where} is {threshold}: expected 0 to 1")
     try:  # a threshold of 1 leaves room for any `leave`; the model's own come later
         stability_from_thresholds(
@@ -261,6 +272,28 @@ def _read(value: dict[str, Any]) -> SessionConfig:
     if not config.sources:
         raise MismatchError("sources", "sources is empty: give at least one [[sources]]")
     return config
+
+
+def _check_parts(value: dict[str, Any]) -> None:
+    """Look at each by itself, so that what a part itself refuses has a place too."""
+    parts = {
+        "engine.update": UpdateSettings,
+        "engine": EngineSettings,
+        "collect": CollectSettings,
+        "limits": LimitSettings,
+        "metrics": MetricsSettings,
+        "page": PageSettings,
+    }
+    for name, kind in parts.items():
+        found: Any = value
+        for key in name.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if found is not None:
+            _placed(kind, found, name)
+    for name, kind in {"sources": SourceSettings, "sinks": SinkSettings}.items():
+        items = value.get(name, [])
+        for index, item in enumerate(items if isinstance(items, list) else []):
+            _placed(kind, item, f"{name}[{index}]")
 
 
 def _placed(kind: type, value: object, where: str) -> None:

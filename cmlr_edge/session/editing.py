@@ -13,6 +13,7 @@ from typing import Any
 
 from cmlr_edge.errors import CmlrError, DependencyError, OutputError, SpecError
 from cmlr_edge.model.files import followed, sha256_of
+from cmlr_edge.model.strict_json import read_bounded
 from cmlr_edge.session.changes import SourceChanges
 from cmlr_edge.session.config import SessionConfig, SourceSettings, toml_reader
 from cmlr_edge.session.session import Session
@@ -82,7 +83,7 @@ class SourceEditing(SourceChanges):
         if not os.access(followed(self._file).parent, os.W_OK):
             raise OutputError(f"{self._file.parent} cannot be written to")
         try:
-            content = self._file.read_bytes()
+            content = read_bounded(self._file)
             sources = toml_reader().loads(content.decode("utf-8-sig")).get("sources", [])
         except (OSError, ValueError, RecursionError) as error:
             raise SpecError(f"cannot read {self._file}: {error}") from error

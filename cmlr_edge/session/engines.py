@@ -42,13 +42,24 @@ def load(path: Path | ModelPair, config: SessionConfig, folder: Path) -> Recogni
             rebuild=engine.rebuild,
             require_signature=key,
         )
-    if config.explanation is not None and not recognizer.explains:
+    try:
+        check_able(recognizer, config)
+    except BaseException:
         recognizer.close()
+        raise
+    return recognizer
+
+
+def check_able(recognizer: Recognizer, config: SessionConfig) -> None:
+    """Refuse an engine that cannot tell what a configuration asks of it.
+
+    Raises:
+        EngineError: It says nothing of why, or of surroundings.
+    """
+    if config.explanation is not None and not recognizer.explains:
         raise no_explanation(recognizer.spec.name)
     if config.place and not (recognizer.explains and trained_surroundings(recognizer.spec)):
-        recognizer.close()
         raise no_place(recognizer.spec)
-    return recognizer
 
 
 def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from cmlr_edge.errors import CmlrError, EngineError
+from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.waiting import Interrupted
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.redaction import told
 from cmlr_edge.service.notify import Supervisor
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.editing import SourceEditing
@@ -136,8 +137,8 @@ class Runner:
             with ExitStack() as undo:  # any error leaves the run as it was
                 fresh = self._fresh_recognizer(config, undo)
                 self._session.apply(config, fresh, undo)
-        except CmlrError as error:
-            _log.error("the configuration is not taken over: %s", error)
+        except Exception as error:  # noqa: BLE001 (whatever it is: a run that works goes on)
+            _log.error("the configuration is not taken over: %s", told(error))
         except Interrupted:  # the run ends: the next one is to take it
             return
         self._supervisor.ready(self._summary())

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import SpecError
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
-from cmlr_edge.pipeline import SourceStatus, Streams, StreamsSettings
+from cmlr_edge.pipeline import SourceStatus, Streams
 from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.place.asking import check_folder
 from cmlr_edge.place.watch import PlaceWatch
@@ -22,7 +23,7 @@ from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings
-from cmlr_edge.session.engines import load_serving, store_of
+from cmlr_edge.session.engines import check_able, load_serving, store_of
 from cmlr_edge.session.places import (
     Place,
     check_times,
@@ -33,8 +34,8 @@ from cmlr_edge.session.places import (
 )
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.watching import Watching
-from cmlr_edge.sinks.base import Sink, SourceHealth
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs, OutputStatus
+from cmlr_edge.sinks.base import OutputStatus, Sink, SourceHealth
+from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 from cmlr_edge.sinks.opening import SinkSettings
 from cmlr_edge.why import Explain
 
@@ -177,6 +178,11 @@ class Session(Closing):
         asked_s, granted_s = self._end_asked_s, self.config.limits.drain_s
         return asked_s is not None and time.monotonic() > asked_s + granted_s
 
+    @property
+    def in_force(self) -> SessionConfig:
+        """The configuration, with what a reload leaves as it was at the start."""
+        return replace(self.config, **{name: getattr(self._first, name) for name in _FIXED})
+
     def swap(self, recognizer: Recognizer, engine_id: str) -> Recognizer:
         """Let another recognizer go on between two batches; return the former one, to be closed."""
         [former] = self.streams.swap(recognizer)
@@ -255,13 +261,8 @@ class Session(Closing):
             [*self._opened.open_shared(config, self.recognizer.labels), *self._watchers]
         )
         cleanup.callback(self._close_outputs)
-        limits = config.limits
-        settings = StreamsSettings(
-            limits.max_batch,
-            limits.latency_budget_s,
-            drain_s=limits.drain_s,
-            explain=config.explanation or (Explain() if config.place else None),
-        )
+        explain = config.explanation or (Explain() if config.place else None)
+        settings = config.limits.for_streams(explain)
         self.streams = cleanup.enter_context(Streams(self.recognizer, settings))
         self.watching.open(self.streams, self.recognizer, self.output_status, cleanup)
         if self.watching.visits is not None:
@@ -332,6 +333,8 @@ class Session(Closing):
             raise SpecError("another store counts from the next start on: start it again")
         if fresh is not None and fresh[0].labels != self.recognizer.labels:
             raise SpecError("the labels of the other engine differ: start it again")
+        if fresh is not None:
+            check_able(fresh[0], self._first)
 
     def _change_outputs(self, place: Place, own: list[tuple[SinkSettings, GuardedSink]]) -> None:
         before, place.outputs = place.outputs, own

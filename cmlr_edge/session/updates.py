@@ -100,7 +100,7 @@ class EngineUpdates:
         if reason:
             return self._refusal(offer, reason)
         try:
-            candidate = self._await(lambda: load(pair, session.config, session.folder))
+            candidate = self._await(lambda: load(pair, session.in_force, session.folder))
         except Interrupted:
             return None
         try:

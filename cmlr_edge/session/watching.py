@@ -15,7 +15,8 @@ from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.secrets import put_in
-from cmlr_edge.sinks.guarded import GuardedSink, OutputStatus
+from cmlr_edge.sinks.base import OutputStatus
+from cmlr_edge.sinks.guarded import GuardedSink
 
 if TYPE_CHECKING:
     from cmlr_edge.page.state import LiveState

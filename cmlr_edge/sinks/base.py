@@ -18,7 +18,10 @@ _NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 
 @dataclass(frozen=True)
 class Result:
-    """One frame, what the model says about it, and what that brings about."""
+    """One frame, what the model says about it, and what that brings about.
+
+    Outputs share it: to draw on a picture, copy it.
+    """
 
     frame: Frame  # with its picture
     prediction: Prediction  # of that frame
@@ -37,6 +40,13 @@ class Result:
         prediction = Prediction(np.empty(0, np.float32), (), Latency(), 0.0, valid=False)
         return cls(frame, prediction, (Event.begin(source),), source, beginning=True)
 
+    def read_only(self) -> Result:
+        """The same with arrays that no output can change, for the others get them too."""
+        image, scores = self.frame.image_bgr.view(), self.prediction.scores.view()
+        image.flags.writeable = scores.flags.writeable = False
+        frame, said = replace(self.frame, image_bgr=image), replace(self.prediction, scores=scores)
+        return replace(self, frame=frame, prediction=said)
+
     def without_picture(self) -> Result:
         """The same with an empty picture, to be kept for long."""
         return replace(self, frame=replace(self.frame, image_bgr=_NO_PICTURE))
@@ -51,6 +61,16 @@ class SourceHealth:
     labels: tuple[str, ...] = ()  # that alone may be said of it; () for all
 
 
+@dataclass(frozen=True)
+class OutputStatus:
+    """How one output is doing."""
+
+    name: str  # without passwords
+    state: Literal["ok", "failing", "hanging"]
+    reason: str  # why the state is not ok, for people; empty if it is
+    lost: int  # results and events that it did not take
+
+
 class Sink(Protocol):
     """An output. It is used by one thread at a time, and creates its file at the first result.
 
@@ -59,8 +79,7 @@ class Sink(Protocol):
             or "both", where `Result.ending` tells the last events from a frame.
         pictures: False where `Result.frame.image_bgr` is not looked at, so that more results can wait.
         inline: True where `write` never waits, so that it needs no queue.
-        watch: Called with a list of `SourceHealth` several times a second, by another thread than
-            `write`; must not wait.
+        watch: Called with a list of `SourceHealth` several times a second, between two writes.
         tend: Called about once a second by the thread of `write`, while nothing comes to write.
         files_of: Called with an event that starts and its frame, by another thread than `write`, before
             it is told to anybody: the files of it there will be, by "picture" and "clip".

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -22,8 +21,9 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.rarely import Rarely
-from cmlr_edge.redaction import redact
-from cmlr_edge.sinks.base import Result, Sink, SourceHealth
+from cmlr_edge.machine.waiting import answer_of
+from cmlr_edge.redaction import redact, told
+from cmlr_edge.sinks.base import OutputStatus, Result, Sink, SourceHealth
 from cmlr_edge.sinks.room import take_least
 
 _WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
@@ -31,16 +31,6 @@ _TEND_S = 1.0  # between looks of an output at what it has begun
 _CLOSE_S = 15.0  # for finishing a file, once everything was written
 _log = logging.getLogger(__name__)
 _NOTHING = Result.begin("")  # came for a while
-
-
-@dataclass(frozen=True)
-class OutputStatus:
-    """How one output is doing."""
-
-    name: str  # without passwords
-    state: Literal["ok", "failing", "hanging"]
-    reason: str  # why the state is not ok, for people; empty if it is
-    lost: int  # results and events that it did not take
 
 
 class GuardedSink:
@@ -67,8 +57,13 @@ class GuardedSink:
             flush_s: How long `close` waits for one that does nothing.
             after: Write nothing before this one is closed, for it may be the same file.
             may_inline: Believe a sink that says that it never waits.
+
+        Raises:
+            OutputError: It lacks `write` or `close`.
         """
-        self.name = redact(name or getattr(sink, "name", type(sink).__name__))
+        if not (hasattr(sink, "write") and hasattr(sink, "close")):
+            raise OutputError(f"{type(sink).__name__} is no output: it needs write and close")
+        self.name = redact(name or str(getattr(sink, "name", type(sink).__name__)))
         self._sink, self._after = sink, after
         self._takes = getattr(sink, "takes", "results")
         self._pictures = getattr(sink, "pictures", True)
@@ -80,7 +75,10 @@ class GuardedSink:
         self._lost: Counter[str] = Counter()  # by source; "" for what belongs to none
         self._lost_in_a_row = 0
         self._is_said, self._log = False, Rarely()
-        self._watch_failed = False
+        self._watch = getattr(sink, "watch", None)
+        self._tend = getattr(sink, "tend", None)
+        self._files_of = getattr(sink, "files_of", None)
+        self._health: Sequence[SourceHealth] | None = None  # what `watch` has yet to hear
         self._errors: dict[str, Exception] = {}  # the first of each source
         self._reason = ""
         self._progress_s = 0.0  # when something was last done, or began to wait to be
@@ -109,10 +107,8 @@ class GuardedSink:
             state: Literal["ok", "failing", "hanging"] = "failing" if self._reason else "ok"
             reason = self._reason
             if self._abandoned or (self._waiting and self._idle_s() > self._patience_s):
-                state = "hanging"
-                reason = (
-                    f"nothing was written for {self._idle_s():.0f} s, {len(self._waiting)} wait"
-                )
+                waiting, idle_s = len(self._waiting), self._idle_s()
+                state, reason = "hanging", f"nothing was written for {idle_s:.0f} s, {waiting} wait"
             return OutputStatus(self.name, state, reason, self._lost.total())
 
     def write(self, result: Result, *, wait: bool = True) -> bool:
@@ -151,20 +147,26 @@ class GuardedSink:
             return True
 
     def watch(self, sources: Sequence[SourceHealth]) -> None:
-        """Tell how the sources are, if the output wants to know; it never disturbs anybody."""
-        watch = getattr(self._sink, "watch", None)
-        if watch is None or self._watch_failed:
+        """Tell how the sources are, if the output wants to know: the newest, in its own thread."""
+        if self._watch is None:
             return
-        if (error := _attempt(partial(watch, sources))) is not None:
-            self._watch_failed = True  # said once: the next time it would fail again
-            _log.warning("%s cannot tell how sources are: %s", self.name, _text(error))
+        with self._changed:
+            self._health = sources
+            if not self._closing:
+                self._start()
+                self._changed.notify_all()
 
     def files_of(self, event: Event, frame: Frame) -> dict[str, str]:
         """The files of an event that the output will write; none where it has none, or fails."""
-        found: dict[str, str] = {}
-        if (files_of := getattr(self._sink, "files_of", None)) is not None:
-            _attempt(lambda: found.update(files_of(event, frame)))
-        return found
+        if (ask := self._files_of) is None:
+            return {}
+        try:
+            found = answer_of(lambda: dict(ask(event, frame)), self._flush_s)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the source goes on)
+            if isinstance(error, TimeoutError):
+                self._files_of = None  # no source waits for it again
+            return {}
+        return {str(name): str(file) for name, file in found.items()}
 
     def flush(self) -> None:
         """Wait until everything was written, unless the output does nothing for `flush_s`."""
@@ -240,7 +242,7 @@ class GuardedSink:
             self._after.close()
         while (result := self._next()) is not None:
             if result is _NOTHING:
-                self._tend()
+                self._look_after()
                 continue
             error = _attempt(partial(self._sink.write, result))
             with self._changed:
@@ -253,15 +255,25 @@ class GuardedSink:
         self._finish()
 
     def _next(self) -> Result | None:
-        pause_s = _TEND_S if hasattr(self._sink, "tend") else None
+        pause_s = None if self._tend is None else _TEND_S
         with self._changed:
-            if not self._changed.wait_for(lambda: self._waiting or self._closing, pause_s):
+            ready = self._changed.wait_for(
+                lambda: self._waiting or self._closing or self._health is not None, pause_s
+            )
+            if not ready or self._health is not None:
                 return _NOTHING
             return self._waiting[0] if self._waiting else None
 
-    def _tend(self) -> None:
-        """Let the output look after what it has begun; what is lost then belongs to no source."""
-        if (error := _attempt(self._sink.tend)) is not None:  # type: ignore[attr-defined]
+    def _look_after(self) -> None:
+        """Let the output hear how sources are, or look after what it has begun, of no one source."""
+        with self._changed:
+            health, self._health = self._health, None
+        if health is not None:
+            assert self._watch is not None
+            if (error := _attempt(partial(self._watch, health))) is not None:
+                self._watch = None  # said once: the next time it would fail again
+                _log.warning("%s cannot tell how sources are: %s", self.name, told(error))
+        elif self._tend is not None and (error := _attempt(self._tend)) is not None:
             with self._changed:
                 self._lose(_NOTHING, error)
 
@@ -277,7 +289,7 @@ class GuardedSink:
         error = _attempt(self._sink.close)
         with self._changed:
             if error is not None and not self._abandoned:
-                self._reason = _text(error)
+                self._reason = told(error)
                 _log.warning("%s could not be finished: %s", self.name, self._reason)
                 self._lost[""] += _own_count(error) or 1
                 self._errors.setdefault("", error)
@@ -305,7 +317,7 @@ class GuardedSink:
             self._lost_in_a_row, self._reason = 0, ""
 
     def _lose(self, result: Result, error: Exception) -> None:
-        text = _text(error)
+        text = told(error)
         if not self._lost_in_a_row:
             self._is_said = self._log.may_say()
         if not self._lost_in_a_row and self._is_said:
@@ -322,24 +334,17 @@ def _attempt(action: Callable[[], None]) -> Exception | None:
         action()
     except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
         return error
-    except SystemExit as error:  # would end the thread, and nothing would be written any more
-        return OutputError(f"it wants to end the process: {error}")
+    except BaseException as error:
+        if threading.current_thread() is threading.main_thread():
+            raise  # Ctrl-C of whoever closes it there
+        # It would end the thread, and nothing would be written any more.
+        return OutputError(f"it wants to end the process: {told(error)}")
     return None
-
-
-def _text(error: Exception) -> str:
-    """What it says, in one line; an error of somebody else's may fail at that too."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 (whatever it is)
-        text = ""
-    return redact(text or type(error).__name__)
 
 
 def _own_count(error: Exception) -> int:
     """How much it says is lost; 0 where it does not say."""
-    lost = getattr(error, "lost", 0)
-    return max(lost, 0) if isinstance(lost, int) else 0
+    return max(error.lost, 0) if isinstance(error, OutputError) else 0
 
 
 class Outputs:

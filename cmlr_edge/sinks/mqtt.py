@@ -66,21 +66,14 @@ class MqttEvents:
         self._flush_s, self._max_queue = flush_s, max_queue
         self._home = HomeAssistant(self._topic, home_assistant) if home_assistant else None
         self._retained: dict[str, str] = {}  # what is, or is to be, retained by topic
-        self._untold: dict[
-            str, None
-        ] = {}  # topics of it that the broker does not hold yet, in order
+        # Topics of it that the broker does not hold yet, in order.
+        self._untold: dict[str, None] = {}
         self._queue = EventQueue(max_queue)
         self._changed = self._queue.changed  # never held while paho is called, which has locks too
         self._connected, self._under_way = False, 0
         self._greeting = 0  # the number of our last "online"
         self._error_level = mqtt.MQTT_LOG_ERR
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-        if parts.username is not None:
-            password = None if parts.password is None else unquote(parts.password)
-            self._client.username_pw_set(unquote(parts.username), password)
-        if parts.scheme == "mqtts":
-            self._client.tls_set_context(tls or tls_context())
-        self._client.reconnect_delay_set(min_delay=1, max_delay=1)  # whole seconds
+        self._client = _client(mqtt, parts, tls)
         self._client.will_set(f"{self._topic}/availability", "offline", qos=1, retain=True)
         self._trouble = ""  # what was said of the broker last; empty while it is there
         self._said = ""  # by TLS, since the connection before
@@ -255,4 +248,16 @@ def _paho() -> Any:
         raise DependencyError(
             f"MQTT needs paho-mqtt 2 ({error}): pip install 'cmlr-edge[mqtt]'"
         ) from error
+    return client
+
+
+def _client(mqtt: Any, parts: Any, tls: ssl.SSLContext | None) -> Any:
+    """A client of paho's that is to log in as the URI says."""
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    if parts.username is not None:
+        password = None if parts.password is None else unquote(parts.password)
+        client.username_pw_set(unquote(parts.username), password)
+    if parts.scheme == "mqtts":
+        client.tls_set_context(tls or tls_context())
+    client.reconnect_delay_set(min_delay=1, max_delay=1)  # whole seconds
     return client

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from cmlr_edge.errors import OutputError, SpecError
-from cmlr_edge.machine.entry_points import call_theirs, entry_points
+from cmlr_edge.machine.entry_points import call_theirs, entry_points, having
 from cmlr_edge.model.files import followed
 from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import ssl
 
 _ENTRY_POINTS = "cmlr_edge.sinks"
+_MOST_MB = 1e9
 _PRINTED = (1, 2)  # file descriptors: stdout, stderr
 
 
@@ -38,7 +39,7 @@ class SinkSettings:
     kind: str  # jsonl, events, csv, mqtt, webhook and others
     path: str = ""  # of a file; relative to the configuration
     url: str = ""  # of a server
-    rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None: one file
+    rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None, 0: never
     append: bool = True  # go on behind what is in the file; else that is renamed to PATH.1
     ca_file: str = ""  # PEM, of a server: whom to trust instead of the system's authorities
     cert_file: str = ""  # PEM: how this program shows who it is
@@ -73,8 +74,8 @@ class SinkSettings:
                 f"home_assistant is {self.home_assistant!r} on a sink of kind {self.kind}: expected the "
                 'prefix "homeassistant", of kind mqtt'
             )
-        if self.rotate_mb is not None and not self.rotate_mb > 0:
-            raise SpecError(f"rotate_mb is {self.rotate_mb}: expected a size above 0")
+        if self.rotate_mb is not None and not 0 <= self.rotate_mb <= _MOST_MB:
+            raise SpecError(f"rotate_mb is {self.rotate_mb}: expected 0 to {_MOST_MB:g}")
         if not self.keep_mb > 0 or (self.keep_days is not None and not self.keep_days > 0):
             raise SpecError(
                 f"keep_mb is {self.keep_mb} and keep_days {self.keep_days}: expected more than 0"
@@ -152,7 +153,7 @@ class SinkRequest:
     def rotate_bytes(self) -> int | None:
         """The limit of a file in bytes."""
         limit = self.settings.rotate_mb
-        return None if limit is None else round(limit * 1e6)
+        return max(1, round(limit * 1e6)) if limit else None
 
 
 @dataclass(frozen=True)
@@ -261,13 +262,15 @@ def _open_theirs(request: SinkRequest) -> Sink:
     """Open an output that an installed package brings."""
     kind = request.settings.kind
     point, what = entry_points(_ENTRY_POINTS)[kind], f"the output {kind}"
-    sink: Sink = call_theirs(point, request, what, ("write", "close"), OutputError)
-    takes = getattr(sink, "takes", "results")
-    if takes not in get_args(Takes):
-        raise OutputError(
-            f"cannot open the output {kind}: takes is {takes!r}: expected one of "
-            f"{', '.join(get_args(Takes))}"
-        )
+    return call_theirs(point, request, what, _usable, OutputError)
+
+
+def _usable(sink: Sink) -> Sink:
+    having("write", "close")(sink)
+    for name in ("name", "pictures", "watch", "tend", "files_of"):
+        getattr(sink, name, None)  # fails here and now, if it does
+    if (takes := getattr(sink, "takes", "results")) not in get_args(Takes):
+        raise ValueError(f"takes is {takes!r}: expected one of {', '.join(get_args(Takes))}")
     return sink
 
 

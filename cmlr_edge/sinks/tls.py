@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.model.files import read_file
 
 _SSL_ERROR = re.compile(r"\[SSL: (\w+)\]")
 
@@ -27,11 +28,15 @@ def tls_context(
     if key_file is not None and cert_file is None:
         raise OutputError(f"key_file {key_file} is given without cert_file: give both")
     try:
+        if ca_file is not None:
+            read_file(ca_file, 1)  # of a pipe OpenSSL would wait for the end
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
         raise OutputError(f"ca_file {ca_file} cannot be used: {reason_of(error)}") from error
     if cert_file is not None:
         try:  # without a password OpenSSL would ask the terminal for one
+            for file in (cert_file, key_file or cert_file):
+                read_file(file, 1)
             context.load_cert_chain(cert_file, key_file, password="")
         except (OSError, ValueError) as error:
             raise OutputError(

@@ -13,6 +13,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.context_bias import __main__ as main
 from benchmarks.context_bias.__main__ import take_over, write_report
 from benchmarks.context_bias.features import COMPONENTS, fit_reduction, load_tokens
 from benchmarks.context_bias.methods import (
@@ -21,8 +22,8 @@ from benchmarks.context_bias.methods import (
     DEEP,
     DEFAULT,
     FITTED,
-    FITTED_WITH_CONTEXT,
     METHODS,
+    THOUSANDS,
 )
 from benchmarks.context_bias.report import (
     AVERAGED,
@@ -37,11 +38,15 @@ from benchmarks.context_bias.runs import exclusive_examples, finished_keys
 from cmlr_edge.errors import DataError
 from train.data.context_scenes import SceneConfig, SceneTruth
 from train.data.context_scenes.graph import CONTEXTS, LABELS, draw_graph
+from train.settings import build_config
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
 PAGE = ROOT / "docs" / "context_scenes.md"
-FOLDERS = ("", "development", "fit", "mixed", "unbiased", "two_contexts", "weak_bias")
+FOLDERS = (
+    "", "development", "fit", "fit/development", "fit/untouched", "mixed", "unbiased", "two_contexts",
+    "weak_bias",
+)  # fmt: skip
 
 
 def run(method: str, world: str, seed: int, value: float) -> dict[str, Any]:
@@ -131,6 +136,29 @@ def test_runs_of_an_earlier_report_are_kept_once_and_only_of_the_same_worlds(
         take_over(out, "mixed-1-1-0.4", finished)
     with pytest.raises(DataError, match="no runs to keep"):
         take_over(tmp_path, "1-1-0.4", finished)
+
+
+def test_a_report_of_kept_runs_draws_no_world_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    methods = [DECODER, DEFAULT]
+    runs = [
+        {"key": f"{method} | world-{world} | 0"} | run(method, f"world-{world}", 0, world)
+        for method in methods
+        for world in (0, 1)
+    ]
+    write_report(runs, out, "1-1-1")
+    prepared: list[str] = []
+    monkeypatch.setattr(
+        main, "_prepare_world", lambda world, *_arguments: prepared.append(world.name)
+    )
+    monkeypatch.setattr(main, "run_all", lambda *_arguments, **_options: None)
+    options: dict[str, Any] = {"work": tmp_path / "work", "seeds": 1, "only": methods}
+    main.compare(out=out, first_world=0, data_seeds=2, keep_runs=True, **options)
+    assert prepared == []
+    main.compare(out=out, first_world=0, data_seeds=3, keep_runs=True, **options)
+    assert prepared == ["world-2"]  # the only one that heads are left for
 
 
 def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
@@ -294,10 +322,38 @@ def assert_page_holds(name: str, results: Path, method: str, read_out: str) -> N
 
 
 @pytest.mark.pages
-def test_the_page_says_what_fits_head_gains() -> None:
-    report = json.loads((RESULTS / "fit" / "results.json").read_text())
-    page = PAGE.read_text()
-    for group in ("main", "fit"):
-        assert gains_table(report, group) in page
-    for method in (FITTED, FITTED_WITH_CONTEXT):
-        assert references_table(report, method) in page
+@pytest.mark.parametrize(
+    ("folder", "method"),
+    [("", THOUSANDS), ("fit", FITTED), ("fit", THOUSANDS), ("fit/untouched", THOUSANDS)],
+)
+def test_the_page_says_what_the_recipes_heads_gain(folder: str, method: str) -> None:
+    report = json.loads((RESULTS / folder / "results.json").read_text())
+    assert references_table(report, method) in PAGE.read_text()
+
+
+@pytest.mark.pages
+@pytest.mark.parametrize("folder", ["fit/development"])
+def test_the_page_has_the_gains_of_every_candidate(folder: str) -> None:
+    report = json.loads((RESULTS / folder / "results.json").read_text())
+    assert gains_table(report, None, own=False) in PAGE.read_text()
+
+
+@pytest.mark.pages
+def test_the_recipe_for_thousands_trains_the_head_that_was_compared() -> None:
+    method = next(method for method in METHODS if method.name == THOUSANDS)
+    config = build_config({}, [], "thousands")
+    names = ("decoder_layers", "pooled_skip", "united_share", "intervention", "label_links")
+    for name in names:
+        assert getattr(config.model, name) == getattr(method.model, name)
+    assert config.model.confounders == method.model.confounders
+    assert config.link_sparsity == method.link_sparsity
+    assert (config.model.token_stages, config.model.standardize_tokens) == (2, True)
+
+
+@pytest.mark.pages
+@pytest.mark.parametrize("folder", ["", "fit", "fit/development", "fit/untouched"])
+def test_links_of_the_recipes_head_are_at_most_a_tenth_spurious(folder: str) -> None:
+    rows = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
+    (ratio,) = {row["links"]["ratio"] for row in rows if row["method"] == THOUSANDS}
+    assert ratio <= 0.1
+    assert f"{ratio:.2f}" in PAGE.read_text()

@@ -152,8 +152,11 @@ def built(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_build_engine_writes_what_the_outputs_mean_and_the_sdk_reads_it(built: Path) -> None:
-    meaning = ModelSpec.load(built / "model.json").explanation
+    spec = ModelSpec.load(built / "model.json")
+    meaning = spec.explanation
     assert meaning is not None
+    assert meaning.training is not None
+    assert meaning.training.pictures == spec.provenance.num_train_images > 0
     assert {"own_evidence", "links", "surroundings", "attention"} <= {*meaning.outputs}
     frames = random_frames(4).numpy()
     for provider in ("cpu", "openvino"):

@@ -13,7 +13,7 @@ from rich.console import Console
 from train.cli.options import DataOption
 from train.config import TrainConfig
 from train.recipes import AUTO, recipe_for, settings_of
-from train.settings import build_config
+from train.settings import build_config, parse_settings
 
 if TYPE_CHECKING:
     from cmlr_edge.model.spec import ModelSpec
@@ -153,8 +153,8 @@ def choose_config(
     number = sum(image.split == "train" for image in data.images)
     recipe = recipe_for(number) if recipe == AUTO else recipe
     given = {key: value for key, value in given.items() if value is not None}
-    own = {setting.partition("=")[0] for setting in settings} | set(given)
-    words = [f"{k}={v}" for k, v in settings_of(recipe).items() if k not in own]
+    own = given | parse_settings(settings)
+    words = [f"{k}={v}" for k, v in settings_of(recipe, own).items() if k not in own]
     _log.info("recipe %s for %d pictures: %s", recipe, number, " ".join(words) or "the defaults")
     config = build_config(given, settings, recipe)
     return config if _STAGES in own else _with_stages_it_has(config)
@@ -168,7 +168,10 @@ def _with_stages_it_has(config: TrainConfig) -> TrainConfig:
     if model.token_stages == 1 or gives_two_stages(model.backbone, model.size_hw):
         return config
     _log.info("%s gives the tokens of one stage: %s=1", model.backbone, _STAGES)
-    return replace(config, model=replace(model, token_stages=1))
+    confounders = model.confounders
+    if confounders.kind == "early":  # clusters of the stage that is left out
+        confounders = replace(confounders, kind="kmeans")
+    return replace(config, model=replace(model, token_stages=1, confounders=confounders))
 
 
 def _say_what_is_next(out: Path, spec: ModelSpec) -> None:

@@ -18,7 +18,7 @@ from train.config import TrainConfig
 from train.fitting.run import Run
 from train.judging.inference import follow_centres, score_images
 from train.judging.metrics import MIN_POSITIVES, MultiLabelMetrics, evaluate_scores
-from train.judging.read_out import ReadOutChoice, choose_read_out
+from train.judging.read_out import ReadOutChoice, choose_read_out, read_outs_of
 from train.network import checkpoint
 from train.network.checkpoint import load_model
 from train.network.intervention import BackDoorIntervention
@@ -89,11 +89,7 @@ def _choose(
     if config.inference_context != "auto":
         choice = ReadOutChoice(config.inference_context, "asked for", {})
         return model, scores.deployed, choice
-    found = {"prior": scores.deployed}
-    if config.intervention != "none":
-        found["decoder"] = scores.decoupled
-    if scores.own_context is not None:
-        found["own"] = scores.own_context
+    found = read_outs_of(scores, config)
     plain = None
     if compares_plain(run):
         plain = load_model(run.folder / checkpoint.PLAIN)[0].to(distributed.device())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cmlr_edge.errors import DataError, DependencyError, TrainingError
-from cmlr_edge.machine.entry_points import call_theirs, entry_points
+from cmlr_edge.machine.entry_points import call_theirs, entry_points, having
 from train.config import TrainConfig
 
 GROUP = "cmlr_edge.trackers"  # entry points: name -> callable that takes a run folder
@@ -108,7 +108,7 @@ def _open(name: str, folder: Path, config: TrainConfig) -> Tracker:
             known = ", ".join([*_KINDS, *theirs])
             raise DataError(f"there is no tracker {name!r}: expected one of {known}")
         made: Tracker = call_theirs(
-            theirs[name], folder, f"tracker {name}", ("epoch", "close"), TrainingError
+            theirs[name], folder, f"tracker {name}", having("epoch", "close"), TrainingError
         )
         return made
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cmlr_edge.cli.signals import Interruption
 from tests.cmlr_edge.cli.command import COMMAND
 from tests.cmlr_edge.cli.long_label import await_true
 
@@ -94,6 +95,32 @@ def test_a_signal_while_providers_are_measured_ends_the_command_at_once(
     assert ended[2] < 2
     assert not is_running(started.child)
     assert not [*(tmp_path / "home").rglob("*.json")]
+
+
+@pytest.mark.parametrize("command", ["label", "serve", "run"])
+def test_a_reload_asked_for_while_a_run_begins_ends_nothing_and_is_made_then(
+    engine: Path, tmp_path: Path, environment: dict[str, str], command: str
+) -> None:
+    config = tmp_path / "device.toml"
+    config.write_text(f'[engine]\npath = "{engine}"\n[[sources]]\nname = "door"\nuri = "test://"\n')
+    given = [command, str(config)] if command == "run" else [command, "--config", str(config)]
+    start = Start(
+        [*given, *(["--port", "0"] if command == "serve" else [])], environment, tmp_path / "child"
+    )
+    start.process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert start.process.poll() is None
+    code, words, _ = start.end(signal.SIGTERM)
+    assert code == (143 if command == "label" else 0), words
+
+
+def test_what_a_signal_asked_for_before_the_run_is_done_with_it() -> None:
+    interruption, done = Interruption(), list[str]()
+    interruption.note_reload(signal.SIGHUP, None)
+    interruption.calls(lambda: done.append("end"), lambda: done.append("reload"))
+    assert done == ["reload"]
+    interruption.note_reload(signal.SIGHUP, None)
+    assert done == ["reload", "reload"]
 
 
 @pytest.mark.parametrize("started", [_LABEL], indirect=True)

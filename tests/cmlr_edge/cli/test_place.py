@@ -63,7 +63,7 @@ def test_places_are_told_in_words(
     assert "more of surroundings 2 (speaks for blue): 80%, in training 32%" in text
     assert "less of surroundings 0 (speaks for red): 10%, in training 36%" in text
     assert "back yard: too few blocks to say" in text
-    assert "door-1.jpg" in text
+    assert "door.place-1.jpg" in text
     assert ask(monkeypatch, str(places), "--source", "back yard") == 0
 
 

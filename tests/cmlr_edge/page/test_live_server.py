@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from cmlr_edge import Explain, Recognizer
-from cmlr_edge.cli.flags import split_name
+from cmlr_edge.cli.words import split_name
 from cmlr_edge.errors import OutputError
 from cmlr_edge.page.gate import check_exposure
 from cmlr_edge.page.running import LiveServer

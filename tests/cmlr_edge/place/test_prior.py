@@ -33,6 +33,8 @@ def test_scores_are_the_sum_over_surroundings_and_the_amounts_add_up() -> None:
         logit = np.log(found[label].score / (1 - found[label].score))
         assert found[label].logit == pytest.approx(logit, abs=1e-5)
         assert not found[label].because_of_surroundings
+    assert found.other_scores is not None  # the picture's own context is the other one now
+    np.testing.assert_array_equal(found.other_scores, np.full(3, 0.5, np.float32))
 
 
 def test_scores_near_1_and_0_stay_apart() -> None:

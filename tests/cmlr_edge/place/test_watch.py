@@ -157,11 +157,22 @@ def test_a_file_that_is_a_pipe_or_a_folder_does_not_hang(tmp_path: Path) -> None
 
 
 def test_what_a_killed_process_left_half_written_goes_and_only_that(tmp_path: Path) -> None:
-    names = [".door.json.12.part", ".door-1.jpg.12.part", ".door2.json.12.part", "door-1.jpg"]
+    names = [".door.place.json.12.part", ".door.place-1.jpg.12.part", ".door2.place.json.12.part"]
+    names += ["door.place-1.jpg"]
     for name in names:
         (tmp_path / name).touch()
     watch(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
+
+
+def test_a_file_of_others_in_the_folder_stays_as_it_is(tmp_path: Path) -> None:
+    for name in ("door.json", "door-1.jpg"):  # a spec, a photo
+        (tmp_path / name).write_text("theirs")
+    watched = watch(tmp_path)
+    show(watched, [*LIKE, *ELSE * 2])
+    watched.close()
+    assert (tmp_path / "door.json").read_text() == "theirs"
+    assert (tmp_path / "door-1.jpg").read_text() == "theirs"
 
 
 def test_a_name_that_is_too_long_for_a_file_is_a_line(

@@ -15,6 +15,7 @@ from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.errors import SpecError
 from cmlr_edge.session.config import SessionConfig, SourceSettings
+from cmlr_edge.sinks.opening import SinkRequest, SinkSettings
 
 COMMANDS = {"label": label, "serve": serve, "run": run}
 # What one command has and another has not, and why.
@@ -31,6 +32,10 @@ ONLY_IN_THE_FILE = {
     "sources.uri": "arguments",
     "sources.name": "name=uri",
     "sinks": "--out, --csv and so on, and --sink",
+    "sinks.kind": "likewise",
+    "sinks.path": "likewise",
+    "sinks.url": "likewise",
+    "sinks.options": "of another package's kind; its URL may hold some",
     "thresholds": "by label; --threshold is one for all",
     "sources.thresholds": "likewise, and by source",
     "limits.stuck_after_s": "only a supervisor acts on it",
@@ -47,6 +52,13 @@ OTHER_NAMES = {
     "metrics.port": "metrics_port",
     "page.port": "port",
     "page.host": "host",
+    "sinks.before_s": "clip_before",
+    "sinks.after_s": "clip_after",
+    "sinks.longest_s": "clip_longest",
+}
+# Settings whose flag has another default, and why.
+OTHER_DEFAULTS = {
+    "rotate_mb": "rotation deletes; what a person asked for is kept, a device's disk is small"
 }
 
 
@@ -75,6 +87,7 @@ def settings_of(kind: type, prefix: str = "") -> set[str]:
 
 def test_what_the_file_can_say_a_flag_can_say_too() -> None:
     settings = settings_of(SessionConfig) | settings_of(SourceSettings, "sources.")
+    settings |= settings_of(SinkSettings, "sinks.")
     flags = flags_of(label)
     for name in settings - set(ONLY_IN_THE_FILE):
         flag = OTHER_NAMES.get(name, name.rpartition(".")[2])
@@ -82,9 +95,31 @@ def test_what_the_file_can_say_a_flag_can_say_too() -> None:
     assert set(ONLY_IN_THE_FILE) <= settings
 
 
+def test_an_output_is_the_same_by_flags_and_by_file(tmp_path: Path) -> None:
+    place = tmp_path / "c"
+    config, _ = Flags(clips=place).to_config(["test://"], append=True)
+    given, plain = config.sinks[0], SinkSettings("clips", path=str(place))
+    known = vars(plain).items()
+    assert {name for name, value in known if getattr(given, name) != value} == set(OTHER_DEFAULTS)
+
+
+def test_clips_and_their_length_by_flags(tmp_path: Path) -> None:
+    flags = Flags(clips=tmp_path, clip_longest=20.0, clip_after=2.0)
+    [sink] = flags.to_config(["test://"], append=False)[0].sinks
+    assert (sink.before_s, sink.after_s, sink.longest_s) == (5.0, 2.0, 20.0)
+    with pytest.raises(SpecError, match="--clip-longest need --clips"):
+        Flags(clip_longest=20.0).to_config(["test://"], append=False)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_several_named_sources(name: str) -> None:
     assert "sources" in inspect.signature(COMMANDS[name]).parameters
+
+
+def test_a_file_that_is_never_begun_anew_can_be_asked_for_in_words_of_toml() -> None:
+    for size, limit in ((0.0, None), (None, None), (1e-9, 1), (2.5, 2_500_000)):
+        settings = SinkSettings("jsonl", path="a", rotate_mb=size)
+        assert SinkRequest(settings, None, (), False, None).rotate_bytes == limit
 
 
 def test_files_of_tls_go_to_the_outputs_with_tls(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_no_frame_from_before_a_mask_is_shown_after_it(tmp_path: Path) -> None:
     show(range(30), (250, 0, 0))
     outlet.pause()  # as where masks change
     show(range(30, 45), (0, 0, 250))
-    pictures = sorted(tmp_path.glob("door-*.jpg"))
+    pictures = sorted(tmp_path.glob("door.place-*.jpg"))
     assert pictures
     for path in pictures:
         pixels = cv2.imread(str(path))
@@ -209,6 +210,23 @@ def test_engines_that_do_not_tell_are_refused_in_one_line(tmp_path: Path) -> Non
     config, _ = Flags(place=tmp_path / "p", engine=older).to_config(["test://"], append=False)
     with pytest.raises(EngineError, match="before that was kept"):
         Session(config, folder=tmp_path).__enter__()
+
+
+def test_a_reload_brings_no_engine_that_cannot_tell_what_the_run_began_with(
+    tmp_path: Path, placed: Path
+) -> None:
+    film = film_of_another_place(tmp_path / "film.avi")
+    config, _ = Flags(engine=placed, place=tmp_path / "p").to_config([str(film)], append=False)
+    older = write_placed_engine(tmp_path / "older", training=None)
+    with Session(config, folder=tmp_path) as session, ExitStack() as undo:
+        fresh = undo.enter_context(Recognizer.from_engine(older))
+        changed = replace(config, engine=replace(config.engine, path=str(older)), place="")
+        with pytest.raises(EngineError, match="tells nothing of a place"):
+            session.apply(changed, (fresh, ""), undo)
+        assert session.in_force.place == config.place
+        Runner(session, until_over=True).run()
+    [kept] = (tmp_path / "p").glob("*.json")
+    assert store.load(kept).open_frames > 0
 
 
 @pytest.mark.parametrize("folder", ["engine/model.json", "nowhere/places"])

@@ -21,7 +21,7 @@ from train.data import read_dataset
 from train.fitting.lone import lone_examples
 from train.fitting.loop import fit
 from train.network.backbones import create_backbone
-from train.network.checkpoint import load_config
+from train.network.checkpoint import load_config, load_model
 from train.recipes import RECIPES, recipe_for
 from train.settings import build_config
 
@@ -44,6 +44,57 @@ def test_every_recipe_is_a_configuration_and_what_is_given_counts_more(recipe: s
     assert config.model.inference_context == "auto"
     config = build_config({"epochs": 3}, ["model.inference_context=own"], recipe)
     assert (config.epochs, config.model.inference_context) == (3, "own")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "model.intervention=none",
+        "model.intervention=expectation",
+        "model.intervention=explicit",
+        "model.label_links=gated-attention",
+        "model.token_stages=1",
+        "model.confounders.layer=-2",
+        "model.confounders.kind=none",
+    ],
+)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_leaves_out_what_is_refused_beside_what_is_asked_for(
+    recipe: str, asked: str
+) -> None:
+    config = build_config({}, [asked], recipe)
+    link_matrix = (config.model.intervention, config.model.label_links) == ("back-door", "matrix")
+    assert (config.link_sparsity > 0) == (recipe != "few" and link_matrix)
+    clusters = config.model.confounders
+    own_finer_stage = config.model.token_stages == 2 and not clusters.other_view
+    if (recipe, asked) == ("few", "model.intervention=explicit"):
+        assert clusters.kind == "kmeans"
+    elif recipe == "few" or asked == "model.confounders.kind=none":
+        assert clusters.kind == "none"
+    else:
+        assert clusters.kind == ("early" if own_finer_stage else "kmeans")
+    same = build_config(_as_given(asked), [], recipe)
+    assert same == config  # given as an option or as a setting
+
+
+def _as_given(setting: str) -> dict[str, object]:
+    key, _, value = setting.partition("=")
+    return {key: int(value) if value.lstrip("-").isdigit() else value}
+
+
+@pytest.mark.parametrize("recipe", ["thousands", "many"])
+def test_recipes_for_many_pictures_train_beside_clusters_with_sparse_links(
+    tiny_data: Path, tmp_path: Path, recipe: str
+) -> None:
+    run = tmp_path / "run"
+    call("fit", "--data", tiny_data, "--out", run, "--recipe", recipe, *SETTINGS,
+         "--set", "model.pooled_skip=false")  # fmt: skip
+    config = load_config(run)
+    assert (config.model.confounders.kind, config.link_sparsity) == ("early", 0.1)
+    assert config.model.united_share == 0
+    choice = json.loads((run / "report.json").read_text())["read_out"]
+    assert choice["val_map"].keys() == {"decoder", "own", "prior"}
+    assert load_model(run)[0].config.inference_context == choice["chosen"]
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
@@ -164,6 +215,8 @@ def test_a_recipes_second_stage_is_left_out_where_the_backbone_has_none(
     caplog.set_level(logging.INFO)
     data, given = read_dataset(tiny_data), {"model.backbone": backbone, "model.image_size": size}
     assert choose_config("auto", data, given, []).model.token_stages == stages
+    model = choose_config("thousands", data, given, []).model
+    assert model.confounders.kind == ("early" if stages == 2 else "kmeans")
     assert ("of one stage" in caplog.text) == (stages == 1)
     asked = choose_config("auto", data, given, ["model.token_stages=2"])
     assert asked.model.token_stages == 2  # what is asked for is not changed

@@ -39,7 +39,8 @@ def scores(sharpness: float, seed: int = 1) -> NDArray[np.float32]:
     [
         ({"plain": 0.5, "decoder": 0.5, "own": 0.5, "prior": 0.5}, "plain"),
         ({"plain": 0.3, "decoder": 0.3, "own": 0.3, "prior": 0.9}, "prior"),
-        ({"decoder": 0.3, "own": 0.9, "prior": 0.9}, "own"),
+        ({"decoder": 0.3, "own": 0.9, "prior": 0.9}, "prior"),
+        ({"decoder": 0.3, "own": 0.9, "prior": 0.3}, "own"),
         ({"plain": 0.9, "decoder": 0.5, "own": 0.5, "prior": 0.1}, "plain"),
         ({"decoder": 0.5, "prior": 0.501}, "decoder"),
     ],
@@ -50,6 +51,19 @@ def test_the_simplest_read_out_stays_unless_another_is_clearly_better(
     choice = choose_read_out({name: scores(s) for name, s in sharpness.items()}, TARGETS)
     assert choice.chosen == expected
     assert choice.val_map.keys() == sharpness.keys()
+
+
+@pytest.mark.parametrize(("sharpness", "expected"), [(0.52, "prior"), (0.55, "own")])
+def test_the_own_context_must_gain_two_points(sharpness: float, expected: str) -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((4000, 6)) < 0.3).astype(np.float32)
+    noise = rng.random(targets.shape)  # the same for both: more than a point is no chance
+    found = {"prior": 0.5 * targets + noise, "own": sharpness * targets + noise}
+    choice = choose_read_out(
+        {name: values.astype(np.float32) for name, values in found.items()}, targets
+    )
+    assert choice.val_map["own"] > choice.val_map["prior"] + 0.01
+    assert choice.chosen == expected
 
 
 def test_a_gain_within_chance_is_not_taken() -> None:

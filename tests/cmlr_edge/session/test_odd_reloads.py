@@ -1,0 +1,102 @@
+"""Configurations that only break when they are put to use: a run that works goes on, and says why in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge.errors import SpecError
+from cmlr_edge.session import Session
+from cmlr_edge.session.config import load_config
+from cmlr_edge.session.runner import Runner
+
+LONG = "x" * 5000
+ODD = {
+    "a pattern too long": (
+        '[[sources]]\nname = "y"\nuri = "' + "[" * 3000 + '"',
+        "File name too long",
+    ),
+    "a file of lines": (f'[[sinks]]\nkind = "jsonl"\npath = "{LONG}"', "File name too long"),
+    "an overlay": (f'[[sinks]]\nkind = "overlay"\npath = "{LONG}.mp4"', "File name too long"),
+    "a size without end": ('[[sinks]]\nkind = "csv"\npath = "t"\nrotate_mb = 1e306', "rotate_mb"),
+    "a pipe for authorities": (
+        '[[sinks]]\nkind = "webhook"\nurl = "https://a/"\nca_file = "pipe"',
+        "not a file",
+    ),
+    "a pipe for a certificate": (
+        '[[sinks]]\nkind = "webhook"\nurl = "https://a/"\ncert_file = "pipe"',
+        "not a file",
+    ),
+    "no time to end": ("[limits]\ndrain_s = -1", "negative"),
+    "no batch": ("[limits]\nmax_batch = 0", "at least 1"),
+    "stuck at once": ("[limits]\nstuck_after_s = 0", "stuck_after_s"),
+    "no port": ("[metrics]\nport = 70000", "0 to 65535"),
+    "no port of the page": ("[page]\nport = -1", "0 to 65535"),
+}
+
+
+@pytest.fixture
+def text(engine: Path) -> str:
+    source = '[[sources]]\nname = "door"\nuri = "test://?fps=50&size=128x96"\n'
+    return f'threshold = 0.5\n[engine]\npath = "{engine}"\n{source}'
+
+
+@pytest.fixture
+def running(text: str, tmp_path: Path) -> Iterator[tuple[Session, Runner, Path]]:
+    config = tmp_path / "device.toml"
+    config.write_text(text)
+    with Session(load_config(config), folder=tmp_path) as session:
+        runner = Runner(session, reread=lambda file: load_config(file or config), file=config)
+        thread = threading.Thread(target=runner.run)
+        thread.start()
+        yield session, runner, config
+        runner.request_end()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_no_configuration_ends_a_run_that_works(
+    running: tuple[Session, Runner, Path], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, runner, config = running
+    caplog.set_level(logging.ERROR)
+    os.mkfifo(config.parent / "pipe")
+    for name, (more, word) in ODD.items():
+        caplog.clear()
+        config.write_text(f"{text}{more}\n")
+        runner.request_reload()
+        deadline_s = time.monotonic() + 20
+        while not caplog.messages:
+            assert time.monotonic() < deadline_s, name
+            time.sleep(0.02)
+        [said] = caplog.messages
+        assert said.startswith("the configuration is not taken over: "), said
+        assert word in said, name
+    before = session.status()[0].frames
+    deadline_s = time.monotonic() + 20
+    while session.status()[0].frames < before + 5:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", [name for name, (more, _) in ODD.items() if "[[" not in more])
+def test_what_a_start_would_refuse_names_its_line(text: str, tmp_path: Path, name: str) -> None:
+    config = tmp_path / "device.toml"
+    config.write_text(f"{text}{ODD[name][0]}\n")
+    line = len(text.splitlines()) + 1
+    with pytest.raises(SpecError, match=rf"device\.toml, line {line}: .*{ODD[name][1]}"):
+        load_config(config)
+
+
+@pytest.mark.parametrize("value", ["1e308", "-0.1", "1.01"])
+def test_one_threshold_for_all_is_a_share_too(text: str, tmp_path: Path, value: str) -> None:
+    config = tmp_path / "device.toml"
+    config.write_text(text.replace("threshold = 0.5", f"threshold = {value}"))
+    with pytest.raises(SpecError, match=r"line 1: threshold is .*: expected 0 to 1"):
+        load_config(config)
