@@ -99,7 +99,7 @@ def test_a_wrong_source_is_one_line_and_leaves_no_output(
     [
         (["--out", "missing/o.jsonl"], "there is no folder"),
         (["--out", "clip.avi"], "belongs to the source"),
-        (["--out", "engine/model.json"], "or the model"),
+        (["--out", "engine/model.json"], "the model or the configuration"),
         (["--out", "a.mp4", "--overlay", "a.mp4"], "same name"),
         (["--overlay", "o.avi"], "end in .mp4"),
         (["--engine", "missing.onnx"], "no engine at"),
