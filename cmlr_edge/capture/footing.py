@@ -8,6 +8,9 @@ from typing import Any
 _BEGIN_WELL = frozenset({"h264", "hevc", "vvc", "mpeg1video", "mpeg2video"})
 _LEANING_I = "ffv1"  # calls all its pictures I, though most lean on others
 _KNOWN = 256  # packets: more than decoders hold back
+# Pictures: streams without key pictures renew every block now and then (MPEG-4 and H.263 within 132 codings), and a
+# camera must not stay blind because of one packet.
+_RENEWED = 300
 _HAS_FRAME_THREADS = 1 << 12  # AV_CODEC_CAP_FRAME_THREADS
 _FRAME_THREADS = 1  # FF_THREAD_FRAME
 _UNKNOWN, _I = 0, 1  # AVPictureType
@@ -32,6 +35,7 @@ class Footing:
         self._keys: set[int] = set()  # numbers of packets that call themselves keys
         self._base = 0 if self._codec in _BEGIN_WELL else None  # of the last good key picture
         self._lost: list[int] = []  # numbers, from the base on
+        self._refreshing: int | None = None  # where the newest refresh in parts began
 
     def take(self, packet: Any) -> None:
         """Note a packet before it is decoded."""
@@ -67,11 +71,22 @@ class Footing:
         if not is_whole:
             self._note(number)
         elif self._is_key(frame, number):
-            self._base = number
-            self._lost = [lost for lost in self._lost if lost >= number]
+            self._stand(number)
+        elif number in self._keys and self._codec in _BEGIN_WELL:
+            # A refresh in parts begins, and the one before it has ended.
+            if self._refreshing is not None:
+                self._stand(self._refreshing)
+            self._refreshing = number
+        self._stand(number - _RENEWED)
         if self._base is None:
             return False
         return is_whole and all(lost >= number for lost in self._lost)
+
+    def _stand(self, number: int) -> None:
+        """Forget what was lost before a picture from which on all is renewed."""
+        if number >= 0:
+            self._base = number
+            self._lost = [lost for lost in self._lost if lost >= number]
 
     def _note(self, lost: int) -> None:
         self._lost.append(lost)

@@ -122,6 +122,29 @@ def test_what_builds_upon_a_damaged_packet_is_not_whole(
     assert [status for status, _ in found[-GROUP + 1 :]] == ["ok"] * (GROUP - 1)
 
 
+@pytest.mark.parametrize(
+    ("renewing", "after"), [("intra-refresh=1:keyint=20", 60), ("keyint=infinite:scenecut=0", 300)]
+)
+def test_a_stream_without_key_pictures_is_whole_again(
+    renewing: str, after: int, tmp_path: Path
+) -> None:
+    lost, pictures = 10, [*scene() * 15][: 10 + after + 20]
+    options = {"preset": "ultrafast", "x264-params": f"{renewing}:bframes=0"}
+    film = write_film(tmp_path / "film.mp4", pictures, codec="libx264", options=options)
+    position, size = packets(film)[lost]
+    content = bytearray(film.read_bytes())
+    content[position : position + size] = b"\xff" * size
+    film.write_bytes(content)
+
+    found = [status for status, _ in errors(film)]
+
+    assert found[:lost] == ["ok"] * lost
+    assert found[lost + 1] != "ok"
+    assert found[-15:] == ["ok"] * 15
+    if after < 100:  # a camera that refreshes its picture in parts is not blind for long
+        assert found.count("ok") > len(found) - after
+
+
 @contextmanager
 def served(content: bytes) -> Iterator[str]:
     """A camera that sends these bytes of FLV."""
