@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from benchmarks.collect.report import plot, summarize, table
 from benchmarks.collect.worlds import ALONE, COUNTS, run_world
+from benchmarks.records import write_record
 from benchmarks.side_by_side import one_thread
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
@@ -44,31 +43,17 @@ def collect(
             runs = [run_world(seed, trainings, work) for seed in world or WORLDS]
         summary = summarize(runs)
         counts = {"scenes": COUNTS, "of do in the pool": ALONE}
-        _write(out / "worlds.json", {"counts": counts, "summary": summary, "worlds": runs})
+        write_record(out / "worlds.json", {"counts": counts, "summary": summary, "worlds": runs})
         write_atomically(out / "worlds.md", (table(summary) + "\n").encode())
         plot(summary, out / "worlds.png")
     if "cost" in chosen:
         from benchmarks.collect.cost import run_cost
 
-        _write(out / "cost.json", run_cost())
+        write_record(out / "cost.json", run_cost())
     if "kills" in chosen:
         from benchmarks.collect.kills import run_kills
 
-        _write(out / "kills.json", run_kills(kills, work))
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(_rounded(record), indent=1) + "\n").encode())
-    Console().print(f"wrote {path}")
-
-
-def _rounded(value: Any) -> Any:
-    """Four significant digits of every number: what its noise leaves of it, and more."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+        write_record(out / "kills.json", run_kills(kills, work))
 
 
 if __name__ == "__main__":

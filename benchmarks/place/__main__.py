@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from benchmarks.place import alarms, shifted
 from benchmarks.place.plot import plot_place
 from benchmarks.place.worlds import COUNTS, world_of
+from benchmarks.records import write_record
 from benchmarks.side_by_side import one_thread
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
@@ -44,14 +44,14 @@ def place(
         found = [_of_world(seed, work) for seed in range(first_world, first_world + worlds)]
         prior = shifted.summarize([one["prior"] for one in found])
         told = alarms.summarize([one["alarms"] for one in found])
-        _write(
+        write_record(
             out / "scenes.json", {"counts": COUNTS, "prior": prior, "alarms": told, "worlds": found}
         )
         plot_place(prior, told, out / "place.png")
         if photos is not None and clips is not None:
             from benchmarks.place.real import run_real
 
-            _write(out / "clips.json", run_real(photos, clips, work, seed=0))
+            write_record(out / "clips.json", run_real(photos, clips, work, seed=0))
 
 
 def _kept(path: Path, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -72,19 +72,6 @@ def _of_world(seed: int, work: Path) -> dict[str, Any]:
         ),
         "alarms": _kept(work / f"alarms-{seed}.json", partial(alarms.run_alarms, seed, work)),
     }
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(_rounded(record), indent=1) + "\n").encode())
-    Console().print(f"wrote {path}")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from benchmarks.records import write_record
 from benchmarks.side_by_side import one_thread
 from benchmarks.why.cost import run_cost
 from benchmarks.why.plot import plot_flag
 from benchmarks.why.scenes import COUNTS, run_world, summarize
 from benchmarks.why.sums import largest, run_sums
-from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
 PARTS = ("sums", "cost", "scenes")
@@ -43,29 +41,15 @@ def why(
     chosen = only or PARTS
     if "sums" in chosen:
         found = run_sums()
-        _write(out / "sums.json", {"largest": largest(found), "heads": found})
+        write_record(out / "sums.json", {"largest": largest(found), "heads": found})
     if "cost" in chosen:
-        _write(out / "cost.json", {"load": os.getloadavg()[0], "lite0": run_cost(rounds)})
+        write_record(out / "cost.json", {"load": os.getloadavg()[0], "lite0": run_cost(rounds)})
     if "scenes" in chosen:
         with one_thread():
             runs = [run_world(seed, work) for seed in range(first_world, first_world + worlds)]
         summary = summarize(runs)
-        _write(out / "scenes.json", {"counts": COUNTS, "summary": summary, "worlds": runs})
+        write_record(out / "scenes.json", {"counts": COUNTS, "summary": summary, "worlds": runs})
         plot_flag(summary, out / "flag.png")
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(_rounded(record), indent=1) + "\n").encode())
-    Console().print(f"wrote {path}")
-
-
-def _rounded(value: Any) -> Any:
-    """Four significant digits of every number: what its noise leaves of it, and more."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
