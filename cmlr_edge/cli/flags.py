@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
@@ -21,6 +21,9 @@ from cmlr_edge.pipeline.intake import read_polygon
 from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
 _Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
@@ -52,6 +55,9 @@ _Policy = Annotated[
     str | None,
     typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
 ]
+
+
+_Settings = TypeVar("_Settings", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -369,6 +375,6 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
     return with_flags
 
 
-def _changed(settings: Any, flags: Flags, *names: str) -> Any:
+def _changed(settings: _Settings, flags: Flags, *names: str) -> _Settings:
     given = {name: getattr(flags, name) for name in names}
     return replace(settings, **{name: v for name, v in given.items() if v is not None})
