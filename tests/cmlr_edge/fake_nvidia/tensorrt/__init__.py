@@ -39,7 +39,7 @@ _first_logger = None  # as TensorRT: a reference that keeps nothing alive
 
 class Runtime:
     def __init__(self, logger):
-        global _first_logger
+        global _first_logger  # noqa: PLW0603
         if _first_logger is None:
             _first_logger = weakref.ref(logger)
         self.logger = _GivenFirst()
@@ -81,7 +81,7 @@ class ICudaEngine:
 
     def create_execution_context(self):
         if cudart.cudaGetDevice()[1] != self.device:
-            _GivenFirst().log(ILogger.ERROR, "the engine is on another GPU")  # noqa: G003
+            _GivenFirst().log(ILogger.ERROR, "the engine is on another GPU")
             return None
         return IExecutionContext(self)
 
@@ -118,10 +118,10 @@ class IExecutionContext:
     def execute_async_v3(self, stream):
         shape = self._shape
         if cudart.cudaGetDevice()[1] != self._engine.device:
-            _GivenFirst().log(ILogger.ERROR, "the stream is of another GPU")  # noqa: G003
+            _GivenFirst().log(ILogger.ERROR, "the stream is of another GPU")
             return False
         if why := os.environ.get("FAKE_ENQUEUE"):
-            _GivenFirst().log(ILogger.ERROR, why)  # noqa: G003
+            _GivenFirst().log(ILogger.ERROR, why)
             return False
 
         def run():
