@@ -5,6 +5,7 @@ Written to what TensorRT 10.3 to 11.4 have in common: tensors by name, `execute_
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 from collections import deque
@@ -302,6 +303,8 @@ def logger_of(trt: Any) -> Any:
     with _loggers_lock:
         if trt not in _loggers:
             _loggers[trt] = _new_logger(trt)
+            # Also when the interpreter ends, which frees engines and modules in any order.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_loggers[trt]))
         return _loggers[trt]
 
 
