@@ -214,7 +214,7 @@ BUGS = {
         PLUGIN, "cmlr::cuda::attention(p, stream);", "cmlr::cuda::attention(p, stream ? nullptr : stream);", "address"
     ),
     "values take the batch of the keys": Bug(
-        PLUGIN, 'batch_stride(value, batch, "value")', 'batch_stride(key, batch, "value")', "address"
+        PLUGIN, 'batch_stride(value, batch, "value")', 'batch_stride(value.nbDims == 3 ? key : value, batch, "value")', "address"
     ),
     "the bias of an engine forgotten": Bug(
         PLUGIN, "attributes.num_inputs = integer_of(field);", "", "address"

@@ -160,8 +160,8 @@ def fault_where_all_is_masked(gpu: EmulatedGpu, dtype: Any) -> str:
 
 def fault_of_extremes(gpu: EmulatedGpu, dtype: Any) -> str:
     """NaN, scores that one key wins, values near the largest number."""
-    query, key, value = (draw(1, n, 32, seed=n).astype(dtype) for n in (3, 40, 41))
-    value = value[:, :40]
+    query, key, value = (draw(1, n, 32, seed=n).astype(dtype) for n in (9, 100, 101))
+    value = value[:, :100]
     strange = key.copy()
     strange[0, 20, 3] = np.nan
     out = attempt(gpu, query, strange, value)
