@@ -55,7 +55,7 @@ class EmulatedFrames:
         sizes = (height, width, row, width + padding[1], *size_hw, mean_std is not None)
         header = struct.pack("8q6d", _FORMATS.index(kind), *sizes, *mean, *std)
         data = b"".join(map(_with_padding, planes, padding))
-        command = [self.program, *(["misaligned"] if misaligned else [])]
+        command = [str(self.program), *(["misaligned"] if misaligned else [])]
         done = subprocess.run(command, input=header + data, capture_output=True, check=True)
         if mean_std is not None:
             return np.frombuffer(done.stdout, np.float32).reshape(3, *size_hw)
