@@ -18,7 +18,7 @@ from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.place.prior import average_over
 from cmlr_edge.why import Explain, Reasons
-from export.build_engine import build_engine
+from export.building import build_engine
 from export.explain import ExplainedModel, explanation_of
 from export.onnx_graph import export_explained, export_fused
 from export.precision import to_float16
