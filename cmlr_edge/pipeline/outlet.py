@@ -15,7 +15,7 @@ from cmlr_edge.pipeline.intake import Choice, IntakeSettings
 from cmlr_edge.place.watch import PlaceStatus, PlaceWatch
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.sinks.base import Result
+from cmlr_edge.sinks.base import Result, Sink
 from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 
 
@@ -65,6 +65,10 @@ class Outlet:
         """How many results and events of this source its outputs did not take."""
         guards = self._shared.guards
         return self._own.lost + sum(guard.lost_of(self._source) for guard in guards)
+
+    def owns(self, sink: Sink | GuardedSink) -> bool:
+        """Whether that output is of this source alone."""
+        return any(guard.holds(sink) for guard in self._own.guards)
 
     def change_judging(self, judging: Judging) -> None:
         """Go on with other settings; see `EventTracker.change_settings`."""

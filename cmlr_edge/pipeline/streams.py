@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSource
-from cmlr_edge.errors import CaptureError, SpecError
+from cmlr_edge.errors import CaptureError, OutputError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.stability import LabelStability, StabilityRules
@@ -101,7 +101,7 @@ class Streams(Closing):
 
         Raises:
             CaptureError: Another source has that name, or it is none.
-            OutputError: A sink lacks `write` or `close`.
+            OutputError: A sink lacks `write` or `close`, or is another source's: several share `outputs`.
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
         number: object = max_frames  # whatever it is declared to be
@@ -140,6 +140,7 @@ class Streams(Closing):
                 raise CaptureError(f"cannot add {name}: the run is ending")
             if any(lane.reads(source) for lane in self._lanes.values()):
                 raise CaptureError(f"{name} is read already: open it twice to recognise it twice")
+            _check_owned([lane.owns for lane in self._lanes.values()], sinks)
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             outlet = Outlet(
@@ -388,3 +389,15 @@ class Streams(Closing):
         self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
+
+
+def _check_owned(
+    owners: Sequence[Callable[[Sink | GuardedSink], bool]], sinks: Sequence[Sink | GuardedSink]
+) -> None:
+    """Each is closed with its source, so that two of them cannot both own it."""
+    for index, sink in enumerate(sinks):
+        if any(owns(sink) for owns in owners) or any(sink is other for other in sinks[:index]):
+            raise OutputError(
+                f"{type(sink).__name__} is an output of a source already: open it twice, or give all "
+                "its sources outputs=Outputs([GuardedSink(it)]) and close that yourself"
+            )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cmlr_edge.sinks.collect import Collect
     from cmlr_edge.sinks.contact_sheet import ContactSheet
     from cmlr_edge.sinks.csv_table import CsvTable
+    from cmlr_edge.sinks.guarded import GuardedSink, Outputs
     from cmlr_edge.sinks.jsonl import EventLines, JsonLines
     from cmlr_edge.sinks.mqtt import MqttEvents
     from cmlr_edge.sinks.overlay import OverlayVideo
@@ -24,8 +25,10 @@ __all__ = [
     "ContactSheet",
     "CsvTable",
     "EventLines",
+    "GuardedSink",
     "JsonLines",
     "MqttEvents",
+    "Outputs",
     "OverlayVideo",
     "Result",
     "Sink",
@@ -38,8 +41,10 @@ _HOMES = {
     "ContactSheet": "contact_sheet",
     "CsvTable": "csv_table",
     "EventLines": "jsonl",
+    "GuardedSink": "guarded",
     "JsonLines": "jsonl",
     "MqttEvents": "mqtt",
+    "Outputs": "guarded",
     "OverlayVideo": "overlay",
     "Snapshots": "snapshots",
     "Webhook": "webhook",

@@ -85,6 +85,10 @@ class GuardedSink:
         self._closing = self._closed = self._abandoned = False
         self._thread: threading.Thread | None = None
 
+    def holds(self, sink: Sink | GuardedSink) -> bool:
+        """Whether that is it, or the sink that it owns."""
+        return sink is self or sink is self._sink
+
     def lost_of(self, source: str) -> int:
         """How many results and events of one source it did not take."""
         with self._changed:

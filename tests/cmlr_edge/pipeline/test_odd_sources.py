@@ -18,7 +18,7 @@ from cmlr_edge.errors import CaptureError, OutputError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import Streams
 from cmlr_edge.sinks import Result
-from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.guarded import GuardedSink, Outputs
 from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
 
 
@@ -117,6 +117,24 @@ def test_what_is_no_output_is_refused_and_not_lost_in_silence(streams: Streams, 
     with pytest.raises(OutputError, match=f"^{type(sink).__name__} is no output"):
         streams.add(Own(0.0), sinks=[sink])
     assert streams.status() == ()
+
+
+def test_an_output_is_of_one_source_or_shared_by_all(streams: Streams) -> None:
+    one, shared = Seeing(), Seeing()
+    guard, outputs = GuardedSink(Seeing()), Outputs([GuardedSink(shared)])
+    streams.add("test://?frames=3", name="a", sinks=[one, guard], outputs=outputs)
+    for again in (one, guard):
+        with pytest.raises(OutputError, match="is an output of a source already: open it twice"):
+            streams.add("test://?frames=3", name="b", sinks=[again])
+    twice = Seeing()
+    with pytest.raises(OutputError, match="Seeing is an output of a source already"):
+        streams.add("test://?frames=3", name="b", sinks=[twice, twice])
+    streams.add("test://?frames=3", name="b", outputs=outputs)
+    streams.start()
+    assert streams.wait(20)
+    outputs.close()
+    assert {result.source for result in one.results} == {"a"}
+    assert {result.source for result in shared.results} == {"a", "b"}
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "3", float("nan")])
