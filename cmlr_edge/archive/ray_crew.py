@@ -115,7 +115,11 @@ def hand_out(
         actor,
         fn_constructor_args=arguments,
         batch_size=1,
-        compute=ray().data.ActorPoolStrategy(min_size=1, max_size=min(workers, blocks)),
+        # All at once, where a growing pool would begin with one; and none has a unit waiting that another
+        # could do, or that is lost with its node.
+        compute=ray().data.ActorPoolStrategy(
+            size=min(workers, blocks), max_tasks_in_flight_per_actor=1
+        ),
         num_cpus=1,
         num_gpus=1 if on_gpu else 0,
     )
