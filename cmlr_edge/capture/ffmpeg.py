@@ -302,18 +302,18 @@ class PyAvFilm:
         for packet, following in _with_next(packets):
             self._note(packet)
             before = self.damaged
-            is_last = packet.size and not following
-            if self._is_partial(packet, following) or (is_last and self.is_cut):
+            is_last, has_hole = packet.size and not following, self._has_hole(packet, following)
+            if has_hole or self._is_partial(packet, following) or (is_last and self.is_cut):
                 self.damaged += 1
                 self._doubtful |= {packet.pts} - {None}
             yield from self._decoded(packet)
+            if has_hole:
+                self._footing.lose(in_decoder=False)
             self.damaged = min(self.damaged, before + 1)  # whatever was found in it
         yield from self._rest()
 
     def _rest(self) -> Iterator[Any]:
         """Yield what the decoder still holds at the end of the file."""
-        if not self.is_cut and not self._structure.ends():
-            self.damaged += 1
         with suppress(self._av.FFmpegError):  # at a clean end nothing is left
             yield from self._stream.codec_context.decode(None)
 
@@ -323,6 +323,12 @@ class PyAvFilm:
             shown = packet.dts if packet.pts is None else packet.pts
             time_s = seconds(shown, packet.time_base)
             self.ring.add(packet, time_s, is_key=packet.is_keyframe)
+
+    def _has_hole(self, packet: Any, following: Sequence[Any]) -> bool:
+        """Whether something is lost in the file behind the beginning of a packet, up to the next."""
+        if following:
+            return not self._structure.leads_to(following[0].pos)
+        return bool(packet.size) and not self.is_cut and not self._structure.ends()
 
     def _is_partial(self, packet: Any, following: Sequence[Any]) -> bool:
         """Whether a part of a packet is missing, or what follows it, as far as can be told."""
@@ -339,9 +345,6 @@ class PyAvFilm:
         return self._jpegs_end and not ends
 
     def _decoded(self, packet: Any) -> Sequence[Any]:
-        if packet.size and not self._structure.leads_to(packet.pos):
-            self.damaged += 1
-            self._footing.lose(in_decoder=False)
         self._footing.take(packet)
         try:
             frames: Sequence[Any] = packet.decode()

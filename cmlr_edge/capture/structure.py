@@ -83,7 +83,9 @@ class Structure:
         Args:
             place: Of the packet in the file, as FFmpeg tells it.
         """
-        if self._kind is None or self._file is None or place is None or place < self._seen:
+        if self._kind is None or self._file is None or place is None:
+            return True
+        if not self._seen <= place < self._size:
             return True
         self._seen = place
         was_lost = self._at is None
