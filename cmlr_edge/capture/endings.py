@@ -111,8 +111,8 @@ def after_riff(head: bytes, position: int) -> int | None:
 
 def after_element(head: bytes, position: int, *, into_all: bool = False) -> int | None:
     """Of Matroska and WebM; a segment or cluster without a size is gone into, or all of them."""
-    id_bytes = _num_bytes(head, 0)
-    size_bytes = _num_bytes(head, id_bytes)
+    id_bytes = num_bytes(head, 0)
+    size_bytes = num_bytes(head, id_bytes)
     name = head[:id_bytes].hex()
     if name not in _ELEMENTS or not size_bytes:
         return None
@@ -127,7 +127,7 @@ def after_element(head: bytes, position: int, *, into_all: bool = False) -> int 
     return position + after + length
 
 
-def _num_bytes(head: bytes, at: int) -> int:
+def num_bytes(head: bytes, at: int) -> int:
     """Of a number whose first byte tells how long it is; 0 if it is none."""
     return 9 - head[at].bit_length() if at < len(head) and head[at] else 0
 

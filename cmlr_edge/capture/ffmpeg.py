@@ -258,6 +258,8 @@ class PyAvFilm:
             return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
         if self.ring is not None:
             self.ring.end(was_read_ahead=True)
+        if self._footing.lacks_end():
+            self.damaged = max(self.damaged, 1)
         return None
 
     def missing_s(self) -> float:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -23,6 +23,7 @@ from cmlr_edge.capture.endings import (
     after_element,
     after_page,
     after_riff,
+    num_bytes,
 )
 
 Step: TypeAlias = Callable[[bytes, int], int | None]  # to the next part; None: there is none here
@@ -33,6 +34,8 @@ _HEADS_BYTES = 64  # of parts, before what they hold
 _CHUNK = re.compile(rb"\d\d[A-Za-z]{2}|ix\d\d|JUNK|idx1", re.ASCII)  # of AVI
 _LISTS = {b"movi", b"rec "}
 _SEGMENT, _CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"  # of Matroska
+_TRACKS = b"\x16\x54\xae\x6b"
+_BLOCK, _BLOCK_GROUP, _BLOCK_IN_GROUP = b"\xa3", b"\xa0", b"\xa1"
 _TAGS = {8, 9, 18}  # of FLV: sound, video, words
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
@@ -154,7 +157,9 @@ def _kind_of(head: bytes) -> _Kind | None:
     if head[:4] == b"RIFF":
         return _Kind(_after_chunk, before=8, holds_one=True, outer=after_riff)
     if head[:4] == b"\x1a\x45\xdf\xa3":
-        return _Kind(_after_any_element, mark=_CLUSTER, holds_one=True, outer=_after_segment)
+        return _Kind(
+            _after_element_of(_tracks(head)), mark=_CLUSTER, holds_one=True, outer=_after_segment
+        )
     if head[:3] == b"FLV":
         return _Kind(_after_tag, holds_one=True)
     if head[:4] == b"OggS":
@@ -187,8 +192,29 @@ def _after_chunk(head: bytes, position: int) -> int | None:
     return position + 8 + length + length % 2
 
 
-def _after_any_element(head: bytes, position: int) -> int | None:
-    return after_element(head, position, into_all=True)
+def _tracks(head: bytes) -> set[int]:
+    """Numbers of the tracks of Matroska, and maybe others; none where the beginning does not tell."""
+    _, _, tracks = head.partition(_CLUSTER)[0].partition(_TRACKS)
+    return {found[0] & 127 for found in re.findall(rb"\xd7\x81([\x01-\x7e])", tracks, re.DOTALL)}
+
+
+def _after_element_of(tracks: Collection[int]) -> Step:
+    """Of Matroska, segments and clusters gone into; demuxers pass over blocks of a track that is unknown."""
+
+    def step(head: bytes, position: int) -> int | None:
+        at = 1 if head[:1] in {_BLOCK, _BLOCK_GROUP} else 0
+        if at and head[:1] == _BLOCK_GROUP:
+            at += num_bytes(head, at)
+            at = at + 1 if head[at : at + 1] == _BLOCK_IN_GROUP else 0
+        if at and tracks:
+            at += num_bytes(head, at)
+            length = num_bytes(head, at)
+            number = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
+            if number not in tracks:
+                return None
+        return after_element(head, position, into_all=True)
+
+    return step
 
 
 def _after_tag(head: bytes, position: int) -> int | None:
