@@ -258,8 +258,6 @@ class PyAvFilm:
             return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
         if self.ring is not None:
             self.ring.end(was_read_ahead=True)
-        if self._footing.lacks_end():
-            self.damaged = max(self.damaged, 1)
         return None
 
     def missing_s(self) -> float:
@@ -312,12 +310,10 @@ class PyAvFilm:
             if has_hole:
                 self._footing.lose(in_decoder=False)
             self.damaged = min(self.damaged, before + 1)  # whatever was found in it
-        yield from self._rest()
-
-    def _rest(self) -> Iterator[Any]:
-        """Yield what the decoder still holds at the end of the file."""
         with suppress(self._av.FFmpegError):  # at a clean end nothing is left
             yield from self._stream.codec_context.decode(None)
+        if self._footing.lacks_end():
+            self.damaged = max(self.damaged, 1)
 
     def _note(self, packet: Any) -> None:
         """Look at the next packet before it is decoded."""

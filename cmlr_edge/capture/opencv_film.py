@@ -117,7 +117,10 @@ class OpenCvFilm:
     def read(self) -> Picture | None:
         """Decode the next frame; see `Film`."""
         if not self.is_cut:
-            return self._decode() or self._look_through()
+            picture = self._decode()
+            if picture is None:
+                self._look_through()
+            return picture
         picture = self._held or self._decode()
         self._held = self._decode() if picture is not None else None
         if picture is None or self._held is not None:
