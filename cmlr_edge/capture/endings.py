@@ -18,16 +18,16 @@ _BOXES = frozenset(
 _SEGMENT, _CLUSTER = "18538067", "1f43b675"  # of Matroska: may have no size
 _ELEMENTS = frozenset(  # around a segment, in it, and in a cluster
     f"1a45dfa3 {_SEGMENT} ec bf 114d9b74 1549a966 1654ae6b {_CLUSTER} 1c53bb6b 1941a469 1043a770 1254c367 "
-    "e7 a3 a0 a7 ab 5854".split()
+    "e7 a3 a0 a7 ab af 5854".split()
 )
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_BYTES = 2**16  # of a header, in which its description of the file comes early
-_SYNC = 0x47  # first byte of a packet of MPEG-TS
-_TS_PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes, and where in them it stands
+SYNC = 0x47  # first byte of a packet of MPEG-TS
+TS_PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes, and where in them it stands
 _PACK = b"\0\0\1\xba"  # of MPEG-PS
 _TAIL_BYTES = 2**17  # of a file, in which its last page or pack begins
-_HEAD_BYTES = 27 + 255  # of a part, at most
+HEAD_BYTES = 27 + 255  # of a part, at most
 _GIF_BYTES = 2**26  # of a GIF; larger ones are not looked into
 _MOST_STEPS = 2**20  # of one file: far more than whole ones take
 
@@ -53,11 +53,11 @@ def _lacks_end(file: IO[bytes]) -> bool:
     file.seek(0)
     head = file.read(1024)
     if head[4:8] in _BOXES:
-        return _walk(file, size, _after_box)
+        return _walk(file, size, after_box)
     if head[:4] == b"RIFF":
-        return _walk(file, size, _after_riff)
+        return _walk(file, size, after_riff)
     if head[:4] == b"\x1a\x45\xdf\xa3":
-        return _walk(file, size, _after_element)
+        return _walk(file, size, after_element)
     if head[:16] == _ASF_HEADER:
         return _is_cut_asf(head + file.read(_ASF_BYTES), size)
     if head[:3] == b"GIF":
@@ -66,13 +66,13 @@ def _lacks_end(file: IO[bytes]) -> bool:
     start = max(0, size - _TAIL_BYTES)
     file.seek(start)
     tail = file.read()
-    for mark, step in ((b"OggS", _after_page), (_PACK, _after_start_code)):
+    for mark, step in ((b"OggS", after_page), (_PACK, _after_start_code)):
         if head.startswith(mark) and (at := tail.rfind(mark)) >= 0:
             return _walk(file, size, step, start + at)
     return any(
-        all(head[at : at + 1] == bytes([_SYNC]) for at in range(first, 3 * length, length))
+        all(head[at : at + 1] == bytes([SYNC]) for at in range(first, 3 * length, length))
         and size % length != 0
-        for length, first in _TS_PACKETS
+        for length, first in TS_PACKETS
     )
 
 
@@ -82,7 +82,7 @@ def _walk(
     """Go from one part to the next by their sizes; whether the last one goes beyond the end."""
     for _ in range(_MOST_STEPS):
         file.seek(position)
-        after = step(file.read(_HEAD_BYTES), position)
+        after = step(file.read(HEAD_BYTES), position)
         if after is None or after == size:
             return False
         if after > size:
@@ -91,7 +91,7 @@ def _walk(
     return False
 
 
-def _after_box(head: bytes, position: int) -> int | None:
+def after_box(head: bytes, position: int) -> int | None:
     """Of MP4 and MOV: where the next box begins, if that can be told."""
     if head[4:8] not in _BOXES:
         return None
@@ -101,7 +101,7 @@ def _after_box(head: bytes, position: int) -> int | None:
     return position + length if length >= 8 else None
 
 
-def _after_riff(head: bytes, position: int) -> int | None:
+def after_riff(head: bytes, position: int) -> int | None:
     """Of AVI, which may be several such parts."""
     length = int.from_bytes(head[4:8], "little")
     if head[:4] != b"RIFF" or length in {0, 2**32 - 1}:
@@ -109,27 +109,30 @@ def _after_riff(head: bytes, position: int) -> int | None:
     return position + 8 + length
 
 
-def _after_element(head: bytes, position: int) -> int | None:
-    """Of Matroska and WebM; a segment or cluster without a size is gone into."""
-    id_bytes = _num_bytes(head, 0)
-    size_bytes = _num_bytes(head, id_bytes)
+def after_element(head: bytes, position: int, *, into_all: bool = False) -> int | None:
+    """Of Matroska and WebM; a segment or cluster without a size is gone into, or all of them."""
+    id_bytes = num_bytes(head, 0)
+    size_bytes = num_bytes(head, id_bytes)
     name = head[:id_bytes].hex()
     if name not in _ELEMENTS or not size_bytes:
         return None
     after = id_bytes + size_bytes
     free_bits = 7 * size_bytes
     length = int.from_bytes(head[id_bytes:after], "big") & ((1 << free_bits) - 1)
-    if length == (1 << free_bits) - 1:
-        return position + after if name in {_SEGMENT, _CLUSTER} else None
+    has_size = length != (1 << free_bits) - 1
+    if name in {_SEGMENT, _CLUSTER} and (into_all or not has_size):
+        return position + after
+    if not has_size:
+        return None
     return position + after + length
 
 
-def _num_bytes(head: bytes, at: int) -> int:
+def num_bytes(head: bytes, at: int) -> int:
     """Of a number whose first byte tells how long it is; 0 if it is none."""
     return 9 - head[at].bit_length() if at < len(head) and head[at] else 0
 
 
-def _after_page(head: bytes, position: int) -> int | None:
+def after_page(head: bytes, position: int) -> int | None:
     """Of Ogg."""
     if head[:4] != b"OggS" or len(head) < 27:
         return None

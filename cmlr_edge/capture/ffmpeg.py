@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -24,6 +25,7 @@ from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.names import utf8_path
+from cmlr_edge.capture.structure import Structure
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.packet_ring import PacketRing
 
@@ -32,6 +34,7 @@ FILE_FORMATS = (
     "gxf lxf dv mjpeg jpeg_pipe mpjpeg gif apng nut nsv nuv rm swf vc1 vc1test dhav ivr kux wtv yuv4mpegpipe h261 "
     "h263 dirac cavsvideo dnxhd avs2 avs3 smjpeg pva ty mtv vivo moflex bink smk flic"
 )
+_AHEAD = 2  # packets: parsers give one that is flagged under the flags of the next
 _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
 _MISSING_SHARE = 0.05  # ... this, the end is missing
@@ -41,6 +44,7 @@ _FROM_ZERO = {
     "asf",
     "nut",
 }  # the length counts what is before the first frame, too
+_NUMBERS_PARTS = "mpegts"  # so that it flags what is lost around packets
 _FAILS_AT_END = "mpjpeg"  # for FFmpeg there is always one more picture to come
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
@@ -134,17 +138,20 @@ def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
             return
 
 
-def _with_last(packets: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
-    """Say of every packet whether it is the last that holds anything."""
-    held = None
+def _with_next(packets: Iterator[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Give every packet with those behind it that hold anything, as far as `_AHEAD`."""
+    held: deque[Any] = deque()
     for packet in packets:
-        if held is not None:
-            yield held, not packet.size
-        held = packet if packet.size else None
-        if held is None:
-            yield packet, False
-    if held is not None:
-        yield held, True
+        if not packet.size:
+            while held:
+                yield held.popleft(), [*held]
+            yield packet, []
+            continue
+        held.append(packet)
+        if len(held) > _AHEAD:
+            yield held.popleft(), [*held]
+    while held:
+        yield held.popleft(), [*held]
 
 
 def keep_packets(av: ModuleType, stream: Any, keep_s: float | None) -> PacketRing | None:
@@ -218,6 +225,7 @@ class PyAvFilm:
         self.creation_time = str(self._container.metadata.get("creation_time", ""))  # ISO 8601
         self.is_cut = is_cut(film)
         self.damaged = 0  # packets that could not be read or decoded as a whole
+        self._structure = Structure(film)
         self._footing = Footing(self._stream.codec_context)
         self._doubtful: set[int] = set()  # times of pictures whose packets are not whole
         # JPEGs end with a mark, as the first does; some cameras leave it out.
@@ -232,6 +240,7 @@ class PyAvFilm:
         if time_base:
             with suppress(self._av.FFmpegError):
                 self._container.seek(int(stream_s / time_base), stream=self._stream)
+                self._structure.jump()
 
     def read(self) -> Picture | None:
         """Decode the next frame; None at the end."""
@@ -274,6 +283,7 @@ class PyAvFilm:
         if self.ring is not None:
             self.ring.end(was_read_ahead=True)
         self._container.close()
+        self._structure.close()
 
     def _announced_frames(self) -> int | None:
         if self._stream.frames > 0:
@@ -284,28 +294,46 @@ class PyAvFilm:
         return count if 0 < count < 2**53 else None
 
     def _decode(self) -> Iterator[Any]:
-        for packet, is_last in _with_last(self._demux()):
-            self._keep(packet)
+        yield from self._frames_of(self._demux())
+        self.is_cut |= self.missing_s() > 0
+
+    def _frames_of(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Decode packets up to the end of the file."""
+        for packet, following in _with_next(packets):
+            self._note(packet)
             before = self.damaged
-            if self._is_partial(packet) or (is_last and self.is_cut):
+            is_last, has_hole = packet.size and not following, self._has_hole(packet, following)
+            if has_hole or self._is_partial(packet, following) or (is_last and self.is_cut):
                 self.damaged += 1
                 self._doubtful |= {packet.pts} - {None}
             yield from self._decoded(packet)
+            if has_hole:
+                self._footing.lose(in_decoder=False)
             self.damaged = min(self.damaged, before + 1)  # whatever was found in it
         with suppress(self._av.FFmpegError):  # at a clean end nothing is left
             yield from self._stream.codec_context.decode(None)
-        self.is_cut |= self.missing_s() > 0
+        if self._footing.lacks_end():
+            self.damaged = max(self.damaged, 1)
 
-    def _keep(self, packet: Any) -> None:
+    def _note(self, packet: Any) -> None:
+        """Look at the next packet before it is decoded."""
         if self.ring is not None:
             shown = packet.dts if packet.pts is None else packet.pts
             time_s = seconds(shown, packet.time_base)
             self.ring.add(packet, time_s, is_key=packet.is_keyframe)
 
-    def _is_partial(self, packet: Any) -> bool:
-        """Whether a part of a packet is missing, as far as can be told."""
-        # Of packets in formats that join recordings, the flag says what was lost around them.
-        if packet.is_corrupt and not self.may_jump:
+    def _has_hole(self, packet: Any, following: Sequence[Any]) -> bool:
+        """Whether something is lost in the file behind the beginning of a packet, up to the next."""
+        if following:
+            return not self._structure.leads_to(following[0].pos)
+        return bool(packet.size) and not self.is_cut and not self._structure.ends()
+
+    def _is_partial(self, packet: Any, following: Sequence[Any]) -> bool:
+        """Whether a part of a packet is missing, or what follows it, as far as can be told."""
+        # Formats that join recordings say the same of a joint: behind it a key picture follows.
+        may_be_joint = self.may_jump and self._container.format.name != _NUMBERS_PARTS
+        may_be_joint |= self.may_jump and any(item.is_keyframe for item in following)
+        if packet.is_corrupt and not may_be_joint:
             return True
         if self._stream.codec_context.name != "mjpeg" or not packet.size:
             return False

@@ -76,7 +76,7 @@ class PyAvFilmPart(PyAvFilm):
     def _decode(self) -> Iterator[Any]:
         if self._holds_nothing:
             return
-        for frame in self._decode_from_before():
+        for frame in self._frames_of(self._packets_from_before()):
             if frame.pts is None and not (self._from is self._to is None):
                 self.fits = False  # nobody can say whose the frame is
             if not self.fits or self._is_over(frame):
@@ -92,13 +92,6 @@ class PyAvFilmPart(PyAvFilm):
         """Time of the film's beginning, as the stream says."""
         return seconds(self._stream.start_time, self._stream.time_base)
 
-    def _decode_from_before(self) -> Iterator[Any]:
-        for packet in self._packets_from_before():
-            self._note(packet)
-            yield from self._decoded(packet)
-        with suppress(self._av.FFmpegError):
-            yield from self._stream.codec_context.decode(None)
-
     def _packets_from_before(self) -> Iterator[Any]:
         """Packets from a keyframe before the wanted one: pictures may lean on those before them."""
         if self._from is None:
@@ -108,6 +101,7 @@ class PyAvFilmPart(PyAvFilm):
             with suppress(self._av.FFmpegError):
                 back = round(back_s / self._stream.time_base)
                 self._container.seek(self._from - 1 - back, stream=self._stream)
+                self._structure.jump()
             packets = self._demux()
             first = next((item for item in packets if _is_key(item)), None)
             if first is not None and first.pts < self._from:
@@ -116,6 +110,7 @@ class PyAvFilmPart(PyAvFilm):
                 return
         with suppress(self._av.FFmpegError):
             self._container.seek(self._stream.start_time or 0, stream=self._stream)
+            self._structure.jump()
         yield from self._demux()
 
     def _note(self, packet: Any) -> None:

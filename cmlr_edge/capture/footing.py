@@ -32,6 +32,9 @@ class Footing:
         self._context, self._codec = context, str(context.name)
         self._num_taken = 0
         self._numbers: dict[int | None, int] = {}  # by the time of a packet
+        self._awaited: dict[int, int] = {}  # likewise, of those that gave no picture yet
+        self._shown: int | None = None  # time of the last picture
+        self._is_interlaced = False  # likewise
         self._keys: set[int] = set()  # numbers of packets that call themselves keys
         self._base = 0 if self._codec in _BEGIN_WELL else None  # of the last good key picture
         self._lost: list[int] = []  # numbers, from the base on
@@ -42,6 +45,10 @@ class Footing:
         shown = packet.dts if packet.pts is None else packet.pts
         if shown is not None:
             self._numbers[shown] = self._num_taken
+            if packet.size and not packet.is_discard:  # an edit list leaves some out
+                self._awaited[shown] = self._num_taken
+        if len(self._awaited) > _KNOWN:
+            del self._awaited[next(iter(self._awaited))]
         if packet.is_keyframe:
             self._keys.add(self._num_taken)
         self._num_taken += 1
@@ -68,6 +75,8 @@ class Footing:
             Whether it is whole, and all that it builds upon.
         """
         number = self._numbers.get(frame.pts, self._num_taken)
+        self._awaited.pop(frame.pts, None)
+        self._shown, self._is_interlaced = frame.pts, bool(frame.interlaced_frame)
         if not is_whole:
             self._note(number)
         elif self._is_key(frame, number):
@@ -81,6 +90,13 @@ class Footing:
         if self._base is None:
             return False
         return is_whole and all(lost >= number for lost in self._lost)
+
+    def lacks_end(self) -> bool:
+        """Whether pictures behind the last one never came: decoders with threads drop what is behind an error."""
+        if self._shown is None:
+            return False
+        count = sum(time > self._shown for time in self._awaited)
+        return count > self._is_interlaced  # its second field may have had a packet of its own
 
     def _stand(self, number: int) -> None:
         """Forget what was lost before a picture from which on all is renewed."""

@@ -75,6 +75,8 @@ def decode_picture(file: IO[bytes], num_bytes: int, name: str) -> NDArray[np.uin
         width, height = image.size
         kind = "too large"
         check_size(width, height, MAX_PICTURE_PIXELS, f"{name} is a picture")
+        if getattr(image, "is_animated", False):
+            _log.warning("%s holds several pictures: the first one is read", name)
         kind = "damaged"
         pixels = rgb_pixels(image)
     except FrameError as error:

@@ -18,6 +18,7 @@ from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.interlaced import interlaced_sample, shows_sample
 from cmlr_edge.capture.names import utf8_path
+from cmlr_edge.capture.structure import Structure
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.packet_ring import PacketRing
@@ -107,6 +108,7 @@ class OpenCvFilm:
         self.num_frames: int | None = int(count) if 0 < count < 2**53 else None
         check_size(*announced_size(self._capture), MAX_STREAM_PIXELS, "it has pictures")
         self.damaged, self.is_cut = 0, is_cut(path)
+        self._path: Path | None = path  # None: looked through
         self._held: Picture | None = None  # the next one, where the last is not to be trusted
         self._unwritten = UnwrittenFrames()
         self._read_frames = 0
@@ -115,7 +117,10 @@ class OpenCvFilm:
     def read(self) -> Picture | None:
         """Decode the next frame; see `Film`."""
         if not self.is_cut:
-            return self._decode()
+            picture = self._decode()
+            if picture is None:
+                self._look_through()
+            return picture
         picture = self._held or self._decode()
         self._held = self._decode() if picture is not None else None
         if picture is None or self._held is not None:
@@ -138,6 +143,14 @@ class OpenCvFilm:
                     not self._unwritten.may_be(image),
                 )
         return None
+
+    def _look_through(self) -> None:
+        """Count a hole in the file, at its end: OpenCV tells neither that there is one, nor where."""
+        path, self._path = self._path, None
+        if path is not None:
+            structure = Structure(path)
+            self.damaged += not structure.ends()
+            structure.close()
 
     def missing_s(self) -> float:
         """Seconds that are missing at the end; see `Film`."""

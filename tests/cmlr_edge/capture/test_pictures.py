@@ -269,3 +269,16 @@ def test_nothing_that_a_terminal_obeys_is_printed() -> None:
 def test_every_suffix_is_one_that_can_be_read() -> None:
     extensions = PilImage.registered_extensions()
     assert all(suffix in extensions for suffix in IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
+def test_of_several_pictures_in_a_file_the_first_is_read_and_it_is_said(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *others = (PilImage.new("RGB", (32, 24), (level, 0, 0)) for level in (250, 120, 0))
+    first.save(tmp_path / f"one{suffix}")
+    first.save(tmp_path / f"many{suffix}", save_all=True, append_images=others)
+    assert read_image(tmp_path / f"one{suffix}")[..., 2].min() > 200
+    assert caplog.text == ""
+    assert read_image(tmp_path / f"many{suffix}")[..., 2].min() > 200
+    assert "holds several pictures: the first one is read" in caplog.text
