@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, load_model, numpy_helper
 
 from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.backends import find_providers, load_backend
@@ -131,6 +132,7 @@ def test_scores_stay_when_the_next_frame_is_recognised(engine: Path) -> None:
 _OPEN_AND_CLOSE = """
 import sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 from cmlr_edge.backends import load_backend
 path = Path(sys.argv[1])
@@ -173,3 +175,24 @@ def test_openvino_can_be_closed_right_after_a_batch(engine: Path) -> None:
     # It once waited for a thread of its own that was on its way out of a callback, for ever.
     command = [sys.executable, "-c", _OPEN_AND_CLOSE, str(engine)]
     subprocess.run(command, check=True, timeout=60)
+
+
+def test_a_sum_and_the_norm_behind_it_stay_two_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime makes one node of them, whose kernel is slower than the two."""
+    from cmlr_edge.backends import onnxruntime as backend
+
+    optimized, options_of = tmp_path / "optimized.onnx", backend._session_options
+
+    def writing(ort: Any) -> Any:
+        options = options_of(ort)
+        options.optimized_model_filepath = str(optimized)
+        return options
+
+    monkeypatch.setattr(backend, "_session_options", writing)
+    path = demo_engine()
+    load_backend(path, path.read_bytes(), provider="cpu").close()
+    operators = {node.op_type for node in load_model(optimized).graph.node}
+    assert "LayerNormalization" in operators
+    assert "SkipLayerNormalization" not in operators
