@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cmlr_edge.cli.usage import run_command
-from train.data.context_scenes import PARTS, SceneConfig, generate
+from train.data.context_scenes import PARTS, SOURCES, SceneConfig, generate
 from train.reporting import exit_on_error
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def draw(
     contexts_per_scene: Annotated[
         int, typer.Option(min=1, max=2, help="2: two backgrounds side by side.")
     ] = 1,
+    source: Annotated[str, typer.Option(help=f"Of the pictures: {', '.join(SOURCES)}.")] = "drawn",
     scale: Annotated[float, typer.Option(min=0.001, help="Times the usual number of scenes.")] = 1,
 ) -> None:
     """Draw ContextScenes: train, val, iid, do and cross, with the true graph beside them.
@@ -47,6 +48,7 @@ def draw(
         bias_strength=bias_strength,
         mixed=mixed,
         contexts_per_scene=contexts_per_scene,
+        source=source,
     )
     with Progress(console=Console(stderr=True)) as progress:
         tasks = {part.name: progress.add_task(part.name, total=counts[part.name]) for part in PARTS}
