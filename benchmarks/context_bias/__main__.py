@@ -70,13 +70,15 @@ def compare(
         data_seeds = seeds = 1
         ablation_seeds = 0
         scale = _QUICK_SCALE
+    if source not in SOURCES:
+        raise DataError(f"there is no source {source!r} of pictures: {', '.join(SOURCES)}")
     methods = _choose(only or list(CUTOUT_METHODS if source == "cutouts" else ()))
     variant = f"{'mixed-' if mixed else ''}{contexts_per_scene}-{bias_strength:g}-{scale:g}"
     variant = variant if source == "drawn" else f"{source}-{variant}"
     worlds = {
         work / variant / f"world-{seed}": SceneConfig(
             seed=seed,
-            counts={name: round(n * scale) for name, n in SceneConfig().counts.items()},
+            counts={name: round(n * scale) for name, n in SOURCES[source].counts.items()},
             mixed=mixed,
             contexts_per_scene=contexts_per_scene,
             bias_strength=bias_strength,

@@ -64,16 +64,19 @@ class Source:
     """Where the objects and backgrounds of scenes come from."""
 
     load: Callable[[Path, int], Assets]  # of a folder, for the world of a seed
+    counts: Mapping[str, int]  # part -> scenes
     families: Mapping[str, tuple[str, ...]]  # part -> families of its objects, of `Assets.sprites`
 
 
+_COUNTS = {"train": 4000, "val": 1000, "iid": 2000, "do": 3000, "cross": 2000}
 SOURCES = {
     "drawn": Source(
         lambda folder, _seed: load_assets(folder),
+        _COUNTS,
         dict.fromkeys(("train", "val", "iid", "do"), TRAINING_FAMILIES)
         | {"cross": (HELD_OUT_FAMILY,)},
     ),
-    "cutouts": Source(cutouts.load_cutouts, cutouts.FAMILIES),
+    "cutouts": Source(cutouts.load_cutouts, cutouts.COUNTS, cutouts.FAMILIES),
 }
 
 
@@ -82,9 +85,7 @@ class SceneConfig:
     """What to draw. The same configuration gives the same pictures."""
 
     seed: int = 0
-    counts: dict[str, int] = field(
-        default_factory=lambda: {"train": 4000, "val": 1000, "iid": 2000, "do": 3000, "cross": 2000}
-    )
+    counts: dict[str, int] = field(default_factory=lambda: dict(_COUNTS))
     bias_strength: float = 1.0
     mixed: bool = False
     contexts_per_scene: int = 1

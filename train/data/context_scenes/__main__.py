@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cmlr_edge.cli.usage import run_command
+from cmlr_edge.errors import DataError
 from train.data.context_scenes import PARTS, SOURCES, SceneConfig, generate
 from train.reporting import exit_on_error
 
@@ -41,7 +42,9 @@ def draw(
 
     Example: python -m train.data.context_scenes --out scenes --seed 0
     """
-    counts = {name: max(1, round(n * scale)) for name, n in SceneConfig().counts.items()}
+    if source not in SOURCES:
+        raise DataError(f"there is no source {source!r} of pictures: {', '.join(SOURCES)}")
+    counts = {name: max(1, round(n * scale)) for name, n in SOURCES[source].counts.items()}
     config = SceneConfig(
         seed=seed,
         counts=counts,

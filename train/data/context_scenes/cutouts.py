@@ -27,6 +27,7 @@ FAMILIES = dict.fromkeys(("train", "val", "cross"), (KNOWN,)) | dict.fromkeys(
     ("iid", "do"), (HELD_OUT,)
 )
 _HELD_OUT_SHARE = 3  # one object in three, at least one
+COUNTS = {"train": 1500, "val": 300, "iid": 400, "do": 1000, "cross": 300}
 _STAMPS = "tuxpaint-stamps-default"
 # label -> folders (with a slash at the end) and the stamps in them, photographs alone; in the order of
 # the graph's roles: eight effects, eight causes, eight neutral ones.
