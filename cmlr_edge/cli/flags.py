@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
@@ -21,6 +21,9 @@ from cmlr_edge.pipeline.intake import read_polygon
 from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
 _Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
@@ -54,6 +57,9 @@ _Policy = Annotated[
 ]
 
 
+_Settings = TypeVar("_Settings", bound="DataclassInstance")
+
+
 @dataclass(frozen=True)
 class Flags:
     """What was given; None for what was not."""
@@ -63,7 +69,7 @@ class Flags:
     ] = None
     engine: options.Engine = None
     provider: options.Provider = None
-    rebuild: options.Rebuild = False
+    rebuild: options.Rebuild = None
     require_signature: options.RequireSignature = None
     threshold: options.Threshold = None
     out: _Out = None
@@ -124,7 +130,10 @@ class Flags:
     mqtt: options.Mqtt = None
     home_assistant: Annotated[
         bool,
-        typer.Option(help="Let Home Assistant find each source and label at the --mqtt broker."),
+        typer.Option(
+            "--home-assistant",
+            help="Let Home Assistant find each source and label at the --mqtt broker.",
+        ),
     ] = False
     webhook: options.Webhook = None
     sink: _Sink = None
@@ -140,7 +149,7 @@ class Flags:
         ),
     ] = None
     policy: _Policy = None
-    loop: Annotated[bool, typer.Option(help="Play video files again and again.")] = False
+    loop: Annotated[bool | None, typer.Option(help="Play video files again and again.")] = None
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many, of each source.")
     ] = None
@@ -195,13 +204,13 @@ class Flags:
     ] = None
     stability: options.Stability = None
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say why a label is said, in every output.")
-    ] = False
+        bool | None, typer.Option(help="Say why a label is said, in every output.")
+    ] = None
     explain_margin: options.ExplainMargin = None
     place: options.Place = None
     place_block: options.PlaceBlock = None
     place_false_alarms: options.PlaceFalseAlarms = None
-    place_average: options.PlaceAverage = False
+    place_average: options.PlaceAverage = None
     metrics_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Prometheus metrics at 127.0.0.1, while it runs."),
@@ -277,8 +286,9 @@ class Flags:
         )
         if self.threshold is not None:
             config = replace(config, threshold=self.threshold, thresholds={})
-        config = replace(config, explain=config.explain or self.explain)
-        config = _changed(config, self, "explain_margin")
+        if self.explain is False:
+            config = replace(config, explain_margin=0.0)  # the file's, of what is not done now
+        config = _changed(config, self, "explain", "explain_margin")
         config.explanation  # noqa: B018 (fails here and now, if it does)
         config = self._with_place(config)
         if self.metrics_port is not None:
@@ -290,7 +300,7 @@ class Flags:
             "place": None if self.place is None else str(self.place.absolute()),
             "place_block_s": self.place_block,
             "place_false_alarms": self.place_false_alarms,
-            "place_average": self.place_average or None,
+            "place_average": self.place_average,
         }
         config = replace(config, **{k: v for k, v in changes.items() if v is not None})
         config.watched_place  # noqa: B018 (fails here and now, if it does)
@@ -303,10 +313,9 @@ class Flags:
             engine = replace(
                 engine, store=given if is_store else "", path="" if is_store else given
             )
-        engine = replace(engine, rebuild=engine.rebuild or self.rebuild)
         if self.require_signature is not None:
             engine = replace(engine, require_signature=str(self.require_signature.absolute()))
-        return engine if self.provider is None else replace(engine, provider=self.provider)
+        return _changed(engine, self, "provider", "rebuild")
 
     def _source(self, text: str, policy: Policy | None) -> SourceSettings:
         name, uri = split_name(text)
@@ -315,7 +324,7 @@ class Flags:
     def _changed(self, source: SourceSettings) -> SourceSettings:
         changes: dict[str, Any] = {
             "policy": cast("Policy | None", self.policy),
-            "loop": self.loop or None,
+            "loop": self.loop,
             "max_frames": self.max_frames,
             "skip_unchanged_s": self.skip_unchanged,
             "frozen_after_s": self.frozen_after,
@@ -366,6 +375,6 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
     return with_flags
 
 
-def _changed(settings: Any, flags: Flags, *names: str) -> Any:
+def _changed(settings: _Settings, flags: Flags, *names: str) -> _Settings:
     given = {name: getattr(flags, name) for name in names}
     return replace(settings, **{name: v for name, v in given.items() if v is not None})

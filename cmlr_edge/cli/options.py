@@ -22,7 +22,7 @@ Provider: TypeAlias = Annotated[
     ),
 ]
 Rebuild: TypeAlias = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         help="Build an .engine again, from the .onnx beside it, where it is missing or was built for "
         "another machine. Takes minutes."
@@ -91,9 +91,6 @@ PlaceFalseAlarms: TypeAlias = Annotated[
     typer.Option(help="A day, of a place that is like what training saw. Default: 0.03."),
 ]
 PlaceAverage: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--place-average",
-        help="Average scores over the place's surroundings instead of training's.",
-    ),
+    bool | None,
+    typer.Option(help="Average scores over the place's surroundings instead of training's."),
 ]

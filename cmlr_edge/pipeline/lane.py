@@ -25,7 +25,7 @@ from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import told
-from cmlr_edge.sinks.base import Result
+from cmlr_edge.sinks.base import Result, Sink
 from cmlr_edge.sinks.guarded import GuardedSink
 
 _NEWEST_AHEAD = 2  # one frame in the model and one that waits: more would only grow old
@@ -95,6 +95,10 @@ class Lane:
     def reads(self, source: Source) -> bool:
         """Whether that is its source."""
         return self._source is source
+
+    def guard_of(self, sink: Sink | GuardedSink) -> GuardedSink | None:
+        """The guard of an output of its own; None for one that is not."""
+        return self._outlet.guard_of(sink)
 
     def start(self) -> None:
         """Take frames. Calling it twice is harmless."""

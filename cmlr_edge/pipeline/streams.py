@@ -89,8 +89,9 @@ class Streams(Closing):
         Args:
             source: Opened, and given to no run before; or as `open_source` takes it.
             name: In results, events and status; the source's own by default.
-            sinks: Take its results. One that raises is counted and left out by a live source, and ends
-                any other, unless it comes with a guard.
+            sinks: Take its results; one that several sources have is closed with the last of them. One
+                that raises is counted and left out by a live source, and ends any other, unless it comes
+                with a guard.
             outputs: Take its results too; shared with other sources, and closed by their owner.
             stability: By label, or rules, instead of what spec and thresholds say.
             skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
@@ -133,8 +134,6 @@ class Streams(Closing):
     ) -> None:
         live = source if isinstance(source, LiveSource) else None
         links = LaneLinks(self._prepare, self._submit, self._publish, self._notify)
-        own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
-        strict = [] if live else [guard for guard in own if guard not in sinks]
         with self._changed:
             if self._closed or self._drain_until_s < math.inf:
                 raise CaptureError(f"cannot add {name}: the run is ending")
@@ -142,6 +141,8 @@ class Streams(Closing):
                 raise CaptureError(f"{name} is read already: open it twice to recognise it twice")
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
+            own = [self._guard(sink) for sink in {id(sink): sink for sink in sinks}.values()]
+            strict = [] if live else [guard for guard in own if guard not in sinks]
             outlet = Outlet(
                 name,
                 judge_by(self._seats.first, *rules),
@@ -156,6 +157,12 @@ class Streams(Closing):
             self._lanes[name], self._rules[name] = lane, rules
             if self._started:
                 lane.start()
+
+    def _guard(self, sink: Sink | GuardedSink) -> GuardedSink:
+        """Each output has one guard, however many sources write to it; the last of them closes it."""
+        guards = (lane.guard_of(sink) for lane in self._lanes.values())
+        known = next((guard for guard in guards if guard is not None), None)
+        return known or (sink if isinstance(sink, GuardedSink) else GuardedSink(sink))
 
     def remove(self, name: str) -> SourceStatus:
         """End one source and forget it; waits at most `drain_s` for its frames under way.

@@ -103,6 +103,23 @@ def test_an_output_is_the_same_by_flags_and_by_file(tmp_path: Path) -> None:
     assert {name for name, value in known if getattr(given, name) != value} == set(OTHER_DEFAULTS)
 
 
+def test_a_flag_switches_off_what_the_file_switches_on(tmp_path: Path) -> None:
+    file = tmp_path / "on.toml"
+    file.write_text(
+        'explain = true\nexplain_margin = 0.5\n[engine]\npath = "m"\nrebuild = true\n'
+        '[[sources]]\nname = "yard"\nuri = "yard.mp4"\nloop = true\n'
+    )
+
+    def found(**given: Any) -> tuple[bool, float, bool, bool]:
+        config, _ = Flags(config=file, **given).to_config([], append=False)
+        explained = config.explain, config.explain_margin
+        return *explained, config.engine.rebuild, config.sources[0].loop
+
+    assert found() == (True, 0.5, True, True)
+    assert found(explain=False, rebuild=False, loop=False) == (False, 0.0, False, False)
+    assert found(explain=True, explain_margin=2.0) == (True, 2.0, True, True)
+
+
 def test_clips_and_their_length_by_flags(tmp_path: Path) -> None:
     flags = Flags(clips=tmp_path, clip_longest=20.0, clip_after=2.0)
     [sink] = flags.to_config(["test://"], append=False)[0].sinks
