@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks.context_bias import methods as scenes
 from benchmarks.natural import methods as natural
 from benchmarks.photos import fitted
+from benchmarks.records import fill_marks
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
@@ -27,11 +28,12 @@ RESULTS = Path(__file__).with_name("results")
 TOLERATED = 2.0  # points of mAP behind the decoder
 _PARTS = {"iid": "like the training", "do": "under do(context)", "cross": "another style"}
 _SCENES = {
-    "": "reported",
-    "fit/development": "development",
-    "fit/untouched": "untouched",
+    "": "ContextScenes, reported",
+    "fit/development": "ContextScenes, development",
+    "fit/untouched": "ContextScenes, untouched",
+    "cutouts": "cut-out photographs, reported",
+    "cutouts/development": "cut-out photographs, development",
 }
-_MARKS = ("<!-- no harm -->", "<!-- end -->")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def _scenes(results: Path) -> Iterator[Pair]:
     for folder, title in _SCENES.items():
         path = results / "context_bias" / folder / "runs.jsonl"
         runs = {(r["method"], r["scenes"], r["seed"]): r["parts"] for r in _lines(path)}
-        for part, like in _PARTS.items():
+        parts = _PARTS | ({"cross": "objects of the training"} if "cutouts" in folder else {})
+        for part, like in parts.items():
             for method, world, seed in sorted(runs):
                 if method != scenes.THOUSANDS or (scenes.DECODER, world, seed) not in runs:
                     continue
@@ -96,7 +99,7 @@ def _scenes(results: Path) -> Iterator[Pair]:
                 # Older runs did not choose; in none of them the own context gains two points.
                 values = (own[part].get("chosen") or own[part]["prior"], other[part]["deployed"])
                 both = [read_out["all"] for read_out in values]
-                yield Pair(f"ContextScenes, {title}, {like}", f"{world}, seed {seed}", *both)
+                yield Pair(f"{title}, {like}", f"{world}, seed {seed}", *both)
 
 
 def table(pairs: list[Pair]) -> str:
@@ -115,8 +118,7 @@ def table(pairs: list[Pair]) -> str:
 
 def fill(page: str, rows: str) -> str:
     """Put the table between its marks on a page."""
-    before, after = page.split(_MARKS[0], 1)
-    return f"{before}{_MARKS[0]}\n{rows}\n{_MARKS[1]}{after.split(_MARKS[1], 1)[1]}"
+    return fill_marks(page, {"no harm": rows})
 
 
 def main(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.context_bias.features import load_tokens
-from benchmarks.context_bias.methods import BASE, METHODS, Method
+from benchmarks.context_bias.methods import BASE, CUTOUT_METHODS, METHODS, RECIPE, Method
 from benchmarks.context_bias.report import (
     gains_table,
     markdown_table,
@@ -25,7 +25,7 @@ from benchmarks.context_bias.runs import Job, finished_keys, run_all
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
-from train.data.context_scenes import PARTS, SceneConfig, generate
+from train.data.context_scenes import PARTS, SOURCES, SceneConfig, generate
 from train.reporting import exit_on_error, progress_bars
 
 _QUICK_SCALE = 0.15
@@ -44,16 +44,27 @@ class Worlds:
     mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False
     contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1
     bias_strength: Annotated[float, typer.Option(min=0, max=1)] = 1.0
+    source: Annotated[str, typer.Option(help=f"Of the pictures: {', '.join(SOURCES)}.")] = "drawn"
+    assets: Annotated[
+        Path | None,
+        typer.Option(help="Those pictures, fetched here; in the work folder if left out."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the source."""
+        if self.source not in SOURCES:
+            raise DataError(f"there is no source {self.source!r}: {', '.join(SOURCES)}")
 
     @property
     def variant(self) -> str:
         """Of these and of no other worlds."""
-        kind = "mixed-" if self.mixed else ""
+        kind = "" if self.source == "drawn" else f"{self.source}-"
+        kind += "mixed-" if self.mixed else ""
         return f"{kind}{self.contexts_per_scene}-{self.bias_strength:g}-{self.scale:g}"
 
     def configs(self, folder: Path) -> dict[Path, SceneConfig]:
         """A folder for each, and what is drawn there."""
-        counts = {name: round(n * self.scale) for name, n in SceneConfig().counts.items()}
+        counts = {name: round(n * self.scale) for name, n in SOURCES[self.source].counts.items()}
         return {
             folder / f"world-{seed}": SceneConfig(
                 seed=seed,
@@ -61,6 +72,7 @@ class Worlds:
                 mixed=self.mixed,
                 contexts_per_scene=self.contexts_per_scene,
                 bias_strength=self.bias_strength,
+                source=self.source,
             )
             for seed in range(self.first_world, self.first_world + self.data_seeds)
         }
@@ -77,6 +89,7 @@ def compare(
     only: Annotated[
         list[str] | None, typer.Option(help="Only this method; give it again for more.")
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of the training.")] = RECIPE.batch_size,
     keep_runs: Annotated[
         bool, typer.Option(help="Go on from the runs that the folder of results holds.")
     ] = False,
@@ -96,8 +109,13 @@ def compare(
         flags = replace(flags, data_seeds=1, scale=_QUICK_SCALE)
     variant = flags.variant
     worlds = flags.configs(work / variant)
-    jobs = _jobs(list(worlds), _choose(only), seeds, ablation_seeds)
+    methods = _choose(only or list(CUTOUT_METHODS if flags.source == "cutouts" else ()))
+    jobs = _jobs(list(worlds), methods, seeds, ablation_seeds, batch_size)
     finished = work / variant / "runs.jsonl"
+    if batch_size != RECIPE.batch_size:
+        variant += f"-{batch_size}"
+        finished = work / variant / "runs.jsonl"
+        finished.parent.mkdir(parents=True, exist_ok=True)
     if keep_runs:
         take_over(out, variant, finished)
     done = finished_keys(finished)
@@ -105,7 +123,7 @@ def compare(
     with progress_bars() as progress:
         for world, config in worlds.items():
             if str(world) in left:
-                _prepare_world(world, config, work, progress, workers)
+                _prepare_world(world, config, work, flags.assets, progress, workers)
         task = progress.add_task("training heads", total=len(jobs))
         tokens, advance = work / "tokens", lambda _job: progress.advance(task)
         run_all(jobs, tokens, finished, workers=workers, report=advance)
@@ -148,10 +166,12 @@ def take_over(out: Path, variant: str, finished: Path) -> None:
         file.writelines(f"{line}\n" for line in lines if json.loads(line)["key"] not in present)
 
 
-def _jobs(worlds: list[Path], methods: list[Method], seeds: int, ablation_seeds: int) -> list[Job]:
+def _jobs(
+    worlds: list[Path], methods: list[Method], seeds: int, ablation_seeds: int, batch_size: int
+) -> list[Job]:
     """Those of the main methods first; runs that share a preparation follow each other."""
     jobs = [
-        (method.group == "ablation", Job(method.name, str(world), seed))
+        (method.group == "ablation", Job(method.name, str(world), seed, batch_size))
         for world in worlds
         for method in methods
         for seed in range(ablation_seeds if method.group == "ablation" else seeds)
@@ -161,7 +181,12 @@ def _jobs(worlds: list[Path], methods: list[Method], seeds: int, ablation_seeds:
 
 
 def _prepare_world(
-    world: Path, config: SceneConfig, work: Path, progress: Progress, workers: int
+    world: Path,
+    config: SceneConfig,
+    work: Path,
+    assets: Path | None,
+    progress: Progress,
+    workers: int,
 ) -> None:
     total = sum(config.counts[part.name] for part in PARTS)
     if not (world / "labels.json").is_file():
@@ -169,7 +194,7 @@ def _prepare_world(
         generate(
             world,
             config,
-            work / "assets",
+            assets or work / "assets",
             workers=workers,
             report=lambda _part, done: progress.advance(task, done),
         )

@@ -33,6 +33,8 @@ class Method:
     exclusive_weight: float = 1.0
     lr: float = RECIPE.lr
     link_sparsity: float = 0.0
+    jtt: bool = False  # what a first head of a few epochs gets wrong weighs more
+    pooled_bias: bool = False  # trained beside a logistic regression on pooled tokens
 
     @property
     def knows_pairs(self) -> bool:
@@ -65,6 +67,10 @@ FITTED = "fit's head: united batches, two decoder layers, links, pooled tokens"
 THOUSANDS = "back-door, sparser matrix links, two decoder layers, K = 80"
 FITTED_WITH_CONTEXT = "fit's head beside 80 clusters, sparse links"
 DEEP_POOLED = "back-door, sparse matrix links, two decoder layers, K = 80, pooled tokens"
+POOLED = "label decoder and pooled tokens"
+DEEP_AND_POOLED = "two decoder layers and pooled tokens"
+JTT = "JTT"
+POOLED_EXPERTS = "product of experts: label decoder beside a pooled bias model"
 EXPERTS = "product of experts: two decoder layers beside 80 clusters, no links"
 DEEP = "back-door, sparse matrix links, two decoder layers, K = 80"
 _SPARSITY = (
@@ -115,6 +121,10 @@ METHODS = (
         _back_door({"num_confounders": 80}, decoder_layers=2, label_links="none"),
         "fit",
     ),
+    Method(POOLED, _model(pooled_skip=True), "fit"),
+    Method(DEEP_AND_POOLED, _model(decoder_layers=2, pooled_skip=True), "fit"),
+    Method(JTT, _model(), "fit", jtt=True),
+    Method(POOLED_EXPERTS, _model(), "fit", pooled_bias=True),
     Method("back-door, no links", _back_door(label_links="none")),
     Method("back-door, a label links to itself too", _back_door(include_self=True)),
     Method("back-door, two decoder layers", _back_door(decoder_layers=2)),
@@ -142,4 +152,17 @@ METHODS = (
     Method("expectation, no confounders", _inside({"kind": "none"})),
     Method("explicit sum, K = 8", _inside({"num_confounders": 8}, intervention="explicit")),
     Method("linear", _inside(intervention="linear")),
+)
+# Where the pictures are cut-outs: rivals, the recipes' two heads, and what the default consists of.
+CUTOUT_METHODS = (
+    DECODER,
+    POOLED,
+    DEEP_DECODER,
+    DEEP_AND_POOLED,
+    JTT,
+    POOLED_EXPERTS,
+    FITTED,
+    THOUSANDS,
+    EXPERTS,
+    DEEP_CONTROL,
 )

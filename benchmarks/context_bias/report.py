@@ -13,19 +13,26 @@ from numpy.typing import NDArray
 from benchmarks.context_bias.methods import (
     CONTROL,
     DECODER,
+    DEEP_AND_POOLED,
     DEEP_CONTROL,
     DEEP_DECODER,
     DEFAULT,
     EXPERTS,
     FITTED,
+    JTT,
     METHODS,
     ML_DECODER,
+    POOLED,
+    POOLED_EXPERTS,
     Method,
 )
 
 _RESAMPLES = 2000
 _Value = Callable[[dict[str, Any]], float]  # a number of one run
-REFERENCES = (DECODER, ML_DECODER, DEEP_DECODER, CONTROL, DEEP_CONTROL, DEFAULT, FITTED, EXPERTS)
+REFERENCES = (
+    *(DECODER, POOLED, ML_DECODER, DEEP_DECODER, DEEP_AND_POOLED, JTT, POOLED_EXPERTS),
+    *(CONTROL, DEEP_CONTROL, DEFAULT, FITTED, EXPERTS),
+)
 AVERAGED = "the same, averaged prior"  # what the own context is compared with as well
 MEASURES = (
     ("do", "exclusive"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
+from benchmarks.natural.bias_models import bias_logits
 from benchmarks.side_by_side import run_side_by_side
 from train.config import ConfounderConfig, ModelConfig, TrainConfig
 from train.data.base import ContextBias
@@ -29,6 +30,7 @@ from train.judging.read_out import choose_read_out, read_outs_of
 from train.network.model import CausalHead
 
 CHOSEN = "chosen"  # the read-out that `fit` would deploy
+_FIRST_EPOCHS, _JTT_WEIGHT = 5, 5.0  # of JTT, as on re-sampled photos
 SCORED_PARTS = ("val", "iid", "do", "cross")
 
 
@@ -39,6 +41,7 @@ class Job:
     method: str
     scenes: str  # folder
     seed: int
+    batch_size: int = RECIPE.batch_size
 
     @property
     def key(self) -> str:
@@ -78,14 +81,24 @@ def run(job: Job, cache: Path) -> dict[str, Any]:
         lr=method.lr,
         link_sparsity=method.link_sparsity,
         seed=job.seed,
+        batch_size=job.batch_size,
     )
-    exclusive = exclusive_examples(truth, parts["train"].targets) if method.knows_pairs else None
+    train = parts["train"]
+    prepared = _prepared(job.scenes, str(cache), _key(config))
+    exclusive, weight = None, method.exclusive_weight
+    if method.knows_pairs:
+        exclusive = exclusive_examples(truth, train.targets)
+    elif method.jtt:
+        first = fit_head(replace(config, epochs=_FIRST_EPOCHS), train, prepared)
+        exclusive = (score_tokens(first, train).deployed > 0.5) != (train.targets > 0)
+        weight = _JTT_WEIGHT
     head = fit_head(
         config,
-        parts["train"],
-        _prepared(job.scenes, str(cache), _key(config)),
+        train,
+        prepared,
         exclusive=exclusive,
-        exclusive_weight=method.exclusive_weight,
+        exclusive_weight=weight,
+        beside=bias_logits("pooled", train, job.seed) if method.pooled_bias else None,
     )
     scores = {part: score_tokens(head, parts[part]) for part in SCORED_PARTS}
     chosen = choose_read_out(read_outs_of(scores["val"], head.config), parts["val"].targets)

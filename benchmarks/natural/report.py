@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.intervals import photo_interval, t_interval
 from benchmarks.natural.measures import MEASURES
 from benchmarks.natural.methods import CHOSEN, DECODER, METHODS, POOLED
+from benchmarks.records import fill_marks
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
@@ -161,12 +162,7 @@ def fill_page(page: str, rows: list[dict[str, Any]]) -> str:
     """Put the tables between the marks `<!-- NAME -->` and `<!-- end -->` of a page."""
     tables = {"chosen": chosen_table(rows)}
     tables |= {name: markdown_table(rows, name) for name in REFERENCES}
-    for name, table in tables.items():
-        start, end = f"<!-- {name} -->", "<!-- end -->"
-        if start in page:
-            before, after = page.split(start, 1)
-            page = f"{before}{start}\n{table}\n{end}{after.split(end, 1)[1]}"
-    return page
+    return fill_marks(page, tables)
 
 
 def rewrite(

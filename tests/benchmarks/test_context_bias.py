@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.context_bias import __main__ as main
+from benchmarks.context_bias import cutouts_page, runs
 from benchmarks.context_bias.__main__ import take_over, write_report
 from benchmarks.context_bias.features import COMPONENTS, fit_reduction, load_tokens
 from benchmarks.context_bias.methods import (
@@ -22,7 +26,10 @@ from benchmarks.context_bias.methods import (
     DEEP,
     DEFAULT,
     FITTED,
+    JTT,
     METHODS,
+    POOLED_EXPERTS,
+    RECIPE,
     THOUSANDS,
 )
 from benchmarks.context_bias.report import (
@@ -34,10 +41,14 @@ from benchmarks.context_bias.report import (
     references_table,
     summarize,
 )
-from benchmarks.context_bias.runs import exclusive_examples, finished_keys
+from benchmarks.context_bias.runs import Job, exclusive_examples, finished_keys
+from benchmarks.records import fill_marks
 from cmlr_edge.errors import DataError
 from train.data.context_scenes import SceneConfig, SceneTruth
 from train.data.context_scenes.graph import CONTEXTS, LABELS, draw_graph
+from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.judging.metrics import average_precisions
+from train.network.model import CausalHead
 from train.settings import build_config
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +56,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
 PAGE = ROOT / "docs" / "context_scenes.md"
 FOLDERS = (
     "", "development", "fit", "fit/development", "fit/untouched", "mixed", "unbiased", "two_contexts",
-    "weak_bias",
+    "weak_bias", "cutouts", "cutouts/development",
 )  # fmt: skip
 
 
@@ -169,6 +180,61 @@ def test_exclusive_examples_are_spurious_effects_without_their_cause() -> None:
         wanted = (targets[:, pair.effect] == 1) & (targets[:, pair.cause] == 0)
         spurious = pair.kind == "spurious"
         np.testing.assert_array_equal(alone[:, pair.effect], wanted if spurious else False)
+
+
+@pytest.fixture
+def tiny_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenSet]:
+    """80 scenes of noise, read in place of any folder's."""
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((80, 4, sum(COMPONENTS))).astype(np.float16)
+    targets = (rng.random((80, len(LABELS))) < 0.4).astype(np.float32)
+    part, truth = (
+        TokenSet(tokens, targets, COMPONENTS[0]),
+        SceneTruth(SceneConfig(), LABELS, CONTEXTS, draw_graph(0), {}),
+    )
+    parts = dict.fromkeys(("train", "val", "iid", "do", "cross"), part)
+    monkeypatch.setattr(runs, "_open", lambda *_: (truth, parts))
+    yield part
+    runs._prepared.cache_clear()
+
+
+def test_jtt_weighs_what_its_first_head_gets_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_world: TokenSet
+) -> None:
+    heads: list[CausalHead] = []
+    options: list[dict[str, Any]] = []
+
+    def fit(*arguments: Any, **keywords: Any) -> CausalHead:
+        heads.append(fit_head(*arguments, **keywords))
+        options.append({"epochs": arguments[0].epochs, **keywords})
+        return heads[-1]
+
+    monkeypatch.setattr(runs, "fit_head", fit)
+    record = runs.run(Job(JTT, "world-0", 0, batch_size=40), tmp_path)
+    assert [option["epochs"] for option in options] == [5, 10]
+    wrong = (score_tokens(heads[0], tiny_world).deployed > 0.5) != (tiny_world.targets > 0)
+    np.testing.assert_array_equal(options[1]["exclusive"], wrong)
+    assert options[1]["exclusive_weight"] == 5
+    assert 0 < record["parts"]["do"]["deployed"]["all"] <= 100
+
+
+def test_a_head_beside_logits_that_know_the_answer_learns_nothing(tiny_world: TokenSet) -> None:
+    method = next(method for method in METHODS if method.name == POOLED_EXPERTS)
+    assert method.pooled_bias
+    config = replace(RECIPE, model=method.model, epochs=40, batch_size=20)
+    prepared = prepare_tokens(config, tiny_world)
+    known = torch.from_numpy(40 * (2 * tiny_world.targets - 1))
+    fits = {
+        name: average_precisions(
+            score_tokens(
+                fit_head(config, tiny_world, prepared, beside=beside), tiny_world
+            ).deployed,
+            tiny_world.targets,
+        ).mean()
+        for name, beside in (("alone", None), ("beside", known))
+    }
+    assert fits["alone"] > 0.95
+    assert fits["beside"] < 0.7
 
 
 @pytest.mark.pages
@@ -357,3 +423,11 @@ def test_links_of_the_recipes_head_are_at_most_a_tenth_spurious(folder: str) -> 
     (ratio,) = {row["links"]["ratio"] for row in rows if row["method"] == THOUSANDS}
     assert ratio <= 0.1
     assert f"{ratio:.2f}" in PAGE.read_text()
+
+
+@pytest.mark.pages
+def test_the_page_of_cut_outs_says_what_was_measured() -> None:
+    page = (ROOT / "docs" / "cutouts.md").read_text()
+    found = cutouts_page.tables(cutouts_page.RESULTS)
+    assert all(f"<!-- {name} -->" in page for name in found)
+    assert fill_marks(page, found) == page

@@ -54,6 +54,7 @@ def fit_head(
     *,
     exclusive: NDArray[np.bool_] | None = None,
     exclusive_weight: float = 1.0,
+    beside: Tensor | None = None,
     report: Callable[[float], None] = lambda _loss: None,
 ) -> CausalHead:
     """Train a head with AdamW and OneCycle.
@@ -64,6 +65,8 @@ def fit_head(
         prepared: Result of `prepare_tokens` for this configuration.
         exclusive: (N, L), where a biased label is known to stand without its usual company.
         exclusive_weight: Multiplies the loss of those decisions.
+        beside: Held-out logits (N, L) of a bias-only model, which a head without intervention is
+            trained beside (a product of experts); at the test it stands alone.
         report: Told the loss of every step.
 
     Returns:
@@ -86,7 +89,8 @@ def fit_head(
     for _ in range(config.epochs):
         order = rng.permutation(len(train.tokens))[: batches * config.batch_size]
         for rows in order.reshape(batches, -1):
-            context = None if prepared.context_logits is None else prepared.context_logits[rows]
+            outside = prepared.context_logits if beside is None else beside
+            context = None if outside is None else outside[rows]
             lone = None if alone is None else alone[rows]
             loss = _loss(head, config, train, rows, context, lone, exclusive_weight)
             if not torch.isfinite(loss):
@@ -116,9 +120,10 @@ def _loss(
         output = head.head(train.batch(rows))
     weight = None if alone is None else 1 + (exclusive_weight - 1) * alone
     targets, total = head.wanted(torch.from_numpy(train.targets[rows])), torch.zeros(())
+    alongside = 0 if context_logits is None or head.intervention is not None else context_logits
     for logits in head.training_logits(output, context_logits):
         total = total + asymmetric_loss(
-            logits,
+            logits + alongside,
             targets,
             gamma_positive=config.gamma_positive,
             gamma_negative=config.gamma_negative,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 
 from cmlr_edge.errors import DataError
 from train.data import read_dataset
-from train.data.context_scenes import SceneConfig, generate, read_truth
+from train.data.context_scenes import SceneConfig, cutouts, generate, read_truth
+from train.data.context_scenes.cutouts import load_cutouts
 from train.data.context_scenes.graph import (
     CAUSES,
     CONTEXTS,
@@ -186,3 +189,85 @@ def test_a_folder_with_scenes_is_not_drawn_over(tmp_path: Path, assets: Path) ->
 def test_a_folder_without_scenes_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not hold ContextScenes"):
         read_truth(tmp_path)
+
+
+@pytest.fixture
+def cutout_assets(tmp_path: Path) -> Path:
+    """Objects of world 1 as opaque squares: red where it trains on them, blue where it holds them out."""
+    folder = tmp_path / "cutouts"
+    folder.mkdir()
+
+    def save(paint: Callable[[str, int], Any]) -> None:
+        stamps: dict[str, Any] = {
+            f"{label}|{i}": paint(label, i) for label in (*cutouts.LABELS, "") for i in range(5)
+        }
+        np.savez(folder / "cutouts.npz", **stamps)
+
+    save(lambda _label, i: np.full((1, 1, 4), i, np.uint8))
+    held_out = {
+        (label, int(stamp[0, 0, 0]))
+        for label, found in load_cutouts(folder_with_photos(folder), 1).sprites["held out"].items()
+        for stamp in found
+    }
+    colours = {True: (255, 0, 0, 255), False: (0, 0, 255, 255)}
+    save(lambda label, i: np.full((120, 120, 4), colours[(label, i) in held_out], np.uint8))
+    return folder
+
+
+def folder_with_photos(folder: Path) -> Path:
+    photos: dict[str, Any] = {
+        f"{context}|{i}": np.full((420, 430, 3), (0, 20 * c, 0), np.uint8) + np.uint8(i)
+        for c, context in enumerate(cutouts.CONTEXTS)
+        for i in range(5)
+    }
+    np.savez(folder / "photos.npz", **photos)
+    return folder
+
+
+def test_objects_of_the_cut_out_tests_are_in_no_training_picture(
+    tmp_path: Path, cutout_assets: Path
+) -> None:
+    scenes, config = tmp_path / "s", SceneConfig(seed=1, counts=SMALL, source="cutouts")
+    generate(scenes, config, cutout_assets)
+    seen = set()
+    for image in read_dataset(scenes).images:
+        picture = cv2.imread(str(image.path))
+        assert picture is not None
+        blue, red = ((picture[..., channel] > 120).sum() for channel in (0, 2))
+        assert (blue if image.split in {"train", "val", "cross"} else red) == 0
+        seen |= {"blue"} if blue > 100 else {"red"} if red > 100 else set()
+    assert seen == {"blue", "red"}
+    assert read_truth(scenes).labels == read_dataset(scenes).classes == cutouts.LABELS
+
+
+def test_every_world_of_cut_outs_holds_out_others(cutout_assets: Path) -> None:
+    photos = [load_cutouts(cutout_assets, seed).backgrounds for seed in range(6)]
+    tests = {int(world["sky"][4][0, 0, 0]) for world in photos}
+    assert len(tests) > 1
+    for world in photos:
+        assert sorted(int(photo[0, 0, 0]) for photo in world["sky"]) == [0, 1, 2, 3, 4]
+    assets = load_cutouts(cutout_assets, 0)
+    parts = [assets.photos(0, part) for part in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("channels", "reason"), [(None, "has no 001.png"), (3, "001.png has no transparent background")]
+)
+def test_a_package_without_a_wanted_stamp_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int | None, reason: str
+) -> None:
+    coins = tmp_path / "tuxpaint-stamps-default/usr/share/tuxpaint/stamps/symbols/money/euro/coins"
+    coins.mkdir(parents=True)
+    if channels:
+        cv2.imwrite(str(coins / "001.png"), np.zeros((9, 9, channels), np.uint8))
+    monkeypatch.setattr(cutouts, "unpacked_packages", lambda *_: nullcontext(tmp_path))
+    with pytest.raises(DataError, match=reason):
+        load_cutouts(tmp_path / "assets", 0)
+    assert not (tmp_path / "assets").exists()
+
+
+def test_an_unknown_source_of_pictures_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no source 'photos' of pictures: drawn, cutouts"):
+        generate(tmp_path / "s", SceneConfig(source="photos"), tmp_path)
+    assert not (tmp_path / "s").exists()

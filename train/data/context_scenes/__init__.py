@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ import numpy as np
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.strict_json import read_json, write_json
+from train.data.context_scenes import cutouts
 from train.data.context_scenes.assets import (
     HELD_OUT_FAMILY,
     TRAINING_FAMILIES,
@@ -31,8 +32,6 @@ from train.data.context_scenes.assets import (
 )
 from train.data.context_scenes.compose import Box, ObjectSizes, compose
 from train.data.context_scenes.graph import (
-    CONTEXTS,
-    LABELS,
     SceneGraph,
     draw_graph,
     draw_scene_labels,
@@ -49,16 +48,36 @@ class Part:
     name: str
     photos: str  # which background photos: "train", "val" or "test"
     do_context: bool
-    families: tuple[str, ...]
 
 
 PARTS = (
-    Part("train", "train", False, TRAINING_FAMILIES),
-    Part("val", "val", False, TRAINING_FAMILIES),
-    Part("iid", "test", False, TRAINING_FAMILIES),
-    Part("do", "test", True, TRAINING_FAMILIES),
-    Part("cross", "test", True, (HELD_OUT_FAMILY,)),
+    Part("train", "train", False),
+    Part("val", "val", False),
+    Part("iid", "test", False),
+    Part("do", "test", True),
+    Part("cross", "test", True),
 )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the objects and backgrounds of scenes come from."""
+
+    load: Callable[[Path, int], Assets]  # of a folder, for the world of a seed
+    counts: Mapping[str, int]  # part -> scenes
+    families: Mapping[str, tuple[str, ...]]  # part -> families of its objects, of `Assets.sprites`
+
+
+_COUNTS = {"train": 4000, "val": 1000, "iid": 2000, "do": 3000, "cross": 2000}
+SOURCES = {
+    "drawn": Source(
+        lambda folder, _seed: load_assets(folder),
+        _COUNTS,
+        dict.fromkeys(("train", "val", "iid", "do"), TRAINING_FAMILIES)
+        | {"cross": (HELD_OUT_FAMILY,)},
+    ),
+    "cutouts": Source(cutouts.load_cutouts, cutouts.COUNTS, cutouts.FAMILIES),
+}
 
 
 @dataclass(frozen=True)
@@ -66,13 +85,12 @@ class SceneConfig:
     """What to draw. The same configuration gives the same pictures."""
 
     seed: int = 0
-    counts: dict[str, int] = field(
-        default_factory=lambda: {"train": 4000, "val": 1000, "iid": 2000, "do": 3000, "cross": 2000}
-    )
+    counts: dict[str, int] = field(default_factory=lambda: dict(_COUNTS))
     bias_strength: float = 1.0
     mixed: bool = False
     contexts_per_scene: int = 1
     sizes: ObjectSizes = field(default_factory=ObjectSizes)
+    source: str = "drawn"  # of SOURCES
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,10 @@ def generate(
     """
     if (folder / "labels.json").exists():
         raise DataError(f"{folder} holds scenes already: choose another folder or delete it")
-    load_assets(assets_folder)  # fetched once, before the workers need them
+    if config.source not in SOURCES:
+        raise DataError(f"there is no source {config.source!r} of pictures: {', '.join(SOURCES)}")
+    # Fetched once, before the workers need them.
+    assets = SOURCES[config.source].load(assets_folder, config.seed)
     graph = draw_graph(
         config.seed,
         bias_strength=config.bias_strength,
@@ -123,28 +144,29 @@ def generate(
     # Spawned, not forked: a fork of a process whose threads hold locks (a progress bar's, OpenCV's)
     # can wait for them for ever.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _load, (assets_folder,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _load, (config, assets_folder)) as pool:
         for part in PARTS:
             count = config.counts.get(part.name, 0)
             (folder / part.name).mkdir(parents=True, exist_ok=True)
             draw = partial(_draw, graph, config, part, folder / part.name)
             for name, where, labels, objects in pool.map(draw, range(count), chunksize=50):
-                names = [LABELS[i] for i in sorted(labels)]
+                names = [assets.labels[i] for i in sorted(labels)]
                 images.append({"file": name, "split": part.name, "labels": names})
                 contexts[name], boxes[name] = where, objects
                 report(part.name, 1)
-    write_json(folder / "graph.json", SceneTruth(config, LABELS, CONTEXTS, graph, contexts, boxes))
-    listing = json.dumps({"classes": list(LABELS), "images": images})
+    truth = SceneTruth(config, assets.labels, assets.contexts, graph, contexts, boxes)
+    write_json(folder / "graph.json", truth)
+    listing = json.dumps({"classes": list(assets.labels), "images": images})
     write_atomically(folder / "labels.json", listing.encode())
 
 
 _assets: Assets | None = None  # of a worker process
 
 
-def _load(folder: Path) -> None:
+def _load(config: SceneConfig, folder: Path) -> None:
     global _assets  # noqa: PLW0603  # read once per process instead of once per scene
     cv2.setNumThreads(1)
-    _assets = load_assets(folder)
+    _assets = SOURCES[config.source].load(folder, config.seed)
 
 
 def _draw(
@@ -155,7 +177,8 @@ def _draw(
     rng = np.random.default_rng((config.seed, PARTS.index(part), index))
     contexts, labels = draw_scene_labels(graph, rng, do_context=part.do_context)
     photos = [_assets.photos(context, part.photos) for context in contexts]
-    image, boxes = compose(_assets, part.families, photos, labels, config.sizes, rng)
+    families = SOURCES[config.source].families[part.name]
+    image, boxes = compose(_assets, families, photos, labels, config.sizes, rng)
     path = folder / f"{index:05d}.jpg"
     _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     path.write_bytes(encoded.tobytes())

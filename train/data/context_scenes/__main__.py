@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cmlr_edge.cli.usage import run_command
-from train.data.context_scenes import PARTS, SceneConfig, generate
+from cmlr_edge.errors import DataError
+from train.data.context_scenes import PARTS, SOURCES, SceneConfig, generate
 from train.reporting import exit_on_error
 
 _log = logging.getLogger(__name__)
@@ -34,19 +35,23 @@ def draw(
     contexts_per_scene: Annotated[
         int, typer.Option(min=1, max=2, help="2: two backgrounds side by side.")
     ] = 1,
+    source: Annotated[str, typer.Option(help=f"Of the pictures: {', '.join(SOURCES)}.")] = "drawn",
     scale: Annotated[float, typer.Option(min=0.001, help="Times the usual number of scenes.")] = 1,
 ) -> None:
     """Draw ContextScenes: train, val, iid, do and cross, with the true graph beside them.
 
     Example: python -m train.data.context_scenes --out scenes --seed 0
     """
-    counts = {name: max(1, round(n * scale)) for name, n in SceneConfig().counts.items()}
+    if source not in SOURCES:
+        raise DataError(f"there is no source {source!r} of pictures: {', '.join(SOURCES)}")
+    counts = {name: max(1, round(n * scale)) for name, n in SOURCES[source].counts.items()}
     config = SceneConfig(
         seed=seed,
         counts=counts,
         bias_strength=bias_strength,
         mixed=mixed,
         contexts_per_scene=contexts_per_scene,
+        source=source,
     )
     with Progress(console=Console(stderr=True)) as progress:
         tasks = {part.name: progress.add_task(part.name, total=counts[part.name]) for part in PARTS}

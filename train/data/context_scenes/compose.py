@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.context_scenes.assets import SPRITE_SIDE, Assets, Image
-from train.data.context_scenes.graph import CAUSES, EFFECTS, LABELS
+from train.data.context_scenes.graph import Role, role_of
 
 SIDE = 224  # of a scene, pixels
+_NO_LABEL = -1
 _DISTRACTORS = 1.2  # things without a label per scene, on average
 _TRIES = 8  # for a place with little overlap
 _LITTLE = 0.3  # overlap, as a share of the smaller object's side
@@ -29,11 +30,9 @@ class ObjectSizes:
     cause: tuple[int, int] = (48, 100)
     neutral: tuple[int, int] = (30, 70)
 
-    def of(self, label: str) -> tuple[int, int]:
-        """Sizes of a label's objects; things without a label are sized as neutral ones."""
-        if label in EFFECTS:
-            return self.effect
-        return self.cause if label in CAUSES else self.neutral
+    def of(self, role: Role) -> tuple[int, int]:
+        """Sizes of a role's objects; things without a label are sized as neutral ones."""
+        return {"effect": self.effect, "cause": self.cause, "neutral": self.neutral}[role]
 
 
 def compose(
@@ -48,7 +47,7 @@ def compose(
 
     Args:
         assets: Sprites to draw from.
-        families: Art families to draw from.
+        families: Art families, or groups of cut-outs, to draw from.
         photos: For each part of the scene, left to right, the backgrounds to choose from.
         labels: Labels to show, one object each.
         sizes: Of the objects.
@@ -58,14 +57,15 @@ def compose(
         (SIDE, SIDE, 3), BGR, and the box of every label's object.
     """
     canvas = _background(photos, rng)
-    shown = [LABELS[i] for i in sorted(labels)] + [""] * int(rng.poisson(_DISTRACTORS))
+    shown = sorted(labels) + [_NO_LABEL] * int(rng.poisson(_DISTRACTORS))
     rng.shuffle(shown)
     # Causes are large: most of them are painted first, so that they cover little.
-    shown.sort(key=lambda label: -float(label in CAUSES) * rng.random())
+    shown.sort(key=lambda label: -float(role_of(label) == "cause") * rng.random())
     placed: list[tuple[float, float, float]] = []
     boxes: dict[str, Box] = {}
-    for label in shown:
-        low, high = np.log(sizes.of(label))
+    for index in shown:
+        label = assets.labels[index] if index != _NO_LABEL else ""
+        low, high = np.log(sizes.of(role_of(index)))
         size = float(np.exp(rng.uniform(low, high)))
         x, y = _find_place(size, placed, rng)
         placed.append((x, y, size))

@@ -30,6 +30,14 @@ _EFFECT_AT_HOME, _EFFECT_AWAY = 0.6, 0.01
 _CAUSE_DONE, _EFFECT_DONE = 0.15, 0.12  # rates under do(context)
 _CAUSE_RATE, _EFFECT_GIVEN, _EFFECT_WITHOUT = 0.2, 0.6, 0.01  # of causal pairs, everywhere
 _NEUTRAL_RATE = 0.12
+Role = Literal["effect", "cause", "neutral"]
+
+
+def role_of(label: int) -> Role:
+    """What an index into the labels is played by, whatever it is called; -1, no label, is neutral."""
+    if 0 <= label < len(EFFECTS):
+        return "effect"
+    return "cause" if len(EFFECTS) <= label < len(EFFECTS) + len(CAUSES) else "neutral"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""`python -m benchmarks.context_bias.cutouts_page`: the tables of docs/cutouts.md, from stored results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.context_bias.methods import DECODER, THOUSANDS
+from benchmarks.context_bias.report import GAINS, gains_table, references_table
+from benchmarks.records import fill_marks
+from cmlr_edge.model.files import write_atomically
+from train.reporting import exit_on_error
+
+RESULTS = Path(__file__).parents[1] / "results" / "context_bias" / "cutouts"
+AIMS = {"do exclusive": 8.0, "do all": 4.0}  # points over the label decoder, set before any run
+_CROSS = "objects of the training"  # what the fifth part is here
+
+
+def tables(results: Path) -> dict[str, str]:
+    """Tables of the page by mark, from the folder of results."""
+    reported, development = (
+        json.loads((folder / "results.json").read_text())
+        for folder in (results, results / "development")
+    )
+    found = {
+        "aims": _aims(reported),
+        "reported": gains_table(reported, None),
+        "against": references_table(reported, THOUSANDS, "chosen"),
+        "development": gains_table(development, None),
+    }
+    return {name: table.replace("cross-style", _CROSS) for name, table in found.items()}
+
+
+def _aims(report: dict[str, Any]) -> str:
+    lines = ["| under do(context) | aim | read-out | gain | short of the aim |", "|---" * 5 + "|"]
+    rows = {row["read_out"]: row for row in report["rows"] if row["method"] == THOUSANDS}
+    for measure, aim in AIMS.items():
+        for read_out, name in (("chosen", "as fit chooses"), ("prior", "averaged prior")):
+            gain = rows[read_out]["gains"][DECODER][measure]
+            short = max(0.0, aim - gain["median"])
+            lines.append(
+                f"| {GAINS[measure].removesuffix(', do')} | +{aim:.0f} | {name} "
+                f"| {gain['median']:+.1f} ({gain['low']:.1f} - {gain['high']:.1f}) "
+                f"| {f'{short:.1f}' if short else 'reached'} |"
+            )
+    return "\n".join(lines)
+
+
+def main(
+    page: Annotated[Path, typer.Option(help="Whose tables are filled in.")] = Path(
+        "docs/cutouts.md"
+    ),
+    results: Annotated[Path, typer.Option(help="Folder with results.json.")] = RESULTS,
+) -> None:
+    """Fill in the page's tables."""
+    write_atomically(page, fill_marks(page.read_text(), tables(results)).encode())
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        typer.run(main)
