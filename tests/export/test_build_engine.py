@@ -18,7 +18,7 @@ from cmlr_edge.errors import DataError, EngineError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
-from export.build_engine import build_engine
+from export.building import build_engine
 from export.deploy import DeployModel
 from export.onnx_graph import export_fused, export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
