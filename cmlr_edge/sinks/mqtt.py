@@ -207,7 +207,9 @@ class MqttEvents:
         with self._changed:
             self._connected = False
         if reason.is_failure and (not self._trouble or self._said):
-            why = reason_of(OSError(self._said)) if self._said else reason
+            closed = "it closed the connection"  # which paho calls unspecified
+            why = reason_of(OSError(self._said)) if self._said else str(reason)
+            why = closed if why == "Unspecified error" else why
             self._tell(f"lost: {why}; connecting again")
         self._said = ""
 
