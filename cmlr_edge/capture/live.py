@@ -45,7 +45,8 @@ class SourceState(Enum):
     FAILED = "failed"
 
 
-_AWAY = {SourceState.CONNECTING, SourceState.TIMEOUT, SourceState.RECONNECTING}
+_TROUBLED = {SourceState.TIMEOUT, SourceState.RECONNECTING}
+_AWAY = {SourceState.CONNECTING, *_TROUBLED}
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class LiveSource(ClosesItself):
             clock: Monotonic seconds.
             random: Uniform in [0, 1), for the back-off.
         """
-        self.name = redact_source(name)
+        self.name = self._called = redact_source(name)
         self.fps: float | None = 25.0  # until the source announces its own
         self._open_reader = open_reader
         self.settings = settings or LiveSettings()
@@ -141,6 +142,11 @@ class LiveSource(ClosesItself):
             target=self._supervise, name=f"supervise {self.name}", daemon=True
         )
         self._supervisor.start()
+
+    def call(self, name: str) -> None:
+        """Name it so in the log, as results and outputs do."""
+        with self._changed:
+            self._called = name
 
     @property
     def state(self) -> SourceState:
@@ -227,19 +233,21 @@ class LiveSource(ClosesItself):
         self._supervisor.join()
         with self._changed:
             if not self._changed.wait_for(lambda: self._running == 0, _CLOSE_TIMEOUT_S):
-                _log.warning("%s: %d reading threads hang", self.name, self._running)
+                _log.warning("%s: %d reading threads hang", self._called, self._running)
 
     def _is_over(self) -> bool:
         return self._state in {SourceState.ENDED, SourceState.FAILED}
 
     def _set_state(self, state: SourceState, reason: str = "") -> None:
-        is_new = state is not self._state
+        is_new, was_away = state is not self._state, self._state in _TROUBLED
         self._state, self._reason = state, redact(one_line(reason))
         if not is_new:
             return
-        level = logging.INFO if state in {SourceState.OK, SourceState.ENDED} else logging.WARNING
-        why = f" ({self._reason})" if self._reason else ""
-        _log.log(level, "%s: %s%s", self.name, state.value, why)
+        is_fine = state in {SourceState.OK, SourceState.ENDED}
+        why = f" ({self._reason})" if self._reason else " again" if was_away and is_fine else ""
+        # Who was told that it is away is told that it is back.
+        level = logging.INFO if is_fine and not was_away else logging.WARNING
+        _log.log(level, "%s: %s%s", self._called, state.value, why)
         self._changed.notify_all()
 
     def _count(self, **more: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections import deque
 from contextlib import suppress
 from http.client import HTTPException
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from cmlr_edge.capture.backlog import Backlog, Verdict
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size, encoded_size
@@ -174,7 +176,8 @@ class NetworkReader:
         try:
             return open_container(self._av, url, options, timeouts_s)
         except (self._av.FFmpegError, UnicodeError) as error:
-            raise CaptureError(f"it cannot be opened: {self._explain(error)}") from error
+            why = _unknown_host(url) or self._explain(error)
+            raise CaptureError(f"it cannot be opened: {why}") from error
 
     def _only_counts(self, container_format: Any) -> bool:
         """Whether times are made up from the number of the frame."""
@@ -296,3 +299,14 @@ class NetworkReader:
     def _explain(self, error: Exception) -> str:
         known = _REASONS.get(type(error).__name__)
         return known or getattr(error, "strerror", None) or str(error)
+
+
+def _unknown_host(url: str) -> str:
+    """What the resolver says against the host of an address, of which FFmpeg says "Input/output error"."""
+    try:
+        socket.getaddrinfo(urlsplit(url).hostname, None)
+    except socket.gaierror as error:
+        return str(error.strerror)
+    except (OSError, ValueError):
+        return ""
+    return ""

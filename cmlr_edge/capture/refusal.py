@@ -27,6 +27,10 @@ _KNOWN = {
     r"\b461\b|unsupported transport|nonmatching transport|protocol not supported": Refusal(
         "it sends over UDP only, which loses packets; switch RTSP over TCP on in the camera"
     ),
+    r"wrong.version.number": Refusal("it speaks no TLS at this port; try http:// or rtsp://"),
+    r"name or service not known|name resolution|no address associated": Refusal(
+        "nobody knows the name of its host; check it, or give its number"
+    ),
     r"no video|not contain any (?:video )?stream": Refusal(
         "it answers and holds no video; check the path of the address"
     ),

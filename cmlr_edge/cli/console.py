@@ -34,12 +34,17 @@ def _print_line(head: str, message: object) -> None:
     stderr.print(head + escape(one_line(message)), highlight=False, soft_wrap=True)
 
 
-def print_start(session: Session) -> None:
-    """Say where the page is, and what runs."""
+def print_page(session: Session) -> None:
+    """Say where the live page is, if there is one."""
     if session.page_url:
         how = " (visitors need the token)" if session.config.page.token else ""
         text = f"live page at [bold]{escape(session.page_url)}[/bold]{how}"
         stderr.print(text, soft_wrap=True, highlight=False)
+
+
+def print_start(session: Session) -> None:
+    """Say where the page is, and what runs."""
+    print_page(session)
     print_device(session.recognizer)
 
 

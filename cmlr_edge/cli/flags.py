@@ -14,7 +14,6 @@ from cmlr_edge.cli import options
 from cmlr_edge.cli.output_flags import collect_of, sinks_of
 from cmlr_edge.cli.words import read_names, read_rules, split_name
 from cmlr_edge.errors import SpecError
-from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.pipeline.intake import read_polygon
 from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.service.store import EngineStore
@@ -261,7 +260,7 @@ class Flags:
         append = append if self.append is None else self.append
         folder = Path() if self.config is None else self.config.absolute().parent
         base = None if self.config is None else load_config(file or self.config)
-        config = base or SessionConfig(EngineSettings(path=str(demo_engine())), ())
+        config = base or SessionConfig()
         if base is None and not sources:
             raise SpecError("there is no source: give one, or a --config that names some")
         added = tuple(self._source(text, policy) for text in sources)

@@ -92,15 +92,19 @@ def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
 def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
     status, summary = report.status, report.summary
     console.print(f"[bold]{escape(status.name)}[/bold]", soft_wrap=True)
-    pace = f"{summary.frames} frames at {summary.frames_per_second:.1f} per second"
-    if summary.frames and not summary.ranked():
-        console.print(f"{pace}; no label reached its threshold")
-    else:
+    pace = f"{summary.frames} frame{'s' * (summary.frames != 1)}"
+    if summary.frames > 1:  # one has no rate
+        pace += f" at {summary.frames_per_second:.1f} per second"
+    if summary.ranked():
         console.print(_presence_table(summary, stills=not report.has_times, title=pace))
-    latency = Table("stage", "median ms", "p95 ms", title=runtime)
-    for stage, values in summary.latency_percentiles().items():
-        latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
-    console.print(latency)
+    else:
+        console.print(pace + ("; no label reached its threshold" if summary.frames else ""))
+    if percentiles := summary.latency_percentiles():
+        console.print(escape(runtime), soft_wrap=True)
+        latency = Table("stage", "median ms", "p95 ms")
+        for stage, values in percentiles.items():
+            latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
+        console.print(latency)
     if status.runs_per_frame > 1:
         console.print(f"the model runs {status.runs_per_frame} times a frame, for the tiles")
     if summary.repeated_frames:

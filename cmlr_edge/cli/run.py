@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cmlr_edge.cli.console import print_away
+from cmlr_edge.cli.console import print_away, print_page
 from cmlr_edge.cli.flags import Flags
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.signals import noted_signals
@@ -41,6 +41,7 @@ def run(
     with noted_signals(ends_well=True, reloads=True) as interruption:
         session = Session(settings, folder=folder, file=config)
         with session:
+            print_page(session)
             runner = Runner(
                 session, reread=lambda file: fill(file=file)[0], file=config, supervisor=supervisor
             )

@@ -40,6 +40,7 @@ _CACHE = Path("cmlr_edge") / "providers"  # in the user's folder of caches
 _SMALL_BYTES = 2**20  # a network in so small a file is quicker run than measured
 _WORTH = 0.95  # of the time of the best so far: less is noise, and the earlier provider stays
 _SILENCE_S = 1.5  # of another process that measures, which shows many times a second that it lives
+_LEFT_OUT = "left out: it computes the same in more time"
 _log = logging.getLogger(__name__)
 _in_process = threading.Lock()
 _known: dict[str, Choice] = {}  # of this process, where nothing else can be kept
@@ -63,12 +64,13 @@ class Choice:
 
     @property
     def reason(self) -> str:
-        """One line for people."""
+        """One line for people: what was measured, and what failed."""
         return "; ".join(
             f"{c.provider} {c.reason}"
             if c.latency_ms is None
             else f"{c.provider} {c.latency_ms:.2f} ms"
             for c in self.candidates
+            if c.reason != _LEFT_OUT
         )
 
 
@@ -254,8 +256,7 @@ def _measure(path: Path, spec: ModelSpec, built: BuiltFile) -> Choice:
     expected: NDArray[np.float32] | None = None  # of the first that passed the self-test
     for provider in find_providers():
         if provider == OPENVINO and _fastest(candidates) == OPENVINO_BF16:
-            reason = "left out: it computes the same in more time"
-            candidates.append(Candidate(provider, None, reason))
+            candidates.append(Candidate(provider, None, _LEFT_OUT))
             continue
         try:
             trial = _try_one(path, spec, built, provider)

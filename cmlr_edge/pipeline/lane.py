@@ -72,6 +72,8 @@ class Lane:
         """
         self.name, self._source, self._outlet, self._links = name, source, outlet, links
         self._live = source if isinstance(source, LiveSource) else None
+        if self._live is not None:
+            self._live.call(name)
         newest = self._live is not None and self._live.policy == "newest"
         self.stale_after_s = self._live.settings.stale_after_s if self._live and newest else None
         self._ahead = _NEWEST_AHEAD if newest else settings.frames_ahead
@@ -139,7 +141,8 @@ class Lane:
             if self._asleep and state is SourceState.OK:
                 reason = _OUTSIDE
             if error is not None:
-                state, reason = SourceState.FAILED, told(error)
+                said = state is SourceState.FAILED  # by the live source, without the name again
+                state, reason = SourceState.FAILED, reason if said else told(error)
             elif over and state is not SourceState.FAILED:
                 reason = self._live.reason if self._live else "the source ended"
                 state = SourceState.ENDED

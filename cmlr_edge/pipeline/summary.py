@@ -69,8 +69,9 @@ class RunSummary:
 
     @property
     def frames_per_second(self) -> float:
-        """Frames finished per second of wall time, drawing and writing included."""
-        return self.frames / self._elapsed if self._elapsed > 0 else 0.0
+        """Frames finished per second of wall time, drawing and writing included; 0 of a single one."""
+        after_first = self.frames - 1  # the clock starts with it
+        return after_first / self._elapsed if after_first > 0 < self._elapsed else 0.0
 
     def latency_percentiles(self) -> dict[str, dict[str, float]]:
         """Median and 95th percentile of every stage and of their sum, in ms."""

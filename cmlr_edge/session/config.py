@@ -10,6 +10,7 @@ from typing import Any
 
 from cmlr_edge.capture import Policy, beside
 from cmlr_edge.errors import DependencyError, SpecError
+from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
 from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
@@ -29,7 +30,7 @@ class EngineSettings:
     """Which model recognises, and where."""
 
     store: str = ""  # folder of the engines that can be replaced while the service runs
-    path: str = ""  # instead of a store: one model file or folder
+    path: str = ""  # instead of a store: one model file or folder; neither: the bundled model
     provider: str | None = None  # of an ONNX file "auto", of an engine the GPU
     rebuild: bool = False  # an .engine that is missing, or of another machine; takes minutes
     require_signature: str = ""  # PEM of a public key whose owner has to have signed the model
@@ -42,9 +43,11 @@ class EngineSettings:
         return folder / self.require_signature if self.require_signature else None
 
     def __post_init__(self) -> None:
-        """Refuse two homes, or none."""
-        if bool(self.store) == bool(self.path):
+        """Refuse two homes; take the bundled model where none is named."""
+        if self.store and self.path:
             raise SpecError("give either store, a folder for engines, or path, one model")
+        if not self.store and not self.path:
+            object.__setattr__(self, "path", str(demo_engine()))
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,8 @@ def _check_port(port: int) -> None:
 class SessionConfig:
     """Everything that a run consists of; flags and TOML both fill it."""
 
-    engine: EngineSettings  # which model
-    sources: tuple[SourceSettings, ...]  # what it looks at
+    engine: EngineSettings = field(default_factory=EngineSettings)  # which model
+    sources: tuple[SourceSettings, ...] = ()  # what it looks at
     sinks: tuple[SinkSettings, ...] = ()  # where results go
     threshold: float | None = None  # one for all labels instead of the model's
     thresholds: dict[str, float] = field(default_factory=dict)  # instead of the model's, by label

@@ -122,6 +122,8 @@ class GuardedSink:
         with self._changed:
             state: Literal["ok", "failing", "hanging"] = "failing" if self._reason else "ok"
             reason = self._reason
+            if not reason and (trouble := str(getattr(self._sink, "trouble", ""))):
+                state, reason = "failing", redact(trouble)
             if self._abandoned or (self._waiting and self._idle_s() > self._patience_s):
                 waiting, idle_s = len(self._waiting), self._idle_s()
                 state, reason = "hanging", f"nothing was written for {idle_s:.0f} s, {waiting} wait"

@@ -91,6 +91,11 @@ class MqttEvents:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def trouble(self) -> str:
+        """Why the broker takes nothing now, while events are kept for it; empty if it does."""
+        return self._trouble
+
     def watch(self, sources: Sequence[SourceHealth]) -> None:
         """Let Home Assistant know how the sources are; see `Sink`."""
         if self._home is not None:
@@ -187,8 +192,9 @@ class MqttEvents:
         if reason.is_failure:
             self._tell(f"refuses us: {reason}; check user and password, trying again")
             return
+        if self._trouble:  # who was told of it is told of its end
+            _log.warning("%s connected again", self.name)
         self._trouble = ""
-        _log.info("%s connected", self.name)
         with self._changed:
             self._untold = dict.fromkeys(self._retained)
         self._retain("run", RUN)
@@ -201,7 +207,9 @@ class MqttEvents:
         with self._changed:
             self._connected = False
         if reason.is_failure and (not self._trouble or self._said):
-            why = reason_of(OSError(self._said)) if self._said else reason
+            closed = "it closed the connection"  # which paho calls unspecified
+            why = reason_of(OSError(self._said)) if self._said else str(reason)
+            why = closed if why == "Unspecified error" else why
             self._tell(f"lost: {why}; connecting again")
         self._said = ""
 

@@ -51,7 +51,7 @@ function update(item, visit, now, clock) {
   const lasts = visit.end_at === null;
   item.root.classList.toggle("lasting", lasts);
   item.root.classList.toggle("clip", Boolean(visit.clip) && !lasts);
-  put(find("small", item.root), `${visit.source}, at most ${visit.max_score.toFixed(2)}`);
+  put(find("small", item.root), `${visit.source}, best score ${visit.max_score.toFixed(2)}`);
   const lasted = duration((visit.end_at ?? now) - visit.start_at);
   put(find(".when", item.root), `${clock(visit.start_at)} · ${lasts ? "for " : ""}${lasted}`);
   const picture = find("img", item.root);

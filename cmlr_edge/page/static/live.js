@@ -223,6 +223,7 @@ class Card {
     if (String([...wanted, ...thresholds]) === this.chosen) return;
     this.chosen = String([...wanted, ...thresholds]);
     this.wanted = wanted;
+    find(".bars", this.root).style.setProperty("--rows", Math.min(8, wanted.size || 8));
     this.thresholds = thresholds;
     find(".bars", this.root).replaceChildren();
     this.bars.clear();
@@ -337,7 +338,7 @@ function drawRow({ visit, parts }, place, end) {
     bar.style.left = place(part.from);
     bar.style.right = `calc(100% - ${place(part.until)})`;
     const lasted = duration((part.visit.end_at ?? end) - part.visit.start_at);
-    bar.title = `${visit.label}, ${clock(part.visit.start_at)}, ${lasted}, at most ${part.visit.max_score.toFixed(2)}`;
+    bar.title = `${visit.label}, ${clock(part.visit.start_at)}, ${lasted}, best score ${part.visit.max_score.toFixed(2)}`;
     lane.append(bar);
   }
   row.append(who, lane);
@@ -416,7 +417,9 @@ function takeState(state) {
   model = state.model;
   clockOffsetS = state.now - Date.now() / 1000;
   put(find("#model"), model.name);
-  put(find("#runtime"), `${model.runtime} (${model.provider})`);
+  const [runs] = model.runtime.split(";");  // behind it: what else was measured
+  put(find("#runtime"), `${runs} (${model.provider})`);
+  find("#runtime").title = model.runtime;
   showMachine(state.machine);
   showOutputs(state.outputs);
   dropCards(state.sources);

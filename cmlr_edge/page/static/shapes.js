@@ -6,7 +6,7 @@ const STEP = 0.01;           // of width and height, by an arrow key; ten times 
 const NEAR_PX = 12;          // of a corner: it is meant
 const MASK = "#606060";      // as the pictures that leave have it
 const HINTS = {
-  idle: "Drag a corner to move it. Masks are painted over for everybody; the region is all that the model sees.",
+  idle: "Drag a corner to move it. Masks are painted over for everybody, and a source with masks has no clips; the region is all that the model sees.",
   mask: "Mask: set three corners or more, then close the shape at its first corner.",
   region: "Region: set three corners or more, then close the shape at its first corner.",
 };

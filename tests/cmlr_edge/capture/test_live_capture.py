@@ -76,9 +76,12 @@ def test_a_hang_is_a_timeout_then_a_new_connection_and_no_frame_comes_twice(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with opened("test://?fps=200&frames=80&hang=40:0.6") as source:
+        source.call("door")  # as the run does
         frames = list(source)
         assert source.state is SourceState.ENDED
     states = [record.getMessage().split(": ")[1].split()[0] for record in caplog.records]
+    shown = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert shown[-1] == "door: ok again"  # who was told of the trouble is told of its end
     assert states == ["ok", "timeout", "reconnecting", "ok", "ended"]
     assert source.stats.reconnects == 1
     got = numbers(frames)

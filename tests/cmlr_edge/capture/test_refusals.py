@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -149,3 +150,25 @@ def test_what_can_never_be_an_address_is_not_tried_for_ever(scheme: str, address
 )
 def test_odd_addresses_are_tried(address: str) -> None:
     open_source(f"rtsp://{address}").close()
+
+
+def test_a_wrong_scheme_and_an_unknown_host_are_told_apart() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    peer.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    peer.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = server.getsockname()[1]
+        expected = {f"https://127.0.0.1:{port}/video": "no TLS", "rtsp://nobody.invalid/1": "name"}
+        for uri, words in expected.items():
+            with open_source(uri, live=replace(LiveSettings(), backoff_first_s=9.0)) as source:
+                assert isinstance(source, LiveSource)
+                deadline_s = time.monotonic() + 20
+                while not source.reason and time.monotonic() < deadline_s:
+                    time.sleep(0.02)
+                assert words in source.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -27,3 +28,12 @@ def test_pictures_have_no_seconds() -> None:
         summary.add(replace(frame(index), time_s=None), prediction("dog"))
     record = summary.to_record()["labels"][0]
     assert (record["seconds"], record["first"], record["last"]) == (None, 0.0, 2.0)
+
+
+def test_a_single_picture_has_no_rate_and_later_ones_are_counted_from_the_first() -> None:
+    summary = RunSummary()
+    summary.add(replace(frame(0), time_s=None), prediction("dog"))
+    assert summary.frames_per_second == 0
+    time.sleep(0.05)
+    summary.add(replace(frame(1), time_s=None), prediction("dog"))
+    assert 0 < summary.frames_per_second <= 1 / 0.05

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge.errors import SpecError
+from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.session.config import load_config
 from tests.cmlr_edge.service.whole_config import WHOLE
 
@@ -49,7 +50,7 @@ def test_an_error_names_the_line_of_the_setting(
     ("header", "before", "after", "word"),
     [
         ("[[sinks]]", 'url = "mqtt://broker/topic"', 'path = "x"', "takes url"),
-        ("[engine]", 'store = "engines"', "", "store"),
+        ("[engine]", 'store = "engines"', 'store = "engines"\npath = "x"', "store"),
         ("[engine.update]", "max_flip_share = 0.1", "max_flip_share = 2", "max_flip_share"),
         ("[stability.all_labels]", "min_duration_s = 1.5", "min_duration_s = -1", "min_duration_s"),
         ("[[sources]]", 'uri = "rtsp://camera/1"', "", "lacks"),
@@ -63,6 +64,13 @@ def test_an_error_of_a_table_names_the_line_of_its_header(
     line = path.read_text().splitlines().index(header) + 1
     with pytest.raises(SpecError, match=rf"line {line}: .*{word}"):
         load_config(path)
+
+
+def test_the_bundled_model_serves_where_no_engine_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    for engine in ("", '[engine]\nprovider = "cpu"\n'):
+        path.write_text(f'{engine}[[sources]]\nname = "door"\nuri = "rtsp://camera/1"\n')
+        assert load_config(path).engine.path == str(demo_engine())
 
 
 def test_a_file_without_sources_or_without_text_is_refused(tmp_path: Path) -> None:

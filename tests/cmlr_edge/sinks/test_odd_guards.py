@@ -152,3 +152,13 @@ def test_an_output_that_says_what_it_lost_is_believed() -> None:
     sink.close()
     assert sink.lost == 3
     assert sys.exc_info() == (None, None, None)
+
+
+def test_an_output_that_keeps_events_meanwhile_says_why_it_delivers_none() -> None:
+    odd = Odd(trouble="cannot be reached (Connection refused)")
+    sink = GuardedSink(odd)
+    status = sink.status()
+    assert (status.state, status.reason, status.lost) == ("failing", odd.trouble, 0)  # type: ignore[attr-defined]
+    odd.trouble = ""  # type: ignore[attr-defined]
+    assert sink.status().state == "ok"
+    sink.close(1.0)
