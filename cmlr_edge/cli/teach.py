@@ -15,7 +15,7 @@ from rich.progress import Progress
 from cmlr_edge.cli.console import print_error, stderr
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import DataError, TooFewError
-from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.model.files import followed, model_path, spec_path
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
 
@@ -94,7 +94,7 @@ def teach(
         raise DataError("give one of --label, --rename and --forget: what is to be done?")
     path = model_path(engine)
     target = out if out.suffix == ".onnx" else out / "model.onnx"
-    if target.absolute() == path.absolute():
+    if followed(target) == followed(path):
         raise DataError(f"--out is {path} itself: give another place, the old engine stays")
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         tasks: dict[str, Any] = {}

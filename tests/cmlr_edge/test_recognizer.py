@@ -230,16 +230,14 @@ def test_the_spec_of_an_engine_is_plain_json(engine: Path) -> None:
 def test_frames_leave_no_memory_behind(engine: Path, provider: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     with Recognizer.from_engine(engine, provider=provider) as recognizer:
+        held = []
         tracemalloc.start()
         try:
-            for _ in range(200):  # caches fill
-                recognizer(image)
-            gc.collect()
-            before = tracemalloc.get_traced_memory()[0]
-            for _ in range(300):
-                recognizer(image)
-            gc.collect()
-            grown = tracemalloc.get_traced_memory()[0] - before
+            for count in (200, 300, 300):  # caches fill first; another test's thread may work once
+                for _ in range(count):
+                    recognizer(image)
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
         finally:
             tracemalloc.stop()
-    assert grown < 300 * 48  # an array a frame would be 112 bytes each
+    assert min(np.diff(held)) < 300 * 48  # an array a frame would be 112 bytes each
