@@ -263,7 +263,8 @@ def test_evaluate_writes_json(tiny_run: Path, tiny_data: Path, tmp_path: Path) -
 
 
 def test_a_wrong_call_is_one_line(tiny_data: Path, tmp_path: Path) -> None:
-    command = [*COMMAND, "fit", "--data", tiny_data, "--out", tmp_path / "r", "--set", "epoch=3"]
+    where = ["--data", str(tiny_data), "--out", str(tmp_path / "r")]
+    command = [*COMMAND, "fit", *where, "--set", "epoch=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "there is no setting 'epoch'" in done.stderr
