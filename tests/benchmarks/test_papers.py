@@ -15,7 +15,7 @@ from benchmarks.papers import recipes
 from benchmarks.papers.__main__ import compare
 from benchmarks.papers.report import plan_table, results_table
 from cmlr_edge.errors import DataError
-from tests.tiny_training import tiny_config
+from tests.tiny_training import TINY, tiny_config
 from tests.train.data import official_trees
 from train.fitting.learner import Learner
 from train.network.backbones import create_backbone
@@ -23,7 +23,7 @@ from train.network.model import CausalRecognizer
 
 # What makes a run small, whatever the arm.
 SMALL = [
-    "model.backbone=tf_efficientnet_lite0", "model.image_size=64", "model.embed_dim=32",
+    *TINY[:2], "model.image_size=64", "model.embed_dim=32",
     "model.num_heads=4", "model.ffn_dim=32", "model.confounders.num_confounders=4",
     "model.confounders.num_contexts=6", "model.confounders.tokens_per_image=4", "epochs=1",
     "batch_size=8", "amp=off", "lr_drops=[]",

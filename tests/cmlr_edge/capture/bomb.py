@@ -1,6 +1,6 @@
-"""A camera whose JPEGs are of 16000 x 16000 pixels and 4 MB, and a process that reads it.
+"""A camera whose JPEGs are huge, and a process that reads it.
 
-    python bomb.py FRAMES_BEFORE LIBRARY
+    python bomb.py FRAMES_BEFORE LIBRARY HUGE_JPEG
 
 One JSON object on stdout: the most memory that the reader took, and what it said.
 """
@@ -24,10 +24,8 @@ import sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2, numpy
 
-small, huge = (
-    cv2.imencode(".jpg", numpy.full((*size, 3), 90, numpy.uint8))[1].tobytes()
-    for size in ((240, 320), (16000, 16000))
-)
+small = cv2.imencode(".jpg", numpy.full((240, 320, 3), 90, numpy.uint8))[1].tobytes()
+huge = open(sys.argv[3], "rb").read()
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -61,7 +59,7 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", SERVER, str(port), sys.argv[1]]
+    command = [sys.executable, "-c", SERVER, str(port), sys.argv[1], sys.argv[3]]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"

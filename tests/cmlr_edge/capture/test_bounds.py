@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,14 +99,22 @@ def test_a_film_that_becomes_huge_is_damaged_there_and_goes_on(tmp_path: Path) -
     assert shapes == [(96, 128, 3)] * 19
 
 
+@pytest.fixture(scope="module")
+def huge_jpeg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16000 x 16000 pixels in 4 MB."""
+    path = tmp_path_factory.mktemp("huge") / "huge.jpg"
+    assert cv2.imwrite(str(path), np.full((16000, 16000, 3), 90, np.uint8))
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 20])
 @pytest.mark.parametrize("library", ["pyav", "opencv"])
 def test_a_camera_that_sends_huge_pictures_costs_little_memory_and_says_why(
-    before: int, library: str
+    huge_jpeg: Path, before: int, library: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, str(BOMB), str(before), library],
+        [sys.executable, str(BOMB), str(before), library, str(huge_jpeg)],
         capture_output=True,
         text=True,
         timeout=100,

@@ -19,6 +19,7 @@ from cmlr_edge.errors import DataError, TrainingError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 from tests.tiny_training import IMAGENET, TINY, tiny_config
+from train.cli.evaluate import evaluate
 from train.data import read_dataset
 from train.data.transforms import ImageTensors
 from train.explaining.plot import plot_log, write_table
@@ -254,19 +255,17 @@ def test_the_log_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
         plot_log(tmp_path, tmp_path / "none.png")
 
 
-def test_evaluate_writes_json_and_wrong_calls_are_one_line(
-    tiny_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [*COMMAND, *map(str, arguments)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
+def test_evaluate_writes_json(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    done = call("evaluate", "--checkpoint", tiny_run, "--data", tiny_data, "--json", out)
-    assert done.returncode == 0, done.stderr
+    evaluate(tiny_run, tiny_data, json_file=out)
     read_outs = json.loads(out.read_text())["read_outs"]
     assert set(read_outs) == {"deployed", "decoupled", "own_context", "prior_context"}
-    done = call("fit", "--data", tiny_data, "--out", tmp_path / "r", "--set", "epoch=3")
+
+
+def test_a_wrong_call_is_one_line(tiny_data: Path, tmp_path: Path) -> None:
+    where = ["--data", str(tiny_data), "--out", str(tmp_path / "r")]
+    command = [*COMMAND, "fit", *where, "--set", "epoch=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "there is no setting 'epoch'" in done.stderr
     assert "Traceback" not in done.stderr

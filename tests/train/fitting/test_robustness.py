@@ -143,13 +143,13 @@ def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays_whole(
     assert kept is not None
     assert torch.equal(kept["weights"], weights)
     model, spec = checkpoint.load_model(tiny_run)
-    with pytest.raises(OutputError, match=r"model\.safetensors cannot be written: No space"):
-        checkpoint.save_weights(run, model)
     with (run / "filler").open("wb", buffering=0) as filler:
         for size in (2**16, 1):
             with suppress(OSError):
                 while True:
                     filler.write(bytes(size))
+    with pytest.raises(OutputError, match=r"model\.safetensors cannot be written: No space"):
+        checkpoint.save_weights(run, model)
     with pytest.raises(OutputError, match=r"log\.jsonl cannot be written: No space"):
         checkpoint.append_log(run, {"epoch": 1})
     with pytest.raises(OutputError, match=r"model\.json cannot be written: No space"):
