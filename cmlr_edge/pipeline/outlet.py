@@ -16,7 +16,8 @@ from cmlr_edge.place.watch import PlaceStatus, PlaceWatch
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.sinks.base import Result, Sink
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs
+from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.outputs import Outputs
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from cmlr_edge.preprocess import Prepared
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.sinks.base import Result, Sink
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs
+from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.outputs import Outputs
 
 _RESULTS_AHEAD = 4  # of one source, that wait for the taker of `results`
 _END_CHECK_S = 0.2  # between looks at whether the end was requested

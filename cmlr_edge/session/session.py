@@ -35,8 +35,9 @@ from cmlr_edge.session.places import (
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.watching import Watching
 from cmlr_edge.sinks.base import OutputStatus, Sink, SourceHealth
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs
+from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings
+from cmlr_edge.sinks.outputs import Outputs
 from cmlr_edge.why import Explain
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from cmlr_edge.session.config import load_config
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
 from cmlr_edge.sinks.base import Result
-from cmlr_edge.sinks.guarded import Outputs
 from cmlr_edge.sinks.home_assistant import HomeAssistant
+from cmlr_edge.sinks.outputs import Outputs
 from cmlr_edge.sinks.snapshots import Snapshots
 from cmlr_edge.why import Reasons
 from tests.conftest import solid, write_video

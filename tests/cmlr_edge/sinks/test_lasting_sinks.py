@@ -18,9 +18,10 @@ import pytest
 from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.csv_table import CsvTable
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs
+from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.jsonl import EventLines, JsonLines
 from cmlr_edge.sinks.line_file import LineFile
+from cmlr_edge.sinks.outputs import Outputs
 from tests.cmlr_edge.sinks.results import of_events, result
 from tests.cmlr_edge.sinks.samples import event, frame, prediction
 
