@@ -51,7 +51,7 @@ from export.verify import synthetic_frames, verify, verify_explanation
 from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.refit import with_refitted_thresholds
-from train.network.checkpoint import load_config, load_model
+from train.network.checkpoint import held_out_by, load_config, load_model
 from train.network.model import CausalRecognizer
 
 _SYNTHETIC_FRAMES = 8
@@ -104,7 +104,7 @@ def build_engine(
             thresholds on them again.
         split: Of `data`.
         precision: "float16" writes a typed float16 graph, "int8" one with a quantised backbone.
-        calibration: Folder of pictures to measure ranges on, for "int8".
+        calibration: Folder of pictures to measure ranges on, for "int8"; None: the split train of `data`.
         max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
         int8_for: The form of an "int8" file: uint8 activations and int8 weights for CPUs, symmetric int8,
             which TensorRT builds, for GPUs.
@@ -132,12 +132,13 @@ def build_engine(
     if sign_with is not None:
         sign(ModelPair(out / "model.onnx", b"", b""), sign_with)  # likewise
     model, trained = load_model(checkpoint)
-    part = None if data is None else read_dataset(data).split(split)
+    whole = None if data is None else held_out_by(checkpoint, read_dataset(data))
+    part = None if whole is None else whole.split(split)
     if precision == "int8" and part is not None and part.classes != trained.labels:
         raise DataError(
             f"{part.name} has other classes than the run: thresholds cannot be fitted on it again"
         )
-    seen = _calibration_frames(calibration, trained) if precision == "int8" else None
+    seen = _calibration_frames(calibration, whole, trained) if precision == "int8" else None
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     keep_norms = narrow and precision == "float32"
@@ -227,13 +228,20 @@ def _quantize(
     return found.model
 
 
-def _calibration_frames(folder: Path | None, spec: ModelSpec) -> NDArray[np.uint8]:
-    """Some pictures of the folder, spread evenly over their names."""
-    if folder is None:
-        raise DataError("int8 needs --calibration DIR, a folder of pictures like those to come")
-    if not folder.is_dir():
+def _calibration_frames(
+    folder: Path | None, data: LabeledImages | None, spec: ModelSpec
+) -> NDArray[np.uint8]:
+    """Some pictures of the folder, else of those trained on, spread evenly over their names."""
+    if folder is not None and not folder.is_dir():
         raise DataError(f"no folder {folder}: expected one with calibration pictures in it")
-    paths = list_folder(folder)
+    if folder is not None:
+        paths = list_folder(folder)
+    elif data is not None and "train" in data.splits:
+        paths = sorted(image.path for image in data.split("train").images)
+    else:
+        raise DataError(
+            "int8 needs pictures like those to come: --calibration DIR, or --data with a split train"
+        )
     count = min(len(paths), _MOST_CALIBRATION_PICTURES)
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     return _read_frames(chosen, spec.preprocess)
@@ -295,14 +303,17 @@ def main(
     split: Annotated[str, typer.Option(help="Split of --data to verify on.")] = "val",
     fp16: Annotated[bool, typer.Option("--fp16", help="Write a typed float16 graph.")] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise the backbone; needs --calibration.")
+        bool, typer.Option("--int8", help="Quantise the backbone; with --data or --calibration.")
     ] = False,
     int8_for: Annotated[
         Int8For | None,
         typer.Option("--for", help="What runs the int8 file. Default: cpu, with an engine gpu."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of pictures to measure int8 ranges on.")
+        Path | None,
+        typer.Option(
+            help="Folder of pictures to measure int8 ranges on; without it, train of --data."
+        ),
     ] = None,
     max_flips: Annotated[
         float | None,
@@ -314,7 +325,9 @@ def main(
         Target, typer.Option(help="tensorrt: build model.engine too, for the GPU here.")
     ] = Target.onnx,
     batch: Annotated[str, typer.Option(help="Smallest, tuned and largest batch.")] = "1,1,8",
-    no_plugin: Annotated[bool, typer.Option(help="Engine without our attention kernel.")] = False,
+    no_plugin: Annotated[
+        bool, typer.Option("--no-plugin", help="Engine without our attention kernel.")
+    ] = False,
     timing_cache: Annotated[
         str | None, typer.Option("--timingCacheFile", help="Read, and written after a build.")
     ] = None,
