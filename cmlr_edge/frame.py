@@ -80,6 +80,7 @@ def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], Co
             f"expected a NumPy array, a PIL image or a Frame, got {type(image).__name__}: "
             "to read a file use cmlr_edge.open_source(path)"
         )
+    image = np.asarray(image)  # a matrix or a masked array is its numbers
     if image.dtype != np.uint8:
         raise FrameError(
             f"expected uint8 pixels from 0 to 255, got {image.dtype}: "

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from cmlr_edge.backends.base import Backend, ExplainingBackend, no_explanation
 from cmlr_edge.engines.opening import Opening
-from cmlr_edge.errors import FrameError, SpecError
+from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame, ImageLike
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
@@ -376,6 +376,10 @@ class Recognizer(Closing):
     def __repr__(self) -> str:
         """What it recognises, and where."""
         return f"<Recognizer {self._spec.name}: {len(self.labels)} labels, {self._runtime}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies and pickles with an EngineError: a runtime belongs to one process."""
+        raise EngineError("a Recognizer cannot be copied: call from_engine in each process instead")
 
     def close(self) -> None:
         """Free the runtime. Calling it twice is harmless."""

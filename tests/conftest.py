@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.streams import stand_in
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.model.spec import (
     BuiltFile,
@@ -82,21 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def mean_color_model(num_labels: int = 3) -> bytes:
     """Score of label i: the mean of channel i, scaled to [0, 1]."""
-    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["n", *SIZE_HW, 3])
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", num_labels])
-    nodes = [
-        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
-        helper.make_node("MatMul", ["means", "select"], ["scores"]),
-    ]
-    select = np.eye(3, num_labels, dtype=np.float32) / 255
-    constants = [
-        numpy_helper.from_array(np.array([1, 2]), "axes"),
-        numpy_helper.from_array(select, "select"),
-    ]
-    graph = helper.make_graph(nodes, "mean_color", [frames], [scores], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    content: bytes = model.SerializeToString()
+    content: bytes = stand_in.mean_color_model(SIZE_HW, num_labels).SerializeToString()
     return content
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from benchmarks.context_bias.report import (
     summarize,
 )
 from benchmarks.context_bias.runs import Job, finished_keys, run_all
+from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
 from train.data.context_scenes import PARTS, SceneConfig, generate
@@ -30,24 +32,51 @@ _QUICK_SCALE = 0.15
 _FIRST_REPORTED = 3  # worlds 0 to 2 are for development: methods are chosen on them
 
 
+@dataclass(frozen=True)
+class Worlds:
+    """Which scenes are drawn."""
+
+    data_seeds: Annotated[int, typer.Option(min=1, help="Worlds to draw.")] = 3
+    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = (
+        _FIRST_REPORTED
+    )
+    scale: Annotated[float, typer.Option(min=0.01, max=1, help="Scenes per world, a share.")] = 1.0
+    mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False
+    contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1
+    bias_strength: Annotated[float, typer.Option(min=0, max=1)] = 1.0
+
+    @property
+    def variant(self) -> str:
+        """Of these and of no other worlds."""
+        kind = "mixed-" if self.mixed else ""
+        return f"{kind}{self.contexts_per_scene}-{self.bias_strength:g}-{self.scale:g}"
+
+    def configs(self, folder: Path) -> dict[Path, SceneConfig]:
+        """A folder for each, and what is drawn there."""
+        counts = {name: round(n * self.scale) for name, n in SceneConfig().counts.items()}
+        return {
+            folder / f"world-{seed}": SceneConfig(
+                seed=seed,
+                counts=counts,
+                mixed=self.mixed,
+                contexts_per_scene=self.contexts_per_scene,
+                bias_strength=self.bias_strength,
+            )
+            for seed in range(self.first_world, self.first_world + self.data_seeds)
+        }
+
+
+@takes_flags
 def compare(
     out: Annotated[Path, typer.Option(help="Folder for results.json, tables and pictures.")],
     work: Annotated[Path, typer.Option(help="Scenes, tokens and finished runs are kept here.")] = (
         Path("build/context_bias")
-    ),
-    data_seeds: Annotated[int, typer.Option(min=1, help="Worlds to draw.")] = 3,
-    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = (
-        _FIRST_REPORTED
     ),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per world, main methods.")] = 3,
     ablation_seeds: Annotated[int, typer.Option(min=0, help="The same, ablations.")] = 2,
     only: Annotated[
         list[str] | None, typer.Option(help="Only this method; give it again for more.")
     ] = None,
-    scale: Annotated[float, typer.Option(min=0.01, max=1, help="Scenes per world, a share.")] = 1.0,
-    mixed: Annotated[bool, typer.Option(help="Spurious effects have a direct cause too.")] = False,
-    contexts_per_scene: Annotated[int, typer.Option(min=1, max=2)] = 1,
-    bias_strength: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
     keep_runs: Annotated[
         bool, typer.Option(help="Go on from the runs that the folder of results holds.")
     ] = False,
@@ -55,28 +84,19 @@ def compare(
         False
     ),
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    *,
+    flags: Worlds,
 ) -> None:
     """Compare heads on ContextScenes. Interrupted, it goes on where it was.
 
     Example: python -m benchmarks.context_bias --out benchmarks/results/context_bias
     """
     if quick:
-        data_seeds = seeds = 1
-        ablation_seeds = 0
-        scale = _QUICK_SCALE
-    methods = _choose(only)
-    variant = f"{'mixed-' if mixed else ''}{contexts_per_scene}-{bias_strength:g}-{scale:g}"
-    worlds = {
-        work / variant / f"world-{seed}": SceneConfig(
-            seed=seed,
-            counts={name: round(n * scale) for name, n in SceneConfig().counts.items()},
-            mixed=mixed,
-            contexts_per_scene=contexts_per_scene,
-            bias_strength=bias_strength,
-        )
-        for seed in range(first_world, first_world + data_seeds)
-    }
-    jobs = _jobs(list(worlds), methods, seeds, ablation_seeds)
+        seeds, ablation_seeds = 1, 0
+        flags = replace(flags, data_seeds=1, scale=_QUICK_SCALE)
+    variant = flags.variant
+    worlds = flags.configs(work / variant)
+    jobs = _jobs(list(worlds), _choose(only), seeds, ablation_seeds)
     finished = work / variant / "runs.jsonl"
     if keep_runs:
         take_over(out, variant, finished)

@@ -11,21 +11,17 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
+from benchmarks.engine_files import write_engine
 from benchmarks.fuzz.machines import CPU, GPU, Machine, without_driver
-from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
-from cmlr_edge.model.files import sha256_of, spec_path
+from cmlr_edge.model.files import spec_path
 from cmlr_edge.model.spec import (
-    BuiltFile,
     EngineBuild,
-    GoldenSample,
     MethodSpec,
     ModelSpec,
-    ParityReport,
     PreprocessSpec,
     Provenance,
     ThresholdFit,
@@ -76,7 +72,10 @@ def write_seeds(folder: Path) -> list[Seed]:
     fold_graph(plain, norms=True)
     frames = np.concatenate([golden_frames(seed, SIZE_HW) for seed in range(4)])
     files = {"float32": plain, "float16": to_float16(plain), "int8": quantize(plain, frames)}
-    seeds = [Seed(_write(folder / name, model, name), CPU) for name, model in files.items()]
+    seeds = [
+        Seed(write_engine(folder / name, model, _spec(name), name), CPU)
+        for name, model in files.items()
+    ]
     engines = [
         Seed(_write_engine(seed.path, folder / f"engine {i}"), machine)
         for i, (machine, seed) in enumerate(zip([*without_driver(), GPU, GPU], cycle(seeds)))
@@ -84,21 +83,8 @@ def write_seeds(folder: Path) -> list[Seed]:
     return seeds + engines
 
 
-def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
-    folder.mkdir(parents=True)
-    path, content = folder / "model.onnx", model.SerializeToString()
-    path.write_bytes(content)
-    backend = load_backend(path, content, provider="cpu")
-    scores = backend.infer(golden_frames(7, SIZE_HW))[0]
-    backend.close()
-    built = BuiltFile(
-        sha256=sha256_of(content),
-        runtime="onnx",
-        precision=precision,
-        parity=ParityReport(1, 0.0, 0),
-        golden=GoldenSample(7, tuple(scores.tolist()), 0.1),
-    )
-    spec = ModelSpec(
+def _spec(precision: str) -> ModelSpec:
+    return ModelSpec(
         name="fuzz",
         labels=("a", "b", "c"),
         thresholds=(0.5, 0.5, 0.5),
@@ -106,10 +92,7 @@ def _write(folder: Path, model: onnx.ModelProto, precision: str) -> Path:
         method=MethodSpec("none", "none", "prior", 0, _WIDTH, 1),
         provenance=Provenance("none", 0, 0, 0, "0"),
         threshold_fit=ThresholdFit("fixed", "none", 0, precision, 0.0),
-        files={path.name: built},
     )
-    spec.save(spec_path(path))
-    return path
 
 
 def _write_engine(onnx_path: Path, folder: Path) -> Path:

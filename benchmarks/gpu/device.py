@@ -52,10 +52,11 @@ class DeviceMemory:
     """Bytes on the GPU alone; close it."""
 
     def __init__(self, size: int, *, value: int = 0) -> None:
-        """Allocate, and set every byte to `value`."""
+        """Allocate, and set every byte to `value`, which is done when this returns."""
         self._cudart = import_cudart()
         self.size, self.address = size, int(call(self._cudart.cudaMalloc, size))
         call(self._cudart.cudaMemset, self.address, value, size)
+        call(self._cudart.cudaDeviceSynchronize)  # our streams do not wait for the default one
 
     def close(self) -> None:
         """Free it."""
@@ -67,6 +68,7 @@ class DeviceMemory:
         width, source = rows.strides[0], rows.ctypes.data
         to = self.address + offset
         call(self._cudart.cudaMemcpy2D, to, pitch, source, width, width, len(rows), kind)
+        call(self._cudart.cudaDeviceSynchronize)  # it may return before the last byte is there
 
     def read_rows(self, offset: int, pitch: int, rows: NDArray[Any]) -> None:
         """Fill rows (R, bytes) that lie `pitch` bytes apart, from a byte on."""

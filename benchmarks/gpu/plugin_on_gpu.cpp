@@ -66,6 +66,7 @@ struct Launch {
     REQUIRE(cudaStreamSynchronize(stream) == cudaSuccess);
     REQUIRE(cudaMemcpy(out.data(), memory[3], out_bytes, cudaMemcpyDeviceToHost) == cudaSuccess);
     REQUIRE(cudaMemset(memory[3], 0xff, out_bytes) == cudaSuccess);
+    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);  // `stream` does not wait for the default one
     std::fwrite(out.data(), 1, out_bytes, stdout);
   }
 };
@@ -90,6 +91,7 @@ Launch prepare(char** arguments) {
     launch.out_bytes = bytes;
   }
   auto& runtime = runtime_of(launch.plugin);
+  REQUIRE(cudaDeviceSynchronize() == cudaSuccess);  // nor for copies of memory that is not pinned
   REQUIRE(runtime.onShapeChange(launch.tensors.data(), 3, &launch.tensors[3], 1) == 0);
   return launch;
 }

@@ -149,13 +149,15 @@ def _steps(
 
 def export(report: Report, place: Place) -> None:
     """Export what stage 11 trained, and hold ONNX Runtime against torch on the GPU."""
-    run_folder = place.folder / "run-amp-off"
+    report.check("torch on the GPU", _compare_network)
+    report.check("export", partial(_export, place.folder / "run-amp-off", place.folder / "export"))
+
+
+def _export(run_folder: Path, out: Path) -> str:
     if not run_folder.is_dir():
         raise Skipped("stage 11 has trained nothing")
-    out = place.folder / "export"
     script = ["export/build_engine.py", "--checkpoint", str(run_folder), "--out", str(out)]
-    report.check("export", lambda: " ".join(run([sys.executable, *script]).split())[-300:])
-    report.check("torch on the GPU", _compare_network)
+    return " ".join(run([sys.executable, *script]).split())[-300:]
 
 
 def _compare_network() -> str:

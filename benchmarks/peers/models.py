@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,16 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from benchmarks.engine_files import write_engine
 from benchmarks.peers.frames import NUM_FRAMES, frames
-from cmlr_edge.backends import load_backend
-from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
-from cmlr_edge.model.files import sha256_of, write_atomically
+from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import (
-    BuiltFile,
-    GoldenSample,
     MethodSpec,
     ModelSpec,
-    ParityReport,
     PreprocessSpec,
     Provenance,
     ThresholdFit,
@@ -113,8 +109,8 @@ def prepare(network: Network, num_labels: int, folder: Path) -> None:
     spec = replace(spec, thresholds=(threshold,) * num_labels)
     # Decisions of seeded weights are a matter of rounding, and no reason to leave layers in float32.
     int8 = quantize_for_cpu(exported, images[:_CALIBRATION_FRAMES], spec, max_share=1.0).model
-    _write(folder / INT8, int8, spec, "int8")
-    _write(folder, exported, spec, "float32")
+    write_engine(folder / INT8, int8, spec, "int8")
+    write_engine(folder, exported, spec)
 
 
 def prepare_ncnn(network: Network, num_labels: int, folder: Path) -> None:
@@ -129,26 +125,6 @@ def prepare_ncnn(network: Network, num_labels: int, folder: Path) -> None:
         pnnx.export(model, str(Path(scratch) / "plain.pt"), (pixels,))
         for name in ("plain.ncnn.param", "plain.ncnn.bin"):  # the second says that both are there
             write_atomically(folder / name, (Path(scratch) / name).read_bytes())
-
-
-def _write(
-    folder: Path, exported: onnx.ModelProto, spec: ModelSpec, precision: Literal["float32", "int8"]
-) -> None:
-    """Write a model and its spec as export/build_engine.py names them."""
-    folder.mkdir(exist_ok=True)
-    content, path = _serialize(exported), folder / "model.onnx"
-    backend = load_backend(path, content, provider="cpu")
-    stored = backend.infer(golden_frames(0, spec.preprocess.size_hw))[0].tolist()
-    backend.close()
-    built = BuiltFile(
-        sha256_of(content),
-        "onnx",
-        precision,
-        ParityReport(0, 0.0, 0),
-        GoldenSample(0, tuple(stored), GOLDEN_TOLERANCE[precision]),
-    )
-    write_atomically(path, content)
-    replace(spec, files={path.name: built}).save(folder / "model.json")
 
 
 def _make_spec(network: Network, num_labels: int, model: CausalRecognizer) -> ModelSpec:

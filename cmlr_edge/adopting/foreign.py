@@ -151,7 +151,8 @@ def _described(path: Path, whole: bytes, sha256: str, model: onnx.ModelProto) ->
             f"{path.name} takes {[i.name for i in inputs]}: expected one input, a batch of pictures"
         )
     tensor = inputs[0].type.tensor_type
-    dims = tuple(d.dim_value or None for d in tensor.shape.dim)
+    # Some tools write -1 where they mean any.
+    dims = tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)
     if tensor.elem_type not in {*_FLOATS, _UINT8} or len(dims) not in {2, 4}:
         raise EngineError(
             f"{path.name} takes {inputs[0].name!r} of type {tensor.elem_type} and shape {dims}: "
@@ -213,7 +214,10 @@ def _take_in_constants(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _drop_what_says_nothing(model: onnx.ModelProto) -> None:
-    """Constants among the inputs, and optional inputs of nodes that are given and empty."""
+    """Constants among inputs, optional inputs that are given and empty, the long name of ONNX's own domain."""
+    for item in (*model.opset_import, *model.graph.node):
+        if item.domain == "ai.onnx":
+            item.domain = ""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
     del model.graph.input[:]

@@ -46,7 +46,7 @@ def labels_of_metadata(metadata: dict[str, str], where: str) -> tuple[str, ...]:
         return ()
     try:
         value = ast.literal_eval(text)  # as Python writes a dict; nothing is run
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return ()
     return _checked(_in_order(value), f"the metadata of {where}")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 _SUM_TOLERANCE = 1e-3
+_MOST_VALUES = 2**28  # that go in at once, 1 GiB of float32; a picture of 8192 x 8192 has fewer
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +39,16 @@ class Reference:
         Raises:
             EngineError: It fails, or does not give one row for each.
         """
-        prepared = _prepared(frames, self.foreign, recipe)
         step = self.foreign.input_dims[0] or 1  # a batch that it was exported for
+        if step * frames[0].size > _MOST_VALUES:
+            raise EngineError(
+                f"{self.foreign.path.name} takes {step} pictures of {recipe.size} at a time, more than "
+                f"{_MOST_VALUES} values: export it for one"
+            )
         rows = []
         for i in range(len(frames)):
-            repeated = np.repeat(prepared[i : i + 1], step, axis=0)
+            prepared = _prepared(frames[i : i + 1], self.foreign, recipe)
+            repeated = np.repeat(prepared, step, axis=0)
             found = self.runtime.run(self.foreign.input_name, repeated, self.output)
             if found.ndim == 0 or found.size % step or not found.size:
                 raise EngineError(

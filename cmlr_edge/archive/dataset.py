@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.archive.packages import arrow
-from cmlr_edge.archive.stores import Store
+from cmlr_edge.archive.stores import Store, being_read
 from cmlr_edge.events.event import Event
 from cmlr_edge.redaction import one_line
 
@@ -267,6 +267,6 @@ def writing(store: Store, name: str, tables: Tables, schema: Any = None) -> Iter
 
 def read_counts(store: Store, name: str) -> Counts:
     """What the unit of a file amounts to, from the file's own words."""
-    with store.open(name) as file:
+    with store.open(name) as file, being_read(store.root, name):
         metadata = arrow().parquet.ParquetFile(file).metadata.metadata
-    return Counts(**json.loads(metadata[_COUNTS]))
+        return Counts(**json.loads(metadata[_COUNTS]))

@@ -15,7 +15,7 @@ from cmlr_edge.archive.stores import Store
 from cmlr_edge.errors import SpecError
 from cmlr_edge.machine.facts import runtime_versions
 from cmlr_edge.model.pair import ModelPair
-from cmlr_edge.model.strict_json import from_json
+from cmlr_edge.model.strict_json import parse_json
 
 FORMAT_VERSION = 1
 _LONGEST = 300  # characters of what differs, in a message
@@ -76,7 +76,7 @@ class Header:
         except FileNotFoundError:
             return None
         try:
-            return from_json(cls, json.loads(content))
+            return parse_json(content, cls)
         except ValueError as error:
             raise SpecError(f"{store.root}/{HEADER} is no header of a dataset: {error}") from error
 

@@ -34,7 +34,7 @@ from cmlr_edge.archive.films import (
 from cmlr_edge.archive.packages import arrow
 from cmlr_edge.archive.pictures import Found, find_pictures
 from cmlr_edge.archive.plan import Unit, shown_path
-from cmlr_edge.archive.stores import Store
+from cmlr_edge.archive.stores import Store, being_read
 from cmlr_edge.capture.timeline import TimeLine
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
@@ -335,13 +335,13 @@ def _failure(row: Row, kind: str, reason: str) -> Row:
 
 
 def _facts_of(store: Store, name: str) -> PartFacts:
-    with store.open(name) as file:
+    with store.open(name) as file, being_read(store.root, name):
         return PartFacts.from_json(arrow().parquet.ParquetFile(file).metadata.metadata[_FACTS])
 
 
 def _rows_of(store: Store, name: str, tables: Tables) -> Iterator[Row]:
     """The frames of a part that was written, a group at a time."""
-    with store.open(name) as file:
+    with store.open(name) as file, being_read(store.root, name):
         for batch in arrow().parquet.ParquetFile(file).iter_batches(1024):
             scored = batch.column("scores")
             # Of rows that have some.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from cmlr_edge.archive.inputs import Item, Kind
 from cmlr_edge.archive.packages import arrow
-from cmlr_edge.archive.stores import Store, is_address
+from cmlr_edge.archive.stores import Store, being_read, is_address
 from cmlr_edge.errors import SpecError
 from cmlr_edge.redaction import printable
 
@@ -146,9 +147,14 @@ class Plan:
 
         Raises:
             FileNotFoundError: There is none.
+            DataError: It is damaged.
         """
-        self._opened = store.open(PLAN)
-        self._file = arrow().parquet.ParquetFile(self._opened)
+        self._root = store.root
+        with ExitStack() as cleanup:
+            opened = cleanup.enter_context(store.open(PLAN))
+            with being_read(self._root, PLAN):
+                self._file = arrow().parquet.ParquetFile(opened)
+            self._cleanup = cleanup.pop_all()
 
     def __enter__(self) -> Plan:
         """Return itself."""
@@ -156,7 +162,7 @@ class Plan:
 
     def __exit__(self, *about: object) -> None:
         """Close its file."""
-        self._opened.close()
+        self._cleanup.close()
 
     def __iter__(self) -> Iterator[Unit]:
         """Yield the units in order."""
@@ -165,8 +171,9 @@ class Plan:
 
     def group(self, index: int) -> list[Unit]:
         """The units of one group."""
-        rows = self._file.read_row_group(index).to_pylist()
-        return [_from_row(row, index * _UNITS_A_GROUP + i) for i, row in enumerate(rows)]
+        with being_read(self._root, PLAN):
+            rows = self._file.read_row_group(index).to_pylist()
+            return [_from_row(row, index * _UNITS_A_GROUP + i) for i, row in enumerate(rows)]
 
     def unit(self, number: int) -> Unit:
         """One unit."""

@@ -25,6 +25,7 @@ from cmlr_edge.archive.header import Header, ModelFacts, versions
 from cmlr_edge.archive.inputs import list_items
 from cmlr_edge.archive.packages import arrow
 from cmlr_edge.archive.plan import (
+    PLAN,
     Cutting,
     Plan,
     PlanSize,
@@ -123,8 +124,9 @@ class Archive:
             if known is not None:
                 known.require_same(self.header, self.store.root)
             self._lock()
-            if known is None:  # the header last: it says that the plan is whole
+            if known is None or not self.store.has(PLAN):
                 write_plan(cut(list_items(self.header.inputs), self.header.cutting), self.store)
+            if known is None:  # the header last: it says that the plan is whole
                 self.header.write(self.store)
             self._cleanup = self._cleanup.pop_all()
         return self

@@ -16,7 +16,7 @@ from cmlr_edge.archive.header import Header
 from cmlr_edge.archive.inputs import Item, kind_of
 from cmlr_edge.archive.packages import arrow, arrow_dataset, duckdb
 from cmlr_edge.archive.pictures import find_again, opened_here
-from cmlr_edge.archive.stores import Store, is_address, open_store
+from cmlr_edge.archive.stores import Store, being_read, is_address, open_store
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.pyav import pyav
@@ -123,7 +123,8 @@ def _rows_of(store: Store) -> Any:
         fs, _ = opened_address(store.root)
         files = [file.partition("://")[2] for file in files]
     partitioning = dataset.partitioning(pa.schema([("kind", pa.string())]), flavor="hive")
-    return dataset.dataset(files, filesystem=fs, format="parquet", partitioning=partitioning)
+    with being_read(store.root, "rows"):
+        return dataset.dataset(files, filesystem=fs, format="parquet", partitioning=partitioning)
 
 
 def _picture_of(row: dict[str, Any]) -> NDArray[np.uint8]:

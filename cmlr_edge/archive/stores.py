@@ -10,18 +10,38 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from cmlr_edge.archive.packages import filesystem
-from cmlr_edge.errors import CaptureError, OutputError
+from cmlr_edge.errors import CaptureError, CmlrError, DataError, OutputError
 from cmlr_edge.model.files import write_atomically
-from cmlr_edge.redaction import redact
+from cmlr_edge.redaction import one_line, redact
 
 _STALE_S = 86_400.0  # of a folder whose process is gone
+
+
+@contextmanager
+def being_read(root: str, name: str) -> Iterator[None]:
+    """Say of a dataset's own file that it is damaged, whatever its reader raises.
+
+    Raises:
+        DataError: It is.
+    """
+    try:
+        yield
+    except CmlrError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # pyarrow gives none for content
+            raise
+        raise DataError(
+            f"{redact(root)}/{name} is damaged: {one_line(error)[:200]}; delete it, and `cmlr-edge archive "
+            f"--out {redact(root)}` does again what was in it"
+        ) from error
 
 
 class Store(Protocol):

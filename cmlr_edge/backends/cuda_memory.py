@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -47,13 +47,37 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     return tuple(results)
 
 
+@contextmanager
+def on_first_gpu() -> Generator[None]:
+    """Inside, the work of this thread is for the GPU that `find_gpu` describes.
+
+    Each thread has a GPU of its own choice, which is the first unless the program around us, or another
+    library, has chosen another.
+    """
+    cudart = import_cudart()
+    status, before = cudart.cudaGetDevice()
+    if int(status) != 0 or before == 0:  # where CUDA has failed, the work itself says so
+        yield
+        return
+    cudart.cudaSetDevice(0)
+    try:
+        yield
+    finally:
+        cudart.cudaSetDevice(before)
+
+
 class Stream:
-    """A CUDA stream; close it."""
+    """A CUDA stream; close it.
+
+    It does not wait for the default stream, nor that one for it: while a stream that does is captured,
+    whatever anybody puts on the default stream is refused, and ends the capture.
+    """
 
     def __init__(self) -> None:
         """Create it."""
-        self._cudart = import_cudart()
-        self._stream: Any = call(self._cudart.cudaStreamCreate)
+        self._cudart = cudart = import_cudart()
+        flags = cudart.cudaStreamNonBlocking
+        self._stream: Any = call(cudart.cudaStreamCreateWithFlags, flags)
 
     @property
     def handle(self) -> int:

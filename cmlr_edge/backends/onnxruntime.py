@@ -16,6 +16,7 @@ from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.memory_bound import FirstRuns
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
+from cmlr_edge.redaction import one_line
 
 _SUFFIX = "ExecutionProvider"
 _CPU = f"CPU{_SUFFIX}"
@@ -71,7 +72,7 @@ class OnnxRuntimeBackend:
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {one_line(error)}") from error
 
     def _run(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._bounds.of(len(frames)):
@@ -96,7 +97,7 @@ class OnnxRuntimeBackend:
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {one_line(error)}") from error
         return dict(zip(names, found, strict=True))
 
     def close(self) -> None:
@@ -133,7 +134,7 @@ class OnnxRuntimeBackend:
             raise
         except Exception as error:
             raise EngineError(
-                f"ONNX Runtime cannot load {self._path}: {error}. Export the model again"
+                f"ONNX Runtime cannot load {self._path}: {one_line(error)}. Export the model again"
             ) from error
 
 
@@ -161,7 +162,7 @@ class ForeignModel:
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+            raise EngineError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
 
     def run(self, name: str, array: NDArray[Any], output: str) -> NDArray[Any]:
         """Return one output for one input.
@@ -175,7 +176,7 @@ class ForeignModel:
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {one_line(error)}") from error
         return np.asarray(found)
 
 

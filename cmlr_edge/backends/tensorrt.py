@@ -5,8 +5,10 @@ Written to what TensorRT 10.3 to 11.4 have in common: tensors by name, `execute_
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
+from collections import deque
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.backends.base import no_explanation
-from cmlr_edge.backends.cuda_memory import Graph, MirroredArray, Stream
+from cmlr_edge.backends.cuda_memory import Graph, MirroredArray, Stream, on_first_gpu
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.driver import find_gpu
@@ -24,6 +26,8 @@ from cmlr_edge.model.explanation import OUTPUTS
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, EngineBuild
 
 _log = logging.getLogger(__name__)
+_loggers: dict[Any, Any] = {}  # by module of TensorRT
+_loggers_lock = threading.Lock()
 
 
 def import_tensorrt() -> Any:
@@ -89,13 +93,15 @@ class TensorRtBackend:
         trt = import_tensorrt()
         if engine.plugin_version is not None:
             load_plugin(trt, plugin_library())
-        self._logger = _logger(trt)
-        self._runtime: Any = trt.Runtime(self._logger)
-        if engine.dla_core is not None:
-            self._runtime.DLA_core = engine.dla_core
-        self._engine: Any = self._runtime.deserialize_cuda_engine(content)
+        self._logger = logger_of(trt)
+        self._logger.take()  # what was said of others
+        with on_first_gpu():
+            self._runtime: Any = trt.Runtime(self._logger)
+            if engine.dla_core is not None:
+                self._runtime.DLA_core = engine.dla_core
+            self._engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
-            raise EngineError(f"TensorRT cannot load {path}: {self._logger.last}. Build it again")
+            raise EngineError(f"TensorRT cannot load {path}: {self._logger.take()}. Build it again")
         self._frame_shape, self.num_labels, self._further = _check_signature(
             trt, self._engine, path
         )
@@ -137,18 +143,21 @@ class TensorRtBackend:
                 f"{self._name} takes frames {self._frame_shape}, got {frames.shape[1:]}"
             )
         largest = self._engine_build.batch[2]
-        with self._lane() as lane:
+        with on_first_gpu(), self._lane() as lane:
             for first in range(0, len(frames), largest):
                 part = slice(first, first + largest)
                 lane.run(frames[part], {name: array[part] for name, array in outputs.items()})
 
     def close(self) -> None:
         """Free contexts, buffers and engine; see `Backend.close`. No thread may be in `infer`."""
-        with self._lock, ExitStack() as stack:
-            for lane in self._idle:
-                stack.callback(lane.close)
-            self._idle.clear()
-        self._engine = self._runtime = None
+        if self._engine is None:
+            return
+        with on_first_gpu():
+            with self._lock, ExitStack() as stack:
+                for lane in self._idle:
+                    stack.callback(lane.close)
+                self._idle.clear()
+            self._engine = self._runtime = None
 
     @contextmanager
     def _lane(self) -> Generator[_Lane]:
@@ -163,6 +172,7 @@ class TensorRtBackend:
                 self._frame_shape,
                 {OUTPUT_NAME: (self.num_labels,), **self._further},
                 self._replays,
+                self._logger,
             )
         try:
             yield lane
@@ -199,12 +209,16 @@ class _Lane:
         frame_shape: tuple[int, ...],
         outputs: dict[str, tuple[int, ...]],
         replays: _Replays,
+        logger: Any,
     ) -> None:
         """Allocate for the largest batch; where one thing cannot be had, none stays."""
-        self._name, self._smallest, self._replays = name, batch[0], replays
+        self._name, self._smallest = name, batch[0]
+        self._replays, self._logger = replays, logger
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise EngineError(f"not enough GPU memory to run {name}: close other programs")
+            raise EngineError(
+                f"not enough GPU memory to run {name}: close other programs ({logger.take()})"
+            )
         with ExitStack() as stack:
             self._stream = Stream()
             stack.callback(self._stream.close)
@@ -261,13 +275,15 @@ class _Lane:
         self._drop_graph()  # it belongs to the context as it was
         shape = (rows, *self._frames.host.shape[1:])
         if not self._context.set_input_shape(INPUT_NAME, shape):
-            raise EngineError(f"{self._name} does not take {rows} frames at once")
+            raise EngineError(
+                f"{self._name} does not take {rows} frames at once: {self._logger.take()}"
+            )
         self._rows = rows
 
     def _enqueue(self, rows: int) -> None:
         self._frames.upload(rows, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
-            raise EngineError(f"TensorRT failed on {self._name}")
+            raise EngineError(f"TensorRT failed on {self._name}: {self._logger.take()}")
         self._outputs[OUTPUT_NAME].download(rows, self._stream)
 
     def close(self) -> None:
@@ -278,17 +294,37 @@ class _Lane:
             owned.callback(self._stream.synchronize)
 
 
-def _logger(trt: Any) -> Any:
+def logger_of(trt: Any) -> Any:
+    """The one logger that TensorRT is given in this process, which is never freed.
+
+    TensorRT keeps the address of the first logger that it sees, hands it to plugins, and calls it on behalf
+    of builders and runtimes that were given another: freed, it ends the process.
+    """
+    with _loggers_lock:
+        if trt not in _loggers:
+            _loggers[trt] = _new_logger(trt)
+            # Also when the interpreter ends, which frees engines and modules in any order.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_loggers[trt]))
+        return _loggers[trt]
+
+
+def _new_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps the last error, for our messages."""
+        """Keeps the last errors, for our messages."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.last = "it gave no reason"
+            self._said: deque[str] = deque(maxlen=16)
 
         def log(self, severity: Any, message: str) -> None:
             if severity in {trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR}:
-                self.last = message
+                self._said.append(message)
+
+        def take(self) -> str:
+            """What was said since the last call, by any thread."""
+            said = [*self._said]
+            self._said.clear()
+            return " / ".join(said) or "it gave no reason"
 
     return Logger()
 

@@ -219,7 +219,7 @@ class LiveSource(ClosesItself):
                 return
             self._closing = True
             self._was_away = self._state in _AWAY
-            if self._state is not SourceState.FAILED:
+            if not self._is_over():
                 reason = f"no frames came: {self._reason}" if self._was_away else "closed"
                 self._set_state(SourceState.ENDED, reason)
             self._buffer.clear()

@@ -36,6 +36,7 @@ _CATCH_UP_S = 1.0  # at most without a picture while older frames are left out
 _HOPELESS_S = 2.0  # so far behind, decoding everything does not catch up
 _MAX_THREADS = 4  # that decode parts of one picture
 _MAX_DAMAGED = 200  # packets in a row
+_NEAR_END_S, _NEAR_END_SHARE = 2.0, 0.02  # a stream that stops so near its announced end is over
 _KEPT_ARRIVALS = 64  # of frames that a decoder holds back to bring them in order
 _REASONS = {
     "HTTPUnauthorizedError": "user or password are refused (401)",
@@ -83,8 +84,10 @@ class NetworkReader:
         self._ring = keep_packets(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
         self._footing = Footing(context)
-        # What a web server hands out as a file knows its length and is over at its end.
-        self._is_finite = bool(container.duration and container.duration > 0)
+        # What a server hands out as a file knows its length and is over at its end.
+        self._length_s = max(0.0, (container.duration or 0) / 1e6)
+        self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
+        self._played_s, self._began_s = 0.0, math.nan  # of it; on the stream's clock
         self._leaves_out = newest and not self._is_finite
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
         self._awaits_key = self._has_key = False
@@ -93,7 +96,7 @@ class NetworkReader:
         self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
         self._received_s = -math.inf  # when the last packets came
-        self._pump = Pump(container, stream, in_pieces=container.format.name == "rtsp")
+        self._pump = Pump(container, stream, in_pieces=self._is_rtsp)
 
     def read(self) -> Grab | None:
         """Wait for a frame; leave out those behind which newer ones wait; see `Reader`."""
@@ -126,7 +129,7 @@ class NetworkReader:
         Raises:
             EndOfSource: A file is over.
         """
-        if not self._is_finite:
+        if not self._may_be_over():
             return None
         with suppress(self._av.FFmpegError):  # there is nothing left the second time
             unit = Unit([], 0.0, time.monotonic(), is_whole=True)
@@ -134,6 +137,15 @@ class NetworkReader:
         if not self._ready:
             raise EndOfSource
         return self._ready.popleft()
+
+    def _may_be_over(self) -> bool:
+        """Whether it stops where a file ends. Cameras announce lengths too, and then go on or are lost.
+
+        A file of a web server is over wherever it stops, because it would begin again.
+        """
+        missing_s = abs(self._length_s - self._played_s)
+        near_s = max(_NEAR_END_S, _NEAR_END_SHARE * self._length_s)
+        return self._is_finite and (not self._is_rtsp or missing_s <= near_s)
 
     @property
     def receives(self) -> bool:
@@ -180,7 +192,7 @@ class NetworkReader:
         except CaptureError:
             raise
         except (self._av.FFmpegError, OSError, HTTPException) as error:
-            if self._is_finite:
+            if self._may_be_over():
                 return None
             raise CaptureError(f"the connection is lost: {self._explain(error)}") from error
 
@@ -188,6 +200,9 @@ class NetworkReader:
         packet, self._received_s = unit.packets[0], unit.arrived_s
         taken_at = sender_time(packet)
         stream_s = seconds(packet.pts if packet.dts is None else packet.dts, self._time_base)
+        if stream_s is not None:
+            self._began_s = stream_s if math.isnan(self._began_s) else self._began_s
+            self._played_s = stream_s - self._began_s
         verdict = self._backlog.judge(stream_s, unit.waited_s, unit.arrived_s)
         if stream_s is None and self._time_base:  # there is no order but that of arrival
             packet.pts = round(unit.arrived_s / self._time_base)

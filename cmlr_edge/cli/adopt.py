@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,24 +12,24 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import SpecError
 
 if TYPE_CHECKING:
-    from cmlr_edge.adopting.adopt import Adoption
+    from cmlr_edge.adopting.adopt import Adoption, Wishes
     from cmlr_edge.model.spec import ModelSpec
 
 _ACTIVATIONS = ("none", "softmax", "sigmoid")
 
 
-def adopt(
-    model: Annotated[Path, typer.Argument(help="An ONNX classifier.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Engine folder to write. Default: named as the model.")
-    ] = None,
+@dataclass(frozen=True)
+class Flags:
+    """What is said about the model, and what it shall be held against."""
+
     labels: Annotated[
         Path | None,
         typer.Option(help="Names, one a line, or JSON. Default: those in the model's metadata."),
-    ] = None,
+    ] = None
     preprocess: Annotated[
         str,
         typer.Option(
@@ -37,33 +37,64 @@ def adopt(
             "clip, or mean=R/G/B,std=R/G/B; rgb, bgr; stretch, letterbox, crop, crop=256; area, bilinear, "
             "pillow-bilinear, ..; size=224; nchw, nhwc; ultralytics; or a preprocessor_config.json."
         ),
-    ] = "",
+    ] = ""
     activation: Annotated[
         str | None,
         typer.Option(
             help="To put behind it: none, softmax, or sigmoid. Default: by what it gives."
         ),
-    ] = None,
+    ] = None
     output: Annotated[
         str | None, typer.Option(help="Its output with the scores, where it has several.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the model. Default: its file's.")] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Of every label.")] = 0.5,
+    ] = None
+    name: Annotated[str | None, typer.Option(help="Of the model. Default: its file's.")] = None
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Of every label.")] = 0.5
     check: Annotated[
         Path | None, typer.Option(help="Pictures, a folder or one, that --scores belong to.")
-    ] = None,
+    ] = None
     scores: Annotated[
         Path | None,
         typer.Option(help="Its own runtime's scores: CSV file,LABEL,..; JSON by file; or .npy."),
-    ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Difference of scores allowed.")] = 1e-3,
+    ] = None
+    tolerance: Annotated[float, typer.Option(min=0, help="Difference of scores allowed.")] = 1e-3
     labelled: Annotated[
         Path | None,
         typer.Option(help="CSV file,labels of pictures beside it, to fit thresholds on."),
-    ] = None,
+    ] = None
     rule: Annotated[
         str, typer.Option(help="What thresholds are best for: f1, precision=P, cost=C.")
-    ] = "f1",
+    ] = "f1"
+
+    def wishes(self) -> Wishes:
+        """Those of --labels, --preprocess and the like, read."""
+        from cmlr_edge.adopting.adopt import Wishes
+        from cmlr_edge.adopting.labels import read_labels
+        from cmlr_edge.adopting.processor import read_processor
+        from cmlr_edge.adopting.recipe import parse_recipe
+
+        if self.activation not in {None, *_ACTIVATIONS}:
+            raise SpecError(
+                f"--activation {self.activation}: expected one of {', '.join(_ACTIVATIONS)}"
+            )
+        given = self.preprocess
+        return Wishes(
+            read_processor(Path(given)) if given.endswith(".json") else parse_recipe(given),
+            None if self.labels is None else read_labels(self.labels),
+            self.activation,  # type: ignore[arg-type]
+            self.output,
+            self.name,
+            self.threshold,
+        )
+
+
+@takes_flags
+def adopt(
+    model: Annotated[Path, typer.Argument(help="An ONNX classifier.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Engine folder to write. Default: named as the model.")
+    ] = None,
+    *,
+    flags: Flags,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Make an engine of an ONNX classifier: preprocessing moves into it, labels and spec too.
@@ -72,37 +103,22 @@ def adopt(
     cmlr-edge adopt resnet50.onnx --labels imagenet.txt --preprocess imagenet,crop=256,pillow-bilinear
     cmlr-edge label street.mp4 --engine resnet50
     """  # noqa: D301
-    from cmlr_edge.adopting.adopt import Adoption, Wishes
-    from cmlr_edge.adopting.labels import read_labels
-    from cmlr_edge.adopting.processor import read_processor
-    from cmlr_edge.adopting.recipe import parse_recipe
+    from cmlr_edge.adopting.adopt import Adoption
 
-    if (check is None) != (scores is None):
+    if (flags.check is None) != (flags.scores is None):
         raise SpecError(
             "--check and --scores belong together: pictures, and what another runtime gave"
         )
-    if activation not in {None, *_ACTIVATIONS}:
-        raise SpecError(f"--activation {activation}: expected one of {', '.join(_ACTIVATIONS)}")
     folder = out or Path(model.stem)
     if (folder / "model.onnx").resolve() == model.resolve():
         raise SpecError(
             f"--out {folder} is where {model} lies: it would be written over; give another"
         )
-    wishes = Wishes(
-        recipe=read_processor(Path(preprocess))
-        if preprocess.endswith(".json")
-        else parse_recipe(preprocess),
-        labels=read_labels(labels) if labels is not None else None,
-        activation=activation,  # type: ignore[arg-type]
-        output=output,
-        name=name,
-        threshold=threshold,
-    )
-    adoption = Adoption(model, wishes)
-    if check is not None and scores is not None:
-        _hold_against(adoption, check, scores, tolerance)
-    if labelled is not None:
-        _fit(adoption, labelled, rule)
+    adoption = Adoption(model, flags.wishes())
+    if flags.check is not None and flags.scores is not None:
+        _hold_against(adoption, flags.check, flags.scores, flags.tolerance)
+    if flags.labelled is not None:
+        _fit(adoption, flags.labelled, flags.rule)
     adopted = adoption.finish()
     path = adopted.write(folder)
     if as_json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +27,7 @@ from cmlr_edge.archive.plan import Cutting, PlanSize, Unit
 from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
 from cmlr_edge.cli import options
 from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
@@ -52,7 +55,51 @@ archive = typer.Typer(
 )
 
 
+@dataclass(frozen=True)
+class Flags:
+    """How an archive is labelled."""
+
+    engine: options.Engine = None
+    provider: options.Provider = None
+    threshold: options.Threshold = None
+    max_fps: Annotated[
+        float | None, typer.Option(min=1e-3, help="Look at no more frames a second of a film.")
+    ] = None
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say in each row why its labels are said.")
+    ] = False
+    explain_margin: options.ExplainMargin = None
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, or actors. Default: one per core.")
+    ] = None
+    ray: Annotated[
+        str, typer.Option(help="Address of a Ray cluster: auto, HOST:6379. Default: this machine.")
+    ] = ""
+    chunk: Annotated[int, typer.Option(min=1, help="Pictures in one unit of work.")] = 1000
+    part_mb: Annotated[float, typer.Option(help="Megabytes of a film in one unit.")] = 64.0
+
+    def settings(self, inputs: Sequence[str], out: str) -> ArchiveSettings:
+        """Of the run."""
+        if self.explain_margin is not None and not self.explain:
+            raise SpecError(
+                "--explain-margin is given, and nothing is explained: give --explain too"
+            )
+        return ArchiveSettings(
+            tuple(inputs),
+            out,
+            self.engine or demo_engine(),
+            self.provider,
+            self.threshold,
+            Cutting(self.chunk, self.part_mb),
+            self.max_fps,
+            Explain(self.explain_margin or 0.0) if self.explain else None,
+            self.workers,
+            self.ray,
+        )
+
+
 @archive.command("label")
+@takes_flags
 def label_archive(
     inputs: Annotated[
         list[str] | None,
@@ -64,24 +111,7 @@ def label_archive(
     ] = None,
     *,
     out: Annotated[str, typer.Option(help="The dataset: a folder, or an address.")],
-    engine: options.Engine = None,
-    provider: options.Provider = None,
-    threshold: options.Threshold = None,
-    max_fps: Annotated[
-        float | None, typer.Option(min=1e-3, help="Look at no more frames a second of a film.")
-    ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say in each row why its labels are said.")
-    ] = False,
-    explain_margin: options.ExplainMargin = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes, or actors. Default: one per core.")
-    ] = None,
-    ray: Annotated[
-        str, typer.Option(help="Address of a Ray cluster: auto, HOST:6379. Default: this machine.")
-    ] = "",
-    chunk: Annotated[int, typer.Option(min=1, help="Pictures in one unit of work.")] = 1000,
-    part_mb: Annotated[float, typer.Option(help="Megabytes of a film in one unit.")] = 64.0,
+    flags: Flags,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
@@ -99,20 +129,7 @@ def label_archive(
     2    an error
     130  ended by SIGINT, 143 by SIGTERM: start it again to go on
     """  # noqa: D301 (typer's mark for keeping lines)
-    if explain_margin is not None and not explain:
-        raise SpecError("--explain-margin is given, and nothing is explained: give --explain too")
-    settings = ArchiveSettings(
-        tuple(inputs or ()),
-        out,
-        engine or demo_engine(),
-        provider,
-        threshold,
-        Cutting(chunk, part_mb),
-        max_fps,
-        Explain(explain_margin or 0.0) if explain else None,
-        workers,
-        ray,
-    )
+    settings = flags.settings(inputs or [], out)
     run = Archive(settings)
     if dry_run:
         _print_plan(run, settings, as_json=as_json)
@@ -123,14 +140,7 @@ def label_archive(
         print(json.dumps(summary.to_record(), indent=2, allow_nan=False))  # noqa: T201
     else:
         _print_summary(summary)
-    for reason in sorted({*summary.undone})[:5]:
-        stderr.print(escape(f"not done: {printable(reason)}"), soft_wrap=True, highlight=False)
-    if interruption.number:
-        stderr.print(f"interrupted; {summary.units_left} units are left: start it again to go on")
-        raise typer.Exit(128 + interruption.number)
-    if summary.units_left:
-        stderr.print(f"{summary.units_left} units are left: start it again to go on")
-        raise typer.Exit(1)
+    _exit(summary, interruption.number)
 
 
 def _run(run: Archive, interruption: Interruption, *, quiet: bool) -> Summary:
@@ -156,6 +166,16 @@ def _run(run: Archive, interruption: Interruption, *, quiet: bool) -> Summary:
             bar.update(task, told=f"{rows.rows} rows, {failures} failures")
 
         return run.run(told)
+
+
+def _exit(summary: Summary, interruption: int) -> None:
+    """Say what is left; the exit code."""
+    for reason in sorted({*summary.undone})[:5]:
+        stderr.print(escape(f"not done: {printable(reason)}"), soft_wrap=True, highlight=False)
+    if interruption or summary.units_left:
+        begin = "interrupted; " if interruption else ""
+        stderr.print(f"{begin}{summary.units_left} units are left: start it again to go on")
+        raise typer.Exit(128 + interruption if interruption else 1)
 
 
 def _print_plan(run: Archive, settings: ArchiveSettings, *, as_json: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from cmlr_edge.collected.exports import EXPORTS, export
 from cmlr_edge.collected.frames import Kept, chosen, read_kept
 from cmlr_edge.collected.sheet import draw_kept
 from cmlr_edge.errors import SpecError
+from cmlr_edge.machine.clocks import local_time
 from cmlr_edge.redaction import printable
 
 _MOST_ROWS = 20  # that are printed
@@ -105,7 +105,4 @@ def _print(frames: Sequence[Kept], there: int) -> None:
 def _when(kept: Kept) -> str:
     if kept.record.time_s is not None:
         return f"{kept.record.time_s:.1f} s"
-    try:
-        return f"{datetime.fromtimestamp(kept.record.captured_at).astimezone():%m-%d %H:%M}"
-    except (OverflowError, ValueError, OSError):  # a clock that was never set
-        return "?"
+    return local_time(kept.record.captured_at, "%m-%d %H:%M")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import wraps
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -21,6 +19,9 @@ from cmlr_edge.pipeline.intake import read_polygon
 from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import EngineSettings, SessionConfig, SourceSettings, load_config
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _Out = Annotated[Path | None, typer.Option(help="JSON lines, one object per frame.")]
 _Csv = Annotated[Path | None, typer.Option(help="Table of all scores, a row per frame.")]
@@ -52,6 +53,9 @@ _Policy = Annotated[
     str | None,
     typer.Option(help="every frame, or the newest. Default: every of a file, the newest live."),
 ]
+
+
+_Settings = TypeVar("_Settings", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,7 @@ class Flags:
             raise SpecError("there is no source: give one, or a --config that names some")
         added = tuple(self._source(text, policy) for text in sources)
         rules = self.stability and read_rules(self.stability)
+        page = replace(config.page, port=port) if config.page.port is None else config.page
         config = replace(
             config,
             engine=self._engine(config.engine),
@@ -270,13 +275,7 @@ class Flags:
             stability=rules or config.stability,
             collect=collect_of(self, config.collect),
             limits=_changed(config.limits, self, "max_batch", "latency_budget_s", "drain_s"),
-            page=_changed(
-                replace(config.page, port=port) if config.page.port is None else config.page,
-                self,
-                "port",
-                "host",
-                "token",
-            ),
+            page=_changed(page, self, "port", "host", "token"),
         )
         if self.threshold is not None:
             config = replace(config, threshold=self.threshold, thresholds={})
@@ -343,32 +342,6 @@ def _checked_tiles(text: str) -> str:
     return text
 
 
-def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command with a parameter `flags: Flags` a flag for each field of it instead."""
-    hints = get_type_hints(Flags, include_extras=True)
-    flags = {field.name: field for field in fields(Flags)}
-    signature = inspect.signature(command, eval_str=True)
-    own = [item for name, item in signature.parameters.items() if name != "flags"]
-    taken = {item.name for item in own}
-    shared = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[name]
-        )
-        for name, field in flags.items()
-        if name not in taken
-    ]
-
-    @wraps(command)
-    def with_flags(**given: Any) -> None:
-        values = {name: given.pop(name) for name in [*given] if name in flags and name not in taken}
-        command(**given, flags=Flags(**values))
-
-    parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own]
-    with_flags.__signature__ = inspect.Signature([*parameters, *shared])  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {item.name: item.annotation for item in (*parameters, *shared)}
-    return with_flags
-
-
-def _changed(settings: Any, flags: Flags, *names: str) -> Any:
+def _changed(settings: _Settings, flags: Flags, *names: str) -> _Settings:
     given = {name: getattr(flags, name) for name in names}
     return replace(settings, **{name: v for name, v in given.items() if v is not None})

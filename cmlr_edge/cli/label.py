@@ -12,7 +12,8 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cmlr_edge.cli.console import print_start, stderr
-from cmlr_edge.cli.flags import Flags, takes_flags
+from cmlr_edge.cli.flags import Flags
+from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
 from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.pipeline import lane

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from cmlr_edge.cli.console import print_away
-from cmlr_edge.cli.flags import Flags, takes_flags
+from cmlr_edge.cli.flags import Flags
+from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.redaction import told

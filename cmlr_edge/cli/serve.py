@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from cmlr_edge.cli.console import print_away, print_start
-from cmlr_edge.cli.flags import Flags, takes_flags
+from cmlr_edge.cli.flags import Flags
+from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.signals import noted_signals
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session

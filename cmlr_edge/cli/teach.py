@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,34 +13,66 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from cmlr_edge.cli.console import print_error, stderr
+from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import DataError, TooFewError
-from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.model.files import followed, model_path, spec_path
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
 
 _TOO_FEW = 3  # exit code
 
 
-def teach(
-    engine: Annotated[Path, typer.Argument(help="ONNX model, or its folder; it stays as it is.")],
-    out: Annotated[Path, typer.Option(help="Folder or .onnx file of the new engine.")],
-    label: Annotated[str | None, typer.Option(help="To add, or to improve.")] = None,
+@dataclass(frozen=True)
+class Flags:
+    """What is to be done, and from which pictures."""
+
+    label: Annotated[str | None, typer.Option(help="To add, or to improve.")] = None
     positive: Annotated[
         list[Path] | None, typer.Option(help="Folder of pictures with it; may be given again.")
-    ] = None,
+    ] = None
     negative: Annotated[
         list[Path] | None, typer.Option(help="Folder of pictures without it; may be given again.")
-    ] = None,
+    ] = None
     frames: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of further pictures on which old scores are compared."),
-    ] = None,
-    rename: Annotated[str | None, typer.Option(help="OLD=NEW, of a label that was added.")] = None,
-    forget: Annotated[str | None, typer.Option(help="Label that was added, to take away.")] = None,
+    ] = None
+    rename: Annotated[str | None, typer.Option(help="OLD=NEW, of a label that was added.")] = None
+    forget: Annotated[str | None, typer.Option(help="Label that was added, to take away.")] = None
     provider: Annotated[
         list[str] | None,
         typer.Option(help="In which old scores must keep their bits. Default: all installed here."),
-    ] = None,
+    ] = None
+
+    def lesson(self, teacher: Teacher) -> Lesson:
+        """Taught, renamed or forgotten: one of them is asked for."""
+        if self.forget is not None:
+            return teacher.forget(self.forget)
+        if self.rename is not None:
+            old, equals, new = self.rename.partition("=")
+            if not equals:
+                raise DataError(f"--rename is {self.rename!r}: expected OLD=NEW")
+            return teacher.rename(old, new)
+        label = self.label
+        assert label is not None
+        if not self.positive and not self.negative:
+            raise DataError(f"there are no pictures: give --positive DIR with {label} in them")
+        with_it, without, further = (
+            Pictures.read(folders or [], teacher.spec.preprocess)
+            for folders in (self.positive, self.negative, self.frames)
+        )
+        for pictures, how in ((with_it, "with"), (without, "without")):
+            if pictures.repeated:
+                text = f"{pictures.repeated} files {how} {label} repeat others and count once"
+                stderr.print(escape(text), soft_wrap=True, highlight=False)
+        return teacher.teach(label, with_it, without, [*further.frames.values()])
+
+
+@takes_flags
+def teach(
+    engine: Annotated[Path, typer.Argument(help="ONNX model, or its folder; it stays as it is.")],
+    out: Annotated[Path, typer.Option(help="Folder or .onnx file of the new engine.")],
+    flags: Flags,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Add a label to ENGINE from 10 to 50 pictures; every old score stays, bit for bit.
@@ -57,12 +89,12 @@ def teach(
     2  an error; nothing is written
     3  too few pictures, or they do not tell the label from others; nothing is written
     """  # noqa: D301
-    given = [name for name in (label, rename, forget) if name is not None]
+    given = [name for name in (flags.label, flags.rename, flags.forget) if name is not None]
     if len(given) != 1:
         raise DataError("give one of --label, --rename and --forget: what is to be done?")
     path = model_path(engine)
     target = out if out.suffix == ".onnx" else out / "model.onnx"
-    if target.absolute() == path.absolute():
+    if followed(target) == followed(path):
         raise DataError(f"--out is {path} itself: give another place, the old engine stays")
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         tasks: dict[str, Any] = {}
@@ -72,9 +104,9 @@ def teach(
                 tasks[what] = progress.add_task(what, total=None)
             progress.advance(tasks[what], done)
 
-        teacher = Teacher.of(path, providers=provider, report=report)
+        teacher = Teacher.of(path, providers=flags.provider, report=report)
         try:
-            lesson = _make(teacher, label, positive, negative, frames, rename, forget)
+            lesson = flags.lesson(teacher)
         except TooFewError as error:
             print_error(error)
             raise typer.Exit(_TOO_FEW) from error
@@ -83,36 +115,6 @@ def teach(
         print(json.dumps(_record(lesson, written), indent=2, allow_nan=False))  # noqa: T201
     else:
         _print(lesson, written)
-
-
-def _make(
-    teacher: Teacher,
-    label: str | None,
-    positive: list[Path] | None,
-    negative: list[Path] | None,
-    frames: list[Path] | None,
-    rename: str | None,
-    forget: str | None,
-) -> Lesson:
-    if forget is not None:
-        return teacher.forget(forget)
-    if rename is not None:
-        old, equals, new = rename.partition("=")
-        if not equals:
-            raise DataError(f"--rename is {rename!r}: expected OLD=NEW")
-        return teacher.rename(old, new)
-    assert label is not None
-    if not positive and not negative:
-        raise DataError(f"there are no pictures: give --positive DIR with {label} in them")
-    spec = teacher.spec.preprocess
-    with_it, without, further = (
-        Pictures.read(folders or [], spec) for folders in (positive, negative, frames)
-    )
-    for pictures, how in ((with_it, "with"), (without, "without")):
-        if pictures.repeated:
-            text = f"{pictures.repeated} files {how} {label} repeat others and count once"
-            stderr.print(escape(text), soft_wrap=True, highlight=False)
-    return teacher.teach(label, with_it, without, [*further.frames.values()])
 
 
 def _record(lesson: Lesson, written: Path) -> dict[str, Any]:

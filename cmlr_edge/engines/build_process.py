@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.backends.tensorrt import load_plugin
+from cmlr_edge.backends.tensorrt import load_plugin, logger_of
 from cmlr_edge.engines.builder import BuildOptions, BuildReport
 from cmlr_edge.engines.dla import WHERE, refusal
 from cmlr_edge.engines.preflight import version_of
@@ -39,7 +39,7 @@ def main(folder_name: str) -> int:
 
 def _build(folder: Path, options: BuildOptions) -> None:
     trt = importlib.import_module(options.module)
-    logger = _logger(trt)
+    logger = logger_of(trt)
     if options.plugin:
         load_plugin(trt, Path(options.plugin))
     builder = trt.Builder(logger)
@@ -54,7 +54,7 @@ def _build(folder: Path, options: BuildOptions) -> None:
     dla_layers = _configure(trt, builder, network, config, options)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"TensorRT {trt.__version__} cannot build the engine: {logger.text()}")
+        raise EngineError(f"TensorRT {trt.__version__} cannot build the engine: {logger.take()}")
     content = bytes(plan)
     (folder / "model.engine").write_bytes(content)
     if options.timing_cache:
@@ -72,24 +72,6 @@ def _build(folder: Path, options: BuildOptions) -> None:
 def _peak_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-
-
-def _logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps errors, for ours."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in {trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR}:
-                self.errors.append(message)
-
-        def text(self) -> str:
-            return " / ".join(self.errors) or "it gave no reason"
-
-    return Logger()
 
 
 def _strongly_typed(trt: Any) -> int:
@@ -163,7 +145,7 @@ def _built_precisions(trt: Any, logger: Any, content: bytes) -> dict[str, int]:
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        raise EngineError(f"TensorRT cannot load what it built: {logger.text()}")
+        raise EngineError(f"TensorRT cannot load what it built: {logger.take()}")
     kind = trt.LayerInformationFormat.JSON
     text = engine.create_engine_inspector().get_engine_information(kind)
     formats: Counter[str] = Counter()

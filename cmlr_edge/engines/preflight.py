@@ -29,6 +29,7 @@ def machine_checks(engine: EngineBuild | None = None) -> Iterator[Check]:
     Args:
         engine: What must fit; None: only what any engine needs.
     """
+    gpu = None
     try:
         gpu = find_gpu()
     except EngineError as error:
@@ -37,7 +38,7 @@ def machine_checks(engine: EngineBuild | None = None) -> Iterator[Check]:
         yield Check("driver", "ok", f"driver for CUDA {gpu.cuda}")
         yield _gpu(gpu, engine)
     yield look("tensorrt", lambda: _tensorrt(engine))
-    yield look("cuda-python", _cuda_python)
+    yield look("cuda-python", lambda: _cuda_python(gpu))
     if engine is not None and engine.dla_core is not None:
         yield _dla(engine, engine.dla_core)
     if engine is None or engine.plugin_version is not None:
@@ -48,12 +49,12 @@ def require_gpu_software() -> Gpu:
     """Find the GPU, and what building or running an engine needs.
 
     Raises:
-        EngineError: No driver or GPU, or TensorRT is too old.
+        EngineError: No driver or GPU, TensorRT is too old, or cuda-python too new for the driver.
         DependencyError: TensorRT or cuda-python is not installed.
     """
     gpu = find_gpu()
     _tensorrt(None)
-    _cuda_python()
+    _cuda_python(gpu)
     return gpu
 
 
@@ -116,8 +117,15 @@ def _plugin(engine: EngineBuild | None) -> str:
     return f"plugin {library}"
 
 
-def _cuda_python() -> str:
-    from cmlr_edge.backends.cuda_memory import import_cudart
+def _cuda_python(gpu: Gpu | None) -> str:
+    """Its major version is that of CUDA, and a driver runs no CUDA of a later one."""
+    from cmlr_edge.backends.cuda_memory import call, import_cudart
 
-    import_cudart()
-    return "cuda-python"
+    cudart = import_cudart()
+    major = call(cudart.cudaRuntimeGetVersion) // 1000
+    if gpu is not None and major > (newest := version_of(gpu.cuda)[0]):
+        raise EngineError(
+            f"cuda-python is for CUDA {major}, the driver runs CUDA {gpu.cuda}: "
+            f"pip install 'cuda-bindings=={newest}.*', or update the driver (on a Jetson: JetPack)"
+        )
+    return f"cuda-python for CUDA {major}"

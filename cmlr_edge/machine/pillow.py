@@ -95,6 +95,8 @@ def rgb_pixels(image: Any) -> NDArray[np.uint8]:
         image.load()
     except Exception as error:
         raise FrameError(f"the picture cannot be decoded: {_reason(error)}") from error
+    if 0 in image.size:
+        raise FrameError(f"the picture is empty, its size is {image.size}")
     try:
         upright = ImageOps.exif_transpose(image)
     except Exception:  # noqa: BLE001 (a damaged EXIF says nothing; the picture is there)

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import types
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -35,6 +36,9 @@ class MismatchError(ValueError):
 
 
 MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
+_INTEGERS = range(
+    -(2**63), 2**63
+)  # what programs write; JSON has no limit, and floats and sizes do
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -91,13 +95,22 @@ def parse_json(content: bytes, kind: type[T]) -> T:
     """Take `content` as the dataclass `kind`.
 
     Raises:
-        ValueError: Not JSON, or not exactly the fields of `kind`; the text says where.
+        ValueError: Not JSON, a key twice, or not exactly the fields of `kind`; the text says where.
     """
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=once_each)
     except RecursionError as error:
         raise ValueError("nested too deeply to be read") from error
     return from_json(kind, value)
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key given twice, for `json.loads`: Python would take the last one and forget the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        [(repeated, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"an object gives {redact(repr(repeated))[:60]} twice")
+    return found
 
 
 def from_json(kind: type[T], value: object, where: str = "") -> T:
@@ -130,11 +143,14 @@ def _read(kind: Any, value: object, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise _mismatch(where, "an object", value)
-        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
+        keys = [_read(str, key, f"a key of {where or 'the top level'}") for key in value]
+        return {key: _read(args[1], value[key], f"{where}.{key}") for key in keys}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return _read_float(value, where)
     if type(value) is not kind:
         raise _mismatch(where, getattr(kind, "__name__", str(kind)), value)
+    if kind is int and value not in _INTEGERS:
+        raise _mismatch(where, "a whole number of 64 bits", value)
     if isinstance(value, str) and not value.isprintable():
         # A lone surrogate cannot be written as UTF-8, and a line break would tear a table apart.
         raise _mismatch(where, "printable text", value)

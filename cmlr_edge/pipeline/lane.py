@@ -96,9 +96,9 @@ class Lane:
         """Whether that is its source."""
         return self._source is source
 
-    def owns(self, sink: Sink | GuardedSink) -> bool:
-        """Whether that output is of this source alone."""
-        return self._outlet.owns(sink)
+    def guard_of(self, sink: Sink | GuardedSink) -> GuardedSink | None:
+        """The guard of an output of its own; None for one that is not."""
+        return self._outlet.guard_of(sink)
 
     def start(self) -> None:
         """Take frames. Calling it twice is harmless."""

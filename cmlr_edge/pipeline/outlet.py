@@ -63,12 +63,13 @@ class Outlet:
     @property
     def lost(self) -> int:
         """How many results and events of this source its outputs did not take."""
-        guards = self._shared.guards
-        return self._own.lost + sum(guard.lost_of(self._source) for guard in guards)
+        ours = [*self._own.guards, *self._shared.guards]
+        unfinished = sum(guard.lost_of("") for guard in self._own.guards)
+        return self._own.lost_before + unfinished + sum(g.lost_of(self._source) for g in ours)
 
-    def owns(self, sink: Sink | GuardedSink) -> bool:
-        """Whether that output is of this source alone."""
-        return any(guard.holds(sink) for guard in self._own.guards)
+    def guard_of(self, sink: Sink | GuardedSink) -> GuardedSink | None:
+        """The guard of an output of its own; None for one that is not."""
+        return next((guard for guard in self._own.guards if guard.guards(sink)), None)
 
     def change_judging(self, judging: Judging) -> None:
         """Go on with other settings; see `EventTracker.change_settings`."""

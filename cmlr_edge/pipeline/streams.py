@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from cmlr_edge.capture import Source, open_source
 from cmlr_edge.capture.live import LiveSource
-from cmlr_edge.errors import CaptureError, OutputError, SpecError
+from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.stability import LabelStability, StabilityRules
@@ -89,8 +89,9 @@ class Streams(Closing):
         Args:
             source: Opened, and given to no run before; or as `open_source` takes it.
             name: In results, events and status; the source's own by default.
-            sinks: Take its results. One that raises is counted and left out by a live source, and ends
-                any other, unless it comes with a guard.
+            sinks: Take its results; one that several sources have is closed with the last of them. One
+                that raises is counted and left out by a live source, and ends any other, unless it comes
+                with a guard.
             outputs: Take its results too; shared with other sources, and closed by their owner.
             stability: By label, or rules, instead of what spec and thresholds say.
             skip_unchanged_s: While the scene does not change repeat the last prediction, at most so
@@ -101,7 +102,7 @@ class Streams(Closing):
 
         Raises:
             CaptureError: Another source has that name, or it is none.
-            OutputError: A sink lacks `write` or `close`, or is another source's: several share `outputs`.
+            OutputError: A sink lacks `write` or `close`.
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
         number: object = max_frames  # whatever it is declared to be
@@ -133,16 +134,15 @@ class Streams(Closing):
     ) -> None:
         live = source if isinstance(source, LiveSource) else None
         links = LaneLinks(self._prepare, self._submit, self._publish, self._notify)
-        own = [sink if isinstance(sink, GuardedSink) else GuardedSink(sink) for sink in sinks]
-        strict = [] if live else [guard for guard in own if guard not in sinks]
         with self._changed:
             if self._closed or self._drain_until_s < math.inf:
                 raise CaptureError(f"cannot add {name}: the run is ending")
             if any(lane.reads(source) for lane in self._lanes.values()):
                 raise CaptureError(f"{name} is read already: open it twice to recognise it twice")
-            _check_owned([lane.owns for lane in self._lanes.values()], sinks)
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
+            own = [self._guard(sink) for sink in {id(sink): sink for sink in sinks}.values()]
+            strict = [] if live else [guard for guard in own if guard not in sinks]
             outlet = Outlet(
                 name,
                 judge_by(self._seats.first, *rules),
@@ -157,6 +157,12 @@ class Streams(Closing):
             self._lanes[name], self._rules[name] = lane, rules
             if self._started:
                 lane.start()
+
+    def _guard(self, sink: Sink | GuardedSink) -> GuardedSink:
+        """Each output has one guard, however many sources write to it; the last of them closes it."""
+        guards = (lane.guard_of(sink) for lane in self._lanes.values())
+        known = next((guard for guard in guards if guard is not None), None)
+        return known or (sink if isinstance(sink, GuardedSink) else GuardedSink(sink))
 
     def remove(self, name: str) -> SourceStatus:
         """End one source and forget it; waits at most `drain_s` for its frames under way.
@@ -389,15 +395,3 @@ class Streams(Closing):
         self.request_end()  # limits how long anybody waits for a source that hangs
         for lane in lanes:
             lane.abort(error)
-
-
-def _check_owned(
-    owners: Sequence[Callable[[Sink | GuardedSink], bool]], sinks: Sequence[Sink | GuardedSink]
-) -> None:
-    """Each is closed with its source, so that two of them cannot both own it."""
-    for index, sink in enumerate(sinks):
-        if any(owns(sink) for owns in owners) or any(sink is other for other in sinks[:index]):
-            raise OutputError(
-                f"{type(sink).__name__} is an output of a source already: open it twice, or give all "
-                "its sources outputs=Outputs([GuardedSink(it)]) and close that yourself"
-            )

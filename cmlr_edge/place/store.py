@@ -60,7 +60,7 @@ class StoredPlace:
             raise SpecError("it has numbers below 0, or beyond all sense")
         if self.blocks_a_look < 1:
             raise SpecError(f"blocks_a_look is {self.blocks_a_look}: expected at least 1")
-        if len(self.blocks) > min(MOST_BLOCKS, self.num_blocks) or self.block_s <= 0:
+        if len(self.blocks) != min(MOST_BLOCKS, self.num_blocks) or self.block_s <= 0:
             raise SpecError(f"it has {len(self.blocks)} blocks of {self.num_blocks}")
         if {len(self.trained), len(self.speaks_for), *map(len, self.blocks)} != {
             len(self.open_sum)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from cmlr_edge.machine.clocks import local_time
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place.histogram import distance
 from cmlr_edge.place.store import StoredPlace
@@ -79,8 +79,8 @@ def sentences_of(place: StoredPlace) -> list[str]:
 
 def _verdict(place: StoredPlace) -> str:
     if place.unlike_since is not None:
-        since = datetime.fromtimestamp(place.unlike_since).astimezone()
-        return f"unlike what training saw, since {since:%Y-%m-%d %H:%M}"
+        since = local_time(place.unlike_since, "%Y-%m-%d %H:%M")
+        return f"unlike what training saw, since {since}"
     if not place.statistic:
         return "too few blocks to say whether it is like what training saw"
     return "like what training saw, as far as can be told"

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from cmlr_edge.sinks.collect import Collect
     from cmlr_edge.sinks.contact_sheet import ContactSheet
     from cmlr_edge.sinks.csv_table import CsvTable
-    from cmlr_edge.sinks.guarded import GuardedSink, Outputs
     from cmlr_edge.sinks.jsonl import EventLines, JsonLines
     from cmlr_edge.sinks.mqtt import MqttEvents
     from cmlr_edge.sinks.overlay import OverlayVideo
@@ -25,10 +24,8 @@ __all__ = [
     "ContactSheet",
     "CsvTable",
     "EventLines",
-    "GuardedSink",
     "JsonLines",
     "MqttEvents",
-    "Outputs",
     "OverlayVideo",
     "Result",
     "Sink",
@@ -41,10 +38,8 @@ _HOMES = {
     "ContactSheet": "contact_sheet",
     "CsvTable": "csv_table",
     "EventLines": "jsonl",
-    "GuardedSink": "guarded",
     "JsonLines": "jsonl",
     "MqttEvents": "mqtt",
-    "Outputs": "guarded",
     "OverlayVideo": "overlay",
     "Snapshots": "snapshots",
     "Webhook": "webhook",

@@ -227,7 +227,7 @@ class Collect:
         name = KeptName(about, kind, f"{round(worth * 1e4):05d}", digest)
         path = folder / f"{'_'.join(name)}{SUFFIX}"
         if any(
-            known.parent == folder and known.name.endswith(f"{digest}{SUFFIX}")
+            known.name.endswith(f"{digest}{SUFFIX}") and known.parent == folder
             for known in self._files.paths
         ):
             return True

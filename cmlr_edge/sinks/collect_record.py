@@ -59,5 +59,8 @@ class FrameRecord:
         """Refuse what no frame has."""
         if not (0 < self.width < 2**16 and 0 < self.height < 2**16):
             raise SpecError(f"a frame of {self.width} x {self.height} pixels")
-        if {*self.said} - {*self.scores} or not all(name.isprintable() for name in self.scores):
+        named = {*self.said} | ({self.label} - {""})
+        if named - {*self.scores}:
             raise SpecError("it says labels that the model does not have")
+        if not all(0 <= score <= 1 for score in (*self.scores.values(), *self.said.values())):
+            raise SpecError("it has scores below 0 or above 1")

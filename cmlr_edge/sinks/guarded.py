@@ -83,11 +83,23 @@ class GuardedSink:
         self._reason = ""
         self._progress_s = 0.0  # when something was last done, or began to wait to be
         self._closing = self._closed = self._abandoned = False
+        self._owners = 0
         self._thread: threading.Thread | None = None
 
-    def holds(self, sink: Sink | GuardedSink) -> bool:
-        """Whether that is it, or the sink that it owns."""
-        return sink is self or sink is self._sink
+    def guards(self, sink: Sink | GuardedSink) -> bool:
+        """Whether that is it, or the sink that it owns, and it still takes results."""
+        return not self._closing and (sink is self or sink is self._sink)
+
+    def hold(self) -> None:
+        """Have one owner more, each of which ends with `release`."""
+        with self._changed:
+            self._owners += 1
+
+    def release(self) -> bool:
+        """Have one owner less; whether that was the last, who has to close it."""
+        with self._changed:
+            self._owners -= 1
+            return self._owners <= 0
 
     def lost_of(self, source: str) -> int:
         """How many results and events of one source it did not take."""
@@ -352,12 +364,14 @@ def _own_count(error: Exception) -> int:
 
 
 class Outputs:
-    """The outputs that all sources of a run share; a reload may change them between two results."""
+    """Outputs of one source, or that all of a run share; a reload may change them between two results."""
 
     def __init__(self, guards: Sequence[GuardedSink] = ()) -> None:
-        """Own the guards from here on."""
-        self._guards = tuple(guards)
-        self._lost_before = 0
+        """Own the guards from here on; whoever ends the last with one closes it."""
+        self._guards: tuple[GuardedSink, ...] = ()
+        self._own: set[GuardedSink] = set()  # those that are not closed yet
+        self.lost_before = 0
+        self._take(guards)
 
     @property
     def guards(self) -> tuple[GuardedSink, ...]:
@@ -380,25 +394,34 @@ class Outputs:
 
     def change(self, guards: Sequence[GuardedSink]) -> None:
         """Go on with others; those that are not among them are closed."""
-        former, self._guards = self._guards, tuple(guards)
+        former = self._guards
+        self._take(guards)
         gone = [guard for guard in former if guard not in guards]
-        _close_all(gone, math.inf)
-        self._lost_before += sum(guard.lost for guard in gone)
+        self._close_all(gone, math.inf)
+        self.lost_before += sum(guard.lost for guard in gone)
 
     @property
     def lost(self) -> int:
         """How much was lost, earlier ones included."""
-        return self._lost_before + sum(guard.lost for guard in self._guards)
+        return self.lost_before + sum(guard.lost for guard in self._guards)
 
     def close(self, limit_s: float = math.inf) -> None:
-        """Close them all at once, in so many seconds."""
-        _close_all(self._guards, limit_s)
+        """Close at once, in so many seconds, those that nobody else owns."""
+        self._close_all(self._guards, limit_s)
 
+    def _take(self, guards: Sequence[GuardedSink]) -> None:
+        for guard in {*guards} - self._own:
+            guard.hold()
+            self._own.add(guard)
+        self._guards = tuple(guards)
 
-def _close_all(guards: Sequence[GuardedSink], limit_s: float) -> None:
-    """Let them finish side by side."""
-    deadline_s = time.monotonic() + limit_s
-    for guard in guards:
-        guard.request_close()
-    for guard in guards:
-        guard.close(deadline_s - time.monotonic())
+    def _close_all(self, guards: Sequence[GuardedSink], limit_s: float) -> None:
+        """Let them finish side by side."""
+        deadline_s = time.monotonic() + limit_s
+        gone = self._own.intersection(guards)
+        self._own -= gone
+        last = [guard for guard in dict.fromkeys(guards) if guard in gone and guard.release()]
+        for guard in last:
+            guard.request_close()
+        for guard in last:
+            guard.close(deadline_s - time.monotonic())

@@ -39,7 +39,7 @@ class KeptFiles:
         clock: Callable[[], float] = since_start_s,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make the folder; what is there already is looked at when it is first used.
+        """Make the folder; what is there already is looked at when it is first used, and now and then.
 
         So whoever used it before may still write, until then.
 
@@ -113,6 +113,7 @@ class KeptFiles:
         if self._clock() < self._due_s:
             return
         self._due_s = self._clock() + _LOOK_S
+        self._has_looked = False  # people take files away, and other programs put some there
         self._look()
         try:
             self._make_room(0)
@@ -120,23 +121,27 @@ class KeptFiles:
             raise _unwritten(self._folder, error) from error
 
     def _look(self) -> None:
-        """Take what is there already for ours, once; parts of files that nobody writes any more go."""
-        if self._has_looked:
+        """Take what is there for ours, now and then; parts of files that nobody writes any more go."""
+        if self._has_looked and self._folder.is_dir():
             return
         about, now_s, wall_s = [], self._clock(), self._wall_clock()
         try:
+            self._folder.mkdir(exist_ok=True)  # where somebody took it away
             for path in self._folder.glob("*/*"):
-                if (found := self._ours.fullmatch(path.name)) is None or not path.is_file():
+                if (ours := self._ours.fullmatch(path.name)) is None or not path.is_file():
                     continue
-                stat = path.stat()
-                age_s = _age_s(stat.st_mtime, wall_s)
-                if found["part"] and age_s > _WRITING_S:
-                    path.unlink(missing_ok=True)
-                else:
-                    about.append((now_s - age_s, stat.st_mtime, stat.st_size, path))
+                with suppress(FileNotFoundError):  # whoever else uses the folder took it away
+                    about_it = path.stat()
+                    age_s = _age_s(about_it.st_mtime, wall_s)
+                    if not ours["part"]:
+                        about.append((now_s - age_s, about_it.st_mtime, about_it.st_size, path))
+                    elif age_s > _WRITING_S:
+                        path.unlink()
         except OSError as error:
             raise _unwritten(self._folder, error) from error
-        self._kept = {path: (when_s, size) for when_s, _, size, path in sorted(about)}
+        known = self._kept
+        found = [(path, known.get(path, (when_s, size))) for when_s, _, size, path in sorted(about)]
+        self._kept = dict(sorted(found, key=lambda item: item[1][0]))
         self._bytes = sum(size for _, size in self._kept.values())
         self._has_looked = True
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import cuda_operators  # type: ignore[import-not-found]
 
 import cmlr_edge
-from benchmarks.gpu import attention, device, engine, frames, machine, replays, stage, times
-from benchmarks.gpu.report import Report, fails
+from benchmarks.gpu import attention, device, engine, frames, machine, replays, stage, times, tools
+from benchmarks.gpu.report import Report, Skipped, fails
 from cmlr_edge.machine.driver import find_gpu
 
 SMALL = attention.Case("float16", 2, 17, 33, 64, 2)
@@ -31,6 +31,18 @@ def shrink() -> None:
     replays.REPLAYS = 8
 
 
+def without_opencv(report: Report, place: stage.Place) -> None:
+    """What compute-sanitizer and Nsight Compute watch, on a machine where nothing is compared."""
+
+    def lacks(*_: object) -> None:
+        raise Skipped("there is no OpenCV")
+
+    frames._in_rgb = lacks  # type: ignore[assignment]
+    for work in (tools.few_launches, tools.counted_launches):
+        work(str(place.extensions))
+        report.add(work.__name__, "holds", "")
+
+
 def main(model: str, *names: str) -> None:
     sys.modules["cmlr_edge._cuda"] = cuda_operators
     cmlr_edge._cuda = cuda_operators
@@ -45,6 +57,7 @@ def main(model: str, *names: str) -> None:
         "times": times.measure,
         "replays": replays.check,
         "engine": partial(engine.check, frames=20),
+        "tools": without_opencv,
     }
     with tempfile.TemporaryDirectory() as folder:
         place = stage.Place(Path(folder), find_gpu(), Path(model))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +114,8 @@ def test_threshold_overrides_reach_some_or_all_labels(engine: Path) -> None:
         (np.zeros((2, 4, 4, 3), np.uint8), "recognize_batch"),
         (np.zeros((0, 4, 3), np.uint8), "empty"),
         (np.zeros(4, np.uint8), r"\(4,\)"),
+        (PilImage.new("RGB", (0, 5)), "empty"),
+        (PilImage.new("I;16", (5, 0)), "empty"),
         ("photo.jpg", "open_source"),
         (None, "NoneType"),
     ],
@@ -199,6 +203,24 @@ def test_another_suffix_is_refused_by_name(engine: Path) -> None:
         Recognizer.from_engine(path)
 
 
+def test_arrays_of_other_kinds_are_their_numbers(engine: Path) -> None:
+    picture = solid(10, 200, 90)
+    grey = np.full((4, 5), 7, np.uint8)
+    with Recognizer.from_engine(engine) as recognizer:
+        hidden = recognizer(np.ma.array(picture, mask=True)).scores
+        np.testing.assert_array_equal(hidden, recognizer(picture).scores)
+        as_matrix = recognizer(grey.view(np.matrix)).scores
+        np.testing.assert_array_equal(as_matrix, recognizer(grey).scores)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_recognizer_is_not_copied_and_says_what_to_do(engine: Path, copied: Any) -> None:
+    with Recognizer.from_engine(engine) as recognizer:
+        with pytest.raises(EngineError, match="from_engine in each process"):
+            copied(recognizer)
+        assert recognizer(solid(1, 2, 3)).valid
+
+
 def test_a_closed_recognizer_says_so(engine: Path) -> None:
     recognizer = Recognizer.from_engine(engine)
     recognizer.close()
@@ -230,16 +252,14 @@ def test_the_spec_of_an_engine_is_plain_json(engine: Path) -> None:
 def test_frames_leave_no_memory_behind(engine: Path, provider: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     with Recognizer.from_engine(engine, provider=provider) as recognizer:
+        held = []
         tracemalloc.start()
         try:
-            for _ in range(200):  # caches fill
-                recognizer(image)
-            gc.collect()
-            before = tracemalloc.get_traced_memory()[0]
-            for _ in range(300):
-                recognizer(image)
-            gc.collect()
-            grown = tracemalloc.get_traced_memory()[0] - before
+            for count in (200, 300, 300):  # caches fill first; another test's thread may work once
+                for _ in range(count):
+                    recognizer(image)
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
         finally:
             tracemalloc.stop()
-    assert grown < 300 * 48  # an array a frame would be 112 bytes each
+    assert min(np.diff(held)) < 300 * 48  # an array a frame would be 112 bytes each

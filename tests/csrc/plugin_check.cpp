@@ -324,6 +324,10 @@ void launch() {
   CHECK(runtime.onShapeChange(in, 3, &out, 1) == 0);
   CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, kStream) == 0);
   CHECK(p.key_bias == nullptr);
+  const nvinfer1::PluginTensorDesc shared[] = {half({1, 5, 64}), half({3, 7, 64}),
+                                               half({1, 7, 64})};
+  CHECK(runtime.enqueue(shared, &out, inputs, outputs, nullptr, kStream) == 0);
+  CHECK(p.key_batch_stride == 448 && p.value_batch_stride == 0);
   out = half({2, 5, 64});
   CHECK(runtime.enqueue(in, &out, inputs, outputs, nullptr, kStream) != 0);
   CHECK(says("key has batch 3, expected 1 or 2"));

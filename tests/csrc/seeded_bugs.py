@@ -33,7 +33,7 @@ class Bug:
 
 
 F16, F32 = "cuda/attention_f16.cuh", "cuda/attention_f32.cuh"
-BLOCK, LAUNCHER = "cuda/attention_block.cuh", "cuda/attention.cu"
+BLOCK, LAUNCHER, DEVICE = "cuda/attention_block.cuh", "cuda/attention.cu", "cuda/device.h"
 FRAME, FRAME_LAUNCHER = "cuda/frame.cuh", "cuda/frame.cu"
 PLUGIN, HOST_LOG = "tensorrt/plugin.cpp", "tensorrt/host_log.h"
 
@@ -145,6 +145,31 @@ BUGS = {
         BLOCK, "return largest == minus_infinity() ? 0.0f : largest;", "return largest;"
     ),
     "a boundary between kernels one too far": Bug(LAUNCHER, "keys <= 96", "keys <= 97"),
+    "the boundary of two full warps one too far": Bug(LAUNCHER, "keys <= 128)", "keys <= 129)"),
+    "the boundary of the looping kernel one too far, fp16": Bug(
+        LAUNCHER, "keys <= 256) return launch_f16", "keys <= 257) return launch_f16"
+    ),
+    "the boundary of the looping kernel one too far, fp32": Bug(
+        LAUNCHER, "keys > 128 && keys <= 256", "keys > 128 && keys <= 257"
+    ),
+    "fewer keys than a chunk not masked": Bug(F16, " || kWarps * kChunks == 2;", ";"),
+    "NaN turned into zeros, fp16": Bug(F16, "if (total == 0.0f) {", "if (!(total > 0.0f)) {"),
+    "NaN turned into zeros, fp32": Bug(F32, "return total != 0.0f;", "return total > 0.0f;"),
+    "large scores overflow, fp32": Bug(
+        F32, "fast_exp2((score[chunk][q] - reference) * kLog2E - a.log2_tokens)",
+        "fast_exp2(score[chunk][q] * kLog2E - a.log2_tokens) * fast_exp2(-reference * kLog2E)",
+    ),
+    "sums of large values overflow, fp32": Bug(F32, " * kLog2E - a.log2_tokens)", " * kLog2E)"),
+    "the weights of every warp relative to the first's": Bug(
+        F32, "largest = fmaxf(largest, part[w].x);", "largest = w ? largest : part[w].x;"
+    ),
+    "queries take the stride of the keys": Bug(
+        F16, "head_slice<uint16_t>(a.query, a.query_batch_stride", "head_slice<uint16_t>(a.query, a.key_batch_stride"
+    ),
+    "heads written over each other": Bug(
+        F32, "blockIdx.z * a.out_batch_stride + blockIdx.y * kWidth", "blockIdx.z * a.out_batch_stride"
+    ),
+    "a batch that no grid can hold accepted": Bug(LAUNCHER, "p.batch <= 65535 && ", ""),
     "rows addressed with 32 bits, fp16": Bug(
         BLOCK, "static_cast<int64_t>(row) * row_bytes", "row * row_bytes"
     ),
@@ -165,6 +190,15 @@ BUGS = {
         LAUNCHER, "reinterpret_cast<uintptr_t>(p.key_bias) % sizeof(float) == 0", "true"
     ),
     "frame launched on another stream": Bug(FRAME_LAUNCHER, "0, stream,", "0, Stream(),"),
+    "BGR taken for RGB": Bug(FRAME_LAUNCHER, "PixelFormat::kBgr ? 2 : 0", "PixelFormat::kBgr ? 0 : 0"),
+    "packed rows without their pitch": Bug(FRAME, "a.pixels + y * a.row + x * 3", "a.pixels + y * a.width * 3 + x * 3"),
+    "a frame that grows on one side shrunk": Bug(
+        FRAME, "a.out_width <= a.width && a.out_height", "a.out_width <= a.width || a.out_height"
+    ),
+    "pixels written behind the row": Bug(FRAME, "if (x >= a.out_width) return;", "", "address"),
+    "a misaligned result accepted": Bug(
+        FRAME_LAUNCHER, "!p.normalized || reinterpret_cast<uintptr_t>(p.out) % sizeof(float) == 0", "true"
+    ),
     "chroma with the pitch of luma": Bug(FRAME, "(y / 2) * a.chroma_row", "(y / 2) * a.row"),
     "pixels cut off, not rounded": Bug(FRAME, "sum[c] + 0.5f", "sum[c]"),
     "normalised by 256": Bug(FRAME_LAUNCHER, "255.0f * p.std[c]", "256.0f * p.std[c]"),
@@ -179,6 +213,9 @@ BUGS = {
     "plugin enqueued on another stream": Bug(
         PLUGIN, "cmlr::cuda::attention(p, stream);", "cmlr::cuda::attention(p, stream ? nullptr : stream);", "address"
     ),
+    "values take the batch of the keys": Bug(
+        PLUGIN, 'batch_stride(value, batch, "value")', 'batch_stride(value.nbDims == 3 ? key : value, batch, "value")', "address"
+    ),
     "the bias of an engine forgotten": Bug(
         PLUGIN, "attributes.num_inputs = integer_of(field);", "", "address"
     ),
@@ -187,3 +224,18 @@ BUGS = {
         "address",
     ),
 }  # fmt: skip
+
+# Where the emulation runs other code than the GPU does: noticed in what nvcc makes of it.
+MACHINE_CODE_BUGS = {
+    "two halves of a word swapped": Bug(DEVICE, '"f"(high), "f"(low)', '"f"(low), "f"(high)'),
+    "half of a product left out": Bug(DEVICE, '"r"(b[0]), "r"(b[1])', '"r"(b[0]), "r"(b[0])'),
+    "a wait for one group of copies less": Bug(
+        DEVICE, '"n"(kGroupsInFlight)', '"n"(kGroupsInFlight + 1)'
+    ),
+    "fewer threads promised than launched": Bug(
+        F16, "__launch_bounds__(32 * kWarps,", "__launch_bounds__(16 * kWarps,"
+    ),
+    "a launch that failed not told": Bug(
+        LAUNCHER, "if (error != cudaSuccess)", "if (error == cudaErrorUnknown)"
+    ),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,14 @@ from tests.csrc.emulation.emulated_gpu import (
     EmulatedGpu,
     build_emulation,
     build_program,
+    build_ptx_runner,
+    build_runner,
     compile_object,
     link,
 )
 from tests.csrc.frame_reference import draw_frame, nv12_of, resized
 from tests.csrc.plugin_programs import CHECKS, compile_adapter
-from tests.csrc.requirements import require_sanitizer
+from tests.csrc.requirements import require_nvcc, require_sanitizer
 from tests.csrc.seeded_bugs import (
     BLOCK,
     BUGS,
@@ -40,6 +43,7 @@ from tests.csrc.seeded_bugs import (
     FRAME_LAUNCHER,
     HOST_LOG,
     LAUNCHER,
+    MACHINE_CODE_BUGS,
     PLUGIN,
 )
 
@@ -51,12 +55,12 @@ TOLERANCE = {np.float32: 1e-5, np.float16: 2e-3}
 LAUNCHES = {
     np.float16: [
         *((33, 32, 5), (310, 64, 5), (150, 64, 1), (310, 32, 2), (20, 64, 1), (70, 32, 1)),
-        (97, 32, 1),
+        *((97, 32, 1), (129, 32, 1), (257, 32, 1), (9, 32, 1)),
     ],
-    np.float32: [(33, 64, 5), (310, 32, 5), (150, 32, 1), (310, 64, 2)],
+    np.float32: [(33, 64, 5), (310, 32, 5), (150, 32, 1), (310, 64, 2), (257, 32, 1)],
 }
 # (frame, result): smaller, larger, and larger where the last bit decides which pixels.
-FRAMES = [((22, 38), (7, 5)), ((22, 38), (33, 47)), ((14, 20), (50, 52))]
+FRAMES = [((22, 38), (7, 5)), ((22, 38), (33, 47)), ((14, 20), (50, 52)), ((22, 38), (33, 20))]
 MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 Objects = Callable[[Build], list[Path]]
 
@@ -93,7 +97,9 @@ def first_fault(
             for schedule in schedules[:most_schedules]:
                 if fault := fault_of_case(gpu, dtype, tokens, width, schedule):
                     return fault
-        if fault := fault_where_all_is_masked(gpu, dtype):
+        if fault := fault_where_all_is_masked(gpu, dtype) or fault_of_extremes(gpu, dtype):
+            return fault
+        if fault := fault_of_batches_and_heads(gpu, dtype):
             return fault
     return ""
 
@@ -110,6 +116,9 @@ def first_fault_of_addresses(gpu: EmulatedGpu, dtypes: list[Any]) -> str:
         if not np.allclose(out[:, last], expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]):
             return "the output is wrong"
     query, key, value = (draw(1, rows, 32, seed=1) for rows in (3, 5, 5))
+    many, one = draw(65536, 1, 32, seed=1), draw(1, 1, 32, seed=2)
+    if "exceeds what a grid can hold" not in str(attempt(gpu, many, one, one)):
+        return "65536 batch items are not refused"
     for tensor in "01234":
         schedule = ("misaligned", tensor)
         said = attempt(gpu, query, key, value, bias=draw(5, seed=9), schedule=schedule)
@@ -121,7 +130,7 @@ def first_fault_of_addresses(gpu: EmulatedGpu, dtypes: list[Any]) -> str:
 def attempt(gpu: EmulatedGpu, *tensors: Any, **options: Any) -> Any:
     """The output, or what the process said when it ended."""
     try:
-        return gpu.attention(*tensors, heads=1, scale=0.3, **options)
+        return gpu.attention(*tensors, **{"heads": 1, "scale": 0.3, **options})
     except subprocess.CalledProcessError as error:
         return str(error.stderr.decode()) or f"ended with {error.returncode}"
 
@@ -149,6 +158,41 @@ def fault_where_all_is_masked(gpu: EmulatedGpu, dtype: Any) -> str:
     return out if isinstance(out, str) else "" if not out.any() else "the output is not zero"
 
 
+def fault_of_extremes(gpu: EmulatedGpu, dtype: Any) -> str:
+    """NaN, scores that one key wins, values near the largest number."""
+    query, key, value = (draw(1, n, 32, seed=n).astype(dtype) for n in (9, 100, 101))
+    value = value[:, :100]
+    strange = key.copy()
+    strange[0, 20, 3] = np.nan
+    out = attempt(gpu, query, strange, value)
+    if isinstance(out, str) or not np.isnan(out).all():
+        return f"a NaN became {out}"
+    out = attempt(gpu, query * 30, key * 30, value)
+    expected = reference(query * 30, key * 30, value, 1, 0.3, None)
+    if isinstance(out, str) or not np.allclose(out, expected, rtol=2e-3, atol=2e-3):
+        return f"one key wins, and the answer is {out}"
+    largest = {np.float32: 3e38, np.float16: 65504.0}[dtype]
+    out = attempt(gpu, query, key, np.full_like(value, largest))
+    if isinstance(out, str) or not np.allclose(out.astype(float) / largest, 1):
+        return f"all values are {largest}, and the answer is {out}"
+    return ""
+
+
+def fault_of_batches_and_heads(gpu: EmulatedGpu, dtype: Any) -> str:
+    for batches in ((2, 1, 2), (1, 2, 1)):
+        query, key, value = (
+            draw(batch, n, 64, seed=n + i).astype(dtype)
+            for i, (batch, n) in enumerate(zip(batches, (17, 40, 40), strict=True))
+        )
+        out = attempt(gpu, query, key, value, heads=2)
+        if isinstance(out, str):
+            return out
+        expected = reference(query, key, value, 2, 0.3, None)
+        if not np.allclose(out, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]):
+            return f"batches of {batches} with two heads are wrong"
+    return ""
+
+
 def first_fault_of_frames(gpu: EmulatedFrames) -> str:
     """What is wrong first; "" if nothing is."""
     try:
@@ -160,16 +204,24 @@ def first_fault_of_frames(gpu: EmulatedFrames) -> str:
             if np.abs(gpu.resize(planes, "nv12", size_hw, padding=(7, 10)) - expected).max() > 1.5:
                 return "NV12 is wrong"
             expected = resized(draw_frame(*from_hw), size_hw)
-            actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw)
+            actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw, padding=(5, 0))
             if np.abs(actual - expected).max() > 0.76:
                 return "RGB is wrong"
+            actual = gpu.resize([draw_frame(*from_hw)], "bgr", size_hw)
+            if np.abs(actual[..., ::-1] - expected).max() > 0.76:
+                return "BGR is wrong"
             actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw, mean_std=MEAN_STD)
             mean, std = (np.array(values) for values in MEAN_STD)
             if np.abs((actual.transpose(1, 2, 0) * std + mean) * 255 - expected).max() > 0.26:
                 return "the normalised image is wrong"
     except subprocess.CalledProcessError as error:
         return str(error.stderr.decode()) or f"ended with {error.returncode}"
-    return ""
+    try:
+        gpu.resize([draw_frame(4, 6)], "rgb", (2, 3), mean_std=MEAN_STD, misaligned=True)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode()
+        return "" if "must be aligned to 4 bytes" in said else said
+    return "a misaligned result is not refused"
 
 
 def first_fault_of_plugin(program: Path) -> str:
@@ -234,9 +286,65 @@ def test_a_mistake_put_into_the_plugin_is_noticed(tmp_path: Path, name: str) -> 
     assert first_fault_of_plugin(tmp_path / "check")
 
 
-def test_what_notices_mistakes_is_silent_where_there_is_none(
-    tmp_path: Path, unchanged_objects: Objects
+ONE_OF_EACH = """
+#include "cuda/attention_f16.cuh"
+#include "cuda/attention_f32.cuh"
+namespace cmlr::cuda {
+template __global__ void attention_f16_kernel<32, 4, 2, 2>(AttentionArguments);
+template __global__ void attention_f32_kernel<32, 1>(AttentionArguments);
+}
+"""
+LAUNCH = """
+#include <cstdio>
+#include <exception>
+#include "cmlr/attention_cuda.h"
+int main() {
+  alignas(16) static char memory[4096];
+  try {
+    cmlr::cuda::attention({cmlr::cuda::Element::kFloat32, memory, memory, memory, nullptr, memory,
+                           1, 1, 1, 32, 1, 1.0f, 0, 0, 0}, nullptr);
+  } catch (const std::exception& error) {
+    std::puts(error.what());
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def unchanged_gpu(tmp_path_factory: pytest.TempPathFactory) -> EmulatedGpu:
+    return build_runner(tmp_path_factory.mktemp("unchanged"))
+
+
+def first_fault_of_machine_code(folder: Path, unchanged: EmulatedGpu, csrc: Path) -> str:
+    """Of what nvcc makes of the kernels' wrappers, and of the launcher."""
+    nvcc, source = require_nvcc(), folder / "one_of_each.cu"
+    source.write_text(ONE_OF_EACH)
+    gpu = build_ptx_runner(folder / "ptx", unchanged, nvcc, "sm_87", csrc, source)
+    for dtype in LAUNCHES:
+        for schedule in SCHEDULES:
+            if fault := fault_of_case(gpu, dtype, 310, 32, schedule):
+                return fault
+    program, main = folder / "launch", folder / "launch.cpp"
+    main.write_text(LAUNCH)
+    command = [nvcc, "-arch=sm_87", "-std=c++17", f"-I{csrc}", f"-I{csrc / 'include'}", str(main)]
+    subprocess.run([*command, str(csrc / "cuda/attention.cu"), "-o", str(program)], check=True)
+    no_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([program], env=no_gpu, capture_output=True, text=True, check=False)
+    return "" if "CmlrAttention: the launch failed: " in done.stdout else "no launch failed"
+
+
+@pytest.mark.parametrize("name", MACHINE_CODE_BUGS)
+def test_a_mistake_that_is_in_the_machine_code_alone_is_noticed(
+    tmp_path: Path, unchanged_gpu: EmulatedGpu, name: str
 ) -> None:
+    csrc = MACHINE_CODE_BUGS[name].copy_with_bug(tmp_path)
+    assert first_fault_of_machine_code(tmp_path, unchanged_gpu, csrc)
+
+
+def test_what_notices_mistakes_is_silent_where_there_is_none(
+    tmp_path: Path, unchanged_objects: Objects, unchanged_gpu: EmulatedGpu
+) -> None:
+    assert first_fault_of_machine_code(tmp_path, unchanged_gpu, CSRC) == ""
     gpu = build(tmp_path, unchanged_objects("quick"), "quick", CSRC)
     assert first_fault(gpu, list(LAUNCHES)) == ""
     assert first_fault_of_addresses(gpu, list(LAUNCHES)) == ""

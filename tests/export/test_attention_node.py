@@ -20,7 +20,6 @@ from export.deploy import DeployModel
 from export.onnx_graph import export_fused
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
-from tests.tiny_training import QUICK_TO_EXPORT
 
 ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]
@@ -132,7 +131,7 @@ def test_the_torch_operator_is_well_formed() -> None:
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_the_fused_file_gives_the_trained_scores_in_every_runtime(name: str) -> None:
-    model = randomized(small(*CASES[name], QUICK_TO_EXPORT))
+    model = randomized(small(*CASES[name]))
     spec = input_spec(model)
     exported, _ = export_fused(model, spec)
     frames = random_frames(3)

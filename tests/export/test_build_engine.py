@@ -18,7 +18,7 @@ from cmlr_edge.errors import DataError, EngineError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
-from export.build_engine import build_engine
+from export.building import _calibration_frames, build_engine
 from export.deploy import DeployModel
 from export.onnx_graph import export_fused, export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
@@ -192,7 +192,7 @@ def test_int8_is_measured_on_the_pictures_trained_on_where_no_folder_is_given(
     tiny_data: Path, tiny_run: Path
 ) -> None:
     data, (_, spec) = read_dataset(tiny_data), load_model(tiny_run)
-    frames = _calibration_frames(None, data, spec)
+    frames = _calibration_frames(None, data, spec.preprocess)
     assert len(frames) == min(100, len(data.split("train").images))
     with pytest.raises(DataError, match="--calibration DIR, or --data with a split train"):
-        _calibration_frames(None, data.split("val"), spec)
+        _calibration_frames(None, data.split("val"), spec.preprocess)

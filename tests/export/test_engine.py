@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import typer
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
 
 from cmlr_edge.backends.onnx_functions import without_function
+from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions, BuildReport, build_plan
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.spec import ModelSpec
 from csrc.tensorrt import packages
 from export import attention
-from export.build_engine import build_engine, main
+from export.build_engine import main
+from export.building import build_engine
 from export.calibrate import quantize
 from export.engine import compare, require_plugin_layers
 from export.fold_graph import fold_graph
@@ -303,15 +303,14 @@ def test_an_engine_that_computes_something_else_is_not_written(
     ids=lambda value: str(value[:3]) if isinstance(value, list) else "",
 )
 def test_an_engine_that_cannot_be_had_is_one_sentence_before_anything_is_exported(
-    tmp_path: Path, options: list[str], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
-    app = typer.Typer()
-    app.command()(main)
     where = ["--checkpoint", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*where, "--target", "tensorrt", *options])
-    assert done.exit_code == 2
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setattr("sys.argv", ["build_engine", *where, "--target", "tensorrt", *options])
+    with pytest.raises(EngineError) as error:
+        run_command(main, "build_engine")
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

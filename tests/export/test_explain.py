@@ -18,7 +18,7 @@ from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.place.prior import average_over
 from cmlr_edge.why import Explain, Reasons
-from export.build_engine import build_engine
+from export.building import build_engine
 from export.explain import ExplainedModel, explanation_of
 from export.onnx_graph import export_explained, export_fused
 from export.precision import to_float16
@@ -26,7 +26,6 @@ from export.verify import sum_errors, verify_explanation
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
 from tests.export.sums import check_sum
-from tests.tiny_training import QUICK_TO_EXPORT
 from train.network.checkpoint import load_state
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer, DecoderLayer
@@ -38,7 +37,7 @@ _ONE_OF_EACH = [
 
 
 def network(name: str) -> CausalRecognizer:
-    return randomized(small(*CASES[name], QUICK_TO_EXPORT))
+    return randomized(small(*CASES[name]))
 
 
 @cache
@@ -120,7 +119,7 @@ def test_averaging_over_trainings_own_prior_is_what_the_network_averages(name: s
 def test_weights_that_do_not_tell_how_training_was_spread_tell_no_place(tmp_path: Path) -> None:
     model = network(_ONE_OF_EACH[0])
     tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("context_spread")}
-    older = small(*CASES[_ONE_OF_EACH[0]], QUICK_TO_EXPORT)
+    older = small(*CASES[_ONE_OF_EACH[0]])
     again = CausalRecognizer(older, model.num_labels, pretrained=False).eval()
     load_state(again, tensors, tmp_path)
     meaning = explanation_of(again, (2, 2))

@@ -27,7 +27,6 @@ from tests.export.networks import (
     randomized,
     small,
 )
-from tests.tiny_training import QUICK_TO_EXPORT
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer, DecoderLayer
 
@@ -50,7 +49,7 @@ CASES = {
 
 
 def network(*settings: str) -> CausalRecognizer:
-    return randomized(small(*settings, QUICK_TO_EXPORT))
+    return randomized(small(*settings))
 
 
 def run(model: onnx.ModelProto, frames: Tensor) -> NDArray[np.float32]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,7 +16,8 @@ from cmlr_edge.backends import load_backend
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import DataError, EngineError
 from cmlr_edge.model.spec import ModelSpec
-from export.build_engine import Int8For, build_engine, main
+from export.build_engine import main
+from export.building import Int8For, build_engine
 from export.onnx_graph import export_fused
 from export.quantize_cpu import quantize_for_cpu
 from export.verify import remedy_of
@@ -153,12 +153,9 @@ def test_a_refused_file_names_what_to_do() -> None:
     assert remedy_of("float32") == ""
 
 
-def test_the_target_of_int8_is_checked_before_anything_is_computed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(typer.Exit):
-        main(tmp_path, tmp_path / "out", int8_for=Int8For.gpu)
-    assert "give --int8 too" in capsys.readouterr().err
+def test_the_target_of_int8_is_checked_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="give --int8 too"):
+        main(checkpoint=tmp_path, out=tmp_path / "out", int8_for=Int8For.gpu)
     with pytest.raises(DataError, match="--for gpu"):
         build_engine(tmp_path, tmp_path / "out", precision="int8", tensorrt=BuildOptions())
     assert not (tmp_path / "out").exists()

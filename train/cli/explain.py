@@ -50,14 +50,7 @@ def explain(
             report=status.update,
         )
     write_explanation(record, out)
-    for title, key in (("strongest links", "strongest"), ("suppressed", "most_suppressed")):
-        table = Table("cause", "effect", title=title)
-        table.add_column("causal", justify="right")
-        table.add_column("co-occurrence", justify="right")
-        for link in record[key]:
-            numbers = (f"{link[name]:+.3f}" for name in ("causal", "cooccurrence"))
-            table.add_row(escape(link["cause"]), escape(link["effect"]), *numbers)
-        Console().print(table)
+    _print_links(record)
     _print_absent(record["absent"])
     if not record["readable"]:
         Console(stderr=True).print(
@@ -72,6 +65,17 @@ def _names(checkpoint: Path, beside: Path | None) -> tuple[str, str]:
     if beside is None or checkpoint.name != beside.name:
         return checkpoint.name, "" if beside is None else beside.name
     return str(checkpoint), str(beside)
+
+
+def _print_links(record: dict[str, Any]) -> None:
+    for title, key in (("strongest links", "strongest"), ("suppressed", "most_suppressed")):
+        table = Table("cause", "effect", title=title)
+        table.add_column("causal", justify="right")
+        table.add_column("co-occurrence", justify="right")
+        for link in record[key]:
+            numbers = (f"{link[name]:+.3f}" for name in ("causal", "cooccurrence"))
+            table.add_row(escape(link["cause"]), escape(link["effect"]), *numbers)
+        Console().print(table)
 
 
 def _print_absent(absent: dict[str, list[dict[str, Any]]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from train.cli.options import DataOption, write_report
+
+if TYPE_CHECKING:
+    from cmlr_edge.model.thresholds import LabelExpectation
 
 
 def refit(
@@ -53,9 +56,14 @@ def refit(
             report=lambda done: progress.advance(task, done),
         )
     write_report(json_file, {name: dataclasses.asdict(item) for name, item in expected.items()})
+    title = f"thresholds for {rule} on {len(part.images)} pictures"
+    Console().print(_table(title, expected))
+
+
+def _table(title: str, expected: dict[str, LabelExpectation]) -> Table:
     table = Table(
         "label",
-        title=f"thresholds for {rule} on {len(part.images)} pictures",
+        title=title,
         caption="at least: lower 95 % bound of the precision, given so many pictures",
     )
     for heading in ("threshold", "precision", "at least", "recall", "positives"):
@@ -66,4 +74,4 @@ def refit(
             for v in (item.precision, item.precision_at_least, item.recall)
         ]
         table.add_row(escape(name), f"{item.threshold:.3f}", *shares, str(item.positives))
-    Console().print(table)
+    return table

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file
+from cmlr_edge.model.strict_json import once_each
 
 _LONGEST = 120  # characters of a value in an error
 _HELD_OUT = 0.2  # share of train, where nothing else was asked for
@@ -149,21 +150,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
         DataError: It cannot be read, is something else, or gives a key twice.
     """
     try:
-        value = json.loads(read_file(path), object_pairs_hook=_once_each)
+        value = json.loads(read_file(path), object_pairs_hook=once_each)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} should hold a JSON object, got {type(value).__name__}")
     return value
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key given twice: Python would take the last one and forget the other."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        repeated = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise ValueError(f"an object gives {quote(repeated)} twice")
-    return found
 
 
 def count_splits(data: LabeledImages) -> Counter[str]:

@@ -113,7 +113,7 @@ def _without_placeholder(
     record: dict[str, Any], categories: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Leave out the category that Roboflow puts above all others; nothing is ever annotated with it."""
-    above = {item.get("supercategory") for item in categories}
+    above = {name for item in categories if isinstance(name := item.get("supercategory"), str)}
     annotations = record.get("annotations")
     used = {
         item.get("category_id")

@@ -266,9 +266,24 @@ def _two_inputs(path: Path) -> tuple[Path, Wishes]:
     return path, WISHES
 
 
+def _a_million_at_a_time(path: Path) -> tuple[Path, Wishes]:
+    small(path, ("x", [10**9, 3, 32, 32]), "y")
+    return path, WISHES
+
+
+def _operators_to_come(path: Path) -> tuple[Path, Wishes]:
+    keras().write(path)
+    model = onnx.load(path)
+    model.opset_import[0].version = 999
+    path.write_bytes(model.SerializeToString())
+    return path, WISHES
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (_a_million_at_a_time, "takes 1000000000 pictures of .* at a time"),
+        (_operators_to_come, r"^ONNX Runtime cannot load [^\n]*$"),
         (_without_labels, "gives 10 scores and no names: give --labels"),
         (_too_few_labels, "10 scores for 9 labels; its first class may be the background"),
         (_any_size, "any size: say --preprocess size=224"),
@@ -285,8 +300,24 @@ def test_what_cannot_be_adopted_is_one_line_that_says_why(
     make: Callable[[Path], tuple[Path, Wishes]], message: str, tmp_path: Path
 ) -> None:
     path, wishes = make(tmp_path / "model.onnx")
-    with pytest.raises((SpecError, EngineError), match=message):
+    with pytest.raises((SpecError, EngineError), match=message) as raised:
         Adoption(path, wishes)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("any_", ["N", -1])
+def test_sizes_that_vary_are_written_as_letters_or_as_minus_one(
+    tmp_path: Path, any_: str | int
+) -> None:
+    path = tmp_path / "model.onnx"
+    small(path, ("x", [any_, 3, any_, any_]), "y")
+    model = onnx.load(path)
+    for item in model.opset_import:
+        item.domain = item.domain or "ai.onnx"  # its other name
+    path.write_bytes(model.SerializeToString())
+    adoption = Adoption(path, replace(WISHES, recipe=parse_recipe("size=32")))
+    with Recognizer.from_engine(adoption.finish().write(tmp_path / "engine")) as recognizer:
+        assert len(recognizer.recognize_batch(PICTURES[:2])) == 2
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40, 1000, -3])
@@ -399,6 +430,7 @@ def test_names_come_from_lines_json_and_metadata(tmp_path: Path) -> None:
     assert labels_of_metadata({"names": "{0: 'cat', 1: 'dog'}"}, "x") == ("cat", "dog")
     assert labels_of_metadata({"names": "__import__('os').getcwd()"}, "x") == ()
     assert labels_of_metadata({"names": "[" * 100_000}, "x") == ()
+    assert labels_of_metadata({"names": "{[]: 'cat'}"}, "x") == ()
     (tmp_path / "a.txt").write_text("crane\nbird\ncrane\n")
     with pytest.raises(SpecError, match="'crane' twice"):
         read_labels(tmp_path / "a.txt")

@@ -161,14 +161,14 @@ def test_a_query_of_the_guide_runs(
 def test_what_is_typed_wrong_leaves_no_dataset(made: Path, tmp_path: Path) -> None:
     out, engine = tmp_path / "out", made / "model.onnx"
     with pytest.raises(CaptureError, match="there is no"):
-        label_archive([str(tmp_path / "gone")], out=str(out), engine=engine, provider="cpu")
+        label_archive(inputs=[str(tmp_path / "gone")], out=str(out), engine=engine, provider="cpu")
     assert not (out / "_archive.json").exists()
 
 
 def test_a_dry_run_says_what_is_there_and_writes_nothing(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    label_archive([str(made / "in")], out=str(tmp_path / "out"), dry_run=True)
+    label_archive(inputs=[str(made / "in")], out=str(tmp_path / "out"), dry_run=True)
     assert capsys.readouterr().out.startswith("5 pictures, 1 films: ")
     assert not (tmp_path / "out").exists()
 

@@ -22,8 +22,10 @@ from cmlr_edge.archive.dataset import MODEL
 from cmlr_edge.archive.inputs import list_items
 from cmlr_edge.archive.plan import Cutting, Unit, cut
 from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
-from cmlr_edge.archive.stores import temporary_folder
+from cmlr_edge.archive.show import choose_rows
+from cmlr_edge.archive.stores import open_store, temporary_folder
 from cmlr_edge.archive.worker import Worker, WorkerSettings
+from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import spec_path
 from tests.cmlr_edge.archive.archives import rows_of, write_pictures
 from tests.cmlr_edge.capture.films import write_film
@@ -164,6 +166,27 @@ def test_a_dataset_is_gone_on_with_as_it_was_begun(
     with pytest.raises(SpecError, match="no dataset"):
         archived(ArchiveSettings((), str(tmp_path / "none"), engine, "cpu"))
     assert not (tmp_path / "none").exists()
+
+
+def test_a_damaged_file_of_the_dataset_is_one_line_and_its_unit_is_done_again(
+    source: Path, tmp_path: Path, engine: Path
+) -> None:
+    out = tmp_path / "out"
+    (source / "film.mp4").unlink()
+    settings = ArchiveSettings((str(source),), str(out), engine, "cpu", workers=1)
+    archived(settings)
+    rows = rows_of(out)
+    [unit] = out.glob("rows/kind=picture/*.parquet")
+    for damaged, content in ((out / "_plan.parquet", b"PAR1"), (unit, b""), (unit, b"x" * 999)):
+        damaged.write_bytes(content)
+        with pytest.raises(DataError, match=f"{damaged.name} is damaged.* delete it"):
+            archived(settings)
+        if damaged == unit:
+            with pytest.raises(DataError, match="rows is damaged"):
+                choose_rows(open_store(str(out)), ("red",), "true")
+        damaged.unlink()
+        archived(settings)
+        assert rows_of(out) == rows
 
 
 def test_a_full_disk_ends_the_run_and_does_no_harm(

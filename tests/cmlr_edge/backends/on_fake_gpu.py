@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import logging
 import sys
@@ -220,11 +221,65 @@ def broken_gpu(path: Path) -> Any:
     return {"failures": failures, "left": left()}
 
 
+def replaced(path: Path) -> Any:
+    """A reload: the new engine is opened before the old one is closed; then one that is damaged."""
+    old = open_backend(path)
+    new = open_backend(path)
+    old.close()
+    del old
+    gc.collect()
+    frames = frames_of(2)
+    error = float(np.abs(new.infer(frames) - means(frames)).max())
+    try:
+        TensorRtBackend(path, b"not an engine", built(path))
+    except CmlrError as refused:
+        return {"error": error, "said": str(refused)}
+    return {"error": error, "said": "nothing"}
+
+
+def on_another_gpu(path: Path) -> Any:
+    """The program has chosen another GPU in this thread, and none in the one that it starts."""
+    from cuda.bindings import runtime
+
+    runtime.cudaSetDevice(1)
+    backend, frames, errors = open_backend(path), frames_of(2), []
+
+    def work() -> None:
+        errors.append(float(np.abs(backend.infer(frames) - means(frames)).max()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    work()
+    backend.close()
+    return {"errors": errors, "chosen": runtime.cudaGetDevice()[1], "left": left()}
+
+
+def beside_the_default_stream(path: Path) -> Any:
+    """Somebody puts work on the default stream while ours is captured: torch, or another engine."""
+    from cuda.bindings import runtime
+
+    status, real = [], runtime.cudaStreamEndCapture
+
+    def end_after_work_of_others(stream: int) -> Any:
+        status.extend(runtime.cudaMemset(0, 0, 0))
+        return real(stream)
+
+    end_after_work_of_others.__name__ = "cudaStreamEndCapture"
+    runtime.cudaStreamEndCapture = end_after_work_of_others
+    backend, frames = open_backend(path, cuda_graph=True), frames_of(1)
+    errors = [float(np.abs(backend.infer(frames) - means(frames)).max()) for _ in range(3)]
+    provider = backend.provider
+    backend.close()
+    return {"errors": errors, "provider": provider, "others": [s.name for s in status]}
+
+
 def main(what: str, path: str) -> None:
     try:
         known = (
             *(recognize, rebuild, find, batches, explain, threads),
             *(not_captured, no_memory, many_threads, broken_gpu),
+            *(replaced, on_another_gpu, beside_the_default_stream),
         )
         answer = {function.__name__: function for function in known}[what](Path(path))
     except CmlrError as error:

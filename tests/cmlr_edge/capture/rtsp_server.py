@@ -1,10 +1,11 @@
 """A network camera on loopback: GStreamer's RTSP server, run by the system's Python.
 
     /usr/bin/python3 rtsp_server.py PORT WIDTHxHEIGHT STARTED_AT [FPS [CODEC]]
+    /usr/bin/python3 rtsp_server.py PORT FILM.avi
 
 Every picture is red and holds, in its upper left corner, the number of 1/FPS s since STARTED_AT (seconds
 since the epoch), as `cmlr_edge.capture.pattern.read_number` reads it: a picture tells its own age.
-SIGUSR1 doubles the size. "ready" on stdout once it listens.
+SIGUSR1 doubles the size. A film (Motion JPEG) is played from its beginning, and its length is announced. "ready" on stdout once it listens.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def main() -> None:
     GLib, Gst, GstRtspServer = (
         import_module(f"gi.repository.{name}") for name in ("GLib", "Gst", "GstRtspServer")
     )
-    port, size, started_at = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    port, size = sys.argv[1:3]
+    started_at = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
     fps = int(sys.argv[4]) if len(sys.argv) > 4 else FPS
     codec = CODECS[sys.argv[5] if len(sys.argv) > 5 else "jpeg"]
     scale = [1]
@@ -59,11 +61,14 @@ def main() -> None:
         element.connect("need-data", feed)
 
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(
-        "( appsrc name=source is-live=true do-timestamp=true format=time max-bytes=1 "
-        f"! videoconvert ! video/x-raw,format=I420 ! {codec} name=pay0 )"
-    )
-    factory.connect("media-configure", configure)
+    if size.endswith(".avi"):
+        factory.set_launch(f"( filesrc location={size} ! avidemux ! rtpjpegpay name=pay0 )")
+    else:
+        factory.set_launch(
+            "( appsrc name=source is-live=true do-timestamp=true format=time max-bytes=1 "
+            f"! videoconvert ! video/x-raw,format=I420 ! {codec} name=pay0 )"
+        )
+        factory.connect("media-configure", configure)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)

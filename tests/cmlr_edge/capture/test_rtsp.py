@@ -25,6 +25,7 @@ from cmlr_edge.sinks import Clips, Result
 from cmlr_edge.sinks.guarded import GuardedSink
 from tests.cmlr_edge.capture.rtsp_server import FPS
 from tests.cmlr_edge.pipeline.stand_ins import Noted
+from tests.conftest import solid, write_video
 
 pytestmark = pytest.mark.slow
 
@@ -54,13 +55,18 @@ class Camera:
 
     def start(self, size: str = "160x120", *, fps: int = FPS, codec: str = "jpeg") -> None:
         self.fps = fps
-        command = [SYSTEM_PYTHON, str(SCRIPT), str(self.port), size, str(self.started_at)]
-        command += [str(fps), codec]
+        self._serve(size, str(self.started_at), str(fps), codec)
+
+    def _serve(self, *what: str) -> None:
+        command = [SYSTEM_PYTHON, str(SCRIPT), str(self.port), *what]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
+
+    def play(self, film: Path) -> None:
+        self._serve(str(film))
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -181,6 +187,26 @@ def test_a_camera_that_comes_back_with_another_size_goes_on(run: Run, camera: Ca
     camera.start("320x240")
     assert run.await_frames() < BACK_WITHIN_S
     assert run.results[-1].frame.image_bgr.shape == (240, 320, 3)
+
+
+def test_a_camera_that_announces_a_length_is_over_there_and_lost_before(tmp_path: Path) -> None:
+    require_packages(NEEDS)
+    film, camera = tmp_path / "film.avi", Camera()
+    write_video(film, [solid(9, 9, 200, (120, 160))] * 60, fps=10)
+    try:
+        camera.play(film)
+        with open_source(camera.uri, live=LIVE) as source:
+            assert isinstance(source, LiveSource)
+            assert source.next_frame(30) is not None
+            camera.stop()
+            await_true(lambda: source.state is SourceState.RECONNECTING)
+            camera.play(film)
+            await_true(lambda: source.state is SourceState.OK)
+            await_true(lambda: source.state is SourceState.ENDED)
+            assert source.stats.received > 50
+        assert source.reason == "the source ended"  # still, after it was closed
+    finally:
+        camera.stop()
 
 
 def test_a_camera_that_stalls_is_given_up_and_back_within_2_s(run: Run, camera: Camera) -> None:

@@ -92,7 +92,7 @@ def test_a_signal_while_providers_are_measured_ends_the_command_at_once(
 ) -> None:
     ended = started.end(number)
     assert ended[:2] == (code, words)
-    assert ended[2] < 2
+    assert ended[2] < 5  # what is measured takes 300
     assert not is_running(started.child)
     assert not [*(tmp_path / "home").rglob("*.json")]
 

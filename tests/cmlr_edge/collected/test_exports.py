@@ -22,6 +22,7 @@ from cmlr_edge.cli.app import app
 from cmlr_edge.collected import exports
 from cmlr_edge.collected.exports import EXPORTS, export
 from cmlr_edge.collected.frames import Kept, chosen, classes_of, read_kept
+from cmlr_edge.collected.sheet import draw_kept
 from cmlr_edge.errors import CaptureError, DataError, OutputError, SpecError
 from cmlr_edge.sinks.collect_record import SUFFIX, FrameRecord, KeptDoubt, KeptName
 from cmlr_edge.sinks.jpeg_record import with_record
@@ -224,6 +225,26 @@ def test_frames_without_a_record_are_said_and_left_out(
             read_kept(missing)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": "nobody"},
+        {"scores": dict.fromkeys(LABELS, 1e308)},
+        {"index": 2**70},
+        {"said": {"person": -0.1}},
+    ],
+)
+def test_a_record_that_no_model_can_have_said_is_left_out(
+    folder: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = next(iter(folder.glob("*/*near*")))
+    jpeg = bytes(cv2.imencode(".jpg", solid(9, 9, 9, (48, 64)))[1])
+    path.write_bytes(with_record(jpeg, asdict(record(1, ())) | change))
+    frames = read_kept(folder)
+    assert len(frames) == len(SAID) - 1
+    assert draw_kept(frames, tmp_path / "sheet.png") == len(frames)
+
+
 def test_frames_are_chosen_by_kind_label_and_source(folder: Path) -> None:
     frames = read_kept(folder)
     assert len(chosen(frames, kinds=["random"])) == 1
@@ -232,7 +253,8 @@ def test_frames_are_chosen_by_kind_label_and_source(folder: Path) -> None:
         chosen(frames, kinds=["nir"])
     with pytest.raises(SpecError, match="at once"):
         chosen(frames, kinds=["random"], labels=["person"])
-    other = replace(frames[0], record=replace(frames[0].record, scores={"new": 0.1}, said={}))
+    unlike = replace(frames[0].record, label="new", scores={"new": 0.1}, said={})
+    other = replace(frames[0], record=unlike)
     assert classes_of([*frames, other]) == (*LABELS, "new")
 
 

@@ -100,6 +100,52 @@ def test_an_engine_closes_after_the_gpu_has_failed(driver: Path, tmp_path: Path)
     assert answer["left"] == [0, 0, 0]
 
 
+def test_tensorrts_logger_outlives_the_engine_that_was_opened_first(
+    driver: Path, tmp_path: Path
+) -> None:
+    """TensorRT keeps calling the logger that it saw first, and a freed one ends the process."""
+    answer = on_fake_gpu(driver, "replaced", write(tmp_path))
+    assert answer["error"] < 1e-6
+    assert "cannot be deserialised" in answer["said"]
+
+
+def test_an_engine_runs_on_the_first_gpu_whatever_the_program_has_chosen(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "on_another_gpu", write(tmp_path))
+    assert len(answer["errors"]) == 2
+    assert max(answer["errors"]) < 1e-6
+    assert answer["chosen"] == 1
+    assert answer["left"] == [0, 0, 0]
+
+
+def test_work_of_others_on_the_default_stream_and_a_capture_leave_each_other_alone(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "beside_the_default_stream", write(tmp_path))
+    assert max(answer["errors"]) < 1e-6
+    assert answer["others"] == ["cudaSuccess"]
+    assert answer["provider"] == "cuda-graph"
+
+
+def test_what_tensorrt_says_of_a_launch_that_fails_is_in_the_error(
+    driver: Path, tmp_path: Path
+) -> None:
+    why = "CmlrAttention: the launch failed: no kernel image is available"
+    answer = on_fake_gpu(driver, "recognize", write(tmp_path), FAKE_ENQUEUE=why)
+    assert answer["kind"] == "EngineError"
+    assert answer["message"] == f"TensorRT failed on model.engine: {why}"
+
+
+def test_cuda_python_for_a_later_cuda_than_the_drivers_is_refused_with_the_remedy(
+    driver: Path, tmp_path: Path
+) -> None:
+    answer = on_fake_gpu(driver, "recognize", write(tmp_path), FAKE_CUDART="13050")
+    assert answer["kind"] == "EngineError"
+    assert "cuda-python is for CUDA 13, the driver runs CUDA 12.6" in answer["message"]
+    assert "pip install 'cuda-bindings==12.*'" in answer["message"]
+
+
 def test_an_engine_for_this_machine_passes(driver: Path, tmp_path: Path) -> None:
     answer = on_fake_gpu(driver, "find", write(tmp_path))
     states = {finding["what"]: finding["state"] for finding in answer["engine"]}
@@ -266,6 +312,7 @@ def names_of(module: str) -> dict[str, list[str]]:
             if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")
         ]
         for cls in classes
+        if not cls.name.startswith("_")
     }
 
 
@@ -294,6 +341,24 @@ def test_the_made_up_tensorrt_has_no_name_that_the_real_one_lacks(
         text=True,
         check=True,
     )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_made_up_cuda_has_no_name_that_the_real_one_lacks() -> None:
+    pytest.importorskip("cuda.bindings")
+    source = ast.parse((FAKES / "cuda" / "bindings" / "runtime.py").read_text())
+    names = [
+        node.name
+        for node in source.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.startswith("cuda")
+    ]
+    assert len(names) > 25
+    script = (
+        "import sys; from cuda.bindings import runtime;"
+        "print([name for name in sys.argv[1:] if not hasattr(runtime, name)])"
+    )
+    command = [sys.executable, "-c", script, *names, "cudaStreamNonBlocking"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

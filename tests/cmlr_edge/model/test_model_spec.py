@@ -124,6 +124,29 @@ def test_nan_thresholds_are_refused(tmp_path: Path) -> None:
         ModelSpec.load(path)
 
 
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    text = json.dumps(RECORD)
+    path.write_text(f'{text[:-1]}, "labels": ["other"]}}')
+    with pytest.raises(SpecError, match="'labels' twice"):
+        ModelSpec.load(path)
+
+
+@pytest.mark.parametrize("metrics", [{"m\nap": 0.5}, {"\ud800": 0.5}])
+def test_names_of_values_can_be_printed(tmp_path: Path, metrics: dict[str, float]) -> None:
+    record = copy.deepcopy(RECORD)
+    record["provenance"]["metrics"] = metrics
+    with pytest.raises(SpecError, match="printable"):
+        load(tmp_path, record)
+
+
+def test_numbers_beyond_64_bits_are_refused(tmp_path: Path) -> None:
+    record = copy.deepcopy(RECORD)
+    record["provenance"]["num_train_images"] = 10**400
+    with pytest.raises(SpecError, match="64 bits"):
+        load(tmp_path, record)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from cmlr_edge.errors import CaptureError, OutputError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import Streams
 from cmlr_edge.sinks import Result
-from cmlr_edge.sinks.guarded import GuardedSink, Outputs
+from cmlr_edge.sinks.guarded import GuardedSink
 from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
 
 
@@ -119,22 +121,41 @@ def test_what_is_no_output_is_refused_and_not_lost_in_silence(streams: Streams, 
     assert streams.status() == ()
 
 
-def test_an_output_is_of_one_source_or_shared_by_all(streams: Streams) -> None:
-    one, shared = Seeing(), Seeing()
-    guard, outputs = GuardedSink(Seeing()), Outputs([GuardedSink(shared)])
-    streams.add("test://?frames=3", name="a", sinks=[one, guard], outputs=outputs)
-    for again in (one, guard):
-        with pytest.raises(OutputError, match="is an output of a source already: open it twice"):
-            streams.add("test://?frames=3", name="b", sinks=[again])
-    twice = Seeing()
-    with pytest.raises(OutputError, match="Seeing is an output of a source already"):
-        streams.add("test://?frames=3", name="b", sinks=[twice, twice])
-    streams.add("test://?frames=3", name="b", outputs=outputs)
+class Watched(Seeing):
+    """An output that notes threads that write at once, and whatever comes after its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[str] = []
+        self._is_writing = self._is_closed = False
+
+    def write(self, result: Result) -> None:
+        self.faults += ["two at once"] * self._is_writing + ["closed"] * self._is_closed
+        self._is_writing = True
+        time.sleep(0.002)
+        super().write(result)
+        self._is_writing = False
+
+    def close(self) -> None:
+        self.faults += ["closed twice"] * self._is_closed
+        self._is_closed = True
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_an_output_of_two_sources_is_written_in_turn_and_closed_with_the_last(
+    streams: Streams, *, guarded: bool
+) -> None:
+    watched, failing = Watched(), Painting("picture")
+    sinks = [GuardedSink(watched) if guarded else watched, GuardedSink(failing)]
+    streams.add(Own(*np.arange(5) / 5), name="a", sinks=[*sinks, sinks[0]])
+    streams.add(Own(*np.arange(90) / 5), name="b", sinks=sinks)
     streams.start()
     assert streams.wait(20)
-    outputs.close()
-    assert len(one.results) == 3
-    assert sorted(result.source for result in shared.results) == [*"aaabbb"]
+    streams.close()
+    assert watched.faults == []
+    assert Counter(result.source for result in watched.results) == {"a": 5, "b": 90}
+    assert {status.name: status.lost for status in streams.status()} == {"a": 5, "b": 90}
+    streams.close()
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "3", float("nan")])

@@ -17,6 +17,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.place import store
 from cmlr_edge.place.settings import PlaceSettings
 from cmlr_edge.place.watch import PlaceNotice, PlaceWatch
+from cmlr_edge.place.words import sentences_of
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.why import Reasons
 from tests.conftest import solid
@@ -119,6 +120,7 @@ def _kept(folder: Path) -> dict[str, Any]:
         {"blocks": [[0.1, 0.2, 0.7]] * 500}, {"training": "another"}, {"format_version": 2}, {"source": 3},
         {"open_s": -1.0}, {"block_s": 600.0}, {"block_s": 0.0}, {"alarm": "\ud800"}, {"unknown": 1},
         {"shares": [0.1] * 5}, {"open_frames": -3}, {"num_blocks": 0}, {"speaks_for": []},
+        {"open_frames": 2**70}, {"num_blocks": 99}, {"blocks": []},
     ],
     ids=str,
 )  # fmt: skip
@@ -135,6 +137,12 @@ def test_a_damaged_file_is_set_aside_and_the_place_begins_anew(
     assert path.with_suffix(".json.old").read_bytes() == content
     assert "begins anew" in caplog.text
     assert store.load(path).num_blocks == 2
+
+
+def test_a_place_that_is_unlike_since_no_date_is_told_all_the_same(tmp_path: Path) -> None:
+    path = store.path_of(tmp_path, "door")
+    path.write_text(json.dumps(_kept(tmp_path) | {"unlike_since": 1e300}))
+    assert sentences_of(store.load(path))[0].endswith("since ?")
 
 
 def test_a_folder_that_cannot_be_written_costs_a_line_and_no_frame(

@@ -30,6 +30,7 @@ from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.collect import Collect, CollectSettings
 from cmlr_edge.sinks.collect_record import KeptName
 from cmlr_edge.sinks.jpeg_record import record_in, with_record
+from cmlr_edge.sinks.kept_files import KeptFiles
 from cmlr_edge.why import Reasons
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.samples import frame
@@ -213,6 +214,34 @@ def test_the_fullest_label_makes_room_by_its_least_worthy_frame(tmp_path: Path) 
     sink.write(result(16, [0, 0.5, 0]))
     assert len(kept(tmp_path / "f")) == 1
     assert all(stranger.exists() for stranger in strangers)
+
+
+def test_a_folder_that_somebody_takes_away_is_made_again_and_has_room(tmp_path: Path) -> None:
+    collect = Collect(tmp_path / "kept", LABELS, replace(NEVER, every_s=0.0, most=2))
+    for number in range(2):
+        collect.write(result(40 * number, [0.5, 0.1, 0.1], 20.0 * number))
+    shutil.rmtree(tmp_path / "kept")
+    collect.write(result(100, [0.39, 0.1, 0.1], 40.0))  # worth less than those that are gone
+    assert len(kept(tmp_path / "kept")) == 1
+
+
+def test_frames_that_are_taken_away_or_come_from_elsewhere_are_seen(tmp_path: Path) -> None:
+    clock_s = [0.0]
+    files = KeptFiles(
+        tmp_path, (".frame.jpg",), keep_bytes=1e9, keep_days=None, most=2, clock=lambda: clock_s[0]
+    )  # fmt: skip
+    names = [tmp_path / "door" / f"red_near_00001_{i:032x}.frame.jpg" for i in range(5)]
+    assert [files.keep(path, b"x") for path in names[:2]] == [True, True]
+    for path in names[:2]:
+        path.unlink()
+    half = names[3].with_name(f".{names[3].name}.1.part")
+    half.write_bytes(b"")  # another program is writing it
+    names[2].write_bytes(b"x")  # and has written this one
+    clock_s[0] += 601
+    files.tend()
+    assert [*files.paths] == [names[2]]
+    assert files.keep(names[4], b"x")
+    assert sorted(tmp_path.glob("*/*")) == [half, names[2], names[4]]
 
 
 def test_a_disk_without_room_gets_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,8 @@ def test_ends_outlast_updates_while_the_server_is_away(receiver: Receiver, kind:
     assert full.value.lost == 7
     if kind == "webhook":
         sink.close()
-        assert receiver.taken == ["99", "3", "6", "9"]
+        taken = dict.fromkeys(receiver.taken)  # after a late answer one is sent twice
+        assert [*taken] == ["99", "3", "6", "9"]
     else:
         assert [item.kind for item in sink._queue._waiting] == ["end"] * 3
         with pytest.raises(OutputError, match="3 events"):

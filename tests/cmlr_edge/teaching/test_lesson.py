@@ -267,6 +267,8 @@ def test_the_command_writes_says_and_refuses(base: Path, tmp_path: Path) -> None
     assert (
         "taught: yellow, from 20 pictures with it and 30 without; finds 83% to 100% of it" in shown
     )
+    link = tmp_path / "link"
+    link.symlink_to(base.parent)
     code, said = run(base, "--label", "x", "--positive", few, "--out", tmp_path / "x")
     assert code == 3
     assert not (tmp_path / "x").exists()
@@ -278,9 +280,12 @@ def test_the_command_writes_says_and_refuses(base: Path, tmp_path: Path) -> None
         ("--forget", "red", "--out", tmp_path / "x"),
         ("--label", "x", "--positive", tmp_path / "nowhere", "--out", tmp_path / "x"),
         (*wanted, "--out", base.parent),
+        (*wanted, "--out", link),
+        (*wanted, "--out", tmp_path / "with" / ".." / "base"),
     ):
         code, said = run(new if "--rename" in wrong else base, *wrong)
         assert code not in {0, 3}, (wrong, said)
+        assert len(ModelSpec.load(spec_path(base)).labels) == 3
         assert not (tmp_path / "x").exists()
     code, said = run(new, "--forget", "yellow", "--out", tmp_path / "again")
     assert code == 0

@@ -42,6 +42,7 @@ class EmulatedFrames:
         *,
         padding: tuple[int, int] = (0, 0),
         mean_std: tuple[Sequence[float], Sequence[float]] | None = None,
+        misaligned: bool = False,
     ) -> NDArray[Any]:
         """One plane (H, W, 3), or NV12's two, luma (H, W) and chroma (H / 2, W).
 
@@ -54,7 +55,8 @@ class EmulatedFrames:
         sizes = (height, width, row, width + padding[1], *size_hw, mean_std is not None)
         header = struct.pack("8q6d", _FORMATS.index(kind), *sizes, *mean, *std)
         data = b"".join(map(_with_padding, planes, padding))
-        done = subprocess.run([self.program], input=header + data, capture_output=True, check=True)
+        command = [str(self.program), *(["misaligned"] if misaligned else [])]
+        done = subprocess.run(command, input=header + data, capture_output=True, check=True)
         if mean_std is not None:
             return np.frombuffer(done.stdout, np.float32).reshape(3, *size_hw)
         return np.frombuffer(done.stdout, np.uint8).reshape(*size_hw, 3)

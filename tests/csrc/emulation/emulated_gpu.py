@@ -90,11 +90,14 @@ def build_runner(folder: Path) -> EmulatedGpu:
     return EmulatedGpu(build_program(folder / "runner", emulation, *sources, kind="fast"))
 
 
-def compile_ptx(nvcc: str, architecture: str, output: Path) -> Path:
-    """The PTX of the kernels."""
+def compile_ptx(
+    nvcc: str, architecture: str, output: Path, csrc: Path = CSRC, source: Path | None = None
+) -> Path:
+    """The PTX of the kernels of `csrc`, or of those that `source` asks for."""
     command = [nvcc, f"-arch={architecture}", "-std=c++17", "-O3", "-ptx"]
-    paths = [f"-I{CSRC}", f"-I{CSRC / 'include'}", str(CSRC / "cuda" / "attention.cu")]
-    made_from = (*command, version_of(nvcc), *content_of(CSRC))
+    source = source or csrc / "cuda" / "attention.cu"
+    paths = [f"-I{csrc}", f"-I{csrc / 'include'}", str(source)]
+    made_from = (*command, version_of(nvcc), source.read_text(), *content_of(csrc))
     return stored(
         output,
         made_from,
@@ -103,11 +106,16 @@ def compile_ptx(nvcc: str, architecture: str, output: Path) -> Path:
 
 
 def build_ptx_runner(
-    folder: Path, source_gpu: EmulatedGpu, nvcc: str, architecture: str
+    folder: Path,
+    source_gpu: EmulatedGpu,
+    nvcc: str,
+    architecture: str,
+    csrc: Path = CSRC,
+    source: Path | None = None,
 ) -> EmulatedGpu:
     """`source_gpu` with the PTX that nvcc emitted in the place of the kernels' source."""
     folder.mkdir(parents=True, exist_ok=True)
-    ptx = compile_ptx(nvcc, architecture, folder / "attention.ptx")
+    ptx = compile_ptx(nvcc, architecture, folder / "attention.ptx", csrc, source)
     translated = folder / "attention_ptx.cpp"
     translated.write_text(cpp_from_ptx(ptx.read_text()))
     # A function of thousands of statements: optimising it takes longer than running it.

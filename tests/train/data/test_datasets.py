@@ -100,6 +100,16 @@ def test_coco_instances_become_labels_once_each_in_the_order_of_their_ids(tmp_pa
     np.testing.assert_array_equal(data.split("train").targets(), [[1, 1, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize("above", [[], {}, None, 3])
+def test_what_stands_above_a_coco_category_need_not_be_a_name(tmp_path: Path, above: Any) -> None:
+    write_coco(tmp_path, "train2017", ["person", "dog"])
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    record = json.loads(path.read_text())
+    record["categories"][0]["supercategory"] = above
+    path.write_text(json.dumps(record))
+    assert read_dataset(tmp_path).classes == ("person", "dog")
+
+
 def test_coco_files_that_disagree_are_refused(tmp_path: Path) -> None:
     write_coco(tmp_path, "train2017", ["person", "dog"])
     write_coco(tmp_path, "val2017", ["person", "cat"])

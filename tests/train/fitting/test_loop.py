@@ -19,7 +19,7 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError, TrainingError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
-from tests.tiny_training import TINY, tiny_config
+from tests.tiny_training import IMAGENET, TINY, tiny_config
 from train.data import read_dataset
 from train.data.transforms import ImageTensors
 from train.explaining.plot import plot_log, write_table
@@ -57,9 +57,8 @@ def test_a_killed_run_resumes_to_the_same_weights(
     tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    command = [*COMMAND, "fit", "--data", tiny_data, "--out", run, "--recipe", "none", "--backbone"]
-    command += ["tf_efficientnet_lite0", "--image-size", "64", "--epochs", "3", "--batch-size", "8"]
-    command += SETTINGS
+    command = [*COMMAND, "fit", "--data", tiny_data, "--out", run, "--recipe", "none", *SETTINGS]
+    command += ["--image-size", "64", "--epochs", "3", "--batch-size", "8"]
     process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not (run / "state.pt").exists():
@@ -84,7 +83,7 @@ def test_another_seed_gives_other_weights(tiny_data: Path, tiny_run: Path, tmp_p
 
 
 def test_training_learns_what_the_squares_show(tiny_data: Path, tmp_path: Path) -> None:
-    settings = ("epochs=15", "backbone_lr=0", "lr=3e-3", "augmentation=flip")
+    settings = (*IMAGENET, "epochs=15", "backbone_lr=0", "lr=3e-3", "augmentation=flip")
     fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
     report = evaluate_run(tmp_path / "run", read_dataset(tiny_data), "val", min_positives=1)
     assert report["read_outs"]["deployed"]["mean_ap"] > 0.8
@@ -259,7 +258,7 @@ def test_frozen_stages_end_where_timm_says(name: str, stages: int, kept: str, tr
 def test_training_leaves_frozen_stages_as_imagenet_made_them(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    config = replace(tiny_config(), epochs=1, backbone_lr=1e-3, frozen_stages=2)
+    config = tiny_config(*IMAGENET, "epochs=1", "backbone_lr=1e-3", "frozen_stages=2")
     fit(read_dataset(tiny_data), tmp_path / "run", config)
     found = load_file(tmp_path / "run" / "model.safetensors")
     start = create_backbone(config.model.backbone, 64, pretrained=True).state_dict()

@@ -12,7 +12,7 @@ import torch
 
 from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.model.thresholds import fit_thresholds
-from tests.tiny_training import QUICK_TO_EXPORT, tiny_config, write_dataset
+from tests.tiny_training import tiny_config, write_dataset
 from train.data import read_dataset
 from train.data.transforms import ImageTensors
 from train.fitting.batches import load_parts
@@ -29,7 +29,7 @@ CONFIG = tiny_config("model.intervention=none", "epochs=1", "augmentation=none")
 def loss(data: Any, targets: torch.Tensor, known: torch.Tensor | None, unite: float) -> float:
     """Of one step from the same start."""
     torch.manual_seed(0)
-    config = tiny_config(QUICK_TO_EXPORT, "model.intervention=none", f"model.united_share={unite}")
+    config = tiny_config("model.intervention=none", f"model.united_share={unite}")
     model = CausalRecognizer(config.model, len(data.classes), pretrained=False)
     learner = Learner(model, config, SPEC, precision=torch.float32, num_steps=4)
     learner.train()

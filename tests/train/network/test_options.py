@@ -14,7 +14,6 @@ from cmlr_edge.errors import DataError
 from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import DeployModel
 from export.onnx_graph import export_onnx
-from tests.tiny_training import QUICK_TO_EXPORT
 from tests.train.stored_tokens import FEATURES, LABELS, WIDTH, small_config, tokens
 from train.config import ConfounderConfig, ModelConfig
 from train.confounders.clustering import Confounders, build_confounders
@@ -92,7 +91,7 @@ def randomized(config: ModelConfig) -> CausalRecognizer:
     ],
 )  # fmt: skip
 def test_every_option_gives_the_same_scores_as_onnx(name: str) -> None:
-    config = small_config(*OPTIONS[name], QUICK_TO_EXPORT).model
+    config = small_config(*OPTIONS[name]).model
     model = randomized(config)
     spec = PreprocessSpec(size_hw=(64, 64), mean=model.backbone.mean, std=model.backbone.std)
     deploy = DeployModel(model, spec).eval()

@@ -9,6 +9,7 @@ import ctypes
 import enum
 import json
 import os
+import weakref
 
 import numpy as np
 import onnxruntime
@@ -33,9 +34,15 @@ class DataType(enum.Enum):
     FLOAT = "tensor(float)"
 
 
+_first_logger = None  # as TensorRT: a reference that keeps nothing alive
+
+
 class Runtime:
     def __init__(self, logger):
-        self.logger = logger
+        global _first_logger  # noqa: PLW0603
+        if _first_logger is None:
+            _first_logger = weakref.ref(logger)
+        self.logger = _GivenFirst()
 
     def deserialize_cuda_engine(self, content):
         try:
@@ -46,9 +53,19 @@ class Runtime:
             return None
 
 
+class _GivenFirst:
+    """The logger that was given first, whoever was given another; it must still be there."""
+
+    def log(self, severity, message):
+        logger = _first_logger()
+        if logger is None:
+            os._exit(139)
+        logger.log(severity, message)
+
+
 class ICudaEngine:
     def __init__(self, session):
-        self.session = session
+        self.session, self.device = session, cudart.cudaGetDevice()[1]
         self._tensors = [*session.get_inputs(), *session.get_outputs()]
         self._named = {tensor.name: tensor for tensor in self._tensors}
         self.num_io_tensors = len(self._tensors)
@@ -63,6 +80,9 @@ class ICudaEngine:
         return DataType(self._named[name].type)
 
     def create_execution_context(self):
+        if cudart.cudaGetDevice()[1] != self.device:
+            _GivenFirst().log(ILogger.ERROR, "the engine is on another GPU")
+            return None
         return IExecutionContext(self)
 
     def create_engine_inspector(self):
@@ -97,6 +117,12 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream):
         shape = self._shape
+        if cudart.cudaGetDevice()[1] != self._engine.device:
+            _GivenFirst().log(ILogger.ERROR, "the stream is of another GPU")
+            return False
+        if why := os.environ.get("FAKE_ENQUEUE"):
+            _GivenFirst().log(ILogger.ERROR, why)
+            return False
 
         def run():
             frames = _device_array(self._addresses["frames"], shape, np.uint8).copy()

@@ -1,5 +1,9 @@
 // Runs the frame kernel on the emulated GPU: a case on standard input, the result on standard
 // output. Every buffer has its exact size, so that a sanitizer sees any access outside.
+//
+//   frame_runner [misaligned]
+//
+// misaligned: the result begins between two floats' places.
 #include <exception>
 
 #include "cmlr/frame_cuda.h"
@@ -13,7 +17,7 @@ struct FrameCase {  // as emulated_gpu.py writes it
   double mean[3], std[3];
 };
 
-void run(const FrameCase& c) {
+void run(const FrameCase& c, bool misaligned) {
   const bool nv12 = c.format == 2;
   // The last row ends with its last pixel, wherever the next one would begin.
   const int64_t pixel_bytes = nv12 ? 1 : 3, half = c.height / 2;
@@ -32,7 +36,7 @@ void run(const FrameCase& c) {
   p.chroma_row = c.chroma_row;
   p.height = c.height;
   p.width = c.width;
-  p.out = out.get();
+  p.out = static_cast<char*>(out.get()) + (misaligned ? 2 : 0);
   p.normalized = c.normalized != 0;
   p.out_height = c.out_height;
   p.out_width = c.out_width;
@@ -46,10 +50,10 @@ void run(const FrameCase& c) {
 
 }  // namespace
 
-int main() {
+int main(int count, char**) {
   const Buffer header = read_buffer(sizeof(FrameCase));
   try {
-    run(*static_cast<const FrameCase*>(header.get()));
+    run(*static_cast<const FrameCase*>(header.get()), count > 1);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -8,12 +8,17 @@ from __future__ import annotations
 import ctypes
 import enum
 import itertools
+import os
+import threading
 import time
 from collections.abc import Callable
 
 memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
 streams: dict[int, list[Callable[[], None]]] = {}
 capturing: dict[int, list[Callable[[], None]] | None] = {}
+blocking: set[int] = set()  # streams that wait for the default one, and it for them
+default_stream: list[Callable[[], None]] = []  # what was put on it and is not done
+device = threading.local()  # the GPU that a thread has chosen
 graphs: dict[int, list[Callable[[], None]]] = {}
 recorded_on: dict[int, int] = {}
 times: dict[int, float] = {}
@@ -23,9 +28,11 @@ launched_graphs = 0
 class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
+    cudaErrorInvalidResourceHandle = 400
     cudaErrorLaunchFailure = 719
     cudaErrorStreamCaptureUnsupported = 900
     cudaErrorStreamCaptureInvalidated = 901
+    cudaErrorStreamCaptureImplicit = 906
 
 
 class LaunchFailure(Exception):
@@ -58,8 +65,35 @@ def _allocate(size: int) -> tuple[cudaError_t, int]:
     return cudaError_t.cudaSuccess, ctypes.addressof(block)
 
 
+def _put_on_default(work: Callable[[], object]) -> cudaError_t:
+    """Some time later, and never while a stream that waits for it is captured."""
+    if captured := blocking & {*capturing}:
+        capturing.update(dict.fromkeys(captured))
+        return cudaError_t.cudaErrorStreamCaptureImplicit
+    default_stream.append(work)  # type: ignore[arg-type]
+    return cudaError_t.cudaSuccess
+
+
+def _do_default() -> None:
+    waiting, default_stream[:] = [*default_stream], []
+    for work in waiting:
+        work()
+
+
 def cudaMemset(address: int, value: int, size: int) -> tuple[cudaError_t]:
-    ctypes.memset(address, value, size)
+    return (_put_on_default(lambda: ctypes.memset(address, value, size)),)
+
+
+def cudaRuntimeGetVersion() -> tuple[cudaError_t, int]:
+    return cudaError_t.cudaSuccess, int(os.environ.get("FAKE_CUDART", "12060"))
+
+
+def cudaGetDevice() -> tuple[cudaError_t, int]:
+    return cudaError_t.cudaSuccess, getattr(device, "number", 0)
+
+
+def cudaSetDevice(number: int) -> tuple[cudaError_t]:
+    device.number = number
     return (cudaError_t.cudaSuccess,)
 
 
@@ -67,12 +101,14 @@ def cudaMemcpy2D(
     to: int, to_pitch: int, source: int, pitch: int, width: int, rows: int, kind: cudaMemcpyKind
 ) -> tuple[cudaError_t]:
     assert kind in cudaMemcpyKind
+    _do_default()
     for row in range(rows):
         ctypes.memmove(to + row * to_pitch, source + row * pitch, width)
     return (cudaError_t.cudaSuccess,)
 
 
 def cudaDeviceSynchronize() -> tuple[cudaError_t]:
+    _do_default()
     return (cudaError_t.cudaSuccess,)
 
 
@@ -93,14 +129,24 @@ def cudaFreeHost(address: int) -> tuple[cudaError_t]:
     return cudaFree(address)
 
 
-def cudaStreamCreate() -> tuple[cudaError_t, int]:
+cudaStreamNonBlocking = 1
+
+
+def cudaStreamCreateWithFlags(flags: int) -> tuple[cudaError_t, int]:
     stream = next(_handles)
     streams[stream] = []
+    if flags != cudaStreamNonBlocking:
+        blocking.add(stream)
     return cudaError_t.cudaSuccess, stream
+
+
+def cudaStreamCreate() -> tuple[cudaError_t, int]:
+    return cudaStreamCreateWithFlags(0)
 
 
 def cudaStreamDestroy(stream: int) -> tuple[cudaError_t]:
     del streams[stream]
+    blocking.discard(stream)
     return (cudaError_t.cudaSuccess,)
 
 
@@ -108,6 +154,8 @@ def cudaStreamSynchronize(stream: int) -> tuple[cudaError_t]:
     if stream in capturing:
         capturing[stream] = None
         return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
+    if stream in blocking:
+        _do_default()
     waiting, streams[stream] = streams[stream], []
     try:
         for work in waiting:
