@@ -58,14 +58,15 @@ class Flags:
     split: Annotated[str, typer.Option(help="Split of --data to verify on.")] = "val"
     fp16: Annotated[bool, typer.Option("--fp16", help="Write a typed float16 graph.")] = False
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise the backbone; needs --calibration.")
+        bool, typer.Option("--int8", help="Quantise the backbone; with --data or --calibration.")
     ] = False
     int8_for: Annotated[
         Int8For | None,
         typer.Option("--for", help="What runs the int8 file. Default: cpu, with an engine gpu."),
     ] = None
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of pictures to measure int8 ranges on.")
+        Path | None,
+        typer.Option(help="Pictures to measure int8 ranges on; without it, train of --data."),
     ] = None
     max_flips: Annotated[
         float | None,
@@ -77,7 +78,9 @@ class Flags:
         Target, typer.Option(help="tensorrt: build model.engine too, for the GPU here.")
     ] = Target.onnx
     batch: Annotated[str, typer.Option(help="Smallest, tuned and largest batch.")] = "1,1,8"
-    no_plugin: Annotated[bool, typer.Option(help="Engine without our attention kernel.")] = False
+    no_plugin: Annotated[
+        bool, typer.Option("--no-plugin", help="Engine without our attention kernel.")
+    ] = False
     timing_cache: Annotated[
         str | None, typer.Option("--timingCacheFile", help="Read, and written after a build.")
     ] = None

@@ -37,7 +37,7 @@ from export.verify import synthetic_frames, verify, verify_explanation
 from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.refit import with_refitted_thresholds
-from train.network.checkpoint import load_config, load_model
+from train.network.checkpoint import held_out_by, load_config, load_model
 from train.network.model import CausalRecognizer
 
 _SYNTHETIC_FRAMES = 8
@@ -79,7 +79,7 @@ def build_engine(
             thresholds on them again.
         split: Of `data`.
         precision: "float16" writes a typed float16 graph, "int8" one with a quantised backbone.
-        calibration: Folder of pictures to measure ranges on, for "int8".
+        calibration: Folder of pictures to measure ranges on, for "int8"; None: the split train of `data`.
         max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
         int8_for: The form of an "int8" file: uint8 activations and int8 weights for CPUs, symmetric int8,
             which TensorRT builds, for GPUs.
@@ -103,11 +103,12 @@ def build_engine(
     form = _Form(precision, int8_for, max_flips)
     _require_means(form, out, tensorrt, sign_with)
     model, trained = load_model(checkpoint)
-    part = None if data is None else read_dataset(data).split(split)
+    whole = None if data is None else held_out_by(checkpoint, read_dataset(data))
+    part = None if whole is None else whole.split(split)
     seen = None
     if precision == "int8":
         _require_classes(part, trained.labels)
-        seen = _calibration_frames(calibration, trained.preprocess)
+        seen = _calibration_frames(calibration, whole, trained.preprocess)
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     norms = precision != "float32" or not narrow
@@ -185,13 +186,20 @@ def _require_classes(part: LabeledImages | None, labels: tuple[str, ...]) -> Non
         )
 
 
-def _calibration_frames(folder: Path | None, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Some pictures of the folder, spread evenly over their names."""
-    if folder is None:
-        raise DataError("int8 needs --calibration DIR, a folder of pictures like those to come")
-    if not folder.is_dir():
+def _calibration_frames(
+    folder: Path | None, data: LabeledImages | None, spec: PreprocessSpec
+) -> NDArray[np.uint8]:
+    """Some pictures of the folder, else of those trained on, spread evenly over their names."""
+    if folder is not None and not folder.is_dir():
         raise DataError(f"no folder {folder}: expected one with calibration pictures in it")
-    paths = list_folder(folder)
+    if folder is not None:
+        paths = list_folder(folder)
+    elif data is not None and "train" in data.splits:
+        paths = sorted(image.path for image in data.split("train").images)
+    else:
+        raise DataError(
+            "int8 needs pictures like those to come: --calibration DIR, or --data with a split train"
+        )
     count = min(len(paths), _MOST_CALIBRATION_PICTURES)
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     return _read_frames(chosen, spec)

@@ -155,4 +155,4 @@ def _print(lesson: Lesson, written: Path) -> None:
 
 
 def _shares(pair: tuple[float, float]) -> str:
-    return f"{pair[0]:.0%} to {pair[1]:.0%}, 95 %"
+    return f"{pair[0]:.0%} to {pair[1]:.0%} with 95 % confidence"

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from cmlr_edge.errors import CmlrError
+from cmlr_edge.errors import CmlrError, OutputError
 from cmlr_edge.redaction import redact
 
 # Click's own class, whichever Click this Typer comes with.
@@ -23,6 +23,7 @@ def run_app(app: typer.Typer, name: str) -> None:
         name: What is typed to start it, for messages.
 
     Raises:
+        OutputError: A file that was named cannot be used.
         CmlrError: An unknown command or flag, a value that is none, an argument that is missing;
             and whatever the commands raise.
         SystemExit: With the exit code that a command gave.
@@ -34,10 +35,31 @@ def run_app(app: typer.Typer, name: str) -> None:
         if message:
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else name
-            raise CmlrError(f"{message} (see `{command} --help`)") from error
+            raise CmlrError(
+                f"{message}{_without_a_name(error)} (see `{command} --help`)"
+            ) from error
         code = error.exit_code  # nothing was asked for, and the help was printed
+    except OSError as error:
+        if error.filename is None:  # no matter of a name that was given
+            raise
+        raise OutputError(f"cannot use {error.filename}: {error.strerror}") from error
     if code:
         sys.exit(code)
+
+
+def _without_a_name(error: Any) -> str:
+    """What to type for --engine, where a command takes its ENGINE as it is."""
+    option = getattr(error, "option_name", None)
+    context = getattr(error, "ctx", None)
+    if option is None or context is None:
+        return ""
+    name = option.lstrip("-")
+    arguments = [p.name for p in context.command.params if p.param_type_name == "argument"]
+    return (
+        f": give it without {option}, `{context.command_path} {name.upper()}`"
+        if name in arguments
+        else ""
+    )
 
 
 def run_command(command: Callable[..., None], name: str) -> None:

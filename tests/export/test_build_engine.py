@@ -18,7 +18,7 @@ from cmlr_edge.errors import DataError, EngineError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
-from export.building import build_engine
+from export.building import _calibration_frames, build_engine
 from export.deploy import DeployModel
 from export.onnx_graph import export_fused, export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
@@ -186,3 +186,13 @@ def test_an_export_is_signed_with_its_spec_and_a_key_that_cannot_sign_is_told_fi
     with pytest.raises(EngineError, match="cannot sign with"):
         build_engine(tiny_run, tmp_path / "none", sign_with=public)
     assert not (tmp_path / "none").exists()
+
+
+def test_int8_is_measured_on_the_pictures_trained_on_where_no_folder_is_given(
+    tiny_data: Path, tiny_run: Path
+) -> None:
+    data, (_, spec) = read_dataset(tiny_data), load_model(tiny_run)
+    frames = _calibration_frames(None, data, spec.preprocess)
+    assert len(frames) == min(100, len(data.split("train").images))
+    with pytest.raises(DataError, match="--calibration DIR, or --data with a split train"):
+        _calibration_frames(None, data.split("val"), spec.preprocess)

@@ -60,7 +60,10 @@ class LabeledImages:
         """
         kept = tuple(image for image in self.images if image.split == name)
         if not kept:
-            raise DataError(f"{self.name} has no images in split {name!r}: it has {self.splits}")
+            raise DataError(
+                f"{self.name} has no images in split {name!r}: it has {self.splits}, "
+                "which --split takes"
+            )
         return replace(self, images=kept)
 
     @property
@@ -130,7 +133,13 @@ def read_text_lines(path: Path) -> list[str]:
     """
     try:
         return read_file(path).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line} cannot be read as text: byte 0x{error.object[error.start]:02x} is no UTF-8; "
+            "save the file as UTF-8"
+        ) from error
+    except OSError as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error
 
 

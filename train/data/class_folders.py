@@ -6,6 +6,7 @@ all others count as absent: such data cannot say that two are there.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -22,18 +23,23 @@ from train.data.entries import (
 
 # Folders that tools put pictures or labels into: no classes.
 _NO_CLASSES = {"images", "labels", "annotations", "data", "img", "masks"}
+_log = logging.getLogger(__name__)
 
 
 def is_class_folders(root: Path) -> bool:
     """Whether at least two folders, below those of splits if there are, hold pictures directly."""
-    names = {folder.name for _, folder in _class_folders(root) if _has_pictures(folder)}
-    return len(names - _NO_CLASSES) >= 2
+    folders = [folder for _, folder in _class_folders(root) if folder.name not in _NO_CLASSES]
+    sure = {f.name for f in folders if f.parent != root or not tells_split(f.name)}
+    return len({f.name for f in folders if f.name in sure and _has_pictures(f)}) >= 2
 
 
 def _class_folders(root: Path) -> list[tuple[str, Path]]:
-    """The split and folder of every class."""
+    """The split and folder of every class.
+
+    A folder `train` is a split if folders with pictures are in it; else it is of pictures of trains.
+    """
     splits = [folder for folder in folders_in(root) if tells_split(folder.name)]
-    if splits:
+    if any(_has_pictures(folder) for split in splits for folder in folders_in(split)):
         return [(split_of(s.name), folder) for s in splits for folder in folders_in(s)]
     return [("train", folder) for folder in folders_in(root)]
 
@@ -53,6 +59,9 @@ def read_class_folders(root: Path) -> LabeledImages:
         DataError: A class has an unusable name, or a picture is in two splits.
     """
     folders = [(s, f) for s, f in _class_folders(root) if f.name not in _NO_CLASSES]
+    for folder in {folder for _, folder in folders if folder.parent == root}:
+        if tells_split(folder.name):
+            _log.warning("folder %r is a label, no split: pictures lie directly in it", folder.name)
     entries = [
         Entry(picture, split, (folder.name,), str(folder))
         for split, folder in folders

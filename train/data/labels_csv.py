@@ -5,7 +5,8 @@
     val/7.jpg,val,
 
 `file` is relative to the folder and stays inside it; labels are separated by `;` and may be none.
-Further columns are refused, but `license`, `source` and `unknown`, labels that nobody looked for.
+Without a column `split` all pictures are for training. Further columns are refused, but `license`, `source` and
+`unknown`, labels that nobody looked for.
 `classes.txt` fixes the order of the labels and makes a misspelt label an error; without it they are those that
 occur, by the alphabet. `biased_pairs.csv` may name labels that are mostly seen with
 another one, with the heading `label,context`.
@@ -24,6 +25,7 @@ from train.data.base import (
     ContextBias,
     LabeledImages,
     name_of,
+    quote,
     read_text_lines,
 )
 from train.data.checks import check_classes, check_images
@@ -31,6 +33,9 @@ from train.data.labels_json import read_biased_pairs, read_entry
 
 _SEPARATOR = ";"
 _LISTS = ("labels", "unknown")
+_REQUIRED = {"file", "labels"}
+_COLUMNS = ("file", "split", "labels", "unknown", "license", "source")
+_NAMED = 5  # labels in a warning
 _log = logging.getLogger(__name__)
 
 
@@ -41,23 +46,27 @@ def read_labels_csv(root: Path) -> LabeledImages:
         DataError: A missing or unknown column, an unknown class, a repeated or missing file.
     """
     path, class_list = root / "labels.csv", root / "classes.txt"
-    rows = [(where, _with_lists(row)) for where, row in _rows(path)]
+    rows = [(where, {"split": "train"} | _with_lists(row)) for where, row in _rows(path)]
+    if not rows:
+        raise DataError(f"{path} has a heading and nothing below it: expected a line per picture")
     if class_list.exists():
         names = [line.strip() for line in read_text_lines(class_list) if line.strip()]
     else:
         names = sorted({name for _, row in rows for key in _LISTS for name in row.get(key, [])})
-        if rows:
-            _log.warning(
-                "no classes.txt: the %d labels that occur in %s are taken, by the alphabet; one with a "
-                "slip would be a label of its own",
-                *(len(names), path.name),
+        if not names:
+            raise DataError(
+                f"{path} names no label on any picture, and there is no classes.txt: what is to be learned?"
             )
-    source = class_list if class_list.exists() or not rows else path
+        _log.warning(
+            "no classes.txt: labels are those that occur in %s, also those spelt wrongly: %s%s",
+            path.name,
+            quote(names[:_NAMED]),
+            f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "",
+        )
+    source = class_list if class_list.exists() else path
     index = {name: i for i, name in enumerate(check_classes(names, source))}
     images = [read_entry(row, where, root, index) for where, row in rows]
     places = [where for where, _ in rows]
-    if not images:
-        raise DataError(f"{path} should have the heading file,split,labels and a line per picture")
     bias = _read_pairs(root / "biased_pairs.csv", index)
     data = LabeledImages(name_of(root), tuple(index), tuple(images), bias)
     check_images(data, root, lambda i: places[i])
@@ -76,18 +85,31 @@ def _with_lists(row: dict[str, str]) -> dict[str, Any]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield where a row stands, and its values by column."""
-    rows = csv.DictReader(read_text_lines(path))
+    rows = csv.DictReader(read_text_lines(path), skipinitialspace=True)
     try:
-        columns = [*(rows.fieldnames or ())]
-        if len(set(columns)) != len(columns):
-            raise DataError(f"{path}:1 names a column twice: {','.join(columns)!r}")
+        rows.fieldnames = columns = [name.strip() for name in rows.fieldnames or ()]
+        _check_heading(columns, path)
         for row in rows:
             where = f"{path}:{rows.line_num}"
             if None in row or None in row.values():
-                raise DataError(f"{where} should have {len(columns)} columns")
+                number = len(row.get(None, ())) + sum(value is not None for value in row.values())
+                raise DataError(
+                    f"{where} has {number - (None in row)} values for {len(columns)} columns: put "
+                    f"{_SEPARATOR} between labels, and a value with a comma in quotes"
+                )
             yield where, row
     except csv.Error as error:  # a field of megabytes, say
         raise DataError(f"{path}:{rows.line_num + 1} cannot be read as a table: {error}") from error
+
+
+def _check_heading(columns: list[str], path: Path) -> None:
+    if len(set(columns)) != len(columns):
+        raise DataError(f"{path}:1 names a column twice: {quote(','.join(columns))}")
+    if not set(columns) >= _REQUIRED or not set(columns) <= set(_COLUMNS):
+        raise DataError(
+            f"{path}:1 has the columns {quote(columns)}, expected {', '.join(_COLUMNS)} or some of them, "
+            "file and labels at least, with commas between them"
+        )
 
 
 def _read_pairs(path: Path, index: dict[str, int]) -> ContextBias | None:

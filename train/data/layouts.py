@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cmlr_edge.errors import DataError
@@ -13,7 +14,7 @@ from train.data.coco import coco_files, read_coco
 from train.data.coco_stuff import read_coco_stuff
 from train.data.cvat import cvat_files, read_cvat
 from train.data.deepfashion import read_deepfashion
-from train.data.entries import mentions
+from train.data.entries import is_picture, mentions
 from train.data.fiftyone import (
     is_fiftyone,
     is_fiftyone_classification,
@@ -29,6 +30,8 @@ from train.data.parquet import parquet_files, read_parquet
 from train.data.roboflow import FILE as ROBOFLOW_CLASSES
 from train.data.roboflow import read_roboflow_classes
 from train.data.yolo import is_yolo, read_yolo
+
+_MOST_WALKED = 20_000  # names, for a message
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,18 @@ def layout_of(root: Path) -> Layout:
     Raises:
         DataError: It has none, or two.
     """
+    if root.is_file():
+        raise DataError(f"{root} is a file: give the folder with the pictures, here {root.parent}")
     if not root.is_dir():
-        raise DataError(f"no data folder at {root}: expected a folder with labels.json in it")
+        raise DataError(f"no data folder at {root}: expected one with pictures and their labels")
     found = [layout for layout in LAYOUTS if not layout.weak and layout.is_here(root)]
     found = found or [layout for layout in LAYOUTS if layout.weak and layout.is_here(root)]
     if not found:
-        known = ", ".join(layout.given_away_by for layout in LAYOUTS)
-        raise DataError(f"{root} holds none of {known}: see docs/datasets.md for the layouts")
+        raise DataError(
+            f"{root} holds {_some_pictures(root)} and nothing that tells their labels: add labels.csv with "
+            "the heading file,split,labels; or put the pictures of each label into a folder named after "
+            "it, of two labels at least; docs/datasets.md has what other tools write"
+        )
     if len(found) > 1:
         signs = " and ".join(f"{layout.given_away_by} ({layout.name})" for layout in found)
         raise DataError(
@@ -130,6 +138,12 @@ def layout_of(root: Path) -> Layout:
             "of its own; links to the same pictures will do"
         )
     return found[0]
+
+
+def _some_pictures(root: Path) -> str:
+    """How many pictures there are; a folder of anything is not walked to its end."""
+    number = sum(is_picture(path) for path in islice(root.rglob("*"), _MOST_WALKED))
+    return f"{number or 'no'} picture{'' if number == 1 else 's'}"
 
 
 def read_dataset(root: Path) -> LabeledImages:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -65,7 +67,7 @@ def report_on(data: LabeledImages, layout: str, *, pictures: bool) -> DataReport
         )
         for i, name in enumerate(data.classes)
     )
-    problems = [*_of_splits(counts), *_of_labels(labels)]
+    problems = [*_of_splits(counts), *_of_labels(labels, counts.get("train", 0))]
     if pictures:
         problems += _of_pictures(data)
     return DataReport(
@@ -83,34 +85,48 @@ def report_on(data: LabeledImages, layout: str, *, pictures: bool) -> DataReport
 def _of_splits(counts: dict[str, int]) -> list[str]:
     found = []
     if "train" not in counts:
-        found.append(
-            f"there is no split train, but {', '.join(counts)}: `fit` has nothing to learn"
-        )
+        found.append(f"no split train, but {', '.join(counts)}: `fit` has nothing to learn")
     if "val" not in counts:
-        found.append("there is no split val: `fit` holds a fifth of train out, drawn by chance")
+        found.append("no split val: `fit` holds a fifth of train out, drawn by chance")
     return found
 
 
-def _of_labels(labels: tuple[LabelCount, ...]) -> list[str]:
+def _of_labels(labels: tuple[LabelCount, ...], pictures: int) -> list[str]:
     found = []
     rare = {label.name: label.present.get("train", 0) for label in labels}
     if never := [name for name, count in rare.items() if count == 0]:
         found.append(f"{_named(never)}: on no training picture, cannot be learned")
     if few := [f"{name} ({n})" for name, n in rare.items() if 0 < n < _FEW]:
         found.append(f"{_named(few)}: on fewer than {_FEW} training pictures")
+    if always := [name for name, count in rare.items() if count == pictures > 0]:
+        found.append(f"{_named(always)}: on every training picture, nothing to tell it from")
+    if several := [name for name in rare if _parts(name) & (rare.keys() - {name})]:
+        found.append(
+            f"{_named(several)}: may be several labels; write them with the layout's separator"
+        )
     if len(labels) <= _MOST_COMPARED and (alike := _alike([label.name for label in labels])):
         found.append(f"{_named(alike)}: may be one label, spelt in two ways")
     return found
+
+
+def _parts(name: str) -> set[str]:
+    """What a name would be, taken apart at commas and the like."""
+    return {part.strip() for part in re.split(r"[,;|/]", name)}
 
 
 def _alike(names: list[str]) -> list[str]:
     found = []
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
-            a, b = first.strip().casefold(), second.strip().casefold()
+            a, b = _plain(first), _plain(second)
             if a == b or SequenceMatcher(None, a, b).quick_ratio() > _ALIKE < _likeness(a, b):
                 found.append(f"{first!r} and {second!r}")
     return found
+
+
+def _plain(name: str) -> str:
+    """A name without what eyes do not see: capitals, spaces, an accent in one sign or two."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def _likeness(a: str, b: str) -> float:
@@ -120,16 +136,24 @@ def _likeness(a: str, b: str) -> float:
 def _of_pictures(data: LabeledImages) -> list[str]:
     """Damaged pictures, and equal ones in several splits: what is trained on says nothing in a test."""
     damaged: list[str] = []
+    reason = ""  # of the first
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for number, image in enumerate(data.images):
-        if (digest := _digest(image.path)) is None:
-            damaged.append(image.path.name)
+        found_there = _digest(image.path)
+        if isinstance(found_there, bytes):
+            by_content[found_there].append(number)
         else:
-            by_content[digest].append(number)
+            damaged.append(image.path.name)
+            reason = reason or found_there
     equal = [numbers for numbers in by_content.values() if len(numbers) > 1]
     across = [n for n in equal if len({data.images[i].split for i in n}) > 1]
     unlike = [n for n in equal if len({data.images[i].labels for i in n}) > 1]
-    found = [f"{_named(damaged)}: cannot be read; `fit` needs --skip-damaged"] if damaged else []
+    found = []
+    if damaged:
+        found.append(
+            f"{_named(damaged)}: cannot be read; convert them, or leave them out with `fit --skip-damaged`; "
+            f"the first: {reason}"
+        )
     for groups, what in (
         (across, "the same in several splits"),
         (unlike, "equal, with other labels"),
@@ -140,13 +164,13 @@ def _of_pictures(data: LabeledImages) -> list[str]:
     return found
 
 
-def _digest(path: Path) -> bytes | None:
-    """Of the content of a picture; None where it cannot be read."""
+def _digest(path: Path) -> bytes | str:
+    """Of the content of a picture; where it cannot be read, why."""
     try:
         read_image(path)
         return hashlib.sha256(read_file(path)).digest()
-    except (CaptureError, OSError):
-        return None
+    except (CaptureError, OSError) as error:
+        return str(error)
 
 
 def _named(names: list[str]) -> str:

@@ -213,7 +213,12 @@ def _build_confounders(run: Run) -> Preparation:
     rows = distributed.own_rows(len(images), BATCH)
     passes = num_passes(run.config.model)
     # Said aloud too: without a terminal there is no bar, and this may take longer than an epoch.
-    _log.info("building confounders: %d passes over %d pictures", passes, len(images))
+    _log.info(
+        "looking at %d pictures, %d time%s, before training",
+        len(images),
+        passes,
+        "s"[passes == 1 :],
+    )
     total = passes * len(rows)
     task = run.progress.add_task("confounders", total=total)
 

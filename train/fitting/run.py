@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +120,26 @@ def check_folder(
                 f"{folder} holds a run already: continue it with --resume, or choose another --out"
             )
         return None
-    if checkpoint.load_config(folder) != config:
+    if (before := checkpoint.load_config(folder)) != config:
         raise DataError(
-            f"{folder / checkpoint.CONFIG} differs from what was asked for: resume with the same "
-            "options, or choose another --out"
+            f"{folder / checkpoint.CONFIG} differs from what was asked for: {_differences(before, config)}: "
+            "resume with the same options, or choose another --out"
         )
     state = checkpoint.load_state_file(folder)
     if state is not None and state["data"] != fingerprint(data):
         raise DataError(f"{folder} was trained on other data than {data.name}: nothing was changed")
     return state
+
+
+def _differences(before: Any, asked: Any, name: str = "") -> str:
+    """Settings of two configurations that differ, by their dotted names."""
+    if not is_dataclass(before) or type(before) is not type(asked):
+        return "" if before == asked else f"{name} was {before}, now {asked}"
+    found = (
+        _differences(getattr(before, f.name), getattr(asked, f.name), f"{name}.{f.name}".strip("."))
+        for f in fields(before)
+    )
+    return ", ".join(filter(None, found))
 
 
 def fingerprint(data: LabeledImages) -> str:

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
-from train.config import TrainConfig
 from train.data import LabeledImages, read_dataset
 from train.data.base import read_text_lines
 from train.data.transforms import ImageTensors
 from train.judging.inference import score_images
-from train.network.checkpoint import load_config, load_model
+from train.network.checkpoint import held_out_by, load_model
 
 _HELD_OUT = 0.2  # of train, where scores come without a run
 _LEAST_SCORE = 1e-6  # a mean score below counts as this, so that the bias stays finite
@@ -113,8 +112,8 @@ def score_part(
     """
     if (run is None) == (table is None):
         raise DataError("give --checkpoint RUN or --scores FILE, one of them: bias is a model's")
-    config = TrainConfig(validation_share=_HELD_OUT) if run is None else load_config(run)
-    data = read_dataset(root).with_validation(config.validation_share, config.seed)
+    data = read_dataset(root)
+    data = data.with_validation(_HELD_OUT, 0) if run is None else held_out_by(run, data)
     if split == "val" and "val" not in data.splits:
         raise DataError(
             f"{data.name} has no val split and {run} held nothing out of train: search another "

@@ -23,7 +23,7 @@ from train.judging.bootstrap import mean_ap_interval
 from train.judging.context_bias import score_context_bias
 from train.judging.inference import score_images
 from train.judging.metrics import evaluate_scores
-from train.network.checkpoint import load_model
+from train.network.checkpoint import held_out_by, load_model
 from train.reporting import progress_bars
 
 
@@ -49,7 +49,7 @@ def evaluate_run(
     """
     model, spec = load_model(run)
     model.to(distributed.device())
-    part, skipped = data.split(split), dict[str, str]()
+    part, skipped = held_out_by(run, data).split(split), dict[str, str]()
     if skip_damaged:
         with progress_bars(visible=distributed.is_first()) as progress:
             part, skipped = leave_out_damaged(part, progress)

@@ -27,6 +27,7 @@ from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 from train.config import TrainConfig
+from train.data.base import LabeledImages
 from train.network.model import CausalRecognizer
 
 PLAIN = "plain"  # folder
@@ -48,10 +49,12 @@ def _clear_when_full(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save has its own words for a full disk
+        if isinstance(error.__context__, KeyboardInterrupt):  # and fails so when it is interrupted
+            raise error.__context__ from None
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OutputError(
-            f"{path} cannot be written: {reason}. What was there before is whole: make room, then "
-            "go on with the same command and --resume"
+            f"{path} cannot be written: {reason}. What was there before is whole: make it "
+            "writable or make room, then go on with the same command and --resume"
         ) from error
 
 
@@ -115,6 +118,18 @@ def load_config(run: Path) -> TrainConfig:
             f"{run / CONFIG} cannot be read: {error}. Expected a folder that `python -m train fit "
             "--out` wrote"
         ) from error
+
+
+def held_out_by(run: Path, data: LabeledImages) -> LabeledImages:
+    """Data without a `val` split, divided as the run divided it; other data is drawn likewise.
+
+    Raises:
+        DataError: The run's configuration cannot be read, or there is one picture.
+    """
+    config = load_config(run)
+    if "train" not in data.splits:
+        return data
+    return data.with_validation(config.validation_share, config.seed)
 
 
 def load_model(run: Path) -> tuple[CausalRecognizer, ModelSpec]:

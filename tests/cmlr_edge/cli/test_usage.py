@@ -14,6 +14,8 @@ from rich.text import Text
 
 from cmlr_edge import cli
 from cmlr_edge.cli.app import app
+from cmlr_edge.cli.usage import run_app
+from cmlr_edge.errors import OutputError
 
 WRONG = {
     "lable x.mp4": ("No such command 'lable'. Did you mean 'label'", "cmlr-edge"),
@@ -28,6 +30,8 @@ WRONG = {
     "run": ("Missing argument", "cmlr-edge run"),
     "service update": ("Missing argument", "cmlr-edge service update"),
     "verify a b c": ("unexpected extra argument", "cmlr-edge verify"),
+    "verify --engine a": ("give it without --engine, `cmlr-edge verify ENGINE`", "cmlr-edge"),
+    "bench --engine a": ("give it without --engine", "cmlr-edge bench ENGINE"),
     "inspect a b": ("unexpected extra argument", "cmlr-edge inspect"),
     "doctor --foo": ("--foo", "cmlr-edge doctor"),
     "bench --duration abc": ("--duration", "cmlr-edge bench"),
@@ -51,6 +55,22 @@ def test_what_is_typed_wrong_is_one_line(
     assert said.err.count("\n") == 1
     assert words in said.err
     assert command in said.err
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = typer.Typer()
+    blocked = tmp_path / "file"
+    blocked.touch()
+
+    @program.command()
+    def write() -> None:
+        (blocked / "out").mkdir()
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(OutputError, match=r"cannot use .*file/out: Not a directory"):
+        run_app(program, "program")
 
 
 def test_a_secret_in_it_is_not_repeated(

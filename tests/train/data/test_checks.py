@@ -275,6 +275,44 @@ def test_a_table_that_names_a_column_twice_or_is_none_is_refused(tmp_path: Path)
         read_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("filename,split,label\n1.jpg,train,cat\n", r"labels\.csv:1 has the columns \['filename'"),
+        ("file;split;labels\n1.jpg;train;cat\n", r"with commas between them"),
+        ("1.jpg,train,cat\n", r"labels\.csv:1 has the columns \['1.jpg'"),
+        ("file,split,labels\n", "nothing below it"),
+        ("file,split,labels\n1.jpg,train,\n", "names no label on any picture"),
+        ("file,split,labels\n1.jpg,train,cat,dog\n", "put ; between labels"),
+    ],
+)
+def test_a_table_typed_wrongly_is_answered_with_what_it_should_be(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    draw_all(tmp_path, "csv", "1.jpg")
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=said):
+        read_dataset(tmp_path)
+
+
+def test_a_table_may_lack_splits_and_have_spaces_but_not_latin_1(tmp_path: Path) -> None:
+    draw_all(tmp_path, "csv", "1.jpg")
+    (tmp_path / "labels.csv").write_text("file, labels\n1.jpg, cat; black dog\n")
+    data = read_dataset(tmp_path)
+    assert (data.splits, data.classes) == (["train"], ("black dog", "cat"))
+    (tmp_path / "labels.csv").write_bytes(b"file,labels\n1.jpg,caf\xe9\n")
+    with pytest.raises(DataError, match=r"labels\.csv:2 .* save the file as UTF-8"):
+        read_dataset(tmp_path)
+
+
+def test_a_file_or_pictures_without_labels_are_told_apart(tmp_path: Path) -> None:
+    draw_all(tmp_path, "csv", "1.jpg")
+    with pytest.raises(DataError, match="1 picture and nothing that tells"):
+        read_dataset(tmp_path)
+    with pytest.raises(DataError, match=r"1\.jpg is a file: give the folder"):
+        read_dataset(tmp_path / "1.jpg")
+
+
 def test_published_layouts_refuse_one_picture_in_two_places(tmp_path: Path) -> None:
     stuff = official_trees.write_coco_stuff(tmp_path / "stuff")
     picture = next((stuff / "train2014").iterdir())

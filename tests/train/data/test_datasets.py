@@ -72,7 +72,7 @@ def test_wrong_labels_json_is_one_error_that_names_the_place(
 def test_broken_json_and_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data folder"):
         read_dataset(tmp_path / "missing")
-    with pytest.raises(DataError, match=r"holds none of labels.json"):
+    with pytest.raises(DataError, match=r"no pictures and nothing that tells"):
         read_dataset(tmp_path)
     (tmp_path / "labels.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read as JSON"):

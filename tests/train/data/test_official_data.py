@@ -279,8 +279,8 @@ def test_biased_pairs_of_a_table_equal_those_of_labels_json(tmp_path: Path) -> N
     ("table", "word"),
     [
         ("file,split,labels\n1.jpg,train,cat\n", r"labels.csv:2 .*\['cat'\] that are not"),
-        ("file,split,labels\n1.jpg,train\n", "labels.csv:2 should have 3 columns"),
-        ("file,split,labels\n1.jpg,train,dog,person\n", "labels.csv:2 should have 3 columns"),
+        ("file,split,labels\n1.jpg,train\n", "labels.csv:2 has 2 values for 3 columns"),
+        ("file,split,labels\n1.jpg,train,dog,person\n", "labels.csv:2 has 4 values for 3 columns"),
         ("file,split\n1.jpg,train\n", "labels"),
         ("file,split,labels\n1.jpg,,dog\n", "split should be text"),
         ("file,split,labels\n9.jpg,train,dog\n", "9.jpg"),

@@ -71,6 +71,19 @@ def test_a_folder_per_class_gives_one_label_each(
     assert data.images[2].split == ("val" if make is class_folders else "train")
 
 
+def test_a_folder_of_trains_is_a_label_and_one_with_folders_a_split(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "train"):
+        picture(tmp_path / "flat" / name / f"{name}.jpg")
+        picture(tmp_path / "split" / "train" / name / f"{name}.jpg")
+    for root in ("flat", "split"):
+        data = read_dataset(tmp_path / root)
+        assert (data.classes, data.splits) == (("cat", "dog", "train"), ["train"])
+    for name in ("train", "val"):
+        picture(tmp_path / "unlabelled" / name / "1.jpg")
+    with pytest.raises(DataError, match="nothing that tells"):
+        read_dataset(tmp_path / "unlabelled")
+
+
 def test_two_layouts_in_one_folder_are_both_named(tmp_path: Path) -> None:
     yolo(tmp_path)
     cvat(tmp_path)
@@ -282,3 +295,14 @@ def test_a_report_names_what_will_make_trouble(tmp_path: Path) -> None:
     assert "3.jpg: cannot be read" in said
     assert "1.jpg = 4.jpg: the same in several splits" in said
     json.dumps(report.problems)
+
+
+def test_a_report_tells_labels_that_are_several_or_one_or_everywhere(tmp_path: Path) -> None:
+    for name in "12":
+        picture(tmp_path / f"{name}.jpg")
+    rows = '1.jpg,"dog,cat;caf\u00e9;cat"\n2.jpg,cat;cafe\u0301\n'
+    (tmp_path / "labels.csv").write_text(f"file,labels\n{rows}", encoding="utf-8")
+    said = "\n".join(report_on(read_dataset(tmp_path), "own, table", pictures=False).problems)
+    assert "dog,cat: may be several labels" in said
+    assert "cat: on every training picture" in said
+    assert "'cafe\u0301' and 'caf\u00e9': may be one label" in said

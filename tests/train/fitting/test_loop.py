@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from train.explaining.plot import plot_log, write_table
 from train.fitting.loop import fit
 from train.judging.evaluate import evaluate_run
 from train.network.backbones import create_backbone
-from train.network.checkpoint import load_config, load_model
+from train.network.checkpoint import load_config, load_model, save_state
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "train"]
@@ -149,8 +150,32 @@ def test_a_run_is_never_overwritten_and_never_resumed_as_another(
     data = read_dataset(tiny_data)
     with pytest.raises(DataError, match="holds a run already"):
         fit(data, tiny_run, tiny_config())
-    with pytest.raises(DataError, match="differs from what was asked"):
+    with pytest.raises(DataError, match=r"asked for: epochs was \d+, now 9: resume"):
         fit(data, tiny_run, tiny_config("epochs=9"), resume=True)
+
+
+def test_an_interrupt_while_the_state_is_written_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 59040256 vs 59040148")  # as torch's writer does
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path, {})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_data_without_val_is_evaluated_on_what_the_run_held_out(
+    tiny_data: Path, tiny_run: Path
+) -> None:
+    data = read_dataset(tiny_data)
+    data = replace(data, images=data.split("train").images)
+    report = evaluate_run(tiny_run, data, "val", min_positives=1)
+    assert report["num_images"] == round(0.2 * len(data.images))
 
 
 def test_damaged_runs_are_one_error(tiny_run: Path, tmp_path: Path) -> None:
