@@ -23,7 +23,7 @@ from export.deploy import DeployModel
 from export.onnx_graph import export_fused, export_onnx, store_as_float16
 from export.verify import synthetic_frames, verify
 from tests.cmlr_edge.engines.keys import make_key
-from tests.tiny_training import tiny_config
+from tests.tiny_training import IMAGENET, tiny_config
 from train.data import read_dataset
 from train.data.transforms import normalize
 from train.fitting.loop import fit
@@ -107,7 +107,7 @@ def test_every_option_exports_within_tolerance(
 def test_float16_storage_halves_the_file_and_changes_no_score(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    settings = ("epochs=1", "weight_storage=float16", "backbone_lr=0")
+    settings = (*IMAGENET, "epochs=1", "weight_storage=float16", "backbone_lr=0")
     fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
     model, spec = load_model(tmp_path / "run")
     deploy = DeployModel(model, spec.preprocess).eval()
