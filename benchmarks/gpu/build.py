@@ -15,7 +15,7 @@ from cmlr_edge.errors import EngineError
 from csrc.tensorrt import packages
 
 ROOT = Path(__file__).parents[2]
-PTX = "87-virtual"
+PTX = "80-virtual"
 # One launch of either kernel family, run by a process that has only PTX to choose from.
 JIT = """
 import sys

@@ -40,7 +40,7 @@ def find_nvrtc() -> Path | None:
 def cubin_from_nvcc(
     nvcc: str, architecture: str, output: Path, source: Path = CSRC / "cuda" / "attention.cu"
 ) -> Path:
-    """Compiles one file for one GPU: "sm_90", or from a virtual one's PTX, "compute_87:sm_90"."""
+    """Compiles one file for one GPU: "sm_90", or from a virtual one's PTX, "compute_80:sm_90"."""
     virtual, _, real = architecture.rpartition(":")
     target = f"-gencode=arch={virtual},code={real}" if virtual else f"-arch={real}"
     command = [nvcc, target, "-std=c++17", "-O3", "-cubin", "-o", str(output)]

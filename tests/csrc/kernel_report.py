@@ -36,7 +36,7 @@ BUDGET = {
 REQUIRED = {"f16": ("HMMA", "LDSM", "LDGSTS"), "f32": ("FFMA", "LDGSTS")}
 FORBIDDEN = ("LDL", "STL")
 # Both Jetsons, the data centre's, and what a driver makes of the PTX that is stored beside them.
-ARCHITECTURES = ("sm_87", "sm_110", "sm_90", "compute_87:sm_90")
+ARCHITECTURES = ("sm_87", "sm_110", "sm_90", "compute_80:sm_90")
 # One launch of every kernel, at least.
 TOKENS = {np.float16: (32, 40, 49, 80, 100, 160, 196, 784), np.float32: (49, 196, 784)}
 QUERIES, HEADS = 80, 2
