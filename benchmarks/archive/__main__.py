@@ -1,4 +1,4 @@
-"""`python -m benchmarks.archive WHAT --out FILE`: what archives cost, and whether they keep every row."""
+"""`python -m benchmarks.archive WHAT`: what archives cost, and whether they keep every row."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from benchmarks.archive.rates import measure_rates
 from benchmarks.archive.scale import Trouble, simulate_works
 from benchmarks.archive.sleepers import compare_with_ray
 from cmlr_edge import demo_engine
+from cmlr_edge.cli.usage import run_app
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
@@ -131,4 +132,4 @@ def _write(name: str, record: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     with exit_on_error():
-        app(standalone_mode=False)
+        run_app(app, "python -m benchmarks.archive")

@@ -19,7 +19,7 @@ from benchmarks.archive.stragglers import Loss, Worker, simulate
 from cmlr_edge.archive.packages import ray
 from cmlr_edge.archive.ray_crew import hand_out
 
-AHEAD = 1  # units that Ray gives an actor beside the one under way
+AHEAD = 0  # units that Ray gives an actor beside the one under way
 _CORES = 3  # of each of two nodes; sleeping takes none of them
 UNITS, _UNIT_S = 60, 1.0
 _SLOWNESS = 3.0

@@ -129,7 +129,7 @@ def test_ray_takes_what_the_simulation_says() -> None:
     assert f"noticed the loss after {noticed_s:.0f} s here" in " ".join(page.split())
     for run in record["runs"].values():
         assert run["units_done"] == record["units"] == sleepers.UNITS
-        assert run["simulated_s"] == pytest.approx(run["seconds"], rel=0.1)
+        assert run["simulated_s"] == pytest.approx(run["seconds"], rel=0.13)
 
 
 @pytest.mark.pages

@@ -126,7 +126,7 @@ class SessionOptions:
 class Tensor:
     def __init__(self, name, type, shape): self.name, self.type, self.shape = name, type, shape
 class InferenceSession:
-    def __init__(self, content, options, providers, enable_fallback=1):
+    def __init__(self, content, options, providers, enable_fallback=1, disabled_optimizers=()):
         self.providers, self.enable_fallback = providers + ['CPUExecutionProvider'], enable_fallback
         self.load()
     def get_providers(self): return self.providers
