@@ -291,7 +291,7 @@ def test_biased_pairs_of_a_table_equal_those_of_labels_json(tmp_path: Path) -> N
         ),
         ("file,split,labels\n1.jpg,train,dog\n./1.jpg,train,dog\n", "labels.csv:3 lists .* twice"),
         ("file,split,labels\n", "a line per picture"),
-        ("", "a line per picture"),
+        ("", r"labels.csv:1 has the columns \[\], expected file, split, labels"),
     ],
 )
 def test_a_wrong_table_is_one_error_that_names_the_line(
