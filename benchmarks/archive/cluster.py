@@ -18,6 +18,7 @@ from benchmarks.archive.material import repeat_pictures
 
 PORT = 6399  # outside the range of ports that workers take
 _RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+_UNITS = 60  # about: Ray needs a tenth of a second between two of an actor
 _START = ["start", "--object-store-memory=200000000", "--disable-usage-stats"]
 
 
@@ -28,7 +29,8 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
     """
     repeat_pictures(photos, folder / "in", count)
     command = [sys.executable, "-m", "cmlr_edge", "archive", str(folder / "in"), "--json"]
-    command += ["--engine", str(engine), "--provider", "cpu", "--chunk", "10"]
+    chunk = max(10, count // _UNITS)
+    command += ["--engine", str(engine), "--provider", "cpu", "--chunk", str(chunk)]
     local = _run([*command, "--out", str(folder / "local")])
     with two_nodes(folder / "ray"):
         ray = _run([*command, "--out", str(folder / "calm"), "--ray", f"127.0.0.1:{PORT}"])
@@ -38,14 +40,14 @@ def run_on_two_nodes(photos: Path, engine: Path, folder: Path, count: int) -> di
             stdout=subprocess.PIPE,
             text=True,
         )
-        _await_share(folder / "lost", count // 10 // 3)
+        _await_share(folder / "lost", count // chunk // 3)
         kill_all_of(second)
         done_before = len([*folder.glob("lost/rows/*/*")])
         output, _ = run.communicate()
         assert run.returncode == 0, f"exit code {run.returncode}"
         lost = json.loads(output)
     expected = rows_as_often_as_they_are(folder / "local")
-    record: dict[str, Any] = {"pictures": count, "nodes": 2, "cores_per_node": 1}
+    record: dict[str, Any] = {"pictures": count, "chunk": chunk, "nodes": 2, "cores_per_node": 1}
     for name, result in (("local", local), ("calm", ray), ("lost", lost)):
         found = rows_as_often_as_they_are(folder / name)
         record[name] = {

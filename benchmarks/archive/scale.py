@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.archive.planning import short_title
-from benchmarks.archive.sleepers import AHEAD
 from benchmarks.archive.stragglers import Loss, Outcome, Worker, simulate
 
 _MIB = 2**20
@@ -67,7 +66,7 @@ def simulate_works(plan: dict[str, Any], trouble: Trouble, seed: int = 0) -> dic
                     for cores in _CORES
                 },
             }
-    return {"assumed": {**asdict(trouble), "ahead": AHEAD, "seed": seed}, "works": works}
+    return {"assumed": {**asdict(trouble), "seed": seed}, "works": works}
 
 
 def _units(work: dict[str, Any], flag: str, cut: int) -> int:
@@ -114,7 +113,7 @@ def _draw(
     ]
     horizon_s = 4 * unit_s * units / cores + 24 * 3600
     losses = [*_losses(rng, nodes, horizon_s, trouble)] if lost else []
-    return simulate((unit_s * spread).tolist(), workers, ahead=AHEAD, losses=losses)
+    return simulate((unit_s * spread).tolist(), workers, losses=losses)
 
 
 def _losses(

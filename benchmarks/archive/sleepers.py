@@ -19,7 +19,6 @@ from benchmarks.archive.stragglers import Loss, Worker, simulate
 from cmlr_edge.archive.packages import ray
 from cmlr_edge.archive.ray_crew import hand_out
 
-AHEAD = 0  # units that Ray gives an actor beside the one under way
 _CORES = 3  # of each of two nodes; sleeping takes none of them
 UNITS, _UNIT_S = 60, 1.0
 _SLOWNESS = 3.0
@@ -80,14 +79,13 @@ def compare_with_ray() -> dict[str, Any]:
         "units": UNITS,
         "unit_s": _UNIT_S,
         "slowness": _SLOWNESS,
-        "ahead": AHEAD,
         "ray": ray().__version__,
         "runs": runs,
     }
 
 
 def judged(lines: list[dict[str, Any]], slowness: float) -> dict[str, Any]:
-    """What Ray took, and what the simulation says of actors that came and a node that was lost as they did.
+    """What Ray took, and what the simulation says of actors that came, waited and were lost as they did.
 
     Args:
         lines: What sleepers wrote down, and the loss.
@@ -110,13 +108,15 @@ def judged(lines: list[dict[str, Any]], slowness: float) -> dict[str, Any]:
     for lost in of["lost"]:
         noticed_s = _begun_again(of["begun"]) - lost["s"]
         losses.append(Loss(1, lost["s"] - start_s, noticed_s, None))
-    simulated = simulate([_UNIT_S] * UNITS, workers, ahead=AHEAD, losses=losses)
+    pause_s = _pause_of([*of["ended"], *of["begun"]])
+    simulated = simulate([_UNIT_S] * UNITS, workers, pause_s=pause_s, losses=losses)
     ended = {line["unit"] for line in of["ended"]}
     return {
         "actors": len(workers),
         "units_done": len(ended),
         "units_begun": len(of["begun"]),
         "loss_noticed_after_s": noticed_s and round(noticed_s, 1),
+        "pause_s": round(pause_s, 3),
         "seconds": round(max(line["s"] for line in of["ended"]) - start_s, 2),
         "simulated_s": round(simulated.seconds, 2),
     }
@@ -131,6 +131,18 @@ def sleepers_table(record: dict[str, Any]) -> str:
         times = f"{run['seconds']:.1f} | {run['simulated_s']:.1f}"
         lines.append(f"| {told[name]} | {times} | {run['units_begun']} |")
     return "\n".join(lines)
+
+
+def _pause_of(lines: list[dict[str, Any]]) -> float:
+    """What an actor waits between two units, the median; 0 where none had two."""
+    pauses, ended_s = list[float](), dict[tuple[str, int], float]()
+    for line in sorted(lines, key=lambda line: float(line["s"])):
+        actor = line["node"], line["pid"]
+        if line["what"] == "ended":
+            ended_s[actor] = line["s"]
+        elif actor in ended_s:
+            pauses.append(line["s"] - ended_s[actor])
+    return float(np.median(pauses)) if pauses else 0.0
 
 
 def _begun_again(begun: list[dict[str, Any]]) -> float:

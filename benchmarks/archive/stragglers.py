@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 
@@ -16,15 +16,15 @@ class Worker:
     node: int
     slowness: float = 1.0  # how many times as long a unit takes here
     free_s: float = 0.0  # from when on it can work
-    held: deque[int] = field(default_factory=deque)  # units that it has; the first is under way
-    begun_s: float = 0.0  # of the unit under way
+    unit: int | None = None  # under way
+    begun_s: float = 0.0  # of that
     life: int = 0  # one more with each loss: what was planned before is void
     is_there: bool = False
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A node that is lost, with all that its workers hold."""
+    """A node that is lost, with all that is under way there."""
 
     node: int
     time_s: float
@@ -44,21 +44,21 @@ def simulate(
     units_s: Sequence[float],
     workers: Sequence[Worker],
     *,
-    ahead: int = 0,
+    pause_s: float = 0.0,
     losses: Iterable[Loss] = (),
 ) -> Outcome:
-    """Follow a run: whoever holds the fewest units is given the next one.
+    """Follow a run: whoever is free is given the next unit.
 
     Args:
         units_s: Seconds of each unit on a worker that is not slow, in the order of the plan.
         workers: They are changed.
-        ahead: Units that a worker is given beside the one under way.
+        pause_s: Until a free worker has its next unit.
         losses: Nodes that are lost.
 
     Raises:
         ValueError: No worker is left.
     """
-    run = _Run(units_s, workers, ahead)
+    run = _Run(units_s, workers, pause_s)
     for loss in losses:
         run.at(loss.time_s, lambda loss=loss: run.lose(loss))  # type: ignore[misc]
     return run.outcome()
@@ -67,12 +67,12 @@ def simulate(
 class _Run:
     """What happens, in the order of its time."""
 
-    def __init__(self, units_s: Sequence[float], workers: Sequence[Worker], ahead: int) -> None:
-        self._units_s, self._workers, self._ahead = units_s, workers, ahead
+    def __init__(self, units_s: Sequence[float], workers: Sequence[Worker], pause_s: float) -> None:
+        self._units_s, self._workers, self._pause_s = units_s, workers, pause_s
         self._waiting, self._left = deque(range(len(units_s))), len(units_s)
         self._now, self._lost_s, self._number = 0.0, 0.0, count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._open: list[tuple[int, int]] = []  # how many a worker held, and which; may be outdated
+        self._free: list[int] = []  # workers; may be outdated
         for index, worker in enumerate(workers):
             self.at(worker.free_s, lambda index=index: self._arrive(index))  # type: ignore[misc]
 
@@ -93,9 +93,10 @@ class _Run:
         for index, worker in enumerate(self._workers):
             if worker.node != loss.node or not worker.is_there:
                 continue
-            self._lost_s += self._now - worker.begun_s if worker.held else 0.0
-            taken += worker.held
-            worker.held.clear()
+            if worker.unit is not None:
+                self._lost_s += self._now - worker.begun_s
+                taken.append(worker.unit)
+                worker.unit = None
             worker.is_there, worker.life = False, worker.life + 1
             if loss.back_s is not None:
                 again = self._now + loss.back_s
@@ -104,32 +105,23 @@ class _Run:
 
     def _arrive(self, index: int) -> None:
         self._workers[index].is_there = True
-        heapq.heappush(self._open, (0, index))
+        heapq.heappush(self._free, index)
 
     def _hand_out(self) -> None:
-        while self._waiting and self._open:
-            held, index = heapq.heappop(self._open)
+        while self._waiting and self._free:
+            index = heapq.heappop(self._free)
             worker = self._workers[index]
-            if not worker.is_there or held != len(worker.held) or held > self._ahead:
+            if not worker.is_there or worker.unit is not None:
                 continue
-            worker.held.append(self._waiting.popleft())
-            if not held:
-                self._begin(index)
-            heapq.heappush(self._open, (held + 1, index))
-
-    def _begin(self, index: int) -> None:
-        worker = self._workers[index]
-        worker.begun_s = self._now
-        end_s = self._now + self._units_s[worker.held[0]] * worker.slowness
-        life = worker.life
-        self.at(end_s, lambda: self._finish(index, life))
+            worker.unit, worker.begun_s = self._waiting.popleft(), self._now
+            end_s = self._now + self._pause_s + self._units_s[worker.unit] * worker.slowness
+            life = worker.life
+            self.at(end_s, lambda index=index, life=life: self._finish(index, life))  # type: ignore[misc]
 
     def _finish(self, index: int, life: int) -> None:
         worker = self._workers[index]
         if life != worker.life:
             return
-        worker.held.popleft()
+        worker.unit = None
         self._left -= 1
-        if worker.held:
-            self._begin(index)
-        heapq.heappush(self._open, (len(worker.held), index))
+        heapq.heappush(self._free, index)

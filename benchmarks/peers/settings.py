@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "no memory arena": {"enable_cpu_mem_arena": False},
         "no memory pattern": {"enable_mem_pattern": False},
         "denormals as zero": {"session.set_denormal_as_zero": "1"},
+        "sum and norm as one node": {"disabled_optimizers": ()},
     },
 }
 
@@ -93,14 +94,19 @@ def _openvino(path: Path, changed: dict[str, Any]) -> Callable[..., NDArray[np.f
 def _onnxruntime(path: Path, changed: dict[str, Any]) -> Callable[..., NDArray[np.float32]]:
     import onnxruntime
 
+    from cmlr_edge.backends.onnxruntime import SLOWER
+
+    disabled = changed.get("disabled_optimizers", SLOWER)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     for name, value in changed.items():
         if name.startswith("session."):
             options.add_session_config_entry(name, value)
-        else:
+        elif name != "disabled_optimizers":
             setattr(options, name, value)
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+    )
     name = session.get_inputs()[0].name
     return lambda pixels: session.run(None, {name: pixels})[0]
 

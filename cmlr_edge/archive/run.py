@@ -37,7 +37,7 @@ from cmlr_edge.archive.plan import (
 from cmlr_edge.archive.stores import LocalStore, Store, open_store
 from cmlr_edge.archive.worker import WorkerSettings, split_cores
 from cmlr_edge.backends.base import no_explanation
-from cmlr_edge.errors import OutputError, SpecError
+from cmlr_edge.errors import DataError, OutputError, SpecError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.hardware import available_memory
 from cmlr_edge.model.files import model_path
@@ -117,6 +117,7 @@ class Archive:
             CaptureError: An input means nothing.
             EngineError: The model cannot be opened, or cannot say why where that is wanted.
             OutputError: Another run writes this dataset.
+            DataError: Its plan is gone, and its inputs are others now.
         """
         with self._cleanup:
             known = Header.read(self.store)
@@ -125,11 +126,26 @@ class Archive:
                 known.require_same(self.header, self.store.root)
             self._lock()
             if known is None or not self.store.has(PLAN):
-                write_plan(cut(list_items(self.header.inputs), self.header.cutting), self.store)
+                if known is not None:
+                    self._require_same_units()
+                write_plan(self._units(), self.store)
             if known is None:  # the header last: it says that the plan is whole
                 self.header.write(self.store)
             self._cleanup = self._cleanup.pop_all()
         return self
+
+    def _units(self) -> Iterator[Unit]:
+        return cut(list_items(self.header.inputs), self.header.cutting)
+
+    def _require_same_units(self) -> None:
+        """Refuse to plan anew where rows are of units that would not be in the plan: some would be twice."""
+        done = _Done(self.store)
+        names = {name for unit in self._units() for name in (unit.name, unit.whole)}
+        if strange := (done.pictures | done.films | done.parts) - names:
+            raise DataError(
+                f"{redact(self.store.root)} has no plan any more, and its inputs are not those of its rows "
+                f"({len(strange)} files): give another --out"
+            )
 
     def __exit__(self, *about: object) -> None:
         """Let the dataset go."""

@@ -26,7 +26,7 @@ _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"  # older versions 
 _OTHER_FILES_IN = "session.model_external_initializers_file_folder_path"
 # A sum and the norm behind it, as one: its kernel for the CPU takes three times as long as the two do,
 # 5 % of Lite0 with 600 labels.
-_SLOWER = ("SkipLayerNormFusion",)
+SLOWER = ("SkipLayerNormFusion",)
 _SILENT = 4  # ONNX Runtime's log level: what ends a run comes as an exception, too
 
 
@@ -133,7 +133,7 @@ class OnnxRuntimeBackend:
                     options,
                     providers=[self._wanted],
                     enable_fallback=0,
-                    disabled_optimizers=_SLOWER if self._wanted == _CPU else (),
+                    disabled_optimizers=SLOWER if self._wanted == _CPU else (),
                 )
             _check_signature(session, self._path)
             return session, _check_placement(session, self._wanted)

@@ -51,8 +51,7 @@ def test_a_slow_network_is_named() -> None:
 def test_units_go_to_whoever_is_free_and_a_slow_worker_holds_up_the_end() -> None:
     assert simulate([1.0] * 4, [Worker(0), Worker(1)]) == Outcome(2.0, 0.0)
     assert simulate([1.0] * 4, [Worker(0), Worker(1, slowness=3)]).seconds == 3.0
-    # With a unit ahead the slow one holds two from the start.
-    assert simulate([1.0] * 4, [Worker(0), Worker(1, slowness=3)], ahead=1).seconds == 6.0
+    assert simulate([1.0] * 4, [Worker(0), Worker(1)], pause_s=0.25).seconds == 2.5
     assert simulate([1.0] * 4, [Worker(0), Worker(1, free_s=10)]).seconds == 4.0
 
 
@@ -73,9 +72,9 @@ def test_a_simulated_run_is_never_faster_than_an_even_share() -> None:
         slow = [Worker(i // 2, float(rng.uniform(1, 3))) for i in range(6)]
         losses = [Loss(1, float(rng.uniform(0, 30)), 2.0, 5.0)]
         share_s = sum(units) / sum(1 / worker.slowness for worker in slow)
-        found = simulate(units, slow, ahead=1, losses=losses)
+        found = simulate(units, slow, losses=losses)
         assert share_s <= found.seconds < sum(units) * 3 + 30
-        assert not any(worker.held for worker in slow)
+        assert not any(worker.unit is not None for worker in slow)
 
 
 def test_what_sleepers_wrote_down_is_told_beside_the_simulation() -> None:
@@ -129,7 +128,7 @@ def test_ray_takes_what_the_simulation_says() -> None:
     assert f"noticed the loss after {noticed_s:.0f} s here" in " ".join(page.split())
     for run in record["runs"].values():
         assert run["units_done"] == record["units"] == sleepers.UNITS
-        assert run["simulated_s"] == pytest.approx(run["seconds"], rel=0.13)
+        assert run["simulated_s"] == pytest.approx(run["seconds"], rel=0.1)
 
 
 @pytest.mark.pages

@@ -187,6 +187,14 @@ def test_a_damaged_file_of_the_dataset_is_one_line_and_its_unit_is_done_again(
         damaged.unlink()
         archived(settings)
         assert rows_of(out) == rows
+    (out / "_plan.parquet").unlink()
+    (source / "0000.png").unlink()  # so that a new plan has other units
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=r"not those of its rows \(1 files\): give another --out"
+        ):
+            archived(settings)
+        assert rows_of(out) == rows
 
 
 def test_a_full_disk_ends_the_run_and_does_no_harm(

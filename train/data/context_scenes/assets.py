@@ -61,44 +61,44 @@ _SPRITES = {
     "twemoji": _SpritePackage("@twemoji/svg@15.0.0", "package/"),
     "openmoji": _SpritePackage("openmoji@17.0.0", "package/color/svg/"),
 }
-_MATE = "mate-backgrounds:usr/share/backgrounds/mate/nature/"
-_TUX = "tuxpaint-data:usr/share/tuxpaint/templates/"
-_GIMP = "gimp-data:usr/share/gimp/2.0/patterns/"
-_LOMIRI = "lomiri-wallpapers-16.04:usr/share/backgrounds/"
+MATE = "mate-backgrounds:usr/share/backgrounds/mate/nature/"
+TUX = "tuxpaint-data:usr/share/tuxpaint/templates/"
+GIMP = "gimp-data:usr/share/gimp/2.0/patterns/"
+LOMIRI = "lomiri-wallpapers-16.04:usr/share/backgrounds/"
 _COLOBOT = "colobot-common-textures:usr/share/games/colobot/textures/"
 # Six photos per context: three for training, one for validation, two for the tests.
 _BACKGROUNDS = {
     "plants": (
-        _MATE + "GreenMeadow.jpg", _TUX + "corn_maze.jpg", _MATE + "Blinds.jpg",
-        _TUX + "sun_behind_leaves.jpg", _MATE + "RainDrops.jpg", _COLOBOT + "green01.png",
+        MATE + "GreenMeadow.jpg", TUX + "corn_maze.jpg", MATE + "Blinds.jpg",
+        TUX + "sun_behind_leaves.jpg", MATE + "RainDrops.jpg", _COLOBOT + "green01.png",
     ),
     "wood": (
-        _GIMP + "Wood/wood1.pat", _GIMP + "Wood/wood5.pat", _GIMP + "Wood/burlwood.pat",
-        _GIMP + "Wood/wood2.pat", _GIMP + "Wood/walnut.pat", _GIMP + "Wood/pine.pat",
+        GIMP + "Wood/wood1.pat", GIMP + "Wood/wood5.pat", GIMP + "Wood/burlwood.pat",
+        GIMP + "Wood/wood2.pat", GIMP + "Wood/walnut.pat", GIMP + "Wood/pine.pat",
     ),
     "stone": (
-        _TUX + "rocks.jpg", _GIMP + "Stone/stone33.pat", _GIMP + "Stone/rock.pat",
-        _TUX + "mudstone.jpg", _GIMP + "Stone/slate.pat", _TUX + "cliff.jpg",
+        TUX + "rocks.jpg", GIMP + "Stone/stone33.pat", GIMP + "Stone/rock.pat",
+        TUX + "mudstone.jpg", GIMP + "Stone/slate.pat", TUX + "cliff.jpg",
     ),
     "water": (
-        _TUX + "ocean_waves.jpg", _COLOBOT + "water16.png", _MATE + "Aqua.jpg",
-        _TUX + "ocean_splash.jpg", _COLOBOT + "water12.png", _GIMP + "Water/pool.pat",
+        TUX + "ocean_waves.jpg", _COLOBOT + "water16.png", MATE + "Aqua.jpg",
+        TUX + "ocean_splash.jpg", _COLOBOT + "water12.png", GIMP + "Water/pool.pat",
     ),
     "sky": (
-        _TUX + "sun_behind_clouds.jpg", _COLOBOT + "cloud02.png", _COLOBOT + "cloud09.png",
-        _COLOBOT + "cloud04.png", _COLOBOT + "cloud03.png", _MATE + "Storm.jpg",
+        TUX + "sun_behind_clouds.jpg", _COLOBOT + "cloud02.png", _COLOBOT + "cloud09.png",
+        _COLOBOT + "cloud04.png", _COLOBOT + "cloud03.png", MATE + "Storm.jpg",
     ),
     "forest": (
-        _TUX + "redwoods_above.jpg", _LOMIRI + "life_by_Aitzol_Berasategi.jpg",
-        _TUX + "trees_at_dusk.jpg", _TUX + "mossy_log.jpg", _TUX + "trees_above.jpg",
-        _LOMIRI + "Dragonfly_by_Bolly.jpg",
+        TUX + "redwoods_above.jpg", LOMIRI + "life_by_Aitzol_Berasategi.jpg",
+        TUX + "trees_at_dusk.jpg", TUX + "mossy_log.jpg", TUX + "trees_above.jpg",
+        LOMIRI + "Dragonfly_by_Bolly.jpg",
     ),
     "sand": (
-        _COLOBOT + "desert4.png", _COLOBOT + "mars002.png", _MATE + "Dune.jpg",
+        _COLOBOT + "desert4.png", _COLOBOT + "mars002.png", MATE + "Dune.jpg",
         _COLOBOT + "mars103.png", _COLOBOT + "desert5.png", _COLOBOT + "mars006.png",
     ),
     "wall": (
-        _COLOBOT + "chili01.png", _COLOBOT + "dirty04.png", _GIMP + "Stone/brick.pat",
+        _COLOBOT + "chili01.png", _COLOBOT + "dirty04.png", GIMP + "Stone/brick.pat",
         _COLOBOT + "dirty02.png", _COLOBOT + "chili02.png", _COLOBOT + "dirty08.png",
     ),
 }  # fmt: skip

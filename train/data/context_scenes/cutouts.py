@@ -13,6 +13,10 @@ import numpy as np
 
 from cmlr_edge.errors import DataError
 from train.data.context_scenes.assets import (
+    GIMP,
+    LOMIRI,
+    MATE,
+    TUX,
     Assets,
     Image,
     decode_sprite,
@@ -74,45 +78,41 @@ _OBJECTS = {
     "household/ Lightbulb garbagecan rubberduck toilet plants/trees/ pinecone seasonal/ candle "
     "sports/ trophy_cup town/ usps_mailbox vehicles/flight/ balloon360 vehicles/ wheel_tractor",
 }  # fmt: skip
-_MATE = "mate-backgrounds:usr/share/backgrounds/mate/nature/"
-_TUX = "tuxpaint-data:usr/share/tuxpaint/templates/"
-_LOMIRI = "lomiri-wallpapers-16.04:usr/share/backgrounds/"
-_GIMP = "gimp-data:usr/share/gimp/2.0/patterns/"
 _SKIMAGE = "scikit-image==0.26.0:skimage/data/"
 # Five per context; a world takes three for training, one for validation, one for the tests.
 _BACKGROUNDS = {
     "meadow": (
-        _MATE + "GreenMeadow.jpg", _MATE + "Dune.jpg", _LOMIRI + "aitzgorri_by_Aitzol_Berasategi.jpg",
-        _LOMIRI + "picosdeeuropa_by_Aitzol_Berasategi.jpg",
-        _LOMIRI + "seeding_by_Clements_Engelhardt.jpg",
+        MATE + "GreenMeadow.jpg", MATE + "Dune.jpg", LOMIRI + "aitzgorri_by_Aitzol_Berasategi.jpg",
+        LOMIRI + "picosdeeuropa_by_Aitzol_Berasategi.jpg",
+        LOMIRI + "seeding_by_Clements_Engelhardt.jpg",
     ),
     "leaves": (
-        _MATE + "Blinds.jpg", _MATE + "RainDrops.jpg", _TUX + "corn_maze.jpg",
-        _TUX + "sun_behind_leaves.jpg", _LOMIRI + "Dragonfly_by_Bolly.jpg",
+        MATE + "Blinds.jpg", MATE + "RainDrops.jpg", TUX + "corn_maze.jpg",
+        TUX + "sun_behind_leaves.jpg", LOMIRI + "Dragonfly_by_Bolly.jpg",
     ),
     "forest": (
-        _TUX + "redwoods_above.jpg", _TUX + "trees_above.jpg", _TUX + "mossy_log.jpg",
-        _TUX + "trees_at_dusk.jpg", _LOMIRI + "life_by_Aitzol_Berasategi.jpg",
+        TUX + "redwoods_above.jpg", TUX + "trees_above.jpg", TUX + "mossy_log.jpg",
+        TUX + "trees_at_dusk.jpg", LOMIRI + "life_by_Aitzol_Berasategi.jpg",
     ),
     "wood": (
-        _TUX + "burnt_bark.jpg", _TUX + "mossy_bark.jpg", _MATE + "Wood.jpg",
-        _GIMP + "Wood/bark.pat", _GIMP + "Wood/wood5.pat",
+        TUX + "burnt_bark.jpg", TUX + "mossy_bark.jpg", MATE + "Wood.jpg",
+        GIMP + "Wood/bark.pat", GIMP + "Wood/wood5.pat",
     ),
     "stone": (
-        _TUX + "rocks.jpg", _TUX + "mudstone.jpg", _TUX + "cliff.jpg", _SKIMAGE + "gravel.png",
-        _GIMP + "Stone/rock.pat",
+        TUX + "rocks.jpg", TUX + "mudstone.jpg", TUX + "cliff.jpg", _SKIMAGE + "gravel.png",
+        GIMP + "Stone/rock.pat",
     ),
     "water": (
-        _TUX + "ocean_waves.jpg", _TUX + "ocean_splash.jpg", _TUX + "jellyfish.jpg",
-        _MATE + "Aqua.jpg", _GIMP + "Water/pool.pat",
+        TUX + "ocean_waves.jpg", TUX + "ocean_splash.jpg", TUX + "jellyfish.jpg",
+        MATE + "Aqua.jpg", GIMP + "Water/pool.pat",
     ),
     "sky": (
-        _TUX + "sun_behind_clouds.jpg", _TUX + "lighthouse.jpg", _MATE + "Storm.jpg",
-        _LOMIRI + "Bridge_by_Sander_Klootwijk.jpg", _LOMIRI + "sunset_by_Aitzol_Berasategi.jpg",
+        TUX + "sun_behind_clouds.jpg", TUX + "lighthouse.jpg", MATE + "Storm.jpg",
+        LOMIRI + "Bridge_by_Sander_Klootwijk.jpg", LOMIRI + "sunset_by_Aitzol_Berasategi.jpg",
     ),
     "blossoms": (
-        _MATE + "FreshFlower.jpg", _MATE + "Garden.jpg", _MATE + "TwoWings.jpg",
-        _MATE + "YellowFlower.jpg", "scikit-learn==1.9.1:sklearn/datasets/images/flower.jpg",
+        MATE + "FreshFlower.jpg", MATE + "Garden.jpg", MATE + "TwoWings.jpg",
+        MATE + "YellowFlower.jpg", "scikit-learn==1.9.1:sklearn/datasets/images/flower.jpg",
     ),
 }  # fmt: skip
 LABELS, CONTEXTS = tuple(label for label in _OBJECTS if label), tuple(_BACKGROUNDS)
