@@ -36,9 +36,7 @@ class MismatchError(ValueError):
 
 
 MAX_BYTES = 64 * 2**20  # far above any real spec; bounds what a hostile file can make us read
-_INTEGERS = range(
-    -(2**63), 2**63
-)  # what programs write; JSON has no limit, and floats and sizes do
+_INTEGERS = range(-(2**63), 2**63)  # JSON has no limit, and floats and sizes do
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -74,7 +74,7 @@ class OutputStatus:
 class Sink(Protocol):
     """An output. It is used by one thread at a time, and creates its file at the first result.
 
-    Six attributes are looked for, all optional:
+    Seven attributes are looked for, all optional:
         takes: "results", one for every frame (the default); "events", the results with events alone;
             or "both", where `Result.ending` tells the last events from a frame.
         pictures: False where `Result.frame.image_bgr` is not looked at, so that more results can wait.
@@ -83,6 +83,7 @@ class Sink(Protocol):
         tend: Called about once a second by the thread of `write`, while nothing comes to write.
         files_of: Called with an event that starts and its frame, by another thread than `write`, before
             it is told to anybody: the files of it there will be, by "picture" and "clip".
+        trouble: Text, empty while all is well: why its place takes nothing now, though nothing is lost yet.
     """
 
     def write(self, result: Result) -> None:

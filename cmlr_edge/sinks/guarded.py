@@ -22,7 +22,7 @@ from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.machine.waiting import answer_of
-from cmlr_edge.redaction import redact, told
+from cmlr_edge.redaction import one_line, redact, told
 from cmlr_edge.sinks.base import OutputStatus, Result, Sink, SourceHealth
 from cmlr_edge.sinks.room import take_least
 
@@ -119,11 +119,12 @@ class GuardedSink:
 
     def status(self) -> OutputStatus:
         """How it is doing now."""
+        trouble = self._trouble()
         with self._changed:
             state: Literal["ok", "failing", "hanging"] = "failing" if self._reason else "ok"
             reason = self._reason
-            if not reason and (trouble := str(getattr(self._sink, "trouble", ""))):
-                state, reason = "failing", redact(trouble)
+            if trouble and not reason:
+                state, reason = "failing", trouble
             if self._abandoned or (self._waiting and self._idle_s() > self._patience_s):
                 waiting, idle_s = len(self._waiting), self._idle_s()
                 state, reason = "hanging", f"nothing was written for {idle_s:.0f} s, {waiting} wait"
@@ -244,6 +245,14 @@ class GuardedSink:
         if self._takes == "results":
             return 0
         return max((event.worth for event in result.events), default=0)
+
+    def _trouble(self) -> str:
+        """What keeps it from its place meanwhile, as it says itself."""
+        try:
+            trouble = getattr(self._sink, "trouble", "")
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others are told of)
+            return told(error)
+        return redact(one_line(trouble)) if isinstance(trouble, str) else ""
 
     def _idle_s(self) -> float:
         return time.monotonic() - self._progress_s

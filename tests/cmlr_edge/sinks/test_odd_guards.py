@@ -159,6 +159,18 @@ def test_an_output_that_keeps_events_meanwhile_says_why_it_delivers_none() -> No
     sink = GuardedSink(odd)
     status = sink.status()
     assert (status.state, status.reason, status.lost) == ("failing", odd.trouble, 0)  # type: ignore[attr-defined]
-    odd.trouble = ""  # type: ignore[attr-defined]
-    assert sink.status().state == "ok"
+    for fine in ("", None, 3, odd.write):
+        odd.trouble = fine  # type: ignore[attr-defined]
+        assert sink.status().state == "ok"
+    sink.close(1.0)
+
+
+def test_an_output_that_cannot_say_what_its_trouble_is_is_in_trouble() -> None:
+    class Raising(Odd):
+        @property
+        def trouble(self) -> str:
+            raise ValueError("no idea")
+
+    sink = GuardedSink(Raising())
+    assert (sink.status().state, sink.status().reason) == ("failing", "no idea")
     sink.close(1.0)
