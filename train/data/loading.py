@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import multiprocessing
 import time
@@ -76,6 +77,11 @@ def _stack(items: list[Tensor | CmlrError]) -> Tensor | CmlrError:
     )
 
 
+def _keep_garbage(_worker: int) -> None:
+    # What was garbage at the fork is the parent's: of an older reader's workers, say, whom only it may end.
+    gc.freeze()
+
+
 class BatchReader:
     """Reads batches of one data set again and again; its workers stay."""
 
@@ -96,6 +102,7 @@ class BatchReader:
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_keep_garbage,
         )
 
     def read(self, batches: list[list[Key]]) -> Iterator[Tensor]:

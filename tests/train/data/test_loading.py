@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,30 @@ def test_a_reading_that_was_left_does_not_disturb_the_next() -> None:
         first = reader.read([[1], [2], [3], [4], [5]])
         next(first)
         assert [int(b[0, 0]) for b in reader.read([[6], [7]])] == [6, 7]
+
+
+class Collecting(Dataset[Tensor]):
+    """Clears garbage, as Python does now and then, and tells how many objects could not end."""
+
+    def __getitem__(self, key: int) -> Tensor:
+        failed: list[object] = []
+        sys.unraisablehook = failed.append
+        gc.collect()
+        return torch.tensor([key, len(failed)])
+
+
+def test_a_worker_leaves_alone_what_is_garbage_of_the_parent() -> None:
+    gc.disable()
+    try:
+        older = BatchReader(Pids(), workers=1)
+        list(older.read([[1]]))
+        cycle: list[object] = [older]
+        cycle.append(cycle)
+        del older, cycle
+        (read,) = BatchReader(Collecting(), workers=1).read([[1]])
+    finally:
+        gc.enable()
+    assert read.tolist() == [[1, 0]]
 
 
 def test_a_worker_that_is_killed_is_one_error() -> None:
