@@ -36,7 +36,8 @@ class SourceReport:
     @property
     def damaged(self) -> bool:
         """Whether parts of a file are missing; a live source loses packets as networks do."""
-        return self.status.capture is None and self.status.damaged > 0
+        status = self.status
+        return status.is_cut or (status.capture is None and status.damaged > 0)
 
     def to_record(self) -> dict[str, Any]:
         """Build a JSON-ready object."""

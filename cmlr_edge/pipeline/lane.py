@@ -162,6 +162,7 @@ class Lane:
                 runs_per_frame=self._intake.runs_per_frame,
                 place=self._outlet.place,
                 capture=None if self._live is None else self._live.stats,
+                is_cut=self._live is not None and self._live.is_cut,
             )
 
     def look(self, recognizer: Recognizer, frame: Frame) -> Prediction:
