@@ -182,6 +182,8 @@ class NetworkReader:
         is_http = url.lower().startswith("http")
         if is_http and (mjpeg := open_mjpeg(self._av, url, self._timeout_s)) is not None:
             return mjpeg, mjpeg.stream
+        if is_http:  # a server may close a connection without a word, if it is not to be kept
+            options["multiple_requests"] = "1"
         if url.lower().startswith("rtsp"):
             options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
             options["fflags"] = "noparse"  # see `Pump`
@@ -249,7 +251,8 @@ class NetworkReader:
         try:
             return self._judged(packet, unit)
         except self._av.FFmpegError as error:
-            self._damaged += self._has_key  # before, there is nothing that it could build upon
+            # Who joins a stream lacks what its first pictures build upon; of a film nothing may lack.
+            self._damaged += self._has_key or self._line is not None
             self._footing.lose(in_decoder=True)
             self._check_picture(packet, error)
             return []
