@@ -212,12 +212,12 @@ def first_fault_of_frames(gpu: EmulatedFrames) -> str:
             if np.abs(gpu.resize(planes, "nv12", size_hw, padding=(7, 10)) - expected).max() > 1.5:
                 return "NV12 is wrong"
             image = draw_frame(*from_hw)
-            expected = cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA)
+            bytes_of_opencv = cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA)
             actual = gpu.resize([image], "rgb", size_hw, padding=(5, 0))
-            if not np.array_equal(actual, expected):
+            if not np.array_equal(actual, bytes_of_opencv):
                 return "RGB is wrong"
             actual = gpu.resize([image], "bgr", size_hw)
-            if not np.array_equal(actual[..., ::-1], expected):
+            if not np.array_equal(actual[..., ::-1], bytes_of_opencv):
                 return "BGR is wrong"
             expected = resized(image, size_hw)
             actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw, mean_std=MEAN_STD)

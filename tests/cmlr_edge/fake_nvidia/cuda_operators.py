@@ -22,6 +22,7 @@ _ERROR = float(os.environ.get("FAKE_ERROR", "0"))
 
 def _array(address, shape, dtype):
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    cudart.require_allocated(address, size)
     return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype).reshape(shape)
 
 
