@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from csrc.cuda import cubin
@@ -76,6 +77,18 @@ def test_frames_of_any_size_become_the_bytes_that_preprocess_makes(gpu: Emulated
         image = random.integers(0, 256, (*from_hw, 3), np.uint8)
         actual = gpu.resize([image], "bgr", size_hw)
         assert np.array_equal(actual, preprocess(image, spec_of(size_hw))), (from_hw, size_hw)
+
+
+def test_labels_of_photos_are_decided_alike(gpu: EmulatedFrames, photos: Path) -> None:
+    with Recognizer.from_engine(demo_engine(), provider="cpu") as recognizer:
+        spec, files = recognizer.spec.preprocess, sorted(photos.rglob("*.jpg"))[:12]
+        images = [np.asarray(cv2.imread(str(file)), np.uint8) for file in files]
+        by_cpu = recognizer.recognize_batch(images)
+        resized_by_gpu = [gpu.resize([image], "bgr", spec.size_hw) for image in images]
+        by_gpu = recognizer.recognize_batch(resized_by_gpu, color="rgb")
+    assert len(images) == 12
+    for cpu, emulated in zip(by_cpu, by_gpu, strict=True):
+        assert np.array_equal(cpu.scores, emulated.scores)
 
 
 @pytest.mark.parametrize("name", SIZES)
