@@ -116,7 +116,8 @@ def test_the_first_notebook_labels_a_picture_and_a_film(
     exec(cells_of("first_labels.ipynb"), {})  # noqa: S102
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == "frames: 20"
-    assert len([line for line in said if " below " in line]) == 5
+    assert len([line for line in said if " said " in line or " below " in line]) == 5
+    assert said[0].startswith("person: ")
 
 
 @pytest.mark.timeout(600)  # a training, twice, and an export
