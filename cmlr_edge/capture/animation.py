@@ -37,7 +37,8 @@ def _moves(image: Any) -> bool:
 class AnimatedPicture:
     """A picture that moves; see `Film`."""
 
-    may_jump = False
+    may_jump = is_encrypted = False
+    num_videos = 1
     ring: PacketRing | None = None
 
     def __init__(self, path: Path) -> None:

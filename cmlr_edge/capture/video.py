@@ -47,7 +47,13 @@ class VideoFile(ClosesItself):
         self._first = self._read()
         if self._first[0] is None:
             self.close()
+            if self._film.is_encrypted:
+                raise CaptureError(f"{self.name} is encrypted: decrypt it first")
             raise self._unreadable(path, "no frame of it can be decoded")
+        if self._film.num_videos > 1:
+            _log.warning(
+                "%s holds %d videos: the first one is read", self.name, self._film.num_videos
+            )
         self.fps = self._film.fps
         self.num_frames = self._film.num_frames
 
