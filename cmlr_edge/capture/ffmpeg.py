@@ -44,6 +44,9 @@ _FROM_ZERO = {
     "asf",
     "nut",
 }  # the length counts what is before the first frame, too
+_ONLY_ORDER = (
+    "avi"  # no times: packets are numbered as decoders want them, and not as they are shown
+)
 _NUMBERS_PARTS = "mpegts"  # so that it flags what is lost around packets
 _FAILS_AT_END = "mpjpeg"  # for FFmpeg there is always one more picture to come
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
@@ -255,7 +258,8 @@ class PyAvFilm:
             is_known = frame.pts in self._doubtful
             self.damaged += frame.is_corrupt and not is_known
             is_whole = self._footing.holds(frame, is_whole=not (frame.is_corrupt or is_known))
-            return Picture(image, seconds(frame.pts, frame.time_base), is_whole)
+            ticks = frame.dts if self._container.format.name == _ONLY_ORDER else frame.pts
+            return Picture(image, seconds(ticks, frame.time_base), is_whole)
         if self.ring is not None:
             self.ring.end(was_read_ahead=True)
         return None
@@ -269,7 +273,7 @@ class PyAvFilm:
         missing_s = start_s + announced_s - self._end_s if self._end_s else 0.0
         # The times of a cut AVI are those that are left, and its header still counts all frames; an
         # MP4 counts those that its edit list leaves out, too.
-        if self._container.format.name == "avi" and self.fps:
+        if self._container.format.name == _ONLY_ORDER and self.fps:
             frames = self._stream.frames
             if frames * _LEAST_FRAME_BYTES > self._container.size:  # it was written to a pipe
                 return 0.0

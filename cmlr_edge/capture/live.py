@@ -18,8 +18,9 @@ from pathlib import Path
 from random import SystemRandom
 
 from cmlr_edge.capture.base import ClosesItself, Policy
+from cmlr_edge.capture.connection import Connection
 from cmlr_edge.capture.freshness import FrozenDetector
-from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader, Reader
+from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
 from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
@@ -81,21 +82,6 @@ class SourceStats:
     reconnects: int = 0
 
 
-class _Session:
-    """One connection and the thread that reads it; guarded by the source's lock."""
-
-    def __init__(self, now_s: float) -> None:
-        self.progress_s = now_s  # when it last did something
-        self.opened = False
-        self.waits_for_room = False
-        self.abandoned = False
-        self.first_frame_s: float | None = None
-        self.reader: Reader | None = None
-        self.lost_because = ""
-        self.may_lock = False  # whether trying again soon could lock the account
-        self.ended = False
-
-
 class LiveSource(ClosesItself):
     """Frames of a camera or stream, read by a supervised thread; see `Source`."""
 
@@ -133,6 +119,8 @@ class LiveSource(ClosesItself):
         self._seldom = Backoff(self.settings.refused_first_s, self.settings.refused_max_s, random)
         self._changed = threading.Condition()  # guards everything below
         self._buffer: deque[tuple[float, Frame]] = deque()
+        self._film_s = 0.0  # of a film: what was given so far
+        self._is_cut = False
         self._state, self._reason = SourceState.CONNECTING, ""
         self._stats, self._damaged = SourceStats(), 0
         self._closing = self._was_away = False
@@ -165,6 +153,12 @@ class LiveSource(ClosesItself):
         """Whether no frames come from it, or came when it was closed: `reason` says why."""
         with self._changed:
             return self._was_away or self._state in _AWAY
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is over before the end that it announced: `reason` says why."""
+        with self._changed:
+            return self._is_cut
 
     @property
     def damaged(self) -> int:
@@ -243,7 +237,7 @@ class LiveSource(ClosesItself):
         self._state, self._reason = state, redact(one_line(reason))
         if not is_new:
             return
-        is_fine = state in {SourceState.OK, SourceState.ENDED}
+        is_fine = state in {SourceState.OK, SourceState.ENDED} and not self._is_cut
         why = f" ({self._reason})" if self._reason else " again" if was_away and is_fine else ""
         # Who was told that it is away is told that it is back.
         level = logging.INFO if is_fine and not was_away else logging.WARNING
@@ -258,7 +252,7 @@ class LiveSource(ClosesItself):
         """Keep one connection alive until the source is closed, ends, or fails."""
         with self._changed:
             while not self._closing:
-                session = _Session(self._clock())
+                session = Connection(self._clock())
                 self._running += 1
                 threading.Thread(
                     target=self._read, args=(session,), name=f"read {self.name}", daemon=True
@@ -267,18 +261,19 @@ class LiveSource(ClosesItself):
                 session.abandoned = True
                 self._changed.notify_all()  # it may wait for room
                 if session.ended:
-                    self._set_state(SourceState.ENDED, "the source ended")
+                    self._is_cut = bool(session.lost_because)
+                    self._set_state(SourceState.ENDED, session.lost_because or "the source ended")
                 if self._is_over() or self._gives_up(lost_because):
                     return
                 self._set_state(SourceState.RECONNECTING, lost_because)
                 self._pause_before_opening(session)
                 self._count(reconnects=1)
 
-    def _watch(self, session: _Session) -> str:
+    def _watch(self, session: Connection) -> str:
         """Wait until the connection is over; return why."""
         settings = self.settings
         while not self._closing and not session.ended and not session.lost_because:
-            idle_s = 0.0 if session.waits_for_room else self._clock() - session.progress_s
+            idle_s = 0.0 if session.waits else self._clock() - session.progress_s
             limit_s = settings.hang_timeout_s if session.opened else settings.open_timeout_s
             if idle_s >= limit_s and self._awaits_key(session, idle_s):
                 limit_s = idle_s + _END_CHECK_S
@@ -292,7 +287,7 @@ class LiveSource(ClosesItself):
             self._changed.wait(max(limit_s - idle_s, 1e-3))
         return session.lost_because
 
-    def _awaits_key(self, session: _Session, idle_s: float) -> bool:
+    def _awaits_key(self, session: Connection, idle_s: float) -> bool:
         """Whether a stream that was joined in the middle sends, and no picture to begin with yet."""
         if session.first_frame_s is not None or idle_s >= _KEY_PICTURE_S:
             return False
@@ -307,7 +302,7 @@ class LiveSource(ClosesItself):
         self._set_state(SourceState.FAILED, f"never gave a frame in {limit_s:g} s: {reason}")
         return True
 
-    def _pause_before_opening(self, session: _Session) -> None:
+    def _pause_before_opening(self, session: Connection) -> None:
         first_s = session.first_frame_s
         if first_s is not None and self._clock() - first_s >= self.settings.stable_after_s:
             self._backoff.reset()
@@ -316,7 +311,7 @@ class LiveSource(ClosesItself):
         self._changed.wait_for(lambda: self._closing, backoff.next_s())
         self._changed.wait_for(lambda: self._closing or self._running < _MAX_READERS)
 
-    def _read(self, session: _Session) -> None:
+    def _read(self, session: Connection) -> None:
         """Read one connection to its end; runs in a thread of its own."""
         lost_because, ended, reader = "the source stopped delivering", False, None
         try:
@@ -335,8 +330,8 @@ class LiveSource(ClosesItself):
                 is_frozen = frozen.is_frozen(grab.image_bgr, self._clock())
                 if not self._accept(session, grab, capture_ms, is_frozen=is_frozen):
                     break
-        except EndOfSource:
-            ended = True
+        except EndOfSource as end:
+            ended, lost_because = True, str(end)
         except Exception as error:  # noqa: BLE001 (a driver may raise anything; the source lives on)
             lost_because = str(error) or type(error).__name__
             if (refusal := why_refused(lost_because)) is not None:
@@ -349,22 +344,31 @@ class LiveSource(ClosesItself):
                 session.ended, session.lost_because = ended, lost_because
                 self._changed.notify_all()
 
-    def _accept(self, session: _Session, grab: Grab, capture_ms: float, *, is_frozen: bool) -> bool:
+    def _accept(
+        self, session: Connection, grab: Grab, capture_ms: float, *, is_frozen: bool
+    ) -> bool:
         """Put a frame into the buffer; return whether this connection is still wanted."""
         with self._changed:
-            session.waits_for_room = True
+            session.waits = True
             self._changed.wait_for(lambda: session.abandoned or self._closing or self._has_room())
-            session.waits_for_room = False
+            if grab.film_s is not None and self.policy == "newest":
+                left_s = session.due_in_s(grab.film_s, self._clock())
+                self._changed.wait_for(lambda: session.abandoned or self._closing, left_s)
+            session.waits = False
             if session.abandoned or self._closing:
                 return False
             now_s = self._clock()
             session.progress_s = now_s
             session.first_frame_s = session.first_frame_s or now_s
+            captured_at, time_s = grab.captured_at, now_s - self._started_s
+            if grab.film_s is not None:
+                captured_at = time.time()
+                time_s = self._film_s = session.place(grab.film_s, self._film_s)
             frame = Frame(
                 grab.image_bgr,
                 self._stats.received,
-                now_s - self._started_s,
-                grab.captured_at,
+                time_s,
+                captured_at,
                 capture_ms,
                 self.name,
                 "damaged" if not grab.is_whole else "frozen" if is_frozen else "ok",

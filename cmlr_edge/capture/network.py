@@ -27,6 +27,7 @@ from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
+from cmlr_edge.capture.timeline import TimeLine
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.packet_ring import PacketRing
@@ -91,6 +92,12 @@ class NetworkReader:
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
         self._played_s, self._began_s = 0.0, math.nan  # of it; on the stream's clock
         self._leaves_out = newest and not self._is_finite
+        # A file of a web server plays at its own pace, or is read as fast as can be; by its own times.
+        may_jump = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        is_film = self._is_finite and not self._is_rtsp
+        self._line = TimeLine(self.fps, may_jump=may_jump) if is_film else None
+        self._has_size = _has_size(container)
+        self._given, self._lost_because = 0, ""
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
         self._awaits_key = self._has_key = False
         # By the frame's time: when it arrived, on time.monotonic(), and was taken, as the sender says.
@@ -136,15 +143,20 @@ class NetworkReader:
         with suppress(self._av.FFmpegError):  # there is nothing left the second time
             unit = Unit([], 0.0, time.monotonic(), is_whole=True)
             self._ready += (self._grab(item, unit, 0.0, 0) for item in self._judged(None, unit))
-        if not self._ready:
-            raise EndOfSource
-        return self._ready.popleft()
+        if self._ready:
+            return self._ready.popleft()
+        if not self._given:
+            raise CaptureError("it ended before a picture that can be decoded")
+        raise EndOfSource(self._lost_because)
 
     def _may_be_over(self) -> bool:
         """Whether it stops where a file ends. Cameras announce lengths too, and then go on or are lost.
 
-        A file of a web server is over wherever it stops, because it would begin again.
+        A file of a web server is over wherever it stops, because it would begin again: one whose length
+        is not known in seconds, where it gave all the bytes that it announced.
         """
+        if self._has_size and not self._is_finite:
+            return not self._lost_because
         missing_s = abs(self._length_s - self._played_s)
         near_s = max(_NEAR_END_S, _NEAR_END_SHARE * self._length_s)
         return self._is_finite and (not self._is_rtsp or missing_s <= near_s)
@@ -170,6 +182,8 @@ class NetworkReader:
         is_http = url.lower().startswith("http")
         if is_http and (mjpeg := open_mjpeg(self._av, url, self._timeout_s)) is not None:
             return mjpeg, mjpeg.stream
+        if is_http:  # a server may close a connection without a word, if it is not to be kept
+            options["multiple_requests"] = "1"
         if url.lower().startswith("rtsp"):
             options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
             options["fflags"] = "noparse"  # see `Pump`
@@ -195,9 +209,13 @@ class NetworkReader:
         except CaptureError:
             raise
         except (self._av.FFmpegError, OSError, HTTPException) as error:
+            why = f"the connection is lost: {self._explain(error)}"
+            if self._line is not None or self._has_size:
+                self._lost_because = f"{why}, after {self._played_s:.1f} s"
+                self._lost_because += f" of {self._length_s:.1f} s" * self._is_finite
             if self._may_be_over():
                 return None
-            raise CaptureError(f"the connection is lost: {self._explain(error)}") from error
+            raise CaptureError(why) from error
 
     def _judge(self, unit: Unit) -> Verdict:
         packet, self._received_s = unit.packets[0], unit.arrived_s
@@ -233,7 +251,8 @@ class NetworkReader:
         try:
             return self._judged(packet, unit)
         except self._av.FFmpegError as error:
-            self._damaged += self._has_key  # before, there is nothing that it could build upon
+            # Who joins a stream lacks what its first pictures build upon; of a film nothing may lack.
+            self._damaged += self._has_key or self._line is not None
             self._footing.lose(in_decoder=True)
             self._check_picture(packet, error)
             return []
@@ -274,6 +293,8 @@ class NetworkReader:
         arrived_s, taken_at = self._arrivals.get(frame.pts, (unit.arrived_s, None))
         age_s = max(age_s, now_s - arrived_s)
         damaged, self._damaged = self._damaged, 0
+        stream_s = seconds(frame.pts, self._time_base)
+        self._given += 1
         return Grab(
             self._pictures.to_bgr(frame),
             time.time() - age_s,
@@ -282,7 +303,8 @@ class NetworkReader:
             damaged=damaged,
             is_whole=is_whole,
             sender_at=taken_at,
-            stream_s=seconds(frame.pts, self._time_base),
+            stream_s=stream_s,
+            film_s=None if self._line is None else self._line.place(stream_s),
             ring=self._ring_of((frame.width, frame.height)),
         )
 
@@ -299,6 +321,11 @@ class NetworkReader:
     def _explain(self, error: Exception) -> str:
         known = _REASONS.get(type(error).__name__)
         return known or getattr(error, "strerror", None) or str(error)
+
+
+def _has_size(container: Any) -> bool:
+    """Whether a web server says of how many bytes an answer is; of a list of streams that tells nothing."""
+    return getattr(container, "size", 0) > 0 and container.format.name not in {"hls", "rtsp"}
 
 
 def _unknown_host(url: str) -> str:

@@ -28,11 +28,15 @@ from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.packet_ring import PacketRing
 
 _CATCH_UP_S = 0.5  # at most, so that a stream faster than it says is read, too
+_USUAL_FPS = 25.0  # where a film tells none
 _CSI_DEFAULTS = {"width": 1280, "height": 720, "fps": 30, "flip": 0}
 
 
 class EndOfSource(Exception):
-    """The source has no more frames and will have none: do not open it again."""
+    """The source has no more frames and will have none: do not open it again.
+
+    Its text says why it is over before the end that it announced; empty where it is not.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,7 @@ class Grab:
     is_whole: bool = True  # False: parts of it were missing
     sender_at: float | None = None  # seconds since the epoch, by the sender's clock, where it tells
     stream_s: float | None = None  # on the clock of the stream, as the packets of `ring`
+    film_s: float | None = None  # from the first picture of a film on, which has a pace; only rises
     ring: PacketRing | None = None  # where the reader keeps packets
 
 
@@ -191,26 +196,26 @@ class PacedFile:
             keep_s: See `VideoFile`.
         """
         self._path, self._loop, self._keep_s = path, loop, keep_s
+        self._film_s = self._began_s = 0.0  # of the newest picture; where this round began
         self._start()
         self.fps = self._video.fps
 
     def _start(self) -> None:
         self._video = VideoFile(self._path, keep_s=self._keep_s)
         self._frames = iter(self._video)
-        self._started_s = time.monotonic()
         self._damaged = 0  # of its packets that were told
 
     def read(self) -> Grab:
-        """Wait until the next frame is due; see `Reader`."""
+        """Decode the next frame; see `Reader`."""
         frame = next(self._frames, None)
         if frame is None:
             if not self._loop:
-                raise EndOfSource
+                raise EndOfSource("the file lacks its end" if self._video.lacks_end else "")
             self._video.close()
             self._start()
             frame = next(self._frames)
-        due_s = self._started_s + (frame.time_s or 0.0)
-        time.sleep(max(0.0, due_s - time.monotonic()))
+            self._began_s = self._film_s + 1 / (self.fps or _USUAL_FPS)
+        self._film_s = self._began_s + (frame.time_s or 0.0)
         damaged, self._damaged = self._video.damaged - self._damaged, self._video.damaged
         return Grab(
             frame.image_bgr,
@@ -218,6 +223,7 @@ class PacedFile:
             damaged=damaged,
             is_whole=frame.status == "ok",
             stream_s=frame.stream_s,
+            film_s=self._film_s,
             ring=frame.ring,
         )
 

@@ -41,7 +41,7 @@ class VideoFile(ClosesItself):
             self._film = open_film(path, keep_s)
         except OSError as error:
             raise self._unreadable(path, error.strerror or str(error)) from error
-        self._lacks_end = False  # as far as is known before it was read
+        self.lacks_end = False  # as far as is known before it was read
         self._first = self._read()
         if self._first[0] is None:
             self.close()
@@ -52,7 +52,7 @@ class VideoFile(ClosesItself):
     @property
     def damaged(self) -> int:
         """Packets so far that could not be read or decoded as a whole; at least one where the end is missing."""
-        return max(self._film.damaged, self._lacks_end)
+        return max(self._film.damaged, self.lacks_end)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame; see `Source`. Warns in the log where some are missing."""
@@ -83,8 +83,8 @@ class VideoFile(ClosesItself):
             _log.warning(
                 "%s: %d packets are damaged; %d frames were read", self.name, damaged, frames
             )
-        self._lacks_end, missing_s = self._film.is_cut, self._film.missing_s()
-        if self._lacks_end or missing_s:
+        self.lacks_end, missing_s = self._film.is_cut, self._film.missing_s()
+        if self.lacks_end or missing_s:
             _log.warning(
                 "%s ended %s that it announces, after %d frames: the file may be cut short",
                 self.name,

@@ -28,8 +28,9 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     logging.basicConfig(level=logging.WARNING, handlers=[LogLines()])
-    # What runs a model from now on, told when it was measured: once per model and machine.
-    logging.getLogger("cmlr_edge.engines.auto").setLevel(logging.INFO)
+    # What runs a model from now on: measured, once per model and machine, or accepted in an update.
+    for name in ("cmlr_edge.engines.auto", "cmlr_edge.session.updates"):
+        logging.getLogger(name).setLevel(logging.INFO)
     _write_whatever_the_terminal_takes()
     try:
         run_app(app, "cmlr-edge")

@@ -103,7 +103,7 @@ def label(
     if as_json:
         print_json(reports, session, device, runtime)
     else:
-        print_tables(reports, runtime, session.files())
+        print_tables(reports, runtime, session)
     print_problems(reports, session)
     _exit(reports, session.lost, interruption.number)
 

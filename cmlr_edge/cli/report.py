@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -36,7 +36,8 @@ class SourceReport:
     @property
     def damaged(self) -> bool:
         """Whether parts of a file are missing; a live source loses packets as networks do."""
-        return self.status.capture is None and self.status.damaged > 0
+        status = self.status
+        return status.is_cut or (status.capture is None and status.damaged > 0)
 
     def to_record(self) -> dict[str, Any]:
         """Build a JSON-ready object."""
@@ -65,14 +66,18 @@ def print_json(
     print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201
 
 
-def print_tables(reports: Sequence[SourceReport], runtime: str, outputs: Sequence[Path]) -> None:
-    """Print a table of labels and one of latencies per source."""
+def print_tables(reports: Sequence[SourceReport], runtime: str, session: Session) -> None:
+    """Print a table of labels and one of latencies per source, and where outputs are."""
     console = Console()
     for report in reports:
         _print_source(console, report, runtime)
-    for path in outputs:
+    for path in session.files():
         said = "wrote" if path.exists() else "there was nothing to write to"
         console.print(f"{said} {escape(printable(path))}", soft_wrap=True)
+    for folder in session.folders():
+        count = sum(len(files) for _, _, files in os.walk(folder))
+        said = f"{count} file{'s' * (count != 1)} in {printable(folder)}"
+        console.print(escape(said), soft_wrap=True)
 
 
 def print_problems(reports: Sequence[SourceReport], session: Session) -> None:

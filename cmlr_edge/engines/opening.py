@@ -51,13 +51,7 @@ class Opening:
             EngineError: There is no such file.
             SpecError: The spec is missing or malformed.
         """
-        path = model_path(path)
-        if not path.is_file():
-            raise EngineError(
-                f"no engine at {path}: export/build_engine.py writes one, "
-                "and cmlr_edge.demo_engine() is the path of the bundled model"
-            )
-        return cls.of_pair(ModelPair.read(path), provider)
+        return cls.of_pair(ModelPair.read(model_path(path)), provider)
 
     @classmethod
     def of_pair(cls, pair: ModelPair, provider: str | None) -> Opening:

@@ -32,6 +32,11 @@ class ModelPair:
             EngineError: The model cannot be read, or is not the one that the spec inside describes.
             SpecError: The spec is missing, or too large to be one.
         """
+        if not path.exists():
+            raise EngineError(
+                f"no engine at {path}: export/build_engine.py writes one, "
+                "and cmlr_edge.demo_engine() is the path of the bundled model"
+            )
         beside = spec_path(path)
         has_own = os.path.lexists(beside) or path.suffix != ".onnx"
         text = read_spec_text(beside) if has_own else b""

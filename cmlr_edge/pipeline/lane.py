@@ -94,10 +94,6 @@ class Lane:
             for what, target in (("take", self._take_frames), ("hand on", self._hand_on))
         ]
 
-    def reads(self, source: Source) -> bool:
-        """Whether that is its source."""
-        return self._source is source
-
     def guard_of(self, sink: Sink | GuardedSink) -> GuardedSink | None:
         """The guard of an output of its own; None for one that is not."""
         return self._outlet.guard_of(sink)
@@ -162,6 +158,7 @@ class Lane:
                 runs_per_frame=self._intake.runs_per_frame,
                 place=self._outlet.place,
                 capture=None if self._live is None else self._live.stats,
+                is_cut=self._live is not None and self._live.is_cut,
             )
 
     def look(self, recognizer: Recognizer, frame: Frame) -> Prediction:

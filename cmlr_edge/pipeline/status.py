@@ -35,6 +35,7 @@ class SourceStatus:
     # By stage, "total" and "capture_to_label", each with "p50", "p95" and "p99"; empty at first.
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     capture: SourceStats | None = None  # of a live source
+    is_cut: bool = False  # a live source that is over before the end that it announced
     runs_per_frame: int = 1  # of the model: with tiles more than one
     place: PlaceStatus | None = None  # where it is watched
 

@@ -18,6 +18,7 @@ from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.stability import LabelStability, StabilityRules
+from cmlr_edge.pipeline.claims import claim, release
 from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
 from cmlr_edge.pipeline.lane import Lane, LaneLinks
 from cmlr_edge.pipeline.outlet import Outlet, judge_by
@@ -102,7 +103,7 @@ class Streams(Closing):
             watch: Of its place; predictions have to say why, for it to see anything.
 
         Raises:
-            CaptureError: Another source has that name, or it is none.
+            CaptureError: Another source has that name, a run has or had it, or it is none.
             OutputError: A sink lacks `write` or `close`.
             SpecError: `stability` names a label that the model does not know, or a time is not usable.
         """
@@ -117,6 +118,8 @@ class Streams(Closing):
                     f"{type(source).__name__} is no source: give one that is opened, or a path, URI or number"
                 )
             name = redact(name) if name else source_name(source.name)
+            claim(source, name)
+            undo.callback(release, source)
             gate = None if skip_unchanged_s is None else SceneGate(skip_unchanged_s)
             rules = stability, intake
             self._add(source, name, sinks, outputs or Outputs(), rules, max_frames, gate, watch)
@@ -138,8 +141,6 @@ class Streams(Closing):
         with self._changed:
             if self._closed or self._drain_until_s < math.inf:
                 raise CaptureError(f"cannot add {name}: the run is ending")
-            if any(lane.reads(source) for lane in self._lanes.values()):
-                raise CaptureError(f"{name} is read already: open it twice to recognise it twice")
             if name in self._lanes:
                 raise CaptureError(f"two sources are called {name}: give each its own name")
             own = [self._guard(sink) for sink in {id(sink): sink for sink in sinks}.values()]

@@ -48,6 +48,10 @@ class RunOutputs:
         ]
         return [file for file in files if file is not None]
 
+    def folders(self, config: SessionConfig) -> list[Path]:
+        """Every folder that outputs of a configuration keep files in."""
+        return [self.folder / sink.path for sink in config.outputs if sink.is_folder]
+
     def check_files(
         self, config: SessionConfig, outputs: Sequence[Path], inputs: Sequence[Path]
     ) -> None:

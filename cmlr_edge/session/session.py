@@ -160,6 +160,10 @@ class Session(Closing):
         """Every file that outputs write, renamed older ones aside."""
         return self._opened.files(self.config, self._places)
 
+    def folders(self) -> list[Path]:
+        """Every folder that outputs keep files in, older ones of theirs too."""
+        return self._opened.folders(self.config)
+
     def has_times(self, name: str) -> bool:
         """Whether the frames of a source have times; pictures have none."""
         return any(place.fps is not None for place in self._places if place.name == name)

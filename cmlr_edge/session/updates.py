@@ -57,7 +57,7 @@ class EngineUpdates:
         if self._trial_ends_s is not None and time.monotonic() >= self._trial_ends_s:
             self._store.confirm()
             self._trial_ends_s = None
-            _log.warning("engine %s has passed its trial", self._session.engine_id)
+            _log.info("engine %s has passed its trial", self._session.engine_id)
         self._look_for_offer()
 
     def note_failure(self, error: EngineError) -> None:
@@ -86,9 +86,10 @@ class EngineUpdates:
             self._store.offer(offer)
             return
         self._store.write_report(offer, report)
-        verdict = "accepted" if report.accepted else "refused"
-        # A warning also where it is good news: the journal should have it, and shows no less.
-        _log.warning("engine %s %s: %s", offer.id, verdict, report.reason)
+        level, verdict = (
+            (logging.INFO, "accepted") if report.accepted else (logging.WARNING, "refused")
+        )
+        _log.log(level, "engine %s %s: %s", offer.id, verdict, report.reason)
         self._store.clean()
 
     def _judge(self, offer: StoredEngine) -> UpdateReport | None:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
@@ -64,6 +64,10 @@ class SinkSettings:
                 )
             if known.takes == "path" and any(self.tls_files):
                 raise SpecError(f"a sink of kind {self.kind} takes no ca_file, cert_file, key_file")
+            if PurePath(self.path).name == "-":
+                raise SpecError(
+                    f"a sink of kind {self.kind} is to write to -: standard output has the summary; give a name"
+                )
         elif not self.kind in entry_points(_ENTRY_POINTS):
             raise SpecError(
                 f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "

@@ -79,7 +79,10 @@ class OverlayVideo:
             DependencyError: PyAV is not installed.
         """
         if path.suffix.lower() != ".mp4":
-            raise OutputError(f"the overlay {printable(path)} should end in .mp4")
+            raise OutputError(
+                f"the overlay {printable(path)} should end in .mp4, for it is a film: --contact-sheet, or a sink "
+                "of kind contact_sheet, draws pictures with their labels into one .png"
+            )
         av = pyav()
         if av is None:
             raise DependencyError("an overlay needs PyAV: pip install 'cmlr-edge[cpu]'")

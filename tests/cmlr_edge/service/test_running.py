@@ -92,7 +92,10 @@ def test_a_reload_and_an_update_lose_no_frame(config: Path, tmp_path: Path) -> N
         assert (code, report["accepted"], report["frames"]) == (0, True, 20)
         assert 0 < report["max_score_difference"] < 0.011
         service.until_frames(before + 100)
-        assert service.end()[0] == 0
+        code, errors = service.end()
+        assert code == 0
+        assert "info: engine" in errors
+        assert "warning" not in errors
     first, second = (lines_of(config.with_name(name)) for name in ("labels.jsonl", "more.jsonl"))
     frames = [line["frame"] for line in first + second]
     assert frames == list(range(len(frames)))

@@ -90,6 +90,13 @@ def test_a_file_that_its_spec_does_not_describe_is_never_copied(
     assert not (tmp_path / "store" / "engines").exists()
 
 
+def test_an_engine_that_is_not_there_is_called_so(store: EngineStore, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "nowhere", tmp_path / "nowhere.engine", tmp_path / "empty"):
+        with pytest.raises(EngineError, match="no engine at"):
+            store.add(path)
+
+
 def test_the_first_engine_is_trusted_and_the_second_has_to_prove_itself(
     store: EngineStore, engine: Path, color_engine: Path
 ) -> None:

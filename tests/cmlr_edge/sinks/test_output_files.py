@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 
-from cmlr_edge.errors import OutputError
+from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.sinks import opening
 from cmlr_edge.sinks.jsonl import EventLines
 from cmlr_edge.sinks.line_file import LineFile
@@ -21,6 +22,7 @@ from cmlr_edge.sinks.opening import SinkSettings, check_files, open_sink
 from tests.cmlr_edge.cli.command import run
 from tests.cmlr_edge.sinks.results import of_events
 from tests.cmlr_edge.sinks.samples import event
+from tests.conftest import solid
 
 KINDS = ("jsonl", "events", "csv")
 
@@ -296,3 +298,37 @@ def test_links_in_a_circle_are_one_line(engine: Path, tmp_path: Path, kind: str)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--out", "--events", "--csv", "--overlay", "--snapshots"])
+def test_standard_output_is_no_output(
+    engine: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    done = run("label", clip, "--engine", engine, flag, "-")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "give a name" in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+    assert run("label", clip, "--engine", engine, "--sink", "jsonl=-").returncode == 2
+    with pytest.raises(SpecError, match="give a name"):
+        SinkSettings("csv", path="-")
+
+
+def test_an_overlay_of_a_picture_is_told_what_draws_pictures(engine: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), solid(200, 0, 0))
+    done = run("label", photo, "--engine", engine, "--overlay", tmp_path / "out.jpg")
+    assert done.returncode == 2
+    assert "--contact-sheet" in done.stderr
+
+
+def test_the_summary_tells_folders_too(engine: Path, clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    done = run("label", clip, "--engine", engine, "--snapshots", folder, "--clips", tmp_path / "c")
+    assert done.returncode == 0, done.stderr
+    count = sum(path.is_file() for path in folder.glob("**/*"))
+    assert count > 0
+    assert f"{count} files in {folder}" in done.stdout
+    assert f"in {tmp_path / 'c'}" in done.stdout
