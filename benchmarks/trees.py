@@ -70,7 +70,7 @@ def write_files(name: str, num_labels: int, head: str, folder: Path) -> None:
     files = {BASE: _folded(traced)}
     for fold in FOLDS:
         files[f"without {fold}"] = _folded(traced, without=fold)
-    files["standard operator"] = _standard(files[BASE])
+    files["standard operator"] = standard(files[BASE])
     frames = golden_frames(0, (side, side))
     for variant, file in files.items():
         write_atomically(folder / f"{variant}.float32.onnx", file.SerializeToString())
@@ -90,7 +90,7 @@ def _folded(traced: onnx.ModelProto, *, without: str = "") -> onnx.ModelProto:
     return model
 
 
-def _standard(model: onnx.ModelProto) -> onnx.ModelProto:
+def standard(model: onnx.ModelProto) -> onnx.ModelProto:
     """ONNX's Attention in the graph itself, as runtimes that look into no function want it."""
     return inliner.inline_local_functions(
         onnx.load_from_string(with_standard_attention(model.SerializeToString()))

@@ -17,7 +17,7 @@ from cmlr_edge.preprocess import preprocess
 from csrc.cuda import cubin
 from tests.csrc import kernel_report
 from tests.csrc.emulation.emulated_frames import EmulatedFrames, build_frame_runner
-from tests.csrc.emulation.emulated_gpu import CSRC
+from tests.csrc.emulation.emulated_gpu import CSRC, compile_ptx
 from tests.csrc.frame_reference import draw_frame, nv12_of, resized
 from tests.csrc.requirements import require_nvcc, require_sanitizer
 
@@ -148,6 +148,17 @@ def test_what_is_no_frame_is_refused_by_name(gpu: EmulatedFrames) -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         gpu.resize([draw_frame(4, 4)], "bgr", (2, 2), padding=(-1, 0))
     assert "does not fit into 11 bytes" in error.value.stderr.decode()
+
+
+def test_the_compiler_fuses_no_product_of_a_byte_with_a_sum(tmp_path: Path) -> None:
+    """The emulation rounds each by itself, as OpenCV does; so must the GPU, or last bits differ."""
+    source = CSRC / "cuda" / "frame.cu"
+    ptx = compile_ptx(require_nvcc(), "sm_87", tmp_path / "frame.ptx", source=source).read_text()
+    kernels = ptx.split(".entry ")[1:]
+    [of_bytes] = [text for text in kernels if "PackedELb0" in text.partition("(")[0]]
+    assert len(kernels) == 4
+    assert "fma" not in of_bytes
+    assert of_bytes.count("mul.rn.f32") > 10
 
 
 @pytest.mark.parametrize("architecture", kernel_report.ARCHITECTURES)
