@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.errors import SpecError
+from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.claim import IN_USE, Claim
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.model.explanation import TrainedSurroundings
@@ -89,6 +90,7 @@ class PlaceWatch:
 
         Raises:
             EngineError: It does not.
+            OutputError: Another program keeps its places in the folder.
         """
         self._source, self._settings, self._model = printable(source), settings, spec.name
         self._path = store.path_of(folder, source)
@@ -96,6 +98,7 @@ class PlaceWatch:
         self._rarely = Rarely()
         if (training := trained_surroundings(spec)) is None:
             raise no_place(spec)
+        self._claim = Claim(folder / IN_USE, f"the folder {folder}")
         self._begin(training, spec.labels)
 
     def take(self, frame: Frame, prediction: Prediction) -> tuple[Prediction, PlaceNotice | None]:
@@ -120,6 +123,7 @@ class PlaceWatch:
         """Keep what is known. Calling it twice is harmless."""
         if self._histogram.num_blocks or self._histogram.open_frames:
             self._save()
+        self._claim.close()
 
     def forget_pictures(self) -> None:
         """Keep no frame from before now: what may be seen of the source changes."""
@@ -272,8 +276,9 @@ class PlaceWatch:
     def _save(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._claim.renew()
             store.save(self._path, self._stored())
-        except OSError as error:
+        except (OSError, OutputError) as error:
             self._complain(error)
 
     def _complain(self, error: OSError) -> None:

@@ -169,7 +169,7 @@ def test_what_a_killed_process_left_half_written_goes_and_only_that(tmp_path: Pa
     names += ["door.place-1.jpg"]
     for name in names:
         (tmp_path / name).touch()
-    watch(tmp_path)
+    watch(tmp_path).close()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
 
 
