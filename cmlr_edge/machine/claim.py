@@ -67,10 +67,14 @@ class Claim:
     def renew(self) -> None:
         """Take the lock again where somebody deleted it, or where it could not be taken before.
 
+        Nothing happens once it was given back.
+
         Raises:
             OutputError: Another process has taken it meanwhile.
         """
         with _guard:
+            if self._is_closed:
+                return
             held = _held[self._path]
             if held.file is not None and _is_at(held.file, self._path):
                 return

@@ -114,7 +114,7 @@ class PlaceWatch:
         training, context = why.meaning.training, why.context
         if training is not None and context is not None and np.isfinite(context).all():
             if training is not self._training:  # another engine
-                self._begin(training, why.labels)
+                self._change(training, why.labels)
             notice = self._count(frame, context)
             prediction = self._averaged(prediction, why)
         return prediction if self._tell_why else replace(prediction, why=None), notice
@@ -134,6 +134,31 @@ class PlaceWatch:
             return prediction
         reasons = average_over(why, self._histogram.prior)
         return replace(prediction, scores=reasons.scores, why=reasons)
+
+    @property
+    def averages(self) -> bool:
+        """Whether it changes scores; then it needs predictions that say why."""
+        return self._settings.average
+
+    def compared(self, prediction: Prediction) -> Prediction:
+        """What another engine's word on a frame is in this place; nothing is counted. Any thread may ask."""
+        why = prediction.why
+        if not self.averages or why is None or (training := why.meaning.training) is None:
+            return prediction
+        same = store.digest_of(training) == self._digest
+        prior = (self._histogram if same else PlaceHistogram(training)).prior
+        return replace(prediction, scores=average_over(why, prior).scores, why=None)
+
+    def _change(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
+        """Go on with another engine; of one that was trained in other surroundings, anew."""
+        if (
+            store.digest_of(training) == self._digest
+        ):  # as one that was taught a label, or built again
+            self._training, self._labels = training, labels
+            return
+        if self._histogram.num_blocks or self._histogram.open_frames:
+            self._save()  # what is set aside is whole
+        self._begin(training, labels)
 
     def _begin(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
         """Hold the place against these surroundings."""
