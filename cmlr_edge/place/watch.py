@@ -169,7 +169,7 @@ class PlaceWatch:
             false_alarms_a_day=self._settings.false_alarms,
         )
         self._training, self._labels = training, labels
-        self._digest = store.digest_of(training)
+        self._digest: str = store.digest_of(training)
         self._shown: dict[int, _Shown] = {}  # by the number of its block
         self._clock = _BlockClock(self._settings.block_s)
         self._alarm, self._num_pictures, self._statistic, self._looks = "", 0, 0.0, 1.0
