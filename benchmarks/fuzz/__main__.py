@@ -27,7 +27,8 @@ from benchmarks.fuzz.machines import Machine, compile_driver
 from benchmarks.fuzz.mutations import OF_BYTES, OF_JSON
 from benchmarks.fuzz.onnx_mutations import OF_ONNX
 from benchmarks.fuzz.seeds import Seed, write_seeds
-from cmlr_edge.model.files import sha256_of, write_atomically
+from benchmarks.records import write_json
+from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import MAX_TOLERANCE
 from train.reporting import exit_on_error
 
@@ -190,7 +191,7 @@ def main(
             folder / "damaged",
             report=lambda done: progress.advance(task, done),
         )
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
     Console().print(f"{cases} damaged files: {len(record['wrong'])} went wrong, see {out}")
     if record["wrong"]:
         raise typer.Exit(1)

@@ -28,7 +28,7 @@ from rich.progress import Progress
 
 from benchmarks.fuzz.__main__ import Worker
 from benchmarks.fuzz.mutations import OF_BYTES, OF_JSON
-from cmlr_edge.model.files import write_atomically
+from benchmarks.records import write_json
 from train.reporting import exit_on_error
 
 _PICTURES = ("jpg", "png", "webp", "tif", "bmp", "ppm", "avif")
@@ -184,7 +184,7 @@ def main(
             damaged,
             report=lambda done: progress.advance(task, done),
         )
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
     Console().print(f"{cases} damaged files: {len(record['wrong'])} went wrong, see {out}")
     if record["wrong"]:
         raise typer.Exit(1)
