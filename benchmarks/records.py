@@ -53,6 +53,12 @@ def picture(path: Path, dpi: int, rows: int = 1, columns: int = 1, **options: An
     plt.close(figure)
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a file of JSON lines; none where there is no file."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
 def fill_marks(page: str, tables: Mapping[str, str]) -> str:
     """Put each table between the marks `<!-- NAME -->` and `<!-- end -->` of a page that has them."""
     for name, table in tables.items():

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.collect.sampling import CONTRADICTION, WAYS
-from benchmarks.intervals import t_interval
+from benchmarks.intervals import mean_with_interval
 from benchmarks.records import markdown_table, picture
 
 MARKS = "<!-- collect -->\n", "<!-- end -->"
@@ -25,11 +25,11 @@ def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:
     for way, of_worlds in curves.items():
         until = [frames_until_half(budgets, curve) for curve in of_worlds]
         summary["ways"][way] = {
-            name: [_mean(values) for values in _curves(worlds, way, name).T]
+            name: [mean_with_interval(values) for values in _curves(worlds, way, name).T]
             for name in (ERROR, "missed_alone", "said_without", "exclusive_ap", "all_ap", "alone")
         } | {"until_half": until}
     summary["contradictions less"] = {
-        way: [_mean(gain) for gain in (curves[CONTRADICTION] - curves[way]).T]
+        way: [mean_with_interval(gain) for gain in (curves[CONTRADICTION] - curves[way]).T]
         for way in curves
         if way != CONTRADICTION
     }
@@ -96,7 +96,3 @@ def _curves(worlds: list[dict[str, Any]], way: str, name: str) -> NDArray[np.flo
             for world in worlds
         ]
     )
-
-
-def _mean(values: NDArray[np.float64]) -> dict[str, Any]:
-    return {"mean": float(values.mean()), "interval": [*t_interval(values)]}
