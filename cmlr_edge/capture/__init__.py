@@ -208,7 +208,7 @@ def _open_camera(device: str) -> Reader:
 def _open_files(
     text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool, keep_s: float | None
 ) -> Source:
-    from cmlr_edge.capture.images import IMAGE_SUFFIXES, ImageFiles, list_folder
+    from cmlr_edge.capture.images import IMAGE_SUFFIXES, NO_FILMS, ImageFiles, list_folder
     from cmlr_edge.capture.live import LiveSource
     from cmlr_edge.capture.readers import PacedFile
     from cmlr_edge.capture.video import VideoFile
@@ -223,7 +223,7 @@ def _open_files(
         raise CaptureError(
             f"cannot open {printable(redact_source(text[:200]))}: {error.strerror}"
         ) from error
-    if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
+    if is_file and path.suffix.lower() not in (*IMAGE_SUFFIXES, *NO_FILMS):
         if policy == "newest":
             VideoFile(path).close()  # fails here and now, if it does
             return LiveSource(text, partial(PacedFile, path, loop=loop, keep_s=keep_s), live)
