@@ -24,6 +24,7 @@ from rich.console import Console
 from benchmarks.gpu.standard_attention import with_standard_attention
 from benchmarks.intervals import t_interval
 from benchmarks.peers.models import NETWORKS, make_model
+from benchmarks.records import write_json
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.errors import CmlrError
@@ -208,8 +209,7 @@ def main(
                         "files": compare(timed),
                         "failed": failed,
                     }
-                    text = json.dumps(record, indent=1) + "\n"
-                    write_atomically(out, text.encode())
+                    write_json(out, record)
                     ratios = {n: round(r["ratio"], 3) for n, r in found[engine]["files"].items()}
                     _stderr.print(f"  {engine}: {ratios} {failed or ''}")
 
