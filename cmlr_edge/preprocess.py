@@ -8,18 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmlr_edge.backends.base import ResizingBackend
 from cmlr_edge.frame import ColorOrder, Frame, as_color_image
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.machine.pillow import resize_with_pillow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from cmlr_edge.backends.base import Backend, Inputs
     from cmlr_edge.model.spec import Interpolation, PreprocessSpec
 
 _LONGEST_STRIP = 64  # times its shorter side
+
+
+@dataclass(frozen=True, eq=False)
+class Unresized:
+    """An image that a runtime brings to the model's size itself; see `backends/base.py`."""
+
+    pixels: NDArray[np.uint8]  # (H, W, 3)
+    order: ColorOrder
+    spec: PreprocessSpec
+
+    def resize(self, out: NDArray[np.uint8], /) -> None:
+        """Do it on the CPU after all: write RGB (*spec.size_hw, 3)."""
+        preprocess(self.pixels, self.spec, color=self.order, out=out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +42,83 @@ class Prepared:
     """A frame and the model input made of it; see `Recognizer.prepare`."""
 
     frame: Frame
-    pixels: NDArray[np.uint8]  # (*spec.size_hw, 3), RGB
+    input: NDArray[np.uint8] | Unresized  # see `Preparing`
     spec: PreprocessSpec
     preprocess_ms: float
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(*spec.size_hw, 3), RGB; made when asked for where the runtime would make them."""
+        if isinstance(self.input, np.ndarray):
+            return self.input
+        return preprocess(self.input.pixels, self.spec, color=self.input.order)
+
+
+class Preparing:
+    """How images become a model's input: here, or on the GPU where its runtime can do that."""
+
+    def __init__(self, backend: Backend, spec: PreprocessSpec) -> None:
+        """Ask the runtime, if the model's input is what its kernel makes."""
+        self._spec = spec
+        self._device: ResizingBackend | None = None
+        if (
+            _is_usual(spec)
+            and isinstance(backend, ResizingBackend)
+            and backend.start_resizing(_probes(spec))
+        ):
+            self._device = backend
+
+    def one(
+        self, image: Any, color: ColorOrder, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8] | Unresized:
+        """Check an image and make the input of it, or leave that to the runtime; as `preprocess`.
+
+        What would have to be copied for it, a grey or a PIL image, is resized here and now: of a long
+        list, only one copy is held at a time.
+        """
+        if isinstance(image, Frame):
+            image, color = image.image_bgr, "bgr"
+        if self._on_device and isinstance(image, np.ndarray):
+            pixels, order = as_color_image(image, color)
+            if np.may_share_memory(pixels, image):
+                return Unresized(pixels, order, self._spec)
+        return preprocess(image, self._spec, color=color, out=out)
+
+    def several(
+        self,
+        images: Sequence[Any] | NDArray[np.uint8],
+        color: ColorOrder,
+        buffer: NDArray[np.uint8],
+    ) -> Inputs:
+        """The same of many; what is done here is in `buffer` (N, *size_hw, 3)."""
+        made = [self.one(image, color, out) for image, out in zip(images, buffer, strict=True)]
+        return buffer if all(isinstance(item, np.ndarray) for item in made) else made
+
+    def takes(self, item: Prepared) -> bool:
+        """Whether it is this model's input, and not what another's runtime was to resize."""
+        ready = isinstance(item.input, np.ndarray)
+        return item.spec == self._spec and (ready or self._on_device)
+
+    @property
+    def _on_device(self) -> bool:
+        return self._device is not None and self._device.resizes
+
+
+def together(items: Sequence[NDArray[np.uint8] | Unresized]) -> Inputs:
+    """One batch."""
+    ready = [item for item in items if isinstance(item, np.ndarray)]
+    return np.stack(ready) if len(ready) == len(items) else items
+
+
+def _probes(spec: PreprocessSpec) -> list[Unresized]:
+    """Noise to be made smaller, by no whole number, and larger: no two channels or rows are alike."""
+    random, (height, width) = np.random.default_rng(0), spec.size_hw
+    sizes = (height * 3 // 2 + 1, width * 5 // 3 + 1), (height // 2 + 1, width // 2 + 1)
+    return [Unresized(random.integers(0, 256, (*size, 3), np.uint8), "bgr", spec) for size in sizes]
+
+
+def _is_usual(spec: PreprocessSpec) -> bool:
+    return spec.resize == "stretch" and spec.interpolation == "area"
 
 
 def preprocess(
@@ -59,8 +148,11 @@ def preprocess(
     height, width = spec.size_hw
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
-    is_usual = spec.resize == "stretch" and spec.interpolation == "area"
-    if is_usual and _suits_native(pixels, height, width) and (resize_area := _native_resize()):
+    if (
+        _is_usual(spec)
+        and _suits_native(pixels, height, width)
+        and (resize_area := _native_resize())
+    ):
         resize_area(pixels, out, swap_channels=order == "bgr")
         return out
     if spec.resize == "letterbox":

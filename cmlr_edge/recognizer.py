@@ -21,7 +21,7 @@ from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import OUTPUT_NAME, ModelSpec
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
-from cmlr_edge.preprocess import Prepared, preprocess
+from cmlr_edge.preprocess import Prepared, Preparing, together
 from cmlr_edge.why import Explain, Reasons, as_explain
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ class Recognizer(Closing):
             why: This runtime was chosen, for `runtime`.
         """
         self._backend = backend
-        self._runtime = backend.description + why
+        self._why = why
         self._spec = spec
         self._thresholds = merged_thresholds(spec.thresholds_by_label, thresholds)
+        self._preparing = Preparing(backend, spec.preprocess)
         self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
         self._lock = threading.RLock()  # guards buffer and backend
 
@@ -176,8 +177,11 @@ class Recognizer(Closing):
 
     @property
     def runtime(self) -> str:
-        """The runtime and the device that really run the model, and why where that was chosen."""
-        return self._runtime
+        """The runtime and the device that really run the model, and why where that was chosen.
+
+        Of an engine also where frames are resized, on the GPU or the CPU.
+        """
+        return self._backend.description + self._why
 
     @property
     def provider(self) -> str:
@@ -239,30 +243,26 @@ class Recognizer(Closing):
         explain: bool | Explain,
     ) -> list[Prediction]:
         called_at, start = time.time(), time.perf_counter()
-        for image, out in zip(images, buffer, strict=True):
-            if isinstance(image, Frame):
-                preprocess(image.image_bgr, self._spec.preprocess, color="bgr", out=out)
-            else:
-                preprocess(image, self._spec.preprocess, color=color, out=out)
+        inputs = self._preparing.several(images, color, buffer)
         share_ms = (time.perf_counter() - start) * 1e3 / len(images)
-        return self._score(buffer, images, [share_ms] * len(images), called_at, explain)
+        return self._score(inputs, images, [share_ms] * len(images), called_at, explain)
 
     def _score(
         self,
-        buffer: NDArray[np.uint8],
+        inputs: Any,
         images: Sequence[Any] | NDArray[np.uint8],
         preprocess_ms: Sequence[float],
         called_at: float,
         explain: bool | Explain,
     ) -> list[Prediction]:
-        """Run the model on what is in the buffer; `images` tell times and status."""
+        """Run the model on what this backend takes, see `Preparing`; `images` tell times and status."""
         why: Sequence[Reasons | None] = [None] * len(images)
         with self._lock:
             start = time.perf_counter()
             if (settings := as_explain(explain)) is None:
-                scores = self._backend.infer(buffer)
+                scores = self._backend.infer(inputs)
             else:
-                scores, why = self._explain(buffer, settings)
+                scores, why = self._explain(inputs, settings)
         inferred = time.perf_counter()
         finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
         reached = scores >= self._thresholds
@@ -289,13 +289,13 @@ class Recognizer(Closing):
         ]
 
     def _explain(
-        self, buffer: NDArray[np.uint8], settings: Explain
+        self, inputs: Any, settings: Explain
     ) -> tuple[NDArray[np.float32], list[Reasons | None]]:
-        """Scores (N, L) of what is in the buffer, and why."""
+        """Scores (N, L), and why."""
         meaning, name = self._spec.explanation, self._spec.name
         if meaning is None or not isinstance(self._backend, ExplainingBackend):
             raise no_explanation(name)
-        found = self._backend.explain(buffer)
+        found = self._backend.explain(inputs)
         reasons = Reasons.of(found, meaning, self.labels, self._thresholds, settings, model=name)
         return found[OUTPUT_NAME], [*reasons]
 
@@ -305,9 +305,10 @@ class Recognizer(Closing):
         Raises:
             FrameError: It holds no image.
         """
-        spec, start = self._spec.preprocess, time.perf_counter()
-        pixels = preprocess(frame.image_bgr, spec, color="bgr")
-        return Prepared(frame, pixels, spec, (time.perf_counter() - start) * 1e3)
+        start = time.perf_counter()
+        pixels = self._preparing.one(frame, "bgr")
+        took_ms = (time.perf_counter() - start) * 1e3
+        return Prepared(frame, pixels, self._spec.preprocess, took_ms)
 
     def recognize_prepared(
         self, prepared: Sequence[Prepared], *, explain: bool | Explain = False
@@ -318,14 +319,14 @@ class Recognizer(Closing):
             prepared: May be empty. What another model's Recognizer prepared is prepared again.
             explain: As for `__call__`.
         """
-        own = self._spec.preprocess
-        items = [item if item.spec == own else self.prepare(item.frame) for item in prepared]
+        takes = self._preparing.takes
+        items = [item if takes(item) else self.prepare(item.frame) for item in prepared]
         if not items:
             return []
-        buffer = np.stack([item.pixels for item in items])
+        inputs = together([item.input for item in items])
         preprocess_ms = [item.preprocess_ms for item in items]
         frames = [item.frame for item in items]
-        return self._score(buffer, frames, preprocess_ms, time.time(), explain)
+        return self._score(inputs, frames, preprocess_ms, time.time(), explain)
 
     def stream(
         self,
@@ -375,7 +376,7 @@ class Recognizer(Closing):
 
     def __repr__(self) -> str:
         """What it recognises, and where."""
-        return f"<Recognizer {self._spec.name}: {len(self.labels)} labels, {self._runtime}>"
+        return f"<Recognizer {self._spec.name}: {len(self.labels)} labels, {self.runtime}>"
 
     def __reduce__(self) -> NoReturn:
         """Refuse copies and pickles with an EngineError: a runtime belongs to one process."""

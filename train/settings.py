@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from cmlr_edge.errors import DataError
@@ -34,12 +36,32 @@ def build_config(
         for parent in parents:
             place = place.get(parent, {})
         if not isinstance(place, dict) or leaf not in place:
-            raise DataError(f"there is no setting {key!r}: see train/config.py for all of them")
+            raise DataError(f"there is no setting {key!r}: {_hint(key)}")
         place[leaf] = value
     try:
         return from_json(TrainConfig, record)
     except ValueError as error:
         raise DataError(f"settings: {error}") from error
+
+
+def _hint(key: str) -> str:
+    """Which settings may have been meant: of the same last word, or spelt alike."""
+    known = [*_dotted(dataclasses.asdict(TrainConfig()))]
+    leaves = {name.rpartition(".")[2] for name in known}
+    leaf = key.rpartition(".")[2]
+    alike = [leaf] if leaf in leaves else get_close_matches(leaf, leaves, 1)
+    meant = [name for name in known if name.rpartition(".")[2] in alike]
+    if not meant:
+        return "see train/config.py for all of them"
+    return f"did you mean {' or '.join(meant)}? train/config.py has all of them"
+
+
+def _dotted(settings: dict[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{above}{name}.")
+        else:
+            yield above + name
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     python -m benchmarks.gpu --lease                       both parts, in less than ten minutes
     python -m benchmarks.gpu --part A --out results/gpu    the kernels; B: training, and engines
     python -m benchmarks.gpu --stage 3 --stage 9           some stages
+    python -m benchmarks.gpu --lease --dry-run             what would be run, and what it lacks here
 
 Each stage is a process of its own with a limit, and its JSON is in the folder from its first line
 on: a stage that fails, hangs or crashes stops nothing. Stages for what is not installed are skipped
@@ -22,6 +23,7 @@ from typing import Any
 
 from benchmarks.gpu.plan import STAGES, Stage
 from benchmarks.gpu.report import Report, fails, stage_file, table
+from benchmarks.gpu.stage import missing_module
 from cmlr_edge.machine.child import python_command, run_limited
 from cmlr_edge.model.files import write_atomically
 
@@ -76,6 +78,17 @@ def run_stages(stages: list[Stage], options: argparse.Namespace) -> list[dict[st
     return records
 
 
+def plan_table(stages: list[Stage]) -> str:
+    """What would be run, in Markdown; nothing is."""
+    lines = ["| stage | part | limit | missing here |", "|---|---|--:|---|"]
+    for stage in stages:
+        missing = missing_module(stage.needs) or ""
+        lines.append(
+            f"| {stage.number} {stage.name} | {stage.part} | {stage.limit_s} s | {missing} |"
+        )
+    return "\n".join(lines)
+
+
 def say(text: str) -> None:
     """To whoever waits, at once."""
     sys.stdout.write(text + "\n")
@@ -95,12 +108,18 @@ def main(arguments: list[str] | None = None) -> int:
     which.add_argument("--stage", type=int, action="append", choices=[s.number for s in STAGES])
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
     parser.add_argument("--model", type=Path)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be run and what is missing here"
+    )
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     asked = [
         stage for stage in STAGES
         if options.lease or stage.part == options.part or stage.number in (options.stage or ())
     ]  # fmt: skip
+    if options.dry_run:
+        say(plan_table(asked))
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
     records = run_stages(asked, options)
     say(table(records))
     if all(record["ended"] == "no GPU" for record in records):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.gpu import ways_of_frames
 from benchmarks.gpu.device import memory_in_use
 from benchmarks.gpu.report import Report, Skipped
 from benchmarks.gpu.stage import Place
@@ -47,6 +48,8 @@ def check(report: Report, place: Place, *, frames: int = 10_000) -> None:
             report.check(f"engine {name}: golden sample", engine.open_as_users_do)
             report.check(f"engine {name}: CUDA graph", engine.compare_cuda_graph)
             report.check(f"engine {name}: time", engine.measure, measures=True)
+            compare_ways = partial(ways_of_frames.compare_engine, engine.path)
+            report.check(f"engine {name}: frames by CPU and GPU", compare_ways)
             report.check(f"engine {name}: memory", partial(engine.watch_memory, frames))
 
 

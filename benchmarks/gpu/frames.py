@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.gpu import ways_of_frames
 from benchmarks.gpu.device import closing, import_cuda, poison, time_in_graph, uploaded
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.stage import Place
@@ -26,12 +27,13 @@ _NORMALISED = 1.0  # grey levels: `preprocess` rounds, the kernel does not
 
 
 def check(report: Report, _: Place) -> None:
-    """BGR, RGB and NV12, with and without a pitch and normalisation, smaller and larger."""
+    """BGR, RGB and NV12, with and without a pitch and normalisation, smaller and larger; as the SDK uses it."""
     cuda = import_cuda()
     for kind in ("bgr", "rgb", "nv12"):
         for from_hw, size_hw in SIZES:
             name = f"{kind}, {from_hw[1]} x {from_hw[0]} to {size_hw[1]} x {size_hw[0]}"
             report.check(name, partial(compare, cuda, kind, from_hw, size_hw))
+    ways_of_frames.check(report)
 
 
 def compare(cuda: Any, kind: str, from_hw: tuple[int, int], size_hw: tuple[int, int]) -> str:

@@ -24,7 +24,7 @@ STAGES = (
     Stage(3, "A", "attention against float64", "attention:check", 60, ("cuda.bindings",)),
     Stage(4, "A", "tensors beyond 2^31 elements", "attention:check_far", 30, ("cuda.bindings",)),
     Stage(5, "A", "plugin without TensorRT", "plugin:check", 60, ("cuda.bindings",)),
-    Stage(6, "A", "frame kernel", "frames:check", 40, ("cuda.bindings", "cv2")),
+    Stage(6, "A", "frame kernel", "frames:check", 60, ("cuda.bindings", "cv2")),
     Stage(7, "A", "compute-sanitizer", "tools:sanitize", 90, ("cuda.bindings",)),
     Stage(8, "A", "counters", "tools:count", 70, ("cuda.bindings",)),
     Stage(9, "A", "times", "times:measure", 90, ("cuda.bindings",)),

@@ -190,8 +190,10 @@ class Labeller:
 
     def _prepare(self, image: NDArray[np.uint8], status: Any) -> Prepared:
         """The model's input of an image, without the image: of a batch only one is held at a time."""
-        prepared = self._recognizer.prepare(Frame(image, 0, None, 0.0, 0.0, "", status))
-        return replace(prepared, frame=replace(prepared.frame, image_bgr=prepared.pixels))
+        frame = Frame(image, 0, None, 0.0, 0.0, "", status)
+        prepared = self._recognizer.prepare(frame)
+        pixels = prepared.pixels
+        return replace(prepared, input=pixels, frame=replace(frame, image_bgr=pixels))
 
     def _scored(self, samples: Iterator[tuple[Row, Prepared | None]]) -> Iterator[Row]:
         """Rows with scores, in the order of the samples; failures pass."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from cmlr_edge.errors import EngineError
 
@@ -69,6 +70,54 @@ class ExplainingBackend(Backend, Protocol):
         Raises:
             EngineError: It has no output beside its scores, or the runtime failed.
         """
+        ...
+
+
+class UnresizedImage(Protocol):
+    """An image as it came, and how the CPU brings it to the model's size."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H, W, 3), rows maybe apart from each other."""
+        ...
+
+    @property
+    def order(self) -> str:
+        """Of its channels: "bgr" or "rgb"."""
+        ...
+
+    def resize(self, out: NDArray[np.uint8], /) -> None:
+        """Write what `preprocess` makes of it, (*size_hw, 3), RGB."""
+        ...
+
+
+# What a `ResizingBackend` runs on: ready pixels (N, H, W, 3); or a list of images of any size, in which
+# some may be ready, each (H, W, 3).
+Inputs: TypeAlias = "NDArray[np.uint8] | Sequence[NDArray[np.uint8] | UnresizedImage]"
+
+
+@runtime_checkable
+class ResizingBackend(Backend, Protocol):
+    """A runtime that can bring images to the model's size where it runs the model."""
+
+    def start_resizing(self, probes: Sequence[UnresizedImage], /) -> bool:
+        """Do so from here on if that works, and gives each probe the CPU's pixels to a grey level.
+
+        Until then, and where it does not, images are resized on the CPU. The log says once why.
+        """
+        ...
+
+    @property
+    def resizes(self) -> bool:
+        """Whether it does so: it ends for good at the first image for which it fails."""
+        ...
+
+    def infer(self, frames: Inputs, /) -> NDArray[np.float32]:
+        """Run the model, on images that are not resized too."""
+        ...
+
+    def explain(self, frames: Inputs, /) -> dict[str, NDArray[np.float32]]:
+        """Likewise, with all outputs."""
         ...
 
 

@@ -157,10 +157,15 @@ class MirroredArray:
         """Of the device's memory."""
         return int(self._device)
 
-    def upload(self, rows: int, stream: Stream) -> None:
-        """Copy the first rows to the device, some time later."""
+    def address_of(self, row: int) -> int:
+        """Of a row in the device's memory."""
+        return self.address + row * self._bytes_per_row
+
+    def upload(self, rows: int, stream: Stream, *, first: int = 0) -> None:
+        """Copy so many rows to the device, some time later; by then the host's must be as they are."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._copy(self.address, int(self._pinned), rows, kind, stream)
+        host = int(self._pinned) + first * self._bytes_per_row
+        self._copy(self.address_of(first), host, rows, kind, stream)
 
     def download(self, rows: int, stream: Stream) -> None:
         """Copy the first rows to the host, some time later."""

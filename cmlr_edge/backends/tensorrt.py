@@ -5,11 +5,9 @@ Written to what TensorRT 10.3 to 11.4 have in common: tensors by name, `execute_
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
-from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.backends.base import no_explanation
+from cmlr_edge.backends.base import Inputs, UnresizedImage, no_explanation
+from cmlr_edge.backends.cuda_frames import FrameStage, Resizing
 from cmlr_edge.backends.cuda_memory import Graph, MirroredArray, Stream, on_first_gpu
 from cmlr_edge.backends.plugin import plugin_library
+from cmlr_edge.backends.tensorrt_logger import logger_of
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.driver import find_gpu
 from cmlr_edge.model.explanation import OUTPUTS
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, EngineBuild
 
+_GREY_LEVELS = 1  # by which the frame kernel may differ from the CPU
 _log = logging.getLogger(__name__)
-_loggers: dict[Any, Any] = {}  # by module of TensorRT
-_loggers_lock = threading.Lock()
 
 
 def import_tensorrt() -> Any:
@@ -89,6 +88,7 @@ class TensorRtBackend:
         """
         self._name, self._engine_build = path.name, engine
         self._replays = _Replays(path.name, wanted=cuda_graph)
+        self._resizing = Resizing(path.name)
         gpu = find_gpu()  # without a driver, a Runtime ends the process
         trt = import_tensorrt()
         if engine.plugin_version is not None:
@@ -105,17 +105,45 @@ class TensorRtBackend:
         self._frame_shape, self.num_labels, self._further = _check_signature(
             trt, self._engine, path
         )
-        self.description = f"TensorRT {trt.__version__}, {gpu.name}"
+        self._description = f"TensorRT {trt.__version__}, {gpu.name}"
         self._idle: list[_Lane] = []  # the one that ran last comes last
         self._lock = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """TensorRT, the GPU, and where frames are resized, once somebody has asked for that."""
+        return ", ".join(filter(None, (self._description, str(self._resizing))))
 
     @property
     def provider(self) -> str:
         """An engine is code for a GPU and runs on nothing else: "cuda", or with graphs "cuda-graph"."""
         return "cuda-graph" if self._replays.wanted else "cuda"
 
-    def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Run the model; see `Backend.infer`. Batches beyond the engine's largest are split."""
+    @property
+    def resizes(self) -> bool:
+        """Whether images are resized on the GPU; see `ResizingBackend`."""
+        return self._resizing.operator is not None
+
+    def start_resizing(self, probes: Sequence[UnresizedImage], /) -> bool:
+        """Try the kernel on the probes; see `ResizingBackend`."""
+        self._resizing.start()
+        for probe in probes:
+            if not self.resizes:
+                break
+            expected = np.empty(self._frame_shape, np.uint8)
+            probe.resize(expected)
+            with on_first_gpu(), self._lane() as lane:
+                actual = lane.resized(probe)
+            worst = int(np.abs(actual.astype(np.int16) - expected).max())
+            if worst > _GREY_LEVELS:
+                self._resizing.give_up(
+                    f"the GPU's pixels differ by {worst} grey levels: install cmlr-edge again on "
+                    "this machine, so that its kernels are compiled for it"
+                )
+        return self.resizes
+
+    def infer(self, frames: Inputs, /) -> NDArray[np.float32]:
+        """Run the model; see `ResizingBackend`. Batches beyond the engine's largest are split."""
         scores = np.empty((len(frames), self.num_labels), np.float32)
         self._run(frames, {OUTPUT_NAME: scores})
         return scores
@@ -125,7 +153,7 @@ class TensorRtBackend:
         """Whether it has further outputs; see `ExplainingBackend`."""
         return bool(self._further)
 
-    def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
+    def explain(self, frames: Inputs, /) -> dict[str, NDArray[np.float32]]:
         """Run the model and fetch all its outputs, which the engine computes in any case."""
         if not self._further:
             raise no_explanation(self._name)
@@ -134,14 +162,16 @@ class TensorRtBackend:
         self._run(frames, found)
         return found
 
-    def _run(self, frames: NDArray[np.uint8], outputs: dict[str, NDArray[np.float32]]) -> None:
+    def _run(self, frames: Inputs, outputs: dict[str, NDArray[np.float32]]) -> None:
         """Fill these outputs."""
         if self._engine is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
-        if frames.shape[1:] != self._frame_shape:
-            raise EngineError(
-                f"{self._name} takes frames {self._frame_shape}, got {frames.shape[1:]}"
-            )
+        if isinstance(frames, np.ndarray):
+            shapes = {frames.shape[1:]}
+        else:
+            shapes = {item.shape for item in frames if isinstance(item, np.ndarray)}
+        for shape in shapes - {self._frame_shape}:
+            raise EngineError(f"{self._name} takes frames {self._frame_shape}, got {shape}")
         largest = self._engine_build.batch[2]
         with on_first_gpu(), self._lane() as lane:
             for first in range(0, len(frames), largest):
@@ -172,6 +202,7 @@ class TensorRtBackend:
                 self._frame_shape,
                 {OUTPUT_NAME: (self.num_labels,), **self._further},
                 self._replays,
+                self._resizing,
                 self._logger,
             )
         try:
@@ -209,6 +240,7 @@ class _Lane:
         frame_shape: tuple[int, ...],
         outputs: dict[str, tuple[int, ...]],
         replays: _Replays,
+        resizing: Resizing,
         logger: Any,
     ) -> None:
         """Allocate for the largest batch; where one thing cannot be had, none stays."""
@@ -224,6 +256,8 @@ class _Lane:
             stack.callback(self._stream.close)
             self._frames = MirroredArray((batch[2], *frame_shape), np.uint8)
             stack.callback(self._frames.close)
+            self._stage = FrameStage(resizing, frame_shape, self._stream)
+            stack.callback(self._stage.close)
             self._outputs: dict[str, MirroredArray] = {}
             for output, shape in outputs.items():
                 self._outputs[output] = MirroredArray((batch[2], *shape), np.float32)
@@ -234,10 +268,10 @@ class _Lane:
         self._rows = 0  # that the context is set to
         self._graph: Graph | None = None  # of that many rows
 
-    def run(self, frames: NDArray[np.uint8], outputs: dict[str, NDArray[np.float32]]) -> None:
+    def run(self, frames: Inputs, outputs: dict[str, NDArray[np.float32]]) -> None:
         """Fill the outputs, the scores among them; a batch below the smallest is filled up."""
-        self._frames.host[: len(frames)] = frames
         rows = max(len(frames), self._smallest)
+        self._bring(frames, rows)
         self._launch(rows)
         for name in outputs:  # the scores come with every launch, which a graph may replay
             if name != OUTPUT_NAME:
@@ -245,6 +279,33 @@ class _Lane:
         self._stream.synchronize()
         for name, array in outputs.items():
             array[:] = self._outputs[name].host[: len(frames)]
+
+    def resized(self, image: UnresizedImage) -> NDArray[np.uint8]:
+        """What the model would run on."""
+        self._bring([image], 1)
+        self._frames.download(1, self._stream)
+        self._stream.synchronize()
+        pixels: NDArray[np.uint8] = self._frames.host[0].copy()
+        return pixels
+
+    def _bring(self, frames: Inputs, rows: int) -> None:
+        """Put on the stream what makes the engine's input; the stream was waited for before."""
+        host = self._frames.host
+        if isinstance(frames, np.ndarray):
+            host[: len(frames)] = frames
+            self._frames.upload(rows, self._stream)
+            return
+        self._stage.begin()
+        for row, frame in enumerate(frames):
+            if isinstance(frame, np.ndarray):
+                host[row] = frame
+            elif self._stage.resize(frame, self._frames.address_of(row)):
+                continue
+            else:
+                frame.resize(host[row])
+            self._frames.upload(1, self._stream, first=row)
+        if rows > len(frames):  # whatever fills the batch up
+            self._frames.upload(rows - len(frames), self._stream, first=len(frames))
 
     def _launch(self, rows: int) -> None:
         first = self._rows != rows
@@ -281,7 +342,6 @@ class _Lane:
         self._rows = rows
 
     def _enqueue(self, rows: int) -> None:
-        self._frames.upload(rows, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
             raise EngineError(f"TensorRT failed on {self._name}: {self._logger.take()}")
         self._outputs[OUTPUT_NAME].download(rows, self._stream)
@@ -292,41 +352,6 @@ class _Lane:
             owned.callback(setattr, self, "_context", None)
             owned.callback(self._drop_graph)
             owned.callback(self._stream.synchronize)
-
-
-def logger_of(trt: Any) -> Any:
-    """The one logger that TensorRT is given in this process, which is never freed.
-
-    TensorRT keeps the address of the first logger that it sees, hands it to plugins, and calls it on behalf
-    of builders and runtimes that were given another: freed, it ends the process.
-    """
-    with _loggers_lock:
-        if trt not in _loggers:
-            _loggers[trt] = _new_logger(trt)
-            # Also when the interpreter ends, which frees engines and modules in any order.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_loggers[trt]))
-        return _loggers[trt]
-
-
-def _new_logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps the last errors, for our messages."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self._said: deque[str] = deque(maxlen=16)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in {trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR}:
-                self._said.append(message)
-
-        def take(self) -> str:
-            """What was said since the last call, by any thread."""
-            said = [*self._said]
-            self._said.clear()
-            return " / ".join(said) or "it gave no reason"
-
-    return Logger()
 
 
 def _check_signature(

@@ -211,7 +211,7 @@ def _open_files(
     text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool, keep_s: float | None
 ) -> Source:
     from cmlr_edge.capture.animation import is_animation
-    from cmlr_edge.capture.images import ImageFiles, list_folder
+    from cmlr_edge.capture.images import NO_FILMS, ImageFiles, list_folder
     from cmlr_edge.capture.live import LiveSource
     from cmlr_edge.capture.readers import PacedFile
     from cmlr_edge.capture.video import VideoFile
@@ -226,7 +226,8 @@ def _open_files(
         raise CaptureError(
             f"cannot open {printable(redact_source(text[:200]))}: {error.strerror}"
         ) from error
-    if is_file and (path.suffix.lower() not in IMAGE_SUFFIXES or is_animation(path)):
+    is_picture = path.suffix.lower() in (*IMAGE_SUFFIXES, *NO_FILMS)
+    if is_file and (not is_picture or is_animation(path)):
         if policy == "newest":
             VideoFile(path).close()  # fails here and now, if it does
             return LiveSource(text, partial(PacedFile, path, loop=loop, keep_s=keep_s), live)

@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.backends.tensorrt import load_plugin, logger_of
+from cmlr_edge.backends.tensorrt import load_plugin
+from cmlr_edge.backends.tensorrt_logger import logger_of
 from cmlr_edge.engines.builder import BuildOptions, BuildReport
 from cmlr_edge.engines.dla import WHERE, refusal
 from cmlr_edge.engines.preflight import version_of

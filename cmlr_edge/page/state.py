@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,6 +148,7 @@ class LiveState:
     def use(self, recognizer: Recognizer) -> None:
         """Tell of the model that is at work from now on, and let it look at visitors' pictures."""
         self.desk.use(recognizer)
+        self._recognizer = recognizer
         self._model = ModelView(
             name=recognizer.spec.name,
             runtime=recognizer.runtime,
@@ -252,7 +253,7 @@ class LiveState:
         return StateView(
             now=time.time(),
             started_at=time.time() - (since_start_s() - self._started_s),
-            model=self._model,
+            model=replace(self._model, runtime=self._recognizer.runtime),
             machine=_machine_view(),
             outputs=self._outputs(),
             may_edit=self.may_edit,

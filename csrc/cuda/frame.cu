@@ -49,12 +49,17 @@ FrameArguments arguments_of(const FrameParams& p) {
                    static_cast<int>(p.out_height),
                    static_cast<int>(p.out_width),
                    p.format == PixelFormat::kBgr ? 2 : 0,
-                   static_cast<float>(p.height) / static_cast<float>(p.out_height),
-                   static_cast<float>(p.width) / static_cast<float>(p.out_width),
                    static_cast<double>(p.out_height) / static_cast<double>(p.height),
                    static_cast<double>(p.out_width) / static_cast<double>(p.width),
+                   0,
+                   0,
                    {},
                    {}};
+  if (p.height % p.out_height == 0 && p.width % p.out_width == 0) {
+    const int64_t rows = p.height / p.out_height, columns = p.width / p.out_width;
+    a.whole = static_cast<int>(rows * columns);
+    a.halves_up = rows == 2 && columns == 2;
+  }
   for (int c = 0; p.normalized && c < 3; ++c) {
     a.factor[c] = 1.0f / (255.0f * p.std[c]);
     a.shift[c] = -p.mean[c] / p.std[c];

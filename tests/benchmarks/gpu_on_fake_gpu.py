@@ -12,7 +12,18 @@ from pathlib import Path
 import cuda_operators  # type: ignore[import-not-found]
 
 import cmlr_edge
-from benchmarks.gpu import attention, device, engine, frames, machine, replays, stage, times, tools
+from benchmarks.gpu import (
+    attention,
+    device,
+    engine,
+    frames,
+    machine,
+    replays,
+    stage,
+    times,
+    tools,
+    ways_of_frames,
+)
 from benchmarks.gpu.report import Report, Skipped, fails
 from cmlr_edge.machine.driver import find_gpu
 
@@ -27,6 +38,9 @@ def shrink() -> None:
     attention.BATCHES = attention.BATCHES[1:2]  # type: ignore[assignment]
     attention._FAR_HEADS, attention._FAR_ROWS = 3, 40
     frames.SIZES = (((60, 80), (32, 32)),)  # type: ignore[assignment]
+    ways_of_frames.SIZES = ((60, 80), (48, 64), (40, 50))  # type: ignore[assignment]
+    ways_of_frames.BATCHES, ways_of_frames.REPEATS = (1, 3), 3
+    ways_of_frames._SIZE_HW = (32, 32)
     times.CASES = [SMALL]
     replays.REPLAYS = 8
 

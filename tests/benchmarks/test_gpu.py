@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
@@ -63,6 +66,15 @@ def test_it_starts_with_nothing_but_numpy() -> None:
     assert done.stdout.strip() == "[]"
     assert missing_module(("json", "cuda_of_nobody.bindings")) == "cuda_of_nobody.bindings"
     assert missing_module(("json",)) is None
+
+
+def test_a_dry_run_says_what_would_be_run_and_what_is_missing_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "STAGES", (Stage(0, "A", "x", "", 3, ("json", "nobodys_module")),))
+    assert gpu.main(["--lease", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    assert "| 0 x | A | 3 s | nobodys_module |" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -171,9 +183,12 @@ STAGES_HERE = (
 
 
 def test_every_part_runs_and_holds_where_the_operators_are_right(
-    driver: Path, engine: Path
+    driver: Path, engine: Path, tmp_path: Path
 ) -> None:
-    found = on_fake_gpu(driver, engine, *STAGES_HERE)
+    for number in range(2):
+        picture = np.full((30, 40, 3), 90 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), picture)
+    found = on_fake_gpu(driver, engine, *STAGES_HERE, CMLR_PHOTOS=str(tmp_path))
     assert {name: rows.pop("fails") for name, rows in found.items()} == dict.fromkeys(
         STAGES_HERE, "False"
     ), found
@@ -181,6 +196,14 @@ def test_every_part_runs_and_holds_where_the_operators_are_right(
     assert found["attention"]["float32: equal bits"].startswith("holds 10 launches")
     assert found["far"]["float16: the last head"].startswith("holds differs by")
     assert "TFLOP/s" in found["times"]["cmlr, float16, B=2 L=17 T=33 d=64, 2 heads"]
+    way = found["frames"]["3 x 64 x 48 to an input: CPU and GPU"]
+    assert re.match(r"measured CPU .* ms .* GPU .* pixels differ by 0$", way)
+    for row in (
+        found["frames"]["decisions of both ways"],
+        found["engine"]["engine of plain operations: frames by CPU and GPU"],
+    ):
+        assert row.startswith("holds 0 of ")
+        assert "decisions differ on 2 photos, scores by 0 at most" in row
     assert found["engine"]["engine with the plugin"].startswith("skipped")
     assert found["engine"]["engine of ONNX's Attention"].startswith("skipped")  # by 10.3
     assert found["engine"]["engine of plain operations: CUDA graph"] == "holds identical scores"
@@ -192,4 +215,7 @@ def test_operators_that_are_wrong_fail(driver: Path, engine: Path) -> None:
     assert "differs by 0.01" in found["far"]["float32: the last head"]
     for rows in found.values():
         assert rows["fails"] == "True"
-    assert all("differs by 2" in text for name, text in found["frames"].items() if name != "fails")
+    rows = {name: text for name, text in found["frames"].items() if name != "fails"}
+    assert all(
+        re.search("differs? by 2", text) for name, text in rows.items() if "decisions" not in name
+    )

@@ -200,7 +200,19 @@ BUGS = {
         FRAME_LAUNCHER, "!p.normalized || reinterpret_cast<uintptr_t>(p.out) % sizeof(float) == 0", "true"
     ),
     "chroma with the pitch of luma": Bug(FRAME, "(y / 2) * a.chroma_row", "(y / 2) * a.row"),
-    "pixels cut off, not rounded": Bug(FRAME, "sum[c] + 0.5f", "sum[c]"),
+    "pixels of two by two cut off, not rounded": Bug(FRAME, "sum[c] + 0.5f", "sum[c]"),
+    "pixels cut off, not rounded": Bug(FRAME, "__float2int_rn(sum[c])", "static_cast<int>(sum[c])"),
+    "halves rounded up wherever sides are whole": Bug(FRAME_LAUNCHER, "rows == 2 && columns == 2", "true"),
+    "halves of two by two rounded to even": Bug(FRAME_LAUNCHER, "rows == 2 && columns == 2", "false"),
+    "whole numbers on one side are enough": Bug(
+        FRAME_LAUNCHER, "p.out_height == 0 && p.width % p.out_width == 0", "p.out_height == 0"
+    ),
+    "a cell ends as it begins": Bug(FRAME, "has_tail ? tail / length", "has_tail ? head / length"),
+    "weights of the frame's other side": Bug(
+        FRAME, "area_taps(x, a.width, a.out_width)", "area_taps(x, a.height, a.out_width)"
+    ),
+    "enlarged without the rounding at the end": Bug(FRAME, "(total[c] + 2) >> 2", "total[c] >> 2"),
+    "enlarged in float": Bug(FRAME, "Source::kBytes && !kNormalized", "false"),
     "normalised by 256": Bug(FRAME_LAUNCHER, "255.0f * p.std[c]", "256.0f * p.std[c]"),
     "means in the order of BGR": Bug(FRAME_LAUNCHER, "-p.mean[c]", "-p.mean[2 - c]"),
     "enlarged in single precision": Bug(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
 from csrc.cuda import cubin
@@ -29,6 +30,7 @@ SIZES = {  # frame, result
     "the same": ((64, 96), (64, 96)),
     "by whole numbers": ((96, 128), (32, 64)),
     "by fractions": ((98, 142), (33, 47)),
+    "by two": ((96, 128), (48, 64)),
     "by a lot": ((270, 480), (7, 5)),
     "one axis alone": ((64, 96), (64, 50)),
     "larger": ((20, 30), (64, 96)),
@@ -64,7 +66,29 @@ def test_a_packed_frame_is_what_preprocess_makes_of_it(
     image = draw_frame(*from_hw)
     expected = preprocess(image, spec_of(size_hw), color="bgr" if color == "bgr" else "rgb")
     actual = gpu.resize([image], "bgr" if color == "bgr" else "rgb", size_hw, padding=(13, 0))
-    assert difference(actual, expected) <= 1
+    assert np.array_equal(actual, expected)
+
+
+def test_frames_of_any_size_become_the_bytes_that_preprocess_makes(gpu: EmulatedFrames) -> None:
+    random = np.random.default_rng(5)
+    for _ in range(200):
+        size_hw = tuple(random.integers(1, 60, 2).tolist())
+        from_hw = tuple(random.integers(1, 130, 2).tolist())
+        image = random.integers(0, 256, (*from_hw, 3), np.uint8)
+        actual = gpu.resize([image], "bgr", size_hw)
+        assert np.array_equal(actual, preprocess(image, spec_of(size_hw))), (from_hw, size_hw)
+
+
+def test_labels_of_photos_are_decided_alike(gpu: EmulatedFrames, photos: Path) -> None:
+    with Recognizer.from_engine(demo_engine(), provider="cpu") as recognizer:
+        spec, files = recognizer.spec.preprocess, sorted(photos.rglob("*.jpg"))[:12]
+        images = [np.asarray(cv2.imread(str(file)), np.uint8) for file in files]
+        by_cpu = recognizer.recognize_batch(images)
+        resized_by_gpu = [gpu.resize([image], "bgr", spec.size_hw) for image in images]
+        by_gpu = recognizer.recognize_batch(resized_by_gpu, color="rgb")
+    assert len(images) == 12
+    for cpu, emulated in zip(by_cpu, by_gpu, strict=True):
+        assert np.array_equal(cpu.scores, emulated.scores)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -80,14 +104,15 @@ def test_an_nv12_frame_is_what_opencv_and_preprocess_make_of_it(
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_pixel_is_the_mean_rounded_to_nearest_and_normalised_it_is_not_rounded(
+def test_a_pixel_is_the_mean_and_normalised_it_is_not_rounded(
     gpu: EmulatedFrames, name: str
 ) -> None:
     from_hw, size_hw = SIZES[name]
     image = draw_frame(*from_hw)
     exact = resized(image[..., ::-1], size_hw)
-    rounded = gpu.resize([image], "bgr", size_hw)
-    assert np.abs(rounded - exact).max() <= 0.5 + SLIVER
+    if "larger" not in name and "wider" not in name:  # there OpenCV cuts digits off twice
+        rounded = gpu.resize([image], "bgr", size_hw)
+        assert np.abs(rounded - exact).max() <= 0.5 + SLIVER
     actual = gpu.resize([image], "bgr", size_hw, mean_std=(MEAN, STD))
     mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
     assert np.abs((actual * std + mean) * 255 - exact.transpose(2, 0, 1)).max() <= SLIVER
@@ -96,7 +121,7 @@ def test_a_pixel_is_the_mean_rounded_to_nearest_and_normalised_it_is_not_rounded
 def test_a_camera_of_standard_definition_is_enlarged_as_opencv_does(gpu: EmulatedFrames) -> None:
     image = draw_frame(576, 720)
     expected = cv2.resize(image, (640, 640), interpolation=cv2.INTER_AREA)[..., ::-1]
-    assert difference(gpu.resize([image], "bgr", (640, 640)), expected) <= 1
+    assert np.array_equal(gpu.resize([image], "bgr", (640, 640)), expected)
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, np.inf, np.nan])

@@ -60,7 +60,15 @@ LAUNCHES = {
     np.float32: [(33, 64, 5), (310, 32, 5), (150, 32, 1), (310, 64, 2), (257, 32, 1)],
 }
 # (frame, result): smaller, larger, and larger where the last bit decides which pixels.
-FRAMES = [((22, 38), (7, 5)), ((22, 38), (33, 47)), ((14, 20), (50, 52)), ((22, 38), (33, 20))]
+FRAMES = [
+    *[((22, 38), (7, 5)), ((22, 38), (33, 47)), ((14, 20), (50, 52)), ((22, 38), (33, 20))],
+    *[
+        ((22, 38), (11, 19)),
+        ((24, 36), (8, 6)),
+        ((98, 142), (33, 47)),
+        ((24, 38), (8, 11)),
+    ],  # by whole numbers, and not
+]
 MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 Objects = Callable[[Build], list[Path]]
 
@@ -203,13 +211,15 @@ def first_fault_of_frames(gpu: EmulatedFrames) -> str:
             expected = resized(image, size_hw)
             if np.abs(gpu.resize(planes, "nv12", size_hw, padding=(7, 10)) - expected).max() > 1.5:
                 return "NV12 is wrong"
-            expected = resized(draw_frame(*from_hw), size_hw)
-            actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw, padding=(5, 0))
-            if np.abs(actual - expected).max() > 0.76:
+            image = draw_frame(*from_hw)
+            bytes_of_opencv = cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA)
+            actual = gpu.resize([image], "rgb", size_hw, padding=(5, 0))
+            if not np.array_equal(actual, bytes_of_opencv):
                 return "RGB is wrong"
-            actual = gpu.resize([draw_frame(*from_hw)], "bgr", size_hw)
-            if np.abs(actual[..., ::-1] - expected).max() > 0.76:
+            actual = gpu.resize([image], "bgr", size_hw)
+            if not np.array_equal(actual[..., ::-1], bytes_of_opencv):
                 return "BGR is wrong"
+            expected = resized(image, size_hw)
             actual = gpu.resize([draw_frame(*from_hw)], "rgb", size_hw, mean_std=MEAN_STD)
             mean, std = (np.array(values) for values in MEAN_STD)
             if np.abs((actual.transpose(1, 2, 0) * std + mean) * 255 - expected).max() > 0.26:

@@ -98,7 +98,11 @@ def fit(
     """  # noqa: D301
     from train.data import read_dataset
     from train.fitting.lone import read_pairs
+    from train.fitting.tracking import check_trackers
+    from train.network.checkpoint import check_writable
 
+    check_trackers(track or [])
+    check_writable(out)
     given = {
         "biased_pairs": None if pairs is None else read_pairs(pairs),
         "model.backbone": backbone,
@@ -110,6 +114,7 @@ def fit(
         "accumulate": accumulate,
         "skip_damaged": skip_damaged,
     }
+    build_config({k: v for k, v in given.items() if v is not None}, settings or [])  # a slip first
     pictures = read_dataset(data)
     config = choose_config(recipe, pictures, given, settings or [])
     _run(pictures, out, config, resume=resume, cache=cache, track=track or [])

@@ -23,8 +23,9 @@ struct FrameParams {
 };
 
 // Enqueues the kernel on `stream` and returns; the memory must live until it has run. Resizes by
-// area as OpenCV's INTER_AREA does, which enlarges linearly; the result is within one grey level of
-// cmlr_edge.preprocess.
+// area as OpenCV's INTER_AREA does, which enlarges linearly: bytes of BGR and RGB are those of
+// cmlr_edge.preprocess, where rounding does not depend on the last bit; of NV12 they are within one
+// grey level.
 //
 // Throws std::invalid_argument for a size that is not positive or above 2^14, a stride shorter than
 // a row, a null pointer or an odd NV12 frame, and std::runtime_error if CUDA cannot launch.

@@ -32,9 +32,14 @@ def on_fake_gpu(driver: Path, what: str, path: Path, **environment: str) -> dict
     return run(what, path, LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(FAKES), **environment)
 
 
-def run(what: str, path: Path, **environment: str) -> dict[str, Any]:
+def run(
+    what: str,
+    path: Path,
+    module: str = "tests.cmlr_edge.backends.on_fake_gpu",
+    **environment: str,
+) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cmlr_edge.backends.on_fake_gpu", what, str(path)],
+        [sys.executable, "-m", module, what, str(path)],
         env={**os.environ, **environment},
         cwd=TESTS.parents[1],
         capture_output=True,

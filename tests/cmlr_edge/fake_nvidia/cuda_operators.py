@@ -1,9 +1,13 @@
-"""`cmlr_edge._cuda` by the CPU's operators, on the made-up GPU: wrong by FAKE_ERROR, if that is set."""
+"""`cmlr_edge._cuda` by the CPU's operators, on the made-up GPU: wrong by FAKE_ERROR, if that is set.
+
+With FAKE_FRAME_RUNNER, the program of the emulated frame kernel, frames are resized by that kernel.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +22,7 @@ _ERROR = float(os.environ.get("FAKE_ERROR", "0"))
 
 def _array(address, shape, dtype):
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    cudart.require_allocated(address, size)
     return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype).reshape(shape)
 
 
@@ -38,9 +43,17 @@ def attention(
 
 
 def _plane(address, shape, row_bytes):
-    """Rows (H, bytes) that lie `row_bytes` apart."""
-    whole = _array(address, (shape[0], row_bytes), np.uint8)
-    return np.ascontiguousarray(whole[:, : shape[1]])
+    """Rows (H, bytes) that lie `row_bytes` apart; the last ends where it ends."""
+    size = (shape[0] - 1) * row_bytes + shape[1]
+    whole = _array(address, (size,), np.uint8)
+    return np.lib.stride_tricks.as_strided(whole, shape, (row_bytes, 1)).copy()
+
+
+def _emulated(program, image, format, out_hw, row):
+    from tests.csrc.emulation.emulated_frames import EmulatedFrames
+
+    padding = (row - 3 * image.shape[1], 0)
+    return EmulatedFrames(program).resize([image], format, tuple(out_hw), padding=padding)
 
 
 def resize_frame(
@@ -55,6 +68,11 @@ def resize_frame(
             pairs = _plane(chroma, (height // 2, width), rows[1]).reshape(height // 2, -1, 2)
             image = cv2.cvtColorTwoPlane(image, pairs, cv2.COLOR_YUV2RGB_NV12)
         image = image.reshape(height, width, 3)
+        if (program := os.environ.get("FAKE_FRAME_RUNNER")) is not None:
+            _array(out, (*out_hw, 3), np.uint8)[:] = _emulated(
+                Path(program), image, format, out_hw, rows[0]
+            )
+            return
         spec = PreprocessSpec(tuple(out_hw), (0.0,) * 3, (1.0,) * 3)
         result = preprocess(image, spec, color="bgr" if format == "bgr" else "rgb")
         result = np.clip(result.astype(int) + np.ceil(_ERROR) * 2, None, 400)

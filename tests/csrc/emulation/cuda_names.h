@@ -45,6 +45,14 @@ inline float __int_as_float(int bits) {
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
+// Each rounded by itself: what passes through memory is never fused with what follows.
+inline float __fmul_rn(float a, float b) {
+  float product = a * b;
+  __asm__("" : "+m"(product));
+  return product;
+}
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 template <class T>
 inline T min(T a, T b) {
   return b < a ? b : a;

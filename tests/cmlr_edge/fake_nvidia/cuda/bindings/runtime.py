@@ -65,6 +65,14 @@ def _allocate(size: int) -> tuple[cudaError_t, int]:
     return cudaError_t.cudaSuccess, ctypes.addressof(block)
 
 
+def require_allocated(address: int, size: int) -> None:
+    """Raises LaunchFailure where work reaches beyond what was allocated, or what was freed."""
+    for begin, block in [*memory.items()]:
+        if begin <= address and address + size <= begin + len(block):
+            return
+    raise LaunchFailure
+
+
 def _put_on_default(work: Callable[[], object]) -> cudaError_t:
     """Some time later, and never while a stream that waits for it is captured."""
     if captured := blocking & {*capturing}:
@@ -171,6 +179,8 @@ def cudaMemcpyAsync(
     assert kind in cudaMemcpyKind
 
     def copy() -> None:
+        require_allocated(to, size)
+        require_allocated(source, size)
         ctypes.memmove(to, source, size)
 
     put(stream, copy)
