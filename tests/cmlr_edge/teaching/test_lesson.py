@@ -21,6 +21,7 @@ from cmlr_edge.model.files import sha256_of, spec_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.teaching import lesson as lesson_module
+from cmlr_edge.teaching.certificate import count_bit_equal
 from cmlr_edge.teaching.examples import Examples, examples_path
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
@@ -301,7 +302,7 @@ def test_no_frame_is_compared_twice(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    count = lesson_module.count_bit_equal
+    count = count_bit_equal
 
     def counted(*args: Any) -> int:
         seen.append(len(args[3]))
