@@ -31,17 +31,33 @@ def build_config(
     asked = given | parse_settings(settings)
     given = {**settings_of(recipe, asked), "recipe": recipe, **asked}
     for key, value in given.items():
-        *parents, leaf = key.split(".")
-        place: Any = record
-        for parent in parents:
-            place = place.get(parent, {})
-        if not isinstance(place, dict) or leaf not in place:
-            raise DataError(f"there is no setting {key!r}: {_hint(key)}")
-        place[leaf] = value
+        _place_of(key, record)[key.rpartition(".")[2]] = value
     try:
         return from_json(TrainConfig, record)
     except ValueError as error:
         raise DataError(f"settings: {error}") from error
+
+
+def check_names(settings: list[str]) -> None:
+    """Refuse what is no setting, before anything is read; values are looked at with the recipe.
+
+    Raises:
+        DataError: A key does not exist, or one has no `=`.
+    """
+    record = dataclasses.asdict(TrainConfig())
+    for key in parse_settings(settings):
+        _place_of(key, record)
+
+
+def _place_of(key: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Find the settings that hold the last word of a dotted key."""
+    *parents, leaf = key.split(".")
+    place: Any = record
+    for parent in parents:
+        place = place.get(parent, {}) if isinstance(place, dict) else {}
+    if not isinstance(place, dict) or leaf not in place:
+        raise DataError(f"there is no setting {key!r}: {_hint(key)}")
+    return place
 
 
 def _hint(key: str) -> str:

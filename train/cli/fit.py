@@ -13,7 +13,7 @@ from rich.console import Console
 from train.cli.options import DataOption
 from train.config import TrainConfig
 from train.recipes import AUTO, recipe_for, settings_of
-from train.settings import build_config, parse_settings
+from train.settings import build_config, check_names, parse_settings
 
 if TYPE_CHECKING:
     from cmlr_edge.model.spec import ModelSpec
@@ -41,7 +41,7 @@ _Epochs = Annotated[
 ]
 _BatchSize = Annotated[int | None, typer.Option(help="Pictures per step; 32.")]
 _Lr = Annotated[float | None, typer.Option(help="Highest learning rate of the head; 0.001.")]
-_Seed = Annotated[int, typer.Option(help="Of everything random.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 _Pairs = Annotated[
     Path | None,
     typer.Option(
@@ -96,6 +96,7 @@ def fit(
     python -m train fit --data photos --epochs 20 --out runs/first
     torchrun --nproc-per-node 4 -m train fit --data photos --out runs/first
     """  # noqa: D301
+    check_names(settings or [])  # slips are found before PyTorch is loaded and pictures are read
     from train.data import read_dataset
     from train.fitting.lone import read_pairs
     from train.fitting.tracking import check_trackers
@@ -114,7 +115,6 @@ def fit(
         "accumulate": accumulate,
         "skip_damaged": skip_damaged,
     }
-    build_config({k: v for k, v in given.items() if v is not None}, settings or [])  # a slip first
     pictures = read_dataset(data)
     config = choose_config(recipe, pictures, given, settings or [])
     _run(pictures, out, config, resume=resume, cache=cache, track=track or [])

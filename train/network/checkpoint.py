@@ -66,8 +66,13 @@ def check_writable(run: Path) -> None:
         OutputError: It or the nearest folder above it that is there is no folder, or is read-only.
     """
     there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
-    with _clear_when_full(run), tempfile.TemporaryFile(dir=there):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{run} cannot be written: {error.strerror}; choose another --out, or make it writable"
+        ) from error
 
 
 def open_folder(

@@ -302,11 +302,10 @@ def test_no_frame_is_compared_twice(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    count = count_bit_equal
 
     def counted(*args: Any) -> int:
         seen.append(len(args[3]))
-        return count(*args)
+        return count_bit_equal(*args)
 
     monkeypatch.setattr(lesson_module, "count_bit_equal", counted)
     teach_yellow(base, tmp_path, providers=["cpu"])
