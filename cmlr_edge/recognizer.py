@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from cmlr_edge.backends.base import Backend, ExplainingBackend, no_explanation
+from cmlr_edge.backends.base import Backend, ExplainingBackend, no_explanation, require_scores
 from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame, ImageLike
@@ -261,6 +261,7 @@ class Recognizer(Closing):
             start = time.perf_counter()
             if (settings := as_explain(explain)) is None:
                 scores = self._backend.infer(inputs)
+                require_scores(scores, len(images), len(self.labels), self._spec.name)
             else:
                 scores, why = self._explain(inputs, settings)
         inferred = time.perf_counter()
@@ -296,6 +297,7 @@ class Recognizer(Closing):
         if meaning is None or not isinstance(self._backend, ExplainingBackend):
             raise no_explanation(name)
         found = self._backend.explain(inputs)
+        require_scores(found[OUTPUT_NAME], len(inputs), len(self.labels), name)
         reasons = Reasons.of(found, meaning, self.labels, self._thresholds, settings, model=name)
         return found[OUTPUT_NAME], [*reasons]
 

@@ -127,3 +127,19 @@ def no_explanation(name: str) -> EngineError:
         f"{name} cannot say why: it was exported without; export it again with "
         "export/build_engine.py --explain"
     )
+
+
+def require_scores(
+    scores: NDArray[np.float32], number: int, num_labels: int, name: str
+) -> NDArray[np.float32]:
+    """Return scores (N, L) of so many frames and labels: a graph may declare one shape and give another.
+
+    Raises:
+        EngineError: They have another shape.
+    """
+    if scores.shape != (number, num_labels):
+        raise EngineError(
+            f"{name} gave scores of shape {scores.shape} for {number} frames, expected "
+            f"{(number, num_labels)}: export the model again, with a batch of any size"
+        )
+    return scores

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cmlr_edge.backends.base import require_scores
 from cmlr_edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -61,10 +62,11 @@ def check_golden(
         How far the furthest score is from the stored one, in words.
 
     Raises:
-        EngineError: Further than `golden.tolerance`, or than 0.05 in less precision.
+        EngineError: Further than `golden.tolerance`, or than 0.05 in less precision; or of another shape.
     """
-    scores = backend.infer(golden_frames(golden.seed, size_hw))[0]
-    return require_golden(scores, golden, provider=provider)
+    scores = backend.infer(golden_frames(golden.seed, size_hw))
+    require_scores(scores, 1, len(golden.scores), "the model")
+    return require_golden(scores[0], golden, provider=provider)
 
 
 def require_golden(

@@ -41,7 +41,9 @@ def fit_events(
         Path | None, typer.Option(help="TOML of the labels' stability, for a run's configuration.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for an SVG of each label.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the division into chosen on and held out.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the division into chosen on and held out.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Fit thresholds and seconds of events to labelled recordings, and prove what they do.

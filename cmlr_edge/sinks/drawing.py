@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.prediction import LabelScore
+from cmlr_edge.redaction import printable
 from cmlr_edge.why import Why
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -43,7 +44,8 @@ def put_text(image: Image, text: str, origin: tuple[int, int], color: Color, hei
     font: Any = cv2.FONT_HERSHEY_SIMPLEX
     thickness = max(1, round(height / 10))
     scale = cv2.getFontScaleFromHeight(font, height, thickness)
-    cv2.putText(image, text, origin, font, scale, color, thickness, cv2.LINE_AA)
+    # OpenCV crashes on a name that is no UTF-8.
+    cv2.putText(image, printable(text), origin, font, scale, color, thickness, cv2.LINE_AA)
 
 
 def text_width(text: str, height: int) -> int:
@@ -52,7 +54,7 @@ def text_width(text: str, height: int) -> int:
     font: Any = cv2.FONT_HERSHEY_SIMPLEX
     thickness = max(1, round(height / 10))
     scale = cv2.getFontScaleFromHeight(font, height, thickness)
-    return int(cv2.getTextSize(text, font, scale, thickness)[0][0])
+    return int(cv2.getTextSize(printable(text), font, scale, thickness)[0][0])
 
 
 def draw_labels(

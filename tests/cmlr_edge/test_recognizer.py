@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as PilImage
 
 from cmlr_edge import Recognizer, open_source
+from cmlr_edge.backends.golden import check_golden
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.model.spec import GoldenSample, PreprocessSpec
 from cmlr_edge.preprocess import preprocess
@@ -171,6 +172,22 @@ def test_renamed_engine_is_not_taken_for_the_one_described(engine: Path) -> None
     engine.with_suffix(".json").rename(other.with_suffix(".json"))
     with pytest.raises(SpecError, match=r"describes \['model.onnx'\]"):
         Recognizer.from_engine(other)
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (0, 3), (1, 2), (3,)])
+def test_scores_of_another_shape_than_declared_are_refused(shape: tuple[int, ...]) -> None:
+    class Odd(NanBackend):
+        def infer(self, frames: np.ndarray) -> np.ndarray:
+            return np.resize(frames[:0].astype(np.float32), shape)
+
+    with (
+        Recognizer(Odd(), make_spec(mean_color_model())) as recognizer,
+        pytest.raises(EngineError, match="gave scores of shape"),
+    ):
+        recognizer(solid(1, 2, 3))
+    golden = GoldenSample(seed=0, scores=(0.0, 0.0, 0.0), tolerance=0.15)
+    with pytest.raises(EngineError, match="gave scores of shape"):
+        check_golden(Odd(), golden, (8, 8))
 
 
 def test_failed_golden_sample_is_refused(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def check(
         bool, typer.Option("--pictures", help="Read every picture: damaged and repeated ones.")
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the pictures on the sheet.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pictures on the sheet.")] = 0,
 ) -> None:
     """Say what a data folder is understood to be: layout, splits, labels, counts and problems.
 

@@ -41,7 +41,7 @@ _Epochs = Annotated[
 ]
 _BatchSize = Annotated[int | None, typer.Option(help="Pictures per step; 32.")]
 _Lr = Annotated[float | None, typer.Option(help="Highest learning rate of the head; 0.001.")]
-_Seed = Annotated[int, typer.Option(help="Of everything random.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 _Pairs = Annotated[
     Path | None,
     typer.Option(

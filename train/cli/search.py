@@ -19,7 +19,7 @@ def search(
     trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 20,
     recipe: Annotated[str, typer.Option(help="That each starts from; auto, as in fit.")] = AUTO,
     epochs: Annotated[int | None, typer.Option(help="Of each training.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting that stays, as in fit.")
     ] = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from pathlib import Path
@@ -49,7 +50,7 @@ def check_classes(value: Any, source: Path) -> tuple[str, ...]:
                 "not empty"
             )
     if len(set(value)) != len(value):
-        repeated = sorted({name for name in value if value.count(name) > 1})
+        repeated = sorted(name for name, number in Counter(value).items() if number > 1)
         raise DataError(
             f"{source}: classes repeats {quote(repeated)}: every label needs a name of its own"
         )
@@ -100,7 +101,9 @@ def _refused_splits(names: Collection[str]) -> dict[str, str]:
         meant = split_meant(plain) or next(iter(get_close_matches(plain, SPLITS, 1, _NEAR)), None)
         if meant is None and plain.startswith(("train", "val")):
             meant = "train" if plain.startswith("train") else "val"
-        if meant is not None and name not in SPLITS:
+        if not name.isprintable():
+            refused[name] = "is not printable text"
+        elif meant is not None and name not in SPLITS:
             refused[name] = f"is not train, val or test: did you mean {meant!r}?"
     return refused
 
@@ -158,6 +161,8 @@ def _similar_file(path: Path) -> str:
         names = os.listdir(path.parent)  # noqa: PTH208
     except (OSError, ValueError):
         return ""
+    if path.name in names:
+        return " (it is there, and no file)"
     alike = [name for name in names if name.casefold() == path.name.casefold()]
     if not alike and len(names) <= _MOST_COMPARED:
         alike = get_close_matches(path.name, names, 1, _NEAR)
@@ -184,7 +189,7 @@ def refuse_unknown(names: list[str], known: Collection[str], where: str, listed:
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
-    near = [match for name in unknown for match in _closest(name, known)]
+    near = [match for name in unknown[:_NAMED] for match in _closest(name, known)]
     meant = f"did you mean {' and '.join(map(quote, dict.fromkeys(near)))}? else " if near else ""
     raise DataError(
         f"{where} has labels {quote(unknown[:_NAMED])} that are not in {listed}: {meant}correct the "

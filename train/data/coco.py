@@ -123,7 +123,9 @@ def _without_placeholder(
     return [
         item
         for item in categories
-        if item.get("supercategory") != "none" or item["name"] not in above or item["id"] in used
+        if item.get("supercategory") != "none"
+        or str(item["name"]) not in above
+        or item["id"] in used
     ]
 
 

@@ -49,8 +49,9 @@ def read_fiftyone(root: Path) -> LabeledImages:
         file = sample.get("filepath") if isinstance(sample, dict) else None
         if not isinstance(file, str):
             raise DataError(f"{where} has no filepath")
-        tags = sample.get("tags") or []
-        split = split_of(*(tag for tag in tags if isinstance(tag, str)))
+        tags = sample.get("tags")
+        told = tags if isinstance(tags, list) else []
+        split = split_of(*(tag for tag in told if isinstance(tag, str)))
         labels = _labels(sample.get(field), where)
         entries.append(Entry(finder.find(file, where), split, labels, where))
     return from_entries(root, entries, _classes(root, field), path)
@@ -63,7 +64,7 @@ def _field(samples: list[Any], path: Path) -> str:
             for sample in samples
             if isinstance(sample, dict)
             for key, value in sample.items()
-            if isinstance(value, dict) and value.get("_cls") in _LABELS
+            if isinstance(value, dict) and str(value.get("_cls")) in _LABELS
         }
     )
     if _USUAL in found or len(found) == 1:

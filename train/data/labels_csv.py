@@ -115,7 +115,12 @@ def _check_heading(columns: list[str], path: Path) -> None:
 def _read_pairs(path: Path, index: dict[str, int]) -> ContextBias | None:
     if not path.exists():
         return None
-    heading, *rows = [*csv.reader(read_text_lines(path))] or [[]]
+    try:
+        heading, *rows = [*csv.reader(read_text_lines(path))] or [[]]
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
     if heading != ["label", "context"]:
-        raise DataError(f"{path} should have the heading label,context, got {','.join(heading)!r}")
+        raise DataError(
+            f"{path} should have the heading label,context, got {quote(','.join(heading))}"
+        )
     return read_biased_pairs([row for row in rows if row], index, path)

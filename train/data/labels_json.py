@@ -96,7 +96,7 @@ def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextB
     Raises:
         DataError: Not pairs of two different classes, or one twice.
     """
-    pairs = value if isinstance(value, list) else [value]
+    pairs, seen = value if isinstance(value, list) else [value], set()
     for pair in pairs:
         if (
             not isinstance(pair, list)
@@ -107,9 +107,10 @@ def read_biased_pairs(value: Any, index: dict[str, int], path: Path) -> ContextB
                 f"{path}: biased_pairs should hold [label, context] pairs, got {quote(pair)}"
             )
         refuse_unknown(pair, index, f"{path}: biased pair {quote(pair)}", "classes")
-        if pair[0] == pair[1] or pairs.count(pair) > 1:
+        if pair[0] == pair[1] or tuple(pair) in seen:
             raise DataError(
                 f"{path}: biased pair {quote(pair)} is a label with itself, or stands twice"
             )
+        seen.add(tuple(pair))
     found = tuple((index[label], index[context]) for label, context in pairs)
     return ContextBias(found, (), "average precision") if found else None

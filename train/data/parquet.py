@@ -93,7 +93,7 @@ def _names_of(file: Any, column: str) -> list[str] | None:
         feature = told.get("info", {}).get("features", {}).get(column, {})
         while isinstance(feature, dict | list) and "names" not in feature:
             feature = feature[0] if isinstance(feature, list) else feature.get("feature")
-    except (ValueError, AttributeError, IndexError):
+    except (ValueError, AttributeError, IndexError, RecursionError):
         return None
     names = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(names, dict):  # {"0": "cat"}
@@ -119,7 +119,7 @@ def _entries(
                     picture.write_bytes(content)
                 yield Entry(picture, split, _labels(record[column], names, where), where)
                 row += 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file
 from train.data.base import LabeledImages, quote, read_text_lines
+from train.data.checks import check_classes
 from train.data.entries import (
     Entry,
     folders_in,
@@ -79,7 +81,7 @@ def read_yolo(root: Path) -> LabeledImages:
         for place in folders
         for picture in _pictures(place, root)
     ]
-    if entries and not any(_boxes_of(root, entry.path).is_file() for entry in entries):
+    if entries and not any(is_there(_boxes_of(root, entry.path)) for entry in entries):
         raise DataError(
             f"{source} names {len(entries)} pictures and none has a text file of boxes, as "
             f"{_boxes_of(root, entries[0].path)} for {entries[0].path.name}"
@@ -90,8 +92,16 @@ def read_yolo(root: Path) -> LabeledImages:
 def _settings(path: Path) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Follows no alias: a few lines of them stand for billions of names, or for themselves."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.composer.ComposerError(None, None, "it has aliases: write them out")
+            return super().compose_node(parent, index)
+
     try:
-        value = yaml.safe_load(read_file(path, _MAX_YAML))
+        value = yaml.load(read_file(path, _MAX_YAML), Loader)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read as YAML: {reason}") from error
@@ -116,7 +126,8 @@ def _names(settings: dict[str, Any], source: Path) -> list[str]:
     number = settings.get("nc", len(names))
     if number != len(names):
         raise DataError(f"{source}: nc is {quote(number)}, and there are {len(names)} names")
-    return [str(name) if isinstance(name, int) else name for name in names]
+    # `no` and `yes` are false and true in YAML: they are refused, for they were meant as names.
+    return [*check_classes([str(n) if type(n) is int else n for n in names], source)]
 
 
 def _places(settings: dict[str, Any], root: Path, source: Path) -> dict[str, list[Path]]:
@@ -151,8 +162,9 @@ def _inside(root: Path, base: Any, item: str, source: Path) -> Path:
     if isinstance(base, str) and not Path(base).is_absolute():
         tried.insert(0, root / base / item)
     for path in tried:
-        if path.resolve().is_relative_to(root.resolve()) and path.exists():
-            return path
+        with suppress(OSError, ValueError):  # a name that no disk takes
+            if path.resolve().is_relative_to(root.resolve()) and path.exists():
+                return path
     raise DataError(f"{source}: there is no {quote(item)} in {root}: correct it, or copy it there")
 
 
@@ -181,14 +193,14 @@ def _boxes_of(root: Path, picture: Path) -> Path:
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[:-1][::-1].index("images")
         parts[last] = "labels"
-        return (root / Path(*parts)).with_suffix(".txt")
-    return picture.with_suffix(".txt")
+        picture = root / Path(*parts)
+    return picture.parent / f"{picture.stem}.txt"
 
 
 def _entry(root: Path, picture: Path, split: str, classes: list[str]) -> Entry:
     boxes = _boxes_of(root, picture)
     where = str(boxes)
-    if not boxes.is_file():
+    if not is_there(boxes):
         return Entry(picture, split, (), str(picture))
     labels = []
     for number, line in enumerate(read_text_lines(boxes), start=1):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cmlr_edge.errors import DataError
 from cmlr_edge.model.spec import ModelSpec
 from tests.tiny_training import tiny_config, write_dataset
 from tests.train.data import official_trees
+from tests.train.data.tool_trees import changed_everywhere
 from train.data import read_dataset
 from train.fitting.lone import lone_examples
 from train.fitting.loop import fit
@@ -355,24 +357,12 @@ def test_a_misspelt_pair_is_answered_with_the_label_near_to_it(tiny_data: Path) 
         lone_examples(config, read_dataset(tiny_data).split("train"))
 
 
-ODD: list[Any] = [
-    None,
-    True,
-    0,
-    -1,
-    1e308,
-    "",
-    "a\x00b",
-    "../x",
-    "\ud800",
-    [],
-    {},
-    [[]],
-    "x" * 5000,
-    10**30,
-]
 COCO = {
-    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    "categories": [
+        {"id": 0, "name": "pets", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "pets"},
+        {"id": 2, "name": "dog"},
+    ],
     "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 2}],
 }
@@ -381,24 +371,6 @@ OWN = {
     "images": [{"file": "1.jpg", "split": "train", "labels": ["cat"]}],
     "biased_pairs": [["cat", "dog"]],
 }
-
-
-def changed_everywhere(value: Any) -> Iterator[Any]:
-    """The value with each of its places in turn replaced by each odd value, or taken away."""
-    yield from ODD
-    places: list[Any] = []
-    if isinstance(value, dict):
-        places = list(value)
-    elif isinstance(value, list):
-        places = list(range(len(value)))
-    for place in places:
-        for changed in changed_everywhere(value[place]):
-            other = copy.deepcopy(value)
-            other[place] = changed
-            yield other
-        other = copy.deepcopy(value)
-        del other[place]
-        yield other
 
 
 @pytest.mark.parametrize(
@@ -438,3 +410,47 @@ def test_a_list_that_is_no_file_is_refused(tmp_path: Path, name: str, kind: str)
         (tmp_path / name).symlink_to("/dev/zero")
     with pytest.raises(DataError, match="not a file"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["json", "csv"])
+def test_a_split_that_a_terminal_would_obey_is_refused(tmp_path: Path, layout: str) -> None:
+    write(tmp_path, layout, [("1.jpg", "train"), ("2.jpg", "\x1b]0;x\x07")])
+    for name in "12":
+        draw(tmp_path / f"{name}.jpg")
+    with pytest.raises(DataError, match="is not printable"):
+        read_dataset(tmp_path)
+
+
+def test_a_name_that_is_there_and_no_file_is_not_proposed_for_itself(tmp_path: Path) -> None:
+    write(tmp_path, "csv", [("1.jpg", "train")])
+    (tmp_path / "1.jpg").symlink_to("1.jpg")
+    with pytest.raises(DataError, match="it is there, and no file") as error:
+        read_dataset(tmp_path)
+    assert "did you mean" not in str(error.value)
+
+
+def test_pairs_that_are_no_table_are_one_line(tmp_path: Path) -> None:
+    write(tmp_path, "csv", [("1.jpg", "train")])
+    draw(tmp_path / "1.jpg")
+    (tmp_path / "biased_pairs.csv").write_text('label,context\ncat,"' + "x" * 200_000 + '"\n')
+    with pytest.raises(DataError, match="as a table"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["classes", "labels", "pairs"])
+def test_ten_thousand_labels_are_refused_or_read_at_once(tmp_path: Path, wrong: str) -> None:
+    names = [f"label {number}" for number in range(10_000)]
+    record: dict[str, Any] = {"classes": names, "images": []}
+    labels = [f"unheard {n}" for n in range(2000)] if wrong == "labels" else names[:1]
+    record["images"] = [{"file": "1.jpg", "split": "train", "labels": labels}]
+    if wrong == "classes":
+        record["classes"] = names * 2
+    if wrong == "pairs":
+        pairs = [[a, b] for a, b in pairwise(names)]
+        record["biased_pairs"] = [*pairs, pairs[-1]]
+    draw(tmp_path / "1.jpg")
+    (tmp_path / "labels.json").write_text(json.dumps(record))
+    started = time.process_time()
+    with pytest.raises(DataError, match=r"repeats|not in classes|stands twice"):
+        read_dataset(tmp_path)
+    assert time.process_time() - started < 5  # each was a square: 10 s and more

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,40 @@ import cv2
 import numpy as np
 
 CAT, DOG = "cat", "dog"
+ODD: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1e308,
+    "",
+    "a\x00b",
+    "../x",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    "x" * 5000,
+    10**30,
+]
+
+
+def changed_everywhere(value: Any) -> Iterator[Any]:
+    """The value with each of its places in turn replaced by each odd value, or taken away."""
+    yield from ODD
+    places: list[Any] = []
+    if isinstance(value, dict):
+        places = list(value)
+    elif isinstance(value, list):
+        places = list(range(len(value)))
+    for place in places:
+        for changed in changed_everywhere(value[place]):
+            other = copy.deepcopy(value)
+            other[place] = changed
+            yield other
+        other = copy.deepcopy(value)
+        del other[place]
+        yield other
 
 
 def picture(path: Path, seed: int = 0) -> Path:
