@@ -6,7 +6,6 @@ processor time per frame of all its threads is told.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,11 @@ import av
 import numpy as np
 import typer
 
+from benchmarks.records import write_json
 from cmlr_edge.capture.ffmpeg import PyAvFilm
 from cmlr_edge.capture.film import Film
 from cmlr_edge.capture.opencv_film import OpenCvFilm
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.files import write_atomically
 
 _RUNS = 5
 
@@ -85,8 +84,7 @@ def main(
         "runs": _RUNS,
         "clips": [measure(path) for path in clips],
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ again, a contract is fitted to each draw, and its bounds are held against the tr
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.records import markdown_table, write_json
 from cmlr_edge.events.contract import (
     Wish,
     candidates,
@@ -24,7 +24,6 @@ from cmlr_edge.events.contract import (
 )
 from cmlr_edge.events.recordings import Recording, Visit
 from cmlr_edge.events.replay import Counts, count_events
-from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
 _FRAMES, _FPS = 600, 1.0
@@ -93,19 +92,15 @@ def measure(pool: list[Counts], wish: Wish, draws: int, seed: int) -> dict[str, 
 
 def table(record: dict[str, Any]) -> str:
     """Markdown: a row for each place and wish."""
-    lines = [
-        "| recordings | wish | false events held | visits held | both | proven | and untrue |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for place, rows in record["places"].items():
         for row in rows:
             held, wish = row["covered"], row["wish"]
-            lines.append(
-                f"| {place} | {wish['false_a_day']:g}/day, {wish['found']:.0%} | {held['false_a_day']:.1%} | "
-                f"{held['found']:.1%} | {held['either']:.1%} | {row['proven']:.1%} | "
-                f"{row['proven_and_untrue']:.1%} |"
-            )
-    return "\n".join(lines)
+            shares = *(held[name] for name in ("false_a_day", "found", "either")), row["proven"]
+            cells = [f"{share:.1%}" for share in (*shares, row["proven_and_untrue"])]
+            lines.append((place, f"{wish['false_a_day']:g}/day, {wish['found']:.0%}", *cells))
+    head = "recordings", "wish", "false events held", "visits held", "both", "proven", "and untrue"
+    return markdown_table(head, lines)
 
 
 def main(
@@ -123,10 +118,9 @@ def main(
         settings = candidates(recordings[:10])[::3]  # every third: they are all replayed
         counts = [count_events(recording, settings) for recording in recordings]
         record[name] = [measure(counts, wish, draws, seed=1) for wish in _WISHES]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"pool": pool, "confidence": 0.95, "places": record}, indent=1)
-    write_atomically(out, (text + "\n").encode())
-    Console().print_json(text)
+    whole = {"pool": pool, "confidence": 0.95, "places": record}
+    write_json(out, whole)
+    Console().print_json(data=whole)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
 _LEVEL = 0.95
@@ -24,6 +26,12 @@ def t_interval(gains: NDArray[np.float64]) -> tuple[float, float]:
         return float("nan"), float("nan")
     reach = student.ppf((1 + _LEVEL) / 2, number - 1) * gains.std(ddof=1) / number**0.5
     return float(gains.mean() - reach), float(gains.mean() + reach)
+
+
+def mean_with_interval(values: ArrayLike) -> dict[str, Any]:
+    """JSON-ready mean of values (S,) and its interval by `t_interval`."""
+    given = np.asarray(values, np.float64)
+    return {"mean": float(given.mean()), "interval": [*t_interval(given)]}
 
 
 def photo_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:

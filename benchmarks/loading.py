@@ -5,7 +5,6 @@ Pictures are repeated until there are as many as asked for; each is read and kep
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ import torch
 import typer
 from rich.console import Console
 
-from cmlr_edge.model.files import write_atomically
+from benchmarks.records import write_json
 from cmlr_edge.model.spec import PreprocessSpec
 from train.config import TrainConfig
 from train.data import LabeledImages, read_dataset
@@ -73,7 +72,7 @@ def measure(
         "rate": asdict(_rate(_repeat(photos, pictures), config, workers)),
         "memory": memory,
     }
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
     Console().print_json(data=record)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from benchmarks.records import markdown_table, write_json
+
 RESULTS = Path("benchmarks/results")
 _ROUTES = {
     "OpenVINO, bfloat16": "ours-openvino-bf16",
@@ -43,21 +45,19 @@ def measure_sizes() -> dict[str, Any]:
 def networks_table(sizes: dict[str, Any], comparisons: dict[str, Any]) -> str:
     """Markdown: networks with 80 labels, from a camera's frame to labels."""
     head = ["network", "pre-trained weights, licence", "parameters, million", *_ROUTES]
-    lines = [f"| {' | '.join(head)} |", "|---|---|--:|" + "--:|" * len(_ROUTES)]
+    rows = []
     for name, about in sizes["networks"].items():
         routes = comparisons[f"{name}-80"]["routes"]
-        times = " | ".join(f"{routes[route]['p50']:.1f}" for route in _ROUTES.values())
+        times = [f"{routes[route]['p50']:.1f}" for route in _ROUTES.values()]
         weights = f"`{about['weights']}`, {about['licence']}"
-        lines.append(f"| {name} | {weights} | {about['parameters'] / 1e6:.1f} | {times} |")
-    return "\n".join(lines)
+        rows.append((name, weights, f"{about['parameters'] / 1e6:.1f}", *times))
+    return markdown_table(head, rows, numbers=range(2, len(head)))
 
 
 def main() -> None:
     """Write the record, and print the table."""
-    from cmlr_edge.model.files import write_atomically
-
     sizes = measure_sizes()
-    write_atomically(RESULTS / "models.json", (json.dumps(sizes, indent=2) + "\n").encode())
+    write_json(RESULTS / "models.json", sizes, indent=2)
     comparisons = json.loads((RESULTS / "latency/peers.json").read_text())["comparisons"]
     typer.echo(networks_table(sizes, comparisons))
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.context_bias import methods as scenes
 from benchmarks.natural import methods as natural
 from benchmarks.photos import fitted
-from benchmarks.records import fill_marks
+from benchmarks.records import fill_marks, markdown_table, write_json
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
@@ -104,16 +104,14 @@ def _scenes(results: Path) -> Iterator[Pair]:
 
 def table(pairs: list[Pair]) -> str:
     """A row per benchmark, in their order."""
-    lines = [
-        "| benchmark | runs | mean gain of All | worst run | runs more than 2 points behind |",
-        "|---" * 5 + "|",
-    ]
+    rows = []
     for name in dict.fromkeys(pair.benchmark for pair in pairs):
         gains = [pair.gain for pair in pairs if pair.benchmark == name]
         behind = sum(gain < -TOLERATED for gain in gains)
         mean, worst = sum(gains) / len(gains), min(gains)
-        lines.append(f"| {name} | {len(gains)} | {mean:+.1f} | {worst:+.1f} | {behind} |")
-    return "\n".join(lines)
+        rows.append((name, len(gains), f"{mean:+.1f}", f"{worst:+.1f}", behind))
+    head = "benchmark", "runs", "mean gain of All", "worst run", "runs more than 2 points behind"
+    return markdown_table(head, rows)
 
 
 def fill(page: str, rows: str) -> str:
@@ -137,7 +135,7 @@ def main(
         "behind": len(behind),
         "runs": [{**asdict(pair), "gain": round(pair.gain, 2)} for pair in pairs],
     }
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
     if page is not None:
         write_atomically(page, fill(page.read_text(), rows).encode())
     Console().print(rows)

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.records import write_json
 from cmlr_edge.backends.openvino_attention import attention_extensions
 from cmlr_edge.capture.images import list_folder, read_image
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.agreement import Agreement
-from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
@@ -134,7 +134,7 @@ def compare_precisions(
 
 
 def _write(out: Path, record: dict[str, Any]) -> None:
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
 
 
 def _build(

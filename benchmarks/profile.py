@@ -7,7 +7,6 @@ the stage that they are in.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -23,10 +22,11 @@ from matplotlib import pyplot as plt
 
 from benchmarks.peers.frames import frames
 from benchmarks.peers.settings import compile_openvino
+from benchmarks.records import write_json
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.files import model_path, spec_path, write_atomically
+from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.model.spec import ModelSpec
 
 PARTS = ("pixels", "backbone", "head")
@@ -153,7 +153,7 @@ def main(
             | {"layers": layers}
         )
     record = {"machine": describe_machine(), "models": records}
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
     draw(records, out.with_suffix(".png"))
 
 

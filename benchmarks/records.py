@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from cmlr_edge.model.files import write_atomically
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write it with four significant digits, which is what noise leaves of a number, and more; say where."""
-    write_atomically(path, (json.dumps(_rounded(record), indent=1) + "\n").encode())
+    from rich.console import Console
+
+    write_json(path, _rounded(record))
     Console().print(f"wrote {path}")
+
+
+def write_json(path: Path, record: Any, *, indent: int = 1) -> None:
+    """Write a record whole or not at all, as it is."""
+    write_text(path, json.dumps(record, indent=indent))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all, and end its last line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def markdown_table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()
+) -> str:
+    """Format rows of cells under a head; columns that are among `numbers` stand to the right."""
+    rules = ("--:" if i in numbers else "---" for i in range(len(head)))
+    lines = ["".join(f"| {cell} " if cell != "" else "| " for cell in row) for row in (head, *rows)]
+    return "\n".join(f"{line}|" for line in (lines[0], "|" + "|".join(rules), *lines[1:]))
+
+
+@contextmanager
+def picture(path: Path, dpi: int, rows: int = 1, columns: int = 1, **options: Any) -> Iterator[Any]:
+    """Give the axes of a figure, as `plt.subplots` does, without a screen; then write it."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, **{"layout": "constrained"} | options)
+    yield axes
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a file of JSON lines; none where there is no file."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
 
 
 def fill_marks(page: str, tables: Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ Both run in one thread; the bytes are compared before anything is timed.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +17,9 @@ import cv2
 import numpy as np
 import typer
 
+from benchmarks.records import write_json
 from cmlr_edge._native import resize_area, resize_instruction_sets
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.files import write_atomically
 
 _CASES = [((480, 640), 224), ((480, 640), 320), ((480, 640), 448), ((1080, 1920), 224)]
 _RUNS = 200
@@ -71,9 +70,8 @@ def main(
     """Compare, time and write the record."""
     cv2.setNumThreads(1)
     cases = [measure(size_hw, side) for size_hw, side in _CASES]
-    out.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": describe_machine(), "runs": _RUNS, "cases": cases}
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
 
 
 if __name__ == "__main__":

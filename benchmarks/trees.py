@@ -24,6 +24,7 @@ from rich.console import Console
 from benchmarks.gpu.standard_attention import with_standard_attention
 from benchmarks.intervals import t_interval
 from benchmarks.peers.models import NETWORKS, make_model
+from benchmarks.records import write_json
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.errors import CmlrError
@@ -70,7 +71,7 @@ def write_files(name: str, num_labels: int, head: str, folder: Path) -> None:
     files = {BASE: _folded(traced)}
     for fold in FOLDS:
         files[f"without {fold}"] = _folded(traced, without=fold)
-    files["standard operator"] = _standard(files[BASE])
+    files["standard operator"] = standard(files[BASE])
     frames = golden_frames(0, (side, side))
     for variant, file in files.items():
         write_atomically(folder / f"{variant}.float32.onnx", file.SerializeToString())
@@ -90,7 +91,7 @@ def _folded(traced: onnx.ModelProto, *, without: str = "") -> onnx.ModelProto:
     return model
 
 
-def _standard(model: onnx.ModelProto) -> onnx.ModelProto:
+def standard(model: onnx.ModelProto) -> onnx.ModelProto:
     """ONNX's Attention in the graph itself, as runtimes that look into no function want it."""
     return inliner.inline_local_functions(
         onnx.load_from_string(with_standard_attention(model.SerializeToString()))
@@ -208,8 +209,7 @@ def main(
                         "files": compare(timed),
                         "failed": failed,
                     }
-                    text = json.dumps(record, indent=1) + "\n"
-                    write_atomically(out, text.encode())
+                    write_json(out, record)
                     ratios = {n: round(r["ratio"], 3) for n, r in found[engine]["files"].items()}
                     _stderr.print(f"  {engine}: {ratios} {failed or ''}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +27,9 @@ class ConfounderConfig:
     layer: int | None = None  # feature map of it that is clustered, -1 the last; None: its output
     num_contexts: int = 64  # representative training contexts that stand for P(c) at inference
     ridge: float | None = None  # L2 strength of the context term; None: by cross-validation
+    strength: float = (
+        1.0  # times the context term as fitted; below 1 leaves more to the picture itself
+    )
 
     def __post_init__(self) -> None:
         """Reject numbers that nothing can be clustered with."""
@@ -34,6 +38,8 @@ class ConfounderConfig:
                 raise DataError(
                     f"confounders.{name} is {getattr(self, name)}: at least 1 is needed"
                 )
+        if not 0 <= self.strength < math.inf:
+            raise DataError(f"confounders.strength is {self.strength}: it should be 0 or more")
 
     @property
     def other_view(self) -> bool:

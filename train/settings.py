@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from cmlr_edge.errors import DataError
@@ -29,17 +31,53 @@ def build_config(
     asked = given | parse_settings(settings)
     given = {**settings_of(recipe, asked), "recipe": recipe, **asked}
     for key, value in given.items():
-        *parents, leaf = key.split(".")
-        place: Any = record
-        for parent in parents:
-            place = place.get(parent, {})
-        if not isinstance(place, dict) or leaf not in place:
-            raise DataError(f"there is no setting {key!r}: see train/config.py for all of them")
-        place[leaf] = value
+        _place_of(key, record)[key.rpartition(".")[2]] = value
     try:
         return from_json(TrainConfig, record)
     except ValueError as error:
         raise DataError(f"settings: {error}") from error
+
+
+def check_names(settings: list[str]) -> None:
+    """Refuse what is no setting, before anything is read; values are looked at with the recipe.
+
+    Raises:
+        DataError: A key does not exist, or one has no `=`.
+    """
+    record = dataclasses.asdict(TrainConfig())
+    for key in parse_settings(settings):
+        _place_of(key, record)
+
+
+def _place_of(key: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Find the settings that hold the last word of a dotted key."""
+    *parents, leaf = key.split(".")
+    place: Any = record
+    for parent in parents:
+        place = place.get(parent, {}) if isinstance(place, dict) else {}
+    if not isinstance(place, dict) or leaf not in place:
+        raise DataError(f"there is no setting {key!r}: {_hint(key)}")
+    return place
+
+
+def _hint(key: str) -> str:
+    """Which settings may have been meant: of the same last word, or spelt alike."""
+    known = [*_dotted(dataclasses.asdict(TrainConfig()))]
+    leaves = {name.rpartition(".")[2] for name in known}
+    leaf = key.rpartition(".")[2]
+    alike = [leaf] if leaf in leaves else get_close_matches(leaf, leaves, 1)
+    meant = [name for name in known if name.rpartition(".")[2] in alike]
+    if not meant:
+        return "see train/config.py for all of them"
+    return f"did you mean {' or '.join(meant)}? train/config.py has all of them"
+
+
+def _dotted(settings: dict[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{above}{name}.")
+        else:
+            yield above + name
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from PIL import Image
 from benchmarks.adoption.measure import measure
 from benchmarks.adoption.models import cases
 from benchmarks.adoption.small import draw
-from cmlr_edge.model.files import write_atomically
+from benchmarks.records import write_json
 
 
 def main(
@@ -32,7 +31,7 @@ def main(
     if out is not None:
         versions = {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__}
         record = {"pictures": len(seen), **versions, "models": rows}
-        write_atomically(out, (json.dumps(record, indent=2) + "\n").encode())
+        write_json(out, record, indent=2)
     if any(row["largest_difference"] > row["allowed"] for row in rows):
         raise typer.Exit(1)
 

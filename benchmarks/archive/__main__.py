@@ -21,10 +21,10 @@ from benchmarks.archive.plans import measure_plans
 from benchmarks.archive.rates import measure_rates
 from benchmarks.archive.scale import Trouble, simulate_works
 from benchmarks.archive.sleepers import compare_with_ray
+from benchmarks.records import write_text
 from cmlr_edge import demo_engine
 from cmlr_edge.cli.usage import run_app
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
 RESULTS = Path("benchmarks/results/archive")
@@ -126,7 +126,7 @@ def _write(name: str, record: dict[str, Any]) -> None:
     record = {"machine": describe_machine(), "load_average": [*os.getloadavg()], **record}
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=2)
-    write_atomically(RESULTS / f"{name}.json", (text + "\n").encode())
+    write_text(RESULTS / f"{name}.json", text)
     typer.echo(text)
 
 

@@ -6,6 +6,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.records import markdown_table
+
 _PICTURES = 10_000_000
 _CAMERA_DAYS = 1_000
 _DAY_S = 86_400
@@ -46,17 +48,14 @@ def plan_of(measured: dict[str, Any], prices: Prices) -> dict[str, Any]:
 
 def plan_table(plan: dict[str, Any]) -> str:
     """Markdown of a plan."""
-    lines = [
-        "| archive | TB | core hours | cost | hours on 2, 16, 128, 1,024 cores | MB/s to a node | bottleneck |",
-        "|---|--:|--:|--:|---|--:|---|",
-    ]
+    rows, keys = [], ("terabytes", "core_hours", "cost")
     for title, work in plan["works"].items():
         hours = ", ".join(f"{work['hours_by_cores'][str(cores)]:.1f}" for cores in _CORES)
-        numbers = f"{work['terabytes']} | {work['core_hours']} | {work['cost']} | {hours}"
-        lines.append(
-            f"| {short_title(title)} | {numbers} | {work['node_mb_s']} | {work['bottleneck']} |"
-        )
-    return "\n".join(lines)
+        numbers = *(work[key] for key in keys), hours, work["node_mb_s"]
+        rows.append((short_title(title), *numbers, work["bottleneck"]))
+    hours = f"hours on {', '.join(f'{cores:,}' for cores in _CORES)} cores"
+    head = "archive", "TB", "core hours", "cost", hours, "MB/s to a node", "bottleneck"
+    return markdown_table(head, rows, numbers=(1, 2, 3, 5))
 
 
 def short_title(title: str) -> str:

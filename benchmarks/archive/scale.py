@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.archive.planning import short_title
 from benchmarks.archive.stragglers import Loss, Outcome, Worker, simulate
+from benchmarks.records import markdown_table
 
 _MIB = 2**20
 _CORES = (128, 1024)
@@ -134,13 +135,12 @@ def named(title: str, unit_s: float) -> str:
 
 def scale_table(record: dict[str, Any]) -> str:
     """Markdown of what was simulated: medians, and the longest of all draws."""
-    lines = [
-        "| archive, and units | cores | even share | all well | slow | lost | slow and lost |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for title, work in record["works"].items():
         for cores, found in work["by_cores"].items():
             cells = [f"{found[n]['median']:.2f} ({found[n]['longest']:.2f})" for n in _CASES]
-            head = f"| {named(title, work['unit_core_s'])} | {cores} | {found['even_share']:.2f} | "
-            lines.append(head + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            name = named(title, work["unit_core_s"])
+            rows.append((name, cores, f"{found['even_share']:.2f}", *cells))
+    cases = "all well", "slow", "lost", "slow and lost"
+    head = "archive, and units", "cores", "even share", *cases
+    return markdown_table(head, rows, numbers=range(1, len(head)))

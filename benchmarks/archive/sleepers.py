@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.archive.cluster import PORT, kill_all_of, two_nodes
 from benchmarks.archive.stragglers import Loss, Worker, simulate
+from benchmarks.records import markdown_table
 from cmlr_edge.archive.packages import ray
 from cmlr_edge.archive.ray_crew import hand_out
 
@@ -126,11 +127,12 @@ def sleepers_table(record: dict[str, Any]) -> str:
     """Markdown of what `compare_with_ray` returns."""
     slow = f"the second node takes {record['slowness']:g} times as long"
     told = {"calm": "both nodes alike", "slow": slow, "lost": "the second node is killed"}
-    lines = ["| two nodes | by Ray, s | simulated, s | units begun |", "|---|--:|--:|--:|"]
-    for name, run in record["runs"].items():
-        times = f"{run['seconds']:.1f} | {run['simulated_s']:.1f}"
-        lines.append(f"| {told[name]} | {times} | {run['units_begun']} |")
-    return "\n".join(lines)
+    rows = [
+        (told[name], f"{run['seconds']:.1f}", f"{run['simulated_s']:.1f}", run["units_begun"])
+        for name, run in record["runs"].items()
+    ]
+    head = "two nodes", "by Ray, s", "simulated, s", "units begun"
+    return markdown_table(head, rows, numbers=(1, 2, 3))
 
 
 def _pause_of(lines: list[dict[str, Any]]) -> float:

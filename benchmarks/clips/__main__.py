@@ -17,8 +17,9 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.records import write_json
 from cmlr_edge import Recognizer, demo_engine, open_source
-from cmlr_edge.model.files import sha256_of, write_atomically
+from cmlr_edge.model.files import sha256_of
 from train.reporting import exit_on_error
 
 TRUTH = Path(__file__).with_name("truth.json")
@@ -109,7 +110,7 @@ def main(
             "clips": {**_sum(list(by_film.values())), "films": by_film},
             "demo": {**shown, "events": events, "shown": {n: n in events for n in _SHOWN}},
         }
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out, record)
     for name, part in (("clips", record["clips"]), ("demo", record["demo"])):
         print(  # noqa: T201
             f"{name}: {part['wrong']} of {part['said']} labels said are not there, "

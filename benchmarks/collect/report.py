@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.collect.sampling import CONTRADICTION, WAYS
-from benchmarks.intervals import t_interval
+from benchmarks.intervals import mean_with_interval
+from benchmarks.records import markdown_table, picture
 
 MARKS = "<!-- collect -->\n", "<!-- end -->"
 ERROR = "exclusive_error"
@@ -24,11 +25,11 @@ def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:
     for way, of_worlds in curves.items():
         until = [frames_until_half(budgets, curve) for curve in of_worlds]
         summary["ways"][way] = {
-            name: [_mean(values) for values in _curves(worlds, way, name).T]
+            name: [mean_with_interval(values) for values in _curves(worlds, way, name).T]
             for name in (ERROR, "missed_alone", "said_without", "exclusive_ap", "all_ap", "alone")
         } | {"until_half": until}
     summary["contradictions less"] = {
-        way: [_mean(gain) for gain in (curves[CONTRADICTION] - curves[way]).T]
+        way: [mean_with_interval(gain) for gain in (curves[CONTRADICTION] - curves[way]).T]
         for way in curves
         if way != CONTRADICTION
     }
@@ -48,20 +49,17 @@ def frames_until_half(budgets: list[int], curve: NDArray[np.float64]) -> float |
 def table(summary: dict[str, Any]) -> str:
     """Markdown: Exclusive errors in percent, by way and number of labelled frames."""
     budgets = summary["budgets"]
-    lines = [
-        f"| chosen by | {' | '.join(f'{b} labelled' for b in budgets)} | until half |",
-        "|---" * (len(budgets) + 2) + "|",
-    ]
+    rows: list[tuple[str, ...]] = []
     for way, found in summary["ways"].items():
         cells = [f"{100 * point['mean']:.1f}" for point in found[ERROR]]
-        lines.append(f"| {way} | {' | '.join(cells)} | {_said(found['until_half'], budgets)} |")
+        rows.append((way, *cells, _said(found["until_half"], budgets)))
     for way, gains in summary["contradictions less"].items():
         cells = [
             f"{100 * g['mean']:+.1f} [{100 * g['interval'][0]:+.1f}, {100 * g['interval'][1]:+.1f}]"
             for g in gains
         ]
-        lines.append(f"| contradictions less {way} | {' | '.join(cells)} | |")
-    return "\n".join(lines)
+        rows.append((f"contradictions less {way}", *cells, ""))
+    return markdown_table(("chosen by", *(f"{b} labelled" for b in budgets), "until half"), rows)
 
 
 def _said(until: list[float | None], budgets: list[int]) -> str:
@@ -70,27 +68,22 @@ def _said(until: list[float | None], budgets: list[int]) -> str:
 
 def plot(summary: dict[str, Any], path: Path) -> None:
     """Draw Exclusive errors over labelled frames, and how many of them showed a label alone."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    colors = dict(zip(WAYS, ("tab:grey", "tab:blue", "tab:orange", "tab:green"), strict=True))
-    for way, found in summary["ways"].items():
-        for axes, name, scale in ((left, ERROR, 100), (right, "alone", 1)):
-            values = [scale * point["mean"] for point in found[name]]
-            axes.plot(summary["budgets"], values, "o-", color=colors[way], markersize=4, label=way)
-    start = 100 * summary["ways"][CONTRADICTION][ERROR][0]["mean"]
-    left.axhline(start / 2, color="black", linestyle=":", linewidth=1)
-    left.set_ylim(0)
-    left.set_title("Exclusive errors, %; dotted: half of those at the start", fontsize=9)
-    right.set_title("labelled frames that were drawn without the usual company", fontsize=9)
-    for axes in (left, right):
-        axes.set_xlabel("labelled frames")
-    left.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 110, columns=2, figsize=(10, 3.8)) as (left, right):
+        colors = dict(zip(WAYS, ("tab:grey", "tab:blue", "tab:orange", "tab:green"), strict=True))
+        for way, found in summary["ways"].items():
+            for axes, name, scale in ((left, ERROR, 100), (right, "alone", 1)):
+                values = [scale * point["mean"] for point in found[name]]
+                axes.plot(
+                    summary["budgets"], values, "o-", color=colors[way], markersize=4, label=way
+                )
+        start = 100 * summary["ways"][CONTRADICTION][ERROR][0]["mean"]
+        left.axhline(start / 2, color="black", linestyle=":", linewidth=1)
+        left.set_ylim(0)
+        left.set_title("Exclusive errors, %; dotted: half of those at the start", fontsize=9)
+        right.set_title("labelled frames that were drawn without the usual company", fontsize=9)
+        for axes in (left, right):
+            axes.set_xlabel("labelled frames")
+        left.legend(fontsize=8)
 
 
 def _curves(worlds: list[dict[str, Any]], way: str, name: str) -> NDArray[np.float64]:
@@ -103,7 +96,3 @@ def _curves(worlds: list[dict[str, Any]], way: str, name: str) -> NDArray[np.flo
             for world in worlds
         ]
     )
-
-
-def _mean(values: NDArray[np.float64]) -> dict[str, Any]:
-    return {"mean": float(values.mean()), "interval": [*t_interval(values)]}

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cmlr_edge.events.doubts import doubts_of
 from cmlr_edge.prediction import Latency, Prediction
-from cmlr_edge.sinks.collect import least_worthy
 from cmlr_edge.sinks.collect_record import SUFFIX, KeptName
+from cmlr_edge.sinks.frame_ranking import FrameRanking
 from cmlr_edge.why import Reasons, logits_of
 
 RANDOM, ENTROPY, MARGIN = "random", "uncertainty: entropy", "uncertainty: near a threshold"
@@ -52,8 +52,12 @@ def _as_the_device_keeps(pool: list[Reasons], count: int) -> NDArray[np.int_]:
             worth = f"{round(doubt.worth * 1e4):05d}"
             name = KeptName(reasons.labels[doubt.label], doubt.kind, worth, f"{row:032d}")
             kept.append(Path("pool", "_".join(name) + SUFFIX))
-    while len(kept) > count:
-        kept.remove(least_worthy(kept))
+    ranking = FrameRanking()
+    for path in kept:
+        ranking.add(path)
+    for _ in range(len(kept) - count):
+        ranking.remove(least := ranking.least())
+        kept.remove(least)
     return np.array([int(KeptName.of(path).digest) for path in kept])
 
 

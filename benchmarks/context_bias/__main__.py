@@ -22,6 +22,7 @@ from benchmarks.context_bias.report import (
     summarize,
 )
 from benchmarks.context_bias.runs import Job, finished_keys, run_all
+from benchmarks.records import write_json, write_text
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
@@ -212,15 +213,14 @@ def write_report(runs: list[dict[str, Any]], out: Path, variant: str) -> None:
     lines = "".join(json.dumps(run) + "\n" for run in runs)
     write_atomically(out / "runs.jsonl", lines.encode())
     report = {"variant": variant} | summarize(runs)
-    text = json.dumps(report, indent=1) + "\n"
-    write_atomically(out / "results.json", text.encode())
+    write_json(out / "results.json", report)
     tables = "\n\n".join(
         table(report, group)
         for table in (markdown_table, gains_table)
         for group in ("main", "fit", "ablation")
         if any(row["group"] == group for row in report["rows"])
     )
-    write_atomically(out / "tables.md", (tables + "\n").encode())
+    write_text(out / "tables.md", tables)
     plot_gains(report, out / "gains.png")
     Console().print(tables)
 

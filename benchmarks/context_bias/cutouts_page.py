@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.context_bias.methods import DECODER, THOUSANDS
-from benchmarks.context_bias.report import GAINS, gains_table, references_table
-from benchmarks.records import fill_marks
+from benchmarks.context_bias.report import GAINS, gain_cell, gains_table, references_table
+from benchmarks.records import fill_marks, markdown_table
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
@@ -35,18 +35,17 @@ def tables(results: Path) -> dict[str, str]:
 
 
 def _aims(report: dict[str, Any]) -> str:
-    lines = ["| under do(context) | aim | read-out | gain | short of the aim |", "|---" * 5 + "|"]
+    cells = []
     rows = {row["read_out"]: row for row in report["rows"] if row["method"] == THOUSANDS}
     for measure, aim in AIMS.items():
         for read_out, name in (("chosen", "as fit chooses"), ("prior", "averaged prior")):
             gain = rows[read_out]["gains"][DECODER][measure]
             short = max(0.0, aim - gain["median"])
-            lines.append(
-                f"| {GAINS[measure].removesuffix(', do')} | +{aim:.0f} | {name} "
-                f"| {gain['median']:+.1f} ({gain['low']:.1f} - {gain['high']:.1f}) "
-                f"| {f'{short:.1f}' if short else 'reached'} |"
-            )
-    return "\n".join(lines)
+            said = f"{short:.1f}" if short else "reached"
+            title = GAINS[measure].removesuffix(", do")
+            cells.append((title, f"+{aim:.0f}", name, gain_cell(gain), said))
+    head = "under do(context)", "aim", "read-out", "gain", "short of the aim"
+    return markdown_table(head, cells)
 
 
 def main(

@@ -77,6 +77,33 @@ _SPARSITY = (
     0.05  # on the worlds for development, the least that brings spurious links below a tenth
 )
 _POOLED_LR = 1e-2  # pooled heads learn too slowly at the common rate; chosen on validation
+# Tried on the development worlds of the cut-outs: pooled tokens, share of united steps, strength of the
+# context term, clusters.
+CANDIDATES = (
+    (True, 0.0, 1.0, 80),
+    (False, 0.25, 1.0, 80),
+    (False, 0.5, 1.0, 80),
+    (False, 1.0, 1.0, 80),
+    (True, 0.5, 1.0, 80),
+    (True, 1.0, 1.0, 80),
+    (True, 1.0, 1.0, 160),
+    (False, 0.5, 0.5, 80),
+    (False, 1.0, 0.5, 80),
+    (True, 0.5, 0.5, 80),
+    (True, 1.0, 0.5, 80),
+    (True, 1.0, 0.5, 160),
+    (True, 1.0, 0.25, 80),
+)
+
+
+def _mixed_name(pooled: bool, united: float, strength: float, clusters: int) -> str:
+    """As in the tables: "sparser, 50 % of steps united, pooled tokens, 0.5 of the term of 80 clusters"."""
+    parts = ["sparser"]
+    parts += [f"{united:.0%} of steps united"] if united else []
+    parts += ["pooled tokens"] if pooled else []
+    return ", ".join([*parts, f"{strength:g} of the term of {clusters} clusters"])
+
+
 METHODS = (
     Method("standard (pooled)", _model(head="pooled"), "main", lr=_POOLED_LR),
     Method(DECODER, _model(), "main"),
@@ -125,6 +152,20 @@ METHODS = (
     Method(DEEP_AND_POOLED, _model(decoder_layers=2, pooled_skip=True), "fit"),
     Method(JTT, _model(), "fit", jtt=True),
     Method(POOLED_EXPERTS, _model(), "fit", pooled_bias=True),
+    *(
+        Method(
+            _mixed_name(pooled, united, strength, clusters),
+            _back_door(
+                {"num_confounders": clusters, "strength": strength},
+                decoder_layers=2,
+                pooled_skip=pooled,
+                united_share=united,
+            ),
+            "fit",
+            link_sparsity=2 * _SPARSITY,
+        )
+        for pooled, united, strength, clusters in CANDIDATES
+    ),
     Method("back-door, no links", _back_door(label_links="none")),
     Method("back-door, a label links to itself too", _back_door(include_self=True)),
     Method("back-door, two decoder layers", _back_door(decoder_layers=2)),

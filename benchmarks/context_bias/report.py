@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import records
 from benchmarks.context_bias.methods import (
     CONTROL,
     DECODER,
@@ -218,14 +219,14 @@ def gains_table(report: dict[str, Any], group: str | None, *, own: bool = True) 
         group: "main", "fit" or "ablation"; None: all of them.
         own: Show the image's own context and fit's choice too, not only the averaged prior.
     """
-    rows = {
-        f"{row['method']}{_READ_OUT_NAMES[row['read_out']]} | {row['runs']}": row["gains"][DECODER]
+    rows = [
+        (row["method"] + _READ_OUT_NAMES[row["read_out"]], row["runs"], *_gain_cells(row, DECODER))
         for row in report["rows"]
         if group in {None, row["group"]}
         and DECODER in row["gains"]
         and (own or row["read_out"] in {"deployed", "prior"})
-    }
-    return _table("head, read-out | runs", rows)
+    ]
+    return records.markdown_table(("head, read-out", "runs", *GAINS.values()), rows)
 
 
 def references_table(report: dict[str, Any], method: str, read_out: str | None = None) -> str:
@@ -238,28 +239,24 @@ def references_table(report: dict[str, Any], method: str, read_out: str | None =
     """
     rows = (row for row in report["rows"] if row["method"] == method)
     wanted = {read_out} if read_out else {"prior", "deployed"}
-    return _table("against", next(row["gains"] for row in rows if row["read_out"] in wanted))
+    row = next(row for row in rows if row["read_out"] in wanted)
+    cells = [(name, *_gain_cells(row, name)) for name in row["gains"]]
+    return records.markdown_table(("against", *GAINS.values()), cells)
 
 
-def _table(heading: str, rows: dict[str, dict[str, Any]]) -> str:
-    lines = [f"| {heading} | " + " | ".join(GAINS.values()) + " |"]
-    lines.append("|---" * (lines[0].count("|") - 1) + "|")
-    for name, gains in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_gain_cell(gains[key]) for key in GAINS) + " |")
-    return "\n".join(lines)
+def _gain_cells(row: dict[str, Any], reference: str) -> list[str]:
+    return [gain_cell(row["gains"][reference][key]) for key in GAINS]
 
 
-def _gain_cell(gain: dict[str, float]) -> str:
+def gain_cell(gain: dict[str, float]) -> str:
+    """A gain as the tables tell it, with its interval."""
     return f"{gain['median']:+.1f} ({gain['low']:.1f} - {gain['high']:.1f})"
 
 
 def markdown_table(report: dict[str, Any], group: str) -> str:
     """Medians and 95 % intervals as a Markdown table."""
     columns = [f"{part} {measure}" for part, measure in MEASURES]
-    lines = [
-        "| method, read-out | runs | " + " | ".join(c.replace("_", "-") for c in columns) + " |",
-        "|---|---|" + "---|" * len(columns),
-    ]
+    lines = []
     for row in report["rows"]:
         if row["group"] != group:
             continue
@@ -269,8 +266,9 @@ def markdown_table(report: dict[str, Any], group: str) -> str:
         elif row["read_out"] != "deployed":
             name += f", {row['read_out']} context"
         cells = [_cell(row["values"][column], column) for column in columns]
-        lines.append(f"| {name} | {row['runs']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append((name, row["runs"], *cells))
+    head = "method, read-out", "runs", *(column.replace("_", "-") for column in columns)
+    return records.markdown_table(head, lines)
 
 
 def _cell(interval: dict[str, float], column: str) -> str:
@@ -281,34 +279,26 @@ def _cell(interval: dict[str, float], column: str) -> str:
 
 def plot_gains(report: dict[str, Any], path: Path) -> None:
     """Draw the gain of every main method on the decoder, with its interval."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     rows = [row for row in report["rows"] if DECODER in row["gains"] and row["group"] == "main"]
-    figure, axes = plt.subplots(
-        1, 3, figsize=(13, 0.32 * len(rows) + 1.2), sharey=True, layout="constrained"
-    )
-    names = [
-        row["method"]
-        + (" *" if row["knows_pairs"] else "")
-        + ("" if row["read_out"] == "deployed" else f", {row['read_out']}")
-        for row in rows
-    ]
-    places = np.arange(len(rows))[::-1]
-    titles = {"do exclusive": "Exclusive", "do co_occur": "Co-occur", "iid all": "All, iid"}
-    for axis, (measure, title) in zip(axes, titles.items(), strict=True):
-        gains = [row["gains"][DECODER][measure] for row in rows]
-        middle = np.array([gain["median"] for gain in gains])
-        low = np.array([gain["low"] for gain in gains])
-        high = np.array([gain["high"] for gain in gains])
-        axis.hlines(places, low, high, color="tab:blue", linewidth=3, alpha=0.4)
-        axis.plot(middle, places, "o", color="tab:blue", markersize=4)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(f"{title}: gain on the label decoder, points", fontsize=9)
-        axis.grid(axis="x", alpha=0.3)
-        axis.margins(y=0.02)
-    axes[0].set_yticks(places, names, fontsize=8)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    size = 13, 0.32 * len(rows) + 1.2
+    with records.picture(path, 130, columns=3, figsize=size, sharey=True) as axes:
+        names = [
+            row["method"]
+            + (" *" if row["knows_pairs"] else "")
+            + ("" if row["read_out"] == "deployed" else f", {row['read_out']}")
+            for row in rows
+        ]
+        places = np.arange(len(rows))[::-1]
+        titles = {"do exclusive": "Exclusive", "do co_occur": "Co-occur", "iid all": "All, iid"}
+        for axis, (measure, title) in zip(axes, titles.items(), strict=True):
+            gains = [row["gains"][DECODER][measure] for row in rows]
+            middle = np.array([gain["median"] for gain in gains])
+            low = np.array([gain["low"] for gain in gains])
+            high = np.array([gain["high"] for gain in gains])
+            axis.hlines(places, low, high, color="tab:blue", linewidth=3, alpha=0.4)
+            axis.plot(middle, places, "o", color="tab:blue", markersize=4)
+            axis.axvline(0, color="black", linewidth=0.8)
+            axis.set_title(f"{title}: gain on the label decoder, points", fontsize=9)
+            axis.grid(axis="x", alpha=0.3)
+            axis.margins(y=0.02)
+        axes[0].set_yticks(places, names, fontsize=8)

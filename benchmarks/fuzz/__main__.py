@@ -27,7 +27,8 @@ from benchmarks.fuzz.machines import Machine, compile_driver
 from benchmarks.fuzz.mutations import OF_BYTES, OF_JSON
 from benchmarks.fuzz.onnx_mutations import OF_ONNX
 from benchmarks.fuzz.seeds import Seed, write_seeds
-from cmlr_edge.model.files import sha256_of, write_atomically
+from benchmarks.records import write_json
+from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import MAX_TOLERANCE
 from train.reporting import exit_on_error
 
@@ -176,22 +177,28 @@ def main(
 
     Example: python -m benchmarks.fuzz --out fuzz.json
     """
+    run_cases(out, range(first, first + cases), "opening", write_seeds, fuzz)
+
+
+def run_cases(
+    out: Path,
+    cases: range,
+    task: str,
+    write_seeds: Callable[[Path], list[Any]],
+    fuzz: Callable[..., dict[str, Any]],
+) -> None:
+    """Damage seeds that lie in a folder for a while, and write the record; exit code 1 if one went wrong."""
     with (
         tempfile.TemporaryDirectory() as name,
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
-        folder = Path(name)
-        seeds = write_seeds(folder / "whole")
-        (folder / "damaged").mkdir()
-        task = progress.add_task("opening", total=cases)
-        record = fuzz(
-            seeds,
-            range(first, first + cases),
-            folder / "damaged",
-            report=lambda done: progress.advance(task, done),
-        )
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
-    Console().print(f"{cases} damaged files: {len(record['wrong'])} went wrong, see {out}")
+        whole, damaged = Path(name, "whole"), Path(name, "damaged")
+        damaged.mkdir()
+        shown = progress.add_task(task, total=len(cases))
+        seeds = write_seeds(whole)
+        record = fuzz(seeds, cases, damaged, report=lambda done: progress.advance(shown, done))
+    write_json(out, record)
+    Console().print(f"{len(cases)} damaged files: {len(record['wrong'])} went wrong, see {out}")
     if record["wrong"]:
         raise typer.Exit(1)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,12 +22,9 @@ import PIL
 import typer
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
-from benchmarks.fuzz.__main__ import Worker
+from benchmarks.fuzz.__main__ import Worker, run_cases
 from benchmarks.fuzz.mutations import OF_BYTES, OF_JSON
-from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
 _PICTURES = ("jpg", "png", "webp", "tif", "bmp", "ppm", "avif")
@@ -70,6 +66,7 @@ _OWN = {
 
 def write_seeds(folder: Path) -> list[Path]:
     """Write a small whole file of each kind; data sets are folders of their own."""
+    folder.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     picture = random.integers(0, 256, (48, 64, 3), np.uint8)
     seeds = []
@@ -170,24 +167,7 @@ def main(
 
     Example: python -m benchmarks.fuzz.media --out fuzz.json
     """
-    with (
-        tempfile.TemporaryDirectory() as name,
-        Progress(console=Console(stderr=True), transient=True) as progress,
-    ):
-        whole, damaged = Path(name, "whole"), Path(name, "damaged")
-        whole.mkdir()
-        damaged.mkdir()
-        task = progress.add_task("reading", total=cases)
-        record = fuzz(
-            write_seeds(whole),
-            range(first, first + cases),
-            damaged,
-            report=lambda done: progress.advance(task, done),
-        )
-    write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
-    Console().print(f"{cases} damaged files: {len(record['wrong'])} went wrong, see {out}")
-    if record["wrong"]:
-        raise typer.Exit(1)
+    run_cases(out, range(first, first + cases), "reading", write_seeds, fuzz)
 
 
 if __name__ == "__main__":

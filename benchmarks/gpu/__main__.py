@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks.gpu.plan import STAGES, Stage
 from benchmarks.gpu.report import Report, fails, stage_file, table
 from benchmarks.gpu.stage import missing_module
+from benchmarks.records import markdown_table, write_text
 from cmlr_edge.machine.child import python_command, run_limited
-from cmlr_edge.model.files import write_atomically
 
 _LEAST_S = 5  # that a stage is started for
 PART_S = 330  # of part A, and of part B
@@ -74,19 +74,17 @@ def run_stages(stages: list[Stage], options: argparse.Namespace) -> list[dict[st
         whole -= record["seconds"]
         say(f"{stage.number} {stage.name}: {record['ended']}, {record['seconds']:.0f} s")
         records.append(record)
-        write_atomically(folder / "table.md", (table(records) + "\n").encode())
+        write_text(folder / "table.md", table(records))
     return records
 
 
 def plan_table(stages: list[Stage]) -> str:
     """What would be run, in Markdown; nothing is."""
-    lines = ["| stage | part | limit | missing here |", "|---|---|--:|---|"]
-    for stage in stages:
-        missing = missing_module(stage.needs) or ""
-        lines.append(
-            f"| {stage.number} {stage.name} | {stage.part} | {stage.limit_s} s | {missing} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        (f"{s.number} {s.name}", s.part, f"{s.limit_s} s", missing_module(s.needs) or "")
+        for s in stages
+    ]
+    return markdown_table(("stage", "part", "limit", "missing here"), rows, numbers=(2,))
 
 
 def say(text: str) -> None:

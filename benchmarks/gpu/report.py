@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cmlr_edge.model.files import write_atomically
+from benchmarks.records import markdown_table, write_json
 
 State = Literal["holds", "FAILS", "measured", "skipped"]
 
@@ -68,7 +67,7 @@ class Report:
         self.seconds = round(time.perf_counter() - self._started, 2)
         if self.file is not None:
             record = {key: value for key, value in asdict(self).items() if key != "file"}
-            write_atomically(self.file, (json.dumps(record, indent=1) + "\n").encode())
+            write_json(self.file, record)
 
 
 def stage_file(folder: Path, number: int) -> Path:
@@ -78,17 +77,17 @@ def stage_file(folder: Path, number: int) -> Path:
 
 def table(records: list[dict[str, Any]]) -> str:
     """The stages in Markdown, a line for each row, and one for a stage without any."""
-    lines = ["| stage | check | | found |", "|---|---|---|---|"]
+    lines: list[tuple[str, ...]] = []
     for record in records:
         stage = f"{record['number']} {record['name']} ({record['seconds']:.0f} s)"
         ended = "" if record["ended"] == "done" else f"{record['ended']}: {record['why']}"
         if ended or not record["rows"]:
-            lines.append(f"| {stage} | | {ended.partition(':')[0]} | {_cell(record['why'])} |")
+            lines.append((stage, "", ended.partition(":")[0], _cell(record["why"])))
         lines += [
-            f"| {stage} | {_cell(row['check'])} | {row['state']} | {_cell(row['found'])} |"
+            (stage, _cell(row["check"]), row["state"], _cell(row["found"]))
             for row in record["rows"]
         ]
-    return "\n".join(lines)
+    return markdown_table(("stage", "check", "", "found"), lines)
 
 
 def _cell(text: str) -> str:

@@ -21,7 +21,7 @@ from benchmarks.kernel.roofline import (
     flop,
     least_bytes,
 )
-from cmlr_edge.model.files import write_atomically
+from benchmarks.records import markdown_table, write_json, write_text
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("benchmarks/results/kernel")
@@ -54,7 +54,7 @@ def table(report: dict[str, Any]) -> str:
     """The report in Markdown: the highest of the floors, and which it is."""
     names = list(report["boards"]["boards"])
     head = ["case", "MFLOP", "KB", "FLOP a byte", "blocks", "instructions a mma", *names]
-    lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
+    rows = []
     for row in report["cases"]:
         cells = [
             row["name"],
@@ -67,8 +67,8 @@ def table(report: dict[str, Any]) -> str:
         for floors in row["floors_us"].values():
             limit = max(floors, key=floors.__getitem__)
             cells.append(f"{floors[limit]:.1f} ({limit.replace('_', ' ')})")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(head, rows, numbers=range(1, len(head)))
 
 
 def main(
@@ -76,9 +76,8 @@ def main(
 ) -> None:
     """Write the report and its table."""
     report = build_report()
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "kernel.json", (json.dumps(report, indent=1) + "\n").encode())
-    write_atomically(out / "kernel.md", (table(report) + "\n").encode())
+    write_json(out / "kernel.json", report)
+    write_text(out / "kernel.md", table(report))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from benchmarks.natural.methods import BASE, METHODS, Method
 from benchmarks.natural.report import write_report
-from benchmarks.natural.runs import Job, read_runs, run_all
+from benchmarks.natural.runs import Job, run_all
 from benchmarks.natural.sampling import PARTS, Pair, choose_pairs
 from benchmarks.natural.tokens import load_photos, store_tokens
+from benchmarks.records import read_lines
 from cmlr_edge.errors import DataError
 from train.data import read_dataset
 from train.reporting import exit_on_error, progress_bars
@@ -65,7 +66,7 @@ def compare(
         runs = out / "runs.jsonl"
         run_all(jobs, runs, workers=workers, report=lambda _job: progress.advance(task))
     named = [_named(pair, found.classes) for pair in pairs]
-    Console().print(write_report(read_runs(runs), named, out))
+    Console().print(write_report(read_lines(runs), named, out))
 
 
 def _choose(only: list[str] | None, part: str) -> list[Method]:

@@ -12,10 +12,10 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks import records
 from benchmarks.intervals import photo_interval, t_interval
 from benchmarks.natural.measures import MEASURES
 from benchmarks.natural.methods import CHOSEN, DECODER, METHODS, POOLED
-from benchmarks.records import fill_marks
 from cmlr_edge.model.files import write_atomically
 from train.reporting import exit_on_error
 
@@ -96,31 +96,25 @@ def _round(value: float) -> float | None:
 
 def markdown_table(rows: list[dict[str, Any]], reference: str) -> str:
     """Format values and gains on one reference."""
-    lines = [
-        "| head, read-out | runs | Exclusive | Co-occur | All | "
-        + " | ".join(f"{title}, gain" for title in _TITLES)
-        + " |",
-        "|---" * 8 + "|",
-    ]
+    lines = []
     for row in rows:
         name = _title(row["method"], row["read_out"])
-        values = " | ".join(f"{row['values'][measure]:.1f}" for measure in MEASURES)
-        gains = " | ".join(_cell(row["gains"][reference][measure]) for measure in MEASURES)
-        lines.append(f"| {name} | {row['runs']} | {values} | {gains} |")
-    return "\n".join(lines)
+        values = [f"{row['values'][measure]:.1f}" for measure in MEASURES]
+        gains = [_cell(row["gains"][reference][measure]) for measure in MEASURES]
+        lines.append((name, row["runs"], *values, *gains))
+    head = "head, read-out", "runs", *_TITLES, *(f"{title}, gain" for title in _TITLES)
+    return records.markdown_table(head, lines)
 
 
 def chosen_table(rows: list[dict[str, Any]]) -> str:
     """Format what the chosen head gains on every other; empty where it was not trained."""
-    lines = [
-        f"| {CHOSEN}, gain on | Exclusive | Co-occur | All | worst run of All |",
-        "|---" * 5 + "|",
-    ]
+    lines = []
     for gains in (row["gains"] for row in rows if row["method"] == CHOSEN):
         for other, gain in gains.items():
-            cells = " | ".join(_cell(gain[measure]) for measure in MEASURES)
-            lines.append(f"| {other} | {cells} | {gain['all']['worst_run']:+.1f} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+            cells = [_cell(gain[measure]) for measure in MEASURES]
+            lines.append((other, *cells, f"{gain['all']['worst_run']:+.1f}"))
+    head = f"{CHOSEN}, gain on", *_TITLES, "worst run of All"
+    return records.markdown_table(head, lines) if lines else ""
 
 
 def _title(method: str, read_out: str) -> str:
@@ -146,7 +140,7 @@ def write_report(runs: list[dict[str, Any]], pairs: list[tuple[str, str]], out: 
         "cpu_minutes": round(sum(run["cpu_seconds"] for run in runs) / 60, 1),
         "rows": rows,
     }
-    write_atomically(out / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    records.write_json(out / "results.json", report)
     known = [name for name in REFERENCES if any(name in row["gains"] for row in rows)]
     tables = "\n\n".join(
         [
@@ -154,7 +148,7 @@ def write_report(runs: list[dict[str, Any]], pairs: list[tuple[str, str]], out: 
             chosen_table(rows),
         ]
     ).rstrip()
-    write_atomically(out / "tables.md", (tables + "\n").encode())
+    records.write_text(out / "tables.md", tables)
     return tables
 
 
@@ -162,7 +156,7 @@ def fill_page(page: str, rows: list[dict[str, Any]]) -> str:
     """Put the tables between the marks `<!-- NAME -->` and `<!-- end -->` of a page."""
     tables = {"chosen": chosen_table(rows)}
     tables |= {name: markdown_table(rows, name) for name in REFERENCES}
-    return fill_marks(page, tables)
+    return records.fill_marks(page, tables)
 
 
 def rewrite(

@@ -19,6 +19,7 @@ from benchmarks.natural.methods import METHODS
 from benchmarks.natural.sampling import Pair, Split, draw_split
 from benchmarks.natural.tokens import Photos, load_photos, reduce_tokens
 from benchmarks.natural.training import train_head
+from benchmarks.records import read_lines
 from benchmarks.side_by_side import one_thread, run_side_by_side
 from train.fitting.frozen import TokenSet, score_tokens
 
@@ -42,7 +43,7 @@ class Job:
 
 def run_all(jobs: list[Job], results: Path, *, workers: int, report: Callable[[Job], None]) -> None:
     """Do the jobs that `results`, JSON lines, does not hold yet; append each as it ends."""
-    done = {record["key"] for record in read_runs(results)}
+    done = {record["key"] for record in read_lines(results)}
     for job in jobs:
         if job.key in done:
             report(job)
@@ -60,12 +61,6 @@ def _run_in_turn(jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
     with one_thread():
         for job in jobs:
             yield job, run(job)
-
-
-def read_runs(results: Path) -> list[dict[str, Any]]:
-    """Read the finished runs; none where there is no file."""
-    lines = results.read_text().splitlines() if results.is_file() else []
-    return [json.loads(line) for line in lines]
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from benchmarks.intervals import t_interval
 from benchmarks.papers.recipes import Table
-from cmlr_edge.model.files import write_atomically
+from benchmarks.records import markdown_table, write_json, write_text
 
 _TITLES = {
     "mean_ap": "mAP",
@@ -28,8 +27,8 @@ def results_table(table: Table, runs: list[dict[str, Any]]) -> str:
     pictures. Gains are paired by seed.
     """
     reference = next(iter(table.arms))
-    heads = [f"{_TITLES[name]} | gain" for name in table.measures]
-    lines = [f"| arm | runs | {' | '.join(heads)} |", "|---" * (2 + 2 * len(heads)) + "|"]
+    heads = [head for name in table.measures for head in (_TITLES[name], "gain")]
+    rows = []
     of_arm = {
         arm: {run["seed"]: run["measures"] for run in runs if run["arm"] == arm}
         for arm in table.arms
@@ -37,11 +36,12 @@ def results_table(table: Table, runs: list[dict[str, Any]]) -> str:
     for arm, own in of_arm.items():
         if own:
             cells = [
-                f"{_value(own, name)} | {_gain(own, of_arm[reference], name)}"
+                cell
                 for name in table.measures
+                for cell in (_value(own, name), _gain(own, of_arm[reference], name))
             ]
-            lines.append(f"| {arm} | {len(own)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append((arm, len(own), *cells))
+    return markdown_table(("arm", "runs", *heads), rows)
 
 
 def _value(own: dict[int, Any], name: str) -> str:
@@ -70,16 +70,12 @@ def _brackets(low: float | None, high: float | None) -> str:
 
 def plan_table(table: Table) -> str:
     """What is to be downloaded, and how long the runs are expected to take."""
-    lines = [
-        table.title,
-        table.download,
-        "| arm | epochs | h on 1 GPU | h on 8 |",
-        "|---" * 4 + "|",
+    rows = [
+        (arm, table.config(arm, 0, []).epochs, *(f"{value:.1f}" for value in table.hours(arm)))
+        for arm in table.arms
     ]
-    for arm in table.arms:
-        hours = " | ".join(f"{value:.1f}" for value in table.hours(arm))
-        lines.append(f"| {arm} | {table.config(arm, 0, []).epochs} | {hours} |")
-    return "\n".join(lines)
+    head = "arm", "epochs", "h on 1 GPU", "h on 8"
+    return "\n".join([table.title, table.download, markdown_table(head, rows)])
 
 
 def write_report(table: Table, runs: list[dict[str, Any]], out: Path) -> str:
@@ -90,6 +86,6 @@ def write_report(table: Table, runs: list[dict[str, Any]], out: Path) -> str:
         for test in tests
     ]
     record = {"table": table.name, "arms": table.arms, "runs": runs}
-    write_atomically(out / "results.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_atomically(out / "table.md", ("\n\n".join(tables) + "\n").encode())
-    return "\n\n".join(tables)
+    write_json(out / "results.json", record)
+    write_text(out / "table.md", text := "\n\n".join(tables))
+    return text

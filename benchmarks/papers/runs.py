@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.papers.recipes import Table
+from benchmarks.records import read_lines
 from train import distributed
 from train.data import LabeledImages
 from train.fitting.loop import fit
@@ -46,7 +47,7 @@ def run_all(
     """
     results = out / "runs.jsonl"
     out.mkdir(parents=True, exist_ok=True)
-    done = read_runs(results)
+    done = read_lines(results)
     for seed in range(seeds):
         for arm in arms:
             key = {"arm": arm, "seed": seed, "test": f"{test.name} {split}"}
@@ -93,9 +94,3 @@ def _measure(scores: dict[str, Any], name: str) -> dict[str, float | None]:
         if not isinstance(found, dict):  # a mean without an interval
             found = {"value": found, "low": None, "high": None}
     return {key: None if value is None else round(100 * value, 2) for key, value in found.items()}
-
-
-def read_runs(results: Path) -> list[dict[str, Any]]:
-    """Finished runs; none where there is no file."""
-    lines = results.read_text().splitlines() if results.is_file() else []
-    return [json.loads(line) for line in lines]

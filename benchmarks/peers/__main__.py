@@ -20,9 +20,9 @@ from benchmarks.peers.models import NETWORKS, prepare, prepare_ncnn
 from benchmarks.peers.report import write_report
 from benchmarks.peers.routes import FLOORS, OURS, route_names
 from benchmarks.peers.turns import Worker, take_turns, times_ms
+from benchmarks.records import write_json
 from cmlr_edge.machine.facts import describe_machine
 from cmlr_edge.model.agreement import Agreement
-from cmlr_edge.model.files import write_atomically
 
 RESULTS = Path("benchmarks/results/latency")
 REFERENCE = "torch-eager"
@@ -106,7 +106,7 @@ def main(
                 record = compare(files / key, names, rounds=rounds, seconds=seconds)
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             report["comparisons"][key] = {"network": network, "labels": count, "at": now, **record}
-            write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+            write_json(path, report)
             ours = {
                 name: round(r["p50"], 2) for name, r in record["routes"].items() if name in OURS
             }

@@ -6,7 +6,6 @@ the backends set is what this showed to pay.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.turns import take_turns, times_ms
+from benchmarks.records import write_json
 from cmlr_edge.machine.facts import describe_machine, usable_cores
 from cmlr_edge.machine.no_telemetry import import_runtime
-from cmlr_edge.model.files import write_atomically
 
 RESULTS = Path("benchmarks/results/latency/settings.json")
 # By engine: what is changed against what the backends set, by the engine's own names.
@@ -126,7 +125,7 @@ def main(
         )
         times = {worker.name: times_ms(worker) for worker in workers}
         record["networks"][folder.name] = {"ms": times, "failed": failed}
-        write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+        write_json(out, record)
     for name in variant_names():
         found = [network["ms"].get(name) for network in record["networks"].values()]
         table.add_row(name, *[f"{t['p50']:.2f} ({t['min']:.2f})" if t else "-" for t in found])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +16,9 @@ from benchmarks.photos.fitted_report import fits_table, runs_table, summarize_fi
 from benchmarks.photos.methods import frozen_methods, tuned_methods
 from benchmarks.photos.report import summarize, write_table
 from benchmarks.photos.runs import Scores, TunedRun, frozen_tokens, run_frozen, run_tuned
+from benchmarks.records import write_json, write_text
 from benchmarks.side_by_side import one_thread, run_side_by_side
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import write_atomically
 from train.config import TrainConfig
 from train.data import LabeledImages, read_dataset
 from train.reporting import exit_on_error, progress_bars
@@ -88,8 +87,8 @@ def _fit(
     rows = summarize_fits(found)
     tables = f"{fits_table(rows)}\n\n{runs_table(found)}"
     record = {"torch": torch.__version__, "rows": rows}
-    write_atomically(out / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_atomically(out / f"{name}.md", (tables + "\n").encode())
+    write_json(out / f"{name}.json", record)
+    write_text(out / f"{name}.md", tables)
     return tables
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.intervals import photo_interval, t_interval
 from benchmarks.photos.fitted import DECODER, FITTED, POOLED
+from benchmarks.records import markdown_table
 
 REFERENCES = (DECODER, POOLED)
 _KINDS = ("runs", "photos")  # of intervals
@@ -69,35 +70,32 @@ def _round(value: float) -> float | None:
 
 def fits_table(rows: list[dict[str, Any]]) -> str:
     """Format the rows."""
-    lines = [
-        "| arm | mAP | runs | gain on the decoder | worst run | gain on pooled | worst run |",
-        "|---" * 7 + "|",
-    ]
+    lines = []
     for row in rows:
         values = list(row["runs"].values())
-        cells = " | ".join(_cells(row["gains"][name]) for name in REFERENCES)
-        lines.append(
-            f"| {row['arm']}{_NAMES[row['read_out']]} | {row['mean']:.1f} "
-            f"| {min(values):.1f} - {max(values):.1f} | {cells} |"
-        )
-    return "\n".join(lines)
+        cells = [cell for name in REFERENCES for cell in _cells(row["gains"][name])]
+        name = row["arm"] + _NAMES[row["read_out"]]
+        spread = f"{min(values):.1f} - {max(values):.1f}"
+        lines.append((name, f"{row['mean']:.1f}", spread, *cells))
+    gains = "gain on the decoder", "worst run", "gain on pooled", "worst run"
+    return markdown_table(("arm", "mAP", "runs", *gains), lines)
 
 
-def _cells(gain: dict[str, Any]) -> str:
+def _cells(gain: dict[str, Any]) -> tuple[str, str]:
     bounds = [[f"{b:.1f}" if b is not None else "?" for b in gain[kind]] for kind in _KINDS]
     runs, photos = (f"{low} - {high}" for low, high in bounds)
-    return f"{gain['mean']:+.1f} ({runs}; {photos}) | {gain['worst_run']:+.1f}"
+    return f"{gain['mean']:+.1f} ({runs}; {photos})", f"{gain['worst_run']:+.1f}"
 
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
     """List every run of the two references and the default, and what was chosen."""
     by_arm = {(run["arm"], run["number"]): run for run in runs}
-    lines = ["| seed | " + " | ".join((*REFERENCES, FITTED)) + " | chosen |", "|---" * 5 + "|"]
+    lines = []
     for number in sorted({run["number"] for run in runs if run["arm"] == FITTED}):
         cells = [
             f"{by_arm[arm, number]['read_outs']['deployed']['map']:.1f}"
             for arm in (*REFERENCES, FITTED)
         ]
         chosen = _NAMES[by_arm[FITTED, number]["chosen"]].removeprefix(", ")
-        lines.append(f"| {number} | {' | '.join(cells)} | {chosen} |")
-    return "\n".join(lines)
+        lines.append((number, *cells, chosen))
+    return markdown_table(("seed", *REFERENCES, FITTED, "chosen"), lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import records
 from benchmarks.photos.runs import Scores
-from cmlr_edge.model.files import write_atomically
 from train.judging.bootstrap import mean_ap_interval
 from train.judging.metrics import MIN_POSITIVES, average_precisions
 
@@ -74,26 +73,22 @@ def _mean_aps(
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
     """Format the rows of one table of results.json."""
-    lines = [
-        "| method, read-out | mAP, median | seeds | 95 % over images | gain, median | seeds |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in rows:
         name = row["method"]
         if row["read_out"] != "deployed":
             name += f", {row['read_out']} context"
-        lines.append(
-            f"| {name} | {row['median']:.1f} | {min(row['seeds']):.1f} - {max(row['seeds']):.1f} "
-            f"| {row['images_low']:.1f} - {row['images_high']:.1f} "
-            f"| {row['gain']:+.1f} | {row['gain_low']:+.1f} - {row['gain_high']:+.1f} |"
-        )
-    return "\n".join(lines)
+        own = f"{min(row['seeds']):.1f} - {max(row['seeds']):.1f}"
+        images = f"{row['images_low']:.1f} - {row['images_high']:.1f}"
+        gains = f"{row['gain']:+.1f}", f"{row['gain_low']:+.1f} - {row['gain_high']:+.1f}"
+        lines.append((name, f"{row['median']:.1f}", own, images, *gains))
+    head = "method, read-out", "mAP, median", "seeds", "95 % over images", "gain, median", "seeds"
+    return records.markdown_table(head, lines)
 
 
 def write_table(out: Path, name: str, record: dict[str, Any]) -> str:
     """Write `NAME.json` and `NAME.md` whole or not at all; return the table."""
-    out.mkdir(parents=True, exist_ok=True)
     table = markdown_table(record["rows"])
-    write_atomically(out / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_atomically(out / f"{name}.md", (table + "\n").encode())
+    records.write_json(out / f"{name}.json", record)
+    records.write_text(out / f"{name}.md", table)
     return table

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE
-from benchmarks.intervals import t_interval
+from benchmarks.intervals import mean_with_interval
 from benchmarks.place.shifted import shares_of
 from benchmarks.place.worlds import reference_of
 from cmlr_edge.model.explanation import TrainedSurroundings
@@ -162,7 +162,7 @@ def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:
     def over(value: Any) -> Any:
         if isinstance(value[0], dict):
             return {key: over([one[key] for one in value]) for key in value[0]}
-        return {"mean": float(np.mean(value)), "interval": [*t_interval(np.array(value))]}
+        return mean_with_interval(value)
 
     found: dict[str, Any] = over(worlds)
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.intervals import t_interval
+from benchmarks.intervals import mean_with_interval
 from benchmarks.place.worlds import World, sigmoid
 from cmlr_edge.place.histogram import PlaceHistogram
 from cmlr_edge.place.prior import averaged_logits
@@ -157,13 +157,9 @@ def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:
             row: dict[str, Any] = {}
             for measure in ("ece", "f1", "brier"):
                 values = np.array([world[shift][readout][measure] for world in worlds])
-                row[measure] = _with_interval(values)
+                row[measure] = mean_with_interval(values)
                 for base in (OWN, AVERAGED):
                     before = np.array([world[shift][base][measure] for world in worlds])
-                    row[f"{measure} less {base}"] = _with_interval(values - before)
+                    row[f"{measure} less {base}"] = mean_with_interval(values - before)
             summary[shift][readout] = row
     return summary
-
-
-def _with_interval(values: NDArray[np.float64]) -> dict[str, Any]:
-    return {"mean": float(values.mean()), "interval": [*t_interval(values)]}

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.place.alarms import DEFAULT_RATE, HOURS, RATES, SIZES, STAYS
 from benchmarks.place.shifted import AVERAGED, OWN, READOUTS, SHIFTS
+from benchmarks.records import markdown_table
 
 RESULTS = Path(__file__).parents[1] / "results" / "place"
 
@@ -20,60 +21,53 @@ def read(name: str) -> Any:
 
 def prior_table() -> str:
     """Calibration error and F1 of each read-out, by shift."""
-    rows = [
-        "| the place's contexts | read-out | calibration error | F1 at stored thresholds |",
-        "|---|---|---|---|",
-    ]
+    head = "the place's contexts", "read-out", "calibration error", "F1 at stored thresholds"
+    rows = []
     found = read("scenes")["prior"]
     for shift in SHIFTS:
         for readout in READOUTS:
             one = found[shift][readout]
             cells = [f"{one[name]['mean']:.3f} {_interval(one[name])}" for name in ("ece", "f1")]
-            rows.append(f"| {shift} | {readout} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+            rows.append((shift, readout, *cells))
+    return markdown_table(head, rows)
 
 
 def gains_table() -> str:
     """What each read-out changes, against the same without the place."""
-    rows = [
-        "| the place's contexts | read-out | against | calibration error | F1 |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     found = read("scenes")["prior"]
     for shift in SHIFTS:
         for readout in READOUTS[2:]:
             base = OWN if readout.startswith(OWN) else AVERAGED
             changes = [found[shift][readout][f"{name} less {base}"] for name in ("ece", "f1")]
             cells = [f"{one['mean']:+.4f} {_interval(one, '+.4f')}" for one in changes]
-            rows.append(f"| {shift} | {readout} | {base} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+            rows.append((shift, readout, base, *cells))
+    head = "the place's contexts", "read-out", "against", "calibration error", "F1"
+    return markdown_table(head, rows)
 
 
 def false_table() -> str:
     """False alarms a day by what was asked for and how long a scene stays."""
-    rows = [
-        f"| a scene stays | {' | '.join(f'asked for {rate:g}' for rate in RATES)} |",
-        f"|---|{'---|' * len(RATES)}",
-    ]
     found = read("scenes")["alarms"]["false_alarms"]
-    for stay in STAYS:
-        cells = [_rate(found[f"{stay:g}"][f"{rate:g}"]) for rate in RATES]
-        rows.append(f"| {stay:g} block{'s' * (stay != 1)} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    rows = [
+        (
+            f"{stay:g} block{'s' * (stay != 1)}",
+            *(_rate(found[f"{stay:g}"][f"{r:g}"]) for r in RATES),
+        )
+        for stay in STAYS
+    ]
+    return markdown_table(("a scene stays", *(f"asked for {rate:g}" for rate in RATES)), rows)
 
 
 def detection_table() -> str:
     """Shifts that are found, by their size."""
-    rows = [
-        f"| of one context, besides | {' | '.join(f'within {hours} h' for hours in HOURS)} |",
-        f"|---|{'---|' * len(HOURS)}",
-    ]
+    rows = []
     found = read("scenes")["alarms"]["detection"]
     for size in (0.0, *SIZES):
         one = found[f"{size:g}"][f"{DEFAULT_RATE:g}"]
         cells = [f"{one[str(h)]['mean']:.0%} {_interval(one[str(h)], '.0%')}" for h in HOURS]
-        rows.append(f"| {size:.0%} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append((f"{size:.0%}", *cells))
+    return markdown_table(("of one context, besides", *(f"within {h} h" for h in HOURS)), rows)
 
 
 def others_sentence() -> str:
@@ -89,17 +83,15 @@ def others_sentence() -> str:
 
 def clips_table() -> str:
     """Each clip as a place."""
-    rows = [
-        "| clip | distance | told after, from the start | after a day of photos |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for name, one in read("clips")["clips"].items():
         cells = [
             "never" if one[key] is None else f"{one[key]} blocks"
             for key in ("blocks_until_told", "blocks_until_told_after_a_day_of_photos")
         ]
-        rows.append(f"| {name} | {one['distance']:.2f} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append((name, f"{one['distance']:.2f}", *cells))
+    head = "clip", "distance", "told after, from the start", "after a day of photos"
+    return markdown_table(head, rows)
 
 
 def clips_sentence() -> str:

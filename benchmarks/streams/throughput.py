@@ -8,7 +8,6 @@ reached, from a frame's arrival to its result.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +18,11 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.peers.frames import frames
+from benchmarks.records import write_json
 from cmlr_edge import Frame, Recognizer, Streams
 from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.machine.facts import describe_machine
-from cmlr_edge.model.files import model_path, spec_path, write_atomically
+from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 
@@ -175,7 +175,7 @@ def main(
         path = model_path(folder)
         found = measure(path, provider, numbers, seconds=seconds, rounds=rounds)
         record["models"][ModelSpec.load(spec_path(path)).name] = found
-        write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+        write_json(out, record)
         print(  # noqa: T201
             f"{folder}: {found['share_of_own_pace']:.2f} of the model's own pace, "
             f"p99 / p50 {found['at_load']['p99_over_p50']:.2f} at {_LOAD:.0%} load"

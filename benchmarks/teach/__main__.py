@@ -13,11 +13,11 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from benchmarks.records import write_json, write_text
 from benchmarks.teach.lessons import Part, look, precision_of, teach
 from benchmarks.teach.report import plot, table
 from cmlr_edge import demo_engine
 from cmlr_edge.machine.facts import cpu_name, usable_cores
-from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.teaching.lesson import Teacher
 from cmlr_edge.teaching.pictures import Pictures
@@ -59,10 +59,9 @@ def main(
             found = measure()
             record = json.loads(out.read_bytes()) if out.is_file() else {}
             record[name] = found
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+            write_json(out, record)
     if {"scenes", "photos"} & set(record):
-        write_atomically(out.with_suffix(".md"), (table(record) + "\n").encode())
+        write_text(out.with_suffix(".md"), table(record))
         plot(record, out.with_suffix(".png"))
     Console().print_json(json.dumps(record))
 

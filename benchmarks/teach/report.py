@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-MARKS = "<!-- teach -->\n", "<!-- end -->"
+from benchmarks.records import fill_marks, markdown_table
+
 _PARTS = {"scenes": "ContextScenes", "photos": "photos of COCO"}
 
 
@@ -33,26 +34,23 @@ def means(part: dict[str, Any]) -> list[tuple[str, float]]:
 
 def table(record: dict[str, Any]) -> str:
     """Markdown: a row for each part and number of pictures."""
-    lines = [
-        "| | labels | pictures with the label | without | mAP | of full training |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines: list[tuple[object, ...]] = []
     for name, title in _measured(record).items():
         part = record[name]
         full, rows = full_mean(part), part["labels"]
         without = rows[0]["taught"][0]["negatives"]
         lines += [
-            f"| {title} | {len(rows)} | {said} | {without} | {mean:.1f} | {mean / full:.0%} |"
+            (title, len(rows), said, without, f"{mean:.1f}", f"{mean / full:.0%}")
             for said, mean in means(part)
         ]
-        lines.append(f"| {title} | {len(rows)} | full training | | {full:.1f} | |")
-    return "\n".join(lines)
+        lines.append((title, len(rows), "full training", "", f"{full:.1f}", ""))
+    head = "", "labels", "pictures with the label", "without", "mAP", "of full training"
+    return markdown_table(head, lines)
 
 
 def fill_page(page: str, text: str) -> str:
     """The page with `text` between its marks."""
-    before, rest = page.split(MARKS[0])
-    return f"{before}{MARKS[0]}{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}"
+    return fill_marks(page, {"teach": text})
 
 
 def plot(record: dict[str, Any], path: Path) -> None:

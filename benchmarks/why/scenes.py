@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
-from benchmarks.intervals import t_interval
+from benchmarks.intervals import mean_with_interval
 from cmlr_edge.model.explanation import ATTENTION
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.thresholds import fit_thresholds
@@ -202,20 +202,17 @@ def _flag(
 
 def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over worlds, with 95 % intervals (Student's t) of what is compared."""
-
-    def mean(values: list[float]) -> dict[str, Any]:
-        array = np.array(values)
-        return {"mean": float(array.mean()), "interval": [*t_interval(array)]}
-
     summary: dict[str, Any] = {}
     for part in PARTS:
         found = [world["parts"][part] for world in worlds]
         pointing = {
-            key: mean([f["pointing"][key] for f in found])
+            key: mean_with_interval([f["pointing"][key] for f in found])
             for key in found[0]["pointing"]
             if key != "labels"
         }
-        gain = mean([f["pointing"]["attention"] - f["pointing"]["Grad-CAM"] for f in found])
+        gain = mean_with_interval(
+            [f["pointing"]["attention"] - f["pointing"]["Grad-CAM"] for f in found]
+        )
         said, wrong = (sum(f["flag"][key] for f in found) for key in ("said", "false_alarms"))
         summary[part] = {
             "labels": sum(f["pointing"]["labels"] for f in found),
@@ -227,8 +224,10 @@ def summarize(worlds: list[dict[str, Any]]) -> dict[str, Any]:
             "curve": [
                 {
                     "margin": margin,
-                    "precision": mean([f["flag"]["curve"][i]["precision"] for f in found]),
-                    "recall": mean([f["flag"]["curve"][i]["recall"] for f in found]),
+                    "precision": mean_with_interval(
+                        [f["flag"]["curve"][i]["precision"] for f in found]
+                    ),
+                    "recall": mean_with_interval([f["flag"]["curve"][i]["recall"] for f in found]),
                     "flagged": sum(f["flag"]["curve"][i]["flagged"] for f in found),
                 }
                 for i, margin in enumerate(MARGINS)

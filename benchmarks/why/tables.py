@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records import markdown_table
+
 RESULTS = Path(__file__).parents[1] / "results" / "why"
 _PARTS = {"iid": "as in training", "do": "context set from outside"}
 _SHOWN_MARGINS = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
@@ -18,14 +20,12 @@ def read(name: str) -> Any:
 
 def sums_table() -> str:
     """Every head, and how far its sum is from its score's logit in both runtimes."""
-    rows = ["| head | ONNX Runtime | OpenVINO |", "|---|---|---|"]
-    for name, found in read("sums")["heads"].items():
-        if "no_sum" in found:
-            rows.append(f"| {name} | no sum | no sum |")
-            continue
-        cells = [f"{found[runtime]['largest']:.1e}" for runtime in ("cpu", "openvino")]
-        rows.append(f"| {name} | {cells[0]} | {cells[1]} |")
-    return "\n".join(rows)
+    runtimes = "cpu", "openvino"
+    rows = [
+        (name, *("no sum" if "no_sum" in found else f"{found[r]['largest']:.1e}" for r in runtimes))
+        for name, found in read("sums")["heads"].items()
+    ]
+    return markdown_table(("head", "ONNX Runtime", "OpenVINO"), rows)
 
 
 def sums_sentence() -> str:
@@ -36,42 +36,38 @@ def sums_sentence() -> str:
 def cost_table() -> str:
     """Time of a picture without explanations in the file, with them and not asked, and asked."""
     found = read("cost")["lite0"]
-    rows = ["| runtime | exported without, ms | not asked | asked |", "|---|---|---|---|"]
+    rows = []
     for provider, name in (("cpu", "ONNX Runtime"), ("openvino", "OpenVINO")):
         run = found[provider]
         ratios = [run[key]["median_ratio"] for key in ("not asked", "asked")]
         base = run["exported without"]["median_ms"]
-        rows.append(f"| {name} | {base:.1f} | x {ratios[0]:.3f} | x {ratios[1]:.3f} |")
-    return "\n".join(rows)
+        rows.append((name, f"{base:.1f}", *(f"x {ratio:.3f}" for ratio in ratios)))
+    return markdown_table(("runtime", "exported without, ms", "not asked", "asked"), rows)
 
 
 def pointing_table() -> str:
     """Shares of labels whose map has its maximum inside the label's box, with intervals."""
     summary = read("scenes")["summary"]
-    rows = ["| scenes | labels | attention | Grad-CAM | a random cell |", "|---|---|---|---|---|"]
+    rows, maps = [], ("attention", "Grad-CAM", "a random cell")
     for part, name in _PARTS.items():
         pointing = summary[part]["pointing"]
-        cells = [_interval(pointing[key]) for key in ("attention", "Grad-CAM", "a random cell")]
-        rows.append(f"| {name} | {summary[part]['labels']} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append((name, summary[part]["labels"], *(_interval(pointing[key]) for key in maps)))
+    return markdown_table(("scenes", "labels", *maps), rows)
 
 
 def flag_table() -> str:
     """Precision and recall of the flag as a finder of false alarms, by margin."""
     summary = read("scenes")["summary"]
-    rows = [
-        "| margin | flagged, do | false, of these | of all false alarms | flagged, iid | false, of these |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for index, point in enumerate(summary["do"]["curve"]):
         if point["margin"] not in _SHOWN_MARGINS:
             continue
         iid = summary["iid"]["curve"][index]
-        rows.append(
-            f"| {point['margin']:g} | {point['flagged']} | {_interval(point['precision'])} "
-            f"| {_interval(point['recall'])} | {iid['flagged']} | {_interval(iid['precision'])} |"
-        )
-    return "\n".join(rows)
+        of_do = point["flagged"], _interval(point["precision"]), _interval(point["recall"])
+        of_iid = iid["flagged"], _interval(iid["precision"])
+        rows.append((f"{point['margin']:g}", *of_do, *of_iid))
+    head = "margin", "flagged, do", "false, of these", "of all false alarms", "flagged, iid"
+    return markdown_table((*head, "false, of these"), rows)
 
 
 def _interval(found: dict[str, Any]) -> str:

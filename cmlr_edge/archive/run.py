@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +39,7 @@ from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import DataError, OutputError, SpecError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.hardware import available_memory
+from cmlr_edge.machine.waiting import try_lock
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
@@ -254,10 +254,8 @@ class Archive:
             file = self._cleanup.enter_context((path / "_lock").open("w"))
         except OSError as error:
             raise OutputError(f"cannot write into {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(f"another run writes {path}: wait for its end") from error
+        if not try_lock(file):
+            raise OutputError(f"another run writes {path}: wait for its end")
         self.store.clean()
         self._cleanup.callback(self.store.clean)
 

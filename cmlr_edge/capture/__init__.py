@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.base import Policy, Source
+from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.entry_points import call_theirs, entry_points
 from cmlr_edge.machine.pyav import pyav
@@ -52,7 +53,8 @@ def is_live(source: str | Path | int) -> bool:
 def has_packets(source: str | Path | int) -> bool:
     """Whether PyAV reads a source, so that its packets can be kept: a stream of the network, or a film."""
     scheme = _SCHEME.match(text := str(source))
-    if pyav() is None or _PIPELINE.search(text):
+    is_picture = text.lower().endswith(IMAGE_SUFFIXES)  # also where it moves
+    if pyav() is None or _PIPELINE.search(text) or (scheme is None and is_picture):
         return False
     return scheme[1].lower() in _NETWORK if scheme else not is_live(source)
 
@@ -208,7 +210,8 @@ def _open_camera(device: str) -> Reader:
 def _open_files(
     text: str, policy: Policy | None, live: LiveSettings | None, *, loop: bool, keep_s: float | None
 ) -> Source:
-    from cmlr_edge.capture.images import IMAGE_SUFFIXES, ImageFiles, list_folder
+    from cmlr_edge.capture.animation import is_animation
+    from cmlr_edge.capture.images import NO_FILMS, ImageFiles, list_folder
     from cmlr_edge.capture.live import LiveSource
     from cmlr_edge.capture.readers import PacedFile
     from cmlr_edge.capture.video import VideoFile
@@ -223,7 +226,8 @@ def _open_files(
         raise CaptureError(
             f"cannot open {printable(redact_source(text[:200]))}: {error.strerror}"
         ) from error
-    if is_file and path.suffix.lower() not in IMAGE_SUFFIXES:
+    is_picture = path.suffix.lower() in (*IMAGE_SUFFIXES, *NO_FILMS)
+    if is_file and (not is_picture or is_animation(path)):
         if policy == "newest":
             VideoFile(path).close()  # fails here and now, if it does
             return LiveSource(text, partial(PacedFile, path, loop=loop, keep_s=keep_s), live)

@@ -38,7 +38,7 @@ class Source(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield frames in order.
+        """Yield frames in order, whose pixels are not written to afterwards: they are looked at later.
 
         Raises:
             CaptureError: A picture of the source cannot be read, or a camera stopped delivering.

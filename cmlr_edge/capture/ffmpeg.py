@@ -111,13 +111,16 @@ def open_container(
 
 def _choose_video(av: ModuleType, container: Any) -> Any:
     """The first video stream that is no cover picture."""
+    if not (videos := _videos(av, container)):
+        raise CaptureError("it holds no video")
+    if videos[0].codec_context is None:
+        raise CaptureError("this FFmpeg has no decoder for its codec")
+    return videos[0]
+
+
+def _videos(av: ModuleType, container: Any) -> list[Any]:
     aside = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    for stream in container.streams.video:
-        if not stream.disposition & aside:
-            if stream.codec_context is None:
-                raise CaptureError("this FFmpeg has no decoder for its codec")
-            return stream
-    raise CaptureError("it holds no video")
+    return [stream for stream in container.streams.video if not stream.disposition & aside]
 
 
 def rate_of(stream: Any) -> float | None:
@@ -215,8 +218,11 @@ class PyAvFilm:
             else:
                 options["protocol_whitelist"] = "none"  # there is no such protocol
                 self._container, self._stream = open_container(av, film, options)
+        except av.ArgumentError as error:  # FFmpeg knows the format, and is not to use it
+            raise CaptureError("a playlist, sound alone, or the like") from error
         except (av.FFmpegError, UnicodeError) as error:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
+        self.num_videos, self.is_encrypted = len(_videos(av, self._container)), False
         self._stream.thread_type = "AUTO"
         self._pictures = Pictures(av)
         self.ring = keep_packets(av, self._stream, keep_s)
@@ -352,6 +358,8 @@ class PyAvFilm:
             frames: Sequence[Any] = packet.decode()
         except self._av.FFmpegError:
             self.damaged += 1
+            has = getattr(packet, "has_sidedata", None)
+            self.is_encrypted |= has is not None and has("encryption_info")
             self._footing.lose(in_decoder=True)
             return ()
         return frames
@@ -374,7 +382,8 @@ class PyAvFilm:
             if packet is None:
                 self.damaged -= bool(bad_reads) and self._container.format.name == _FAILS_AT_END
                 return
-            bad_reads = 0
+            if packet.size:  # empties the decoder, and may come behind an error at the very end
+                bad_reads = 0
             self.is_cut |= packet.is_corrupt and not self.may_jump  # of sound, too
             end_s = seconds(packet.pts, packet.time_base, packet.duration or 0)
             self._end_s = max(self._end_s, end_s or 0.0)

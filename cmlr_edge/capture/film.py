@@ -28,6 +28,8 @@ class Film(Protocol):
     may_jump: bool  # whether recordings may be joined in it, whose times have nothing in common
     damaged: int  # packets so far that could not be read or decoded as a whole
     is_cut: bool  # whether its end is missing, as far as that is known by now
+    num_videos: int  # in the file, of which it is the first
+    is_encrypted: bool  # whether packets were met that only a key opens
     ring: PacketRing | None  # its packets, where they are kept
 
     def read(self) -> Picture | None:

@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif",
     ".tiff", ".webp",
 )  # fmt: skip
+# Pictures that are not read, and that FFmpeg opens as a film, by whatever it takes for its frames.
+NO_FILMS = (".heic", ".heif", ".hif")
 _log = logging.getLogger(__name__)
 
 

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException, RemoteDisconnected
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib import request
@@ -137,6 +137,8 @@ def open_mjpeg(av: ModuleType, url: str, timeout_s: float) -> MjpegContainer | N
             return MjpegContainer(av, response, timeout_s)
         response.close()
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
+            raise CaptureError("it cannot be opened: what answers there speaks no HTTP") from error
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         code = f" ({error.code})" if isinstance(error, request.HTTPError) else ""
         said = str(reason)[:_LONGEST_REASON]

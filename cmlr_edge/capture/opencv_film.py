@@ -86,7 +86,8 @@ def _warn_once() -> None:
 class OpenCvFilm:
     """A video file, read by OpenCV; see `Film`."""
 
-    may_jump = False
+    may_jump = is_encrypted = False
+    num_videos = 1  # OpenCV does not tell
     ring: PacketRing | None = None
 
     def __init__(self, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,17 @@ class TheirSource(ClosesItself):
         Raises:
             CaptureError: As it raised it, or for whatever else it did.
         """
+        before = np.empty(0, np.uint8)
         try:
-            for frame in self._source:
-                yield _checked(frame)
+            for given in self._source:
+                frame = _checked(given)
+                pixels = frame.image_bgr
+                # Memory that another frame had, or that is somebody's buffer, may be filled again before
+                # the model, or an output, looks at the frame.
+                if np.may_share_memory(pixels, before) or not pixels.flags.owndata:
+                    frame = replace(frame, image_bgr=pixels.copy())
+                before = pixels
+                yield frame
         except (CaptureError, GeneratorExit):
             raise
         except BaseException as error:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cmlr_edge.capture.animation import AnimatedPicture
 from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.capture.film import Film, Picture
+from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.capture.timeline import TimeLine
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
@@ -22,7 +24,7 @@ class VideoFile(ClosesItself):
     """Every frame of a video file, in order."""
 
     def __init__(self, path: Path, *, keep_s: float | None = None) -> None:
-        """Open the file and decode its first frame, by PyAV where it is installed, else by OpenCV.
+        """Open the file and decode its first frame; see `open_film`.
 
         Args:
             path: Of the file.
@@ -45,7 +47,13 @@ class VideoFile(ClosesItself):
         self._first = self._read()
         if self._first[0] is None:
             self.close()
+            if self._film.is_encrypted:
+                raise CaptureError(f"{self.name} is encrypted: decrypt it first")
             raise self._unreadable(path, "no frame of it can be decoded")
+        if self._film.num_videos > 1:
+            _log.warning(
+                "%s holds %d videos: the first one is read", self.name, self._film.num_videos
+            )
         self.fps = self._film.fps
         self.num_frames = self._film.num_frames
 
@@ -105,11 +113,13 @@ class VideoFile(ClosesItself):
 
 
 def open_film(path: Path, keep_s: float | None = None) -> Film:
-    """Open a video file by the better of the libraries that are installed; see `VideoFile`.
+    """Open a video file by PyAV where it is installed, else by OpenCV; a picture that moves by Pillow.
 
     Raises:
         CaptureError: It cannot be opened.
     """
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return AnimatedPicture(path)
     if (av := pyav()) is not None:
         from cmlr_edge.capture.ffmpeg import PyAvFilm
 

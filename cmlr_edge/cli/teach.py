@@ -15,6 +15,7 @@ from rich.progress import Progress
 from cmlr_edge.cli.console import print_error, stderr
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import DataError, TooFewError
+from cmlr_edge.machine.claim import Claim
 from cmlr_edge.model.files import followed, model_path, spec_path
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
@@ -96,7 +97,9 @@ def teach(
     target = out if out.suffix == ".onnx" else out / "model.onnx"
     if followed(target) == followed(path):
         raise DataError(f"--out is {path} itself: give another place, the old engine stays")
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+    claim = Claim(target.with_name(f".{target.name}.lock"), str(target))
+    progress_bar = Progress(console=stderr, transient=True, disable=not stderr.is_terminal)
+    with claim, progress_bar as progress:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int) -> None:
@@ -110,7 +113,7 @@ def teach(
         except TooFewError as error:
             print_error(error)
             raise typer.Exit(_TOO_FEW) from error
-    written = lesson.write(out)
+        written = lesson.write(out)
     if as_json:
         print(json.dumps(_record(lesson, written), indent=2, allow_nan=False))  # noqa: T201
     else:

@@ -13,6 +13,7 @@ from cmlr_edge.redaction import redact
 
 # Click's own class, whichever Click this Typer comes with.
 _ClickError: Any = typer.BadParameter.__mro__[2]
+_LONGEST_NAME = 200  # characters that a message repeats
 
 
 def run_app(app: typer.Typer, name: str) -> None:
@@ -42,7 +43,10 @@ def run_app(app: typer.Typer, name: str) -> None:
     except OSError as error:
         if error.filename is None:  # no matter of a name that was given
             raise
-        raise OutputError(f"cannot use {error.filename}: {error.strerror}") from error
+        name = str(error.filename)
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"
+        raise OutputError(f"cannot use {name}: {error.strerror}") from error
     if code:
         sys.exit(code)
 

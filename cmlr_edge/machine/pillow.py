@@ -23,6 +23,18 @@ _FORMATS = {
     "TIFF": "Tiff",
     "WEBP": "WebP",
 }  # and the modules of Pillow that read them
+# What people have, too, and what is not read: first bytes and name.
+_HEADER = 32
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1")
+_UNREAD = {
+    b"GIF8": "GIF",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"8BPS": "a document of Photoshop",
+    b"%PDF": "PDF",
+    b"<svg": "SVG",
+}
 _SIXTEEN_BITS = 2**16
 _EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # numbers of EXIF's tags
 
@@ -54,7 +66,21 @@ def open_picture(file: IO[bytes]) -> Any:
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError("it has too many pixels") from error
     except Exception as error:  # damaged headers raise whatever a parser raises
-        raise FrameError("it is no picture of a known format") from error
+        raise FrameError(_what_it_is(file)) from error
+
+
+def _what_it_is(file: IO[bytes]) -> str:
+    """Name a format that is not read, by its first bytes, with what to do about it."""
+    with suppress(OSError, ValueError):
+        file.seek(0)
+        start = file.read(_HEADER)
+        brands = start[8:] if start[4:8] == b"ftyp" else b""
+        if b"avif" not in brands and any(brand in brands for brand in _HEIC_BRANDS):
+            return "it is HEIC, as phones write it, which is not read: convert it to JPEG"
+        for mark, name in _UNREAD.items():
+            if start.startswith(mark):
+                return f"it is {name}, which is not read: convert it to JPEG or PNG"
+    return "it is no picture of a known format"
 
 
 @cache

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from io import FileIO
 from threading import Event, Thread
 from typing import IO, TypeVar
 
@@ -99,16 +100,19 @@ def await_lock(lock: IO[str] | IO[bytes], is_in_vain: Callable[[], bool]) -> boo
     Raises:
         Interrupted: The wait is to be broken off.
     """
-    while not _is_locked(lock):
+    while not try_lock(lock):
         if is_in_vain():
             return False
         tick()
     return True
 
 
-def _is_locked(lock: IO[str] | IO[bytes]) -> bool:
+def try_lock(lock: IO[str] | IO[bytes] | FileIO | int) -> bool:
+    """Lock a file for this process alone, unless another holds it; where there are no locks, none does."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # over a network either says that somebody holds it
         return False
+    except OSError:  # a file system without locks
+        pass
     return True

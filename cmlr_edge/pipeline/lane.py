@@ -164,8 +164,8 @@ class Lane:
     def look(self, recognizer: Recognizer, frame: Frame) -> Prediction:
         """What another recognizer says of a frame that the lane gave; any thread may ask."""
         looks = [recognizer.prepare(part) for part in self._intake.looks(frame)]
-        said = combined(recognizer.recognize_prepared(looks))
-        return Choice(self._intake.settings, recognizer).of(said)
+        said = combined(recognizer.recognize_prepared(looks, explain=self._outlet.needs_why))
+        return self._outlet.compared(said, Choice(self._intake.settings, recognizer))
 
     def answer(self, ticket: Ticket, prediction: Prediction) -> None:
         """Take the model's word on one of this lane's frames."""

@@ -140,6 +140,16 @@ class Outlet:
         return said, [Event.of_place(frame, self._source, notice.id, notice.record)]
 
     @property
+    def needs_why(self) -> bool:
+        """Whether predictions must say why, for scores are averaged over the place."""
+        return self._watch is not None and self._watch.averages
+
+    def compared(self, prediction: Prediction, choice: Choice) -> Prediction:
+        """What another model's word on one of the source's frames comes to; nothing is told or counted."""
+        said = prediction if self._watch is None else self._watch.compared(prediction)
+        return choice.of(said, anew=said.scores is not prediction.scores)
+
+    @property
     def place(self) -> PlaceStatus | None:
         """How the place is, where it is watched."""
         return None if self._watch is None else self._watch.status

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.errors import SpecError
+from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.claim import IN_USE, Claim
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.model.explanation import TrainedSurroundings
@@ -89,6 +90,7 @@ class PlaceWatch:
 
         Raises:
             EngineError: It does not.
+            OutputError: Another program keeps its places in the folder.
         """
         self._source, self._settings, self._model = printable(source), settings, spec.name
         self._path = store.path_of(folder, source)
@@ -96,6 +98,7 @@ class PlaceWatch:
         self._rarely = Rarely()
         if (training := trained_surroundings(spec)) is None:
             raise no_place(spec)
+        self._claim = Claim(folder / IN_USE, f"the folder {folder}")
         self._begin(training, spec.labels)
 
     def take(self, frame: Frame, prediction: Prediction) -> tuple[Prediction, PlaceNotice | None]:
@@ -111,7 +114,7 @@ class PlaceWatch:
         training, context = why.meaning.training, why.context
         if training is not None and context is not None and np.isfinite(context).all():
             if training is not self._training:  # another engine
-                self._begin(training, why.labels)
+                self._change(training, why.labels)
             notice = self._count(frame, context)
             prediction = self._averaged(prediction, why)
         return prediction if self._tell_why else replace(prediction, why=None), notice
@@ -120,6 +123,7 @@ class PlaceWatch:
         """Keep what is known. Calling it twice is harmless."""
         if self._histogram.num_blocks or self._histogram.open_frames:
             self._save()
+        self._claim.close()
 
     def forget_pictures(self) -> None:
         """Keep no frame from before now: what may be seen of the source changes."""
@@ -131,6 +135,31 @@ class PlaceWatch:
         reasons = average_over(why, self._histogram.prior)
         return replace(prediction, scores=reasons.scores, why=reasons)
 
+    @property
+    def averages(self) -> bool:
+        """Whether it changes scores; then it needs predictions that say why."""
+        return self._settings.average
+
+    def compared(self, prediction: Prediction) -> Prediction:
+        """What another engine's word on a frame is in this place; nothing is counted. Any thread may ask."""
+        why = prediction.why
+        if not self.averages or why is None or (training := why.meaning.training) is None:
+            return prediction
+        same = store.digest_of(training) == self._digest
+        prior = (self._histogram if same else PlaceHistogram(training)).prior
+        return replace(prediction, scores=average_over(why, prior).scores, why=None)
+
+    def _change(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
+        """Go on with another engine; of one that was trained in other surroundings, anew."""
+        if (
+            store.digest_of(training) == self._digest
+        ):  # as one that was taught a label, or built again
+            self._training, self._labels = training, labels
+            return
+        if self._histogram.num_blocks or self._histogram.open_frames:
+            self._save()  # what is set aside is whole
+        self._begin(training, labels)
+
     def _begin(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
         """Hold the place against these surroundings."""
         self._histogram = PlaceHistogram(training)
@@ -140,7 +169,7 @@ class PlaceWatch:
             false_alarms_a_day=self._settings.false_alarms,
         )
         self._training, self._labels = training, labels
-        self._digest = store.digest_of(training)
+        self._digest: str = store.digest_of(training)
         self._shown: dict[int, _Shown] = {}  # by the number of its block
         self._clock = _BlockClock(self._settings.block_s)
         self._alarm, self._num_pictures, self._statistic, self._looks = "", 0, 0.0, 1.0
@@ -272,8 +301,9 @@ class PlaceWatch:
     def _save(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._claim.renew()
             store.save(self._path, self._stored())
-        except OSError as error:
+        except (OSError, OutputError) as error:
             self._complain(error)
 
     def _complain(self, error: OSError) -> None:

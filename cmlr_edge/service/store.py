@@ -12,7 +12,6 @@ Every change is one rename of a complete file or folder that was flushed to the 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError, SpecError
-from cmlr_edge.machine.waiting import await_lock
+from cmlr_edge.machine.waiting import await_lock, try_lock
 from cmlr_edge.model.files import (
     model_path,
     require_unchanged,
@@ -223,10 +222,8 @@ class EngineStore:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".service").open("wb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InServiceError(f"another service already uses {self._folder}") from error
+            if not try_lock(lock):
+                raise InServiceError(f"another service already uses {self._folder}")
             yield
 
     def clean(self) -> None:

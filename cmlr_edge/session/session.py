@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.live import LiveSource, SourceState
 from cmlr_edge.errors import SpecError
+from cmlr_edge.machine.claim import IN_USE, Claim
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
 from cmlr_edge.pipeline import SourceStatus, Streams
@@ -247,7 +248,8 @@ class Session(Closing):
         self.watching = Watching(config, self.folder)
         self._opened.check_files(config, self._opened.files(config), [])
         if config.place:
-            check_folder(self.folder / config.place)
+            places = check_folder(self.folder / config.place)
+            cleanup.enter_context(Claim(places / IN_USE, f"the folder {places}"))
         self.store = store_of(config, self.folder)
         if self.store is not None:
             cleanup.enter_context(self.store.served())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,12 +19,14 @@ from numpy.typing import NDArray
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.events.doubts import CONTRADICTIONS, Doubt, Flicker, doubts_of
 from cmlr_edge.frame import Frame, mean_colors
+from cmlr_edge.machine.claim import IN_USE, Claim
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.redaction import printable, safe_name
 from cmlr_edge.sinks.base import Result, Takes
 from cmlr_edge.sinks.collect_record import RANDOM, SUFFIX, FrameRecord, KeptDoubt, KeptName
+from cmlr_edge.sinks.frame_ranking import FrameRanking
 from cmlr_edge.sinks.jpeg_record import with_record
 from cmlr_edge.sinks.kept_files import KeptFiles
 
@@ -110,20 +111,22 @@ class Collect:
 
         Raises:
             SpecError: A label that keeps frames out is not one of the model's.
-            OutputError: The folder cannot be used.
+            OutputError: The folder cannot be used, or another program fills it.
         """
         self.name, self._labels = str(folder), labels
         self._settings = settings or CollectSettings()
         require_known(self._settings.without, labels, "collect.without names")
         self._out = np.array([label in self._settings.without for label in labels])
+        self._ranking = FrameRanking()
         self._files = KeptFiles(
             folder,
             (SUFFIX,),
             keep_bytes=self._settings.keep_mb * 1e6,
             keep_days=self._settings.keep_days,
             most=self._settings.most,
-            least_worthy=least_worthy,
+            ranking=self._ranking,
         )
+        self._claim = Claim(folder / IN_USE, f"the folder {folder}")
         self._sources: dict[str, _Source] = {}
         self._is_said = False
 
@@ -171,6 +174,7 @@ class Collect:
 
     def close(self) -> None:
         """Everything is written already; see `Sink`."""
+        self._claim.close()
 
     def _say(self, prediction: Prediction) -> None:
         """Say once what frames are chosen by, where that is the lesser way."""
@@ -226,10 +230,9 @@ class Collect:
         about = "any" if label is None else safe_name(self._labels[label])[:80]
         name = KeptName(about, kind, f"{round(worth * 1e4):05d}", digest)
         path = folder / f"{'_'.join(name)}{SUFFIX}"
-        if any(
-            known.name.endswith(f"{digest}{SUFFIX}") and known.parent == folder
-            for known in self._files.paths
-        ):
+        self._files.look()  # first: it sees whether the folder was taken away
+        self._claim.renew()
+        if self._ranking.has(folder.name, digest):
             return True
         record = self._record(result, kind, label, worth, doubts)
         return self._files.keep(path, with_record(_encode(frame), asdict(record)))
@@ -264,15 +267,6 @@ def digest_of(image: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:32]
-
-
-def least_worthy(paths: Sequence[Path]) -> Path:
-    """Which frame makes room: of the source and label with most of them, the one that is worth least."""
-    named = [(path, KeptName.of(path)) for path in paths]
-    groups = Counter((path.parent.name, name.label) for path, name in named)
-    [(fullest, _)] = groups.most_common(1)
-    members = [pair for pair in named if (pair[0].parent.name, pair[1].label) == fullest]
-    return min(members, key=lambda pair: (pair[1].worth, pair[1].digest))[0]
 
 
 def _encode(frame: Frame) -> bytes:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from cmlr_edge import __version__
 from cmlr_edge.events.event import Event
 from cmlr_edge.redaction import safe_name
 from cmlr_edge.sinks.base import SourceHealth
@@ -123,6 +124,7 @@ class HomeAssistant:
                 "manufacturer": "cmlr_edge",
                 "model": "multi-label recognition",
             },
+            "origin": {"name": "cmlr_edge", "sw_version": __version__},
             **more,
         }
         return json.dumps(record, allow_nan=False, ensure_ascii=False)

@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
@@ -24,6 +25,22 @@ _LOOK_S = 600.0  # between looks for what is too old
 _WRITING_S = 60.0  # at most, for one file: an older part is of a process that was killed
 
 
+class Ranking(Protocol):
+    """Says which file makes room; follows what is kept, in the order in which it came."""
+
+    def clear(self) -> None:
+        """Forget all."""
+
+    def add(self, path: Path) -> None:
+        """Take a file in, the youngest of all."""
+
+    def remove(self, path: Path) -> None:
+        """Let a file go: one that was taken in."""
+
+    def least(self) -> Path:
+        """The one that is worth least."""
+
+
 class KeptFiles:
     """Writes files, each as a whole; the oldest or the least worthy make room, and nothing but our own."""
 
@@ -35,7 +52,7 @@ class KeptFiles:
         keep_bytes: float,
         keep_days: float | None,
         most: int | None = None,
-        least_worthy: Callable[[Sequence[Path]], Path] | None = None,
+        ranking: Ranking | None = None,
         clock: Callable[[], float] = since_start_s,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -49,7 +66,7 @@ class KeptFiles:
             keep_bytes: Of files at most.
             keep_days: Older ones are deleted; None keeps them.
             most: Files; None for any number.
-            least_worthy: Which of these makes room, the newcomer last among them; the oldest by default.
+            ranking: Which makes room, the newcomer last among them; the oldest by default.
             clock: Seconds that only rise: a wall clock that is set makes no file old.
             wall_clock: Seconds since the epoch, for the files that are there already.
 
@@ -58,7 +75,7 @@ class KeptFiles:
         """
         self._folder, self._keep_bytes, self._clock = folder, keep_bytes, clock
         self._most = math.inf if most is None else most
-        self._least_worthy = least_worthy
+        self._ranking = ranking
         self._keep_s = None if keep_days is None else keep_days * _DAY_S
         ends = "|".join(map(re.escape, suffixes))
         self._ours = re.compile(rf".+_[0-9a-f]{{32}}({ends})(?P<part>\.\d+\.part)?")
@@ -76,12 +93,6 @@ class KeptFiles:
         name = f"{safe_name(event.label)}_{event.id}{suffix}"
         return self._folder / safe_name(event.source) / name
 
-    @property
-    def paths(self) -> Collection[Path]:
-        """Of our files, the oldest first."""
-        self._look()
-        return self._kept.keys()
-
     def keep(self, path: Path, content: bytes) -> bool:
         """Write a file, or another in its place.
 
@@ -91,7 +102,7 @@ class KeptFiles:
         Raises:
             OutputError: It cannot be written.
         """
-        self._look()
+        self.look()
         try:
             if not self._make_room(len(content), path):
                 return False
@@ -101,6 +112,8 @@ class KeptFiles:
             raise _unwritten(path, error) from error
         self._forget(path)
         self._kept[path] = self._clock(), len(content)
+        if self._ranking is not None:
+            self._ranking.add(path)
         self._bytes += len(content)
         return True
 
@@ -114,13 +127,13 @@ class KeptFiles:
             return
         self._due_s = self._clock() + _LOOK_S
         self._has_looked = False  # people take files away, and other programs put some there
-        self._look()
+        self.look()
         try:
             self._make_room(0)
         except OSError as error:
             raise _unwritten(self._folder, error) from error
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Take what is there for ours, now and then; parts of files that nobody writes any more go."""
         if self._has_looked and self._folder.is_dir():
             return
@@ -142,6 +155,10 @@ class KeptFiles:
         known = self._kept
         found = [(path, known.get(path, (when_s, size))) for when_s, _, size, path in sorted(about)]
         self._kept = dict(sorted(found, key=lambda item: item[1][0]))
+        if self._ranking is not None and [*self._kept] != [*known]:
+            self._ranking.clear()
+            for path in self._kept:
+                self._ranking.add(path)
         self._bytes = sum(size for _, size in self._kept.values())
         self._has_looked = True
 
@@ -153,34 +170,45 @@ class KeptFiles:
             if when_s >= oldest_s:
                 if not self._is_full(size, newcomer):
                     break
-                if self._least_worthy is not None:
-                    others = [newcomer] if newcomer is not None else []
-                    path = self._least_worthy([*self._kept, *others])
+                if self._ranking is not None:
+                    path = self._least_worthy(self._ranking, newcomer)
                     if path == newcomer:
                         return False
             self._forget(path)
             path.unlink(missing_ok=True)
             with suppress(OSError):  # other files are in it
                 path.parent.rmdir()
-        if self._least_worthy is not None and newcomer is not None and self._is_disk_full(size):
+        if self._ranking is not None and newcomer is not None and self._is_disk_full(size):
             raise OSError(errno.ENOSPC, f"less than {_LEAST_FREE_BYTES // 10**6} MB are left")
         return True
+
+    @staticmethod
+    def _least_worthy(ranking: Ranking, newcomer: Path | None) -> Path:
+        if newcomer is None:
+            return ranking.least()
+        ranking.add(newcomer)
+        least = ranking.least()
+        ranking.remove(newcomer)
+        return least
 
     def _is_full(self, size: int, newcomer: Path | None) -> bool:
         """Whether something has to go. What others fill costs the oldest files, but none of the worthy."""
         return (
             self._bytes + size > self._keep_bytes
             or len(self._kept) + (newcomer is not None) > self._most
-            or (self._least_worthy is None and self._is_disk_full(size))
+            or (self._ranking is None and self._is_disk_full(size))
         )
 
     def _is_disk_full(self, size: int) -> bool:
         return shutil.disk_usage(self._folder).free - size < _LEAST_FREE_BYTES
 
     def _forget(self, path: Path) -> None:
-        """Let a file count no longer."""
-        _, size = self._kept.pop(path, (0.0, 0))
-        self._bytes -= size
+        """Let a file count no longer, if it does."""
+        if (known := self._kept.pop(path, None)) is None:
+            return
+        self._bytes -= known[1]
+        if self._ranking is not None:
+            self._ranking.remove(path)
 
 
 def _age_s(written_at: float, now_at: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.machine.rarely import Rarely
+from cmlr_edge.machine.waiting import try_lock
 from cmlr_edge.model.files import followed
 
 KEEP = 5  # older files: path.1 is the youngest
@@ -220,13 +220,9 @@ def _locked(path: Path, flags: int) -> FileIO:
         BlockingIOError: Somebody holds it.
     """
     file = FileIO(os.open(path, flags | os.O_CLOEXEC, 0o666), "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file):
         file.close()
-        raise
-    except OSError:  # a file system without locks
-        pass
+        raise BlockingIOError(errno.EAGAIN, "somebody holds it")
     return file
 
 

@@ -70,7 +70,13 @@ class MqttEvents:
         self._untold: dict[str, None] = {}
         self._queue = EventQueue(max_queue)
         self._changed = self._queue.changed  # never held while paho is called, which has locks too
-        self._connected, self._under_way = False, 0
+        self._connected = False
+        # Numbers of what the broker has not confirmed yet: events, what it is to retain, what is sent once.
+        self._events: set[int] = set()
+        self._states: set[int] = set()
+        self._once: set[int] = set()
+        self._early: set[int] = set()  # confirmed before we learnt the number
+        self._handed_on = 0  # taken out of a queue, and not given to paho yet
         self._greeting = 0  # the number of our last "online"
         self._error_level = mqtt.MQTT_LOG_ERR
         self._client = _client(mqtt, parts, tls)
@@ -123,7 +129,7 @@ class MqttEvents:
         """
         with self._changed:
             self._changed.wait_for(self._is_done, self._flush_s)
-            is_there, unsent = self._connected, self._queue.close() + self._under_way
+            is_there, unsent = self._connected, self._queue.close()
         for thread in self._threads:
             thread.join()
         if is_there:
@@ -131,9 +137,10 @@ class MqttEvents:
             self._retain("availability", "offline")
             with self._changed:
                 self._changed.wait_for(self._is_done, 1.0)
+        with self._changed:
+            unsent += len(self._events)
         self._client.disconnect()
         self._client.loop_stop()
-        self._under_way = 0
         if unsent:
             error = OutputError(f"{self.name}: {unsent} events were not taken by the broker")
             error.lost = unsent
@@ -141,19 +148,20 @@ class MqttEvents:
 
     def _deliver(self) -> None:
         def may_go() -> bool:
-            return self._connected and self._under_way < _UNDER_WAY
+            return self._connected and len(self._events) < _UNDER_WAY
 
         while True:
             with self._changed:
                 event = self._queue.take(may_go)
-                self._under_way += event is not None
+                self._handed_on += event is not None
             if event is None:
                 return
             payload = json.dumps(event.to_record(), allow_nan=False, ensure_ascii=False)
-            self._client.publish(f"{self._topic}/events", payload, qos=1)
+            self._publish(f"{self._topic}/events", payload, self._events)
             if self._home is not None and event.is_visit:
                 topic = self._home.event_topic(event.source)
-                self._client.publish(topic, self._home.event_payload(event))
+                self._publish(topic, self._home.event_payload(event), self._once)
+            self._handed()
 
     def _keep(self, topics: Topics) -> None:
         """Remember what is to be retained, with the lock held."""
@@ -177,26 +185,42 @@ class MqttEvents:
                 payload = self._retained[topic]
                 if not payload:
                     del self._retained[topic]
-            self._client.publish(topic, payload, qos=1, retain=True)
+                self._handed_on += 1
+            self._publish(topic, payload, self._states)
+            self._handed()
 
     def _retain(self, topic: str, payload: str) -> int:
+        return self._publish(f"{self._topic}/{topic}", payload, self._states)
+
+    def _publish(self, topic: str, payload: str, unconfirmed: set[int]) -> int:
+        """Hand a message to paho; its number is among `unconfirmed` until the broker has it."""
+        is_once, is_state = unconfirmed is self._once, unconfirmed is self._states
+        info = self._client.publish(topic, payload, qos=0 if is_once else 1, retain=is_state)
+        number = int(info.mid)
         with self._changed:
-            self._under_way += 1
-        info = self._client.publish(f"{self._topic}/{topic}", payload, qos=1, retain=True)
-        return int(info.mid)
+            if number in self._early:
+                self._early.remove(number)
+            elif not is_once or info.rc == 0:  # what is sent once is lost without a connection
+                unconfirmed.add(number)
+        return number
+
+    def _handed(self) -> None:
+        with self._changed:
+            self._handed_on -= 1
+            self._changed.notify_all()
 
     def _is_done(self) -> bool:
-        return not self._queue and not self._under_way and not self._untold
+        waits = self._queue or self._untold or self._handed_on
+        return not waits and not self._events and not self._states
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
         if reason.is_failure:
             self._tell(f"refuses us: {reason}; check user and password, trying again")
             return
-        if self._trouble:  # who was told of it is told of its end
-            _log.warning("%s connected again", self.name)
-        self._trouble = ""
         with self._changed:
             self._untold = dict.fromkeys(self._retained)
+            if self._greeting in self._states:  # paho sends it again, as all that was not confirmed
+                return
         self._retain("run", RUN)
         # What is published before paho is done with this call is sent twice.
         self._greeting = self._retain("availability", "online")
@@ -230,9 +254,18 @@ class MqttEvents:
             _log.warning("%s %s", self.name, trouble)
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _props: Any) -> None:
+        if mid == self._greeting:  # only now: some brokers greet, and close the connection at once
+            if self._trouble:  # who was told of it is told of its end
+                _log.warning("%s connected again", self.name)
+            self._trouble = ""
         with self._changed:
             self._connected |= mid == self._greeting
-            self._under_way = max(0, self._under_way - 1)
+            waiting = (self._events, self._states, self._once)
+            numbers = next((numbers for numbers in waiting if mid in numbers), None)
+            if numbers is None:
+                self._early.add(mid)
+            else:
+                numbers.remove(mid)
             self._changed.notify_all()
 
 

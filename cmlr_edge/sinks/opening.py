@@ -203,6 +203,8 @@ def open_sink(
     ):
         wanted = "" if settings.is_folder else ", and it must be a file"
         raise OutputError(f"cannot write {file}: its folder must exist{wanted}")
+    if file is not None and settings.is_folder and file.exists() and not file.is_dir():
+        raise OutputError(f"cannot write into {file}: it is a file, and a folder is wanted")
     request = SinkRequest(settings, file, labels, name_source, fps, folder)
     sink = _open_theirs(request) if known is None else known.open(request)
     if known is not None and known.lines and after is None:

@@ -282,8 +282,10 @@ class Teacher:
         golden_frame = golden_frames(built.golden.seed, size_hw)[0]
         by_digest = {digest_of(frame): frame for frame in (golden_frame, *patterns, *seen)}
         frames = [*by_digest.values()]
-        content = self._choose(rows, names, frames[: len(patterns) + 1], but)
-        equal = self._compare(content, names, frames, but)
+        first = len(patterns) + 1
+        content, equal = self._choose(rows, names, frames[:first], but)
+        others = self._compare(content, names, frames[first:], but)
+        equal = {provider: count + others[provider] for provider, count in equal.items()}
         require_bit_equal(equal, len(frames))
         base_golden = built.golden.scores[: self._old]
         golden = replace(built.golden, scores=(*base_golden, *self._new_golden(content, frames[0])))
@@ -303,14 +305,15 @@ class Teacher:
 
     def _choose(
         self, rows: Sequence[Row], names: Sequence[str], frames: Sequence[Frame], but: str
-    ) -> bytes:
-        """Read the tokens where no old score minds; if there is no such place, at the last one."""
-        content = b""
+    ) -> tuple[bytes, dict[str, int]]:
+        """Read the tokens where no old score minds, else at the last place; with what `_compare` says."""
+        content, equal = b"", dict[str, int]()
         for place in self._places:
             content = with_rows(self._base, rows, self._old, self._name, place)
-            if set(self._compare(content, names, frames, but).values()) == {len(frames)}:
+            equal = self._compare(content, names, frames, but)
+            if set(equal.values()) == {len(frames)}:
                 break
-        return content
+        return content, equal
 
     def _compare(
         self, content: bytes, names: Sequence[str], frames: Sequence[Frame], but: str

@@ -17,9 +17,10 @@ from cmlr_edge.preprocess import preprocess
 from csrc.cuda import cubin
 from tests.csrc import kernel_report
 from tests.csrc.emulation.emulated_frames import EmulatedFrames, build_frame_runner
-from tests.csrc.emulation.emulated_gpu import CSRC
+from tests.csrc.emulation.emulated_gpu import CSRC, EmulatedGpu, build_ptx_runner, compile_ptx
 from tests.csrc.frame_reference import draw_frame, nv12_of, resized
 from tests.csrc.requirements import require_nvcc, require_sanitizer
+from tests.csrc.seeded_bugs import BUGS
 
 # Compiling takes minutes where nothing is stored.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -148,6 +149,50 @@ def test_what_is_no_frame_is_refused_by_name(gpu: EmulatedFrames) -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         gpu.resize([draw_frame(4, 4)], "bgr", (2, 2), padding=(-1, 0))
     assert "does not fit into 11 bytes" in error.value.stderr.decode()
+
+
+def machine_code(folder: Path, csrc: Path = CSRC) -> EmulatedFrames:
+    """What nvcc makes of the frame kernel of `csrc`, in place of its source."""
+    source = EmulatedGpu(build_frame_runner(folder / "source", "quick").program)
+    kernel = csrc / "cuda" / "frame.cu"
+    built = build_ptx_runner(folder / "ptx", source, require_nvcc(), "sm_87", csrc, kernel)
+    return EmulatedFrames(built.program)
+
+
+def test_machine_code_gives_the_same_bytes(tmp_path: Path) -> None:
+    gpu = machine_code(tmp_path)
+    for name, (from_hw, size_hw) in SIZES.items():
+        image = draw_frame(*from_hw)
+        expected = preprocess(image, spec_of(size_hw))
+        actual = gpu.resize([image], "bgr", size_hw, padding=(13, 0))
+        assert np.array_equal(actual, expected), name
+        actual = gpu.resize([image], "rgb", size_hw, mean_std=(MEAN, STD))
+        mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
+        exact = resized(image, size_hw).transpose(2, 0, 1)
+        assert np.abs((actual * std + mean) * 255 - exact).max() <= SLIVER, name
+        planes = nv12_of(*from_hw)
+        pairs = planes[1].reshape(from_hw[0] // 2, -1, 2)
+        picture = cv2.cvtColorTwoPlane(planes[0], pairs, cv2.COLOR_YUV2BGR_NV12)
+        actual = gpu.resize(planes, "nv12", size_hw, padding=(7, 10))
+        assert difference(actual, preprocess(picture, spec_of(size_hw))) <= 1, name
+
+
+def test_it_is_the_machine_code_that_was_run(tmp_path: Path) -> None:
+    bug = BUGS["pixels cut off, not rounded"]
+    gpu, image = machine_code(tmp_path, bug.copy_with_bug(tmp_path)), draw_frame(98, 142)
+    expected = preprocess(image, spec_of((33, 47)))
+    assert difference(gpu.resize([image], "bgr", (33, 47)), expected) == 1
+
+
+def test_the_compiler_fuses_no_product_of_a_byte_with_a_sum(tmp_path: Path) -> None:
+    """The emulation rounds each by itself, as OpenCV does; so must the GPU, or last bits differ."""
+    source = CSRC / "cuda" / "frame.cu"
+    ptx = compile_ptx(require_nvcc(), "sm_87", tmp_path / "frame.ptx", source=source).read_text()
+    kernels = ptx.split(".entry ")[1:]
+    [of_bytes] = [text for text in kernels if "PackedELb0" in text.partition("(")[0]]
+    assert len(kernels) == 4
+    assert "fma" not in of_bytes
+    assert of_bytes.count("mul.rn.f32") > 10
 
 
 @pytest.mark.parametrize("architecture", kernel_report.ARCHITECTURES)

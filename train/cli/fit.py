@@ -13,7 +13,7 @@ from rich.console import Console
 from train.cli.options import DataOption
 from train.config import TrainConfig
 from train.recipes import AUTO, recipe_for, settings_of
-from train.settings import build_config, parse_settings
+from train.settings import build_config, check_names, parse_settings
 
 if TYPE_CHECKING:
     from cmlr_edge.model.spec import ModelSpec
@@ -96,9 +96,14 @@ def fit(
     python -m train fit --data photos --epochs 20 --out runs/first
     torchrun --nproc-per-node 4 -m train fit --data photos --out runs/first
     """  # noqa: D301
+    check_names(settings or [])  # slips are found before PyTorch is loaded and pictures are read
     from train.data import read_dataset
     from train.fitting.lone import read_pairs
+    from train.fitting.tracking import check_trackers
+    from train.network.checkpoint import check_writable
 
+    check_trackers(track or [])
+    check_writable(out)
     given = {
         "biased_pairs": None if pairs is None else read_pairs(pairs),
         "model.backbone": backbone,

@@ -189,7 +189,7 @@ def fit_context_term(
     Args:
         contexts: (N, K), of the training images.
         targets: (N, L), 0 or 1.
-        config: Ridge strength and number of representative contexts.
+        config: Ridge, strength, and number of representative contexts.
         seed: Of the folds and of the k-means that chooses the contexts.
 
     Raises:
@@ -205,7 +205,7 @@ def fit_context_term(
     scaled = (features - features.mean(axis=0)) / scale
     folds = np.random.default_rng(seed).permutation(len(features)) % _FOLDS
     ridge = config.ridge if config.ridge is not None else _choose_ridge(scaled, labels, folds)
-    weight = _fit_logistic(scaled, labels, ridge)[0] / scale[:, None]
+    weight = config.strength * _fit_logistic(scaled, labels, ridge)[0] / scale[:, None]
     held_out = _held_out_logits(scaled, labels, folds, ridge, with_intercept=False)
     representative, prior, spread = _representative_contexts(features, config.num_contexts, seed)
     if config.prior == "uniform":
@@ -216,7 +216,7 @@ def fit_context_term(
         contexts=torch.from_numpy(representative).float(),
         prior=torch.from_numpy(prior).float(),
         spread=torch.from_numpy(spread).float(),
-        held_out_logits=torch.from_numpy(held_out).float(),
+        held_out_logits=torch.from_numpy(config.strength * held_out).float(),
         ridge=ridge,
     )
 

@@ -14,6 +14,7 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError, DataError
 from train.data.base import LabeledImage, LabeledImages
 
+_NAMED = 3  # of those left out: in a phone's folder half may be HEIC
 _log = logging.getLogger(__name__)
 
 
@@ -36,8 +37,16 @@ def leave_out_damaged(
             skipped[str(image.path)] = fault
     if not kept:
         raise DataError(f"none of the {len(data.images)} pictures of {data.name} can be read")
-    for fault in skipped.values():
+    for fault in [*skipped.values()][:_NAMED]:
         _log.warning("left out: %s", fault)
+    if len(skipped) > _NAMED:
+        _log.warning(
+            "%d of %d pictures are left out; the first %d are named above, and the skipped.json of "
+            "`fit` lists all",
+            len(skipped),
+            len(data.images),
+            _NAMED,
+        )
     return replace(data, images=tuple(kept)), skipped
 
 

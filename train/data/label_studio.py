@@ -66,8 +66,13 @@ def read_label_studio(root: Path) -> LabeledImages:
             picture = _picture(task["data"], where, finder)
             split = split_of(str(task["data"].get("split", "")))
             entries.append(Entry(picture, split, _labels(results, where), where))
-    if left_out:
+    if left_out and entries:
         _log.warning("%d tasks that nobody annotated are left out", left_out)
+    if left_out and not entries:
+        raise DataError(
+            f"{paths[0]}: none of its {left_out} tasks is annotated; predictions do not count: "
+            "annotate or accept them in Label Studio, and export again as JSON"
+        )
     return from_entries(root, entries, None, paths[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -141,7 +142,9 @@ class ImageTensors(Dataset[Tensor]):
     def read(self, batches: list[list[Any]]) -> Iterator[Tensor]:
         """Yield uint8 (B, 3, H, W) of each batch of keys, in order; a second reading ends the first."""
         if self._reader is None:
-            self._reader = BatchReader(self, self._workers)
+            # Of a copy, which does not know the reader: in a cycle of references its workers would be
+            # ended by the garbage collector, which closes their queues first, so each would take 5 s.
+            self._reader = BatchReader(copy.copy(self), self._workers)
         return self._reader.read(batches)
 
     @property

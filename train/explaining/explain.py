@@ -206,8 +206,9 @@ def _check(
         model.intervention is None or isinstance(model.intervention, BackDoorIntervention)
     ):
         raise DataError(
-            "the run has no label links to explain: train with model.label_links, and with "
-            "compare_plain=false where the network without intervention was chosen"
+            "the run has no label links to explain: `fit` it again into another --out, with "
+            "--set compare_plain=false if `fit` chose the network without links (`plain`), with "
+            "--set model.label_links=matrix if links were switched off"
         )
 
 

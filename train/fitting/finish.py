@@ -18,7 +18,7 @@ from train.config import TrainConfig
 from train.fitting.run import Run
 from train.judging.inference import follow_centres, score_images
 from train.judging.metrics import MIN_POSITIVES, MultiLabelMetrics, evaluate_scores
-from train.judging.read_out import ReadOutChoice, choose_read_out, read_outs_of
+from train.judging.read_out import MEANING, ReadOutChoice, choose_read_out, read_outs_of
 from train.network import checkpoint
 from train.network.checkpoint import load_model
 from train.network.intervention import BackDoorIntervention
@@ -98,7 +98,12 @@ def _choose(
         choice = choose_read_out(found, run.val.targets())
     else:
         choice = ReadOutChoice("prior", "no pictures are held out to choose on", {})
-    _log.info("read-out %s: %s", choice.chosen, choice.reason)
+    _log.info(
+        "deployed is the read-out `%s`, %s (%s); docs/train_your_own.md explains read-outs",
+        choice.chosen,
+        MEANING[choice.chosen],
+        choice.reason,
+    )
     if plain is not None and choice.chosen == "plain":
         return plain, found["plain"], choice
     model.config = replace(config, inference_context=cast("Any", choice.chosen))

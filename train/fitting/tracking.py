@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,14 +100,35 @@ class _MLflow:
 
 
 _KINDS: dict[str, Any] = {"tensorboard": _TensorBoard, "mlflow": _MLflow}
+_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}  # that these import
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a name before pictures are read and hours pass.
+
+    Raises:
+        DataError: There is no such tracker.
+        DependencyError: Its package is not installed.
+    """
+    theirs = entry_points(GROUP)
+    for name in names:
+        if name in theirs:
+            continue
+        if name not in _KINDS:
+            known = ", ".join([*_KINDS, *theirs])
+            raise DataError(f"there is no tracker {name!r}: expected one of {known}")
+        if name in _PACKAGES and find_spec(_PACKAGES[name]) is None:
+            raise _not_installed(name)
+
+
+def _not_installed(name: str) -> DependencyError:
+    return DependencyError(f"tracker {name} is not installed: pip install {name}")
 
 
 def _open(name: str, folder: Path, config: TrainConfig) -> Tracker:
+    check_trackers([name])
     theirs = entry_points(GROUP)
     if name not in _KINDS:
-        if name not in theirs:
-            known = ", ".join([*_KINDS, *theirs])
-            raise DataError(f"there is no tracker {name!r}: expected one of {known}")
         made: Tracker = call_theirs(
             theirs[name], folder, f"tracker {name}", having("epoch", "close"), TrainingError
         )
@@ -114,7 +136,7 @@ def _open(name: str, folder: Path, config: TrainConfig) -> Tracker:
     try:
         tracker: Tracker = _KINDS[name](folder, config)
     except ImportError as error:
-        raise DependencyError(f"tracker {name} is not installed: pip install {name}") from error
+        raise _not_installed(name) from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"tracker {name} cannot be opened: {reason}") from error

@@ -25,6 +25,12 @@ from train.judging.metrics import MIN_POSITIVES
 # From the simplest on. plain: a network trained without intervention; decoder: the label decoder of
 # the one with it, alone; prior, own: with the links, averaged or at the image's own context.
 SIMPLEST_FIRST = ("plain", "decoder", "prior", "own")
+MEANING = {
+    "plain": "the network that was trained without links and intervention",
+    "decoder": "the label decoder alone, without links and context",
+    "prior": "with links, averaged over the contexts of training",
+    "own": "with links, in the picture's own context",
+}
 _LEAST_GAIN = {"decoder": 0.005, "prior": 0.005, "own": 0.02}  # of mAP
 _STANDARD_ERRORS = 1.64
 _RESAMPLES = 200
@@ -75,7 +81,11 @@ def choose_read_out(
         difference = resampled[name] - resampled[best]
         gain, needed = difference[0], _STANDARD_ERRORS * float(difference[1:].std())
         needed = max(_LEAST_GAIN[name], needed)
-        steps.append(f"{name} is {100 * gain:+.1f} points on {best}, asked are {100 * needed:.1f}")
+        verdict = "is better" if gain > needed else "is not better by enough"
+        steps.append(
+            f"`{name}` {verdict}: {100 * gain:+.1f} points of mAP against `{best}`, "
+            f"needed are {100 * needed:+.1f}"
+        )
         if gain > needed:
             best = name
     found = {name: round(float(values[0]), 4) for name, values in resampled.items()}

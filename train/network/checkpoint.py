@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,6 +56,22 @@ def _clear_when_full(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path} cannot be written: {reason}. What was there before is whole: make it "
             "writable or make room, then go on with the same command and --resume"
+        ) from error
+
+
+def check_writable(run: Path) -> None:
+    """Refuse a run folder that nothing can be written to, before pictures are read; leave no trace.
+
+    Raises:
+        OutputError: It or the nearest folder above it that is there is no folder, or is read-only.
+    """
+    there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{run} cannot be written: {error.strerror}; choose another --out, or make it writable"
         ) from error
 
 

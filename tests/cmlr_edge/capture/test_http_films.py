@@ -16,7 +16,7 @@ import pytest
 from cmlr_edge import open_source
 from cmlr_edge.capture.base import Policy
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
-from tests.cmlr_edge.capture.films import shade, write_film
+from tests.cmlr_edge.capture.films import packets, shade, write_film
 from tests.cmlr_edge.cli.command import run
 
 
@@ -121,12 +121,17 @@ def test_one_of_unknown_length_is_over_where_all_bytes_were_sent(tmp_path: Path)
 
 
 def test_one_without_a_picture_is_no_success(tmp_path: Path) -> None:
-    whole = film(tmp_path / "film.mkv").read_bytes()
-    at = whole.index(bytes.fromhex("1f43b675"))  # its first cluster
-    (tmp_path / "none.mkv").write_bytes(whole[:at])
-    with served(tmp_path / "none.mkv") as address:
-        _, source = play(address, "every", first_frame_timeout_s=0.5)
+    path = film(tmp_path / "film.mkv", 3)
+    content = bytearray(path.read_bytes())
+    for position, size in packets(path):
+        at = content.index(b"\x00\x00", position)  # somewhere in its block
+        content[at : position + size] = b"\xff" * (position + size - at)
+    path.write_bytes(content)
+    with served(path) as address:
+        times_s, source = play(address, "every", first_frame_timeout_s=0.5)
+    assert times_s == []
     assert source.state is SourceState.FAILED
+    assert "before a picture that can be decoded" in source.reason
 
 
 @pytest.mark.parametrize("where", ["file", "server"])

@@ -137,6 +137,41 @@ def test_half_a_picture_is_no_picture(tmp_path: Path, suffix: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),  # as some phones begin
+        (b"GIF89a", "GIF"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"%PDF-1.7", "PDF"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".HEIC"])  # phones and people rename
+def test_a_picture_of_a_format_that_is_not_read_is_named_with_what_to_do(
+    tmp_path: Path, start: bytes, name: str, suffix: str
+) -> None:
+    path = tmp_path / f"photo{suffix}"
+    path.write_bytes(start + bytes(2000))
+    with pytest.raises(CaptureError, match=rf"it is {name}\b.*not read: convert it to JPEG"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".hif"])
+def test_a_phones_picture_is_no_film(tmp_path: Path, suffix: str) -> None:
+    film = write_video(tmp_path / "film.avi", [solid(255, 0, 0)])
+    path = film.rename(tmp_path / f"photo{suffix}")  # FFmpeg would play it
+    with pytest.raises(CaptureError, match="is not a picture that can be read"):
+        [*open_source(path)]
+
+
+def test_an_avif_that_is_damaged_is_not_called_heic(tmp_path: Path) -> None:
+    (tmp_path / "photo.avif").write_bytes(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf" + bytes(99))
+    with pytest.raises(CaptureError, match=r"no picture of a known format|cannot be decoded"):
+        read_image(tmp_path / "photo.avif")
+
+
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
     PilImage.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 500_000

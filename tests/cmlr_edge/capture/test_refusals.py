@@ -172,3 +172,23 @@ def test_a_wrong_scheme_and_an_unknown_host_are_told_apart() -> None:
                 while not source.reason and time.monotonic() < deadline_s:
                     time.sleep(0.02)
                 assert words in source.reason
+
+
+def test_what_speaks_no_http_is_called_so() -> None:
+    def answer(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(1024)
+                    peer.sendall(bytes(range(128, 256)) * 20)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/video"
+        settings = LiveSettings(first_frame_timeout_s=0.1)
+        with (
+            open_source(address, live=settings) as source,
+            pytest.raises(CaptureError, match="speaks no HTTP"),
+        ):
+            next(iter(source))

@@ -110,6 +110,27 @@ def test_what_is_no_frame_ends_the_source_with_its_reason(
             next(frames)
 
 
+@pytest.mark.parametrize("buffer", ["a view", "an array"])
+def test_a_source_that_fills_one_memory_again_and_again_gives_frames_that_stay(
+    brought: Any, buffer: str
+) -> None:
+    memory = np.zeros((1, 4, 6, 3), np.uint8)
+    pixels = memory[0] if buffer == "a view" else np.zeros((4, 6, 3), np.uint8)
+
+    class Camera(Mine):
+        def __iter__(self) -> Iterator[Frame]:
+            for index in range(4):
+                pixels[:] = index
+                yield replace(FRAME, image_bgr=pixels, index=index)
+
+    brought(Camera())
+    with open_source("mine://place") as source:
+        frames = [*source]
+    found = [int(frame.image_bgr.max()) for frame in frames]
+    assert found[1:] == [1, 2, 3]  # of an array, that it is filled again shows with the second
+    assert buffer == "an array" or found[0] == 0
+
+
 def fail() -> None:
     raise Unsayable
 

@@ -13,7 +13,7 @@ from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.live import LiveSettings
 from cmlr_edge.frame import Frame
 from cmlr_edge.pipeline import Streams, StreamsSettings
-from cmlr_edge.pipeline.batches import BatchSize, FairQueue
+from cmlr_edge.pipeline.seats import BatchSize, FairQueue
 from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
 from tests.conftest import SIZE_HW
 

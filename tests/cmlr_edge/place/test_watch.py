@@ -14,6 +14,7 @@ import pytest
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.frame import Frame
+from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place import store
 from cmlr_edge.place.settings import PlaceSettings
 from cmlr_edge.place.watch import PlaceNotice, PlaceWatch
@@ -169,7 +170,7 @@ def test_what_a_killed_process_left_half_written_goes_and_only_that(tmp_path: Pa
     names += ["door.place-1.jpg"]
     for name in names:
         (tmp_path / name).touch()
-    watch(tmp_path)
+    watch(tmp_path).close()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
 
 
@@ -220,3 +221,28 @@ def test_frames_that_say_nothing_are_not_counted(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_meant_are_refused(changes: Any) -> None:
     with pytest.raises(SpecError, match="expected"):
         PlaceSettings(**changes)
+
+
+def test_an_engine_that_was_taught_a_label_or_built_again_goes_on_in_the_same_block(
+    tmp_path: Path,
+) -> None:
+    """Its surroundings are the same; those of another training are counted anew, and nothing is lost."""
+    watched = watch(tmp_path)
+    path = store.path_of(tmp_path, "door")
+
+    def see(time_s: float, labels: tuple[str, ...], training: TrainedSurroundings) -> None:
+        frame = Frame(solid(10, 20, 30, (40, 60)), 0, time_s, 0.0, 0.0, "door")
+        outputs = {"context": np.full(3, 1 / 3, np.float32)}
+        scores = np.zeros(len(labels), np.float32)
+        why = Reasons(labels, scores, outputs, meaning(training), (0.5,) * len(labels))
+        watched.take(frame, Prediction(scores, (), Latency(), 0.0, why=why))
+
+    taught = ("red", "green", "blue", "forklift")
+    see(0.0, taught[:3], TRAINING)
+    see(1.0, taught, replace(TRAINING))  # another one, and the same numbers
+    watched.close()
+    assert store.load(path).open_frames == 2
+    see(2.0, taught, replace(TRAINING, prior=(0.3, 0.3, 0.4)))
+    watched.close()
+    assert store.load(path).open_frames == 1
+    assert store.load(path.with_suffix(".json.old")).open_frames == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cmlr_edge.cli.flags import Flags
 from cmlr_edge.errors import EngineError, OutputError, SpecError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
+from cmlr_edge.machine.claim import IN_USE
 from cmlr_edge.page.visits import VisitLog
 from cmlr_edge.pipeline.outlet import Outlet, judge_by
 from cmlr_edge.place import store
@@ -269,3 +271,46 @@ def test_two_sources_have_two_places_and_a_reload_keeps_them(tmp_path: Path, pla
     kept = [store.load(path) for path in (tmp_path / "places").glob("*.json")]
     assert sorted(item.source for item in kept) == names
     assert all(item.num_blocks <= MOST_BLOCKS for item in kept)
+
+
+@pytest.mark.parametrize("flag", ["--place", "--collect"])
+def test_a_second_program_in_a_folder_ends_at_the_start_and_names_the_first(
+    tmp_path: Path, placed: Path, flag: str
+) -> None:
+    film, folder = film_of_another_place(tmp_path / "film.avi"), tmp_path / "kept"
+    call = [sys.executable, "-m", "cmlr_edge", "label", f"door={film}", "--engine", str(placed)]
+    call += [flag, str(folder)]
+    folder.mkdir()
+    with (folder / IN_USE).open("w") as lock:
+        lock.write("process 7 on camera-2")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 2
+    assert "kept is in use by process 7 on camera-2: stop that one" in second.stderr
+    assert "Traceback" not in second.stderr
+    after = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+    assert after.returncode == 0, (
+        after.stderr
+    )  # the file stays, as after a kill, and is in nobody's way
+    assert not (folder / IN_USE).exists()
+
+
+def test_an_engine_that_is_tried_is_averaged_over_the_place_too(
+    tmp_path: Path, placed: Path
+) -> None:
+    """Else an update to the same engine would seem to decide otherwise."""
+    film = film_of_another_place(tmp_path / "film.avi")
+    flags = Flags(engine=placed, place=tmp_path / "places", place_average=True, place_block=1)
+    config, _ = flags.to_config([f"door={film}"], append=False)
+    with Session(config) as session:
+        session.streams.start()
+        session.streams.wait()
+        last = session.streams.latest("door")
+        assert last is not None
+        tried = session.streams.look("door", session.recognizer, last.frame)
+        alone = session.recognizer(last.frame.image_bgr)
+    assert np.abs(last.prediction.scores - alone.scores).max() > 0.01
+    np.testing.assert_allclose(tried.scores, last.prediction.scores, atol=5e-3)
+    assert [item.label for item in tried.labels] == [item.label for item in last.prediction.labels]
+    assert tried.why is None

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.cmlr_edge.sinks.results import of_events
 
 PERSON = Event("start", "1", "door", "person", 1.0, 0.5, None, 0.8, 0.9, 1764000000.0)
 # What Home Assistant takes of each kind of entity, beside what all have; others would be refused.
-COMMON = {"name", "unique_id", "state_topic", "availability_topic", "device"}
+COMMON = {"name", "unique_id", "state_topic", "availability_topic", "device", "origin"}
 OWN = {
     "binary_sensor": {"device_class", "entity_category"},
     "sensor": {"state_class"},
@@ -60,6 +61,7 @@ def check(topics: dict[str, str]) -> None:
         assert kind is not None, topic
         assert COMMON <= {*config} <= COMMON | OWN[kind[1]]
         assert config["device"]["identifiers"]
+        assert config["origin"] == {"name": "cmlr_edge", "sw_version": version("cmlr_edge")}
         if kind[1] == "binary_sensor":
             assert topics[config["state_topic"]] in {"ON", "OFF"}
         if kind[1] == "event":

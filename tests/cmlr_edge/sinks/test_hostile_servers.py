@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -325,3 +325,76 @@ def test_a_webhook_with_a_private_authority_is_reached(authority: Authority) -> 
     assert (receiver.taken, guard.lost) == (["7"], 0)
     assert "hook" not in guard.name
     deque(map(json.dumps, receiver.requests), maxlen=0)
+
+
+def test_a_broker_that_greets_and_leaves_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    greeted = []
+
+    def greet(server: socket.socket) -> None:
+        while True:
+            try:
+                peer, _ = server.accept()
+            except OSError:
+                return
+            with peer:
+                peer.recv(1024)
+                peer.sendall(b"\x20\x02\x00\x00")
+                greeted.append(peer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=greet, args=(server,), daemon=True).start()
+        sink = MqttEvents(f"mqtt://127.0.0.1:{server.getsockname()[1]}", flush_s=0.1)
+        wait_until(lambda: len(greeted) >= 3)
+        assert "lost" in sink.trouble
+        sink.close()
+    assert len(caplog.records) == 1, caplog.text
+
+
+def confirming(peer: socket.socket, *, unless: str) -> None:
+    """Be a broker that takes everything, and never confirms what goes to a topic that ends so."""
+    with suppress(OSError, IndexError), peer, peer.makefile("rb") as stream:
+        while head := stream.read(1):
+            length, shift = 0, 0
+            while True:
+                byte = stream.read(1)[0]
+                length, shift = length | (byte & 127) << shift, shift + 7
+                if byte < 128:
+                    break
+            body, kind, qos = stream.read(length), head[0] >> 4, head[0] >> 1 & 3
+            if kind == 1:
+                peer.sendall(b"\x20\x02\x00\x00")
+            size = int.from_bytes(body[:2], "big")
+            if kind == 3 and qos and not body[2 : 2 + size].decode().endswith(unless):
+                peer.sendall(b"\x40\x02" + body[2 + size : 4 + size])
+
+
+@pytest.mark.parametrize("home_assistant", ["", "homeassistant"])
+def test_events_that_a_broker_does_not_confirm_are_lost_and_nothing_else(
+    home_assistant: str,
+) -> None:
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                confirming(server.accept()[0], unless="cmlr_edge/events")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        uri = f"mqtt://127.0.0.1:{server.getsockname()[1]}"
+        sink = MqttEvents(uri, flush_s=1.0, home_assistant=home_assistant)
+        for number, kind in enumerate(("start", "end", "start", "end")):
+            sink.write(of_events(event(number, kind)))
+        with pytest.raises(OutputError, match="4 events were not taken"):
+            sink.close()
+
+
+def test_a_broker_that_confirms_nothing_is_owed_no_more_by_and_by() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sink = MqttEvents(f"mqtt://127.0.0.1:{server.getsockname()[1]}", flush_s=0.1)
+        for _ in range(3):  # it greets, and leaves
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(1024)
+                peer.sendall(b"\x20\x02\x00\x00")
+                assert peer.recv(1024)
+        assert len(sink._client._out_messages) <= 2
+        sink.close()

@@ -332,3 +332,20 @@ def test_the_summary_tells_folders_too(engine: Path, clip: Path, tmp_path: Path)
     assert count > 0
     assert f"{count} files in {folder}" in done.stdout
     assert f"in {tmp_path / 'c'}" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--snapshots", "--clips", "--collect"])
+def test_a_file_in_the_place_of_a_folder_is_told(
+    engine: Path, clip: Path, tmp_path: Path, flag: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = run("label", clip, "--engine", engine, flag, tmp_path / "file")
+    assert done.returncode == 2
+    assert "it is a file, and a folder is wanted" in done.stderr
+
+
+def test_a_name_that_no_disk_takes_is_not_repeated_at_length(engine: Path) -> None:
+    done = run("label", "y" * 5000, "--engine", engine)
+    assert done.returncode == 2
+    assert len(done.stderr) < 500
+    assert "5000 characters" in done.stderr

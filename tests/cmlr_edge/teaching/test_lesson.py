@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ from cmlr_edge import Recognizer
 from cmlr_edge.backends import find_providers
 from cmlr_edge.cli.app import app
 from cmlr_edge.engines.opening import examine
-from cmlr_edge.errors import DataError, EngineError, SpecError, TooFewError
+from cmlr_edge.errors import DataError, EngineError, OutputError, SpecError, TooFewError
 from cmlr_edge.model.files import sha256_of, spec_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.teaching import lesson as lesson_module
+from cmlr_edge.teaching.certificate import count_bit_equal
 from cmlr_edge.teaching.examples import Examples, examples_path
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
@@ -187,9 +190,12 @@ def test_names_that_cannot_be_are_refused(base: Path, tmp_path: Path, label: str
 def test_an_engine_whose_old_scores_would_move_is_not_written(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        lesson_module, "count_bit_equal", lambda *args: len(args[3]) - (args[4] == "openvino")
-    )
+    def equal(
+        *args: Any,
+    ) -> int:  # one of the pictures, which come behind golden sample and patterns
+        return len(args[3]) - (args[4] == "openvino" and len(args[3]) > 9)
+
+    monkeypatch.setattr(lesson_module, "count_bit_equal", equal)
     with pytest.raises(EngineError, match="old scores moved on 1 of 58 frames in openvino:"):
         teach_yellow(base, tmp_path, providers=["cpu", "openvino"])
 
@@ -290,3 +296,32 @@ def test_the_command_writes_says_and_refuses(base: Path, tmp_path: Path) -> None
     code, said = run(new, "--forget", "yellow", "--out", tmp_path / "again")
     assert code == 0
     assert "byte for byte" in said
+
+
+def test_no_frame_is_compared_twice(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(*args: Any) -> int:
+        seen.append(len(args[3]))
+        return count_bit_equal(*args)
+
+    monkeypatch.setattr(lesson_module, "count_bit_equal", counted)
+    teach_yellow(base, tmp_path, providers=["cpu"])
+    assert sum(seen) == 58
+
+
+def test_a_second_lesson_for_one_place_is_refused_before_it_begins(
+    base: Path, tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    with (new / ".model.onnx.lock").open("w") as lock:
+        lock.write("process 7 on bench-2")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        call = ["teach", str(base), "--label", "x", "--positive", str(tmp_path), "--out", str(new)]
+        done = CliRunner().invoke(app, call)
+    assert isinstance(done.exception, OutputError)
+    assert "model.onnx is in use by process 7 on bench-2" in str(done.exception)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -99,6 +100,19 @@ def test_pictures_are_decoded_once_for_all_workers(tmp_path: Path, workers: int)
     # In other batches, so that other workers are given them.
     again = torch.cat(list(images.read([[key] for key in reversed(keys)])))
     assert torch.equal(torch.cat(first), again.flip(0))
+
+
+def test_workers_end_with_what_they_read_for(tmp_path: Path) -> None:
+    images = ImageTensors(read_dataset(write_dataset(tmp_path)), SPEC, workers=2)
+    before = set(multiprocessing.active_children())
+    gc.disable()
+    try:
+        list(images.read([[0], [1]]))
+        assert len(set(multiprocessing.active_children()) - before) == 2
+        del images
+        assert set(multiprocessing.active_children()) <= before
+    finally:
+        gc.enable()
 
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:

@@ -330,6 +330,14 @@ def test_tasks_that_nobody_did_are_counted(
     assert "2 tasks that nobody annotated are left out" in caplog.text
 
 
+def test_tasks_that_have_predictions_alone_are_told_from_an_empty_file(tmp_path: Path) -> None:
+    task = {"data": {"image": "1.jpg"}, "predictions": [{"result": []}], "annotations": []}
+    (tmp_path / "tasks.json").write_text(json.dumps([task, task]))
+    picture(tmp_path / "1.jpg")
+    with pytest.raises(DataError, match="none of its 2 tasks is annotated; predictions do not"):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("name", [name for name in TREES if name != "parquet"])
 def test_a_file_of_a_tool_that_is_cut_anywhere_is_read_or_one_short_line(
     tmp_path: Path, name: str

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cmlr_edge.errors import DataError
+from cmlr_edge.errors import CmlrError, DataError
 from tests.tiny_training import TINY, tiny_config
 from tests.train.data import official_trees
 from train.cli.app import app
@@ -35,6 +35,43 @@ def call(*arguments: object) -> None:
 def test_a_recipe_goes_by_the_number_of_pictures() -> None:
     names = [recipe_for(number) for number in (10, 306, 1000, 5000, 20_000, 118_000)]
     assert names == ["few", "few", "thousands", "thousands", "many", "many"]
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("lrr", "lr"),
+        ("epoch", "epochs"),
+        ("dropout", "model.dropout"),  # without what stands before it
+        ("num_confounder", "model.confounders.num_confounders"),
+        ("model.confounder.kind", "model.confounders.kind"),
+    ],
+)
+def test_a_setting_that_is_spelt_wrong_is_refused_with_the_one_that_was_meant(
+    slip: str, meant: str
+) -> None:
+    with pytest.raises(DataError, match=rf"no setting '{slip}': did you mean .*\b{meant}\b"):
+        build_config({}, [f"{slip}=1"])
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (["--track", "tensorbord"], "no tracker 'tensorbord': expected one of tensorboard, mlflow"),
+        (["--out", "{file}/run"], "run cannot be written: Not a directory"),
+        (["--set", "lrr=1"], "did you mean lr"),
+    ],
+)
+def test_a_slip_is_found_before_any_picture_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str], says: str
+) -> None:
+    monkeypatch.setattr("train.data.read_dataset", lambda _root: pytest.fail("it read the data"))
+    (tmp_path / "file").write_text("")
+    words = [word.format(file=tmp_path / "file") for word in option]
+    where = [] if "--out" in option else ["--out", tmp_path / "made/run"]
+    with pytest.raises(CmlrError, match=says):
+        call("fit", "--data", tmp_path, *where, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

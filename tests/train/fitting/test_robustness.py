@@ -21,9 +21,11 @@ from cmlr_edge.errors import CaptureError, DataError, OutputError, TrainingError
 from cmlr_edge.model.spec import ModelSpec
 from tests.tiny_training import tiny_config, write_dataset
 from train.data import read_dataset
+from train.data.damaged import leave_out_damaged
 from train.fitting.loop import fit
 from train.judging.evaluate import evaluate_run
 from train.network import checkpoint
+from train.reporting import progress_bars
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,6 +72,18 @@ def test_damaged_pictures_are_left_out_only_on_request_and_listed(
         evaluate_run(run, read_dataset(data), "val", min_positives=1)
     report = evaluate_run(run, read_dataset(data), "val", min_positives=1, skip_damaged=True)
     assert (report["num_images"], report["num_skipped"]) == (11, 1)
+
+
+def test_of_many_damaged_pictures_a_few_are_named_and_all_counted(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(9):
+        damage(data / f"{number}.png")
+    kept, skipped = leave_out_damaged(read_dataset(data), progress_bars(visible=False))
+    assert (len(kept.images), len(skipped)) == (27, 9)
+    warnings = [line for line in caplog.messages if "left out" in line]
+    assert len(warnings) == 4
+    assert warnings[-1].startswith("9 of 36 pictures are left out")
 
 
 def test_a_run_without_any_whole_picture_is_refused(data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_the_own_context_must_gain_two_points(sharpness: float, expected: str) -
     )
     assert choice.val_map["own"] > choice.val_map["prior"] + 0.01
     assert choice.chosen == expected
+
+
+def test_the_reason_says_what_was_compared_and_what_was_needed() -> None:
+    said = choose_read_out({"plain": scores(0.5), "prior": scores(0.9)}, TARGETS).reason
+    assert re.fullmatch(
+        r"`prior` is better: \+[\d.]+ points of mAP against `plain`, needed are \+[\d.]+", said
+    )
+    said = choose_read_out({"plain": scores(0.5), "prior": scores(0.5)}, TARGETS).reason
+    assert said.startswith("`prior` is not better by enough: +0.0 points of mAP against `plain`")
 
 
 def test_a_gain_within_chance_is_not_taken() -> None:

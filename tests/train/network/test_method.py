@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -211,6 +213,22 @@ def test_the_context_term_finds_what_context_explains_and_is_centred() -> None:
     about = (term.contexts - term.prior @ term.contexts).square()
     variance = term.prior @ about + term.spread
     np.testing.assert_allclose(variance.numpy(), contexts.var(axis=0), rtol=1e-3)
+
+
+def test_strength_scales_all_that_the_context_term_says_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    contexts = torch.from_numpy(rng.dirichlet(np.ones(3), 100)).float()
+    targets = (torch.rand(100, 2, generator=torch.manual_seed(0)) < contexts[:, :2]).float()
+    config = ConfounderConfig(num_confounders=3, num_contexts=8)
+    whole = fit_context_term(contexts, targets, config, seed=0)
+    half = fit_context_term(contexts, targets, replace(config, strength=0.5), seed=0)
+    for name in ("weight", "bias", "held_out_logits"):
+        torch.testing.assert_close(2 * getattr(half, name), getattr(whole, name))
+    assert half.held_out_logits.std() > 0.1
+    for name in ("contexts", "prior", "spread"):
+        torch.testing.assert_close(getattr(half, name), getattr(whole, name))
+    with pytest.raises(DataError, match=r"strength is -1.* 0 or more"):
+        replace(config, strength=-1)
 
 
 def test_context_that_says_nothing_is_shrunk_to_almost_nothing() -> None:

@@ -17,9 +17,16 @@ C_TYPES = {
     **{f"{kind}{bits}": f"uint{bits}_t" for kind in "bu" for bits in (8, 16, 32, 64)},
     **{f"s{bits}": f"int{bits}_t" for bits in (8, 16, 32, 64)},
     "f32": "float",
+    "f64": "double",
 }
 SPECIAL_REGISTERS = {"tid": "index", "ctaid": "block", "ntid": "block_size", "nctaid": "grid_size"}
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "neu": "!="}
+ROUNDED = {
+    "rn": "{}",
+    "rzi": "std::trunc({})",
+    "rni": "std::nearbyint({})",
+    "rmi": "std::floor({})",
+}
 BINARY = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^"}
 FUNCTIONS = {"ex2": "std::exp2", "rcp": "reciprocal", "neg": "-", "abs": "std::abs"}
 
@@ -62,6 +69,8 @@ class Translator:
             return f"as<{c_type}>({variable(operand)})"
         if re.fullmatch(r"0[fF][0-9a-fA-F]{8}", operand):
             return f"bits_as<{c_type}>(0x{operand[2:]}u)"
+        if re.fullmatch(r"0[dD][0-9a-fA-F]{16}", operand):
+            return f"bits_as<{c_type}>(0x{operand[2:]}ull)"
         if re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|\d+)", operand):
             return f"{c_type}({operand}ll)"
         if special := re.fullmatch(r"%(\w+)\.([xyz])", operand):
@@ -123,6 +132,12 @@ class Translator:
         multiply = self._arithmetic("mul")
         return multiply([modifiers[-1]], operands) if multiply else ""
 
+    def _div(self, modifiers: list[str], operands: tuple[str, ...]) -> str:
+        if modifiers not in (["s32"], ["rn", "f32"]):  # not the approximate ones
+            return ""
+        left, right = (self.read(x, modifiers[-1]) for x in operands[1:3])
+        return self.write(operands[0], f"{left} / {right}")
+
     def _mad(self, modifiers: list[str], operands: tuple[str, ...]) -> str:
         if modifiers[0] != "lo":
             return ""
@@ -164,6 +179,9 @@ class Translator:
             high, low = (self.read(x, "f32") for x in operands[1:3])
             return self.write(operands[0], f"pack_halves({low}, {high})")
         to, source = modifiers[-2:]
+        if len(modifiers) == 3 and modifiers[0] in ROUNDED and "f" in to + source:
+            value = ROUNDED[modifiers[0]].format(self.read(operands[1], source))
+            return self.write(operands[0], f"{C_TYPES[to]}({value})")
         if len(modifiers) > 2 or "f" in to + source:
             return ""
         return self.write(operands[0], f"{C_TYPES[to]}({self.read(operands[1], source)})")

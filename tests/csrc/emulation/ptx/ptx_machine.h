@@ -87,7 +87,10 @@ inline float shuffle_xor(uint32_t mask, float value, int distance, int clamp, co
   return __shfl_xor_sync(mask, value, distance, file, line);
 }
 
-inline float reciprocal(float x) { return 1.0f / x; }
+template <class T>
+T reciprocal(T x) {
+  return T(1) / x;
+}
 
 // The source size of a 16-byte cp.async, which the kernels use as a condition.
 inline bool all_or_none(uint32_t bytes) {

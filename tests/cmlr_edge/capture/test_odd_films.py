@@ -1,0 +1,82 @@
+"""Files that hold more, or other things, than one video that anybody may see."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+from cmlr_edge import open_source
+from cmlr_edge.errors import CaptureError
+from tests.cmlr_edge.capture.films import shade, write_film
+
+
+def encrypted(path: Path) -> Path:
+    """An MP4 whose packets only a key opens."""
+    pictures = [shade(20 * i) for i in range(5)]
+    options = {
+        "encryption_scheme": "cenc-aes-ctr",
+        "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+        "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
+    }
+    return write_film(path, pictures, container_options=options)
+
+
+def test_an_encrypted_film_is_called_so(tmp_path: Path) -> None:
+    path = encrypted(tmp_path / "film.mp4")
+    with pytest.raises(CaptureError, match="is encrypted"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_of_several_videos_the_first_is_read_and_it_is_said(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / f"film{suffix}"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        for number, stream in enumerate(streams):
+            stream.width, stream.height, stream.pix_fmt = 64 * (number + 1), 48, "yuv420p"
+        for level in range(5):
+            for number, stream in enumerate(streams):
+                picture = shade(20 * level, (48, 64 * (number + 1)))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    with open_source(path) as source:
+        assert {frame.image_bgr.shape for frame in source} == {(48, 64, 3)}
+    assert "holds 2 videos: the first one is read" in caplog.text
+
+
+def test_jpegs_as_a_server_sends_them_are_whole_in_a_file(tmp_path: Path) -> None:
+    content = b""
+    for level in range(5):
+        data = cv2.imencode(".jpg", shade(40 * level))[1].tobytes()
+        head = f"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+        content += head.encode() + data + b"\r\n"
+    path = tmp_path / "film.mpjpeg"
+    path.write_bytes(content + b"--cut--\r\n")
+    with open_source(path) as source:
+        assert len(list(source)) == 5
+        assert source.damaged == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["list.m3u8", "list.ffconcat", "tone.wav"])
+def test_what_holds_no_video_itself_is_told_in_words(tmp_path: Path, name: str) -> None:
+    write_film(tmp_path / "film.ts", [shade(0)] * 5)
+    texts = {
+        "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfilm.ts\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": "ffconcat version 1.0\nfile film.ts\n",
+    }
+    if name in texts:
+        (tmp_path / name).write_text(texts[name])
+    else:
+        with wave.open(str(tmp_path / name), "wb") as tone:
+            tone.setparams((1, 2, 8000, 0, "NONE", ""))
+            tone.writeframes(bytes(16000))
+    with pytest.raises(CaptureError, match="playlist, sound alone") as caught:
+        open_source(tmp_path / name)
+    assert "\n" not in str(caught.value)
