@@ -10,6 +10,8 @@ from pathlib import Path
 
 from cmlr_edge.errors import EngineError
 
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # lead to what somebody else has opened
+
 
 def model_path(path: Path) -> Path:
     """Where the model is that `path` means: a folder means the `model.onnx` in it."""
@@ -66,11 +68,32 @@ def followed(path: Path) -> Path:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe may have nobody who writes
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe may have nobody at its other end
+
+
+def is_plain(path: Path) -> bool:
+    """Whether it is, or will be, a file; devices and pipes are written as they are, never renamed."""
+    if str(path.absolute()).startswith(_STREAMS):
+        return False
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+
+    A device or a pipe gets it as it is: in its place, a file would hide it from all other programs.
+
+    Raises:
+        OSError: It cannot be written, or is a folder, or a pipe that nobody reads.
+    """
+    if not is_plain(path):
+        with open(path, "wb", opener=_without_waiting) as file:
+            os.set_blocking(file.fileno(), True)
+            file.write(content)
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:

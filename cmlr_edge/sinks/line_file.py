@@ -13,13 +13,12 @@ from pathlib import Path
 from cmlr_edge.errors import OutputError
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.machine.waiting import try_lock
-from cmlr_edge.model.files import followed
+from cmlr_edge.model.files import followed, is_plain
 
 KEEP = 5  # older files: path.1 is the youngest
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _OF_THE_DISK = {errno.EROFS, errno.EIO, *_NO_ROOM}
 _LEAST_BYTES = 4096  # of a file, however little room there is
-_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # lead to what somebody else has opened
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +69,7 @@ class LineFile:
         """
         try:
             with suppress(FileNotFoundError):
-                if _is_plain(self._path):
+                if is_plain(self._path):
                     self._file = _locked(self._path, os.O_RDWR | os.O_APPEND)
         except OSError as error:
             if error.errno not in _OF_THE_DISK:  # lines are lost and counted, until it is mended
@@ -142,7 +141,7 @@ class LineFile:
 
     def _open(self) -> None:
         self.close()
-        if _is_plain(self._path):
+        if is_plain(self._path):
             self._file = _locked(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             return
         self._file, self._is_ready = self._path.open("wb", buffering=0), True
@@ -200,16 +199,6 @@ class LineFile:
         older[-1].unlink()
         if self._drops.may_say():
             _log.warning("the disk is full: deleted the oldest lines, in %s", older[-1])
-        return True
-
-
-def _is_plain(path: Path) -> bool:
-    """Whether it is, or will be, a file; devices and pipes are written as they are."""
-    if str(path.absolute()).startswith(_STREAMS):
-        return False
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:
         return True
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.machine.pyav import pyav
+from cmlr_edge.model.files import is_plain
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result
@@ -127,6 +128,10 @@ class OverlayVideo:
             raise OutputError(
                 f"cannot write {printable(self._path)}: there is no folder "
                 f"{printable(self._path.parent)}"
+            )
+        if not is_plain(self._path):
+            raise OutputError(
+                f"cannot write {printable(self._path)}: a video needs a file, and this is none"
             )
         # A file of ours, for FFmpeg takes neither every name nor a colon in one.
         self._file = _File(self._partial)
