@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmlr_edge.backends.base import ResizingBackend
+from cmlr_edge.errors import FrameError
 from cmlr_edge.frame import ColorOrder, Frame, as_color_image
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.machine.pillow import resize_with_pillow
@@ -222,6 +223,14 @@ def _resize(pixels: NDArray[np.uint8], out: NDArray[np.uint8], how: Interpolatio
         "bilinear": cv2.INTER_LINEAR,
         "bicubic": cv2.INTER_CUBIC,
     }
+    try:
+        if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 3 * pixels.shape[1]:
+            # OpenCV copies such a view too, and crashes where there is no memory for it.
+            pixels = np.ascontiguousarray(pixels)
+    except MemoryError as error:
+        raise FrameError(
+            f"there is no memory to copy an image of shape {pixels.shape}: give a smaller one"
+        ) from error
     cv2.resize(pixels, (width, height), dst=out, interpolation=filters[name])
 
 

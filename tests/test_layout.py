@@ -25,3 +25,18 @@ def test_the_folders_of_the_tests_are_those_of_the_package(package: str) -> None
     homes = {path.parent.relative_to(TESTS) for path in (TESTS / package).rglob("test_*.py")}
     assert len(homes) > 5
     assert [home for home in homes if not list((ROOT / home).glob("*.py"))] == []
+
+
+def test_the_way_of_a_frame_passes_as_many_files_as_its_page_says() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    section = re.search(r"## The way of a frame.*?\n## ", page, re.DOTALL)
+    assert section is not None
+    steps, around = section.group().split("Around it:")
+    named = re.findall(r"`([\w/]+\.py)`", steps)
+    assert len(set(named)) == len(named)
+    found = {path.relative_to(ROOT / "cmlr_edge") for path in (ROOT / "cmlr_edge").rglob("*.py")}
+    assert [name for name in named if not any(p.match(name) for p in found)] == []
+    gpu = "backends/cuda_frames.py"
+    said = re.search(r"passes the (\d+) files", around)
+    assert said is not None
+    assert int(said.group(1)) == len([name for name in named if name != gpu]) <= 25

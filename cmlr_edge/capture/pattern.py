@@ -69,7 +69,12 @@ class PatternCamera:
         """
         settings = {"fps": "30", "size": "320x240", "frames": ""}
         self._faults: dict[tuple[str, int], str] = {}
-        for name, value in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
+        parts = urlsplit(uri)
+        if parts.netloc or parts.path.strip("/"):
+            raise CaptureError(
+                "test:// has no address: write settings as test://?size=640x480&fps=10"
+            )
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if name in _FAULTS:
                 at, amount = _parse_fault(name, value)
                 self._faults[name, at] = amount

@@ -54,11 +54,16 @@ def merged_thresholds(
         SpecError: A label is not known, or a threshold is outside [0, 1].
     """
     merged = dict(own)
-    if isinstance(override, Mapping):
-        require_known(override, merged, "thresholds name")
-        merged.update(override)
-    elif override is not None:
-        merged = dict.fromkeys(merged, float(override))
+    given = override if isinstance(override, Mapping) else {}
+    try:
+        values = {str(name): float(value) for name, value in given.items()}
+        whole = None if override is None or override is given else float(override)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise SpecError(
+            f"thresholds should be a number or numbers by label, got {override!r:.80}"
+        ) from None
+    require_known(values, merged, "thresholds name")
+    merged = merged | values if whole is None else dict.fromkeys(merged, whole)
     if not all(0 <= value <= 1 for value in merged.values()):
         raise SpecError(f"thresholds must lie in [0, 1], got {override}")
     return np.fromiter(merged.values(), np.float32, len(merged))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import json
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cmlr_edge.errors import OutputError
@@ -70,7 +71,8 @@ def refusal(
 ) -> Response:
     """Refuse in the words of whoever asks: `error` for clients of the Open Inference Protocol, else `detail`."""
     key = "error" if path == PROTOCOL or path.startswith(f"{PROTOCOL}/") else "detail"
-    return JSONResponse({key: detail}, status, headers)
+    text = json.dumps({key: detail})  # ASCII: half a character that came could not be sent back
+    return Response(text, status, headers, media_type="application/json")
 
 
 class Gate:

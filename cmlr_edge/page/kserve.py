@@ -7,11 +7,11 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from cmlr_edge.errors import EngineError, FrameError
-from cmlr_edge.page.gate import PROTOCOL
+from cmlr_edge.page.gate import PROTOCOL, refusal
 from cmlr_edge.page.looking import TooBusyError
 from cmlr_edge.page.state import LiveState
 from cmlr_edge.page.tensors import metadata
@@ -85,11 +85,11 @@ class ProtocolError(Exception):
         self.status = status
 
 
-def answer_error(_request: Request, error: Exception) -> Response:
+def answer_error(request: Request, error: Exception) -> Response:
     """Tell a `ProtocolError` as the protocol wants it."""
     assert isinstance(error, ProtocolError)
     headers = {"Retry-After": "1"} if error.status == 503 else None
-    return JSONResponse({"error": str(error)}, error.status, headers)
+    return refusal(request.url.path, str(error), error.status, headers)
 
 
 def _model(request: Request, name: str, given: str = "1") -> LiveState:

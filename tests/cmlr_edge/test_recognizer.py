@@ -4,6 +4,8 @@ import copy
 import gc
 import json
 import pickle
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +190,26 @@ def test_scores_of_another_shape_than_declared_are_refused(shape: tuple[int, ...
     golden = GoldenSample(seed=0, scores=(0.0, 0.0, 0.0), tolerance=0.15)
     with pytest.raises(EngineError, match="gave scores of shape"):
         check_golden(Odd(), golden, (8, 8))
+
+
+@pytest.mark.parametrize("wrong", ["x", [0.5], {"red": "x"}, {"red": None}, {1: 0.5}])
+def test_thresholds_of_another_kind_are_one_line(engine: Path, wrong: Any) -> None:
+    with pytest.raises(SpecError, match="thresholds"):
+        Recognizer.from_engine(engine, thresholds=wrong)
+
+
+def test_an_array_that_no_memory_can_hold_is_one_line(engine: Path) -> None:
+    code = (
+        "import resource, sys, numpy as np; from cmlr_edge import Recognizer, FrameError\n"
+        "recognizer = Recognizer.from_engine(sys.argv[1], provider='cpu')\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
+        "try: recognizer(np.broadcast_to(np.uint8(3), (100_000, 100_000, 3)))\n"
+        "except FrameError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(engine)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr  # it crashed
+    assert "no memory" in done.stdout
 
 
 def test_failed_golden_sample_is_refused(tmp_path: Path) -> None:

@@ -323,3 +323,9 @@ def test_arrays_of_frames_are_not_shared() -> None:
     with opened("test://?fps=0&frames=3", policy="every") as source:
         first, second, _ = list(source)
     assert not np.shares_memory(first.image_bgr, second.image_bgr)
+
+
+@pytest.mark.parametrize("uri", ["test://640x480", "test://door?fps=5", "test:///clip"])
+def test_a_pattern_has_no_address(uri: str) -> None:
+    with pytest.raises(CaptureError, match="has no address"):
+        open_source(uri)

@@ -71,6 +71,26 @@ def test_the_model_is_described_and_answers(page: LiveServer, engine: Path) -> N
     assert found["present"] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"name": "frames", "datatype": "UINT8", "shape": "\ud800"},
+        {
+            "name": "frames",
+            "datatype": "UINT8",
+            "shape": [1],
+            "parameters": {"binary_data_size": "\ud800"},
+        },
+        {"name": "\ud800", "datatype": "UINT8", "shape": [1]},
+        {"name": "pictures", "datatype": "BYTES", "shape": [1], "data": ["\ud800"]},
+    ],
+)
+def test_half_a_character_is_refused_as_all_else(page: LiveServer, tensor: dict[str, Any]) -> None:
+    status, answer = ask(page, {"inputs": [tensor]})
+    assert status == 400, answer
+    assert answer["error"]
+
+
 def test_pictures_come_as_base64_or_as_they_are_and_answers_too(page: LiveServer) -> None:
     files = [png(RED), png(RED[..., ::-1].copy())]
     tensor = {"name": "pictures", "datatype": "BYTES", "shape": [2, 1]}
