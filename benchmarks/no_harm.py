@@ -32,7 +32,7 @@ _SCENES = {
     "fit/development": "ContextScenes, development",
     "fit/untouched": "ContextScenes, untouched",
     "cutouts": "cut-out photographs, reported",
-    "cutouts/development": "cut-out photographs, development",
+    "cutouts/candidates": "cut-out photographs, development",
 }
 
 

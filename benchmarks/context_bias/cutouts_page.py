@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.context_bias.methods import DECODER, THOUSANDS
+from benchmarks.context_bias.methods import CUTOUT_CHOICE, DECODER, THOUSANDS
 from benchmarks.context_bias.report import GAINS, gain_cell, gains_table, references_table
 from benchmarks.records import fill_marks, markdown_table
 from cmlr_edge.model.files import write_atomically
@@ -21,22 +21,25 @@ _CROSS = "objects of the training"  # what the fifth part is here
 
 def tables(results: Path) -> dict[str, str]:
     """Tables of the page by mark, from the folder of results."""
-    reported, development = (
-        json.loads((folder / "results.json").read_text())
-        for folder in (results, results / "development")
+    reported, development, candidates, drawn = (
+        json.loads((results / folder / "results.json").read_text())
+        for folder in ("", "development", "candidates", "drawn")
     )
     found = {
-        "aims": _aims(reported),
+        "aims": _aims(reported, THOUSANDS),
+        "choice": _aims(reported, CUTOUT_CHOICE),
         "reported": gains_table(reported, None),
         "against": references_table(reported, THOUSANDS, "chosen"),
         "development": gains_table(development, None),
+        "candidates": gains_table(candidates, None, only={"chosen"}),
     }
-    return {name: table.replace("cross-style", _CROSS) for name, table in found.items()}
+    of_cutouts = {name: table.replace("cross-style", _CROSS) for name, table in found.items()}
+    return of_cutouts | {"drawn": gains_table(drawn, None, only={"chosen"})}
 
 
-def _aims(report: dict[str, Any]) -> str:
+def _aims(report: dict[str, Any], head: str) -> str:
     cells = []
-    rows = {row["read_out"]: row for row in report["rows"] if row["method"] == THOUSANDS}
+    rows = {row["read_out"]: row for row in report["rows"] if row["method"] == head}
     for measure, aim in AIMS.items():
         for read_out, name in (("chosen", "as fit chooses"), ("prior", "averaged prior")):
             gain = rows[read_out]["gains"][DECODER][measure]
@@ -44,8 +47,8 @@ def _aims(report: dict[str, Any]) -> str:
             said = f"{short:.1f}" if short else "reached"
             title = GAINS[measure].removesuffix(", do")
             cells.append((title, f"+{aim:.0f}", name, gain_cell(gain), said))
-    head = "under do(context)", "aim", "read-out", "gain", "short of the aim"
-    return markdown_table(head, cells)
+    titles = "under do(context)", "aim", "read-out", "gain", "short of the aim"
+    return markdown_table(titles, cells)
 
 
 def main(

@@ -104,6 +104,10 @@ def _mixed_name(pooled: bool, united: float, strength: float, clusters: int) -> 
     return ", ".join([*parts, f"{strength:g} of the term of {clusters} clusters"])
 
 
+# Of these, what was chosen there, before it was run on the worlds that are reported.
+CUTOUT_CHOICE = _mixed_name(True, 1.0, 0.5, 160)
+
+
 METHODS = (
     Method("standard (pooled)", _model(head="pooled"), "main", lr=_POOLED_LR),
     Method(DECODER, _model(), "main"),
@@ -206,4 +210,5 @@ CUTOUT_METHODS = (
     THOUSANDS,
     EXPERTS,
     DEEP_CONTROL,
+    CUTOUT_CHOICE,
 )

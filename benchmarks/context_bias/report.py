@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,20 +211,22 @@ def _hierarchical_means(groups: list[NDArray[np.float64]]) -> NDArray[np.float64
     return np.asarray(np.take_along_axis(means, drawn, axis=0)[0].mean(axis=1))
 
 
-def gains_table(report: dict[str, Any], group: str | None, *, own: bool = True) -> str:
+def gains_table(
+    report: dict[str, Any], group: str | None, *, only: Collection[str] | None = None
+) -> str:
     """Gains on the label decoder as a Markdown table, in points.
 
     Args:
         report: Of `summarize`.
         group: "main", "fit" or "ablation"; None: all of them.
-        own: Show the image's own context and fit's choice too, not only the averaged prior.
+        only: Read-outs to show; None: all of them.
     """
     rows = [
         (row["method"] + _READ_OUT_NAMES[row["read_out"]], row["runs"], *_gain_cells(row, DECODER))
         for row in report["rows"]
         if group in {None, row["group"]}
         and DECODER in row["gains"]
-        and (own or row["read_out"] in {"deployed", "prior"})
+        and (only is None or row["read_out"] in only)
     ]
     return records.markdown_table(("head, read-out", "runs", *GAINS.values()), rows)
 

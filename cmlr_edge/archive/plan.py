@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from cmlr_edge.redaction import printable
 PLAN = "_plan.parquet"
 _UNITS_A_GROUP = 16  # of the plan's file, which is read group by group
 _MIB = 2**20
+_LEAST_PART_MB = 1e-4  # of a gigabyte 10 million parts, which a plan has to hold
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class Cutting:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if self.chunk < 1 or not self.part_mb > 0:
+        if self.chunk < 1 or not _LEAST_PART_MB <= self.part_mb < math.inf:
             raise SpecError(
-                f"--chunk is {self.chunk} and --part-mb {self.part_mb}: expected at least 1, and above 0"
+                f"--chunk is {self.chunk} and --part-mb {self.part_mb}: expected at least 1, and "
+                f"{_LEAST_PART_MB:g} megabytes"
             )
 
 

@@ -255,7 +255,7 @@ def _marks(path: Path) -> set[object]:
     """What tells a file, whatever it is called: a hard link is another name of the same one."""
     try:
         about = path.stat()
-    except OSError:  # not there yet
+    except (OSError, ValueError):  # not there yet, or a name that none can have
         return {followed(path)}
     return {followed(path), *_marks_of(about)}
 

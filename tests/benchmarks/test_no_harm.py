@@ -29,7 +29,7 @@ def test_no_other_stored_run_is_far_behind_and_the_page_lists_them() -> None:
     assert record["behind"] == len(behind)
     # Known, and said on the page: new objects before new photographs, surroundings as in training.
     assert sorted(behind) == [
-        "cut-out photographs, development, like the training",
+        *3 * ["cut-out photographs, development, like the training"],
         "cut-out photographs, reported, like the training",
     ]
     page = (ROOT / "docs/natural.md").read_text()

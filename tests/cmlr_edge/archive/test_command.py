@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from cmlr_edge import Explain
+from cmlr_edge.archive.plan import Cutting
 from cmlr_edge.archive.run import Archive, ArchiveSettings
 from cmlr_edge.archive.show import draw_sheet
 from cmlr_edge.capture.images import read_image
@@ -171,6 +172,12 @@ def test_a_dry_run_says_what_is_there_and_writes_nothing(
     label_archive(inputs=[str(made / "in")], out=str(tmp_path / "out"), dry_run=True)
     assert capsys.readouterr().out.startswith("5 pictures, 1 films: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_a_film_too_small_to_list_are_refused() -> None:
+    for part_mb in (1e-300, 0.0, float("inf"), float("nan")):
+        with pytest.raises(SpecError, match=r"--part-mb .*0\.0001 megabytes"):
+            Cutting(part_mb=part_mb)
 
 
 @pytest.mark.parametrize(
