@@ -104,7 +104,7 @@ def test_tasks_that_nobody_answered_are_no_labels(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     export(read_kept(folder), "label-studio", tmp_path / "out")
-    with pytest.raises(DataError, match=r"tasks\.json lists no pictures"):
+    with pytest.raises(DataError, match=r"tasks\.json: none of its 5 tasks is annotated"):
         read_dataset(tmp_path / "out")
     assert "5 tasks that nobody annotated are left out" in caplog.text
 
