@@ -100,13 +100,10 @@ def test_what_comes_back_is_read_for_training(folder: Path, tmp_path: Path, kind
     assert data.splits == ["train"]
 
 
-def test_tasks_that_nobody_answered_are_no_labels(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tasks_that_nobody_answered_are_no_labels(folder: Path, tmp_path: Path) -> None:
     export(read_kept(folder), "label-studio", tmp_path / "out")
     with pytest.raises(DataError, match=r"tasks\.json: none of its 5 tasks is annotated"):
         read_dataset(tmp_path / "out")
-    assert "5 tasks that nobody annotated are left out" in caplog.text
 
 
 def told_by(code: str, package: str) -> Any:
