@@ -82,7 +82,7 @@ def test_misuse_of_streams_is_our_error(engine: Path, clip: Path) -> None:
             streams.add("nowhere.mp4")
         source = open_source(clip)
         streams.add(source, name="first")
-        with pytest.raises(CaptureError, match="open it twice"):
+        with pytest.raises(CaptureError, match="open it once more"):
             streams.add(source, name="second")
 
 

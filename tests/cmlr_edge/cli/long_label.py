@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -24,7 +23,7 @@ def await_true(process: subprocess.Popen[bytes], condition: Callable[[], bool]) 
     while not condition():
         assert time.monotonic() < deadline
         assert process.poll() is None
-        os.sched_yield()
+        time.sleep(0.01)
 
 
 def terminate(process: subprocess.Popen[bytes], limit_s: float) -> None:
