@@ -27,9 +27,7 @@ class ConfounderConfig:
     layer: int | None = None  # feature map of it that is clustered, -1 the last; None: its output
     num_contexts: int = 64  # representative training contexts that stand for P(c) at inference
     ridge: float | None = None  # L2 strength of the context term; None: by cross-validation
-    strength: float = (
-        1.0  # times the context term as fitted; below 1 leaves more to the picture itself
-    )
+    strength: float = 1.0  # times the context term: below 1 the picture itself says more
 
     def __post_init__(self) -> None:
         """Reject numbers that nothing can be clustered with."""
