@@ -18,7 +18,7 @@ from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.stability import LabelStability, StabilityRules
-from cmlr_edge.pipeline.claims import claim, release
+from cmlr_edge.pipeline.given import claim, release
 from cmlr_edge.pipeline.intake import Choice, Intake, IntakeSettings
 from cmlr_edge.pipeline.lane import Lane, LaneLinks
 from cmlr_edge.pipeline.outlet import Outlet, judge_by
