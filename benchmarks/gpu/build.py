@@ -73,8 +73,8 @@ def _run_ptx(extensions: Path) -> str:
     return run([sys.executable, "-c", JIT, str(extensions)]).replace("\n", "; ").strip("; ")
 
 
-def run(command: list[str], **environment: str) -> str:
-    """What a command prints.
+def run(command: list[str], *, errors: bool = False, **environment: str) -> str:
+    """What a command prints; with what it prints as errors behind it.
 
     Raises:
         EngineError: It failed; its last words are in the message.
@@ -86,4 +86,4 @@ def run(command: list[str], **environment: str) -> str:
     if done.returncode != 0:
         words = " ".join((done.stdout + done.stderr).split())[-600:]
         raise EngineError(f"{Path(command[0]).name} ended with {done.returncode}: {words}")
-    return done.stdout
+    return done.stdout + done.stderr * errors

@@ -15,23 +15,26 @@ class Stage:
     function: str  # module of benchmarks.gpu, and what to call in it
     limit_s: int
     needs: tuple[str, ...] = ()  # Python modules; one that is missing skips the stage
+    alone: bool = True  # nothing else runs: it measures time, memory or counters, or is built first
 
 
+_CUDA = ("cuda.bindings",)
+_TRAINING = ("torch", "timm", "typer", "cv2")
 STAGES = (
     Stage(0, "A", "machine and clocks", "machine:look", 20),
     Stage(1, "A", "build", "build:build", 150),
-    Stage(2, "A", "ceilings", "machine:ceilings", 30, ("cuda.bindings",)),
-    Stage(3, "A", "attention against float64", "attention:check", 60, ("cuda.bindings",)),
-    Stage(4, "A", "tensors beyond 2^31 elements", "attention:check_far", 30, ("cuda.bindings",)),
-    Stage(5, "A", "plugin without TensorRT", "plugin:check", 60, ("cuda.bindings",)),
-    Stage(6, "A", "frame kernel", "frames:check", 60, ("cuda.bindings", "cv2")),
-    Stage(7, "A", "compute-sanitizer", "tools:sanitize", 90, ("cuda.bindings",)),
-    Stage(8, "A", "counters", "tools:count", 70, ("cuda.bindings",)),
-    Stage(9, "A", "times", "times:measure", 90, ("cuda.bindings",)),
-    Stage(10, "A", "streams, graphs and memory", "replays:check", 40, ("cuda.bindings",)),
-    Stage(11, "B", "training", "training:fit", 150, ("torch", "timm", "typer", "cv2")),
+    Stage(2, "A", "ceilings", "machine:ceilings", 30, _CUDA),
+    Stage(3, "A", "attention against float64", "attention:check", 60, _CUDA, alone=False),
+    Stage(4, "A", "tensors beyond 2^31 elements", "attention:check_far", 60, _CUDA, alone=False),
+    Stage(5, "A", "plugin without TensorRT", "plugin:check", 60, _CUDA, alone=False),
+    Stage(6, "A", "frame kernel", "frames:check", 60, (*_CUDA, "cv2")),
+    Stage(7, "A", "compute-sanitizer", "tools:sanitize", 120, _CUDA, alone=False),
+    Stage(8, "A", "counters", "tools:count", 70, _CUDA),
+    Stage(9, "A", "times", "times:measure", 90, _CUDA),
+    Stage(10, "A", "streams, graphs and memory", "replays:check", 40, _CUDA),
+    Stage(11, "B", "training", "training:fit", 150, _TRAINING, alone=False),
     Stage(12, "B", "step throughput", "training:steps", 80, ("torch", "timm")),
-    Stage(13, "B", "data loading", "training:loading", 60, ("torch", "timm", "typer", "cv2")),
+    Stage(13, "B", "data loading", "training:loading", 100, _TRAINING),
     Stage(14, "B", "torch.compile", "training:compiled", 80, ("torch", "timm")),
     Stage(15, "B", "export", "training:export", 60, ("torch", "timm", "onnx", "onnxruntime")),
     Stage(16, "B", "TensorRT engines", "engine:check", 300, ("tensorrt", "onnx")),

@@ -2,50 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
+import shutil
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.build import run
+from benchmarks.gpu.build import ROOT, run
 from benchmarks.gpu.device import import_torch
 from benchmarks.gpu.report import Report, Skipped
-from benchmarks.gpu.stage import Place
+from benchmarks.gpu.stage import Place, use_extensions
 from cmlr_edge.errors import EngineError
 
 LABELS, BATCH, STEPS = 80, 32, 30
-NETWORKS = (("tf_efficientnet_lite0", 320), ("resnet50", 448))
+_BACKBONE = "tf_efficientnet_lite0"
+NETWORKS = ((_BACKBONE, 320), ("resnet50", 448))
 _CPU = {"CUDA_VISIBLE_DEVICES": ""}
-_SMALL = ("--image-size", "96", "--epochs", "2", "--set", "model.backbone=test_efficientnet")
+_SHORT = ("--recipe", "none", "--image-size", "160", "--batch-size", "16", "--epochs", "4")
+_RECIPES = ("few", "thousands")  # backbone frozen or slow, tokens of two stages, context
+_FEWER = ("--epochs", "2")
+_COPIES = 4  # of each picture, for epochs that last longer than their beginning
+_WORKERS = (0, 8, 16)
 
 
 def fit(report: Report, place: Place) -> None:
     """`train fit` in each precision beside one on the CPU, a resumed run, and `evaluate`."""
     data = pictures(place.folder)
-    for name, settings, environment in (
-        ("on the CPU", "amp=off", _CPU),
-        ("amp off", "amp=off", {}),
-        ("bf16", "amp=bf16", {}),
-        ("fp16", "amp=fp16", {}),
-    ):
-        out = place.folder / f"run-{name.replace(' ', '-')}"
-        work = partial(_fit, data, out, settings, environment)
-        report.check(f"train fit, {name}", work, measures=True)
-    out = place.folder / "run-amp-off"
-    report.check("resume", partial(_fit, data, out, "amp=off", {}, "--resume"), measures=True)
-    evaluate = partial(_train, "evaluate", "--run", str(out), "--data", str(data))
+    ways: dict[str, tuple[Any, ...]] = {
+        "on the CPU": ("amp=off", _CPU), "amp off": ("amp=off", {}), "bf16": ("amp=bf16", {}),
+        "fp16": ("amp=fp16", {}), **{
+            f"recipe {name}": ("amp=bf16", {}, "--recipe", name) for name in _RECIPES
+        },
+    }  # fmt: skip
+    with ThreadPoolExecutor(len(ways) + 1) as pool:
+        runs = {
+            f"train fit, {name}": pool.submit(_fit, data, _run_folder(place, name), *way)
+            for name, way in ways.items()
+        }
+        twice = pool.submit(_fit_twice, data, _run_folder(place, "resumed"))
+        runs["stopped after an epoch, and resumed"] = twice
+        for name, done in runs.items():
+            report.check(name, done.result, measures=True)
+    run_folder, cause = str(_run_folder(place, "amp off")), _labels(data)["classes"][0]
+    evaluate = partial(_train, "evaluate", "--checkpoint", run_folder, "--data", str(data))
     report.check("evaluate", evaluate, measures=True)
+    about = ["--checkpoint", run_folder, "--data", str(data), "--cause", cause]
+    explain = partial(_train, "explain", *about, "--out", str(place.folder / "explained"))
+    report.check("explain", explain, measures=True)
+
+
+def _run_folder(place: Place, name: str) -> Path:
+    return place.folder / f"run-{name.replace(' ', '-')}"
 
 
 def pictures(folder: Path) -> Path:
     """CMLR_PHOTOS, or made-up pictures with coloured squares, and their labels."""
     if given := os.environ.get("CMLR_PHOTOS"):
         return Path(given)
-    import json
-
     import cv2
     import numpy as np
 
@@ -65,23 +86,67 @@ def pictures(folder: Path) -> Path:
     return root
 
 
+def many_pictures(folder: Path) -> Path:
+    """The same, each of the training several times under other names."""
+    source, root = pictures(folder), folder / "many-pictures"
+    listed = _labels(source)
+    copies = []
+    for entry in listed["images"]:
+        for number in range(_COPIES if entry["split"] == "train" else 1):
+            copy = root / str(number) / entry["file"]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if not copy.exists():
+                shutil.copyfile(source / entry["file"], copy)
+            copies.append({**entry, "file": f"{number}/{entry['file']}"})
+    (root / "labels.json").write_text(json.dumps({**listed, "images": copies}))
+    return root
+
+
+def _labels(data: Path) -> dict[str, Any]:
+    listed: dict[str, Any] = json.loads((data / "labels.json").read_text())
+    return listed
+
+
 def _train(*arguments: str, **environment: str) -> str:
+    """The last words of a command, and its seconds."""
     started = time.perf_counter()
-    said = run([sys.executable, "-m", "train", *arguments], **environment)
-    return f"in {time.perf_counter() - started:.0f} s: {' '.join(said.split())[-300:]}"
+    wide = {"COLUMNS": "400", **environment}  # a line of the log is a line
+    said = run([sys.executable, "-m", "train", *arguments], errors=True, **wide)
+    return f"in {time.perf_counter() - started:.0f} s: {' '.join(said.split())[-700:]}"
 
 
 def _fit(data: Path, out: Path, settings: str, environment: dict[str, str], *more: str) -> str:
-    place = ["fit", "--data", str(data), "--out", str(out), "--recipe", "none"]
-    return _train(*place, *_SMALL, "--set", settings, *more, **environment)
+    return _train(*_fit_arguments(data, out, settings), *more, **environment)
+
+
+def _fit_arguments(data: Path, out: Path, settings: str) -> list[str]:
+    backbone = f"model.backbone={_BACKBONE}"
+    place = ["fit", "--data", str(data), "--out", str(out), "--set", backbone]
+    return [*place, *_SHORT, "--set", settings]
+
+
+def _fit_twice(data: Path, out: Path) -> str:
+    """Interrupt a run, as Ctrl-C does, when the first epoch is kept; then go on with it."""
+    at_first = {**os.environ, "COLUMNS": "400"}
+    command = [sys.executable, "-m", "train", *_fit_arguments(data, out, "amp=bf16")]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=at_first, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 2 of" in line:
+                process.send_signal(signal.SIGINT)
+    return f"ended with {process.returncode}; then {_fit(data, out, 'amp=bf16', {}, '--resume')}"
 
 
 def loading(report: Report, place: Place) -> None:
     """The same run with more processes that read pictures; the log says images a second."""
-    data = pictures(place.folder)
-    for workers in (0, 8, 16):
+    data = many_pictures(place.folder)
+    for workers in _WORKERS:
         out = place.folder / f"run-workers-{workers}"
-        work = partial(_fit, data, out, f"workers={workers}", {})
+        work = partial(
+            _fit, data, out, f"workers={workers}", {}, "--set", "amp=bf16", "--epochs", "2"
+        )
         report.check(f"{workers} workers", work, measures=True)
 
 
@@ -150,14 +215,26 @@ def _steps(
 def export(report: Report, place: Place) -> None:
     """Export what stage 11 trained, and hold ONNX Runtime against torch on the GPU."""
     report.check("torch on the GPU", _compare_network)
-    report.check("export", partial(_export, place.folder / "run-amp-off", place.folder / "export"))
+    report.check("export", partial(_export, place))
 
 
-def _export(run_folder: Path, out: Path) -> str:
+def _export(place: Place) -> str:
+    run_folder = _run_folder(place, "amp off")
     if not run_folder.is_dir():
         raise Skipped("stage 11 has trained nothing")
-    script = ["export/build_engine.py", "--checkpoint", str(run_folder), "--out", str(out)]
-    return " ".join(run([sys.executable, *script]).split())[-300:]
+    code = "from benchmarks.gpu import training; training.export_with(*__import__('sys').argv[1:])"
+    arguments = ["--checkpoint", str(run_folder), "--out", str(place.folder / "export")]
+    command = [sys.executable, "-c", code, str(place.extensions), *arguments]
+    said = run(command, errors=True, COLUMNS="400")
+    return " ".join(said.split())[-300:]
+
+
+def export_with(extensions: str, *arguments: str) -> None:
+    """`export/build_engine.py`, where nothing is installed."""
+    use_extensions(Path(extensions))
+    script = str(ROOT / "export" / "build_engine.py")
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
 
 
 def _compare_network() -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +105,30 @@ def test_a_stage_that_hangs_or_crashes_is_a_line_of_the_table_and_keeps_its_rows
     assert "| first | holds | it does |" in table([record])
 
 
-def test_stages_are_skipped_when_a_parts_time_is_over(
+def test_stages_are_skipped_when_the_time_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started = []
+
     def slow(stage: Stage, *_: object) -> dict[str, Any]:
+        started.append(stage.number)
+        time.sleep(0.7)
         record = {"number": stage.number, "name": stage.name, "rows": []}
-        return {**record, "ended": "done", "why": "", "seconds": 100.0}
+        return {**record, "ended": "done", "why": "", "seconds": 0.7}
 
     monkeypatch.setattr(gpu, "run_stage", slow)
-    assert gpu.main(["--lease", "--out", str(tmp_path)]) == 0
+    assert gpu.main(["--part", "A", "--seconds", "6", "--out", str(tmp_path)]) == 0
+    assert started == [0, 1]
     text = (tmp_path / "table.md").read_text()
-    assert text.count("the 330 s of part A were over") == 11 - 4
-    assert text.count("the 570 s were over") == 6 - 2  # which end sooner than the 330 s of part B
+    assert text.count("the 6 s were over") == 11 - len(started)
+
+
+def test_stages_that_measure_run_alone_and_the_others_at_once() -> None:
+    groups = [[stage.number for stage in group] for group in gpu.in_order(list(STAGES))]
+    assert groups[:4] == [[0], [1], [2], [3, 4, 5, 7, 11]]
+    assert [group for group in groups[4:] if len(group) > 1] == []
+    assert sorted(number for group in groups for number in group) == list(range(len(STAGES)))
+    assert gpu.in_order(list(STAGES[:2])) == [[STAGES[0]], [STAGES[1]]]
 
 
 def test_a_row_that_fails_stops_nothing() -> None:
