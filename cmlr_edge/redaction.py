@@ -29,6 +29,8 @@ unicast multicast vid video videos videostream view webcam
 """
 _USUAL_WORDS = frozenset(_USUAL.split())
 _USUAL_SIGNS = frozenset("-_.=+")
+# A topic is in every message; keys of objects in a storage open nothing: its credentials lie elsewhere.
+_OPEN_PATHS = ("mqtt", "mqtts", "s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "adl")
 _KEY_AND_VALUE = re.compile(r"(?<![\w-])([\w-]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)")
 
 
@@ -37,7 +39,7 @@ def redact(text: str) -> str:
 
     Rather too much is hidden than too little: of the path of an address stay the words that cameras use
     and short numbers, as in `rtsp://door/Streaming/Channels/101`. What `test://` is told stays too, and
-    tells sources apart; so does the topic of `mqtt://`, which is in every message.
+    tells sources apart; so do the topic of `mqtt://`, which is in every message, and keys in a storage.
 
     Args:
         text: A URI, a GStreamer pipeline, or a message that quotes one.
@@ -127,7 +129,7 @@ def _without_values(word: str) -> str:
         place, mark, query = word.partition("?")
         return f"{place}?{_without_answers(query)}" if mark and "=" in query else word
     host, path, query, fragment = _LOCATOR.fullmatch(rest).groups()  # type: ignore[union-attr]
-    if not scheme.endswith(("mqtt", "mqtts")):
+    if not scheme.endswith(_OPEN_PATHS):
         path = "/".join(map(_usual, path.split("/")))
     shown = f"{scheme}://{host}{path}"
     if query is not None:

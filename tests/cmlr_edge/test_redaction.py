@@ -91,6 +91,8 @@ def test_no_password_survives_redaction(text: str) -> None:
         "http://cdn/live_ch1_0.m3u8",
         "v4l2:///dev/video0",
         "mqtt://broker/house/door",
+        "there is no s3://bucket/night/of the.jpg, nor gs://bucket/a1b2c3d4e5",
+        "hf://datasets/owner/name/train-00000-of-00001.parquet",
         "rtspsrc location=rtsp://door/1 latency=100 ! decodebin",
         "C:\\x",
     ],
