@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from cmlr_edge.model.files import write_atomically
 from release.programs import output_of
+from tests.release.arm64.emulated import missing_tools
 
 ROOT = Path(__file__).parents[2]
 _BASE, _IMAGE = "docker.io/library/debian:bookworm-slim", "localhost/cmlr-edge"
@@ -188,9 +190,13 @@ def main() -> None:
     )
     parser.add_argument("--suite", default="bookworm", help="of Debian, beneath the image")
     options = parser.parse_args()
-    missing = [name for name in ("buildah", "mmdebstrap", "mosquitto") if not shutil.which(name)]
+    emulated = options.architecture == "arm64" and platform.machine() != "aarch64"
+    needed = ["buildah", "mmdebstrap", "mosquitto", *(["arch-test"] if emulated else [])]
+    missing = [name for name in needed if not shutil.which(name)]
     if missing or os.geteuid():
         raise SystemExit(f"needs root and {', '.join(missing) or 'nothing else'} (apt install)")
+    if emulated and (lacks := missing_tools()):
+        raise SystemExit(f"arm64 is emulated here, which needs {lacks}")
     make_base(options.suite, options.architecture)
     seconds = build(options.volume, options.architecture)
     with mounted_image() as (root, about), tempfile.TemporaryDirectory() as folder:
