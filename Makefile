@@ -58,9 +58,10 @@ lint: build/.dev-installed
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 
-# A process for each processor. A file's tests stay together, for they share what they build. A process that dies
-# ends the run and is named: xdist 3.8 replaces it, then waits for ever on files that were done before.
-WORKERS ?= logical
+# Two processes more than processors, for tests wait a third of their time for cameras, servers and clocks; each takes
+# 1.5 GB. A file's tests stay together, for they share what they build. A process that dies ends the run and is named:
+# xdist 3.8 replaces it, then waits for ever on files that were done before.
+WORKERS ?= $(shell expr $$(nproc) + 2)
 PYTEST := $(DEV)/pytest --numprocesses $(WORKERS) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 check: lint

@@ -11,9 +11,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and PyTorch start as man
 os.environ.setdefault("CMLR_PROVIDER", "cpu")
 
 import hashlib
+import itertools
 import re
 import socket
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +47,7 @@ _NEEDS_TORCH = re.compile(
     re.MULTILINE,
 )
 _NOT_QUICK = {"slow", "pages"}
+_COMPUTING = {"benchmarks", "csrc", "export", "train"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,7 +81,46 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not marked(item, _NOT_QUICK)]
     # Files with slow tests first: of several processes none shall begin a long one at the end.
     slow_files = {item.path for item in items if marked(item, {"slow"})}
-    items.sort(key=lambda item: item.path not in slow_files)
+    turns = _turns([*dict.fromkeys(item.path for item in items)], slow_files)
+    items.sort(key=lambda item: turns[item.path])
+
+
+def _turns(paths: list[Path], slow: set[Path]) -> dict[Path, tuple[bool, float]]:
+    """When each file's turn is: what computes is spread evenly among what waits for cameras and servers."""
+    turns: dict[Path, tuple[bool, float]] = {}
+    for is_slow, computes in itertools.product((True, False), repeat=2):
+        kind = [path for path in paths if ((path in slow), _computes(path)) == (is_slow, computes)]
+        turns |= {path: (not is_slow, number / len(kind)) for number, path in enumerate(kind)}
+    return turns
+
+
+def _computes(path: Path) -> bool:
+    """Whether a file's tests compile or calculate, and nothing in them depends on when."""
+    return bool(_COMPUTING & {*path.relative_to(Path(__file__).parents[1]).parts[1:2]})
+
+
+def _set_nice(value: int) -> None:
+    os.setpriority(os.PRIO_PROCESS, 0, value)
+
+
+@pytest.fixture(scope="session")
+def _nice() -> int | None:
+    """How nice this process is; None if it could not come back from being nicer."""
+    now = os.getpriority(os.PRIO_PROCESS, 0)
+    with ThreadPoolExecutor(1) as pool:  # a thread has a niceness of its own
+        tried = [pool.submit(_set_nice, value).exception() for value in (now + 1, now)]
+    return None if any(tried) or "PYTEST_XDIST_WORKER" not in os.environ else now
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _give_way(request: pytest.FixtureRequest, _nice: int | None) -> Iterator[None]:
+    """What computes takes what is left of processors: others hold a clock to what they see."""
+    if _nice is None or not _computes(request.path):
+        yield
+        return
+    _set_nice(_nice + 10)
+    yield
+    _set_nice(_nice)
 
 
 def mean_color_model(num_labels: int = 3) -> bytes:

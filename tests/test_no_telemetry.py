@@ -33,6 +33,7 @@ class Sealed:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",  # several tests run at once
             "LD_PRELOAD": str(self.library),
             "NETWORK_LOG": str(self.log),
         }

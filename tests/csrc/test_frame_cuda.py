@@ -42,7 +42,7 @@ SIZES = {  # frame, result
 }
 
 
-@pytest.fixture(scope="module", params=["quick", "address"])
+@pytest.fixture(scope="module", params=["fast", "address"])
 def gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EmulatedFrames:
     folder = tmp_path_factory.mktemp("frames")
     if request.param == "address":

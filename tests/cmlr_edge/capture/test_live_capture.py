@@ -109,11 +109,14 @@ def test_a_lost_camera_comes_back_soon_after_its_return() -> None:
 
 
 def test_a_frozen_picture_is_marked_until_it_moves_again() -> None:
-    with opened("test://?fps=100&frames=80&frozen=20:40", policy="every") as source:
+    with opened("test://?fps=50&frames=70&frozen=20:40", policy="every") as source:
         frames = list(source)
     frozen = [frame.index for frame in frames if frame.status == "frozen"]
     assert frozen == list(range(frozen[0], 60))
-    assert 25 <= frozen[0] <= 40  # 0.1 s after frame 20, and pacing is never early
+    before_s, since_s = (
+        frames[i].captured_at - frames[20].captured_at for i in (frozen[0] - 1, frozen[0])
+    )
+    assert before_s - 0.05 < 0.1 < since_s + 0.05  # however late a busy machine shows them
     assert source.stats.frozen == len(frozen)
 
 
@@ -171,7 +174,8 @@ def test_size_clock_burst_and_drop_faults_come_as_ordered() -> None:
     assert times == sorted(times)
     assert times[20] - times[19] < 1
     assert times[30] - times[29] > 4 / 50  # five frames late ...
-    assert times[34] - times[30] < 4 / 50  # ... all at once
+    gaps_s = sorted(after - before for before, after in pairwise(times[30:35]))
+    assert gaps_s[2] < 1 / 100  # ... all at once, but where the machine is busy
 
 
 def test_a_source_that_never_gives_a_frame_fails_with_its_reason() -> None:

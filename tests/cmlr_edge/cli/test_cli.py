@@ -120,9 +120,14 @@ def test_wrong_options_are_one_line(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def start_long_run(engine: Path, folder: Path) -> tuple[subprocess.Popen[str], Path]:
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "long.avi"
+    return write_video(path, [solid(200, 5, 5, (480, 640))] * 1500, fps=30)
+
+
+def start_long_run(clip: Path, engine: Path, folder: Path) -> tuple[subprocess.Popen[str], Path]:
     """Label a long clip and return once some lines are written."""
-    clip = write_video(folder / "long.avi", [solid(200, 5, 5, (480, 640))] * 1500, fps=30)
     out = folder / "o.jsonl"
     command = [*COMMAND, "label", clip, "--engine", engine, "--out", out]
     command += ["--overlay", folder / "o.mp4"]
@@ -136,8 +141,8 @@ def start_long_run(engine: Path, folder: Path) -> tuple[subprocess.Popen[str], P
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_whole_lines(engine: Path, tmp_path: Path) -> None:
-    process, out = start_long_run(engine, tmp_path)
+def test_a_killed_run_leaves_whole_lines(long_clip: Path, engine: Path, tmp_path: Path) -> None:
+    process, out = start_long_run(long_clip, engine, tmp_path)
     process.kill()
     process.communicate(timeout=30)
     lines = read_lines(out)
@@ -149,9 +154,9 @@ def test_a_killed_run_leaves_whole_lines(engine: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_finishes_its_outputs(
-    engine: Path, tmp_path: Path, number: signal.Signals
+    long_clip: Path, engine: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process, out = start_long_run(engine, tmp_path)
+    process, out = start_long_run(long_clip, engine, tmp_path)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 128 + number

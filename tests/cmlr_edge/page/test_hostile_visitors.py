@@ -43,6 +43,16 @@ def visit(server: LiveServer, number: int = 1) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), 20, (f"127.0.0.{number}", 0))
 
 
+def crowd(server: LiveServer, stack: ExitStack, count: int, addresses: int) -> list[socket.socket]:
+    """So many idle visits, in parties that fit into the queue: whom it has no room for tries again a second later."""
+    idle = []
+    for number in range(count):
+        idle.append(stack.enter_context(visit(server, number % addresses + 1)))
+        if number % 50 == 49:
+            assert get(server, "/healthz")[0] == 200
+    return idle
+
+
 def is_closed(connection: socket.socket, within_s: float) -> bool:
     """Whether the server hangs up; what it says until then is thrown away."""
     deadline_s = time.monotonic() + within_s
@@ -68,7 +78,7 @@ def count_open(visitors: list[socket.socket]) -> int:
 @pytest.mark.parametrize("addresses", [1, 50, 200])
 def test_idle_connections_keep_nobody_out(patient: LiveServer, addresses: int) -> None:
     with ExitStack() as stack:
-        idle = [stack.enter_context(visit(patient, i % addresses + 1)) for i in range(300)]
+        idle = crowd(patient, stack, 300, addresses)
         slowest_s = 0.0
         for _ in range(20):
             began_s = time.monotonic()
@@ -90,7 +100,7 @@ def test_more_connections_than_files_may_be_open_neither_stop_the_server_nor_fil
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))  # both ends are in this process
     try:
         with ExitStack() as stack:
-            idle = [stack.enter_context(visit(patient, i % 200 + 1)) for i in range(1500)]
+            idle = crowd(patient, stack, 1500, 200)
             resource.setrlimit(resource.RLIMIT_NOFILE, (1600, hard))
             with suppress(OSError):
                 idle += [stack.enter_context(visit(patient, i % 200 + 1)) for i in range(1500)]

@@ -23,7 +23,7 @@ from tests.conftest import free_port, solid
 pytestmark = pytest.mark.slow
 
 AWAY_S = 3.0
-WITHIN_S = 3.0
+WITHIN_S = 6.0  # 1.5 s at the longest between two tries, and what a busy machine needs besides
 
 
 class MjpegCamera(BaseHTTPRequestHandler):
@@ -75,9 +75,9 @@ def test_a_camera_that_comes_late_gives_frames_soon_and_one_that_never_comes_is_
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     await_true(process, lambda: frames_of(table)["yard"] > 0, 60)
     time.sleep(AWAY_S)
-    before = frames_of(table)
-    assert before["door"] == 0
-    assert before["yard"] > AWAY_S * 10  # of 20 a second, on a busy machine
+    # Of 20 a second, on a busy machine.
+    await_true(process, lambda: frames_of(table)["yard"] > AWAY_S * 10, AWAY_S)
+    assert frames_of(table)["door"] == 0
     server = ThreadingHTTPServer(("127.0.0.1", port), MjpegCamera)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -34,12 +34,12 @@ Build = Literal["fast", "quick", "address", "thread"]  # to run, to compile, or 
 # Flags for the code under test, and what tells the uninstrumented emulation about them.
 FLAGS: dict[Build, tuple[list[str], list[str]]] = {
     "fast": (["-O3", "-march=native"], []),
-    "quick": (["-O1", "-march=native"], []),
+    "quick": (["-O0", "-march=native"], []),
     "address": (
         ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
         ["-DEMULATION_ASAN"],
     ),
-    "thread": (["-O1", "-g", "-fsanitize=thread"], ["-DEMULATION_TSAN"]),
+    "thread": (["-O0", "-g", "-fsanitize=thread"], ["-DEMULATION_TSAN"]),
 }
 
 
