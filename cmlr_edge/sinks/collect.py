@@ -168,6 +168,11 @@ class Collect:
                 source.note(doubt, cells)
             return
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written there; see `Sink`."""
+        return self._files.trouble
+
     def tend(self) -> None:
         """Delete frames that are too old; see `Sink`."""
         self._files.tend()
@@ -231,7 +236,11 @@ class Collect:
         name = KeptName(about, kind, f"{round(worth * 1e4):05d}", digest)
         path = folder / f"{'_'.join(name)}{SUFFIX}"
         self._files.look()  # first: it sees whether the folder was taken away
-        self._claim.renew()
+        try:
+            self._claim.renew()
+        except OutputError as error:
+            self._files.trouble = str(error)
+            raise
         if self._ranking.has(folder.name, digest):
             return True
         record = self._record(result, kind, label, worth, doubts)

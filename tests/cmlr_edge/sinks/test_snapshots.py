@@ -173,7 +173,10 @@ def test_a_disk_that_is_full_loses_a_picture_and_nothing_else(
         with pytest.raises(OutputError, match="No space left") as caught:
             sink.write(result(50, 0.6, event("start", 0), event("start", 1)))
         assert caught.value.lost == 2
+        sink.write(result(50, 0.6))
+    assert "No space left" in sink.trouble  # nothing was to be written since
     sink.write(result(50, 0.6, event("start", 2)))
+    assert not sink.trouble
     assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["2"]
 
 
