@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.collect.kills import run_kills
+from benchmarks.collect.kills import BAD, run_kills
 from benchmarks.collect.report import MARKS, frames_until_half, summarize, table
 from benchmarks.collect.sampling import (
     CONTRADICTION,
@@ -22,6 +22,7 @@ from benchmarks.collect.sampling import (
 )
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.why import Reasons
+from tests.placed_engine import write_placed_engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,10 +82,12 @@ def test_worlds_are_summed_up_with_intervals() -> None:
 
 
 @pytest.mark.slow
-def test_kills_lose_and_double_nothing(engine: Path, tmp_path: Path) -> None:
-    found = run_kills(2, tmp_path, engine)
-    assert [found[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
+def test_kills_lose_and_double_nothing_and_lock_nobody_out(tmp_path: Path) -> None:
+    found = run_kills(2, tmp_path, write_placed_engine(tmp_path / "engine"))
+    bad = [f"{what}{name}" for what in ("", "blocks_") for name in BAD]
+    assert {name: found[name] for name in bad} == dict.fromkeys(bad, 0)
     assert found["frames"] > 30
+    assert found["blocks"] == 9  # of the ten seconds; the last one was not yet whole
 
 
 @pytest.mark.pages
@@ -93,5 +96,5 @@ def test_the_page_holds_the_stored_numbers() -> None:
     stored = json.loads((ROOT / "benchmarks/results/collect/worlds.json").read_text())
     assert MARKS[0] + table(stored["summary"]) + "\n" + MARKS[1] in page
     kills = json.loads((ROOT / "benchmarks/results/collect/kills.json").read_text())
-    assert [kills[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
+    assert [kills[name] for name in BAD] == [0, 0, 0, 0]
     assert f"killed at {kills['kills']} random moments" in " ".join(page.split())
