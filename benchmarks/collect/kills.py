@@ -73,8 +73,16 @@ class Folders:
         Raises:
             SpecError: Its file is damaged.
         """
+        return [*place.blocks] if (place := self._place()) is not None else []
+
+    def begin_place_anew(self) -> None:
+        """Where a run came so far that it kept a block that was not whole: the next one would go on in it."""
+        if self.places is not None and (place := self._place()) is not None and place.open_frames:
+            shutil.rmtree(self.places)
+
+    def _place(self) -> store.StoredPlace | None:
         path = None if self.places is None else store.path_of(self.places, "film")
-        return [*store.load(path).blocks] if path is not None and path.is_file() else []
+        return store.load(path) if path is not None and path.is_file() else None
 
     def left(self, pattern: str) -> int:
         """How many hidden files a killed run left."""
@@ -122,6 +130,7 @@ def run_kills(kills: int, work: Path, engine: Path | None = None) -> dict[str, A
         counts["parts_left"] += folders.left(".*.part")
         counts["locks_left"] += folders.left(IN_USE)
         sizes.append(len(folders.frames()))
+        folders.begin_place_anew()
         if number % _KILLS_EACH == 0 or number == kills:
             before_end = folders.blocks()
             run(folders, None)
