@@ -122,6 +122,19 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
         raise EngineError(f"engine {engine.id} is refused: {reason}")
     store.accept(engine)
     print(f"engine {engine.id} serves from the next start on")  # noqa: T201
+    if (before := store.state.fallback) is not None:
+        with suppress(EngineError):  # one that is damaged is no way back either
+            if misfit := _misfit(config, store.checked(before)):
+                print(f"engine {before.id} cannot take over if it fails: {misfit}")  # noqa: T201
+
+
+def _misfit(config: Path, pair: ModelPair) -> str:
+    """What the next start would say of an engine; empty if it would start."""
+    try:
+        check_fits(pair.spec, load_config(config))
+    except CmlrError as error:
+        return f"{config} would not start with it: {error}"
+    return ""
 
 
 def _require_fit(config: Path, pair: ModelPair) -> None:
@@ -130,13 +143,8 @@ def _require_fit(config: Path, pair: ModelPair) -> None:
     Raises:
         EngineError: It says what in the configuration the engine does not know.
     """
-    try:
-        check_fits(pair.spec, load_config(config))
-    except CmlrError as error:
-        raise EngineError(
-            f"engine {pair.identity} is refused, for {config} would not start with it: {error}; change "
-            "that first"
-        ) from error
+    if misfit := _misfit(config, pair):
+        raise EngineError(f"engine {pair.identity} is refused, for {misfit}; change that first")
 
 
 def _store(config: Path) -> EngineStore:
