@@ -127,6 +127,7 @@ class Collect:
             ranking=self._ranking,
         )
         self._claim = Claim(folder / IN_USE, f"the folder {folder}")
+        self._taken = ""  # who else has it by now
         self._sources: dict[str, _Source] = {}
         self._is_said = False
 
@@ -171,7 +172,7 @@ class Collect:
     @property
     def trouble(self) -> str:
         """Why nothing can be written there; see `Sink`."""
-        return self._files.trouble
+        return self._taken or self._files.trouble
 
     def tend(self) -> None:
         """Delete frames that are too old; see `Sink`."""
@@ -239,8 +240,9 @@ class Collect:
         try:
             self._claim.renew()
         except OutputError as error:
-            self._files.trouble = str(error)
+            self._taken = str(error)
             raise
+        self._taken = ""
         if self._ranking.has(folder.name, digest):
             return True
         record = self._record(result, kind, label, worth, doubts)

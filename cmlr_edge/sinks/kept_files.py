@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -22,6 +23,7 @@ from cmlr_edge.redaction import printable, safe_name
 _LEAST_FREE_BYTES = 200 * 10**6  # of the disk; others need room, too
 _DAY_S = 86_400.0
 _LOOK_S = 600.0  # between looks for what is too old
+_PROBE_S = 10.0  # between looks whether the disk takes files again
 _WRITING_S = 60.0  # at most, for one file: an older part is of a process that was killed
 
 
@@ -83,7 +85,8 @@ class KeptFiles:
         self._kept: dict[Path, tuple[float, int]] = {}  # when on our clock, bytes; the oldest first
         self._bytes = 0
         self._due_s = clock()  # when to look for old ones
-        self.trouble = ""  # why nothing can be written; "" once something was
+        self.trouble = ""  # why nothing can be written; "" once something can
+        self._probe_s = 0.0  # when to see whether it can
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -125,6 +128,8 @@ class KeptFiles:
         Raises:
             OutputError: Something cannot be deleted.
         """
+        if self.trouble and self._clock() >= self._probe_s:
+            self._probe()
         if self._clock() < self._due_s:
             return
         self._due_s = self._clock() + _LOOK_S
@@ -204,7 +209,16 @@ class KeptFiles:
     def _is_disk_full(self, size: int) -> bool:
         return shutil.disk_usage(self._folder).free - size < _LEAST_FREE_BYTES
 
+    def _probe(self) -> None:
+        """See whether the disk takes files again: what is to be kept next may be long in coming."""
+        self._probe_s = self._clock() + _PROBE_S
+        with suppress(OSError), tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+            file.write(b"x")
+            if self._ranking is None or not self._is_disk_full(0):
+                self.trouble = ""
+
     def _unwritten(self, path: Path, error: OSError) -> OutputError:
+        self._probe_s = self._clock() + _PROBE_S
         reason = error.strerror or os.strerror(error.errno or 0)
         self.trouble = f"cannot write {printable(path)}: {reason}"
         return OutputError(self.trouble)
