@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,14 @@ def markdown_table(
     rules = ("--:" if i in numbers else "---" for i in range(len(head)))
     lines = ["".join(f"| {cell} " if cell != "" else "| " for cell in row) for row in (head, *rows)]
     return "\n".join(f"{line}|" for line in (lines[0], "|" + "|".join(rules), *lines[1:]))
+
+
+def kept(path: Path, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is found, which takes long: a run that was interrupted goes on."""
+    if not path.is_file():
+        write_text(path, json.dumps(find()))
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 @contextmanager

@@ -134,6 +134,7 @@ class Reasons(Mapping[str, Why]):
     map_box: Box = _WHOLE
     hidden: NDArray[np.bool_] | None = None  # (H', W'), cells of the map that a mask covers
     looks: tuple[Reasons, ...] = ()  # at the picture and its tiles: a label's best one counts
+    model: str = ""  # whose reasons these are, for people
 
     @property
     def context(self) -> NDArray[np.float32] | None:
@@ -169,7 +170,7 @@ class Reasons(Mapping[str, Why]):
             labels: L names.
             thresholds: (L,), in force.
             settings: How to explain.
-            model: Its name, for messages.
+            model: Its name.
 
         Raises:
             EngineError: The engine gives other shapes than its spec says.
@@ -184,7 +185,7 @@ class Reasons(Mapping[str, Why]):
                 )
         for i, row in enumerate(scores):
             outputs = {name: found[name][i] for name in meaning.shapes}
-            yield cls(labels, row, outputs, meaning, thresholds, settings)
+            yield cls(labels, row, outputs, meaning, thresholds, settings, model=model)
 
     def judged_by(self, thresholds: Sequence[float] | NDArray[np.float32]) -> Reasons:
         """The same, with other thresholds (L,)."""

@@ -1,7 +1,8 @@
 """A tiny engine that tells surroundings, of a formula that a test can compute: which colours a picture has.
 
 The context is each colour's share of the picture's light. own = 8 times a colour's mean; bias -4; surroundings
-say context @ weight + bias of the training below; scores are those of the picture's own context.
+say context @ weight + bias of the training below; scores are those of the picture's own context. Its tokens,
+that a label can be taught on, are the mean colours of patches of 8 x 8 pixels.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cmlr_edge.backends.golden import golden_frames
+from cmlr_edge.backends.onnx_rows import TOKENS
 from cmlr_edge.model.explanation import OUTPUTS, ExplanationSpec, TrainedSurroundings
 from cmlr_edge.model.spec import GoldenSample, ModelSpec
 from tests.conftest import SIZE_HW, make_spec, write_engine
 
 BIAS = -4.0
+PATCHES = SIZE_HW[0] * SIZE_HW[1] // 64
 TRAINING = TrainedSurroundings(
     contexts=((0.6, 0.2, 0.2), (0.2, 0.6, 0.2), (0.2, 0.2, 0.6)),
     prior=(0.4, 0.3, 0.3),
@@ -32,16 +35,19 @@ def placed_model() -> bytes:
     """uint8 frames to scores (n, 3), own_evidence, surroundings, context and other_scores."""
     names = ("scores", "own_evidence", "surroundings", "context", "other_scores")
     values = {
-        "rows": np.array([0, -1, 3]), "one": np.array([1]), "unit": np.float32(1 / 255),
+        "rows": np.array([-1, 3, PATCHES]), "one": np.array([1]), "unit": np.float32(1 / 255),
         "tiny": np.float32(1e-3), "eight": np.float32(8), "bias": np.float32(BIAS),
         "weight": np.array(TRAINING.weight, np.float32), "shift": np.array(TRAINING.bias, np.float32),
     }  # fmt: skip
     node = helper.make_node
     nodes = [
         node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
-        node("Reshape", ["pixels", "rows"], ["pixel_rows"]),
-        node("ReduceMean", ["pixel_rows", "one"], ["sums"], keepdims=0),
-        node("Mul", ["sums", "unit"], ["means"]),
+        node("Mul", ["pixels", "unit"], ["scaled"]),
+        node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
+        node("AveragePool", ["planes"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+        node("Reshape", ["pooled", "rows"], ["columns"]),
+        node("Transpose", ["columns"], [TOKENS], perm=[0, 2, 1]),
+        node("ReduceMean", [TOKENS, "one"], ["means"], keepdims=0),
         node("Add", ["means", "tiny"], ["light"]),
         node("ReduceSum", ["light", "one"], ["whole"], keepdims=1),
         node("Div", ["light", "whole"], ["context"]),
@@ -59,6 +65,7 @@ def placed_model() -> bytes:
         [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["n", *SIZE_HW, 3])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in names],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+        value_info=[helper.make_tensor_value_info(TOKENS, TensorProto.FLOAT, ["n", PATCHES, 3])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     content: bytes = model.SerializeToString()

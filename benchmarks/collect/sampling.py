@@ -58,7 +58,7 @@ def _as_the_device_keeps(pool: list[Reasons], count: int) -> NDArray[np.int_]:
     for _ in range(len(kept) - count):
         ranking.remove(least := ranking.least())
         kept.remove(least)
-    return np.array([int(KeptName.of(path).digest) for path in kept])
+    return np.array([int(KeptName.of(path).digest) for path in kept], int)
 
 
 def kinds_of(pool: list[Reasons], rows: NDArray[np.int_]) -> dict[str, int]:

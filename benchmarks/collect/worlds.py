@@ -9,9 +9,10 @@ stored threshold.
 
 from __future__ import annotations
 
-import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.collect.sampling import WAYS, choose, kinds_of
+from benchmarks.collect.sampling import choose, kinds_of
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
+from benchmarks.records import kept
+from benchmarks.size import Size
 from cmlr_edge.model.explanation import ExplanationSpec
-from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.thresholds import fit_thresholds
 from cmlr_edge.why import Reasons
 from export.explain import explained, explanation_of
@@ -35,35 +37,53 @@ from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
 from train.judging.context_bias import score_context_bias
 from train.network.model import CausalHead
 
-# With 300 scenes to begin with, models are at chance where a label is without its company.
 COUNTS = {"train": 1600, "val": 400, "iid": 800, "do": 1200, "cross": 0}  # a larger world's first
 ALONE = 200  # scenes of do(context) in the pool; the others are tested on
 BUDGETS = (0, 160, 320)  # labelled frames of the pool
+_LEAST = 80  # scenes of a part: a batch has 64
 _STEPS = 250  # of every training, however many frames there are
 _MAP_HW = (7, 7)
 _CONFOUNDER_TOKENS = 16_000  # that confounders are built from, of those of all frames
 
 
-def run_world(seed: int, trainings: int, work: Path) -> dict[str, Any]:
+def counts_of(size: Size) -> dict[str, int]:
+    """Scenes of each part."""
+    return size.counts(COUNTS, _LEAST)
+
+
+def alone_of(size: Size) -> int:
+    """Scenes of do(context) that are in the pool."""
+    return size.of(ALONE, _LEAST // 4)
+
+
+def run_world(
+    seed: int, trainings: int, work: Path, ways: Sequence[str], size: Size
+) -> dict[str, Any]:
     """Draw a world, and label and train in it by each way.
 
     Args:
         seed: Of the world.
         trainings: Of each way, each with a seed of its own.
         work: What is drawn, computed and found is kept here: an interrupted run goes on.
+        ways: Of `WAYS`.
+        size: How much of it.
     """
     folder = work / f"world-{seed}"
     if not (folder / "labels.json").is_file():
-        generate(folder, SceneConfig(seed=seed, counts=COUNTS), work / "assets")
-    world = World(read_truth(folder), load_tokens(folder, work / "tokens", BASE))
-    runs = []
-    for way in WAYS:
-        for number in range(trainings):
-            kept = work / f"run-{seed}-{zlib.crc32(way.encode()):08x}-{number}.json"
-            if not kept.is_file():
-                found = {"way": way, "seed": number, "points": world.follow(way, number)}
-                write_atomically(kept, json.dumps(found).encode())
-            runs.append(json.loads(kept.read_text()))
+        generate(folder, SceneConfig(seed=seed, counts=counts_of(size)), work / "assets")
+    world = World(read_truth(folder), load_tokens(folder, work / "tokens", BASE), size)
+
+    def run(way: str, number: int) -> dict[str, Any]:
+        return {"way": way, "seed": number, "points": world.follow(way, number)}
+
+    runs = [
+        kept(
+            work / f"run-{seed}-{zlib.crc32(way.encode()):08x}-{number}.json",
+            partial(run, way, number),
+        )
+        for way in ways
+        for number in range(trainings)
+    ]
     return {"world": seed, "runs": runs}
 
 
@@ -79,13 +99,14 @@ class Model:
 class World:
     """One world as a frozen backbone sees it."""
 
-    def __init__(self, truth: SceneTruth, parts: dict[str, TokenSet]) -> None:
+    def __init__(self, truth: SceneTruth, parts: dict[str, TokenSet], size: Size) -> None:
         """Divide the scenes into pool and test."""
-        parts = {name: _rows(parts[name], np.arange(n)) for name, n in COUNTS.items() if n}
+        self._size, counts = size, counts_of(size)
+        parts = {name: _rows(parts[name], np.arange(n)) for name, n in counts.items() if n}
         self._truth, self._start, self._val = truth, parts["train"], parts["val"]
-        do = parts["do"]
-        self._test = _rows(do, np.arange(ALONE, len(do.tokens)))
-        self._pool = _together(parts["iid"], _rows(do, np.arange(ALONE)))
+        do, alone = parts["do"], alone_of(size)
+        self._test = _rows(do, np.arange(alone, len(do.tokens)))
+        self._pool = _together(parts["iid"], _rows(do, np.arange(alone)))
         self._first: dict[int, Model] = {}  # by seed: the same for all ways
         self._is_alone = np.arange(len(self._pool.tokens)) >= len(parts["iid"].tokens)
 
@@ -96,7 +117,7 @@ class World:
             self._first[seed] = self._fit(self._start, seed)
         model = self._first[seed]
         points: list[dict[str, Any]] = [{"budget": 0, "alone": 0} | self._judge(model)]
-        for before, budget in pairwise(BUDGETS):
+        for before, budget in pairwise([self._size.of(n, n // 40) for n in BUDGETS]):
             pool = self._reasons(model, _rows(self._pool, left))
             rows = choose(way, pool, budget - before, 1000 * seed + budget)
             alone += int(self._is_alone[left[rows]].sum())
@@ -108,7 +129,7 @@ class World:
         return points
 
     def _fit(self, train: TokenSet, seed: int) -> Model:
-        head = _train(train, seed)
+        head = _train(train, seed, self._size.of(_STEPS, 20))
         meaning = explanation_of(head, _MAP_HW)
         val = _outputs(head, meaning, self._val)["scores"]
         shrinkage = RECIPE.threshold_shrinkage
@@ -165,14 +186,14 @@ def _together(first: TokenSet, second: TokenSet) -> TokenSet:
     return replace(first, tokens=tokens, targets=targets)
 
 
-def _train(train: TokenSet, seed: int) -> CausalHead:
+def _train(train: TokenSet, seed: int, steps: int) -> CausalHead:
     model = replace(
         BASE,
         intervention="back-door",
         inference_context="own",
         confounders=ConfounderConfig(kind="early", max_tokens=_CONFOUNDER_TOKENS),
     )
-    epochs = round(_STEPS / (len(train.tokens) // RECIPE.batch_size))
+    epochs = max(1, round(steps / (len(train.tokens) // RECIPE.batch_size)))
     config = replace(RECIPE, model=model, seed=seed, epochs=epochs)
     return fit_head(config, train, prepare_tokens(config, train)).eval()
 

@@ -1,9 +1,7 @@
-"""`python -m benchmarks.place`: shifted priors, alarms, and photos and clips; a JSON file each."""
+"""`python -m benchmarks.place`: shifted priors and alarms, photos and clips, and cost; a JSON file each."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,66 +9,80 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.place import alarms, shifted
+from benchmarks.place.cost import run_cost
 from benchmarks.place.plot import plot_place
-from benchmarks.place.worlds import COUNTS, world_of
-from benchmarks.records import write_record
+from benchmarks.place.real import run_real
+from benchmarks.place.worlds import counts_of, world_of
+from benchmarks.records import kept, write_record
 from benchmarks.side_by_side import one_thread
-from cmlr_edge.model.files import write_atomically
+from benchmarks.size import Size
 from train.reporting import exit_on_error
+
+PARTS = ("scenes", "clips", "cost")
+_OUT = Path("benchmarks/results/place")
+_FRAMES = 500  # of each way that is timed
 
 
 def place(
-    out: Annotated[Path, typer.Option(help="Folder for the JSON files and the picture.")] = Path(
-        "benchmarks/results/place"
-    ),
-    work: Annotated[Path, typer.Option(help="Scenes and tokens are kept here.")] = Path(
-        "build/place"
-    ),
-    worlds: Annotated[int, typer.Option(min=2, help="Small worlds of scenes.")] = 3,
-    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 3,
     photos: Annotated[
         Path | None, typer.Option(envvar="CMLR_PHOTOS", help="Folder of labelled photos.")
     ] = None,
     clips: Annotated[
         Path | None, typer.Option(envvar="CMLR_CLIPS", help="Folder of MP4 clips.")
     ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the JSON files and the picture.")] = _OUT,
+    work: Annotated[
+        Path,
+        typer.Option(
+            help="Scenes, tokens and findings are kept here, and used again: an interrupted run goes on."
+        ),
+    ] = Path("build/place"),
+    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PARTS)}.")] = None,
+    worlds: Annotated[int, typer.Option(min=2, help="Small worlds of scenes.")] = 3,
+    first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 3,
+    scale: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Of all numbers: to see that it works.")
+    ] = 1.0,
 ) -> None:
-    """Hold places against what is known.
+    """Measure all that docs/place.md tells.
 
     Example: python -m benchmarks.place --photos PHOTOS --clips CLIPS
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with one_thread():
-        found = [_of_world(seed, work) for seed in range(first_world, first_world + worlds)]
+    chosen = only or PARTS
+    if unknown := {*chosen} - {*PARTS}:
+        raise typer.BadParameter(f"there is no {sorted(unknown)}: {', '.join(PARTS)}")
+    if "clips" in chosen and (photos is None or clips is None):
+        raise typer.BadParameter("give --photos and --clips, or --only scenes --only cost")
+    size = Size(scale)
+    work = size.folders(work, out, _OUT)
+    if "scenes" in chosen:
+        with one_thread():
+            seeds = range(first_world, first_world + worlds)
+            found = [_of_world(seed, work, size) for seed in seeds]
         prior = shifted.summarize([one["prior"] for one in found])
         told = alarms.summarize([one["alarms"] for one in found])
-        write_record(
-            out / "scenes.json", {"counts": COUNTS, "prior": prior, "alarms": told, "worlds": found}
-        )
+        record = {"counts": counts_of(size), "prior": prior, "alarms": told, "worlds": found}
+        write_record(out / "scenes.json", record)
         plot_place(prior, told, out / "place.png")
-        if photos is not None and clips is not None:
-            from benchmarks.place.real import run_real
-
-            write_record(out / "clips.json", run_real(photos, clips, work, seed=0))
-
-
-def _kept(path: Path, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What is found, which takes minutes; an interrupted run goes on."""
-    if path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    found = find()
-    write_atomically(path, json.dumps(found).encode())
-    return found
+    if "clips" in chosen:
+        assert photos is not None
+        assert clips is not None
+        with one_thread():
+            real = partial(run_real, photos, clips, work, seed=0, size=size)
+            write_record(out / "clips.json", kept(work / "clips.json", real))
+    if "cost" in chosen:
+        write_record(out / "cost.json", run_cost(size.of(_FRAMES, 8)))
 
 
-def _of_world(seed: int, work: Path) -> dict[str, Any]:
+def _of_world(seed: int, work: Path, size: Size) -> dict[str, Any]:
+    def shifts() -> dict[str, Any]:
+        return shifted.run_shifts(world_of(seed, work, size), seed, size)
+
+    told = partial(alarms.run_alarms, seed, work, size)
     return {
         "world": seed,
-        "prior": _kept(
-            work / f"prior-{seed}.json", lambda: shifted.run_shifts(world_of(seed, work), seed)
-        ),
-        "alarms": _kept(work / f"alarms-{seed}.json", partial(alarms.run_alarms, seed, work)),
+        "prior": kept(work / f"prior-{seed}.json", shifts),
+        "alarms": kept(work / f"alarms-{seed}.json", told),
     }
 
 

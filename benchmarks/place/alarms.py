@@ -16,6 +16,7 @@ from benchmarks.context_bias.methods import BASE
 from benchmarks.intervals import mean_with_interval
 from benchmarks.place.shifted import shares_of
 from benchmarks.place.worlds import reference_of
+from benchmarks.size import Size
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place.drift import DriftTest, count_alarms, statistics_over_time
 from cmlr_edge.place.histogram import distance
@@ -29,7 +30,7 @@ DEFAULT_RATE = 0.03
 STAYS = (0.2, 1.0, 2.0, 6.0, 36.0)  # blocks for which a scene is shown
 SIZES = (0.1, 0.2, 0.3, 0.5, 0.8)  # share of scenes that are of one context, besides training's mix
 HOURS = (6, 24, 72)
-_RUNS, _RUN_DAYS, _STREAMS = 40, 16, 100
+RUNS, STREAMS, _RUN_DAYS = 40, 100, 16
 _HALVES = 4  # ways to halve the training scenes
 
 
@@ -55,15 +56,19 @@ def thresholds_of(training: TrainedSurroundings) -> dict[float, float]:
 
 
 def false_alarms(
-    training: TrainedSurroundings, contexts: NDArray[np.float64], stay: float, seed: int
+    training: TrainedSurroundings,
+    contexts: NDArray[np.float64],
+    stay: float,
+    seed: int,
+    runs: int = RUNS,
 ) -> dict[str, float]:
     """Alarms a day, by the rate that is asked for, of scenes drawn evenly."""
     rng, blocks = np.random.default_rng(seed), _RUN_DAYS * DAY
     paths = []
-    for _ in range(_RUNS):
+    for _ in range(runs):
         scenes = rng.integers(len(contexts), size=round(blocks / min(stay, 1)))
         paths.append(statistics_over_time(stream(contexts, scenes, stay, blocks), training))
-    days = _RUNS * _RUN_DAYS
+    days = runs * _RUN_DAYS
     return {
         f"{rate:g}": count_alarms(np.array(paths), threshold) / days
         for rate, threshold in thresholds_of(training).items()
@@ -76,10 +81,11 @@ def detection(
     truth: NDArray[np.int_],
     size: float,
     seed: int,
+    streams: int = STREAMS,
 ) -> dict[str, dict[str, float]]:
     """Share of streams found within hours, by rate: a day as in training, then the shift; a scene a block."""
     rng, found = np.random.default_rng(seed), []
-    for _ in range(_STREAMS):
+    for _ in range(streams):
         shares = size * shares_of("one context is most", int(truth.max()) + 1, rng)
         # "most" is 0.8 of one context: here all of the shifted part is.
         only = np.flatnonzero(truth == int(shares.argmax()))
@@ -99,7 +105,7 @@ def detection(
     }
 
 
-def run_alarms(seed: int, work: Path) -> dict[str, Any]:
+def run_alarms(seed: int, work: Path, size: Size) -> dict[str, Any]:
     """False alarms by stay, detection by size, and places that training did not see, of one world.
 
     Half of the training scenes make the reference, as training does, and the other half is the place that is
@@ -109,12 +115,13 @@ def run_alarms(seed: int, work: Path) -> dict[str, Any]:
     truth, parts = read_truth(folder), load_tokens(folder, work / "tokens", BASE)
     images = read_dataset(folder).split("train").images
     of_scenes = np.array([truth.contexts[str(i.path.relative_to(folder))][0] for i in images])
-    found = [_of_half(parts, of_scenes, seed, number) for number in range(_HALVES)]
+    halves = range(size.of(_HALVES))
+    found = [_of_half(parts, of_scenes, seed, number, size) for number in halves]
     return {name: _mean([one[name] for one in found]) for name in found[0]}
 
 
 def _of_half(
-    parts: dict[str, TokenSet], truth: NDArray[np.int_], seed: int, number: int
+    parts: dict[str, TokenSet], truth: NDArray[np.int_], seed: int, number: int, size: Size
 ) -> dict[str, Any]:
     train = parts["train"]
     order = np.random.default_rng([seed, number]).permutation(len(train.tokens))
@@ -122,29 +129,32 @@ def _of_half(
     half = TokenSet(train.tokens[reference], train.targets[reference], train.finer_channels)
     training, contexts_of = reference_of(half, len(place), number)
     like = contexts_of(TokenSet(train.tokens[place], train.targets[place], train.finer_channels))
-    other = contexts_of(parts["iid"])
+    other, of_place = contexts_of(parts["iid"]), truth[place]
+    runs, streams = size.of(RUNS), size.of(STREAMS, 2)
     return {
-        "false_alarms": {f"{s:g}": false_alarms(training, like, s, number) for s in STAYS},
+        "false_alarms": {
+            f"{stay:g}": false_alarms(training, like, stay, number, runs) for stay in STAYS
+        },
         "detection": {
-            f"{size:g}": detection(training, like, truth[place], size, number)
-            for size in (0.0, *SIZES)
+            f"{share:g}": detection(training, like, of_place, share, number, streams)
+            for share in (0.0, *SIZES)
         },
         "other_photographs": {
             "distance": distance(other.mean(axis=0), training.mean),
             "distance_of_like": distance(like.mean(axis=0), training.mean),
-            **_told(training, other, number),
+            **_told(training, other, number, streams),
         },
     }
 
 
 def _told(
-    training: TrainedSurroundings, contexts: NDArray[np.float64], seed: int
+    training: TrainedSurroundings, contexts: NDArray[np.float64], seed: int, streams: int
 ) -> dict[str, float]:
     """Share of streams that are told within hours from the start on, at the default rate."""
     rng, threshold = np.random.default_rng(seed), thresholds_of(training)[DEFAULT_RATE]
     paths = [
         statistics_over_time(contexts[rng.integers(len(contexts), size=3 * DAY)], training)
-        for _ in range(_STREAMS)
+        for _ in range(streams)
     ]
     above = np.array(paths) > threshold
     return {f"{hours}": float(above[:, : hours * 6].any(axis=1).mean()) for hours in HOURS}

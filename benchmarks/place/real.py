@@ -6,6 +6,7 @@ are a place that is like training; each clip, a frame a block, is a place of its
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import extract_tokens, fit_reduction
 from benchmarks.context_bias.methods import BASE
-from benchmarks.place.alarms import DAY, DEFAULT_RATE, false_alarms, thresholds_of
+from benchmarks.place.alarms import DAY, DEFAULT_RATE, RUNS, false_alarms, thresholds_of
 from benchmarks.place.worlds import reference_of
+from benchmarks.size import Size
 from cmlr_edge.capture import open_source
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.place.drift import DriftTest, statistics_over_time
@@ -26,13 +28,17 @@ from train.fitting.frozen import TokenSet
 from train.network.backbones import create_backbone
 
 _FRAMES = 96  # of each clip, evenly
+_LEAST = 80  # photos: of fewer no 64 stand for the others
 
 
-def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]:
+def run_real(photos: Path, clips: Path, work: Path, seed: int, size: Size) -> dict[str, Any]:
     """False alarms on held-out photos, and after how many blocks each clip is called unlike."""
     backbone = create_backbone(BASE.backbone, BASE.image_size, stages=2, pretrained=True).eval()
     data = read_dataset(photos)
-    train, val = data.split("train"), data.split("val")
+    train, val = (
+        replace(part, images=part.images[: size.of(len(part.images), _LEAST)])
+        for part in map(data.split, ("train", "val"))
+    )
     raw = extract_tokens(backbone, train, BASE, lambda _done: None)
     reduce = fit_reduction(raw, backbone.finer_channels)
 
@@ -47,13 +53,13 @@ def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]
     record: dict[str, Any] = {
         "photos": {"train": len(train.images), "held_out": len(val.images)},
         "thresholds": {f"{k:g}": v for k, v in thresholds_of(training).items()},
-        "false_alarms": false_alarms(training, held_out, 1.0, seed),
+        "false_alarms": false_alarms(training, held_out, 1.0, seed, size.of(RUNS)),
         "distance_of_photos": distance(held_out.mean(axis=0), training.mean),
         "clips": {},
     }
     found: dict[str, NDArray[np.float64]] = {}
     for clip in sorted(clips.glob("*.mp4")):
-        frames = _frames_of(clip, work / "frames" / clip.stem, data)
+        frames = _frames_of(clip, work / "frames" / clip.stem, data, size.of(_FRAMES, 8))
         found[clip.stem] = contexts_of(tokens_of(frames))
     for name, contexts in found.items():
         path = statistics_over_time(contexts, training)
@@ -71,12 +77,12 @@ def run_real(photos: Path, clips: Path, work: Path, seed: int) -> dict[str, Any]
     return record
 
 
-def _frames_of(clip: Path, folder: Path, like: LabeledImages) -> LabeledImages:
+def _frames_of(clip: Path, folder: Path, like: LabeledImages, most: int) -> LabeledImages:
     """Frames of a clip as pictures of a data set."""
     folder.mkdir(parents=True, exist_ok=True)
     with open_source(clip) as source:
         frames = [frame.image_bgr for frame in source]
-    chosen = np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)
+    chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
     images = []
     for index in chosen:
         path = folder / f"{index:05d}.png"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.intervals import mean_with_interval
 from benchmarks.place.worlds import World, sigmoid
+from benchmarks.size import Size
 from cmlr_edge.place.histogram import PlaceHistogram
 from cmlr_edge.place.prior import averaged_logits
 
@@ -54,17 +55,19 @@ def draw(
     return drawn
 
 
-def run_shifts(world: World, seed: int) -> dict[str, Any]:
+def run_shifts(world: World, seed: int, size: Size) -> dict[str, Any]:
     """Expected calibration error and F1 by shift and read-out, means over draws of a world."""
     contexts, half = int(world.truth.max()) + 1, len(world.truth) // 2
     found: dict[str, Any] = {}
     for shift in SHIFTS:
         draws = []
-        for number in range(DRAWS):
+        for number in range(size.of(DRAWS)):
             rng = np.random.default_rng([seed, number])
             shares = shares_of(shift, contexts, rng)
-            seen = draw(world.truth, np.arange(half), shares, SEEN, number)
-            judged = draw(world.truth, np.arange(half, 2 * half), shares, SCENES, number)
+            seen = draw(world.truth, np.arange(half), shares, size.of(SEEN, 8), number)
+            judged = draw(
+                world.truth, np.arange(half, 2 * half), shares, size.of(SCENES, 8), number
+            )
             draws.append(_judge(world, seen, judged))
         found[shift] = {
             readout: {

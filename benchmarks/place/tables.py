@@ -105,6 +105,17 @@ def clips_sentence() -> str:
     )
 
 
+def cost_sentence() -> str:
+    """What watching costs."""
+    found = read("cost")
+    counted, averaged = (found[f"{way}, median ms"] for way in ("counted", "counted and averaged"))
+    return (
+        f"With {found['surroundings']} surroundings, {found['confounders']} confounders and "
+        f"{found['labels']} labels a frame costs {averaged:.2f} ms so, at a load of {found['load']:.0f}, "
+        f"and {counted:.2f} ms where it is only counted"
+    )
+
+
 def _interval(one: dict[str, Any], form: str = ".3f") -> str:
     low, high = one["interval"]
     if form.endswith("%"):
@@ -125,6 +136,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "others": others_sentence,
     "clips": clips_table,
     "photos": clips_sentence,
+    "cost": cost_sentence,
 }
 
 if __name__ == "__main__":

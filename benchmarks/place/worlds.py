@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
+from benchmarks.size import Size
 from cmlr_edge.model.explanation import (
     CONTEXT,
     LINKS,
@@ -31,6 +32,7 @@ from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
 from train.network.model import CausalHead
 
 COUNTS = {"train": 700, "val": 200, "iid": 1000, "do": 0, "cross": 0}
+_LEAST = 80  # scenes: of fewer no 64 stand for the others
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,16 @@ class World:
     thresholds: dict[str, NDArray[np.float32]]
 
 
-def world_of(seed: int, work: Path) -> World:
+def counts_of(size: Size) -> dict[str, int]:
+    """Scenes of each part."""
+    return size.counts(COUNTS, _LEAST)
+
+
+def world_of(seed: int, work: Path, size: Size) -> World:
     """Draw a world, train in it, and look at held-out scenes; what is there already is used."""
     folder = work / f"world-{seed}"
     if not (folder / "labels.json").is_file():
-        generate(folder, SceneConfig(seed=seed, counts=COUNTS), work / "assets")
+        generate(folder, SceneConfig(seed=seed, counts=counts_of(size)), work / "assets")
     truth, parts = read_truth(folder), load_tokens(folder, work / "tokens", BASE)
     head, meaning = trained_head(parts["train"], seed)
     files = [

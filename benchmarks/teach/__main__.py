@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def main(
         "build/teach"
     ),
     assets: Annotated[Path, typer.Option(help="Of ContextScenes.")] = DEFAULT_ASSETS,
-    only: Annotated[str, typer.Option(help="scenes, photos or proof alone; else all.")] = "",
+    only: Annotated[str, typer.Option(help="scenes, photos, proof or time alone; else all.")] = "",
 ) -> None:
     """Measure what teaching is worth. Parts that were measured before stay in OUT.
 
@@ -53,6 +54,7 @@ def main(
         "scenes": lambda: _scenes(work, assets),
         "photos": lambda: _photos(read_dataset(photos), work),
         "proof": lambda: _prove(read_dataset(photos)),
+        "time": lambda: _time(read_dataset(photos), work),
     }
     for name, measure in parts.items():
         if only in {"", name}:
@@ -124,13 +126,9 @@ def _rows(
 
 def _prove(data: LabeledImages) -> dict[str, Any]:
     """Teach the bundled engine "person" again under another name, and compare all photos."""
-    label = data.classes.index("person")
     spec = ModelSpec.load(demo_engine().with_suffix(".json"))
     every = _pictures([image.path for image in data.images], spec)
-    with_it, without = (
-        _pictures([i.path for i in data.images if (label in i.labels) == there][:count], spec)
-        for there, count in ((True, _TAUGHT[0]), (False, _TAUGHT[1]))
-    )
+    with_it, without = _somebody(data, spec)
     clock = _Clock()
     teacher = Teacher.of(demo_engine(), providers=_PROVIDERS, report=clock.tell)
     lesson = teacher.teach("somebody", with_it, without, [*every.frames.values()])
@@ -143,7 +141,7 @@ def _prove(data: LabeledImages) -> dict[str, Any]:
     return {
         "machine": f"{cpu_name()}, {usable_cores()} cores",
         "pictures": [len(with_it), len(without)],
-        "cpu_seconds": clock.seconds,  # of all threads: what else the machine does hardly shows in it
+        "cpu_seconds": clock.cpu,  # of all threads: what else the machine does hardly shows in it
         "frames_by_step": clock.frames,
         "photos_compared": len(every),
         "bit_equal": taught.bit_equal,
@@ -152,17 +150,55 @@ def _prove(data: LabeledImages) -> dict[str, Any]:
     }
 
 
+def _time(data: LabeledImages, work: Path) -> dict[str, Any]:
+    """How long one lesson of 50 and 150 pictures takes, as `cmlr-edge teach` gives it: what was given is compared."""
+    spec, load, clock = (
+        ModelSpec.load(demo_engine().with_suffix(".json")),
+        os.getloadavg(),
+        _Clock(),
+    )
+    with_it, without = _somebody(data, spec)
+    clock.tell("reading pictures", len(with_it) + len(without))
+    teacher = Teacher.of(demo_engine(), providers=_PROVIDERS, report=clock.tell)
+    lesson = teacher.teach("somebody", with_it, without)
+    lesson.write(work / "timed")
+    clock.tell("writing", 1)
+    taught = lesson.spec.taught
+    assert taught is not None
+    return {
+        "machine": f"{cpu_name()}, {usable_cores()} cores",
+        "load_before": load[0],
+        "pictures": [len(with_it), len(without)],
+        "wall_seconds": clock.wall | {"all": round(sum(clock.wall.values()), 2)},
+        "cpu_seconds": clock.cpu | {"all": round(sum(clock.cpu.values()), 2)},
+        "frames_by_step": clock.frames,
+        "bit_equal": taught.bit_equal,
+    }
+
+
+def _somebody(data: LabeledImages, spec: ModelSpec) -> tuple[Pictures, Pictures]:
+    """The pictures with a person, and those without, that a lesson is given."""
+    label = data.classes.index("person")
+    with_it, without = (
+        _pictures([i.path for i in data.images if (label in i.labels) == there][:count], spec)
+        for there, count in zip((True, False), _TAUGHT, strict=True)
+    )
+    return with_it, without
+
+
 class _Clock:
-    """CPU seconds by what was done last, of a teacher's reports."""
+    """Seconds of CPU and of the wall by what was done last, of a teacher's reports."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
+        self.wall: dict[str, float] = {}
         self.frames: dict[str, int] = {}
-        self._last = time.process_time()
+        self._last = time.process_time(), time.perf_counter()
 
     def tell(self, what: str, frames: int) -> None:
-        now = time.process_time()
-        self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self._last, 2)
+        now = time.process_time(), time.perf_counter()
+        for seconds, then, since in zip((self.cpu, self.wall), now, self._last, strict=True):
+            seconds[what] = round(seconds.get(what, 0.0) + then - since, 2)
         self.frames[what] = self.frames.get(what, 0) + frames
         self._last = now
 

@@ -88,7 +88,8 @@ def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
     for output in session.output_status():
         if output.lost or output.state != "ok":
             why = f": {output.reason}" if output.reason else ""
-            text = f"{output.name} is {output.state}, {output.lost} results or events lost{why}"
+            state = "works again" if output.state == "ok" else f"is {output.state}"
+            text = f"{output.name} {state}, {output.lost} results or events lost{why}"
             stderr.print(escape(text), soft_wrap=True)
     if session.lost:
         stderr.print(f"outputs failed to take results or events {session.lost} times, see above")

@@ -11,14 +11,15 @@ from typing import Annotated
 
 import typer
 
-from cmlr_edge.errors import EngineError, OutputError, SpecError
+from cmlr_edge.errors import CmlrError, EngineError, OutputError, SpecError
 from cmlr_edge.model.agreement import threshold_objections
 from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
 from cmlr_edge.session.config import load_config
-from cmlr_edge.session.engines import store_of
+from cmlr_edge.session.engines import check_fits, store_of
 
 service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
 Config = Annotated[Path, typer.Argument(help="The TOML file that `cmlr-edge run` takes.")]
@@ -86,7 +87,10 @@ def update_engine(
 @service.command("roll-back")
 def roll_back(config: Config) -> None:
     """Let the engine before the present one serve again; a running service takes it at a reload."""
-    _store(config).roll_back()
+    store = _store(config)
+    if (former := store.state.fallback) is not None:
+        _require_fit(config, store.checked(former))
+    store.roll_back()
     status(config)
 
 
@@ -100,6 +104,7 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
     settings = load_config(config).engine
     limit_s = settings.update.check_timeout_s
     pair = store.checked(engine)
+    _require_fit(config, pair)
     check = start_check(
         pair.path,
         settings.provider,
@@ -117,6 +122,29 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
         raise EngineError(f"engine {engine.id} is refused: {reason}")
     store.accept(engine)
     print(f"engine {engine.id} serves from the next start on")  # noqa: T201
+    if (before := store.state.fallback) is not None:
+        with suppress(EngineError):  # one that is damaged is no way back either
+            if misfit := _misfit(config, store.checked(before)):
+                print(f"engine {before.id} cannot take over if it fails: {misfit}")  # noqa: T201
+
+
+def _misfit(config: Path, pair: ModelPair) -> str:
+    """What the next start would say of an engine; empty if it would start."""
+    try:
+        check_fits(pair.spec, load_config(config))
+    except CmlrError as error:
+        return f"{config} would not start with it: {error}"
+    return ""
+
+
+def _require_fit(config: Path, pair: ModelPair) -> None:
+    """Refuse an engine with which the service would not start.
+
+    Raises:
+        EngineError: It says what in the configuration the engine does not know.
+    """
+    if misfit := _misfit(config, pair):
+        raise EngineError(f"engine {pair.identity} is refused, for {misfit}; change that first")
 
 
 def _store(config: Path) -> EngineStore:

@@ -96,6 +96,7 @@ class PlaceWatch:
         self._path = store.path_of(folder, source)
         self._tell_why = tell_why
         self._rarely = Rarely()
+        self._over: PlaceNotice | None = None  # of an alarm that another engine ended; to be told
         if (training := trained_surroundings(spec)) is None:
             raise no_place(spec)
         self._claim = Claim(folder / IN_USE, f"the folder {folder}")
@@ -114,8 +115,9 @@ class PlaceWatch:
         training, context = why.meaning.training, why.context
         if training is not None and context is not None and np.isfinite(context).all():
             if training is not self._training:  # another engine
-                self._change(training, why.labels)
-            notice = self._count(frame, context)
+                self._change(training, why)
+            ended, self._over = self._over, None
+            notice = self._count(frame, context) or ended
             prediction = self._averaged(prediction, why)
         return prediction if self._tell_why else replace(prediction, why=None), notice
 
@@ -149,16 +151,17 @@ class PlaceWatch:
         prior = (self._histogram if same else PlaceHistogram(training)).prior
         return replace(prediction, scores=average_over(why, prior).scores, why=None)
 
-    def _change(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
+    def _change(self, training: TrainedSurroundings, why: Reasons) -> None:
         """Go on with another engine; of one that was trained in other surroundings, anew."""
-        if (
-            store.digest_of(training) == self._digest
-        ):  # as one that was taught a label, or built again
-            self._training, self._labels = training, labels
+        former, self._model = self._stored(), why.model or self._model
+        if store.digest_of(training) == self._digest:  # taught a label, or built again
+            self._training, self._labels = training, why.labels
             return
-        if self._histogram.num_blocks or self._histogram.open_frames:
-            self._save()  # what is set aside is whole
-        self._begin(training, labels)
+        if former.num_blocks or former.open_frames:
+            self._save(former)  # what is set aside is whole
+        self._begin(training, why.labels)
+        if self._over is None:  # its file could not be written
+            self._end_alarm_of(former)
 
     def _begin(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
         """Hold the place against these surroundings."""
@@ -178,6 +181,7 @@ class PlaceWatch:
         self._update_status()
 
     def _load(self, training: TrainedSurroundings) -> None:
+        kept = None
         try:
             store.clear_parts(self._path)
             kept = store.load(self._path)
@@ -188,6 +192,8 @@ class PlaceWatch:
             return
         except (SpecError, OSError) as error:
             store.set_aside(self._path, str(error))
+            if kept is not None:
+                self._end_alarm_of(kept)
             return
         self._clock.past_s = kept.open_s
         self._alarm, self._unlike_since = kept.alarm, kept.unlike_since
@@ -224,16 +230,25 @@ class PlaceWatch:
     def _notice(self, *, unlike: bool) -> PlaceNotice:
         if unlike:
             self._keep_pictures()
-        record = record_of(self._stored())
-        record["pictures"] = [
-            str(store.picture_of(self._path, i + 1)) for i in range(self._num_pictures)
-        ]
         what = "is unlike what training saw" if unlike else "is again like what training saw"
+        return self._told(self._stored(), what, unlike=unlike)
+
+    def _end_alarm_of(self, place: store.StoredPlace) -> None:
+        """Let an alarm be over that nobody goes on with: whoever heard it begin waits for its end."""
+        if place.alarm and place.blocks:
+            what = f"begins anew, and its alarm, of {place.model}, is over"
+            self._over = self._told(place, what, unlike=False)
+
+    def _told(self, place: store.StoredPlace, what: str, *, unlike: bool) -> PlaceNotice:
+        record = record_of(place)
+        record["pictures"] = [
+            str(store.picture_of(self._path, i + 1)) for i in range(place.num_pictures)
+        ]
         _log.warning(
             "%s %s: distance %.2f, test %.2f of %.2f",
-            self._source, what, record["distance"], self._statistic, self._test.threshold,
+            self._source, what, record["distance"], place.statistic, place.threshold,
         )  # fmt: skip
-        return PlaceNotice(self._alarm, unlike, {"unlike": unlike, **record})
+        return PlaceNotice(place.alarm, unlike, {"unlike": unlike, **record})
 
     def _show(self, frame: Frame, context: NDArray[np.float32]) -> None:
         """Keep a small picture of the frame of this block that is least like training."""
@@ -298,11 +313,11 @@ class PlaceWatch:
             false_alarms_a_day=self._settings.false_alarms,
         )
 
-    def _save(self) -> None:
+    def _save(self, place: store.StoredPlace | None = None) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._claim.renew()
-            store.save(self._path, self._stored())
+            store.save(self._path, place or self._stored())
         except (OSError, OutputError) as error:
             self._complain(error)
 

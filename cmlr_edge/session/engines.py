@@ -7,7 +7,10 @@ from pathlib import Path
 
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.label_names import merged_thresholds, require_known
 from cmlr_edge.model.pair import ModelPair
+from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.place.asking import no_place, trained_surroundings
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.store import EngineStore
@@ -60,6 +63,27 @@ def check_able(recognizer: Recognizer, config: SessionConfig) -> None:
         raise no_explanation(recognizer.spec.name)
     if config.place and not (recognizer.explains and trained_surroundings(recognizer.spec)):
         raise no_place(recognizer.spec)
+
+
+def check_fits(spec: ModelSpec, config: SessionConfig) -> None:
+    """Refuse an engine that the next start by a configuration would refuse; nothing is loaded.
+
+    Raises:
+        CmlrError: It lacks a label that is named there, or cannot tell what is asked for.
+    """
+    if config.explanation is not None and spec.explanation is None:
+        raise no_explanation(spec.name)
+    if config.place and trained_surroundings(spec) is None:
+        raise no_place(spec)
+    require_known(config.collect.without, spec.labels, "collect.without names")
+    override = config.thresholds or config.threshold
+    merged = merged_thresholds(spec.thresholds_by_label, override).tolist()
+    thresholds = dict(zip(spec.labels, merged, strict=True))
+    for source in config.sources:
+        require_known(source.labels, spec.labels, "labels name")
+        require_known(source.thresholds, spec.labels, "thresholds name")
+        rules = [spec.stability, config.stability, source.stability or StabilityRules()]
+        stability_from_thresholds(thresholds | source.thresholds, *rules)
 
 
 def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:

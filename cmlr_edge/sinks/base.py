@@ -84,6 +84,7 @@ class Sink(Protocol):
         files_of: Called with an event that starts and its frame, by another thread than `write`, before
             it is told to anybody: the files of it there will be, by "picture" and "clip".
         trouble: Text, empty while all is well: why its place takes nothing now, though nothing is lost yet.
+            Until it is empty again, an output that lost something does not count as working again.
     """
 
     def write(self, result: Result) -> None:

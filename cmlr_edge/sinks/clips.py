@@ -89,6 +89,11 @@ class Clips:
             self._follow(event, result)
         self.tend()
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written there; see `Sink`."""
+        return self._files.trouble
+
     def tend(self) -> None:
         """Write the clips that are over, delete those that are too old; see `Sink`.
 

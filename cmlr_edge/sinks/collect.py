@@ -127,6 +127,7 @@ class Collect:
             ranking=self._ranking,
         )
         self._claim = Claim(folder / IN_USE, f"the folder {folder}")
+        self._taken = ""  # who else has it by now
         self._sources: dict[str, _Source] = {}
         self._is_said = False
 
@@ -167,6 +168,11 @@ class Collect:
             if self._keep(result, doubt.kind, doubt.label, doubt.worth, doubts):
                 source.note(doubt, cells)
             return
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written there; see `Sink`."""
+        return self._taken or self._files.trouble
 
     def tend(self) -> None:
         """Delete frames that are too old; see `Sink`."""
@@ -231,7 +237,12 @@ class Collect:
         name = KeptName(about, kind, f"{round(worth * 1e4):05d}", digest)
         path = folder / f"{'_'.join(name)}{SUFFIX}"
         self._files.look()  # first: it sees whether the folder was taken away
-        self._claim.renew()
+        try:
+            self._claim.renew()
+        except OutputError as error:
+            self._taken = str(error)
+            raise
+        self._taken = ""
         if self._ranking.has(folder.name, digest):
             return True
         record = self._record(result, kind, label, worth, doubts)

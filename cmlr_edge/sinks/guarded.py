@@ -272,10 +272,12 @@ class GuardedSink:
                 self._look_after()
                 continue
             error = _attempt(partial(self._sink.write, result))
+            # One that had nothing to write of this result has not shown that it can again.
+            is_shown = not self._trouble()
             with self._changed:
                 if self._abandoned:
                     return
-                self._note(result, error)
+                self._note(result, error, is_shown=is_shown)
                 self._waiting.popleft()
                 self._progress_s = time.monotonic()
                 self._changed.notify_all()
@@ -334,11 +336,11 @@ class GuardedSink:
         self._waiting.clear()
         self._changed.notify_all()
 
-    def _note(self, result: Result, error: Exception | None) -> None:
+    def _note(self, result: Result, error: Exception | None, *, is_shown: bool = True) -> None:
         """Count one attempt; with the lock held."""
         if error is not None:
             self._lose(result, error)
-        elif self._lost_in_a_row:
+        elif self._lost_in_a_row and is_shown:
             if self._is_said:
                 _log.warning("%s works again; %d results lost", self.name, self._lost_in_a_row)
             self._lost_in_a_row, self._reason = 0, ""

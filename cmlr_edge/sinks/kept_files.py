@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -22,6 +23,7 @@ from cmlr_edge.redaction import printable, safe_name
 _LEAST_FREE_BYTES = 200 * 10**6  # of the disk; others need room, too
 _DAY_S = 86_400.0
 _LOOK_S = 600.0  # between looks for what is too old
+_PROBE_S = 10.0  # between looks whether the disk takes files again
 _WRITING_S = 60.0  # at most, for one file: an older part is of a process that was killed
 
 
@@ -83,10 +85,12 @@ class KeptFiles:
         self._kept: dict[Path, tuple[float, int]] = {}  # when on our clock, bytes; the oldest first
         self._bytes = 0
         self._due_s = clock()  # when to look for old ones
+        self.trouble = ""  # why nothing can be written; "" once something can
+        self._probe_s = 0.0  # when to see whether it can
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise _unwritten(folder, error) from error
+            raise self._unwritten(folder, error) from error
 
     def path_of(self, event: Event, suffix: str) -> Path:
         """Where a file of an event is."""
@@ -109,7 +113,8 @@ class KeptFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
         except OSError as error:
-            raise _unwritten(path, error) from error
+            raise self._unwritten(path, error) from error
+        self.trouble = ""
         self._forget(path)
         self._kept[path] = self._clock(), len(content)
         if self._ranking is not None:
@@ -123,6 +128,8 @@ class KeptFiles:
         Raises:
             OutputError: Something cannot be deleted.
         """
+        if self.trouble and self._clock() >= self._probe_s:
+            self._probe()
         if self._clock() < self._due_s:
             return
         self._due_s = self._clock() + _LOOK_S
@@ -131,7 +138,7 @@ class KeptFiles:
         try:
             self._make_room(0)
         except OSError as error:
-            raise _unwritten(self._folder, error) from error
+            raise self._unwritten(self._folder, error) from error
 
     def look(self) -> None:
         """Take what is there for ours, now and then; parts of files that nobody writes any more go."""
@@ -151,7 +158,7 @@ class KeptFiles:
                     elif age_s > _WRITING_S:
                         path.unlink()
         except OSError as error:
-            raise _unwritten(self._folder, error) from error
+            raise self._unwritten(self._folder, error) from error
         known = self._kept
         found = [(path, known.get(path, (when_s, size))) for when_s, _, size, path in sorted(about)]
         self._kept = dict(sorted(found, key=lambda item: item[1][0]))
@@ -202,6 +209,20 @@ class KeptFiles:
     def _is_disk_full(self, size: int) -> bool:
         return shutil.disk_usage(self._folder).free - size < _LEAST_FREE_BYTES
 
+    def _probe(self) -> None:
+        """See whether the disk takes files again: what is to be kept next may be long in coming."""
+        self._probe_s = self._clock() + _PROBE_S
+        with suppress(OSError), tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+            file.write(b"x")
+            if self._ranking is None or not self._is_disk_full(0):
+                self.trouble = ""
+
+    def _unwritten(self, path: Path, error: OSError) -> OutputError:
+        self._probe_s = self._clock() + _PROBE_S
+        reason = error.strerror or os.strerror(error.errno or 0)
+        self.trouble = f"cannot write {printable(path)}: {reason}"
+        return OutputError(self.trouble)
+
     def _forget(self, path: Path) -> None:
         """Let a file count no longer, if it does."""
         if (known := self._kept.pop(path, None)) is None:
@@ -214,8 +235,3 @@ class KeptFiles:
 def _age_s(written_at: float, now_at: float) -> float:
     """Of a file; one that was written, or is looked at, while no clock was set counts as new."""
     return max(0.0, now_at - written_at) if written_at >= CLOCK_WAS_SET_S else 0.0
-
-
-def _unwritten(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or os.strerror(error.errno or 0)
-    return OutputError(f"cannot write {printable(path)}: {reason}")

@@ -91,6 +91,11 @@ class Snapshots:
             failed[0].lost = len(failed)
             raise failed[0]
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written there; see `Sink`."""
+        return self._files.trouble
+
     def tend(self) -> None:
         """Delete pictures that are too old; see `Sink`."""
         self._files.tend()

@@ -176,6 +176,7 @@ class Teacher:
         judgement = judge(bags, present, fit_row)
         _require_told(label, judgement)
         row = fit_row(bags, present).folded(examples.basis)
+        self._report("fitting", 1)
         names = [*self.taught]
         place = names.index(label) if label in names else len(names)
         rows, labels = [*self._rows], [*self._labels]

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from benchmarks.collect.kills import run_kills
+from benchmarks.collect import __main__ as command
+from benchmarks.collect import worlds
+from benchmarks.collect.kills import BAD, run_kills
 from benchmarks.collect.report import MARKS, frames_until_half, summarize, table
 from benchmarks.collect.sampling import (
     CONTRADICTION,
@@ -22,6 +25,8 @@ from benchmarks.collect.sampling import (
 )
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.why import Reasons
+from tests.benchmarks.noise_scenes import typer_app, use_noise
+from tests.placed_engine import write_placed_engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,10 +86,33 @@ def test_worlds_are_summed_up_with_intervals() -> None:
 
 
 @pytest.mark.slow
-def test_kills_lose_and_double_nothing(engine: Path, tmp_path: Path) -> None:
-    found = run_kills(2, tmp_path, engine)
-    assert [found[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
+def test_one_command_measures_all_that_the_page_tells_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    use_noise(monkeypatch, work / "scale-0.01", worlds)
+    monkeypatch.setattr(command, "run_kills", lambda kills, _: {"kills": kills})
+    words = [f"--work={work}", f"--out={out}", "--scale=0.01", "--world=0", "--world=1"]
+    for _ in range(2):
+        done = CliRunner().invoke(typer_app(command.collect), words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        monkeypatch.setattr(worlds, "fit_head", None)  # the second time all is there
+    names = {"worlds.json", "worlds.md", "worlds.png", "cost.json", "kills.json"}
+    assert {path.name for path in out.iterdir()} == names
+    record = json.loads((out / "worlds.json").read_text())
+    stored = json.loads((ROOT / "benchmarks/results/collect/worlds.json").read_text())
+    assert record["counts"].keys() == stored["counts"].keys()
+    assert record["summary"]["ways"].keys() == stored["summary"]["ways"].keys()
+    assert [p["budget"] for p in record["worlds"][0]["runs"][0]["points"]] == [0, 4, 8]
+
+
+@pytest.mark.slow
+def test_kills_lose_and_double_nothing_and_lock_nobody_out(tmp_path: Path) -> None:
+    found = run_kills(2, tmp_path, write_placed_engine(tmp_path / "engine"))
+    bad = [f"{what}{name}" for what in ("", "blocks_") for name in BAD]
+    assert {name: found[name] for name in bad} == dict.fromkeys(bad, 0)
     assert found["frames"] > 30
+    assert found["blocks"] == 9  # of the ten seconds; the last one was not yet whole
 
 
 @pytest.mark.pages
@@ -93,5 +121,8 @@ def test_the_page_holds_the_stored_numbers() -> None:
     stored = json.loads((ROOT / "benchmarks/results/collect/worlds.json").read_text())
     assert MARKS[0] + table(stored["summary"]) + "\n" + MARKS[1] in page
     kills = json.loads((ROOT / "benchmarks/results/collect/kills.json").read_text())
-    assert [kills[name] for name in ("lost", "doubled", "damaged", "differing")] == [0, 0, 0, 0]
+    assert [kills[name] for name in BAD] == [0, 0, 0, 0]
     assert f"killed at {kills['kills']} random moments" in " ".join(page.split())
+    storm = json.loads((ROOT / "tests/cmlr_edge/place/kill_storm.json").read_text())
+    assert [storm[f"{what}{name}"] for what in ("", "blocks_") for name in BAD] == [0] * 8
+    assert f"{storm['kills']} kills" in page

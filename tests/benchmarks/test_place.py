@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from benchmarks.place import tables
+from benchmarks.place import __main__ as command
+from benchmarks.place import alarms, tables, worlds
 from benchmarks.place.alarms import stream
 from benchmarks.place.shifted import SHIFTS, calibration_error, draw, f1, label_shift, shares_of
+from tests.benchmarks.noise_scenes import typer_app, use_noise
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +54,38 @@ def test_a_stream_shows_each_scene_for_its_time() -> None:
     contexts = np.arange(6.0)[:, None]
     assert stream(contexts, np.array([3, 1]), 2.0, 4).ravel().tolist() == [3, 3, 1, 1]
     assert stream(contexts, np.array([1, 3, 5, 5]), 0.5, 2).ravel().tolist() == [2, 5]
+
+
+@pytest.mark.slow
+def test_one_command_measures_all_that_the_page_tells_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    use_noise(monkeypatch, work / "scale-0.01", worlds, alarms)
+    monkeypatch.setattr(command, "run_real", lambda *_, **__: {"clips": {}})
+    given = [f"--{name}={tmp_path / name}" for name in ("photos", "clips", "work", "out")]
+    command_of = partial(CliRunner().invoke, typer_app(command.place))
+    for _ in range(2):
+        done = command_of([*given, "--scale=0.01", "--worlds=2"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        monkeypatch.setattr(worlds, "fit_head", None)  # the second time all is there
+    found = {path.name: path for path in out.iterdir()}
+    assert {*found} == {"scenes.json", "place.png", "clips.json", "cost.json"}
+    record = json.loads(found["scenes.json"].read_text())
+    assert record["counts"] == {"train": 80, "val": 80, "iid": 80, "do": 0, "cross": 0}
+    stored = tables.read("scenes")
+    for part in ("prior", "alarms"):
+        assert shape_of(record[part]) == shape_of(stored[part])
+    cost = json.loads(found["cost.json"].read_text())
+    assert 0 < cost["counted, median ms"] < cost["counted and averaged, median ms"]
+    refused = command_of(["--only=scenes", "--scale=0.01"])
+    assert refused.exit_code == 2  # it would be written over what is stored
+    assert command_of(["--only=clips"], env={"CMLR_PHOTOS": "", "CMLR_CLIPS": ""}).exit_code == 2
+
+
+def shape_of(value: Any) -> Any:
+    """What keys there are."""
+    return {k: shape_of(v) for k, v in value.items()} if isinstance(value, dict) else type(value)
 
 
 @pytest.mark.pages

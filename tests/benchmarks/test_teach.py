@@ -10,10 +10,14 @@ import pytest
 
 from benchmarks import event_contract
 from benchmarks.event_contract import measure
+from benchmarks.teach import __main__ as command
 from benchmarks.teach.lessons import Part, draw, teach
 from benchmarks.teach.report import fill_page, table
 from cmlr_edge.events.contract import Wish
 from cmlr_edge.events.replay import Counts
+from tests.cmlr_edge.teaching.patches import write_patch_engine, write_pictures
+from train.data import LabeledImages
+from train.data.base import LabeledImage
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +42,33 @@ def test_pictures_are_drawn_with_and_without_the_label_and_never_twice() -> None
     rows = draw(targets, 50, 2, seed=0)
     assert len(set(rows.tolist())) == len(rows) == 5
     assert targets[rows].sum() == 3
+
+
+def test_the_seconds_of_a_lesson_with_its_certificate_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = write_patch_engine(tmp_path / "engine")
+    monkeypatch.setattr(command, "demo_engine", lambda: engine)
+    monkeypatch.setattr(command, "_PROVIDERS", ("cpu",))
+    monkeypatch.setattr(command, "_TAUGHT", (12, 20))
+    images = [
+        LabeledImage(path, "train", (0,) if yellow else ())
+        for yellow in (True, False)
+        for path in write_pictures(tmp_path / str(yellow), 25, yellow=yellow).iterdir()
+    ]
+    monkeypatch.setattr(
+        command, "read_dataset", lambda _: LabeledImages("made", ("person",), tuple(images))
+    )
+    out = tmp_path / "r.json"
+    command.main(tmp_path, out=out, work=tmp_path / "work", only="time")
+    found = json.loads(out.read_bytes())["time"]
+    assert found["pictures"] == [12, 20]
+    compared = found["frames_by_step"]["comparing old scores in cpu"]
+    assert found["bit_equal"] == {"cpu": compared}
+    assert compared >= 12 + 20 + 8  # patterns, besides
+    for seconds in (found["wall_seconds"], found["cpu_seconds"]):
+        assert {"looking at pictures", "fitting", "comparing old scores in cpu"} <= seconds.keys()
+        assert seconds["all"] == pytest.approx(sum(seconds.values()) / 2, abs=0.05)
 
 
 def counts(false_events: int, found: int) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ def show(
     *,
     start_s: float = 0.0,
     frames: int = 3,
+    training: TrainedSurroundings = TRAINING,
+    model: str = "",
 ) -> list[PlaceNotice]:
     """Each context for a block of ten seconds."""
     told = []
@@ -52,9 +55,8 @@ def show(
             solid(color[0], color[1], color[2], (40, 60)), number, time_s, 0.0, 0.0, "door"
         )
         outputs = {"own_evidence": np.zeros(3, np.float32), "context": context}
-        reasons = Reasons(
-            ("red", "green", "blue"), np.zeros(3, np.float32), outputs, meaning(), (0.5,) * 3
-        )
+        labels, scores = ("red", "green", "blue"), np.zeros(3, np.float32)
+        reasons = Reasons(labels, scores, outputs, meaning(training), (0.5,) * 3, model=model)
         said, notice = watched.take(
             frame, Prediction(reasons.scores, (), Latency(), 0.0, why=reasons)
         )
@@ -103,6 +105,42 @@ def test_an_alarm_that_stands_is_not_told_again_after_a_restart(tmp_path: Path) 
     assert again.status.unlike
     [over] = show(again, LIKE * 4, frames=1)
     assert (over.id, over.unlike) == (notice.id, False)
+
+
+@pytest.mark.parametrize("how", ["swap", "swap on a full disk", "restart", "another block"])
+def test_an_alarm_of_an_engine_with_other_surroundings_is_told_as_over_once(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch(tmp_path)
+    [notice] = show(watched, [*LIKE, *ELSE * 2])
+    other = TRAINING if how == "another block" else replace(TRAINING, prior=(0.3, 0.3, 0.4))
+    if how == "swap on a full disk":
+        store.path_of(tmp_path, "door").unlink()
+        monkeypatch.setattr(store, "save", raise_full)
+    if how in {"restart", "another block"}:
+        watched.close()
+        spec = replace(spec_of_places(), explanation=meaning(other))
+        settings = PlaceSettings(block_s=10 if how == "restart" else 20)
+        watched = PlaceWatch("door", settings, tmp_path, spec, tell_why=False)
+    [over] = show(watched, LIKE, training=other)
+    assert (over.id, over.unlike, over.record["unlike"]) == (notice.id, False, False)
+    assert not watched.status.unlike
+
+
+def raise_full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_file_names_the_engine_that_the_place_is_held_against(tmp_path: Path) -> None:
+    watched, path = watch(tmp_path), store.path_of(tmp_path, "door")
+    show(watched, LIKE[:2], model="first")
+    show(watched, LIKE[:2], model="taught", training=replace(TRAINING))
+    watched.close()
+    assert store.load(path).model == "taught"
+    show(watched, LIKE[:2], model="third", training=replace(TRAINING, prior=(0.3, 0.3, 0.4)))
+    watched.close()
+    assert store.load(path).model == "third"
+    assert store.load(path.with_suffix(".json.old")).model == "taught"
 
 
 def _kept(folder: Path) -> dict[str, Any]:

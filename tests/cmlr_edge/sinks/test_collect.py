@@ -29,6 +29,7 @@ from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.sinks import Result
 from cmlr_edge.sinks.collect import Collect, CollectSettings
 from cmlr_edge.sinks.collect_record import KeptName
+from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.jpeg_record import record_in, with_record
 from cmlr_edge.sinks.kept_files import KeptFiles
 from cmlr_edge.why import Reasons
@@ -251,8 +252,15 @@ def test_a_disk_without_room_gets_no_frame(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match="200 MB"):
         sink.write(result(90, [0, 0.5, 0], 20.0))
     assert kept(tmp_path / "f") == before  # others filled it: what is worth a look stays
+    guard = GuardedSink(sink)
+    guard.write(result(90, [0, 0.5, 0], 40.0))
+    guard.write(result(90, [0, 0.01, 0], 41.0))  # not to be kept, so it shows nothing of the disk
+    guard.flush()
+    assert (guard.status().state, guard.status().lost) == ("failing", 1)
     monkeypatch.undo()
-    sink.write(result(90, [0, 0.5, 0], 40.0))  # as good as the one that was lost
+    guard.write(result(90, [0, 0.5, 0], 60.0))  # as good as the one that was lost
+    guard.flush()
+    assert (guard.status().state, guard.status().lost) == ("ok", 1)
     assert len(kept(tmp_path / "f")) == 2
 
 

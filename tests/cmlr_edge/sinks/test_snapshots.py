@@ -163,7 +163,8 @@ def test_a_disk_that_fills_up_costs_old_pictures_first(
 def test_a_disk_that_is_full_loses_a_picture_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = Snapshots(tmp_path / "s", LABELS)
+    now_s = [100.0]
+    sink = Snapshots(tmp_path / "s", LABELS, clock=lambda: now_s[0])
 
     def full(_path: Path, _content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -173,6 +174,11 @@ def test_a_disk_that_is_full_loses_a_picture_and_nothing_else(
         with pytest.raises(OutputError, match="No space left") as caught:
             sink.write(result(50, 0.6, event("start", 0), event("start", 1)))
         assert caught.value.lost == 2
+        sink.write(result(50, 0.6))
+    assert "No space left" in sink.trouble  # nothing was to be written since
+    now_s[0] += 20
+    sink.tend()
+    assert not sink.trouble  # it would be now
     sink.write(result(50, 0.6, event("start", 2)))
     assert [path.stem[-1] for path in pictures(tmp_path / "s")] == ["2"]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cmlr_edge.errors import DataError
+from tests.train.data.scene_assets import write_assets
 from train.data import read_dataset
 from train.data.context_scenes import SceneConfig, cutouts, generate, read_truth
 from train.data.context_scenes.cutouts import load_cutouts
@@ -111,23 +112,7 @@ def test_a_mixed_world_gives_spurious_effects_a_direct_cause_too() -> None:
 
 @pytest.fixture
 def assets(tmp_path: Path) -> Path:
-    """White squares as sprites; photo i has 0.15 i times as much green as blue."""
-    folder = tmp_path / "assets"
-    folder.mkdir()
-    square = np.full((120, 120, 4), 255, np.uint8)
-    sprites: dict[str, Any] = {
-        f"{family}|{label}|a": square
-        for family in ("fluent", "google", "twemoji", "openmoji")
-        for label in (*LABELS, "")
-    }
-    photos: dict[str, Any] = {
-        f"{context}|{i}": np.full((420, 430, 3), (200, 30 * i, 20 * c), np.uint8)
-        for c, context in enumerate(CONTEXTS)
-        for i in range(6)
-    }
-    np.savez(folder / "sprites.npz", **sprites)
-    np.savez(folder / "backgrounds.npz", **photos)
-    return folder
+    return write_assets(tmp_path / "assets")
 
 
 def test_the_same_seed_draws_the_same_pictures_with_any_number_of_workers(

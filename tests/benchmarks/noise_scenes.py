@@ -1,0 +1,45 @@
+"""Scenes with noise in place of what a backbone sees in them, so that a whole benchmark takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from benchmarks.context_bias.features import COMPONENTS
+from tests.train.data.scene_assets import write_assets
+from train.data import read_dataset
+from train.fitting.frozen import TokenSet
+
+_TOKENS = 49
+
+
+def use_noise(monkeypatch: pytest.MonkeyPatch, work: Path, *modules: ModuleType) -> None:
+    """Let modules of a benchmark draw made-up scenes in `work`, and read noise for them."""
+    write_assets(work / "assets")
+    for module in modules:
+        monkeypatch.setattr(module, "load_tokens", _noise)
+
+
+def typer_app(command: Callable[..., Any]) -> typer.Typer:
+    """What `typer.run` makes of a command."""
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    return app
+
+
+def _noise(scenes: Path, *_: Any) -> dict[str, TokenSet]:
+    data, rng = read_dataset(scenes), np.random.default_rng(0)
+    parts = {}
+    for split in data.splits:
+        targets = data.split(split).targets()
+        shape = len(targets), _TOKENS, sum(COMPONENTS)
+        parts[split] = TokenSet(
+            rng.standard_normal(shape).astype(np.float16), targets, COMPONENTS[0]
+        )
+    return parts
