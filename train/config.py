@@ -9,6 +9,15 @@ from typing import Literal
 from cmlr_edge.errors import DataError
 
 _SMALLEST_IMAGE = 32  # one position of a backbone's last stage
+# Rates: far above any that learns, far below what float32 cannot hold. A worker is a process; the
+# seed is what scikit-learn takes.
+_MOST = {
+    "lr": 10**6,
+    "backbone_lr": 10**6,
+    "weight_decay": 10**6,
+    "workers": 256,
+    "seed": 2**32 - 1,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class ConfounderConfig:
                 )
         if not 0 <= self.strength < math.inf:
             raise DataError(f"confounders.strength is {self.strength}: it should be 0 or more")
+        if self.ridge is not None and self.ridge <= 0:
+            raise DataError(f"confounders.ridge is {self.ridge}: it should be more than 0")
 
     @property
     def other_view(self) -> bool:
@@ -84,7 +95,12 @@ class ModelConfig:
     confounders: ConfounderConfig = field(default_factory=ConfounderConfig)
 
     def __post_init__(self) -> None:
-        """Reject settings that do not fit together."""
+        """Reject numbers that no network can have, and settings that do not fit together."""
+        for name in ("embed_dim", "num_heads", "ffn_dim"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name} is {getattr(self, name)}: at least 1 is needed")
+        if not 0 <= self.dropout < 1:
+            raise DataError(f"dropout is {self.dropout}: it should be 0 or more, and below 1")
         if self.embed_dim % self.num_heads:
             raise DataError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
@@ -93,8 +109,8 @@ class ModelConfig:
             raise DataError(f"decoder_layers is {self.decoder_layers}: it should be 0 or more")
         if self.decoder_layers == 0 and self.self_attention:
             raise DataError("self_attention is a part of a decoder layer, and decoder_layers is 0")
-        for name, side in zip(("image_size", "image_width"), self.size_hw, strict=True):
-            if side < _SMALLEST_IMAGE:
+        for name in ("image_size", "image_width"):
+            if (side := getattr(self, name)) is not None and side < _SMALLEST_IMAGE:
                 raise DataError(f"{name} is {side}: at least {_SMALLEST_IMAGE} pixels are needed")
         if not 0 <= self.united_share <= 1:
             raise DataError(f"united_share is {self.united_share}: it should be from 0 to 1")
@@ -190,13 +206,16 @@ class TrainConfig:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be more than 0")
         for name in (
             "backbone_lr", "frozen_stages", "weight_decay", "link_sparsity", "workers",
-            "threshold_shrinkage", "seed",
+            "threshold_shrinkage", "seed", "gamma_positive", "gamma_negative",
         ):  # fmt: skip
             if (getattr(self, name) or 0) < 0:
                 raise DataError(f"{name} is {getattr(self, name)}: it should be 0 or more")
-        for name in ("warmup_share", "validation_share", "ema_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1 and (name, value) != ("ema_decay", 0):
+        for name, most in _MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise DataError(f"{name} is {getattr(self, name)}: it should be at most {most}")
+        for name in ("warmup_share", "validation_share", "ema_decay", "probability_clip"):
+            value, or_none = getattr(self, name), name in {"ema_decay", "probability_clip"}
+            if value is not None and not 0 < value < 1 and not (or_none and value == 0):
                 raise DataError(f"{name} is {value}: it should be between 0 and 1")
         if self.lr_drops and self.optimizer != "sgd":
             raise DataError("lr_drops are of optimizer sgd: adamw has a schedule of its own")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from cmlr_edge.errors import CmlrError
+from cmlr_edge.errors import CmlrError, TrainingError
 from cmlr_edge.redaction import one_line
+
+_NO_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
+_LONGEST = 200  # characters of a reason
 
 
 @contextmanager
@@ -33,7 +37,8 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     logging.getLogger("timm").setLevel(logging.ERROR)
     try:
-        yield
+        with _said_when_memory_ends():
+            yield
     except KeyboardInterrupt:
         console.print("stopped")
         sys.exit(130)
@@ -42,6 +47,21 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
         line = f"[red]error{who}:[/red] {escape(one_line(error))}"
         console.print(line, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+@contextmanager
+def _said_when_memory_ends() -> Iterator[None]:
+    """Turn what NumPy, PyTorch and CUDA raise when there is not enough memory into one error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        reason = next(iter(str(error).splitlines()), "")[:_LONGEST]
+        raise TrainingError(
+            f"there is not enough memory{reason and f' ({reason})'}: take a smaller batch_size, more "
+            "parts (accumulate), or a smaller image or model"
+        ) from error
 
 
 def progress_bars(*, visible: bool = True) -> Progress:

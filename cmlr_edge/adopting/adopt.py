@@ -124,6 +124,11 @@ class Adoption:
         self.reference = Reference.of(self.foreign, self.output)
         self._frames = [golden_frames(_SEED + i, self.recipe.size) for i in range(_FRAMES)]
         raw = self.reference.raw(np.concatenate(self._frames), self.recipe)
+        if not np.isfinite(raw).all():
+            raise EngineError(
+                f"{path.name} gives scores that are no numbers: its weights are damaged, or it cannot "
+                f"take --preprocess {self.recipe.words()}"
+            )
         self.labels = self._named(raw.shape[1])
         guess, self.activation_is_guess = guess_activation(self.foreign, self.output, raw)
         self.activation: Activation = wishes.activation or guess
@@ -231,7 +236,12 @@ class Adoption:
         one_by_one = False
         try:
             built, content = self._built(expected, precision, any_batch=True)
-        except EngineError:  # its shapes say one picture in more places than can be told
+        except EngineError as error:  # its shapes say so in more places than can be told
+            if (number := self.foreign.input_dims[0] or 1) > 1:
+                raise EngineError(
+                    f"{self.foreign.path.name} takes {number} pictures at a time, and cannot be changed "
+                    "to take another number: export it for one"
+                ) from error
             one_by_one = True
             built, content = self._built(expected, precision, any_batch=False)
         spec = self._spec(built, one_by_one=one_by_one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _MAX_BYTES = 2**31 - 1  # of a protocol buffer
 _FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # of onnx.TensorProto
 _UINT8 = 2
+_MOST_OPERATIONS = 1_000_000  # of a model whose functions are written out
 _FIRST_OPERATIONS = 6  # that may scale the pixels
 _SCALING = {"Transpose", "Cast", "Mul", "Div", "Sub", "Add", "Identity"}
 
@@ -131,6 +133,7 @@ def read_foreign(path: Path) -> Foreign:
         model = onnx.load_model_from_string(content)
         _take_in_constants(model, path)
         if model.functions:
+            _refuse_growth(model, path.name)
             model = onnx.inliner.inline_local_functions(model)
         _drop_what_says_nothing(model)
         whole: bytes = model.SerializeToString()
@@ -211,6 +214,25 @@ def _take_in_constants(model: onnx.ModelProto, path: Path) -> None:
         external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         tensor.data_location = tensor.DEFAULT
         del tensor.external_data[:]
+
+
+def _refuse_growth(model: onnx.ModelProto, name: str) -> None:
+    """Refuse functions that call each other until a few lines are billions of operations."""
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[onnx.NodeProto], within: tuple[tuple[str, str], ...]) -> int:
+        return sum(size_of((node.domain, node.op_type), within) for node in nodes)
+
+    def size_of(key: tuple[str, str], within: tuple[tuple[str, str], ...]) -> int:
+        if key not in bodies or key in within:  # a circle is refused by whoever inlines it
+            return 1
+        if key not in sizes:
+            sizes[key] = size(bodies[key], (*within, key))
+        return sizes[key]
+
+    if (number := size(model.graph.node, ())) > _MOST_OPERATIONS:
+        raise EngineError(f"{name} calls functions that are {number:.1e} operations: not opened")
 
 
 def _drop_what_says_nothing(model: onnx.ModelProto) -> None:

@@ -55,7 +55,7 @@ def wrap(
             f"{_OLDEST_OPSET}; export it again, or convert it with onnx.version_converter"
         )
     if any_batch:
-        _free_batch(body)
+        _free_batch(body, foreign.input_dims[0] or 1)
     body = compose.add_prefix(body, _PREFIX)
     graph = body.graph
     before, constants = _input_nodes(foreign, recipe, graph.input[0].name)
@@ -73,8 +73,8 @@ def wrap(
     return body
 
 
-def _free_batch(model: onnx.ModelProto) -> None:
-    """Let what was exported for one picture take several: its shapes say 1 where they mean the batch."""
+def _free_batch(model: onnx.ModelProto, number: int) -> None:
+    """Let what was exported for so many pictures take any: its shapes say the number for the batch."""
     from onnx import numpy_helper
 
     shapes = {t.name: t for t in model.graph.initializer}
@@ -86,7 +86,7 @@ def _free_batch(model: onnx.ModelProto) -> None:
             continue
         tensor = shapes[node.input[1]]
         values = numpy_helper.to_array(tensor).copy()
-        if values.size >= 2 and values[0] == 1:
+        if values.size >= 2 and values[0] == number:
             values[0] = 0 if -1 in values else -1  # as many as come, or what is left
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     for item in (*model.graph.input, *model.graph.output):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.model.strict_json import read_bounded
+from cmlr_edge.model.strict_json import once_each, read_bounded
 
 _MOST_TEXT = 4 * 2**20  # of metadata; Python's own parser needs many times that
 
@@ -26,7 +26,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise SpecError(f"cannot read the labels in {path}: {error}") from error
     if path.suffix == ".json":
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=once_each)
         except (ValueError, RecursionError) as error:
             raise SpecError(f"{path} is not JSON: {error}") from error
         if isinstance(value, dict) and isinstance(value.get("id2label"), dict):

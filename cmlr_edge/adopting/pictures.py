@@ -13,7 +13,7 @@ import numpy as np
 from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.model.label_names import require_known
-from cmlr_edge.model.strict_json import read_bounded
+from cmlr_edge.model.strict_json import once_each, read_bounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def _in_order(row: Any, labels: tuple[str, ...], where: str) -> list[Any]:
 
 def _json_rows(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(read_bounded(path))
+        value = json.loads(read_bounded(path), object_pairs_hook=once_each)
     except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"cannot read the scores in {path}: {error}") from error
     if not isinstance(value, dict):

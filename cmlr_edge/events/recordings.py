@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file
+from cmlr_edge.model.strict_json import once_each
 
 _VISIT_FILES = ("visits.csv", "visits.json")
 _COLUMNS = ["file", "label", "begin", "end"]
@@ -109,7 +110,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     text = _read_text(path)
     if path.suffix == ".json":
         try:
-            rows = json.loads(text)
+            rows = json.loads(text, object_pairs_hook=once_each)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path} is not JSON: {error}") from error
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

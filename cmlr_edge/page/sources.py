@@ -12,6 +12,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from cmlr_edge.errors import CmlrError
+from cmlr_edge.model.strict_json import once_each
 from cmlr_edge.page.source_edit import SourceEdit, SourceSettingsView
 
 _EXAMPLE = {"name": "door", "uri": "rtsp://user:password@camera/1", "labels": ["person"]}
@@ -120,7 +121,7 @@ async def add(request: Request) -> AddedSource:
     """
     control = _control(request)
     try:
-        settings = json.loads(await request.body())
+        settings = json.loads(await request.body(), object_pairs_hook=once_each)
     except ClientDisconnect as error:
         raise HTTPException(400, "the request did not come as a whole") from error
     except (ValueError, RecursionError) as error:

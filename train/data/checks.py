@@ -32,6 +32,7 @@ _ALIASES = {
 _NEAR = 0.75  # likeness of a slip of the pen
 _MOST_COMPARED = 2000  # files of a folder, with a missing one
 _NAMED = 5  # in an error
+_LONGEST_NAME = 500  # characters of a label
 
 
 def check_classes(value: Any, source: Path) -> tuple[str, ...]:
@@ -48,6 +49,11 @@ def check_classes(value: Any, source: Path) -> tuple[str, ...]:
             raise DataError(
                 f"{source}: classes[{number}] is {quote(name)}: a name is printable text and "
                 "not empty"
+            )
+        if len(name) > _LONGEST_NAME:  # to draw one of 100,000 in a log takes minutes
+            raise DataError(
+                f"{source}: classes[{number}] is {quote(name)}, of {len(name)} characters: a name has "
+                f"at most {_LONGEST_NAME}"
             )
     if len(set(value)) != len(value):
         repeated = sorted(name for name, number in Counter(value).items() if number > 1)

@@ -13,6 +13,7 @@ from typing import Any
 from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file
+from cmlr_edge.model.strict_json import once_each
 from train.data.base import LabeledImage, LabeledImages, name_of, quote
 from train.data.checks import SPLITS, check_classes, check_images, refuse_unknown, split_meant
 
@@ -139,7 +140,7 @@ def read_json(path: Path) -> Any:
         DataError: It cannot be read.
     """
     try:
-        return json.loads(read_file(path))
+        return json.loads(read_file(path), object_pairs_hook=once_each)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.strict_json import once_each
 from train.data.base import LabeledImages, quote, read_text_lines
 from train.data.entries import Entry, from_entries, names_in, split_of
 
@@ -69,7 +70,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=once_each)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number} is no JSON: {error}") from error
         if not isinstance(value, dict):

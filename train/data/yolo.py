@@ -93,12 +93,21 @@ def _settings(path: Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Follows no alias: a few lines of them stand for billions of names, or for themselves."""
+        """Follows no alias: a few lines of them stand for billions of names, or for themselves.
+
+        Takes no key twice: YAML's own reader would take the last one and forget the other.
+        """
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.composer.ComposerError(None, None, "it has aliases: write them out")
             return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            found = super().construct_mapping(node, deep)
+            if len(found) != len(node.value):
+                raise yaml.constructor.ConstructorError("a key is given twice", node.start_mark)
+            return found
 
     try:
         value = yaml.load(read_file(path, _MAX_YAML), Loader)

@@ -27,7 +27,8 @@ _log = logging.getLogger(__name__)
 
 def pictures_of(folder: Path) -> Path:
     """Where the hashes of pictures seen are remembered: beside the folder of a cache."""
-    return folder.with_name(f"{folder.name}.pictures.json")
+    folder = folder.absolute()  # "." has no name
+    return folder.parent / f"{folder.name}.pictures.json"
 
 
 def build_or_load(

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from cmlr_edge.errors import TrainingError
+from cmlr_edge.errors import DataError, TrainingError
+from cmlr_edge.machine.claim import IN_USE, Claim
 from cmlr_edge.model.spec import ModelSpec, PreprocessSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from train import distributed
@@ -90,21 +92,24 @@ def fit(
         DataError: The folder holds a run already, or one of another configuration or data.
         DependencyError: A tracker is not installed.
         TrainingError: The loss became NaN or infinite; the last whole epoch is kept.
-        OutputError: The run folder cannot be written; the last whole epoch is kept.
+        OutputError: The run folder cannot be written, the last whole epoch is kept; or another
+            process trains in it.
     """
     ThresholdRule.parse(config.threshold_rule)  # a slip is found before hours of training
     memory = memory or TokenMemory()
-    with progress_bars(visible=show_progress and distributed.is_first()) as progress:
-        run, state = _open(data, folder, config, progress, memory, resume=resume)
-        _prepare_intervention(run, cache)
-        trackers = Trackers(track if distributed.is_first() else (), folder, config)
-        try:
-            model = _train_epochs(run, state, trackers)
-        finally:
-            trackers.close()
-    if compares_plain(run):
-        _fit_plain(data, folder, config, memory, cache=cache, show_progress=show_progress)
-    return finish(run, model)
+    first = distributed.is_first()
+    with Claim(folder / IN_USE, f"{folder}") if first else nullcontext():
+        with progress_bars(visible=show_progress and first) as progress:
+            run, state = _open(data, folder, config, progress, memory, resume=resume)
+            _prepare_intervention(run, cache)
+            trackers = Trackers(track if first else (), folder, config)
+            try:
+                model = _train_epochs(run, state, trackers)
+            finally:
+                trackers.close()
+        if compares_plain(run):
+            _fit_plain(data, folder, config, memory, cache=cache, show_progress=show_progress)
+        return finish(run, model)
 
 
 def _fit_plain(
@@ -250,7 +255,12 @@ def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) ->
     )
     if state is not None:
         first, best = state["epochs"], state.get("best")
-        learner.load_state(state)
+        try:
+            learner.load_state(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{run.folder / checkpoint.STATE} does not fit this run: delete it to start it again"
+            ) from error
     if distributed.is_first():
         checkpoint.truncate_log(run.folder, first)
     augmentation = build_augmentation(config.augmentation, config.model.size_hw)
@@ -262,7 +272,7 @@ def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) ->
             "epoch": epoch + 1,
             **_train_epoch(run, learner, augmented, epoch, seen),
             "lr": learner.lr,
-            "val_map": _validation_map(run, learner.network, held_out, seen),
+            "val_map": _validation_map(run, learner, held_out, seen, epoch),
         }
         record["seconds"] = round(time.monotonic() - started, 2)
         best = _better(best, record, learner.network) if config.keep == "best" else None
@@ -340,11 +350,7 @@ def _train_epoch(
     for batch in parts:
         losses.append(learner.step(batch))
         if not math.isfinite(losses[-1]):
-            kept = f"epoch {epoch} is kept in {run.folder}" if epoch else "nothing is kept"
-            raise TrainingError(
-                f"the loss is {losses[-1]} in epoch {epoch + 1}: {kept}; "
-                "start again with a lower --lr, or with --set amp=off"
-            )
+            raise _diverged(run, f"the loss is {losses[-1]}", epoch)
         run.progress.advance(task)
     run.progress.remove_task(task)
     seconds = time.monotonic() - started
@@ -355,14 +361,32 @@ def _train_epoch(
     }
 
 
+def _diverged(run: Run, what: str, epoch: int) -> TrainingError:
+    kept = f"epoch {epoch} is kept in {run.folder}" if epoch else "nothing is kept"
+    return TrainingError(
+        f"{what} in epoch {epoch + 1}: {kept}; start again with a lower --lr, or with --set amp=off"
+    )
+
+
 def _validation_map(
-    run: Run, network: CausalRecognizer, images: ImageTensors, memory: TokenMemory | None
+    run: Run,
+    learner: Learner,
+    images: ImageTensors,
+    memory: TokenMemory | None,
+    epoch: int,
 ) -> float | None:
-    """Mean AP over labels with enough held-out positives; None where there is no such label."""
+    """Mean AP over labels with enough held-out positives; None where there is no such label.
+
+    Raises:
+        TrainingError: A weight is not finite, which a loss shows only at the next step; or a score.
+    """
+    tensors = [*learner.model.parameters(), *learner.network.parameters()]
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise _diverged(run, "a weight became infinite", epoch)
     if not run.held_out:
         return None
     seen = None if memory is None else memory.of("val")
-    scores = score_images(network, images, run.spec, seen).deployed
+    scores = score_images(learner.network, images, run.spec, seen).deployed
     thresholds = np.full(len(run.val.classes), 0.5, np.float32)
     targets, classes = run.val.targets(), run.val.classes
     metrics = evaluate_scores(scores, targets, classes, thresholds, min_positives=MIN_POSITIVES)

@@ -114,11 +114,7 @@ def check_folder(
         DataError: The folder holds a run already, or one of another configuration or data.
     """
     if not resume:
-        # A folder whose first epoch never ended holds nothing to lose.
-        if (folder / checkpoint.STATE).exists() or (folder / checkpoint.WEIGHTS).exists():
-            raise DataError(
-                f"{folder} holds a run already: continue it with --resume, or choose another --out"
-            )
+        _refuse_what_would_be_lost(folder)
         return None
     if (before := checkpoint.load_config(folder)) != config:
         raise DataError(
@@ -129,6 +125,27 @@ def check_folder(
     if state is not None and state["data"] != fingerprint(data):
         raise DataError(f"{folder} was trained on other data than {data.name}: nothing was changed")
     return state
+
+
+def _refuse_what_would_be_lost(folder: Path) -> None:
+    """Let a run begin in no folder of another, or of somebody else's: an engine's, a package's."""
+    if (folder / checkpoint.STATE).exists() or (folder / checkpoint.WEIGHTS).exists():
+        raise DataError(
+            f"{folder} holds a run already: continue it with --resume, or choose another --out"
+        )
+    if (folder / checkpoint.SPEC).exists():
+        raise DataError(
+            f"{folder} holds a {checkpoint.SPEC} of something else: choose another --out"
+        )
+    if (
+        folder / checkpoint.CONFIG
+    ).exists():  # a run whose first epoch never ended: nothing is lost
+        try:
+            checkpoint.load_config(folder)
+        except DataError as error:
+            raise DataError(
+                f"{folder} holds a {checkpoint.CONFIG} of something else: choose another --out"
+            ) from error
 
 
 def _differences(before: Any, asked: Any, name: str = "") -> str:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cmlr_edge.errors import TrainingError
 from cmlr_edge.model.spec import PreprocessSpec
 from train import distributed
 from train.data.transforms import ImageTensors, normalize
@@ -61,8 +62,16 @@ def score_images(
 
     Returns:
         Scores; 0 where nobody knows whether the label is there, see `LabeledImages.judged`.
+
+    Raises:
+        TrainingError: A score is NaN.
     """
     found = _all_scores(model, images, spec, memory)
+    if not all(np.isfinite(kind).all() for kind in vars(found).values() if kind is not None):
+        raise TrainingError(
+            "the network's scores are not numbers: its weights are damaged, or grew without bound; "
+            "train it again with a lower --lr"
+        )
     own, prior = found.own_context, found.prior_context
     return DatasetScores(
         deployed=images.judged(found.deployed),

@@ -9,6 +9,7 @@ RUN/plain/             a run without intervention, where one was trained to comp
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -24,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cmlr_edge.errors import DataError, OutputError
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.files import is_plain, write_atomically
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 from train.config import TrainConfig
@@ -32,6 +33,7 @@ from train.data.base import LabeledImages
 from train.network.model import CausalRecognizer
 
 PLAIN = "plain"  # folder
+_PRECISIONS = {"float32", "bfloat16", "float16"}  # of torch, that a state names
 _LATER_BUFFERS = {"intervention.context_spread"}  # that runs of older versions do not have
 WEIGHTS, SPEC, CONFIG, LOG, STATE, SKIPPED, REPORT = (
     "model.safetensors",
@@ -52,7 +54,8 @@ def _clear_when_full(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # torch.save has its own words for a full disk
         if isinstance(error.__context__, KeyboardInterrupt):  # and fails so when it is interrupted
             raise error.__context__ from None
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        why = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(why, "strerror", None) or str(why).splitlines()[0]
         raise OutputError(
             f"{path} cannot be written: {reason}. What was there before is whole: make it "
             "writable or make room, then go on with the same command and --resume"
@@ -65,7 +68,9 @@ def check_writable(run: Path) -> None:
     Raises:
         OutputError: It or the nearest folder above it that is there is no folder, or is read-only.
     """
-    there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
+    there = next(
+        path for path in (run.absolute(), *run.absolute().parents) if os.path.lexists(path)
+    )
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
@@ -212,24 +217,31 @@ def load_state_file(run: Path) -> dict[str, Any] | None:
     if not (run / STATE).is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(run / STATE, map_location="cpu", weights_only=True)
+        state: Any = torch.load(run / STATE, map_location="cpu", weights_only=True)
     except Exception as error:
         raise DataError(
-            f"{run / STATE} cannot be read ({str(error)[:200]}): delete it to start this run again"
+            f"{run / STATE} cannot be read ({str(error)[:200] or 'it is empty'}): delete it to start "
+            "this run again"
         ) from error
-    if "precision" not in state:
+    epochs = state.get("epochs") if isinstance(state, dict) and "precision" in state else None
+    if type(epochs) is not int or epochs < 0 or state["precision"] not in _PRECISIONS:
         raise DataError(f"{run / STATE} is of an older version: start the run again elsewhere")
-    return state
+    whole: dict[str, Any] = state
+    return whole
 
 
 def append_log(run: Path, record: dict[str, Any]) -> None:
     """Add one line to the log."""
-    with _clear_when_full(run / LOG), (run / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
+    with _clear_when_full(run / LOG):
+        if not is_plain(run / LOG):
+            raise OSError(errno.EINVAL, "not a file")  # a pipe may have nobody at its other end
+        with (run / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def truncate_log(run: Path, epochs: int) -> None:
     """Keep the first `epochs` lines, so that a resumed run does not log an epoch twice."""
     if (run / LOG).is_file():
-        lines = (run / LOG).read_bytes().splitlines(keepends=True)[:epochs]
-        write_atomically(run / LOG, b"".join(lines))
+        with _clear_when_full(run / LOG):
+            lines = (run / LOG).read_bytes().splitlines(keepends=True)[:epochs]
+            write_atomically(run / LOG, b"".join(lines))

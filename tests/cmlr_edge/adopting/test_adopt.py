@@ -155,8 +155,8 @@ def test_softmax_says_that_one_label_at_most_is_likely_and_sigmoid_does_not(
         Adoption(tmp_path / "logits.onnx", replace(WISHES, activation="none"))
 
 
-def _reshaping(path: Path, *, mixing: bool) -> None:
-    """Exported for one picture: its shapes say 1; where it mixes, a batch cannot be one at all."""
+def _reshaping(path: Path, *, mixing: bool, number: int = 1) -> None:
+    """Its shapes say for how many it was exported; where it mixes, a batch cannot be one at all."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
         helper.make_node("Reshape", ["pooled", "shape"], ["flat"]),
@@ -173,11 +173,11 @@ def _reshaping(path: Path, *, mixing: bool) -> None:
     graph = helper.make_graph(
         nodes,
         "reshaping",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, len(LABELS)])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [number, 3, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [number, len(LABELS)])],
         [
             numpy_helper.from_array(dense, "dense"),
-            numpy_helper.from_array(np.array([1, 3]), "shape"),
+            numpy_helper.from_array(np.array([number, 3]), "shape"),
         ],
     )
     opsets = [helper.make_opsetid("", 13)]
@@ -198,6 +198,18 @@ def test_a_model_for_one_picture_takes_many_in_one_run_or_one_by_one(tmp_path: P
             alone = np.stack([recognizer(picture).scores for picture in PICTURES])
             together = [p.scores for p in recognizer.recognize_batch(PICTURES)]
         assert np.abs(alone - np.stack(together)).max() < 1e-6
+
+
+def test_a_model_for_two_pictures_takes_any_number_or_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "two.onnx"
+    _reshaping(path, mixing=False, number=2)
+    with Recognizer.from_engine(
+        Adoption(path, WISHES).finish().write(tmp_path / "e")
+    ) as recognizer:
+        assert len(recognizer.recognize_batch(PICTURES[:3])) == 3
+    _reshaping(path, mixing=True, number=2)
+    with pytest.raises(EngineError, match=r"takes 2 pictures at a time, .* export it for one"):
+        Adoption(path, WISHES).finish()
 
 
 def _without_labels(path: Path) -> tuple[Path, Wishes]:
@@ -277,9 +289,37 @@ def _operators_to_come(path: Path) -> tuple[Path, Wishes]:
     return path, WISHES
 
 
+def _functions_without_end(path: Path) -> tuple[Path, Wishes]:
+    keras().write(path)
+    model = onnx.load(path)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for i in range(40):  # each calls the next one twice
+        calls = [helper.make_node(f"F{i + 1}", [a], [b], domain="own") for a, b in ("xy", "yz")]
+        model.functions.append(helper.make_function("own", f"F{i}", ["x"], ["z"], calls, opsets))
+    model.opset_import.append(opsets[1])
+    model.graph.node.insert(
+        0, helper.make_node("F0", [model.graph.input[0].name], ["never"], domain="own")
+    )
+    path.write_bytes(model.SerializeToString())
+    return path, WISHES
+
+
+def _weights_of_nan(path: Path) -> tuple[Path, Wishes]:
+    keras().write(path)
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values * np.nan, tensor.name))
+    path.write_bytes(model.SerializeToString())
+    return path, WISHES
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (_functions_without_end, r"calls functions that are 1\.1e\+12 operations"),
+        (_weights_of_nan, "scores that are no numbers"),
         (_a_million_at_a_time, "takes 1000000000 pictures of .* at a time"),
         (_operators_to_come, r"^ONNX Runtime cannot load [^\n]*$"),
         (_without_labels, "gives 10 scores and no names: give --labels"),

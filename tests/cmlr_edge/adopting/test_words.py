@@ -106,6 +106,9 @@ def test_names_come_from_lines_json_and_metadata(tmp_path: Path) -> None:
     assert labels_of_metadata({"names": "__import__('os').getcwd()"}, "x") == ()
     assert labels_of_metadata({"names": "[" * 100_000}, "x") == ()
     assert labels_of_metadata({"names": "{[]: 'cat'}"}, "x") == ()
+    (tmp_path / "a.json").write_text('{"0": "cat", "0": "dog"}')
+    with pytest.raises(SpecError, match="gives '0' twice"):
+        read_labels(tmp_path / "a.json")
     (tmp_path / "a.txt").write_text("crane\nbird\ncrane\n")
     with pytest.raises(SpecError, match="'crane' twice"):
         read_labels(tmp_path / "a.txt")

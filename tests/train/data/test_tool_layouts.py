@@ -142,13 +142,14 @@ def _change(path: Path, old: str, new: str) -> None:
         (yolo, lambda r: write(r / "labels/train/1.txt", "cat 0 0 1 1"), "begins with 'cat'"),
         (yolo, lambda r: _change(r / "data.yaml", "images/val", "images/dev"), "no 'images/dev'"),
         (yolo, lambda r: _change(r / "data.yaml", "images/val", "../../../etc"), "there is no"),
-        (yolo, lambda r: _change(r / "data.yaml", "{0: ", "{1: 'x', 3: "), "numbered from 0"),
+        (yolo, lambda r: _change(r / "data.yaml", "{0: ", "{4: 'x', 3: "), "numbered from 0"),
         (yolo, lambda r: write(r / "data.yaml", "names: [a\ntrain: x"), "as YAML"),
         (
             yolo,
             lambda r: write(r / "data.yaml", "names: !!python/object:os.system\ntrain: x"),
             "YAML",
         ),
+        (yolo, lambda r: write(r / "data.yaml", "names: [a]\nnames: [b]\ntrain: x"), "given twice"),
         (yolo, lambda r: write(r / "more.yaml", "names: [a]\ntrain: x"), "keep one of them"),
         (cvat, lambda r: _change(r / "annotations.xml", "<version>", "<version"), "as XML"),
         (

@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.errors import DataError, TrainingError
+from cmlr_edge.errors import DataError, OutputError, TrainingError
+from cmlr_edge.machine.claim import IN_USE
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 from tests.tiny_training import IMAGENET, TINY, tiny_config
@@ -27,7 +30,14 @@ from train.explaining.plot import plot_log, write_table
 from train.fitting.loop import fit
 from train.judging.evaluate import evaluate_run
 from train.network.backbones import create_backbone
-from train.network.checkpoint import load_config, load_model, save_state
+from train.network.checkpoint import (
+    check_writable,
+    load_config,
+    load_model,
+    load_state_file,
+    save_state,
+)
+from train.reporting import exit_on_error
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "train"]
@@ -137,11 +147,66 @@ def test_evaluation_input_is_exactly_what_the_sdk_feeds(tiny_data: Path, tiny_ru
         np.testing.assert_array_equal(tensors[index].permute(1, 2, 0).numpy(), expected)
 
 
-def test_nan_loss_stops_and_keeps_the_last_epoch(tiny_data: Path, tmp_path: Path) -> None:
-    config = tiny_config("lr=1e30", "gradient_clip=1e30", "epochs=6", "backbone_lr=1e20")
+@pytest.mark.parametrize("batch", [8, 999])  # after the last step, no loss shows what it did
+def test_a_network_that_grows_without_bound_is_never_kept(
+    tiny_data: Path, tmp_path: Path, batch: int
+) -> None:
+    rates = ("lr=1e6", "gradient_clip=1e30", "backbone_lr=1e6", f"batch_size={batch}")
+    run = tmp_path / "run"
     with pytest.raises(TrainingError, match="lower --lr"):
-        fit(read_dataset(tiny_data), tmp_path / "run", config)
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+        fit(read_dataset(tiny_data), run, tiny_config(*rates, "epochs=1"))
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("model.json", "{}", "holds a model.json of something else"),  # an engine's
+        ("config.json", '{"model_type": "vit"}', "holds a config.json of something else"),
+        ("log.jsonl", None, "log.jsonl cannot be written: not a file"),  # a pipe: nobody reads it
+    ],
+)
+def test_nothing_is_lost_of_a_folder_that_is_no_runs(
+    tiny_data: Path, tmp_path: Path, name: str, content: str | None, says: str
+) -> None:
+    if content is None:
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises((DataError, OutputError), match=says):
+        fit(read_dataset(tiny_data), tmp_path, tiny_config("epochs=1"))
+    assert content is None or (tmp_path / name).read_text() == content
+
+
+def test_two_processes_do_not_train_in_one_folder(tiny_data: Path, tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from cmlr_edge.machine.claim import Claim\n"
+    code += "with Claim(Path(sys.argv[1]), 'it'): print(flush=True); time.sleep(60)"
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", code, str(run / IN_USE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(OutputError, match=rf"run is in use by process {other.pid}"):
+            fit(read_dataset(tiny_data), run, tiny_config())
+        other.kill()
+    assert not (run / "config.json").exists()
+
+
+@pytest.mark.parametrize("to", ["nowhere", "link"])
+def test_a_link_that_leads_nowhere_is_no_run_folder(tmp_path: Path, to: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / to)
+    with pytest.raises(OutputError, match=r"link cannot be written: (No such|Too many)"):
+        check_writable(tmp_path / "link")
+
+
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError])
+def test_memory_that_ends_is_one_line(
+    capsys: pytest.CaptureFixture[str], kind: type[Exception]
+) -> None:
+    with pytest.raises(SystemExit), exit_on_error():
+        raise kind("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+    said = capsys.readouterr().err
+    assert "not enough memory (CUDA out of memory. Tried to allocate 2.00 GiB): take" in said
 
 
 def test_a_run_is_never_overwritten_and_never_resumed_as_another(
@@ -206,6 +271,20 @@ def test_a_pickle_in_place_of_the_state_is_never_run(tiny_data: Path, tmp_path: 
     save_config(run, tiny_config())
     with pytest.raises(DataError, match=r"state.pt cannot be read"):
         fit(read_dataset(tiny_data), run, tiny_config(), resume=True)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": "2"}, {"precision": "nope"}, {"model": {}}, {"optimizer": {}}], ids=str
+)
+def test_a_state_that_does_not_fit_is_one_error(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    state = load_state_file(tiny_run)
+    assert state is not None
+    save_state(tmp_path / "run", {**state, "epochs": 2, **change})
+    with pytest.raises(DataError, match=r"state.pt (is of an older version|does not fit)"):
+        fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(), resume=True)
 
 
 def test_missing_weights_are_an_error_and_never_a_random_start(

@@ -55,6 +55,23 @@ def test_a_setting_that_is_spelt_wrong_is_refused_with_the_one_that_was_meant(
 
 
 @pytest.mark.parametrize(
+    "setting",
+    [
+        "lr=1e38", "backbone_lr=1e30", "weight_decay=1e38", "workers=1000000000", "seed=4294967296",
+        "gamma_negative=-5", "probability_clip=2", "model.dropout=1", "model.dropout=-1",
+        "model.embed_dim=0", "model.num_heads=-4", "model.ffn_dim=0", "model.image_width=0",
+        "model.confounders.ridge=0",
+    ],
+)  # fmt: skip
+def test_a_number_that_no_training_can_use_is_refused_by_its_name(setting: str) -> None:
+    name = setting.partition("=")[0].removeprefix("model.")
+    with pytest.raises(
+        DataError, match=rf"^settings: {name} is .*(at most|at least|or more|than|and )"
+    ):
+        build_config({}, [setting])
+
+
+@pytest.mark.parametrize(
     ("option", "says"),
     [
         (["--track", "tensorbord"], "no tracker 'tensorbord': expected one of tensorboard, mlflow"),
