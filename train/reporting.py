@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import Progress
 
+from cmlr_edge.cli import progress
+from cmlr_edge.cli.progress import Pace
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.redaction import one_line
+
+_OURS = ("__main__", "benchmarks", "cmlr_edge", "export", "train")
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -25,10 +30,12 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
     """
     console = Console(stderr=True)
     logging.basicConfig(
-        level=logging.INFO if process == 0 else logging.ERROR,
+        level=logging.WARNING if process == 0 else logging.ERROR,
         format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False)],
+        handlers=[_Lines()],
     )
+    for name in _OURS if process == 0 else ():  # libraries tell more than anybody wants to know
+        logging.getLogger(name).setLevel(logging.INFO)
     # Its retries would fill the screen; what could not be had is said once, by our own error.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     logging.getLogger("timm").setLevel(logging.ERROR)
@@ -44,7 +51,25 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
         sys.exit(2)
 
 
+def say(text: str) -> None:
+    """Print one line on stderr, whatever is in it, to be read and copied."""
+    Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
+
+
+def pace(what: str) -> Pace:
+    """Count what is done, and log it now and then."""
+    return Pace(what, _log.info)
+
+
 def progress_bars(*, visible: bool = True) -> Progress:
-    """Bars on stderr; only one of several processes should show them."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not visible)
+    """Bars on stderr, or lines in the log; only one of several processes should show them."""
+    return progress.progress_bars(Console(stderr=True), visible=visible, tell=_log.info)
+
+
+class _Lines(logging.Handler):
+    """Shows each message on one line with its time, however narrow the terminal, above bars if there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        say(f"{clock} {level}{self.format(record)}")
