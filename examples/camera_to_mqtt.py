@@ -18,7 +18,7 @@ def main(camera: str, broker: str) -> None:
         streams.add(open_source(camera), name="door", sinks=[MqttEvents(broker)], stability=calm)
         for result in streams.results():
             for event in result.events:
-                print(event.kind, event.label, f"{event.start_s:.1f} s")
+                print(event.kind, event.label, f"{event.time_s:.1f} s")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cmlr_edge import Recognizer
 from cmlr_edge.adopting.adopt import Adoption, Wishes
+from cmlr_edge.adopting.labels import read_labels
 from cmlr_edge.adopting.recipe import parse_recipe
 from cmlr_edge.sinks.contact_sheet import ContactSheet
 
@@ -19,7 +20,7 @@ THRESHOLD = 0.2  # of a softmax over many classes
 
 def main(model: str, labels: str, source: str) -> None:
     """Make an engine of the model, label pictures or a film with it, and draw what it said."""
-    names = tuple(Path(labels).read_text().splitlines())
+    names = read_labels(Path(labels))  # of which each class needs its own
     wishes = Wishes(parse_recipe(PREPROCESS), labels=names, threshold=THRESHOLD)
     engine = Adoption(Path(model), wishes).finish().write(Path("own_engine"))
     with Recognizer.from_engine(engine) as recognizer:

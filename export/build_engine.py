@@ -7,6 +7,7 @@ On a Jetson `--target tensorrt` adds model.engine, verified against model.onnx.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from enum import Enum
@@ -17,17 +18,14 @@ if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions
-from cmlr_edge.errors import CmlrError, DataError, EngineError
+from cmlr_edge.errors import DataError, EngineError
 from export.building import Int8For, Precision, build_engine
-
-_stderr = Console(stderr=True)
+from train.reporting import exit_on_error, progress_bars, say
 
 
 class Target(str, Enum):
@@ -149,8 +147,13 @@ def main(
 
     Example: python export/build_engine.py --checkpoint runs/first --out models/first
     """
-    with Progress(console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
-        task = progress.add_task("exporting and verifying", total=None)
+    with progress_bars() as progress:
+        task = progress.add_task("pictures measured for int8", total=None, visible=False)
+
+        def tell(done: int, total: int) -> None:
+            progress.update(task, total=total, visible=True)
+            progress.advance(task, done)
+
         spec = build_engine(
             checkpoint,
             out,
@@ -163,27 +166,22 @@ def main(
             tensorrt=flags.tensorrt,
             sign_with=flags.sign_key,
             explain=flags.explain,
-            report=lambda done, total: progress.update(
-                task, description="calibrating", total=total, advance=done
-            ),
+            report=tell,
         )
     for name, built in spec.files.items():
         parity = built.parity
-        _stderr.print(
+        say(
             f"wrote {out / name} and its spec: on {parity.num_images} images the largest score "
             f"difference is {parity.max_score_difference:.2g}, {parity.decision_flips} decisions "
             "differ"
         )
     if flags.int8 and flags.data is None:
-        _stderr.print(
+        say(
             "thresholds are still those of the trained model: fit them to this file with "
-            f"python -m train refit-thresholds --engine {out} --data DIR, or give --data"
+            f"python -m train refit-thresholds --engine {shlex.quote(str(out))} --data DIR, or give --data"
         )
 
 
 if __name__ == "__main__":
-    try:
+    with exit_on_error():
         run_command(main, "export/build_engine.py")
-    except CmlrError as error:
-        _stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)

@@ -112,6 +112,7 @@ def build_engine(
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     norms = precision != "float32" or not narrow
+    _log.info("exporting")
     graph, fusion, trained = _export(model, trained, norms=norms, explain=explain)
     graph = form.of(graph, seen, trained, report)
     if narrow and precision != "float16":
@@ -149,6 +150,7 @@ class _Form:
         if seen is None:
             return to_float16(model) if self.precision == "float16" else model
         total = len(seen)
+        _log.info("making int8 of it, by ranges measured on %d pictures", total)
 
         def tell(done: int) -> None:
             report(done, total)
@@ -260,6 +262,7 @@ def _verify(
 ) -> BuiltFile:
     """The file's entry for the spec; `specs`: as trained, and with the file's own thresholds."""
     trained, spec = specs
+    _log.info("comparing it with the trained network on %d pictures", len(frames))
     parity, golden = verify(
         path,
         content,

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import Progress
 
+from cmlr_edge.cli import progress
+from cmlr_edge.cli.progress import Pace
 from cmlr_edge.errors import CmlrError, TrainingError
 from cmlr_edge.redaction import one_line
 
 _NO_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
 _LONGEST = 200  # characters of a reason
+_OURS = ("__main__", "benchmarks", "cmlr_edge", "export", "train")
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,10 +33,12 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
     """
     console = Console(stderr=True)
     logging.basicConfig(
-        level=logging.INFO if process == 0 else logging.ERROR,
+        level=logging.WARNING if process == 0 else logging.ERROR,
         format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False)],
+        handlers=[_Lines()],
     )
+    for name in _OURS if process == 0 else ():  # libraries tell more than anybody wants to know
+        logging.getLogger(name).setLevel(logging.INFO)
     # Its retries would fill the screen; what could not be had is said once, by our own error.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     logging.getLogger("timm").setLevel(logging.ERROR)
@@ -64,7 +70,25 @@ def _said_when_memory_ends() -> Iterator[None]:
         ) from error
 
 
+def say(text: str) -> None:
+    """Print one line on stderr, whatever is in it, to be read and copied."""
+    Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
+
+
+def pace(what: str) -> Pace:
+    """Count what is done, and log it now and then."""
+    return Pace(what, _log.info)
+
+
 def progress_bars(*, visible: bool = True) -> Progress:
-    """Bars on stderr; only one of several processes should show them."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not visible)
+    """Bars on stderr, or lines in the log; only one of several processes should show them."""
+    return progress.progress_bars(Console(stderr=True), visible=visible, tell=_log.info)
+
+
+class _Lines(logging.Handler):
+    """Shows each message on one line with its time, however narrow the terminal, above bars if there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        say(f"{clock} {level}{self.format(record)}")

@@ -103,8 +103,11 @@ def extract_tokens(
     spec = PreprocessSpec(size_hw=(side, side), mean=backbone.mean, std=backbone.std)
     images = ImageTensors(data, spec, cache_bytes=0)
     # In float32 whatever the machine: one that finds bfloat16 faster would get other tokens.
-    batches = iterate_tokens(backbone, images, spec, report=report)
-    return np.concatenate([tokens.half().numpy() for tokens in batches])
+    found = []
+    for tokens in iterate_tokens(backbone, images, spec):
+        found.append(tokens.half().numpy())
+        report(len(tokens))
+    return np.concatenate(found)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cmlr_edge.capture.bounds import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, chec
 from cmlr_edge.errors import CaptureError, FrameError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
-from cmlr_edge.machine.pillow import TooManyPixelsError, open_picture, rgb_pixels
+from cmlr_edge.machine.pillow import HEIC_REMEDY, TooManyPixelsError, open_picture, rgb_pixels
 from cmlr_edge.redaction import printable
 
 IMAGE_SUFFIXES = (
@@ -181,14 +181,15 @@ def choose_pictures(paths: Iterable[Path], where: str) -> list[Path]:
         elif kind != "folder":
             others[kind] += 1
     left_out = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+    remedy = f"; HEIC of a phone: {HEIC_REMEDY}" if others.keys() & {*NO_FILMS} else ""
     if not pictures:
         raise CaptureError(
             f"{where} holds no pictures"
             + (f", but {left_out}" if left_out else "")
-            + f": looked for files ending in {' '.join(IMAGE_SUFFIXES)}"
+            + f": looked for files ending in {' '.join(IMAGE_SUFFIXES)}{remedy}"
         )
     if left_out:
-        _log.warning("%s: %d pictures; left out: %s", where, len(pictures), left_out)
+        _log.warning("%s: %d pictures; left out: %s%s", where, len(pictures), left_out, remedy)
     return pictures
 
 

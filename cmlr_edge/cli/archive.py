@@ -10,17 +10,14 @@ from typing import Annotated, Any
 
 import typer
 import typer.core
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from cmlr_edge.archive.dataset import Counts
 from cmlr_edge.archive.plan import Cutting, PlanSize, Unit
@@ -28,7 +25,9 @@ from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
 from cmlr_edge.cli import options
 from cmlr_edge.cli.console import stderr
 from cmlr_edge.cli.grouped import takes_flags
+from cmlr_edge.cli.progress import progress_bars
 from cmlr_edge.cli.signals import Interruption, noted_signals
+from cmlr_edge.cli.tables import stdout, table
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.redaction import printable
@@ -153,11 +152,13 @@ def _run(run: Archive, interruption: Interruption, *, quiet: bool) -> Summary:
         TextColumn("{task.fields[told]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    bar = Progress(*columns, console=stderr, disable=quiet or not stderr.is_terminal)
+    bar = progress_bars(stderr, *columns, visible=not quiet)
     rows = Counts()
     interruption.calls(run.request_end)
     with bar:
-        task = bar.add_task("", total=max(1, whole.size), completed=whole.size - left.size, told="")
+        task = bar.add_task(
+            "bytes labelled", total=max(1, whole.size), completed=whole.size - left.size, told=""
+        )
 
         def told(unit: Unit, counts: Counts) -> None:
             rows.add(counts)
@@ -199,7 +200,7 @@ def _told(size: PlanSize) -> str:
 
 
 def _print_summary(summary: Summary) -> None:
-    console, record = Console(), summary.to_record()
+    console, record = stdout(), summary.to_record()
     run: dict[str, Any] = record["run"]
     rate = f", {run['rows_per_second']:.1f} a second" if run["rows"] else ""
     console.print(
@@ -208,15 +209,15 @@ def _print_summary(summary: Summary) -> None:
         highlight=False,
     )
     if record["labels"]:
-        table = Table("label", "rows")
+        labels = table("label", right=("rows",))
         for name, count in [*record["labels"].items()][:_MOST_LABELS]:
-            table.add_row(escape(printable(name)), str(count))
-        console.print(table)
+            labels.add_row(escape(printable(name)), str(count))
+        console.print(labels)
     if record["failures"]:
-        table = Table("failure", "rows")
+        failures = table("failure", right=("rows",))
         for kind, count in sorted(record["failures"].items(), key=lambda item: -item[1]):
-            table.add_row(kind, str(count))
-        console.print(table)
+            failures.add_row(kind, str(count))
+        console.print(failures)
     console.print(escape(f"with the provider {summary.provider}"), highlight=False)
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cmlr_edge.cli import options
 from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.tables import stdout, table
 from cmlr_edge.diagnosis.bench import BenchSettings, find_regressions, run_bench
 from cmlr_edge.errors import DataError, OutputError
 from cmlr_edge.model.demo import demo_engine
@@ -105,17 +104,16 @@ def _read(path: Path | None) -> dict[str, Any] | None:
 
 
 def _print(record: dict[str, Any]) -> None:
-    console = Console()
+    console = stdout()
     console.print(f"{escape(record['engine'])}: {escape(record['runtime'])}", soft_wrap=True)
     console.print(f"{record['machine']['cpu']}, {record['machine']['cores']} cores", soft_wrap=True)
     latencies = record["latency_ms"]
     columns = list(next(iter(latencies.values())))
-    table = Table(
-        "ms", *columns, title=f"{record['iterations']} frames, {escape(record['source'])}"
-    )
+    title = f"{record['iterations']} frames, {escape(record['source'])}"
+    latency = table("ms", right=tuple(columns), title=title)
     for stage, values in latencies.items():
-        table.add_row(stage.replace("_", " "), *(f"{values[name]:.2f}" for name in columns))
-    console.print(table)
+        latency.add_row(stage.replace("_", " "), *(f"{values[name]:.2f}" for name in columns))
+    console.print(latency)
     throughput, memory = record["throughput"], record["memory_mb"]
     console.print(f"frames per second: {throughput['frames_per_second']:.1f}")
     for name in ("by_batch", "by_streams"):

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from cmlr_edge.collected.exports import EXPORTS, export
 from cmlr_edge.collected.frames import Kept, chosen, read_kept
 from cmlr_edge.collected.sheet import draw_kept
@@ -65,11 +66,12 @@ def collected(
     if as_json:
         print(json.dumps([_to_record(kept) for kept in frames], indent=1))  # noqa: T201
     else:
-        _print(frames, len(everything))
+        _print(frames, len(everything), listed=sheet is None and out is None)
     console = Console(stderr=as_json)
     if sheet is not None:
         drawn = draw_kept(frames, sheet)
-        console.print(escape(f"{drawn} of them drawn in {printable(sheet)}"), highlight=False)
+        text = f"{drawn} of them drawn in {printable(sheet)}"
+        console.print(escape(text), highlight=False, soft_wrap=True)
     if out is not None:
         export(frames, to, out)
         text = f"{len(frames)} frames exported to {printable(out)} for {to}"
@@ -80,19 +82,20 @@ def _to_record(kept: Kept) -> dict[str, object]:
     return {"file": str(kept.path), **vars(kept.record), "doubts": [*map(vars, kept.record.doubts)]}
 
 
-def _print(frames: Sequence[Kept], there: int) -> None:
-    console = Console()
-    table = Table("kept for", "worth", "said", "when", "source")
-    for kept in frames[:_MOST_ROWS]:
-        record = kept.record
-        said = ", ".join(f"{name} {score:.2f}" for name, score in [*record.said.items()][:3])
-        about = f"{record.kind} {record.label}".strip()
-        cells = (about, f"{record.worth:.2f}", said, _when(kept), record.source)
-        table.add_row(*(escape(printable(cell)) for cell in cells))
-    console.print(table)
+def _print(frames: Sequence[Kept], there: int, *, listed: bool) -> None:
+    console = stdout()
+    by_source: dict[str, list[Kept]] = {}
+    for kept in frames[: _MOST_ROWS if listed else 0]:
+        by_source.setdefault(kept.record.source, []).append(kept)
+    for source, shown in by_source.items():
+        console.print(f"[bold]{escape(printable(source))}[/bold]", soft_wrap=True)  # to be copied
+        console.print(_rows(shown))
+    if listed and len(frames) > _MOST_ROWS:
+        console.print(f"and {len(frames) - _MOST_ROWS} more, in --json")
     kinds = Counter(kept.record.kind for kept in frames)
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    console.print(escape(f"{len(frames)} of {there} frames: {told}"), highlight=False)
+    text = f"{len(frames)} of {there} frames: {told}"
+    console.print(escape(text), highlight=False, soft_wrap=True)
     unexplained = sum(not kept.record.explained for kept in frames)
     if unexplained:
         console.print(
@@ -100,6 +103,17 @@ def _print(frames: Sequence[Kept], there: int) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _rows(frames: Sequence[Kept]) -> Table:
+    found = table("kept for", "worth", "said", "when")
+    for kept in frames:
+        record = kept.record
+        said = ", ".join(f"{name} {score:.2f}" for name, score in [*record.said.items()][:3])
+        about = f"{record.kind} {record.label}".strip()
+        cells = (about, f"{record.worth:.2f}", said, _when(kept))
+        found.add_row(*(escape(printable(cell)) for cell in cells))
+    return found
 
 
 def _when(kept: Kept) -> str:

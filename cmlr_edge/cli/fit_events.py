@@ -82,6 +82,8 @@ def fit_events(
             _print(contract)
     for why in undivided.values():
         print_error(why)
+    if out is not None and not any(contract.proven for contract in contracts):
+        print_error(f"nothing is proven, so {out} is not written")
     if undivided or not all(contract.proven for contract in contracts):
         raise typer.Exit(_UNPROVEN)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.files import model_path, sha256_of, spec_path
 from cmlr_edge.model.pair import ModelPair
@@ -81,7 +80,7 @@ def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
 
 
 def _print_description(record: dict[str, Any]) -> None:
-    console = Console()
+    console = stdout()
     console.print(f"[bold]{escape(record['name'])}[/bold]")
     for name, file in record["files"].items():
         color = "green" if file["state"] == "ok" else "red"
@@ -99,10 +98,10 @@ def _print_description(record: dict[str, Any]) -> None:
                 f"{engine['tensorrt']}, batches of {engine['batch'][0]} to {engine['batch'][2]}"
             )
     for section in _SECTIONS[record["adopted"] is not None]:
-        table = Table(title=section, show_header=False, title_justify="left")
+        facts = table("", "", title=section, show_header=False, title_justify="left")
         for key, value in record[section].items():
-            table.add_row(key, escape(str(value)))
-        console.print(table)
+            facts.add_row(key, escape(str(value)))
+        console.print(facts)
     for item in (record["taught"] or {"labels": ()})["labels"]:
         low, high = item["recall_between"]
         console.print(
@@ -110,7 +109,7 @@ def _print_description(record: dict[str, Any]) -> None:
             f"{item['negatives']} without; finds {low:.0%} to {high:.0%} of it",
             soft_wrap=True,
         )
-    labels = Table("label", "threshold", title=f"{len(record['labels'])} labels")
+    labels = table("label", right=("threshold",), title=f"{len(record['labels'])} labels")
     for name, threshold in record["labels"].items():
         labels.add_row(escape(name), f"{threshold:.3f}")
     console.print(labels)

@@ -9,11 +9,12 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import Progress
 
 from cmlr_edge.cli.console import print_start, stderr
 from cmlr_edge.cli.flags import Flags
 from cmlr_edge.cli.grouped import takes_flags
+from cmlr_edge.cli.progress import is_seen, progress_bars
 from cmlr_edge.cli.report import SourceReport, print_json, print_problems, print_tables
 from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.pipeline import lane
@@ -31,12 +32,12 @@ class _Summaries:
 
     def __init__(self) -> None:
         self.by_source: defaultdict[str, RunSummary] = defaultdict(RunSummary)
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=stderr)
+        self.progress = Progress(disable=True)
 
     def shown(self, total: int | None, *, quiet: bool) -> Progress:
-        """The bar, to be entered; without one where nobody looks."""
-        self.progress.disable = quiet or not stderr.is_terminal
+        """The bar, to be entered; lines for a film where nobody looks, and nothing for a camera."""
+        seen = is_seen(stderr) or total is not None
+        self.progress = progress_bars(stderr, visible=seen and not quiet)
         self.progress.add_task("labelling", total=total)
         return self.progress
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.cli.console import print_away, stderr
+from cmlr_edge.cli.tables import stdout, table
 from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.redaction import printable
@@ -68,7 +69,7 @@ def print_json(
 
 def print_tables(reports: Sequence[SourceReport], runtime: str, session: Session) -> None:
     """Print a table of labels and one of latencies per source, and where outputs are."""
-    console = Console()
+    console = stdout()
     for report in reports:
         _print_source(console, report, runtime)
     for path in session.files():
@@ -107,7 +108,7 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
         console.print(pace + ("; no label reached its threshold" if summary.frames else ""))
     if percentiles := summary.latency_percentiles():
         console.print(escape(runtime), soft_wrap=True)
-        latency = Table("stage", "median ms", "p95 ms")
+        latency = table("stage", "median ms", "p95 ms")
         for stage, values in percentiles.items():
             latency.add_row(stage, f"{values['p50']:.2f}", f"{values['p95']:.2f}")
         console.print(latency)
@@ -135,12 +136,10 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
 
 def _presence_table(summary: RunSummary, *, stills: bool, title: str) -> Table:
     when = ("first picture", "last picture") if stills else ("seconds", "first s", "last s")
-    table = Table("label", title=title)
-    for column in ("frames", "share", "mean score", "max", *when):
-        table.add_column(column, justify="right")
+    presence = table("label", right=("frames", "share", "mean", "max", *when), title=title)
     for name, seen in summary.ranked():
         share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
         numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
         times = [seen.first, seen.last] if stills else [seen.seconds or 0.0, seen.first, seen.last]
-        table.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
-    return table
+        presence.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
+    return presence

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from cmlr_edge.cli.console import print_error, stderr
 from cmlr_edge.cli.grouped import takes_flags
+from cmlr_edge.cli.progress import progress_bars
 from cmlr_edge.errors import DataError, TooFewError
 from cmlr_edge.machine.claim import Claim
 from cmlr_edge.model.files import followed, model_path, spec_path
@@ -98,7 +98,7 @@ def teach(
     if followed(target) == followed(path):
         raise DataError(f"--out is {path} itself: give another place, the old engine stays")
     claim = Claim(target.with_name(f".{target.name}.lock"), str(target))
-    progress_bar = Progress(console=stderr, transient=True, disable=not stderr.is_terminal)
+    progress_bar = progress_bars(stderr, transient=True)
     with claim, progress_bar as progress:
         tasks: dict[str, Any] = {}
 

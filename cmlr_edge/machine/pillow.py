@@ -26,6 +26,9 @@ _FORMATS = {
 # What people have, too, and what is not read: first bytes and name.
 _HEADER = 32
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1")
+HEIC_REMEDY = (
+    "convert it to JPEG, with Debian's heif-convert (libheif-examples) or Python's pillow-heif"
+)
 _UNREAD = {
     b"GIF8": "GIF",
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
@@ -76,7 +79,7 @@ def _what_it_is(file: IO[bytes]) -> str:
         start = file.read(_HEADER)
         brands = start[8:] if start[4:8] == b"ftyp" else b""
         if b"avif" not in brands and any(brand in brands for brand in _HEIC_BRANDS):
-            return "it is HEIC, as phones write it, which is not read: convert it to JPEG"
+            return f"it is HEIC, as phones write it, which is not read: {HEIC_REMEDY}"
         for mark, name in _UNREAD.items():
             if start.startswith(mark):
                 return f"it is {name}, which is not read: convert it to JPEG or PNG"

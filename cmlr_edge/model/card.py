@@ -44,10 +44,22 @@ def card_of(spec: ModelSpec, repository: str) -> str:
             "",
             *table,
             "",
+            *_judged_twice(spec),
             "Add what it is good for, what it confuses, and the licence of data and weights.",
             "",
         ]
     )
+
+
+def _judged_twice(spec: ModelSpec) -> list[str]:
+    """A warning where the pictures that measured a trained model chose something of it before."""
+    if spec.adopted is not None or not spec.provenance.metrics:
+        return []
+    text = (
+        "These pictures also chose the epoch and the read-out, and the thresholds where the line above names "
+        "them. So new pictures will show less: measure it on some that chose nothing, a split `test`."
+    )
+    return [text, ""]
 
 
 def _origin(spec: ModelSpec) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import DataOption, write_report
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
@@ -55,15 +55,15 @@ def biased_pairs(
     )
     report = {"data": part.name, "split": split, "num_images": len(part.images)}
     write_report(json_file, {**report, "pairs": [dataclasses.asdict(pair) for pair in pairs]})
-    Console().print(_pairs_table(pairs, f"{len(part.images)} images of {split}"))
+    stdout().print(_pairs_table(pairs, f"{len(part.images)} images of {split}"))
 
 
 def _pairs_table(pairs: tuple[BiasedPair, ...], title: str) -> Table:
-    table = Table("label", "context", title=title, caption="score: mean over its pictures")
-    for heading in ("bias", "score with", "score without", "pictures with", "without"):
-        table.add_column(heading, justify="right")
+    numbers = ("bias", "score with", "score without", "pictures with", "without")
+    caption = "score: mean over its pictures"
+    found = table("label", "context", right=numbers, title=title, caption=caption)
     for pair in pairs:
-        table.add_row(
+        found.add_row(
             escape(pair.label),
             escape(pair.context),
             f"{pair.bias:.2f}",
@@ -72,4 +72,4 @@ def _pairs_table(pairs: tuple[BiasedPair, ...], title: str) -> Table:
             str(pair.num_together),
             str(pair.num_apart),
         )
-    return table
+    return found

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import write_report
+from train.reporting import say
 
 if TYPE_CHECKING:
     from train.data import LabeledImages
@@ -51,7 +51,7 @@ def check(
 
 
 def _print(report: DataReport) -> None:
-    console = Console(highlight=False)
+    console = stdout(highlight=False)
     total = sum(report.splits.values())
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items())
     console.print(f"[bold]{escape(report.name)}[/bold]: {report.layout}", soft_wrap=True)
@@ -62,18 +62,19 @@ def _print(report: DataReport) -> None:
         f"{report.without_labels}{unknown}",
         soft_wrap=True,
     )
-    table = Table("label", *report.splits, *(["unknown"] if report.unknown_share else []))
+    columns = (*report.splits, *(["unknown"] if report.unknown_share else []))
+    labels = table("label", right=columns)
     ranked = sorted(report.labels, key=lambda label: -sum(label.present.values()))
     for label in ranked[:_MOST_SHOWN]:
         counts = [str(label.present[split]) for split in report.splits]
-        table.add_row(
+        labels.add_row(
             escape(label.name), *counts, *([str(label.unknown)] if report.unknown_share else [])
         )
-    console.print(table)
+    console.print(labels)
     if len(ranked) > _MOST_SHOWN:
         console.print(f"  and {len(ranked) - _MOST_SHOWN} rarer labels, in --json")
     for problem in report.problems:
-        console.print(f"[yellow]look at[/yellow] {escape(problem)}", soft_wrap=True)
+        console.print(f"[yellow]to look at:[/yellow] {escape(problem)}", soft_wrap=True)
 
 
 def _draw(data: LabeledImages, path: Path, seed: int) -> None:
@@ -98,7 +99,7 @@ def _draw(data: LabeledImages, path: Path, seed: int) -> None:
         frame = Frame(pixels, index, None, time.time(), 0.0, f"{image.split} {image.path.name}")
         sheet.write(Result(frame, prediction, ()))
     sheet.close()
-    Console(stderr=True).print(f"wrote {escape(str(path))}", soft_wrap=True)
+    say(f"wrote {path}")
 
 
 def _chosen(data: LabeledImages, seed: int) -> list[int]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import CheckpointOption, DataOption, write_report
 
 
@@ -45,7 +45,7 @@ def evaluate(
     if not distributed.is_first():
         return
     write_report(json_file, report)
-    Console().print(_read_out_table(report))
+    stdout().print(_read_out_table(report))
 
 
 def _read_out_table(report: dict[str, Any]) -> Table:
@@ -53,19 +53,18 @@ def _read_out_table(report: dict[str, Any]) -> Table:
     read_outs = report["read_outs"]
     first = next(iter(read_outs.values()))
     left_out = f", {report['num_skipped']} damaged left out" if report["num_skipped"] else ""
-    table = Table(
+    biased = "context_bias" in first
+    scores = table(
         "read-out",
+        right=("mAP", "CF1", "OF1", *(("exclusive", "co-occur") if biased else ())),
         title=f"{report['num_images']} images of {report['split']}{left_out}",
         caption=f"mAP, CF1, OF1 over the {first['num_labels_scored']} of {len(first['ap'])} labels "
         f"with at least {report['min_positives']} positives",
     )
-    biased = "context_bias" in first
-    for heading in ("mAP", "CF1", "OF1", *(("exclusive", "co-occur") if biased else ())):
-        table.add_column(heading, justify="right")
     for name, metrics in read_outs.items():
         cells = [f"{metrics[key]:.3f}" for key in ("mean_ap", "cf1", "of1")]
         if biased:
             found = (metrics["context_bias"][key]["value"] for key in ("exclusive", "co_occur"))
             cells += ["-" if value is None else f"{value:.3f}" for value in found]
-        table.add_row(name, *cells)
-    return table
+        scores.add_row(name, *cells)
+    return scores

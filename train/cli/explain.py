@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import CheckpointOption, DataOption
+from train.reporting import say
+
+_log = logging.getLogger(__name__)
 
 
 def explain(
@@ -37,27 +40,26 @@ def explain(
     from train.network.checkpoint import load_model
 
     model, spec = load_model(checkpoint)
-    with Console(stderr=True).status("loading") as status:
-        record = run_explain(
-            model,
-            spec,
-            read_dataset(data).split(split),
-            cause,
-            out,
-            beside=None if beside is None else load_model(beside),
-            absent=absent,
-            names=_names(checkpoint, beside),
-            report=status.update,
-        )
+    record = run_explain(
+        model,
+        spec,
+        read_dataset(data).split(split),
+        cause,
+        out,
+        beside=None if beside is None else load_model(beside),
+        absent=absent,
+        names=_names(checkpoint, beside),
+        report=_log.info,
+    )
     write_explanation(record, out)
     _print_links(record)
     _print_absent(record["absent"])
     if not record["readable"]:
-        Console(stderr=True).print(
+        say(
             f"the links are too weak to read: setting a label moves no probability by more than "
             f"{record['strongest_effect']:.0e}"
         )
-    Console(stderr=True).print(f"wrote the figures and explanation.json into {out}")
+    say(f"wrote the figures and explanation.json into {out}")
 
 
 def _names(checkpoint: Path, beside: Path | None) -> tuple[str, str]:
@@ -69,23 +71,20 @@ def _names(checkpoint: Path, beside: Path | None) -> tuple[str, str]:
 
 def _print_links(record: dict[str, Any]) -> None:
     for title, key in (("strongest links", "strongest"), ("suppressed", "most_suppressed")):
-        table = Table("cause", "effect", title=title)
-        table.add_column("causal", justify="right")
-        table.add_column("co-occurrence", justify="right")
+        links = table("cause", "effect", right=("causal", "co-occurrence"), title=title)
         for link in record[key]:
             numbers = (f"{link[name]:+.3f}" for name in ("causal", "cooccurrence"))
-            table.add_row(escape(link["cause"]), escape(link["effect"]), *numbers)
-        Console().print(table)
+            links.add_row(escape(link["cause"]), escape(link["effect"]), *numbers)
+        stdout().print(links)
 
 
 def _print_absent(absent: dict[str, list[dict[str, Any]]]) -> None:
     """Mean scores of labels that are not there, with their company and without."""
     for name, found in absent.items():
-        table = Table("label that is not there", "company", title=escape(name))
-        for heading in ("score with it", "without it", "pictures"):
-            table.add_column(heading, justify="right")
+        numbers = ("score with it", "without it", "pictures")
+        scored = table("label that is not there", "company", right=numbers, title=escape(name))
         for item in found:
             scores = (f"{item[key]:.3f}" for key in ("with_company", "without_company"))
             pictures = " / ".join(map(str, item["pictures"]))
-            table.add_row(escape(item["label"]), escape(item["company"]), *scores, pictures)
-        Console().print(table)
+            scored.add_row(escape(item["label"]), escape(item["company"]), *scores, pictures)
+        stdout().print(scored)

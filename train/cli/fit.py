@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from train.cli.options import DataOption
 from train.config import TrainConfig
 from train.recipes import AUTO, recipe_for, settings_of
+from train.reporting import say
 from train.settings import build_config, check_names, parse_settings
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def fit(
     torchrun --nproc-per-node 4 -m train fit --data photos --out runs/first
     """  # noqa: D301
     check_names(settings or [])  # slips are found before PyTorch is loaded and pictures are read
+    from train import distributed
     from train.data import read_dataset
     from train.fitting.lone import read_pairs
     from train.fitting.tracking import check_trackers
@@ -117,7 +119,9 @@ def fit(
     }
     pictures = read_dataset(data)
     config = choose_config(recipe, pictures, given, settings or [])
-    _run(pictures, out, config, resume=resume, cache=cache, track=track or [])
+    spec = _run(pictures, out, config, resume=resume, cache=cache, track=track or [])
+    if distributed.is_first():
+        _say_what_is_next(data, out, spec)
 
 
 def _run(
@@ -128,20 +132,15 @@ def _run(
     resume: bool,
     cache: Path | None,
     track: list[str],
-) -> None:
-    from train import distributed
+) -> ModelSpec:
     from train.fitting.loop import fit as run_fit
 
     try:
         cache = cache or out.absolute().parent / "confounders"
-        spec = run_fit(data, out, config, resume=resume, cache=cache, track=track)
+        return run_fit(data, out, config, resume=resume, cache=cache, track=track)
     except KeyboardInterrupt:
-        Console(stderr=True).print(
-            f"whole epochs are kept in {out}: go on with the same command and --resume"
-        )
+        say(f"whole epochs are kept in {out}: go on with the same command and --resume")
         raise
-    if distributed.is_first():
-        _say_what_is_next(out, spec)
 
 
 def choose_config(
@@ -179,7 +178,7 @@ def _with_stages_it_has(config: TrainConfig) -> TrainConfig:
     return replace(config, model=replace(model, token_stages=1, confounders=confounders))
 
 
-def _say_what_is_next(out: Path, spec: ModelSpec) -> None:
+def _say_what_is_next(data: Path, out: Path, spec: ModelSpec) -> None:
     from train.judging.metrics import MIN_POSITIVES
 
     val_map = spec.provenance.metrics.get("val_map")
@@ -188,7 +187,6 @@ def _say_what_is_next(out: Path, spec: ModelSpec) -> None:
         if val_map is None
         else f"{val_map:.3f} over labels with at least {MIN_POSITIVES} positives"
     )
-    Console(stderr=True).print(
-        f"wrote {out}: validation mAP {measured}. "
-        f"Next: python export/build_engine.py --checkpoint {out} --out DIR"
-    )
+    say(f"wrote {out}: validation mAP {measured}")
+    places = f"--checkpoint {shlex.quote(str(out))} --data {shlex.quote(str(data))}"
+    say(f"Next: python export/build_engine.py {places} --out DIR")

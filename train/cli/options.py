@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cmlr_edge.model.files import write_atomically
+from train.reporting import say
 
 DataOption = Annotated[
     Path,
@@ -24,3 +25,4 @@ def write_report(path: Path | None, report: dict[str, Any]) -> None:
     """Write a report as JSON, where a file was asked for."""
     if path is not None:
         write_atomically(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+        say(f"wrote {path}")

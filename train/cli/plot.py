@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from train.reporting import say
+
 
 def plot(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
@@ -23,4 +25,6 @@ def plot(
 
     if csv_file is not None:
         write_table(run, csv_file)
+        say(f"wrote {csv_file}")
     plot_log(run, out)
+    say(f"wrote {out}")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import DataOption, write_report
+from train.reporting import progress_bars, say
 
 if TYPE_CHECKING:
     from cmlr_edge.model.thresholds import LabelExpectation
@@ -39,15 +40,14 @@ def refit(
 
     Example: python -m train refit-thresholds --engine models/first --data photos --rule precision=0.9
     """
-    from rich.progress import Progress
-
+    from cmlr_edge.model.files import model_path, spec_path
     from cmlr_edge.model.thresholds import ThresholdRule
     from train.data import read_dataset
     from train.judging.refit import refit_thresholds
 
     part = read_dataset(data).split(split)
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("scoring", total=len(part.images))
+    with progress_bars() as progress:
+        task = progress.add_task("pictures scored", total=len(part.images))
         expected = refit_thresholds(
             engine,
             part,
@@ -57,21 +57,21 @@ def refit(
         )
     write_report(json_file, {name: dataclasses.asdict(item) for name, item in expected.items()})
     title = f"thresholds for {rule} on {len(part.images)} pictures"
-    Console().print(_table(title, expected))
+    stdout().print(_table(title, expected))
+    say(f"wrote the thresholds into {spec_path(model_path(engine))}")
 
 
 def _table(title: str, expected: dict[str, LabelExpectation]) -> Table:
-    table = Table(
+    expectations = table(
         "label",
+        right=("threshold", "precision", "at least", "recall", "positives"),
         title=title,
         caption="at least: lower 95 % bound of the precision, given so many pictures",
     )
-    for heading in ("threshold", "precision", "at least", "recall", "positives"):
-        table.add_column(heading, justify="right")
     for name, item in expected.items():
         shares = [
             "-" if v is None else f"{v:.2f}"
             for v in (item.precision, item.precision_at_least, item.recall)
         ]
-        table.add_row(escape(name), f"{item.threshold:.3f}", *shares, str(item.positives))
-    return table
+        expectations.add_row(escape(name), f"{item.threshold:.3f}", *shares, str(item.positives))
+    return expectations

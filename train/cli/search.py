@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import DataOption
 from train.recipes import AUTO, recipe_for
 
@@ -41,16 +41,16 @@ def search(
     given = {} if epochs is None else {"epochs": epochs}
     given |= {"seed": seed, "compare_plain": False}
     found = search(pictures, out, SearchPlan(recipe, given, settings or [], trials, seed))
-    table = Table("trial", "validation mAP", "settings")
+    best_trials = table("trial", "validation mAP", "settings")
     for trial in sorted(found["trials"], key=lambda trial: -trial["val_map"])[:5]:
-        table.add_row(
+        best_trials.add_row(
             str(trial["trial"]), f"{trial['val_map']:.3f}", _as_options(trial["settings"])
         )
-    console = Console()
-    console.print(table)
+    console = stdout()
+    console.print(best_trials)
     best = _as_options(found["best"]["settings"])
     console.print(
-        f"next: python -m train fit --data {data} --recipe {recipe} {best} --out DIR",
+        f"next: python -m train fit --data {shlex.quote(str(data))} --recipe {recipe} {best} --out DIR",
         soft_wrap=True,
     )
 

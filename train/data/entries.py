@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.capture.images import IMAGE_SUFFIXES
+from cmlr_edge.capture.images import IMAGE_SUFFIXES, NO_FILMS
 from cmlr_edge.errors import DataError
+from cmlr_edge.machine.pillow import HEIC_REMEDY
 from cmlr_edge.model.files import read_file
 from cmlr_edge.model.strict_json import once_each
+from cmlr_edge.redaction import printable
 from train.data.base import LabeledImage, LabeledImages, name_of, quote
 from train.data.checks import SPLITS, check_classes, check_images, refuse_unknown, split_meant
 
@@ -89,8 +91,12 @@ def is_picture(path: Path) -> bool:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Every picture in a folder and those in it, sorted."""
-    return sorted(path for path in folder.rglob("*") if is_picture(path))
+    """Every picture in a folder and those in it, sorted; a phone's that are not read are told of."""
+    below = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
+    phones = sum(path.suffix.lower() in NO_FILMS for path in below)
+    if phones:
+        _log.warning("%s: left out are %d of HEIC: %s", printable(folder), phones, HEIC_REMEDY)
+    return [path for path in below if is_picture(path)]
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from cmlr_edge.capture.images import NO_FILMS
 from cmlr_edge.errors import DataError
+from cmlr_edge.machine.pillow import HEIC_REMEDY
 from train.data.base import LabeledImages
 from train.data.class_folders import is_class_folders, read_class_folders
 from train.data.coco import coco_files, read_coco
@@ -142,8 +144,11 @@ def layout_of(root: Path) -> Layout:
 
 def _some_pictures(root: Path) -> str:
     """How many pictures there are; a folder of anything is not walked to its end."""
-    number = sum(is_picture(path) for path in islice(root.rglob("*"), _MOST_WALKED))
-    return f"{number or 'no'} picture{'' if number == 1 else 's'}"
+    paths = [*islice(root.rglob("*"), _MOST_WALKED)]
+    number = sum(map(is_picture, paths))
+    phones = sum(path.suffix.lower() in NO_FILMS for path in paths)
+    heic = f", {phones} of HEIC, which is not read ({HEIC_REMEDY})," if phones else ""
+    return f"{number or 'no'} picture{'' if number == 1 else 's'}{heic}"
 
 
 def read_dataset(root: Path) -> LabeledImages:

@@ -217,28 +217,21 @@ def _build_confounders(run: Run) -> Preparation:
     images = run.pictures(run.train)
     rows = distributed.own_rows(len(images), BATCH)
     passes = num_passes(run.config.model)
-    # Said aloud too: without a terminal there is no bar, and this may take longer than an epoch.
     _log.info(
         "looking at %d pictures, %d time%s, before training",
         len(images),
         passes,
         "s"[passes == 1 :],
     )
-    total = passes * len(rows)
-    task = run.progress.add_task("confounders", total=total)
 
     def reader(backbone: Backbone) -> Callable[[], Iterator[Tensor]]:
         # The other view is normalised as its own training was.
         spec = replace(run.spec, mean=backbone.mean, std=backbone.std)
-        return lambda: iterate_tokens(
-            backbone, images, spec, report=lambda n: run.progress.advance(task, n)
-        )
+        return lambda: iterate_tokens(backbone, images, spec)
 
     view = None if run.confounder_view is None else reader(run.confounder_view)
     readers = TokenReaders(reader(run.frozen), rows, run.model.backbone.finer_channels, view)
-    prepared = prepare(run.config.model, readers, run.train.targets(), seed=run.config.seed)
-    run.progress.remove_task(task)
-    return prepared
+    return prepare(run.config.model, readers, run.train.targets(), seed=run.config.seed)
 
 
 def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) -> CausalRecognizer:
@@ -342,7 +335,7 @@ def _train_epoch(
         None if memory is None else memory.of("train"),
         None if known is None else torch.from_numpy(known),
     )
-    task = run.progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(batches))
+    task = run.progress.add_task(f"steps of epoch {epoch + 1}/{config.epochs}", total=len(batches))
     # Whatever was drawn before, a cache filled or found, an epoch draws from its own stream.
     torch.manual_seed(int(np.random.default_rng((config.seed, epoch)).integers(2**62)))
     learner.train()

@@ -21,6 +21,7 @@ from train.network.backbones import Backbone
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalHead, CausalRecognizer, ModelOutput
 from train.network.token_memory import TokenMemory
+from train.reporting import pace
 
 BATCH = 32  # images at once, without gradients
 
@@ -41,7 +42,9 @@ def own_batches(
     """Yield this process's share as normalised batches (B, 3, H, W), in order."""
     rows = distributed.own_rows(len(images), BATCH)
     batches = [list(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
-    for batch in images.read(batches):
+    told = pace("pictures looked at")
+    for number, batch in enumerate(images.read(batches)):
+        told.reached(number * BATCH, len(rows))
         yield normalize(batch.to(device, non_blocking=True), spec)
 
 
@@ -163,8 +166,6 @@ def iterate_tokens(
     backbone: Backbone,
     images: ImageTensors,
     spec: PreprocessSpec,
-    *,
-    report: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Tensor]:
     """Yield the backbone's tokens (B, T, D) of this process's images, batch by batch, on the CPU.
 
@@ -172,12 +173,9 @@ def iterate_tokens(
         backbone: In evaluation mode.
         images: Without augmentation.
         spec: The input format.
-        report: Called with the number of images done in each batch.
     """
     for batch in own_batches(images, spec, device_of(backbone)):
-        tokens = backbone(batch).cpu()
-        report(len(tokens))
-        yield tokens
+        yield backbone(batch).cpu()
 
 
 @torch.inference_mode()

@@ -84,7 +84,7 @@ def with_refitted_thresholds(
     thresholds = fit_thresholds(data.judged(scores), data.targets(), shrinkage=shrinkage, rule=rule)
     fitted = ThresholdFit(
         rule=str(rule),
-        data=f"{data.name}, {len(data.images)} images",
+        data=f"{data.name}, {len(data.images)} images of {' and '.join(data.splits)}",
         num_images=len(data.images),
         precision=precision,
         shrinkage=shrinkage,

@@ -258,8 +258,9 @@ def test_frames_are_chosen_by_kind_label_and_source(folder: Path) -> None:
 def test_the_command_lists_draws_and_exports(folder: Path, tmp_path: Path) -> None:
     sheet, out = tmp_path / "s.png", tmp_path / "out"
     given = ["collected", str(folder), "--most", "3", "--sheet", str(sheet), "--to", "cvat"]
-    done = CliRunner().invoke(app, [*given, "--out", str(out)], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, [*given, "--out", str(out)])
     assert done.exit_code == 0, done.output
+    assert "worth" not in done.output  # the list of frames, which nobody asked for
     assert "3 of 5 frames: 3 near" in done.output  # those that were drawn come last
     assert "uncertainty and flicker alone" in done.output
     assert read_image(sheet).size
@@ -270,6 +271,22 @@ def test_the_command_lists_draws_and_exports(folder: Path, tmp_path: Path) -> No
         assert isinstance(
             CliRunner().invoke(app, ["collected", str(folder), *wrong]).exception, SpecError
         )
+
+
+def test_the_list_names_each_source_whole_to_be_copied(folder: Path) -> None:
+    films = [f"/{'recordings of the yard/' * 9}{name}.mp4" for name in "ab"]
+    jpeg = bytes(cv2.imencode(".jpg", solid(1, 2, 3, (48, 64)))[1])
+    for number, source in enumerate(films):
+        about = replace(record(1, SAID[0]), source=source)
+        path = (
+            folder
+            / "door"
+            / ("_".join(("person", "near", "04000", f"{number + 50:032x}")) + SUFFIX)
+        )
+        path.write_bytes(with_record(jpeg, asdict(about)))
+    lines = CliRunner().invoke(app, ["collected", str(folder)], env={"COLUMNS": "60"}).output
+    assert [line for line in lines.splitlines() if line in {*films, "door"}].count("door") == 1
+    assert set(films) <= {*lines.splitlines()}
 
 
 def test_names_of_exports_are_short_and_apart(folder: Path) -> None:

@@ -282,6 +282,7 @@ def test_the_command_writes_settings_that_a_run_takes(tmp_path: Path) -> None:
     done = run("--at-most", "1/day", "--at-least", "0.99", "--out", out)
     assert done.exit_code == 3
     assert "NOT PROVEN" in done.output
+    assert "is not written" in done.stderr
     assert not out.exists()
     for wrong in ("1", "x/day", "0/day", "1/year", "-1/day", "nan/day"):
         assert run("--at-most", wrong, "--at-least", "0.9").exit_code not in {0, 3}

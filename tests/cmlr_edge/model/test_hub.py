@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cmlr_edge import Recognizer
+from cmlr_edge.model.card import card_of
+from cmlr_edge.model.spec import ModelSpec
 from tests.cmlr_edge.model.hub_server import HubServer
 from tests.conftest import free_port
 
@@ -57,6 +60,15 @@ def test_an_engine_goes_and_comes_back_byte_for_byte(
     }
     with Recognizer.from_engine(tmp_path / "back") as recognizer:
         assert recognizer.labels == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize("metrics", [{}, {"val_map": 0.5}])
+def test_a_card_says_that_the_pictures_of_its_numbers_chose_as_well(
+    engine: Path, metrics: dict[str, float]
+) -> None:
+    spec = ModelSpec.load(engine.with_suffix(".json"))
+    card = card_of(replace(spec, provenance=replace(spec.provenance, metrics=metrics)), "me/x")
+    assert ("These pictures also chose" in card) == bool(metrics)
 
 
 def test_a_card_of_ones_own_is_sent_as_it_is(engine: Path, hub: HubServer, tmp_path: Path) -> None:

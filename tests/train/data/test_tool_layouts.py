@@ -77,6 +77,20 @@ def test_a_folder_per_class_gives_one_label_each(
     assert data.images[2].split == ("val" if make is class_folders else "train")
 
 
+def test_pictures_of_a_phone_that_are_left_out_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("all/cat", "all/dog", "some/cat", "some/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "IMG_1.HEIC").write_bytes(b"1")
+    with pytest.raises(DataError, match=r"no pictures, 2 of HEIC, which is not read \(convert"):
+        read_dataset(tmp_path / "all")
+    picture(tmp_path / "some" / "cat" / "1.jpg")
+    picture(tmp_path / "some" / "dog" / "1.jpg")
+    assert len(read_dataset(tmp_path / "some").images) == 2
+    assert [("left out are 1 of HEIC: convert" in line) for line in caplog.messages] == [True, True]
+
+
 def test_a_folder_of_trains_is_a_label_and_one_with_folders_a_split(tmp_path: Path) -> None:
     for name in ("cat", "dog", "train"):
         picture(tmp_path / "flat" / name / f"{name}.jpg")
@@ -367,7 +381,7 @@ def test_check_says_what_it_understood_and_draws_it(
     said = capsys.readouterr().out
     assert "Roboflow classes" in said
     assert "train 2, val 1" in said
-    assert "look at cat (1), dog (1): on fewer than 10 training pictures" in said
+    assert "to look at: cat (1), dog (1): on fewer than 10 training pictures" in said
     assert json.loads(out.read_text())["splits"] == {"train": 2, "val": 1}
     drawn = cv2.imread(str(sheet))
     assert drawn is not None

@@ -1,0 +1,65 @@
+"""What commands of training say while they work, where no terminal shows it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from cmlr_edge.cli import progress
+from cmlr_edge.model.spec import PreprocessSpec
+from train import reporting
+from train.judging.inference import BATCH, own_batches
+
+
+class Pictures:
+    """Three batches of black pictures."""
+
+    def __len__(self) -> int:
+        return 2 * BATCH + 1
+
+    def read(self, batches: list[list[int]]) -> Iterator[Tensor]:
+        for batch in batches:
+            yield torch.zeros(len(batch), 3, 8, 8, dtype=torch.uint8)
+
+
+def test_without_a_terminal_lines_say_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks do
+    monkeypatch.setattr(progress, "_PAUSE_S", (0.0, 0.0))
+    caplog.set_level(logging.INFO)
+    with reporting.progress_bars() as bars:
+        for total in (3, None):
+            task = bars.add_task("epoch 1/2", total=total)
+            for _ in range(3 if total else 1):
+                bars.advance(task)
+    spec = PreprocessSpec((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    for _ in own_batches(Pictures(), spec, torch.device("cpu")):  # type: ignore[arg-type]
+        pass
+    assert [line.split(",")[0] for line in caplog.messages] == [
+        "epoch 1/2: 1 of 3",
+        "epoch 1/2: 2 of 3",
+        "epoch 1/2: 1",
+        "pictures looked at: 32 of 65",
+        "pictures looked at: 64 of 65",
+    ]
+
+
+def test_what_is_quick_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    reporting.pace("pictures").reached(1, 3)
+    assert caplog.messages == []
+
+
+def test_a_message_is_one_line_however_long_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"/{'long [dir]/' * 20}model.onnx"
+    reporting.say(path)
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "left out: %s", (path,), None)
+    reporting._Lines().handle(record)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == path
+    assert second.endswith(f" warning: left out: {path}")
