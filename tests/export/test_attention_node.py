@@ -21,6 +21,8 @@ from export.onnx_graph import export_fused
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]
 SHAPES = {  # batch of query, of key, of value; L, T, d, heads

@@ -29,6 +29,8 @@ from train.judging.evaluate import evaluate_run
 from train.network.backbones import create_backbone
 from train.network.checkpoint import load_config, load_model, save_state
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "train"]
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
