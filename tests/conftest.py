@@ -10,12 +10,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and PyTorch start as man
 # What is not about the choice of a provider computes the same on every machine, at once.
 os.environ.setdefault("CMLR_PROVIDER", "cpu")
 
+import gc
 import hashlib
 import itertools
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -80,12 +82,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not marked(item, _NOT_QUICK)]
     # Files with slow tests first: of several processes none shall begin a long one at the end.
-    slow_files = {item.path for item in items if marked(item, {"slow"})}
-    turns = _turns([*dict.fromkeys(item.path for item in items)], slow_files)
+    slow = Counter(item.path for item in items if marked(item, {"slow"}))
+    turns = _turns(sorted(dict.fromkeys(item.path for item in items), key=lambda x: -slow[x]), slow)
     items.sort(key=lambda item: turns[item.path])
 
 
-def _turns(paths: list[Path], slow: set[Path]) -> dict[Path, tuple[bool, float]]:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nobody looks again and again through a million objects of PyTorch and others for what can go."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
+def _turns(paths: list[Path], slow: Counter[Path]) -> dict[Path, tuple[bool, float]]:
     """When each file's turn is: what computes is spread evenly among what waits for cameras and servers."""
     turns: dict[Path, tuple[bool, float]] = {}
     for is_slow, computes in itertools.product((True, False), repeat=2):
@@ -118,7 +132,7 @@ def _give_way(request: pytest.FixtureRequest, _nice: int | None) -> Iterator[Non
     if _nice is None or not _computes(request.path):
         yield
         return
-    _set_nice(_nice + 10)
+    _set_nice(_nice + 5)
     yield
     _set_nice(_nice)
 

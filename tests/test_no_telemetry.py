@@ -125,10 +125,13 @@ def test_a_cluster_that_is_joined_reports_no_use() -> None:
     assert subprocess.run(python(code), env=environment, check=False).returncode == 0
 
 
+QUICK_BENCH = ["--duration", "0.1", "--warmUp", "0", "--batches", "", "--streams", ""]
+
+
 @pytest.mark.parametrize("command", ["doctor", "verify", "inspect", "bench"])
 def test_looking_at_an_engine_reports_nothing(sealed: Sealed, engine: Path, command: str) -> None:
-    engines = [] if command == "doctor" else [str(engine)]
-    sealed.run(sys.executable, "-m", "cmlr_edge", command, *engines)
+    more = {"doctor": [], "bench": [str(engine), *QUICK_BENCH]}.get(command, [str(engine)])
+    assert sealed.run(sys.executable, "-m", "cmlr_edge", command, *more) in {0, 1}
     assert (sealed.attempts(), sealed.files()) == ([], [])
 
 

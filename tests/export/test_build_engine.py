@@ -30,6 +30,8 @@ from train.fitting.loop import fit
 from train.judging.refit import refit_thresholds
 from train.network.checkpoint import load_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

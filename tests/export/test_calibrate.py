@@ -29,6 +29,8 @@ from tests.export.runtimes import run_everywhere
 from train.data import read_dataset
 from train.judging.refit import refit_thresholds
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]
 WEIGHT = np.random.default_rng(2).standard_normal((4, 3, 2, 2)).astype(np.float32)

@@ -36,6 +36,8 @@ from tests.conftest import make_spec
 from tests.export.networks import input_spec, randomized
 from tests.tiny_training import tiny_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
 BACKBONES = ["tf_efficientnet_lite0", "resnet50", "mobilenetv3_small_100"]

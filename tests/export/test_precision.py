@@ -28,6 +28,8 @@ from tests.export.networks import CASES, input_spec, random_frames, randomized, 
 from tests.tiny_training import IMAGENET
 from train.network.checkpoint import load_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 Array = NDArray[np.float32]

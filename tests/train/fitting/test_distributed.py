@@ -31,6 +31,8 @@ from train.judging.evaluate import evaluate_run
 from train.network.dropout import SampleDropout, seeded_per_sample
 from train.network.model import CausalRecognizer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SETTINGS = ["batch_size=16", "model.dropout=0.2"]
 IN_TWO = [

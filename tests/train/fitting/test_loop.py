@@ -39,6 +39,8 @@ from train.network.checkpoint import (
 )
 from train.reporting import exit_on_error
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "train"]
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]

@@ -19,6 +19,8 @@ from train.data.transforms import ImageTensors
 from train.judging.inference import score_images
 from train.network.checkpoint import load_model
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [part for setting in [*TINY, "epochs=1"] for part in ("--set", setting)]
 
 

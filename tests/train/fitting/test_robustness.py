@@ -27,6 +27,8 @@ from train.judging.evaluate import evaluate_run
 from train.network import checkpoint
 from train.reporting import progress_bars
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -25,6 +25,8 @@ from train.judging.inference import score_images
 from train.judging.read_out import choose_read_out
 from train.network.checkpoint import load_model
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((200, 6)) < 0.3).astype(np.float32)
 

@@ -28,6 +28,8 @@ from train.network.intervention import (
 )
 from train.network.model import CausalHead, CausalRecognizer
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "pooled": ["model.head=pooled", "model.intervention=none", "lr=0.05"],
     "pooled with links": ["model.head=pooled"],
