@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -69,9 +70,11 @@ def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], Co
     Raises:
         FrameError: Wrong type, dtype, number of channels, or an empty image.
     """
-    if color not in {"bgr", "rgb"}:
+    if color not in ("bgr", "rgb"):  # no set: it may be anything
         raise FrameError(f'color is {color!r}: expected "bgr" (OpenCV) or "rgb"')
-    if not isinstance(image, np.ndarray) and hasattr(image, "convert"):  # PIL, without importing it
+    # Without it, or while another thread imports it, nobody can have made a picture of it.
+    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    if kind is not None and isinstance(image, kind):
         from cmlr_edge.machine.pillow import rgb_pixels
 
         return rgb_pixels(image), "rgb"

@@ -200,6 +200,18 @@ def _crop(pixels: NDArray[np.uint8], spec: PreprocessSpec, out: NDArray[np.uint8
     out[:] = large[top : top + height, left : left + width]
 
 
+def room_for(number: int, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Where so many images (N, H, W, 3) are resized to.
+
+    Raises:
+        FrameError: There is no memory for them.
+    """
+    try:
+        return np.empty((number, *size_hw, 3), np.uint8)
+    except (MemoryError, ValueError) as error:  # ValueError: more than can be counted
+        raise FrameError(f"there is no memory for {number} images at once: give fewer") from error
+
+
 def _without_far_ends(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Of a strip a pixel high and very long, what can be in its middle: else it would fill all memory."""
     most = _LONGEST_STRIP * min(pixels.shape[:2])

@@ -21,7 +21,7 @@ from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import OUTPUT_NAME, ModelSpec
 from cmlr_edge.model.stability import LabelStability, StabilityRules
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
-from cmlr_edge.preprocess import Prepared, Preparing, together
+from cmlr_edge.preprocess import Prepared, Preparing, room_for, together
 from cmlr_edge.why import Explain, Reasons, as_explain
 
 if TYPE_CHECKING:
@@ -229,10 +229,10 @@ class Recognizer(Closing):
             raise FrameError(
                 f"expected a sequence of images or an array (N, H, W, 3), got shape {images.shape}"
             )
-        images = images if isinstance(images, np.ndarray) else _listed(images)
+        images = np.asarray(images) if isinstance(images, np.ndarray) else _listed(images)
         if len(images) == 0:
             return []
-        buffer = np.empty((len(images), *self._spec.preprocess.size_hw, 3), np.uint8)
+        buffer = room_for(len(images), self._spec.preprocess.size_hw)
         return self._recognize(images, color, buffer, explain)
 
     def _recognize(

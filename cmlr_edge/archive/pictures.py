@@ -35,6 +35,13 @@ _BLOCK = 2**22  # bytes that are asked for at once of a file that is not read wh
 _AHEAD_BYTES = 2**25  # larger ones are fetched alone
 _COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "bytes", "content", "data")
 
+# Codes of S3 that tell of who asks, and not of what is asked for.
+_CREDENTIALS = {
+    "AccountProblem", "ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity",
+    "InvalidToken", "NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}  # fmt: skip
+
 
 class StorageError(CmlrError):
     """The storage did not answer: not the picture's fault, so it is tried again."""
@@ -163,6 +170,8 @@ def _refuse(item: Item, error: Exception) -> NoReturn:
         IsADirectoryError: "unreadable",
     }
     kind = next((kind for cause, kind in known.items() if isinstance(error, cause)), "")
+    if _is_of_credentials(error):
+        kind = ""
     if not kind and not is_address(item.path):
         kind = "unreadable"
     if not kind:
@@ -170,6 +179,17 @@ def _refuse(item: Item, error: Exception) -> NoReturn:
     refusal = CaptureError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}")
     refusal.kind = kind
     raise refusal from error
+
+
+def _is_of_credentials(error: BaseException | None) -> bool:
+    """Whether S3 refuses everything: what has come to an end, or a clock that is wrong, and no picture."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        about = response.get("Error") if isinstance(response, dict) else None
+        if isinstance(about, dict) and about.get("Code") in _CREDENTIALS:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _read_here(path: Path) -> tuple[NDArray[np.uint8], datetime | None]:

@@ -5,6 +5,7 @@ Both give a file its place whole or not at all: by a rename here, by one upload 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -36,11 +37,11 @@ def being_read(root: str, name: str) -> Iterator[None]:
     except CmlrError:
         raise
     except (ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # pyarrow gives none for content
-            raise
+        if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+            raise  # pyarrow gives plain ones without a number for content; a storage forbids
         raise DataError(
-            f"{redact(root)}/{name} is damaged: {one_line(error)[:200]}; delete it, and `cmlr-edge archive "
-            f"--out {redact(root)}` does again what was in it"
+            f"{root}/{name} is damaged: {one_line(error)[:200]}; delete it, and `cmlr-edge archive "
+            f"--out {root}` does again what was in it"
         ) from error
 
 
@@ -211,27 +212,32 @@ class RemoteStore:
 
     def put(self, name: str, file: Path) -> None:
         """See `Store`: an upload in parts is seen when it is complete."""
-        self._fs.put_file(str(file), self._at(name))
+        with self._at(name) as place:
+            self._fs.put_file(str(file), place)
         file.unlink()
 
     def put_bytes(self, name: str, content: bytes) -> None:
         """See `Store`."""
-        self._fs.pipe_file(self._at(name), content)
+        with self._at(name) as place:
+            self._fs.pipe_file(place, content)
 
     def read(self, name: str) -> bytes:
         """See `Store`."""
-        return bytes(self._fs.cat_file(self._at(name)))
+        with self._at(name) as place:
+            return bytes(self._fs.cat_file(place))
 
     def open(self, name: str) -> IO[bytes]:
         """See `Store`."""
-        file: IO[bytes] = self._fs.open(self._at(name), "rb")
-        return file
+        with self._at(name) as place:
+            file: IO[bytes] = self._fs.open(place, "rb")
+            return file
 
     def names(self, folder: str) -> set[str]:
         """See `Store`."""
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(self._at(folder), detail=False)
+            with self._at(folder) as place:
+                found = self._fs.ls(place, detail=False)
         except FileNotFoundError:
             return set()
         return {path.rpartition("/")[2].partition(".")[0] for path in found}
@@ -240,7 +246,8 @@ class RemoteStore:
         """See `Store`."""
         try:
             self._fs.invalidate_cache()
-            self._fs.info(self._at(name))
+            with self._at(name) as place:
+                self._fs.info(place)
         except FileNotFoundError:
             return False
         return True
@@ -248,8 +255,15 @@ class RemoteStore:
     def remove(self, names: Iterable[str]) -> None:
         """See `Store`."""
         for name in names:
-            with suppress(FileNotFoundError):
-                self._fs.rm_file(self._at(name))
+            with suppress(FileNotFoundError), self._at(name) as place:
+                self._fs.rm_file(place)
 
-    def _at(self, name: str) -> str:
-        return f"{self._path}/{name}"
+    @contextmanager
+    def _at(self, name: str) -> Iterator[str]:
+        """Where a file is; what forbids it says neither its own number nor which file."""
+        try:
+            yield f"{self._path}/{name}"
+        except PermissionError as error:
+            raise PermissionError(
+                errno.EACCES, one_line(error) or "forbidden", f"{self.root}/{name}"
+            ) from error

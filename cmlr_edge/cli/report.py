@@ -72,7 +72,10 @@ def print_tables(reports: Sequence[SourceReport], runtime: str, session: Session
     console = stdout()
     for report in reports:
         _print_source(console, report, runtime)
+    lost = {output.name for output in session.output_status() if output.lost}
     for path in session.files():
+        if str(path) in lost and not path.is_file():  # a pipe is there, whoever reads it or not
+            continue  # `print_problems` says what was lost
         said = "wrote" if path.exists() else "there was nothing to write to"
         console.print(f"{said} {escape(printable(path))}", soft_wrap=True)
     for folder in session.folders():

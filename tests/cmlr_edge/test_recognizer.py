@@ -10,6 +10,7 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -121,6 +122,7 @@ def test_threshold_overrides_reach_some_or_all_labels(engine: Path) -> None:
         (PilImage.new("I;16", (5, 0)), "empty"),
         ("photo.jpg", "open_source"),
         (None, "NoneType"),
+        (MagicMock(), "MagicMock"),  # has whatever is looked for
     ],
 )
 def test_what_is_not_an_image_is_named(engine: Path, image: Any, word: str) -> None:
@@ -196,6 +198,19 @@ def test_scores_of_another_shape_than_declared_are_refused(shape: tuple[int, ...
 def test_thresholds_of_another_kind_are_one_line(engine: Path, wrong: Any) -> None:
     with pytest.raises(SpecError, match="thresholds"):
         Recognizer.from_engine(engine, thresholds=wrong)
+
+
+def test_a_batch_is_its_numbers_and_one_that_no_memory_can_hold_is_one_line(engine: Path) -> None:
+    class Odd(np.ndarray):
+        def __len__(self) -> int:
+            return 7
+
+    with Recognizer.from_engine(engine) as recognizer:
+        assert len(recognizer.recognize_batch(np.zeros((2, 4, 4, 3), np.uint8).view(Odd))) == 2
+        with pytest.raises(FrameError, match="no memory for 100000000000 images at once"):
+            recognizer.recognize_batch(np.broadcast_to(np.uint8(0), (10**11, 4, 4, 3)))
+        with pytest.raises(FrameError, match=r"color is \[\]"):
+            recognizer(np.zeros((4, 4, 3), np.uint8), color=[])  # type: ignore[arg-type]
 
 
 def test_an_array_that_no_memory_can_hold_is_one_line(engine: Path) -> None:

@@ -18,7 +18,9 @@ import pytest
 from PIL import Image as Pillow
 
 from cmlr_edge import CaptureError, Recognizer
-from cmlr_edge.archive.inputs import list_items
+from cmlr_edge.archive import pictures, stores
+from cmlr_edge.archive.inputs import Item, list_items
+from cmlr_edge.archive.pictures import StorageError
 from cmlr_edge.archive.plan import Cutting, Plan, cut, write_plan
 from cmlr_edge.archive.stores import open_store
 from cmlr_edge.capture.images import read_image
@@ -223,3 +225,33 @@ def test_a_member_that_claims_to_be_huge_costs_nothing(
     label_here(recognizer, [path], tmp_path / "out")
     kinds = {row["member"]: row["error_kind"] for row in rows_of(tmp_path / "out")}
     assert kinds == {name: None, "huge.png": "too large", None: "damaged"}
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("AccessDenied", CaptureError), ("ExpiredToken", StorageError)]
+)
+def test_credentials_that_end_are_no_fault_of_a_picture(
+    monkeypatch: pytest.MonkeyPatch, code: str, error: type[Exception]
+) -> None:
+    class ClientError(Exception):
+        response = {"Error": {"Code": code}}  # noqa: RUF012 (as botocore has it)
+
+    def forbid(_url: str) -> None:
+        raise PermissionError("no") from ClientError()
+
+    monkeypatch.setattr(pictures, "opened_address", forbid)
+    with pytest.raises(error, match=r"cannot read s3://bucket/a\.jpg: no"):
+        pictures.find_again(Item("picture", "s3://bucket/a.jpg", 9), None)
+
+
+def test_a_dataset_that_may_not_be_read_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Forbidding:
+        def cat_file(self, _path: str) -> bytes:
+            raise PermissionError("Access Denied")  # without a number, as S3's client does
+
+    monkeypatch.setattr(stores, "opened_address", lambda url: (Forbidding(), url))
+    with pytest.raises(PermissionError) as raised, stores.being_read("s3://b/rows", "a"):
+        stores.RemoteStore("s3://b/rows").read("a")
+    assert (raised.value.filename, raised.value.strerror) == ("s3://b/rows/a", "Access Denied")

@@ -63,6 +63,19 @@ def test_several_sources_share_files_that_name_them_and_have_pictures_of_their_o
     assert {source["state"] for source in record["sources"]} == {"ended"}
 
 
+def test_nobody_is_told_that_lost_results_were_written(engine: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), solid(9, 9, 9))
+    (tmp_path / "gone").symlink_to("no/file")
+    with socket.socket(socket.AF_UNIX) as nobodys:
+        nobodys.bind(str(tmp_path / "socket"))
+        for name in ("socket", "gone"):
+            place = tmp_path / name
+            done = run("label", tmp_path / "a.png", "--engine", engine, "--out", place)
+            assert done.returncode == 1
+            assert f"{place} is failing, 1 results or events lost" in done.stderr
+            assert name not in done.stdout
+
+
 def test_a_source_that_fails_is_told_and_the_others_are_done(
     engine: Path, tmp_path: Path, clip: Path
 ) -> None:
