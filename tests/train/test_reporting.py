@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,3 +67,16 @@ def test_a_message_is_one_line_however_long_its_path(capsys: pytest.CaptureFixtu
     first, second = capsys.readouterr().err.splitlines()
     assert first == path
     assert second.endswith(f" warning: left out: {path}")
+
+
+def test_pytorch_is_said_to_be_loaded_only_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1, "loss": 1.0, "val_map": null}\n')
+    said = {}
+    for command in ("plot", "fit --out x --data"):
+        words = [sys.executable, "-X", "importtime", "-m", "train", *command.split(), str(tmp_path)]
+        out = ["--out", str(tmp_path / "log.png")] if command == "plot" else []
+        done = subprocess.run([*words, *out], check=False, capture_output=True, text=True)
+        lines = done.stderr.splitlines()
+        loaded = any(re.search(r"\| +torch$", line) for line in lines)
+        said[command] = (loaded, any("loading PyTorch" in line for line in lines))
+    assert said == {"plot": (False, False), "fit --out x --data": (True, True)}

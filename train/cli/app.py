@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 import typer
 
 from train.cli.biased_pairs import biased_pairs
@@ -19,6 +22,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train a multi-label recognizer by causal intervention, evaluate it, look at its log.",
 )
+_WITHOUT_PYTORCH = {"check", "plot", "refit-thresholds"}
+_log = logging.getLogger(__name__)
+
+
+@app.callback()
+def start(context: typer.Context) -> None:
+    """Say what is waited for: a busy machine loads PyTorch for a minute."""
+    asks = {"--help"} & {*sys.argv[1:]}
+    if (
+        context.invoked_subcommand not in _WITHOUT_PYTORCH
+        and "torch" not in sys.modules
+        and not asks
+    ):
+        _log.info("loading PyTorch")
+
+
 app.command()(fit)
 app.command()(check)
 app.command()(evaluate)

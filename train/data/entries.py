@@ -93,10 +93,14 @@ def is_picture(path: Path) -> bool:
 def pictures_below(folder: Path) -> list[Path]:
     """Every picture in a folder and those in it, sorted; a phone's that are not read are told of."""
     below = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
-    phones = sum(path.suffix.lower() in NO_FILMS for path in below)
-    if phones:
-        _log.warning("%s: left out are %d of HEIC: %s", printable(folder), phones, HEIC_REMEDY)
-    return [path for path in below if is_picture(path)]
+    pictures = [path for path in below if is_picture(path)]
+    phones = {path.with_suffix("") for path in below if path.suffix.lower() in NO_FILMS}
+    if left_out := phones - {
+        path.with_suffix("") for path in pictures
+    }:  # beside others lies a JPEG
+        text = "%s: %d of HEIC left out: %s"
+        _log.warning(text, printable(folder), len(left_out), HEIC_REMEDY)
+    return pictures
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
-from train.network.checkpoint import LOG
+from train.config import LOG
 
 _SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from cmlr_edge.errors import DataError, DependencyError
 from cmlr_edge.model.files import write_atomically
+from train.config import LOG
 from train.data.base import LabeledImages
 from train.fitting.loop import fit
-from train.network import checkpoint
 from train.network.token_memory import TokenMemory
 from train.settings import build_config
 
@@ -87,7 +87,7 @@ def _train(
 ) -> float:
     config = build_config(plan.given | chosen, plan.settings, plan.recipe)
     fit(data, out, config, cache=out.parent / "confounders", memory=memory)
-    lines = (out / checkpoint.LOG).read_text().splitlines()
+    lines = (out / LOG).read_text().splitlines()
     reached = [epoch["val_map"] for epoch in map(json.loads, lines)]
     if any(value is None for value in reached):
         raise DataError("validation mAP cannot be measured: too few pictures of each label in val")

@@ -88,7 +88,12 @@ def test_pictures_of_a_phone_that_are_left_out_are_told_of(
     picture(tmp_path / "some" / "cat" / "1.jpg")
     picture(tmp_path / "some" / "dog" / "1.jpg")
     assert len(read_dataset(tmp_path / "some").images) == 2
-    assert [("left out are 1 of HEIC: convert" in line) for line in caplog.messages] == [True, True]
+    assert ["1 of HEIC left out: convert" in line for line in caplog.messages] == [True, True]
+    caplog.clear()
+    for place in ("cat", "dog"):  # converted, as the guide says
+        picture(tmp_path / "some" / place / "IMG_1.jpg")
+    assert len(read_dataset(tmp_path / "some").images) == 4
+    assert caplog.messages == []
 
 
 def test_a_folder_of_trains_is_a_label_and_one_with_folders_a_split(tmp_path: Path) -> None:
