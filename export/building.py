@@ -262,7 +262,7 @@ def _verify(
 ) -> BuiltFile:
     """The file's entry for the spec; `specs`: as trained, and with the file's own thresholds."""
     trained, spec = specs
-    _log.info("comparing it with the trained network on %d pictures", len(frames))
+    _log.info("comparing it with the trained network")
     parity, golden = verify(
         path,
         content,
