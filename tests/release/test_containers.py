@@ -91,9 +91,10 @@ def test_prometheus_takes_its_file(tmp_path: Path) -> None:
     subprocess.run(["promtool", "check", "config", tmp_path / "prometheus.yml"], check=True)
 
 
-def test_the_image_was_built_and_its_service_run() -> None:
-    found = json.loads((ROOT / "release/results/container_amd64.json").read_text())
-    assert (found["exit_code"], found["uid"]) == (0, 10001)
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_the_image_was_built_and_its_service_run(architecture: str) -> None:
+    found = json.loads((ROOT / f"release/results/container_{architecture}.json").read_text())
+    assert (found["architecture"], found["exit_code"], found["uid"]) == (architecture, 0, 10001)
     page = (ROOT / "docs/containers.md").read_text()
     assert f"{found['size_mib']} MiB" in page
     assert f"{found['healthy_after_s']} s" in page
