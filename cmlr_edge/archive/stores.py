@@ -40,8 +40,8 @@ def being_read(root: str, name: str) -> Iterator[None]:
         if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
             raise  # pyarrow gives plain ones without a number for content; a storage forbids
         raise DataError(
-            f"{root}/{name} is damaged: {one_line(error)[:200]}; delete it, and `cmlr-edge archive "
-            f"--out {root}` does again what was in it"
+            f"{redact(root)}/{name} is damaged: {one_line(error)[:200]}; delete it, and `cmlr-edge archive "
+            f"--out {redact(root)}` does again what was in it"
         ) from error
 
 
