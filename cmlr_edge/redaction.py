@@ -31,6 +31,8 @@ _USUAL_WORDS = frozenset(_USUAL.split())
 _USUAL_SIGNS = frozenset("-_.=+")
 # A topic is in every message; keys of objects in a storage open nothing: its credentials lie elsewhere.
 _OPEN_PATHS = ("mqtt", "mqtts", "s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "adl")
+# What a path makes of an address that was given for a file.
+_ADDRESS_AS_PATH = re.compile(r"([\w+.-]+:)/([^/\s](?:.*@\S*|\S*[?#]\S*))")
 _KEY_AND_VALUE = re.compile(r"(?<![\w-])([\w-]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)")
 
 
@@ -50,6 +52,11 @@ def redact(text: str) -> str:
     text = _WITHOUT_SCHEME.sub("***@", text)
     text = "".join(map(_without_values, re.split(r"(\s+)", text)))
     return _KEY_AND_VALUE.sub(_without_secret, text)
+
+
+def redact_paths(message: str) -> str:
+    """Hide what an address says too much that came where a file was wanted; other paths stay as they are."""
+    return _ADDRESS_AS_PATH.sub(lambda found: redact(f"{found[1]}//{found[2]}"), message)
 
 
 def printable(text: str | Path) -> str:

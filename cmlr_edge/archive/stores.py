@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from cmlr_edge.archive.packages import filesystem
 from cmlr_edge.errors import CaptureError, CmlrError, DataError, OutputError
 from cmlr_edge.model.files import write_atomically
-from cmlr_edge.redaction import one_line, redact
+from cmlr_edge.redaction import one_line, redact, told
 
 _STALE_S = 86_400.0  # of a folder whose process is gone
 
@@ -266,4 +266,10 @@ class RemoteStore:
         except PermissionError as error:
             raise PermissionError(
                 errno.EACCES, one_line(error) or "forbidden", f"{self.root}/{name}"
+            ) from error
+        except (CmlrError, FileNotFoundError, MemoryError):
+            raise
+        except Exception as error:  # whatever a client of some storage raises
+            raise OutputError(
+                f"cannot use {redact(f'{self.root}/{name}')}: {told(error)}"
             ) from error

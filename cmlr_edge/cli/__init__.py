@@ -7,9 +7,19 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from typing import Any
 
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.allocator import bound_arenas
+
+
+class _LossyFile(io.FileIO):
+    """What is said on stderr is lost where its disk is full or nobody reads it; the work goes on."""
+
+    def write(self, content: Any, /) -> int:
+        with suppress(OSError):
+            return super().write(content)
+        return len(content)
 
 
 def main() -> None:
@@ -32,6 +42,7 @@ def main() -> None:
     for name in ("cmlr_edge.engines.auto", "cmlr_edge.session.updates"):
         logging.getLogger(name).setLevel(logging.INFO)
     _write_whatever_the_terminal_takes()
+    _say_what_can_be_said()
     try:
         run_app(app, "cmlr-edge")
     except CmlrError as error:
@@ -69,3 +80,11 @@ def _write_whatever_the_terminal_takes() -> None:
     """Print `?` for letters and frames of tables that a terminal's encoding lacks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+def _say_what_can_be_said() -> None:
+    """Let a line on stderr that cannot be written end nothing: neither a service, nor with another exit code."""
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        file = io.BufferedWriter(_LossyFile(sys.stderr.fileno(), "w", closefd=False))
+        encoding, errors = sys.stderr.encoding, sys.stderr.errors
+        sys.stderr = io.TextIOWrapper(file, encoding, errors, line_buffering=True)

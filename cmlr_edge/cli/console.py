@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import one_line
+from cmlr_edge.redaction import one_line, redact_paths
 from cmlr_edge.session.session import Session
 
 stderr = Console(stderr=True)
@@ -31,7 +31,7 @@ def print_error(error: BaseException | str) -> None:
 
 
 def _print_line(head: str, message: object) -> None:
-    stderr.print(head + escape(one_line(message)), highlight=False, soft_wrap=True)
+    stderr.print(head + escape(redact_paths(one_line(message))), highlight=False, soft_wrap=True)
 
 
 def print_page(session: Session) -> None:

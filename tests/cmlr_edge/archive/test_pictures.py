@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image as Pillow
 
-from cmlr_edge import CaptureError, Recognizer
+from cmlr_edge import CaptureError, OutputError, Recognizer
 from cmlr_edge.archive import pictures, stores
 from cmlr_edge.archive.inputs import Item, list_items
 from cmlr_edge.archive.pictures import StorageError
@@ -255,3 +255,19 @@ def test_a_dataset_that_may_not_be_read_is_not_called_damaged(
     with pytest.raises(PermissionError) as raised, stores.being_read("s3://b/rows", "a"):
         stores.RemoteStore("s3://b/rows").read("a")
     assert (raised.value.filename, raised.value.strerror) == ("s3://b/rows/a", "Access Denied")
+
+
+def test_a_storage_that_does_not_answer_is_told_in_a_line_without_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Away:
+        def info(self, _path: str) -> None:
+            raise Exception("cannot connect to http://host/b?sig=hunter2")  # noqa: TRY002
+
+        def invalidate_cache(self) -> None:
+            """Nothing is known."""
+
+    monkeypatch.setattr(stores, "opened_address", lambda url: (Away(), url))
+    with pytest.raises(OutputError, match=r"^cannot use s3://b/rows\?\*\*\*: cannot ") as raised:
+        stores.RemoteStore("s3://b/rows?hunter2").has("a")
+    assert "hunter2" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,14 @@ def test_an_overlay_that_may_not_grow_is_told_in_a_line_and_without_a_traceback(
     assert "o.mp4: File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.glob("o.mp4*")] == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_stderr_ends_nothing(engine: Path, clip: Path) -> None:
+    done = shell('CMLR label "$1" --engine "$2" --json --out /dev/full 2>/dev/full', clip, engine)
+    assert done.returncode == 1  # of the results that are lost
+    assert json.loads(done.stdout)["frames"] == 20
+    assert shell("CMLR verify nothing 2>/dev/full").returncode == 2
 
 
 @pytest.mark.slow
