@@ -289,8 +289,9 @@ def test_an_engine_that_computes_something_else_is_not_written(
     fake = {"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(FAKES), "FAKE_BUILD": "wrong"}
     done = command(tiny_run, tmp_path / "out", "--no-plugin", **fake)
     assert done.returncode == 2
-    assert "model.engine differs from ONNX Runtime by" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    *progress, error = done.stderr.splitlines()  # a slow machine is told how far it is
+    assert "model.engine differs from ONNX Runtime by" in error
+    assert not [line for line in progress if "error" in line]
     assert not (tmp_path / "out").exists()
 
 
