@@ -95,6 +95,7 @@ def test_the_pages_say_what_was_measured() -> None:
     page = (ROOT / "docs" / "teach.md").read_text()
     record = json.loads((results / "teach" / "results.json").read_bytes())
     assert table(record) in page
+    assert f"takes {record['time']['wall_seconds']['all']:.1f} s with its certificate" in page
     assert fill_page(page, "x").count("x\n<!-- end -->") == 1
     contract = json.loads((results / "events" / "contract.json").read_bytes())
     assert event_contract.table(contract) in (ROOT / "docs" / "event_contract.md").read_text()
