@@ -77,11 +77,6 @@ def _stack(items: list[Tensor | CmlrError]) -> Tensor | CmlrError:
     )
 
 
-def _keep_garbage(_worker: int) -> None:
-    # What was garbage at the fork is the parent's: of an older reader's workers, say, whom only it may end.
-    gc.freeze()
-
-
 class BatchReader:
     """Reads batches of one data set again and again; its workers stay."""
 
@@ -102,7 +97,6 @@ class BatchReader:
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_keep_garbage,
         )
 
     def read(self, batches: list[list[Key]]) -> Iterator[Tensor]:
@@ -115,7 +109,7 @@ class BatchReader:
         self._batches[:] = batches
         if not batches:
             return
-        loader = iter(self._loader)
+        loader = self._started()
         for _ in batches:
             started = time.perf_counter()
             try:
@@ -131,3 +125,16 @@ class BatchReader:
             if isinstance(batch, CmlrError):
                 raise batch
             yield batch
+
+    def _started(self) -> Any:
+        """Begin to read; the first time workers are forked.
+
+        What is garbage by then is the parent's, whom alone it obeys: the workers of an older reader, or a
+        film's scaler, which waits for ever for threads that no fork has. A worker clears garbage before
+        any code of ours runs in it.
+        """
+        gc.freeze()
+        try:
+            return iter(self._loader)
+        finally:
+            gc.unfreeze()

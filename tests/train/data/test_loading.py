@@ -82,6 +82,43 @@ def test_a_worker_leaves_alone_what_is_garbage_of_the_parent() -> None:
     assert read.tolist() == [[1, 0]]
 
 
+class Marked:
+    """Garbage that notes which process ends it."""
+
+    def __init__(self, file: Path) -> None:
+        self.itself, self._file = self, file
+
+    def __del__(self) -> None:
+        with self._file.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def test_garbage_is_the_parents_before_a_worker_runs_code_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may collect at once: in PyTorch's own first lines, before anything of ours can hinder it."""
+    ended = tmp_path / "ended"
+    parent = os.getpid()
+
+    def fork() -> int:
+        pid = real_fork()
+        if os.getpid() != parent:
+            gc.collect()
+        return pid
+
+    real_fork = os.fork
+    monkeypatch.setattr(os, "fork", fork)
+    gc.disable()
+    try:
+        Marked(ended)
+        (read,) = BatchReader(Pids(), workers=1).read([[1]])
+    finally:
+        gc.enable()
+    gc.collect()
+    assert int(read[0, 1]) != parent
+    assert {int(pid) for pid in ended.read_text().split()} == {parent}
+
+
 def test_a_worker_that_is_killed_is_one_error() -> None:
     with pytest.raises(TrainingError, match="fewer workers") as raised:
         list(BatchReader(Pids(), workers=1).read([[1], [-1]]))
