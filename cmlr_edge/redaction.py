@@ -30,9 +30,13 @@ unicast multicast vid video videos videostream view webcam
 _USUAL_WORDS = frozenset(_USUAL.split())
 _USUAL_SIGNS = frozenset("-_.=+")
 # A topic is in every message; keys of objects in a storage open nothing: its credentials lie elsewhere.
-_OPEN_PATHS = ("mqtt", "mqtts", "s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "adl")
+_OPEN_PATHS = {
+    "mqtt", "mqtts", "s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "adl",
+}  # fmt: skip
+_NO_SCHEME = re.compile(r"[^\w+.-]")  # a bracket or a quote, say, before one
 # What a path makes of an address that was given for a file.
-_ADDRESS_AS_PATH = re.compile(r"([\w+.-]+:)/([^/\s](?:.*@\S*|\S*[?#]\S*))")
+# A scheme is short: without a bound a name of 100,000 letters would be looked through from each of them.
+_ADDRESS_AS_PATH = re.compile(r"(?<![\w+.-])([\w+.-]{1,40}:)/([^/\s](?:.*@\S*|\S*[?#]\S*))")
 _KEY_AND_VALUE = re.compile(r"(?<![\w-])([\w-]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)")
 
 
@@ -136,7 +140,7 @@ def _without_values(word: str) -> str:
         place, mark, query = word.partition("?")
         return f"{place}?{_without_answers(query)}" if mark and "=" in query else word
     host, path, query, fragment = _LOCATOR.fullmatch(rest).groups()  # type: ignore[union-attr]
-    if not scheme.endswith(_OPEN_PATHS):
+    if _NO_SCHEME.split(scheme)[-1] not in _OPEN_PATHS:
         path = "/".join(map(_usual, path.split("/")))
     shown = f"{scheme}://{host}{path}"
     if query is not None:

@@ -113,8 +113,9 @@ def _sanitized(tool: str, place: Place) -> str:
 
 def count(report: Report, place: Place) -> None:
     """Counters of each launch, beside the emulated GPU's counts."""
-    command = [find("ncu"), "--csv", "--print-units", "base", "--clock-control", "none", "--kernel-name", "regex:attention_f",
-               "--metrics", ",".join(METRICS), *_python(place, "counted_launches")]  # fmt: skip
+    command = [find("ncu"), "--csv", "--print-units", "base", "--clock-control", "none",
+               "--kernel-name", "regex:attention_f", "--metrics", ",".join(METRICS),
+               *_python(place, "counted_launches")]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if "ERR_NVGPUCTRPERM" in done.stdout + done.stderr:
         raise Skipped("the driver lets only root read counters")

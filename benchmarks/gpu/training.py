@@ -28,7 +28,6 @@ NETWORKS = ((_BACKBONE, 320), ("resnet50", 448))
 _CPU = {"CUDA_VISIBLE_DEVICES": ""}
 _SHORT = ("--recipe", "none", "--image-size", "160", "--batch-size", "16", "--epochs", "4")
 _RECIPES = ("few", "thousands")  # backbone frozen or slow, tokens of two stages, context
-_FEWER = ("--epochs", "2")
 _COPIES = 4  # of each picture, for epochs that last longer than their beginning
 _WORKERS = (0, 8, 16)
 

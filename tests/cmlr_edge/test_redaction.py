@@ -18,7 +18,7 @@ import pytest
 from cmlr_edge import open_source
 from cmlr_edge.capture.live import LiveSettings
 from cmlr_edge.errors import CaptureError, SpecError
-from cmlr_edge.redaction import redact, redact_source, source_name
+from cmlr_edge.redaction import redact, redact_paths, redact_source, source_name
 from cmlr_edge.session.config import (
     EngineSettings,
     PageSettings,
@@ -125,6 +125,20 @@ def test_the_scheme_and_the_address_stay_readable() -> None:
 )
 def test_a_number_as_long_as_a_pin_is_none_of_a_channel(number: str) -> None:
     assert number not in redact(f"rtsp://cam/live/{number}")
+
+
+@pytest.mark.parametrize("scheme", ["pkgs", "dvbs3", "xhf", "(https"])
+def test_a_scheme_that_ends_as_a_storage_hides_its_path(scheme: str) -> None:
+    assert "hunter2" not in redact(f"{scheme}://host/hunter2")
+
+
+def test_an_address_that_became_a_path_is_hidden_however_long_the_message_is() -> None:
+    assert "hunter2" not in redact_paths("cannot read 's3:/user:hunter2@host/x'")
+    assert "hunter2" not in redact_paths("s3:/bucket/x?X-Amz-Signature=hunter2")
+    assert redact_paths("cannot read /a/b@c, line 3") == "cannot read /a/b@c, line 3"
+    started = time.thread_time()
+    redact_paths("a" * 100_000)  # looked through from each letter it takes 15 s
+    assert time.thread_time() - started < 2
 
 
 def test_a_blank_in_an_address_ends_nothing() -> None:
