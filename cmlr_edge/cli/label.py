@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
 
@@ -84,9 +85,10 @@ def label(
     fill = partial(flags.to_config, sources or [], append=False)
     config, folder = fill()
     summaries = _Summaries()
-    if len(config.sources) == 1:  # its end is the command's error, and said once
-        logging.getLogger(lane.__name__).setLevel(logging.ERROR)
-    with noted_signals(ends_well=False, reloads=flags.config is not None) as interruption:
+    with (
+        _said_once(alone=len(config.sources) == 1),
+        noted_signals(ends_well=False, reloads=flags.config is not None) as interruption,
+    ):
         session = Session(config, folder=folder, watchers=[summaries], file=flags.config)
         with session:
             if not as_json and (session.live or session.page_url):
@@ -107,6 +109,18 @@ def label(
         print_tables(reports, runtime, session)
     print_problems(reports, session)
     _exit(reports, session.lost, interruption.number)
+
+
+@contextmanager
+def _said_once(*, alone: bool) -> Iterator[None]:
+    """The end of an only source is the command's error: its lane's log does not say it too."""
+    log = logging.getLogger(lane.__name__)
+    before = log.level
+    log.setLevel(logging.ERROR if alone else before)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _raise_single_error(session: Session, interruption: Interruption) -> None:

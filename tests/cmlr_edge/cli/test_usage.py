@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from cmlr_edge import cli
 from cmlr_edge.cli.app import app
 from cmlr_edge.cli.usage import run_app
 from cmlr_edge.errors import OutputError
+from cmlr_edge.pipeline import lane
 
 WRONG = {
     "lable x.mp4": ("No such command 'lable'. Did you mean 'label'", "cmlr-edge"),
@@ -92,6 +94,7 @@ def test_a_secret_in_it_is_not_repeated(
     said = capsys.readouterr().err
     assert "://" in said
     assert "hunter2" not in said
+    assert lane._log.level == logging.NOTSET  # a program around the command hears of its sources
 
 
 @pytest.mark.parametrize("typed", ["", "service"])
