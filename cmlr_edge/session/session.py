@@ -255,7 +255,10 @@ class Session(Closing):
             cleanup.enter_context(self.store.served())
             self.on_trial = self.store.note_start().on_trial
             self.store.clean()
-        self.recognizer, self.engine_id = load_serving(config, self.folder)
+        self.recognizer, self.engine_id, config = load_serving(config, self.folder)
+        if config != self.config:  # less, after a roll-back
+            self.config = self._first = config
+            self.watching = Watching(config, self.folder)
         cleanup.callback(self._close_recognizer)
         self._check_labels(config, self.recognizer)
         self._places = self._planned(config, cleanup)
