@@ -88,6 +88,21 @@ def check_fits(spec: ModelSpec, config: SessionConfig) -> None:
         stability_from_thresholds(thresholds | source.thresholds, *rules)
 
 
+def start_of(store: EngineStore) -> bool:
+    """Note a start of the service; whether its engine has yet to prove itself."""
+    before, now = store.state.serving, store.note_start()
+    if before is not None and before != now.serving:
+        tell_roll_back(before.id, "was started too often without passing its trial", store)
+    return now.on_trial
+
+
+def tell_roll_back(engine_id: str, why: str, store: EngineStore) -> None:
+    """Say what became of an engine, and which one serves now."""
+    serving = store.state.serving
+    now = "no engine is left to serve" if serving is None else f"engine {serving.id} serves again"
+    _log.error("engine %s %s; %s", engine_id, why, now)
+
+
 class Serving(NamedTuple):
     """What serves, and by what."""
 
@@ -120,9 +135,9 @@ def load_serving(config: SessionConfig, folder: Path) -> Serving:
     except EngineError as error:
         if state.fallback is None:
             raise
-        _log.error("engine %s: %s; going back to %s", state.serving.id, error, state.fallback.id)
         pair = store.checked(state.fallback)
         config = within_reach(config, pair)
         recognizer = load(pair, config, folder)
         store.roll_back()
+        tell_roll_back(state.serving.id, f"cannot be used: {error}", store)
         return Serving(recognizer, state.fallback.id, config)

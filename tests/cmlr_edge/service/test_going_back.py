@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cmlr_edge.errors import SpecError
+from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.service.store import MAX_UNCONFIRMED_STARTS, EngineStore, StoredEngine
 from cmlr_edge.session.config import load_config
+from cmlr_edge.session.engines import load_serving
 from cmlr_edge.session.session import Session
+from cmlr_edge.session.updates import EngineUpdates
+from tests.cmlr_edge.service.tiny_engines import scaled_engine
 from tests.conftest import make_spec, mean_color_model, write_engine
 
 CONFIG = """
@@ -40,6 +43,14 @@ min_gap_s = 3
 name = "gate"
 uri = "test://?frames=3"
 labels = ["yellow"]
+"""
+
+PLAIN = """
+[engine]
+store = "store"
+[[sources]]
+name = "door"
+uri = "test://?fps=100&size=128x96&frames=3"
 """
 
 
@@ -99,6 +110,68 @@ def test_a_taught_engine_that_fails_leaves_a_service_that_starts_without_its_lab
     left_out = "source gate, label yellow, collect, explain"
     assert f"{first.id}, which was gone back to, cannot" in caplog.text
     assert caplog.text.count(f"serves without: {left_out}") == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (never_outlives_its_trial, "was started too often without passing its trial"),
+        (rots, "cannot be used: "),
+    ],
+)
+def test_the_log_of_a_start_names_the_engine_that_was_gone_back_to(
+    end: Callable[[EngineStore, StoredEngine], None],
+    why: str,
+    store: EngineStore,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = config_in(tmp_path, PLAIN)
+    taught, first = store.state.serving, store.state.fallback
+    assert taught is not None
+    assert first is not None
+    end(store, taught)
+    with caplog.at_level(logging.ERROR), Session(load_config(path), folder=tmp_path):
+        pass
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"engine {taught.id} {why}")
+    assert line.endswith(f"; engine {first.id} serves again")
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_log_of_a_run_that_fails_names_the_engine_that_serves_from_then_on(
+    by_hand: bool, store: EngineStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = config_in(tmp_path, PLAIN)
+    taught, first = store.state.serving, store.state.fallback
+    assert taught is not None
+    assert first is not None
+    with caplog.at_level(logging.ERROR), Session(load_config(path), folder=tmp_path) as session:
+        updates = EngineUpdates(
+            session, store, on_trial=session.on_trial, beat=lambda: None, is_ending=bool
+        )
+        if by_hand:
+            store.roll_back()
+        updates.note_failure(EngineError("the runtime failed"))
+    assert store.state.serving == first
+    [line] = [record.getMessage() for record in caplog.records]
+    assert (
+        line
+        == f"engine {taught.id} failed on trial: the runtime failed; engine {first.id} serves again"
+    )
+
+
+def test_the_log_names_the_engine_that_a_reload_takes(
+    tmp_path: Path, engine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = EngineStore(tmp_path / "store")
+    store.accept(first := store.add(engine))
+    config = load_config(config_in(tmp_path, PLAIN))
+    with caplog.at_level(logging.INFO), Session(config, folder=tmp_path) as session:
+        store.accept(other := store.add(scaled_engine(tmp_path / "other", 0.5)))
+        recognizer, engine_id, _ = load_serving(config, tmp_path)
+        session.swap(recognizer, engine_id).close()
+    assert f"engine {other.id} serves, in the place of {first.id}" in caplog.messages
 
 
 def test_what_an_engine_cannot_do_is_refused_where_none_was_gone_back_from(
