@@ -21,7 +21,7 @@ from train.data.base import LabeledImages
 from train.fitting.picture_hashes import hash_pictures
 from train.fitting.prepare import Preparation
 
-_VERSION = 1  # raised when the same inputs give other confounders
+_VERSION = 2  # raised when the same inputs give other confounders
 _log = logging.getLogger(__name__)
 
 
