@@ -20,7 +20,7 @@ import pytest
 from cmlr_edge.capture import has_packets, open_source
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.events.event import Event
-from cmlr_edge.packet_ring import Kept, PacketRing
+from cmlr_edge.packet_ring import PacketRing
 from cmlr_edge.session import Session, SessionConfig
 from cmlr_edge.session.config import EngineSettings, SourceSettings
 from cmlr_edge.sinks import Clips, Result
@@ -224,82 +224,7 @@ def test_which_sources_have_packets(uri: str, expected: bool) -> None:
 # ---- the ring of packets ----
 
 
-class Packet(bytes):
-    """As the ring needs one."""
-
-    @property
-    def size(self) -> int:
-        return len(self)
-
-
-def new_ring(keep_s: float = 1.0) -> PacketRing:
-    return PacketRing("h264", None, keep_s)
-
-
-def fill(ring: PacketRing, times: Any, gop: int = 10, size: int = 100) -> None:
-    for number, time_s in enumerate(times):
-        ring.add(Packet(size), float(time_s), is_key=number % gop == 0)
-
-
-def times_of(packets: list[Kept]) -> list[float]:
-    return [round(item.time_s, 3) for item in packets]
-
-
-def test_a_recording_begins_with_a_key_picture_and_forgets_what_is_old() -> None:
-    ring = new_ring()
-    ring.add(Packet(9), 0.0, is_key=False)  # joined in the middle
-    fill(ring, np.arange(0, 60, 0.1))
-    kept = ring.excerpt(-1.0, 99.0).packets
-    assert kept[0].is_key
-    assert 59.9 - 1 - 10 - 1 <= kept[0].time_s <= 59.9 - 1 - 10
-    assert ring.excerpt(57.35, 99.0).packets[0].time_s == pytest.approx(57.0)
-
-
-def test_memory_is_bounded_whatever_comes() -> None:
-    from cmlr_edge import packet_ring as module
-
-    ring, most = new_ring(keep_s=60), module._MAX_BYTES
-    part = most // 8
-    fill(ring, np.arange(0, 3, 0.1), gop=4, size=part)
-    assert 0 < sum(item.packet.size for item in ring.excerpt(0, 99).packets) <= most
-    fill(ring, np.arange(3, 6, 0.1), gop=10**6, size=part)  # no key picture ever again
-    assert not ring.excerpt(0, 99).packets
-    fill(ring, np.arange(6, 7, 0.1), gop=1, size=part)
-    grows = ring.excerpt(6.8, 10**6)
-    fill(ring, np.arange(7, 20, 0.1), gop=4, size=part)
-    assert grows.is_over
-    assert sum(item.packet.size for item in grows.packets) <= most + 2 * part
-
-
-def test_an_excerpt_grows_until_it_is_over_and_not_into_another_recording() -> None:
-    ring = new_ring()
-    fill(ring, np.arange(0, 3, 0.1))
-    grows, other = ring.excerpt(2.0, 4.0), ring.excerpt(2.0, 99.0)
-    fill(ring, np.arange(3, 6, 0.1))
-    assert grows.is_over
-    assert times_of(grows.packets)[-1] == pytest.approx(4.4)  # some may be shown before 4.0
-    before = other.is_over
-    fill(ring, np.arange(1, 3, 0.1))  # its clock starts again
-    assert [before, other.is_over] == [False, True]
-    assert times_of(other.packets)[-1] == pytest.approx(5.9)
-    assert ring.excerpt(0, 99).packets[0].time_s == 1.0
-
-
-def test_what_nobody_is_to_look_at_is_not_kept() -> None:
-    ring = new_ring()
-    fill(ring, np.arange(0, 3, 0.1))
-    grows = ring.excerpt(2.0, 9.0)
-    ring.listen(wanted=False)
-    assert grows.is_over
-    fill(ring, np.arange(3, 6, 0.1))
-    assert not ring.excerpt(0, 99).packets
-    ring.listen(wanted=True)
-    fill(ring, np.arange(6, 9, 0.1))
-    assert ring.excerpt(0, 99).packets[0].time_s == 6.0
-    ring.end()
-    assert ring.excerpt(0, 99).is_over
-    ring.add(Packet(1), 9.0, is_key=True)
-    assert ring.excerpt(0, 99).packets[-1].time_s == pytest.approx(8.9)
+# ---- the folder ----
 
 
 def test_times_of_decoding_rise_and_are_never_late() -> None:
@@ -307,9 +232,6 @@ def test_times_of_decoding_rise_and_are_never_late() -> None:
         times = _decoding_times(shown)
         assert all(b > a for a, b in itertools.pairwise(times))
         assert all(d <= p for d, p in zip(times, shown, strict=True))
-
-
-# ---- the folder ----
 
 
 def frame_of(source: Path) -> Any:

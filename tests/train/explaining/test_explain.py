@@ -74,7 +74,13 @@ def test_an_explanation_of_a_run_has_its_numbers_and_figures(
 ) -> None:
     model, spec = load_model(tiny_run)
     data = read_dataset(tiny_data).split("val")
-    record = explain(model, spec, data, "red", tmp_path / "why")
+    told: list[str] = []
+    record = explain(model, spec, data, "red", tmp_path / "why", report=told.append)
+    assert told == [
+        f"reading {record['num_images_looked_at']} pictures",
+        "swapping labels",
+        "drawing",
+    ]
     write_explanation(record, tmp_path / "why")
     stored = json.loads((tmp_path / "why" / "explanation.json").read_text())
     assert stored["p"]["red"] == pytest.approx(float(data.targets()[:, 0].mean()))
