@@ -252,17 +252,7 @@ class Session(Closing):
         if config.place:
             places = check_folder(self.folder / config.place)
             cleanup.enter_context(Claim(places / IN_USE, f"the folder {places}"))
-        self.store = store_of(config, self.folder)
-        if self.store is not None:
-            cleanup.enter_context(self.store.served())
-            self.on_trial = start_of(self.store)
-            self.store.clean()
-        self.recognizer, self.engine_id, config = load_serving(config, self.folder)
-        if config != self.config:  # less, after a roll-back
-            self.config = self._first = config
-            self.watching = Watching(config, self.folder)
-        cleanup.callback(self._close_recognizer)
-        self._check_labels(config, self.recognizer)
+        config = self._load(config, cleanup)
         self._places = self._planned(config, cleanup)
         sources = [place.source for place in self._places]
         inputs = [Path(file) for source in sources for file in source.files]
@@ -287,6 +277,21 @@ class Session(Closing):
         for place in self._places:
             self._add(place)
         self.page_url = self.watching.serve(cleanup)
+
+    def _load(self, config: SessionConfig, cleanup: ExitStack) -> SessionConfig:
+        """Load what serves; return what it is to do, which is less after a roll-back to what can less."""
+        self.store = store_of(config, self.folder)
+        if self.store is not None:
+            cleanup.enter_context(self.store.served())
+            self.on_trial = start_of(self.store)
+            self.store.clean()
+        self.recognizer, self.engine_id, config = load_serving(config, self.folder)
+        cleanup.callback(self._close_recognizer)
+        if config != self.config:
+            self.config = self._first = config
+            self.watching = Watching(config, self.folder)
+        self._check_labels(config, self.recognizer)
+        return config
 
     def _close_outputs(self) -> None:
         """Wait for what takes long, but at the end that a signal wants no longer than it grants."""
