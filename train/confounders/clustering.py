@@ -173,9 +173,11 @@ def assign_context(tokens: Tensor, centres: Tensor) -> Tensor:
 
 def cosine_to_centres(tokens: Tensor, centres: Tensor) -> Tensor:
     """Cosine of tokens (B, T, D) and centres (K, D): (B, T, K)."""
-    # Channels that no centre has a value in are not looked at: those of the other stage.
-    seen = (centres != 0).any(dim=0)
-    return F.normalize(tokens.float() * seen, dim=-1) @ F.normalize(centres.float(), dim=-1).T
+    # Channels that no centre has a value in are not looked at: those of the other stage. The product
+    # is divided, not the tokens, which have thirty times as many numbers.
+    tokens, seen = tokens.float(), (centres != 0).any(dim=0)
+    length = (tokens * seen).norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return tokens @ F.normalize(centres.float(), dim=-1).T / length
 
 
 def fit_context_term(
