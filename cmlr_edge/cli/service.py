@@ -125,7 +125,7 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
     if (before := store.state.fallback) is not None:
         with suppress(EngineError):  # one that is damaged is no way back either
             if misfit := _misfit(config, store.checked(before)):
-                print(f"engine {before.id} cannot take over if it fails: {misfit}")  # noqa: T201
+                print(f"if it fails, {before.id} serves without that of which {misfit}")  # noqa: T201
 
 
 def _misfit(config: Path, pair: ModelPair) -> str:

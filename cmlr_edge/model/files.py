@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import select
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from cmlr_edge.errors import EngineError
 
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # lead to what somebody else has opened
+_PATIENCE_S = 60.0  # with whoever reads a pipe, and may show it page by page
 
 
 def model_path(path: Path) -> Path:
@@ -89,17 +94,37 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: It cannot be written, or is a folder, or a pipe that nobody reads.
     """
-    if not is_plain(path):
-        with open(path, "wb", opener=_without_waiting) as file:
-            os.set_blocking(file.fileno(), True)
-            file.write(content)
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if is_plain(path):
+            with whole_file(path) as file:
+                file.write(content)
+        else:
+            _write_as_it_is(path, content)
+    except OSError as error:
+        error.filename = str(path)  # what the user knows, and not the part of it
+        raise
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which gets the name `path` when all is in it; a link goes on to lead to it."""
+    real = followed(path)
+    partial = real.with_name(f".{real.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        partial.replace(real)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write_as_it_is(path: Path, content: bytes) -> None:
+    with open(path, "wb", buffering=0, opener=_without_waiting) as file:
+        has_room, left = select.poll(), memoryview(content)
+        has_room.register(file, select.POLLOUT)
+        while left:
+            if not has_room.poll(_PATIENCE_S * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, f"nobody read it for {_PATIENCE_S:.0f} s")
+            left = left[file.write(left) or 0 :]

@@ -96,7 +96,8 @@ class PlaceWatch:
         self._path = store.path_of(folder, source)
         self._tell_why = tell_why
         self._rarely = Rarely()
-        self._over: PlaceNotice | None = None  # of an alarm that another engine ended; to be told
+        # A place whose alarm another engine ends, and why its file is to be set aside.
+        self._over: tuple[store.StoredPlace, str] | None = None
         if (training := trained_surroundings(spec)) is None:
             raise no_place(spec)
         self._claim = Claim(folder / IN_USE, f"the folder {folder}")
@@ -116,7 +117,7 @@ class PlaceWatch:
         if training is not None and context is not None and np.isfinite(context).all():
             if training is not self._training:  # another engine
                 self._change(training, why)
-            ended, self._over = self._over, None
+            ended = self._end_former()
             notice = self._count(frame, context) or ended
             prediction = self._averaged(prediction, why)
         return prediction if self._tell_why else replace(prediction, why=None), notice
@@ -160,8 +161,8 @@ class PlaceWatch:
         if former.num_blocks or former.open_frames:
             self._save(former)  # what is set aside is whole
         self._begin(training, why.labels)
-        if self._over is None:  # its file could not be written
-            self._end_alarm_of(former)
+        if self._over is None and former.alarm and former.blocks:  # its file could not be written
+            self._over = former, ""
 
     def _begin(self, training: TrainedSurroundings, labels: tuple[str, ...]) -> None:
         """Hold the place against these surroundings."""
@@ -177,6 +178,7 @@ class PlaceWatch:
         self._clock = _BlockClock(self._settings.block_s)
         self._alarm, self._num_pictures, self._statistic, self._looks = "", 0, 0.0, 1.0
         self._unlike_since: float | None = None
+        self._over = None
         self._load(training)
         self._update_status()
 
@@ -191,9 +193,13 @@ class PlaceWatch:
         except FileNotFoundError:
             return
         except (SpecError, OSError) as error:
-            store.set_aside(self._path, str(error))
-            if kept is not None:
-                self._end_alarm_of(kept)
+            if kept is not None and kept.alarm and kept.blocks:
+                self._over = (
+                    kept,
+                    str(error),
+                )  # until a frame takes the word along: a run may have none
+            else:
+                store.set_aside(self._path, str(error))
             return
         self._clock.past_s = kept.open_s
         self._alarm, self._unlike_since = kept.alarm, kept.unlike_since
@@ -233,11 +239,15 @@ class PlaceWatch:
         what = "is unlike what training saw" if unlike else "is again like what training saw"
         return self._told(self._stored(), what, unlike=unlike)
 
-    def _end_alarm_of(self, place: store.StoredPlace) -> None:
+    def _end_former(self) -> PlaceNotice | None:
         """Let an alarm be over that nobody goes on with: whoever heard it begin waits for its end."""
-        if place.alarm and place.blocks:
-            what = f"begins anew, and its alarm, of {place.model}, is over"
-            self._over = self._told(place, what, unlike=False)
+        if self._over is None:
+            return None
+        (place, why), self._over = self._over, None
+        if why:
+            store.set_aside(self._path, why)
+        what = f"begins anew, and its alarm, of {place.model}, is over"
+        return self._told(place, what, unlike=False)
 
     def _told(self, place: store.StoredPlace, what: str, *, unlike: bool) -> PlaceNotice:
         record = record_of(place)

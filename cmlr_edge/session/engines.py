@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import EngineError
@@ -15,6 +16,7 @@ from cmlr_edge.place.asking import no_place, trained_surroundings
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig
+from cmlr_edge.session.reach import within_reach
 
 _log = logging.getLogger(__name__)
 
@@ -86,11 +88,31 @@ def check_fits(spec: ModelSpec, config: SessionConfig) -> None:
         stability_from_thresholds(thresholds | source.thresholds, *rules)
 
 
-def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:
-    """Load what is to serve, or the engine before it if that one is damaged.
+def start_of(store: EngineStore) -> bool:
+    """Note a start of the service; whether its engine has yet to prove itself."""
+    before, now = store.state.serving, store.note_start()
+    if before is not None and before != now.serving:
+        tell_roll_back(before.id, "was started too often without passing its trial", store)
+    return now.on_trial
 
-    Returns:
-        The recognizer, and the id of its engine in the store; "" without a store.
+
+def tell_roll_back(engine_id: str, why: str, store: EngineStore) -> None:
+    """Say what became of an engine, and which one serves now."""
+    serving = store.state.serving
+    now = "no engine is left to serve" if serving is None else f"engine {serving.id} serves again"
+    _log.error("engine %s %s; %s", engine_id, why, now)
+
+
+class Serving(NamedTuple):
+    """What serves, and by what."""
+
+    recognizer: Recognizer
+    engine_id: str  # in the store; "" without one
+    config: SessionConfig  # less than what was wanted, after a roll-back to an engine that can less
+
+
+def load_serving(config: SessionConfig, folder: Path) -> Serving:
+    """Load what is to serve, or the engine before it if that one is damaged.
 
     Raises:
         EngineError: No engine can be loaded.
@@ -98,7 +120,7 @@ def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:
     """
     store = store_of(config, folder)
     if store is None:
-        return load(folder / config.engine.path, config, folder), ""
+        return Serving(load(folder / config.engine.path, config, folder), "", config)
     state = store.state
     if state.serving is None:
         raise EngineError(
@@ -106,11 +128,16 @@ def load_serving(config: SessionConfig, folder: Path) -> tuple[Recognizer, str]:
             "cmlr-edge service update CONFIG MODEL"
         )
     try:
-        return load(store.checked(state.serving), config, folder), state.serving.id
+        pair = store.checked(state.serving)
+        if state.refused:
+            config = within_reach(config, pair)
+        return Serving(load(pair, config, folder), state.serving.id, config)
     except EngineError as error:
         if state.fallback is None:
             raise
-        _log.error("engine %s: %s; going back to %s", state.serving.id, error, state.fallback.id)
-        recognizer = load(store.checked(state.fallback), config, folder)
+        pair = store.checked(state.fallback)
+        config = within_reach(config, pair)
+        recognizer = load(pair, config, folder)
         store.roll_back()
-        return recognizer, state.fallback.id
+        tell_roll_back(state.serving.id, f"cannot be used: {error}", store)
+        return Serving(recognizer, state.fallback.id, config)

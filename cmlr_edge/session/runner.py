@@ -158,5 +158,5 @@ class Runner:
         loaded = await_beating(
             lambda: load_serving(config, session.folder), self._beat, self._is_ending
         )
-        undo.callback(loaded[0].close)
-        return loaded
+        undo.callback(loaded.recognizer.close)
+        return loaded.recognizer, loaded.engine_id

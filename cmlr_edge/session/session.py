@@ -24,7 +24,7 @@ from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings
-from cmlr_edge.session.engines import check_able, load_serving, store_of
+from cmlr_edge.session.engines import check_able, load_serving, start_of, store_of
 from cmlr_edge.session.places import (
     Place,
     check_times,
@@ -192,6 +192,8 @@ class Session(Closing):
     def swap(self, recognizer: Recognizer, engine_id: str) -> Recognizer:
         """Let another recognizer go on between two batches; return the former one, to be closed."""
         [former] = self.streams.swap(recognizer)
+        if engine_id != self.engine_id:
+            _log.info("engine %s serves, in the place of %s", engine_id, self.engine_id)
         self.recognizer, self.engine_id = recognizer, engine_id
         self.watching.use(recognizer)
         return former
@@ -253,9 +255,12 @@ class Session(Closing):
         self.store = store_of(config, self.folder)
         if self.store is not None:
             cleanup.enter_context(self.store.served())
-            self.on_trial = self.store.note_start().on_trial
+            self.on_trial = start_of(self.store)
             self.store.clean()
-        self.recognizer, self.engine_id = load_serving(config, self.folder)
+        self.recognizer, self.engine_id, config = load_serving(config, self.folder)
+        if config != self.config:  # less, after a roll-back
+            self.config = self._first = config
+            self.watching = Watching(config, self.folder)
         cleanup.callback(self._close_recognizer)
         self._check_labels(config, self.recognizer)
         self._places = self._planned(config, cleanup)

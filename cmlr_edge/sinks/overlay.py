@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.machine.pyav import pyav
-from cmlr_edge.model.files import is_plain
+from cmlr_edge.model.files import followed, is_plain
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result
@@ -89,7 +89,8 @@ class OverlayVideo:
             raise DependencyError("an overlay needs PyAV: pip install 'cmlr-edge[cpu]'")
         self._av = av
         self._path = path
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+        self._real = followed(path)  # a link goes on to lead to it
+        self._partial = self._real.with_name(f".{self._real.stem}.{os.getpid()}.part.mp4")
         self._fps = fps or _STILLS_PER_SECOND
         self._file: Any = None
         self._container: Any = None
@@ -166,7 +167,7 @@ class OverlayVideo:
             self._container.close()
             self._file.close()
             self._file.check()
-            self._partial.replace(self._path)
+            self._partial.replace(self._real)
         except OSError as error:
             raise self._unwritten(error) from error
         finally:

@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cmlr_edge.errors import DataError, OutputError
-from cmlr_edge.model.files import is_plain, write_atomically
+from cmlr_edge.model.files import is_plain, whole_file, write_atomically
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
 from train.config import LOG, TrainConfig
@@ -199,16 +199,8 @@ def load_state(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> No
 
 def save_state(run: Path, state: dict[str, Any]) -> None:
     """Write what resuming needs: tensors and plain values only."""
-    partial = run / f".{STATE}.{os.getpid()}.part"
-    try:
-        with _clear_when_full(run / STATE):
-            with partial.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(run / STATE)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _clear_when_full(run / STATE), whole_file(run / STATE) as file:
+        torch.save(state, file)
 
 
 def load_state_file(run: Path) -> dict[str, Any] | None:

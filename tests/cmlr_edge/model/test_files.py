@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.model import files
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.sinks.overlay import OverlayVideo
 from tests.cmlr_edge.sinks.results import of_events
@@ -33,6 +34,64 @@ def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path: Path) -> None:
     assert got == [content]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert [*tmp_path.iterdir()] == [pipe]
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.05)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    errors: list[OSError] = []
+    writer = threading.Thread(target=_tried, args=(pipe, errors), daemon=True)
+    writer.start()
+    writer.join(10)
+    os.close(reader)  # one that waits goes on
+    assert [(type(error), error.strerror, error.filename) for error in errors] == [
+        (TimeoutError, "nobody read it for 0 s", str(pipe))
+    ]
+
+
+def _tried(path: Path, errors: list[OSError]) -> None:
+    try:
+        write_atomically(path, bytes(300_000))
+    except OSError as error:
+        errors.append(error)
+
+
+@pytest.mark.parametrize("before", [b"old", None])
+def test_a_link_goes_on_to_lead_to_what_is_written(tmp_path: Path, before: bytes | None) -> None:
+    folder, link, real = tmp_path / "disk", tmp_path / "link", tmp_path / "disk" / "report.json"
+    folder.mkdir()
+    if before is not None:
+        real.write_bytes(before)
+        read = real.open("rb")  # whoever reads it has all of the old one
+    (tmp_path / "link of a link").symlink_to("disk/report.json")
+    link.symlink_to("link of a link")
+    write_atomically(link, b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert [*folder.iterdir()] == [real]
+    if before is not None:
+        with read:
+            assert read.read() == before
+
+
+def test_a_link_to_no_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere/report.json")
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(tmp_path / "link", b"new")
+    assert caught.value.filename == str(tmp_path / "link")
+
+
+def test_a_link_leads_to_its_video(tmp_path: Path) -> None:
+    (tmp_path / "link.mp4").symlink_to("real.mp4")
+    sink = OverlayVideo(tmp_path / "link.mp4", None)
+    sink.write(of_events())
+    sink.close()
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert {item.name for item in tmp_path.iterdir()} == {"link.mp4", "real.mp4"}
 
 
 def test_a_full_device_is_an_error_and_stays_a_device() -> None:

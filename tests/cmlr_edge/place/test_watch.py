@@ -127,6 +127,36 @@ def test_an_alarm_of_an_engine_with_other_surroundings_is_told_as_over_once(
     assert not watched.status.unlike
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_an_alarm_waits_for_a_run_with_frames(tmp_path: Path, back: bool) -> None:
+    watched = watch(tmp_path)
+    [notice] = show(watched, [*LIKE, *ELSE * 2])
+    watched.close()
+    other = replace(TRAINING, prior=(0.3, 0.3, 0.4))
+    spec = replace(spec_of_places(), explanation=meaning(other))
+    PlaceWatch("door", SETTINGS, tmp_path, spec, tell_why=False).close()  # no camera came up
+    assert store.load(store.path_of(tmp_path, "door")).alarm == notice.id
+    if back:
+        assert show(watch(tmp_path), ELSE) == []  # the alarm stands, and is told already
+        return
+    watched = PlaceWatch("door", SETTINGS, tmp_path, spec, tell_why=False)
+    assert [(over.id, over.unlike) for over in show(watched, LIKE, training=other)] == [
+        (notice.id, False)
+    ]
+    watched.close()
+    assert store.load(store.path_of(tmp_path, "door").with_suffix(".json.old")).alarm == notice.id
+
+
+def test_an_alarm_stands_where_its_engine_comes_back_before_a_frame(tmp_path: Path) -> None:
+    watched = watch(tmp_path)
+    [_] = show(watched, [*LIKE, *ELSE * 2])
+    watched.close()
+    spec = replace(spec_of_places(), explanation=meaning(replace(TRAINING, prior=(0.3, 0.3, 0.4))))
+    watched = PlaceWatch("door", SETTINGS, tmp_path, spec, tell_why=False)
+    assert show(watched, ELSE) == []  # of the first engine, which was swapped in meanwhile
+    assert watched.status.unlike
+
+
 def raise_full(*_: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 

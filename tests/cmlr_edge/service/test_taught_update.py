@@ -108,7 +108,7 @@ def test_a_label_is_taught_comes_into_service_is_improved_and_goes(tmp_path: Pat
     config.write_text(CONFIG.replace("red = 0.05", "red = 0.05\nyellow = 0.3"))
     code, said = invoke("service", "update", config, taught)
     assert code == 0
-    assert "cannot take over if it fails" in said  # the first knows no yellow
+    assert "serves without that of which" in said  # the first knows no yellow
     with RunningService(config) as service:
         service.until_frames(100)
         code, said = invoke("service", "update", config, better)
