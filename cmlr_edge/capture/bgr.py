@@ -51,7 +51,10 @@ class Pictures:
 
 def _upright(image: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
     """Turn and mirror by the quarter that is nearest to what a frame asks for."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV lacks the name of something beside it, as of a JPEG's EXIF
+        return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
     if matrix is None:
         return image
     a, b, _, c, d = _MATRIX.unpack(bytes(matrix))[:5]

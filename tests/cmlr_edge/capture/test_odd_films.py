@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import cv2
+import PIL.Image
 import pytest
 
 from cmlr_edge import open_source
@@ -121,3 +122,18 @@ def test_colours_of_a_kind_that_nobody_converts_cost_no_frame_and_are_said(
     assert len(frames) == 3
     assert abs(frames[0].astype(int) - 128).max() < 8
     assert caplog.text.count("may be wrong") == 1
+
+
+def test_jpegs_of_a_turned_camera_stand_upright_in_a_film(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: its first row is shown at the right
+    picture = shade(40)
+    picture[:24] = 220
+    for number in range(3):
+        PIL.Image.fromarray(picture).save(tmp_path / f"{number}.jpg", exif=exif)
+    path = tmp_path / "film.mjpeg"
+    path.write_bytes(b"".join((tmp_path / f"{number}.jpg").read_bytes() for number in range(3)))
+    with open_source(path) as source:
+        shown = [frame.image_bgr for frame in source]
+    assert [image.shape for image in shown] == [(128, 96, 3)] * 3
+    assert shown[0][:, -16:].mean() > 180 > 60 > shown[0][:, :64].mean()
