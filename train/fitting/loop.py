@@ -234,7 +234,13 @@ def _build_confounders(run: Run) -> Preparation:
 
     view = None if run.confounder_view is None else reader(run.confounder_view)
     readers = TokenReaders(reader(run.frozen), rows, run.model.backbone.finer_channels, view)
-    return prepare(run.config.model, readers, run.train.targets(), seed=run.config.seed)
+    return prepare(
+        run.config.model,
+        readers,
+        run.train.targets(),
+        seed=run.config.seed,
+        known=run.train.known(),
+    )
 
 
 def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) -> CausalRecognizer:
