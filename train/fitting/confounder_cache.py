@@ -115,6 +115,8 @@ def content_key(
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(data.targets().tobytes())
+    if (known := data.known()) is not None:  # where all is known, what was cached before is found
+        digest.update(known.tobytes())
     for network in networks:
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode())

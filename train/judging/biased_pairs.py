@@ -44,6 +44,7 @@ def find_biased_pairs(
     targets: NDArray[np.float32],
     labels: tuple[str, ...],
     *,
+    known: NDArray[np.bool_] | None = None,
     min_share: float = 0.2,
     min_images: int = 1,
     count: int = 20,
@@ -54,6 +55,7 @@ def find_biased_pairs(
         scores: (N, L), probabilities on images that the model was not trained on.
         targets: (N, L), 0 or 1.
         labels: L names.
+        known: (N, L), as `LabeledImages.known`: images where nobody looked for z count for no pair with it.
         min_share: A context is on at least this share of the label's images (DeepFashion: 0.1).
         min_images: Least number of images with both, and with the label alone, >= 1.
         count: How many pairs at most, at most one for a label; highest bias first.
@@ -62,12 +64,12 @@ def find_biased_pairs(
         DataError: No label stands both with and without a frequent companion.
     """
     there = (targets > 0).astype(np.float64)
-    together = there.T @ there  # (L, L): images with b and z
-    apart = together.diagonal()[:, None] - together
-    sums = (there * scores).T @ there  # of the scores of b on images with b and z
-    mean_together = sums / np.maximum(together, 1)
-    mean_apart = (sums.diagonal()[:, None] - sums) / np.maximum(apart, 1)
-    usable = (together >= min_share * together.diagonal()[:, None]) & (together > 0)
+    absent = 1 - there if known is None else (1 - there) * known
+    together, apart = there.T @ there, there.T @ absent  # (L, L): images with b and z, and b alone
+    scored = there * scores
+    mean_together = scored.T @ there / np.maximum(together, 1)
+    mean_apart = scored.T @ absent / np.maximum(apart, 1)
+    usable = (together >= min_share * (together + apart)) & (together > 0)
     usable &= (np.minimum(together, apart) >= max(1, min_images)) & ~np.eye(len(labels), dtype=bool)
     bias = np.where(usable, mean_together / np.maximum(mean_apart, _LEAST_SCORE), -1.0)
     contexts = bias.argmax(axis=1)

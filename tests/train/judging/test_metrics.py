@@ -42,7 +42,7 @@ def test_top3_decisions_equal_scikit_learn_on_the_three_highest_scores() -> None
 
 
 def test_top3_has_three_labels_an_image_whatever_the_ties() -> None:
-    scores = np.zeros((2, 5), np.float32)
+    scores = np.full((2, 5), 0.1, np.float32)
     scores[1, [4, 2]] = 0.5
     expected = [[True, True, True, False, False], [True, False, True, False, True]]
     assert in_top3(scores).tolist() == expected
