@@ -10,12 +10,13 @@ _MOST = 4096  # characters of a message; what a hostile peer says may have no en
 _SECRET_WORD = re.compile(
     "pass|pwd|pw|user|login|token|key|auth|secret|sig|credential", re.IGNORECASE
 )
+# Behind the @ of a repository of the hub is its revision. A user and a password have no such shape.
+_REVISION = r"(?<=(?<![\w+.-])hf:)//?(?:(?:datasets|models|spaces)/)?[\w.-]+/[\w.-]+@(?!\S*@)"
 # Greedy up to the last @: a password may hold any character, an @ and a / among them.
-_AFTER_SCHEME = re.compile(r"(://).*@", re.DOTALL)
+_AFTER_SCHEME = re.compile(rf"(:(?!{_REVISION})//).*@", re.DOTALL | re.IGNORECASE)
 # What `_AFTER_SCHEME` has left is no user with a password: the scheme stays readable.
-_WITHOUT_SCHEME = re.compile(
-    r"(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@\S*@|(?<![\w/])[^\s:@]*:(?!//\*\*\*@)[^\s@]*@"
-)
+_USER = rf"(?<![\w/])[^\s:@]*:(?!//\*\*\*@|{_REVISION})[^\s@]*@"
+_WITHOUT_SCHEME = re.compile(rf"{_USER}\S*@|{_USER}", re.IGNORECASE)
 _PLACE = re.compile(r"((?:[^/?#]*://)?[^/?#]*)/?(.*)", re.DOTALL)
 _LOCATOR = re.compile(r"([^/?#;]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)  # behind ://
 _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z0-9]+")  # of a segment of a path
@@ -36,7 +37,11 @@ _OPEN_PATHS = {
 _NO_SCHEME = re.compile(r"[^\w+.-]")  # a bracket or a quote, say, before one
 # What a path makes of an address that was given for a file.
 # A scheme is short: without a bound a name of 100,000 letters would be looked through from each of them.
-_ADDRESS_AS_PATH = re.compile(r"(?<![\w+.-])([\w+.-]{1,40}:)/([^/\s](?:.*@\S*|\S*[?#]\S*))")
+# One letter is a drive, and blanks are in the names of its files: the address is over at the next.
+_ADDRESS_AS_PATH = re.compile(
+    r"(?<![\w+.-])(?:([\w+.-]{2,40}:)/([^/\s](?:.*@\S*|\S*[?#]\S*))"
+    r"|(\w:)/([^/\s](?:\S*:\S*@\S*|\S*[?#]\S*)))"
+)
 _KEY_AND_VALUE = re.compile(r"(?<![\w-])([\w-]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)")
 
 
@@ -60,7 +65,9 @@ def redact(text: str) -> str:
 
 def redact_paths(message: str) -> str:
     """Hide what an address says too much that came where a file was wanted; other paths stay as they are."""
-    return _ADDRESS_AS_PATH.sub(lambda found: redact(f"{found[1]}//{found[2]}"), message)
+    return _ADDRESS_AS_PATH.sub(
+        lambda found: redact("//".join(filter(None, found.groups()))), message
+    )
 
 
 def printable(text: str | Path) -> str:
@@ -134,13 +141,14 @@ def source_name(name: str) -> str:
 def _without_values(word: str) -> str:
     """Hide the secrets in the path of an address, and what stands behind its ? and #, or in a part of one."""
     scheme, mark, rest = word.partition("://")
-    if scheme.endswith("test") and mark:
+    kind = _NO_SCHEME.split(scheme)[-1].lower()
+    if kind == "test" and mark:
         return word
     if not mark:
         place, mark, query = word.partition("?")
         return f"{place}?{_without_answers(query)}" if mark and "=" in query else word
     host, path, query, fragment = _LOCATOR.fullmatch(rest).groups()  # type: ignore[union-attr]
-    if _NO_SCHEME.split(scheme)[-1] not in _OPEN_PATHS:
+    if kind not in _OPEN_PATHS:
         path = "/".join(map(_usual, path.split("/")))
     shown = f"{scheme}://{host}{path}"
     if query is not None:

@@ -15,12 +15,14 @@ import hashlib
 import itertools
 import re
 import socket
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,6 +99,27 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.collect()
         gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """A test that fails leaves no process behind that it started: nobody else would end it."""
+    started: list[subprocess.Popen[Any]] = []
+
+    def noted(process: subprocess.Popen[Any], *given: Any, **options: Any) -> None:
+        begin(process, *given, **options)
+        started.append(process)
+
+    with pytest.MonkeyPatch.context() as patch:
+        begin = subprocess.Popen.__init__
+        patch.setattr(subprocess.Popen, "__init__", noted)
+        try:
+            return (yield)
+        except BaseException:
+            for process in started:
+                process.kill()
+                process.wait()
+            raise
 
 
 def _turns(paths: list[Path], slow: Counter[Path]) -> dict[Path, tuple[bool, float]]:

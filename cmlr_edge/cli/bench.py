@@ -60,7 +60,7 @@ def bench(
         streams=tuple(int(n) for n in _numbers(streams, "--streams")),
     )
     path = model_path(engine or demo_engine())
-    record = run_bench(path, source, provider=provider, settings=settings)
+    record = run_bench(path, source, provider=provider, settings=settings, tell=_tell)
     if out is not None:
         write_atomically(out, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
     _print(record)
@@ -70,6 +70,10 @@ def bench(
     if old is not None and (slower := find_regressions(record, old, allowed)):
         stderr.print(f"[red]slower than {compare}[/red] by more than {max_regression}: {slower}")
         raise typer.Exit(1)
+
+
+def _tell(line: str) -> None:
+    stderr.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _share(text: str) -> float:

@@ -31,6 +31,7 @@ from cmlr_edge.redaction import redact_source
 STAGES = ("capture", "preprocess", "inference", "postprocess")
 TOTAL = "capture_to_label"
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+_SHARE_OF_RATE = 0.1  # of the duration, for each batch size and number of streams
 _SYNTHETIC_HW = (480, 640)
 _GATED = ("p50", "p95")  # of capture_to_label; throughput is the third number that is compared
 
@@ -46,9 +47,20 @@ class BenchSettings:
     batches: tuple[int, ...] = (1, 2, 4, 8)
     streams: tuple[int, ...] = (1, 2)
 
+    @property
+    def least_s(self) -> float:
+        """Seconds that measuring takes at least."""
+        rates_s = _SHARE_OF_RATE * self.duration_s * (len(self.batches) + len(self.streams))
+        return self.warm_up_ms / 1e3 + self.duration_s + rates_s
+
 
 def run_bench(
-    engine: Path, source: str | None, *, provider: str | None, settings: BenchSettings
+    engine: Path,
+    source: str | None,
+    *,
+    provider: str | None,
+    settings: BenchSettings,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Load, check and time a model.
 
@@ -58,6 +70,7 @@ def run_bench(
             seeded picture of 640 x 480 in memory.
         provider: As for `Recognizer.from_engine`.
         settings: How long, and which batches and streams.
+        tell: Takes a line before all that takes long.
 
     Returns:
         A JSON-ready record; all times in ms unless the name says otherwise.
@@ -68,6 +81,7 @@ def run_bench(
         synthetic = golden_frames(0, _SYNTHETIC_HW)[0]
         recognizer(synthetic)
         first_label = time.perf_counter()
+        tell(f"{engine.name} works here; timing it takes {settings.least_s:.0f} s at least")
         with ExitStack() as cleanup:
             frames = _repeat(source, cleanup) if source else itertools.repeat(synthetic)
             _warm_up(recognizer, synthetic, settings)
@@ -206,10 +220,10 @@ def _by_batch(
 
 
 def _rate(work: Callable[[], object], settings: BenchSettings) -> float:
-    """Calls per second, over a tenth of the duration for each point."""
+    """Calls per second, over a share of the duration."""
     work()
     calls, start = 0, time.perf_counter()
-    while calls < 3 or time.perf_counter() - start < settings.duration_s / 10:
+    while calls < 3 or time.perf_counter() - start < _SHARE_OF_RATE * settings.duration_s:
         work()
         calls += 1
     return calls / (time.perf_counter() - start)

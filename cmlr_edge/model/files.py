@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import select
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +18,7 @@ from cmlr_edge.errors import EngineError
 
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # lead to what somebody else has opened
 _PATIENCE_S = 60.0  # with whoever reads a pipe, and may show it page by page
+_BEGINNING_S = 10.0  # a younger part may not have its lock yet
 
 
 def model_path(path: Path) -> Path:
@@ -112,12 +115,33 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     partial = real.with_name(f".{real.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
+            with suppress(OSError):  # not every disk has locks
+                fcntl.flock(
+                    file, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # somebody writes it: `clear_parts`
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(real)
+            partial.replace(real)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def clear_parts(path: Path) -> None:
+    """Delete what `whole_file` has half written of a file whose writer was killed.
+
+    What one writes that is alive stays, on whichever machine.
+
+    Args:
+        path: Its name may have a `*`.
+    """
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(OSError), open(part, "rb", opener=_without_waiting) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(file.fileno())
+            is_old = time.time() - found.st_mtime > _BEGINNING_S
+            if is_old and os.path.samestat(found, part.stat()):
+                part.unlink()
 
 
 def _write_as_it_is(path: Path, content: bytes) -> None:

@@ -65,6 +65,17 @@ SECRETS = [
     "rtspsrc location=rtsp://cam/live/hunter2 latency=100 ! decodebin",
     "tried rtsp://cam/hunter2, then (http://cam/hunter2): 404",
     "mine://place/hunter2",
+    "mytest://place/hunter2",
+    "S3://key:hunter2@bucket/x",
+    "hf://user:hunter2@host/x",
+    "hf://user:a/hunter2@host/x",
+    "hf://hunter2@host/x",
+    "hf://hunter2/a/b/c@host/x",
+    "hf://owner/hunter2@x@host/x",
+    "hf://owner/a@b,hunter2@host/x",
+    "x-hf://owner/hunter2@host",
+    "hf://owner/name@main/x, then rtsp://admin:with hunter2@cam/1",
+    "hf://owner/name@main/x, then admin:hunter2@cam/1",
 ]
 
 
@@ -95,6 +106,11 @@ def test_no_password_survives_redaction(text: str) -> None:
         "hf://datasets/owner/name/train-00000-of-00001.parquet",
         "rtspsrc location=rtsp://door/1 latency=100 ! decodebin",
         "C:\\x",
+        "hf://datasets/owner/name@main/train.parquet",
+        "hf://owner/name@refs/pr/1 and (HF://owner/name@refs%2Fpr%2F1/x.png): 404",
+        "hf:/datasets/owner/name@main/train.parquet",
+        "S3://bucket/night/of and MQTT://broker/house/door",
+        "TEST://?fps=20",
     ],
 )
 def test_redaction_leaves_alone_what_holds_no_password(text: str) -> None:
@@ -137,8 +153,24 @@ def test_an_address_that_became_a_path_is_hidden_however_long_the_message_is() -
     assert "hunter2" not in redact_paths("s3:/bucket/x?X-Amz-Signature=hunter2")
     assert redact_paths("cannot read /a/b@c, line 3") == "cannot read /a/b@c, line 3"
     started = time.thread_time()
+    redact("hf:" * 1000 + "//a/" * 100)
     redact_paths("a" * 100_000)  # looked through from each letter it takes 15 s
     assert time.thread_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("cannot open C:/my films/a.mp4; write to me@home", None),
+        ("C:/films/a@b.mp4", None),
+        ("hf:/datasets/a/b@main/x", "hf://datasets/a/b@main/x"),
+        ("C:/a.mp4 of s3:/user:hunter2@host/x", "C:/a.mp4 of s3://***@host/x"),
+        ("C:/user:hunter2@host/1", "C://***@host/1"),
+        ("C:/a.mp4?token=hunter2", "C://a.mp4?token=***"),
+    ],
+)
+def test_a_drive_is_no_scheme(message: str, shown: str | None) -> None:
+    assert redact_paths(message) == (shown or message)
 
 
 def test_a_blank_in_an_address_ends_nothing() -> None:

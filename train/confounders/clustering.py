@@ -23,7 +23,7 @@ from train.config import ConfounderConfig
 ASSIGNMENT_SHARPNESS = 20.0  # of the cosine in the soft assignment
 _FOLDS = 5
 _RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-_RIDGE_IMAGES = 2000
+_RIDGE_IMAGES, _RIDGE_LABELS = 2000, 500  # at most, to choose one by
 
 
 @dataclass(frozen=True)
@@ -268,9 +268,9 @@ def _held_out_logits(
 def _choose_ridge(
     features: NDArray[np.float64], labels: NDArray[np.float32], folds: NDArray[np.int_]
 ) -> float:
-    """Take the strength with the lowest held-out log loss, on at most `_RIDGE_IMAGES` images."""
-    chosen = slice(0, _RIDGE_IMAGES)
-    features, labels, folds = features[chosen], labels[chosen], folds[chosen]
+    """Take the strength with the lowest held-out log loss: of the first images, and of labels from all of them."""
+    chosen, stride = slice(0, _RIDGE_IMAGES), -(-labels.shape[1] // _RIDGE_LABELS)
+    features, labels, folds = features[chosen], labels[chosen, ::stride], folds[chosen]
 
     def held_out_loss(ridge: float) -> float:
         logits = _held_out_logits(features, labels, folds, ridge, with_intercept=True)

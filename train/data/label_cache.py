@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.files import clear_parts, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def cached_labels(
         num_labels=np.array(labels.shape[1]),
     )
     try:
+        clear_parts(cache)
         write_atomically(cache, buffer.getvalue())
     except OSError as error:
         _log.warning("%s cannot be written (%s): the labels are read again next time", cache, error)

@@ -77,6 +77,11 @@ def _stack(items: list[Tensor | CmlrError]) -> Tensor | CmlrError:
     )
 
 
+def _leave_to_the_parent(_worker: int) -> None:
+    gc.freeze()
+    gc.enable()
+
+
 class BatchReader:
     """Reads batches of one data set again and again; its workers stay."""
 
@@ -97,6 +102,7 @@ class BatchReader:
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_leave_to_the_parent,
         )
 
     def read(self, batches: list[list[Key]]) -> Iterator[Tensor]:
@@ -130,11 +136,14 @@ class BatchReader:
         """Begin to read; the first time workers are forked.
 
         What is garbage by then is the parent's, whom alone it obeys: the workers of an older reader, or a
-        film's scaler, which waits for ever for threads that no fork has. A worker clears garbage before
-        any code of ours runs in it.
+        film's scaler, which waits for ever for threads that no fork has. So nobody looks for garbage
+        from here until a worker has put aside what it was born with; nothing of the program around
+        is frozen, or unfrozen.
         """
-        gc.freeze()
+        was_enabled = gc.isenabled()
+        gc.disable()
         try:
             return iter(self._loader)
         finally:
-            gc.unfreeze()
+            if was_enabled:
+                gc.enable()

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.files import clear_parts, write_atomically
 from cmlr_edge.model.spec import PreprocessSpec
 from train import distributed
 from train.config import TrainConfig
@@ -21,7 +21,7 @@ from train.data.base import LabeledImages
 from train.fitting.picture_hashes import hash_pictures
 from train.fitting.prepare import Preparation
 
-_VERSION = 1  # raised when the same inputs give other confounders
+_VERSION = 2  # raised when the same inputs give other confounders
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +44,8 @@ def build_or_load(
     if folder is None:
         return _as_stored(build())
     path = folder / f"{key()}.safetensors" if distributed.is_first() else None
+    if path is not None:
+        clear_parts(folder / "*.safetensors")
     stored = None if path is None else _load(path)
     if distributed.decide(lambda: int(stored is not None)):
         tensors = distributed.share(lambda: {} if stored is None else stored.to_tensors())

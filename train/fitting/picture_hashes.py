@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.files import clear_parts, write_atomically
 
 Known = dict[str, tuple[int, int, str]]  # path -> size, modification time in ns, SHA-256
 _log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def _load(memory: Path) -> Known:
 def _store(memory: Path, known: Known) -> None:
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
+        clear_parts(memory)
         write_atomically(memory, json.dumps(known).encode())
     except OSError as error:  # costs only time
         _log.warning("%s cannot be written: %s", memory, error.strerror)

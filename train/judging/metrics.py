@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
+
+from train.judging.bootstrap import rank_images, weighted_average_precision
 
 _TOP = 3
 
@@ -56,9 +57,10 @@ def average_precisions(
     Returns:
         (L,), by scikit-learn's definition (no interpolation).
     """
-    result = np.full(targets.shape[1], np.nan)
+    result, once = np.full(targets.shape[1], np.nan), np.ones(len(targets), int)
     for label in np.flatnonzero(targets.sum(axis=0) >= max(1, min_positives)):
-        result[label] = average_precision_score(targets[:, label], scores[:, label])
+        ranking = rank_images(scores[:, label], targets[:, label])
+        result[label] = weighted_average_precision(ranking, once)
     return result
 
 

@@ -37,6 +37,13 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run_bench(path, None, provider="cpu", settings=QUICK)
 
 
+def test_how_long_it_takes_at_least_is_known_before() -> None:
+    settings = BenchSettings(
+        warm_up_ms=500, duration_s=10, iterations=1, batches=(1, 2), streams=(3,)
+    )
+    assert settings.least_s == pytest.approx(0.5 + 10 + 3 * 1)
+
+
 def test_every_stage_is_there_unclipped(record: dict[str, Any]) -> None:
     assert record["iterations"] >= 20
     for values in record["latency_ms"].values():
@@ -92,6 +99,7 @@ def test_the_command_writes_json_and_exits_with_1_on_a_regression(
     quick = ["--duration", "0.05", "--warmUp", "1", "--batches", "1", "--streams", ""]
     first, fast = tmp_path / "first.json", tmp_path / "fast.json"
     result = CliRunner().invoke(app, ["bench", str(engine), "--json", str(first), *quick])
+    assert result.stderr.startswith("model.onnx works here; timing it takes 0 s at least\n")
     assert result.exit_code == 0, result.output
     fast.write_text(json.dumps(slower(json.loads(first.read_text()), 1e-3)))
     arguments = ["bench", str(engine), *quick, "--compare"]

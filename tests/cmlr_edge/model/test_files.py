@@ -78,6 +78,27 @@ def test_a_link_goes_on_to_lead_to_what_is_written(tmp_path: Path, before: bytes
             assert read.read() == before
 
 
+def test_what_a_killed_writer_left_goes_and_nothing_that_is_written(tmp_path: Path) -> None:
+    def aged(name: str) -> Path:
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (1.0, 1.0))
+        return tmp_path / name
+
+    left = aged(".key.data.4711.part")
+    stay = [aged(".other.4711.part"), aged("key.data.4711.part"), tmp_path / ".new.data.4711.part"]
+    stay[-1].write_bytes(b"of one that may not have its lock yet")
+    with files.whole_file(tmp_path / "live.data") as file:
+        file.write(b"whole")
+        file.flush()
+        part = tmp_path / f".live.data.{os.getpid()}.part"
+        os.utime(part, (1.0, 1.0))
+        files.clear_parts(tmp_path / "*.data")
+        assert part.is_file()
+    assert (tmp_path / "live.data").read_bytes() == b"whole"
+    assert not left.exists()
+    assert all(path.is_file() for path in stay)
+
+
 def test_a_link_to_no_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere/report.json")
     with pytest.raises(FileNotFoundError) as caught:

@@ -96,27 +96,61 @@ class Marked:
 def test_garbage_is_the_parents_before_a_worker_runs_code_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker may collect at once: in PyTorch's own first lines, before anything of ours can hinder it."""
+    """A worker may look for it at once: in PyTorch's own first lines, before anything of ours runs there."""
     ended = tmp_path / "ended"
     parent = os.getpid()
 
     def fork() -> int:
         pid = real_fork()
         if os.getpid() != parent:
-            gc.collect()
+            gc.set_threshold(1)
+            _ = [[] for _ in range(1000)]  # Python looks now, unless it is told not to
+            gc.set_threshold(*thresholds)
         return pid
 
-    real_fork = os.fork
+    real_fork, thresholds = os.fork, gc.get_threshold()
     monkeypatch.setattr(os, "fork", fork)
-    gc.disable()
+    gc.set_threshold(10**9)  # the parent does not look
     try:
         Marked(ended)
         (read,) = BatchReader(Pids(), workers=1).read([[1]])
     finally:
-        gc.enable()
+        gc.set_threshold(*thresholds)
     gc.collect()
     assert int(read[0, 1]) != parent
     assert {int(pid) for pid in ended.read_text().split()} == {parent}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_what_a_program_around_has_frozen_stays_so_and_nothing_more(
+    frozen: bool, enabled: bool
+) -> None:
+    enable, was_frozen = (gc.enable if enabled else gc.disable), gc.get_freeze_count()
+    (gc.freeze if frozen else gc.unfreeze)()
+    try:
+        enable()
+        before, reader = gc.get_freeze_count(), BatchReader(Pids(), workers=1)
+        for _ in range(2):
+            list(reader.read([[1]]))
+            # What was frozen may end by itself: 1 in 10 would be a thaw.
+            assert 0.9 * before <= gc.get_freeze_count() <= before
+            assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+        (gc.freeze if was_frozen else gc.unfreeze)()
+
+
+class Looking(Dataset[Tensor]):
+    """Tells whether garbage is looked for in a worker."""
+
+    def __getitem__(self, key: int) -> Tensor:
+        return torch.tensor([key, gc.isenabled()])
+
+
+def test_a_worker_looks_for_its_own_garbage() -> None:
+    (read,) = BatchReader(Looking(), workers=1).read([[3]])
+    assert read.tolist() == [[3, 1]]
 
 
 def test_a_worker_that_is_killed_is_one_error() -> None:

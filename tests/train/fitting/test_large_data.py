@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -20,8 +22,11 @@ from torchvision.transforms.v2 import functional as reference
 
 from cmlr_edge.errors import DataError
 from tests.tiny_training import write_dataset
+from train.data.label_cache import cached_labels
 from train.data.transforms import ColorJitter, adjust_colors
+from train.fitting.confounder_cache import build_or_load
 from train.fitting.picture_hashes import hash_pictures
+from train.fitting.prepare import Preparation
 
 ROOT = Path(__file__).parents[3]
 
@@ -112,6 +117,44 @@ def test_pictures_are_hashed_once_and_again_when_they_changed(tmp_path: Path) ->
     paths[2].unlink()
     with pytest.raises(DataError, match="cannot be read"):
         hash_pictures(paths, memory)
+
+
+def _confounders_in(folder: Path) -> None:
+    def build() -> Preparation:
+        raise DataError("not built")
+
+    with suppress(DataError):
+        build_or_load(folder, lambda: "key", build)
+
+
+def _hashes_in(folder: Path) -> None:
+    hash_pictures([Path(__file__)], folder / "pictures.json")
+
+
+def _labels_in(folder: Path) -> None:
+    cached_labels(folder / "labels.npz", [], lambda: np.ones((2, 3), bool))
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("another.safetensors", _confounders_in),
+        ("pictures.json", _hashes_in),
+        ("labels.npz", _labels_in),
+    ],
+)
+def test_a_folder_that_runs_share_is_cleared_of_what_killed_ones_left(
+    name: str, run: Callable[[Path], None], tmp_path: Path
+) -> None:
+    left, live = tmp_path / f".{name}.4711.part", tmp_path / f".{name}.4712.part"
+    for part in (left, live):
+        part.write_bytes(b"half")
+        os.utime(part, (1.0, 1.0))
+    with live.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as its writer does, on any machine
+        run(tmp_path)
+    assert live.is_file()
+    assert not left.exists()
 
 
 def test_a_hub_that_does_not_answer_is_one_quick_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from cmlr_edge.errors import DataError
 from train.config import ConfounderConfig, ModelConfig
+from train.confounders import clustering
 from train.confounders.clustering import (
     Confounders,
     ContextTerm,
@@ -239,6 +241,24 @@ def test_context_that_says_nothing_is_shrunk_to_almost_nothing() -> None:
     chosen = fit_context_term(contexts, targets, config, seed=0)
     assert chosen.ridge >= 30
     assert chosen.held_out_logits.std() < 0.5
+
+
+@pytest.mark.parametrize(("num_labels", "chosen_by"), [(480, 480), (10_000, 500)])
+def test_the_ridge_is_chosen_by_no_more_labels_than_tell_it(
+    num_labels: int, chosen_by: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+
+    def fit_logistic(features: Any, labels: Any, ridge: float) -> tuple[Any, Any]:
+        fitted.append(labels.shape[1])
+        assert ridge > 0
+        return np.zeros((features.shape[1], labels.shape[1])), np.zeros(labels.shape[1])
+
+    monkeypatch.setattr(clustering, "_fit_logistic", fit_logistic)
+    config = ConfounderConfig(num_confounders=3)
+    fit_context_term(torch.rand(10, 3), torch.ones(10, num_labels), config, seed=0)
+    # Six strengths and five folds; then all labels: once, and by folds.
+    assert fitted == 30 * [chosen_by] + 6 * [num_labels]
 
 
 def test_fewer_images_than_folds_is_one_clear_error() -> None:
