@@ -112,8 +112,8 @@ def fit_thresholds(
     threshold that is best for all labels together; a label without positives takes that one. The
     mixing is done on logits, where scores of one label are spread more evenly. Where the mixture
     lies above every score of a label that its own threshold names, the own one is taken: with scores
-    far below those of common labels the label would otherwise never be named. Below the shared
-    threshold a label gets by half a logit for every `shrinkage` positives it has, and no further: a
+    far below those of common labels the label would otherwise never be named. Where a label reaches a
+    wanted precision at no threshold, it stays above all of its scores. Below the shared threshold a label gets by half a logit for every `shrinkage` positives it has, and no further: a
     single picture says that a low score can be right, and not how often it is wrong.
 
     Args:
@@ -135,6 +135,8 @@ def fit_thresholds(
         mixed = weight * own + (1 - weight) * _logit(shared)
         highest = _logit(float(scores[:, label].max()))
         wanted = own if own <= highest < mixed else mixed
+        if rule.kind == "precision" and own > highest:  # at no threshold is it precise enough
+            wanted = max(own, mixed)
         deepest = _DROP * positives[label] / shrinkage if shrinkage else np.inf
         logits[label] = max(wanted, _logit(shared) - deepest)
     thresholds: NDArray[np.float32] = (1 / (1 + np.exp(-logits))).astype(np.float32)

@@ -159,6 +159,7 @@ def _change(path: Path, old: str, new: str) -> None:
     [
         (yolo, lambda r: write(r / "labels/train/1.txt", "2 0 0 1 1"), "a class from 0 to 1"),
         (yolo, lambda r: write(r / "labels/train/1.txt", "cat 0 0 1 1"), "begins with 'cat'"),
+        (yolo, lambda r: write(r / "labels/train/1.txt", "0000000002 0 0 1 1"), "from 0 to 1"),
         (yolo, lambda r: _change(r / "data.yaml", "images/val", "images/dev"), "no 'images/dev'"),
         (yolo, lambda r: _change(r / "data.yaml", "images/val", "../../../etc"), "there is no"),
         (yolo, lambda r: _change(r / "data.yaml", "{0: ", "{4: 'x', 3: "), "numbered from 0"),

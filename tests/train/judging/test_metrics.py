@@ -163,6 +163,19 @@ def test_a_label_that_cannot_be_precise_is_never_named() -> None:
     assert best_threshold(scores, targets, ThresholdRule("precision", 0.9)) > 0.9
 
 
+def test_a_label_that_cannot_be_precise_is_not_named_for_the_sake_of_the_others() -> None:
+    targets = np.zeros((80, 2), np.float32)
+    targets[:40, 0] = 1
+    targets[:3, 1] = 1
+    scores = 0.1 + 0.3 * targets  # the first label is told apart far below what the other one says
+    scores[:, 1] = 0.05
+    scores[:3, 1], scores[70, 1] = 0.8, 0.9
+    rule = ThresholdRule("precision", 0.9)
+    assert best_threshold(scores[:, 1], targets[:, 1], rule) > 0.9
+    found = fit_thresholds(scores, targets, shrinkage=5.0, rule=rule)
+    assert [item.recall for item in expect(scores, targets, found)] == [1, 0]
+
+
 @pytest.mark.parametrize("cost", [0.2, 1.0, 5.0])
 def test_a_cost_ratio_gives_the_cheapest_decisions(cost: float) -> None:
     def price(named: NDArray[np.bool_], targets: NDArray[np.float32]) -> float:
