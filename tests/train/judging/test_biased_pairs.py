@@ -125,6 +125,7 @@ def test_scores_from_elsewhere_are_matched_by_name(tmp_path: Path) -> None:
         ("0.png,0.25", "0.png,high", r"the line of 0\.png should have 3 numbers"),
         ("0.png,0.25", "0.png,1.25", "1.25: scores are probabilities"),
         ("0.png,0.25", "0.png,nan", "nan: scores are probabilities"),
+        ("1.png,", "0.png,", r"scores of '0\.png' twice"),
     ],
 )
 def test_a_wrong_table_of_scores_is_one_error(
