@@ -92,8 +92,8 @@ def best_threshold(
     ranked = np.concatenate([[1.0], scores[order].astype(np.float64), [0.0]])
     hits = np.concatenate([[0.0], np.cumsum(targets[order], dtype=np.float64)])
     named = np.arange(len(hits))
-    # Between equal scores no threshold can cut; naming nothing is cut above the highest.
-    cuttable = np.append(True, np.append(ranked[1:-2] > ranked[2:-1], True))
+    # Between equal scores no threshold can cut; naming nothing is cut above the highest, if that is below 1.
+    cuttable = np.append(ranked[0] > ranked[1], np.append(ranked[1:-2] > ranked[2:-1], True))
     merit = np.where(cuttable, rule.merit(hits, named, float(targets.sum())), -np.inf)
     best = int(np.argmax(merit))
     return float((ranked[best] + ranked[best + 1]) / 2)
@@ -171,5 +171,5 @@ def lower_bound(hits: int, trials: int) -> float:
 
 
 def _logit(probability: float) -> float:
-    clipped = min(max(probability, 1e-6), 1 - 1e-6)
+    clipped = min(max(probability, 1e-6), 1 - 1e-9)  # surer than float32 tells from 1
     return float(np.log(clipped / (1 - clipped)))

@@ -150,7 +150,10 @@ def read_scores(path: Path, root: Path, data: LabeledImages) -> NDArray[np.float
     Raises:
         DataError: Not such a table, a picture or label without scores, a score outside [0, 1].
     """
-    rows = list(csv.reader(read_table(path)))
+    try:
+        rows = list(csv.reader(read_table(path)))
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
     heading = rows[0] if rows else []
     if heading[:1] != ["file"] or sorted(heading[1:]) != sorted(data.classes):
         raise DataError(

@@ -145,6 +145,12 @@ def test_a_wrong_table_of_scores_is_one_error(
         read_scores(table, tiny_data, data)
 
 
+def test_a_table_with_a_field_of_megabytes_is_one_error(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(f"file,{'x' * 200_000}\n")
+    with pytest.raises(DataError, match="cannot be read as a table: field larger"):
+        read_scores(tmp_path / "scores.csv", tiny_data, read_dataset(tiny_data))
+
+
 def test_no_model_or_two_are_refused(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--checkpoint RUN or --scores FILE"):
         call("biased-pairs", "--data", tiny_data)
