@@ -206,7 +206,7 @@ def tell_needed(counts: Counts, wish: Wish, recordings: int) -> str:
     if rate_at_least(false_events, days, miss=MISS) > wish.false_a_day:
         reasons.append(f"{rate:.3g} false events a day are more than {wish.false_a_day:g}")
     if 1 - share_at_least(counts.visits - found, counts.visits, miss=MISS) < wish.found:
-        reasons.append(f"{share:.0%} of the visits found are less than {wish.found:.0%}")
+        reasons.append(f"{share:.0%} of the visits found are less than {100 * wish.found:g}%")
     if reasons:
         return f"no number of recordings proves it: {' and '.join(reasons)}; train the label, or wish less"
     # Where few cases look worse than the wish, it is not known to be beyond reach: then the least there is.

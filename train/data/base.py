@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import random
@@ -145,13 +146,18 @@ def quote(value: object) -> str:
 
 
 def read_text_lines(path: Path) -> list[str]:
-    """Read a text file without its line ends.
+    """Read a text file without its line ends; raises as `read_table`."""
+    return read_table(path).getvalue().splitlines()
+
+
+def read_table(path: Path) -> io.StringIO:
+    """Read a text file with its line ends, which in a table may stand within quotes.
 
     Raises:
         DataError: It is missing, or not UTF-8 text.
     """
     try:
-        return read_file(path).decode("utf-8-sig").splitlines()
+        return io.StringIO(read_file(path).decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(

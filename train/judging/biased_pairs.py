@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 from train.data import LabeledImages, read_dataset
-from train.data.base import read_text_lines
+from train.data.base import quote, read_table
 from train.data.transforms import ImageTensors
 from train.judging.inference import score_images
 from train.network.checkpoint import held_out_by, load_model
@@ -150,7 +150,10 @@ def read_scores(path: Path, root: Path, data: LabeledImages) -> NDArray[np.float
     Raises:
         DataError: Not such a table, a picture or label without scores, a score outside [0, 1].
     """
-    rows = list(csv.reader(read_text_lines(path)))
+    try:
+        rows = list(csv.reader(read_table(path)))
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
     heading = rows[0] if rows else []
     if heading[:1] != ["file"] or sorted(heading[1:]) != sorted(data.classes):
         raise DataError(
@@ -158,7 +161,10 @@ def read_scores(path: Path, root: Path, data: LabeledImages) -> NDArray[np.float
             f"{len(data.classes)} labels of {data.name}, got {','.join(heading)[:80]!r}"
         )
     columns = [heading.index(name, 1) for name in data.classes]
-    line_of = {row[0]: number for number, row in enumerate(rows[1:], start=1) if row}
+    line_of: dict[str, int] = {}
+    for number, cells in enumerate(rows[1:], start=1):
+        if cells and line_of.setdefault(cells[0], number) != number:
+            raise DataError(f"{path} has scores of {quote(cells[0])} twice: keep one line")
     scores = np.empty((len(data.images), len(columns)), np.float32)
     for row, image in zip(scores, data.images, strict=True):
         name = image.path.relative_to(root).as_posix()

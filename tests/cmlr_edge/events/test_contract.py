@@ -195,6 +195,8 @@ HEAD = "file,label,begin,end\n"
         (HEAD + "0.csv,car,x,2\n", None, "line 2: expected begin and end"),
         (HEAD + "0.csv,car,1,nan\n", None, "line 2: expected begin and end"),
         (HEAD + "0.csv,car,1,5\n0.csv,car,4,8\n", None, "overlap"),
+        (HEAD + "0.csv,car,1,5\n0.csv,car,9e5,9e5\n", None, "at 900000 s lies outside"),
+        (HEAD + "0.csv,car,1,5\n0.csv,,6,8\n", None, "line 3 has times and no label"),
         (HEAD + "../0.csv,car,1,5\n", None, "is no table of scores"),
         (HEAD + "door.mp4,car,1,5\n", None, "cmlr-edge label RECORDING --csv"),
         (HEAD + "1.csv,car,1,5\n", None, "cannot be read"),
@@ -220,6 +222,46 @@ def test_what_is_written_wrong_is_one_line(
     with pytest.raises(DataError, match=why) as caught:
         read_recordings(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_recording_that_is_given_twice_counts_for_nothing_more(tmp_path: Path) -> None:
+    folder = write_recordings(tmp_path / "r", [recording(0), recording(1)])
+    (folder / "2.csv").write_bytes((folder / "0.csv").read_bytes())
+    with (folder / "visits.csv").open("a") as file:
+        file.write("2.csv,,,\n")
+    with pytest.raises(DataError, match=r"2.csv holds what 0.csv holds"):
+        read_recordings(folder)
+
+
+@pytest.mark.parametrize("row", ['"file": "0.csv", "label": 0', '"file": 3, "label": "car"'])
+def test_a_number_in_the_place_of_a_name_is_no_visit_that_is_forgotten(
+    tmp_path: Path, row: str
+) -> None:
+    folder = write_recordings(tmp_path / "r", [recording(0)])
+    (folder / "visits.csv").unlink()
+    (folder / "visits.json").write_text(f'[{{{row}, "begin": 1, "end": 2}}]')
+    with pytest.raises(DataError, match=r"visit 1: expected file and label as text"):
+        read_recordings(folder)
+
+
+def test_every_label_has_a_plot_of_its_own(tmp_path: Path) -> None:
+    many = [recording(seed, frames=300) for seed in range(4)]
+    folder = write_recordings(tmp_path / "r", many, "street car")
+    for item in many:
+        path = folder / item.name
+        first, *rest = path.read_text().splitlines()
+        rows = (f"{line},{line.rpartition(',')[2]}" for line in rest)
+        path.write_text("\n".join([f"{first},street_car", *rows]))
+    visits = (folder / "visits.csv").read_text()
+    lines = [line for line in visits.splitlines()[1:] if "street car" in line]
+    more = "".join(line.replace("street car", "street_car") + "\n" for line in lines)
+    (folder / "visits.csv").write_text(visits + more)
+    wish = ("--at-most", "9/hour", "--at-least", "0.995", "--plot", str(tmp_path / "plots"))
+    CliRunner().invoke(app, ["fit-events", str(folder), *wish])
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "street_car.svg",
+        "street_car_.svg",
+    ]
 
 
 def test_a_folder_without_visits_and_json_that_is_none(tmp_path: Path) -> None:
