@@ -76,7 +76,8 @@ def test_fastapi_service() -> None:
         answer = client.post("/labels", content=picture)
         assert answer.status_code == 200
         assert len(answer.json()["scores"]) == 80
-        assert client.post("/labels", content=b"no picture").status_code == 415
+        for nothing in (b"no picture", b""):
+            assert client.post("/labels", content=nothing).status_code == 415
 
 
 def test_camera_to_mqtt(tmp_path: Path) -> None:
