@@ -148,6 +148,7 @@ def _record(contract: Contract) -> dict[str, Any]:
             "false_events": int(proof.false_events[0]),
             "false_a_day_at_most": round(bound, 4),
             "repeats": int(proof.repeats[0]),
+            "run_together": int(proof.merged[0]),
         },
     }
 
@@ -166,7 +167,7 @@ def _print(contract: Contract) -> None:
     say(
         f"  held out, {proof.hours:.1f} hours with {proof.visits} visits: {int(proof.found[0])} found "
         f"(at least {found_at_least(proof):.0%}), {int(proof.false_events[0])} false events "
-        f"(at most {false_a_day_at_most(proof):.3g} a day), {int(proof.repeats[0])} repeats"
+        f"(at most {false_a_day_at_most(proof):.3g} a day), {int(proof.repeats[0])} repeats, {int(proof.merged[0])} run together"
     )
     if contract.needed:
         say(f"  {contract.needed}")

@@ -81,9 +81,10 @@ def test_the_seconds_of_a_lesson_with_its_certificate_are_stored(
 
 
 def counts(false_events: int, found: int) -> Counts:
+    none = np.array([[0]])
     return Counts(
-        np.array([[found]]), np.array([4]), np.array([[false_events]]), np.array([[0]]), np.array([1.0])
-    )  # fmt: skip
+        np.array([[found]]), np.array([4]), np.array([[false_events]]), none, none, np.array([1.0])
+    )
 
 
 def test_coverage_counts_how_often_the_truth_lies_in_the_bounds() -> None:

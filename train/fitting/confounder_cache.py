@@ -71,7 +71,7 @@ def _load(path: Path) -> Preparation | None:
     except (OSError, SafetensorError, TypeError) as error:
         _log.warning("%s cannot be read (%s): building the confounders again", path, error)
         return None
-    _log.info("confounders from %s", path)
+    _log.info("what was seen of these pictures before, from %s", path)
     return prepared
 
 
