@@ -21,6 +21,7 @@ from cmlr_edge.adopting.reference import (
     are_probabilities,
     are_shares,
     guess_activation,
+    require_activation,
 )
 from cmlr_edge.adopting.search import Fit, best_fit, difference, prepared
 from cmlr_edge.backends import load_backend
@@ -130,6 +131,7 @@ class Adoption:
                 f"take --preprocess {self.recipe.words()}"
             )
         self.labels = self._named(raw.shape[1])
+        require_activation(self.foreign, self.output, wishes.activation, raw.shape[1])
         guess, self.activation_is_guess = guess_activation(self.foreign, self.output, raw)
         self.activation: Activation = wishes.activation or guess
         self.activation_is_guess &= wishes.activation is None
