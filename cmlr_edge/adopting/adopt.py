@@ -130,6 +130,11 @@ class Adoption:
                 f"{path.name} gives scores that are no numbers: its weights are damaged, or it cannot "
                 f"take --preprocess {self.recipe.words()}"
             )
+        if (raw == raw[0]).all():  # as where pictures of one batch are compared with each other
+            raise EngineError(
+                f"{path.name} gives the same scores for {len(raw)} different pictures, {raw[0, 0]:.3g} of "
+                "the first label: it says nothing of a picture by itself; export it for evaluation"
+            )
         self.labels = self._named(raw.shape[1])
         require_activation(self.foreign, self.output, wishes.activation, raw.shape[1])
         guess, self.activation_is_guess = guess_activation(self.foreign, self.output, raw)
