@@ -155,6 +155,28 @@ def test_softmax_says_that_one_label_at_most_is_likely_and_sigmoid_does_not(
         Adoption(tmp_path / "logits.onnx", replace(WISHES, activation="none"))
 
 
+def test_one_logit_is_a_sigmoids_and_what_is_activated_is_not_activated_again(
+    foreign: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "one.onnx"
+    model = small(place, ("x", [1, 3, 64, 64]), "y", last="")
+    for item in model.graph.initializer:  # two classes less one: how much surer it is of the first
+        if item.name in {"dense", "bias"}:
+            values = numpy_helper.to_array(item)
+            item.CopyFrom(numpy_helper.from_array(values[..., :1].copy(), item.name))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(model, place)
+    wishes = replace(WISHES, labels=LABELS[:1])
+    one = Adoption(place, wishes)
+    assert (one.activation, one.activation_is_guess) == ("sigmoid", True)
+    assert one.finish().spec.files["model.onnx"].golden.scores[0] < 1
+    with pytest.raises(SpecError, match="always 1: say --activation sigmoid"):
+        Adoption(place, replace(wishes, activation="softmax"))
+    for again in ("softmax", "sigmoid"):
+        with pytest.raises(SpecError, match="ends in a Softmax already"):
+            Adoption(foreign, replace(WISHES, activation=again))
+
+
 def _reshaping(path: Path, *, mixing: bool, number: int = 1) -> None:
     """Its shapes say for how many it was exported; where it mixes, a batch cannot be one at all."""
     nodes = [
@@ -304,6 +326,15 @@ def _functions_without_end(path: Path) -> tuple[Path, Wishes]:
     return path, WISHES
 
 
+def _over_the_batch(path: Path) -> tuple[Path, Wishes]:
+    model = small(path, ("x", ["n", 3, 64, 64]), "y")
+    [last] = [node for node in model.graph.node if node.op_type == "Softmax"]
+    del last.attribute[:]
+    last.attribute.append(helper.make_attribute("axis", 0))
+    onnx.save(model, path)
+    return path, WISHES
+
+
 def _weights_of_nan(path: Path) -> tuple[Path, Wishes]:
     keras().write(path)
     model = onnx.load(path)
@@ -320,6 +351,7 @@ def _weights_of_nan(path: Path) -> tuple[Path, Wishes]:
     [
         (_functions_without_end, r"calls functions that are 1\.1e\+12 operations"),
         (_weights_of_nan, "scores that are no numbers"),
+        (_over_the_batch, "same scores for 4 different pictures, 1 of the first label"),
         (_a_million_at_a_time, "takes 1000000000 pictures of .* at a time"),
         (_operators_to_come, r"^ONNX Runtime cannot load [^\n]*$"),
         (_without_labels, "gives 10 scores and no names: give --labels"),
