@@ -37,7 +37,7 @@ def test_photo(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["photo.py", "own_model.py", "camera_to_mqtt.py"])
 def test_without_its_arguments_an_example_says_how_it_is_run(name: str) -> None:
-    command = [sys.executable, EXAMPLES / name]
+    command = [sys.executable, str(EXAMPLES / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"`python examples/{name} " in done.stderr
