@@ -32,7 +32,8 @@ app = FastAPI(title="Labels of a picture", lifespan=_lifespan)
 @app.post("/labels")
 async def labels(request: Request) -> dict[str, Any]:
     """Return labels and scores of the JPEG, PNG or WebP in the body."""
-    image = cv2.imdecode(np.frombuffer(await request.body(), np.uint8), cv2.IMREAD_COLOR)
+    body = np.frombuffer(await request.body(), np.uint8)
+    image = cv2.imdecode(body, cv2.IMREAD_COLOR) if body.size else None
     if image is None:
         raise HTTPException(415, "the body is not a picture")
     prediction = await run_in_threadpool(request.app.state.recognizer, image)

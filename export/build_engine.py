@@ -18,6 +18,7 @@ if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import typer
+from rich.progress import TaskID
 
 from cmlr_edge.backends.plugin import plugin_library
 from cmlr_edge.cli.grouped import takes_flags
@@ -148,11 +149,14 @@ def main(
     Example: python export/build_engine.py --checkpoint runs/first --out models/first
     """
     with progress_bars() as progress:
-        task = progress.add_task("pictures measured for int8", total=None, visible=False)
+        tasks: list[TaskID] = []
 
         def tell(done: int, total: int) -> None:
-            progress.update(task, total=total, visible=True)
-            progress.advance(task, done)
+            if (
+                not tasks
+            ):  # its time begins here: what came before says nothing of how long it takes
+                tasks.append(progress.add_task("pictures measured for int8", total=total))
+            progress.advance(tasks[0], done)
 
         spec = build_engine(
             checkpoint,

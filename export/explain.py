@@ -111,10 +111,9 @@ def explained(
     own = logits - _own_bias(model)
     found = {"scores": model.scores(output), OWN_EVIDENCE: own}
     if meaning.links != "none":
-        links = _links(model, output)
-        others = links * (1 - torch.eye(model.num_labels))
+        links, same = _links(model, output), torch.eye(model.num_labels)
         # Of a label that is its own cause, that part is its own evidence.
-        found[OWN_EVIDENCE], found[LINKS] = own + (links - others).sum(dim=-1), others
+        found[OWN_EVIDENCE], found[LINKS] = own + (links * same).sum(dim=-1), links * (1 - same)
     effect = logits if causal is None else logits + causal
     intervention = model.intervention
     if isinstance(intervention, BackDoorIntervention) and meaning.surroundings != "none":
@@ -122,7 +121,10 @@ def explained(
         shares = intervention.own_context(output.tokens) if own_context else None
         said = None if shares is None else intervention.context_logits(shares)
         averaged = meaning.surroundings == "averaged"
-        found[SURROUNDINGS] = _averaging(intervention, effect) if averaged or said is None else said
+        if averaged or said is None:
+            found[SURROUNDINGS] = _averaging(intervention, effect)
+        else:  # the same scores, without the own context looked up a second time: no runtime sees that
+            found[SURROUNDINGS], found["scores"] = said, (effect + said).sigmoid()
         if meaning.num_confounders and shares is not None and said is not None:
             other = (effect + said).sigmoid() if averaged else intervention.average(effect)
             found |= {CONTEXT: shares, OTHER_SCORES: other}

@@ -77,6 +77,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
         ax.set_title(title)
         ax.legend(fontsize=8)
     axes[0].set_ylabel("average precision, %")
+    axes[0].set_ylim(0, 130)  # room for the legends
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -29,7 +29,7 @@ def why(
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PARTS)}.")] = None,
     worlds: Annotated[int, typer.Option(min=1, help="Small worlds of scenes.")] = 3,
     first_world: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 3,
-    rounds: Annotated[int, typer.Option(min=3, help="Of timings.")] = 200,
+    rounds: Annotated[int, typer.Option(min=3, help="Turns of timings.")] = 100,
 ) -> None:
     """Hold explanations against what is known.
 

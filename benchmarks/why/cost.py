@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.intervals import t_interval
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.base import ExplainingBackend
 from cmlr_edge.model.spec import PreprocessSpec
@@ -19,6 +21,7 @@ from train.network.model import CausalRecognizer
 from train.settings import build_config
 
 LABELS, _SIDE = 80, 224
+_CALLS = 9  # of a turn
 
 
 def run_cost(rounds: int) -> dict[str, Any]:
@@ -48,28 +51,40 @@ def _time(files: dict[str, bytes], provider: str, frames: Any, rounds: int) -> d
         "asked": asked.explain,
     }
     equal = bool((without.infer(frames) == asked.infer(frames)).all())
-    for run in runs.values():
-        for _ in range(5):
-            run(frames)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
         order = [*runs.items()]
         for name, run in order[number % 3 :] + order[: number % 3]:
-            start = time.perf_counter()
-            run(frames)
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append(_turn(partial(run, frames)))
     without.close()
     asked.close()
     base = np.array(times["exported without"])
+    ratios = {name: np.log(np.array(values) / base) for name, values in times.items()}
     return {
         "scores_bit_equal": equal,
         "rounds": rounds,
         **{
             name: {
                 "median_ms": float(np.median(values)),
-                # Of times that followed each other: what else the machine does is in both.
-                "median_ratio": float(np.median(np.array(values) / base)),
+                # Of turns that followed each other: what else the machine does is in both.
+                "median_ratio": float(np.exp(np.median(ratios[name]))),
+                "interval": [float(end) for end in np.exp(t_interval(ratios[name]))],
             }
             for name, values in times.items()
         },
     }
+
+
+def _turn(run: Callable[[], Any]) -> float:
+    """Milliseconds of a picture, the median of some in a row.
+
+    Threads of the engine before spin on the cores for a while, and its weights fill the caches.
+    """
+    time.sleep(0.01)
+    run()
+    times: list[float] = []
+    for _ in range(_CALLS):
+        start = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - start) * 1e3)
+    return float(np.median(times))

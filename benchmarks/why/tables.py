@@ -39,9 +39,11 @@ def cost_table() -> str:
     rows = []
     for provider, name in (("cpu", "ONNX Runtime"), ("openvino", "OpenVINO")):
         run = found[provider]
-        ratios = [run[key]["median_ratio"] for key in ("not asked", "asked")]
-        base = run["exported without"]["median_ms"]
-        rows.append((name, f"{base:.1f}", *(f"x {ratio:.3f}" for ratio in ratios)))
+        shown = [
+            "x {:.3f} [{:.3f}, {:.3f}]".format(run[key]["median_ratio"], *run[key]["interval"])
+            for key in ("not asked", "asked")
+        ]
+        rows.append((name, f"{run['exported without']['median_ms']:.1f}", *shown))
     return markdown_table(("runtime", "exported without, ms", "not asked", "asked"), rows)
 
 
@@ -100,6 +102,6 @@ def cost_sentence() -> str:
     """Under what the times were taken."""
     found = read("cost")
     return (
-        f"Measured beside other work on two cores, at a load of {found['load']:.0f}. The file grows from "
+        f"Measured on two cores, at a load of {found['load']:.1f} before it. The file grows from "
         f"{found['lite0']['bytes']['without'] / 1e6:.2f} to {found['lite0']['bytes']['with'] / 1e6:.2f} MB."
     )

@@ -21,6 +21,7 @@ from cmlr_edge.adopting.reference import (
     are_probabilities,
     are_shares,
     guess_activation,
+    require_activation,
 )
 from cmlr_edge.adopting.search import Fit, best_fit, difference, prepared
 from cmlr_edge.backends import load_backend
@@ -129,7 +130,13 @@ class Adoption:
                 f"{path.name} gives scores that are no numbers: its weights are damaged, or it cannot "
                 f"take --preprocess {self.recipe.words()}"
             )
+        if (raw == raw[0]).all():  # as where pictures of one batch are compared with each other
+            raise EngineError(
+                f"{path.name} gives the same scores for {len(raw)} different pictures, {raw[0, 0]:.3g} of "
+                "the first label: it says nothing of a picture by itself; export it for evaluation"
+            )
         self.labels = self._named(raw.shape[1])
+        require_activation(self.foreign, self.output, wishes.activation, raw.shape[1])
         guess, self.activation_is_guess = guess_activation(self.foreign, self.output, raw)
         self.activation: Activation = wishes.activation or guess
         self.activation_is_guess &= wishes.activation is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,7 +100,12 @@ def _csv_rows(path: Path, labels: tuple[str, ...]) -> dict[str, dict[str, str]]:
         raise SpecError(
             f"{path} should have the heading file and {len(labels)} labels, got {len(heading)} columns"
         )
-    return {row[0]: dict(zip(heading[1:], row[1:], strict=True)) for row in rows}
+    found: dict[str, dict[str, str]] = {}
+    for name, *cells in rows:
+        if name in found:
+            raise SpecError(f"{path} has scores of {ascii(name)[:80]} twice: keep one line")
+        found[name] = dict(zip(heading[1:], cells, strict=True))
+    return found
 
 
 def read_targets(path: Path, labels: tuple[str, ...]) -> tuple[list[Path], NDArray[np.float32]]:
@@ -132,7 +138,7 @@ def read_targets(path: Path, labels: tuple[str, ...]) -> tuple[list[Path], NDArr
 
 def _table(path: Path) -> tuple[list[str], Iterator[list[str]]]:
     try:
-        lines = read_bounded(path).decode("utf-8-sig").splitlines()
+        lines = io.StringIO(read_bounded(path).decode("utf-8-sig"), newline="")
         heading, *rows = [row for row in csv.reader(lines) if row] or [[]]
     except (OSError, ValueError, csv.Error) as error:
         raise SpecError(f"cannot read the table {path}: {error}") from error

@@ -145,8 +145,12 @@ def _with_value(recipe: Recipe, key: str, value: str) -> Recipe:
         return replace(recipe, size_hw=(_whole(key, height), _whole(key, width or height)))
     triple = _triple(key, value)
     in_bytes = max(map(abs, triple)) > 1
+    # With pixels of 0 to 255, as a mean of 104/117/123 says, a deviation of 1 is one step of them.
+    in_bytes |= key == "std" and triple == _ONES and recipe.std == _BYTES
     scaled = tuple(number / 255 for number in triple) if in_bytes else triple
     changed: dict[str, Any] = {key: scaled}
+    if key == "mean" and in_bytes and recipe.std in {None, _ONES}:
+        changed["std"] = _BYTES
     result = replace(recipe, **changed)
     return replace(result, std=result.std or _ONES, mean=result.mean or (0.0, 0.0, 0.0))
 

@@ -10,13 +10,14 @@ import numpy as np
 from cmlr_edge.adopting.foreign import Foreign
 from cmlr_edge.adopting.recipe import Activation, Recipe
 from cmlr_edge.backends.onnxruntime import ForeignModel
-from cmlr_edge.errors import EngineError
+from cmlr_edge.errors import EngineError, SpecError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 _SUM_TOLERANCE = 1e-3
+_ACTIVATIONS = {"Softmax", "Sigmoid"}  # that end a model
 _MOST_VALUES = 2**28  # that go in at once, 1 GiB of float32; a picture of 8192 x 8192 has fewer
 
 
@@ -108,10 +109,34 @@ def guess_activation(
     """What is to be put behind the model, and whether that is a guess.
 
     Its last operation tells, or what it gives: rows that sum to one are softmax's. Anything else in [0, 1]
-    is taken for probabilities of labels by themselves, and anything outside for logits of a softmax.
+    is taken for probabilities of labels by themselves, and anything outside for logits of a softmax; of a
+    sigmoid where there is one label, whose share of itself is always 1.
     """
-    makers = [node for node in foreign.model.graph.node if output in node.output]
-    last = makers[0].op_type if makers else ""
     if not are_probabilities(raw):
-        return "softmax", True
-    return "none", last not in {"Softmax", "Sigmoid"} and not are_shares(raw)
+        return ("softmax" if raw.shape[1] > 1 else "sigmoid"), True
+    return "none", ending(foreign, output) not in _ACTIVATIONS and not are_shares(raw)
+
+
+def ending(foreign: Foreign, output: str) -> str:
+    """The operation that gives an output, "" where none does."""
+    makers = [node for node in foreign.model.graph.node if output in node.output]
+    return str(makers[0].op_type) if makers else ""
+
+
+def require_activation(
+    foreign: Foreign, output: str, activation: Activation | None, labels: int
+) -> None:
+    """Refuse what would make other numbers of a model's scores, or one number of all of them.
+
+    Raises:
+        SpecError: The model ends in an activation already, or a softmax has one label.
+    """
+    name, last = foreign.path.name, ending(foreign, output)
+    if activation in {"softmax", "sigmoid"} and last in _ACTIVATIONS:
+        raise SpecError(
+            f"{name} ends in a {last} already: leave --activation {activation} out, or say none"
+        )
+    if activation == "softmax" and labels == 1:
+        raise SpecError(
+            f"{name} has one label, whose softmax is always 1: say --activation sigmoid"
+        )

@@ -105,8 +105,8 @@ class Header:
                 if len(difference) > _LONGEST:  # of many labels
                     difference = ""
                 raise SpecError(
-                    f"{where} was begun with another {what}{difference}: go on with the same, or name "
-                    "another --out"
+                    f"{where} was begun with other settings, {what}{difference}: go on with the same, or "
+                    "name another --out"
                 )
 
 

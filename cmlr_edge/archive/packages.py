@@ -43,10 +43,17 @@ def filesystem(url: str) -> tuple[Any, str]:
     """
     try:
         from fsspec.core import url_to_fs
-
+    except ImportError as error:
+        raise _missing("fsspec", error) from error
+    scheme = url.partition(":")[0]
+    try:
         fs, path = url_to_fs(url)
     except ImportError as error:
-        raise _missing(f"a package for {url.partition(':')[0]}://", error) from error
+        if scheme in {"s3", "s3a"}:
+            raise _missing(f"a package for {scheme}://", error, extra="s3") from error
+        raise DependencyError(
+            f"archives need fsspec's package for {scheme}://: {error}"  # it names the package
+        ) from error
     return fs, str(path)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cmlr_edge.capture.base import Policy, Source
 from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.machine.addresses import is_host
 from cmlr_edge.machine.entry_points import call_theirs, entry_points
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.redaction import printable, redact_source
@@ -34,7 +35,7 @@ _FORMS = (
 )
 _PIPELINE = re.compile(r"\s!\s.*\bappsink\b", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_HOST = re.compile(r"(?:\[[^\[\]\s]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", re.ASCII)
+_HOST = re.compile(r"(\[[^\[\]\s]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", re.ASCII)
 _NETWORK = ("rtsp", "rtsps", "http", "https")
 _LIVE_SCHEMES = (*_NETWORK, "v4l2", "csi", "test")
 
@@ -156,7 +157,7 @@ def _check_address(url: str) -> None:
     """Refuse what can never be an address: it would be tried for ever."""
     authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
     found = _HOST.fullmatch(authority.rpartition("@")[2])
-    if found is None or int(found[1] or 1) not in range(1, 2**16):
+    if found is None or not is_host(found[1]) or int(found[2] or 1) not in range(1, 2**16):
         raise CaptureError(
             f"cannot read {redact_source(url)}: expected rtsp://user:password@host:554/path, or likewise "
             "http://; of a password, write / ? # @ as %2F %3F %23 %40"

@@ -1,4 +1,4 @@
-"""Decoding by PyAV: what is opened and how, which stream, and pictures as OpenCV's users know them.
+"""Decoding by PyAV: what is opened and how, and which stream.
 
 FFmpeg opens far more than videos: playlists that name other files, addresses inside files, devices. So a
 file is opened by its path alone, as one of the formats that hold their video themselves, and a stream of
@@ -17,9 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cmlr_edge.capture.bgr import Pictures
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.capture.endings import is_cut
 from cmlr_edge.capture.film import Picture
@@ -52,25 +50,6 @@ _FAILS_AT_END = "mpjpeg"  # for FFmpeg there is always one more picture to come
 _LEAST_FRAME_BYTES = 8  # of an AVI: the head of a frame
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024  # a packet may be filled up behind it
 _REFERENCE_TIME = struct.Struct("=qi")  # AVProducerReferenceTime: microseconds since 1970, flags
-
-
-class Pictures:
-    """Turns the frames of one stream into arrays, with the bytes that OpenCV gives."""
-
-    def __init__(self, av: ModuleType) -> None:
-        """Keep what sizes and formats have in common."""
-        self._reformatter = av.video.reformatter.VideoReformatter()
-
-    def to_bgr(self, frame: Any) -> NDArray[np.uint8]:
-        """Convert a frame, turned as a player would turn it.
-
-        Returns:
-            uint8 (H, W, 3), BGR.
-        """
-        converted = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")
-        image: NDArray[np.uint8] = converted.to_ndarray()
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def open_container(

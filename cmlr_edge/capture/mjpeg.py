@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cmlr_edge.capture.bounds import MAX_STREAM_BYTES, MAX_STREAM_PIXELS
 from cmlr_edge.errors import CaptureError
+from cmlr_edge.machine.addresses import as_sent
 
 _CHUNK_BYTES = 2**16
 _MAX_BETWEEN_BYTES = 2**16  # headers and whatever else stands between two pictures
@@ -193,5 +194,6 @@ def _opener(url: str) -> request.OpenerDirector:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+    """An address as HTTP asks for it."""
+    scheme, place, path, query, _ = urlsplit(url)
+    return urlunsplit((scheme, place.rpartition("@")[2], as_sent(path), as_sent(query), ""))

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cmlr_edge.capture.backlog import Backlog, Verdict
+from cmlr_edge.capture.bgr import Pictures
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size, encoded_size
 from cmlr_edge.capture.ffmpeg import (
     FILE_FORMATS,
-    Pictures,
     keep_packets,
     open_container,
     rate_of,

@@ -68,12 +68,18 @@ def _why(error: OSError) -> str:
 
 def _open_closed_streams() -> None:
     """Let no file get the number of a standard stream that was closed: runtimes print into those."""
-    while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # it gets the lowest that is free
-        pass
+    try:
+        nothing, flags = os.devnull, os.O_RDWR
+        number = os.open(nothing, flags)
+    except OSError:  # a sandbox without /dev
+        nothing, flags = "/", os.O_RDONLY
+        number = os.open(nothing, flags)
+    while number < 3:  # it gets the lowest that is free
+        number = os.open(nothing, flags)
     os.close(number)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed when Python started
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (open to the end)
+        if getattr(sys, name) is None and nothing != "/":  # it was closed when Python started
+            setattr(sys, name, open(nothing, "w"))  # noqa: SIM115, PTH123 (open to the end)
 
 
 def _write_whatever_the_terminal_takes() -> None:

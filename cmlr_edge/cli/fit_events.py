@@ -24,6 +24,7 @@ from cmlr_edge.events.contract_plot import plot_contract
 from cmlr_edge.events.recordings import Recording, read_recordings
 from cmlr_edge.model.files import write_atomically
 
+_LONGEST_NAME = 60  # characters of a label in the name of its plot
 _UNPROVEN = 3  # exit code
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
 
@@ -66,8 +67,11 @@ def fit_events(
     contracts, undivided = _fit_all({name: found[name] for name in names}, wish, seed)
     if plot is not None:
         plot.mkdir(parents=True, exist_ok=True)
+        taken: dict[str, str] = {}
         for contract in contracts:
-            name = "".join(c if c.isalnum() else "_" for c in contract.label)
+            name = "".join(c if c.isalnum() else "_" for c in contract.label)[:_LONGEST_NAME]
+            while taken.setdefault(name.casefold(), contract.label) != contract.label:
+                name += "_"  # of another label, "a b" beside "a_b"
             write_atomically(plot / f"{name}.svg", plot_contract(contract, wish).encode())
     if out is not None and any(contract.proven for contract in contracts):
         write_atomically(out, to_toml(contracts, wish).encode())
@@ -104,7 +108,7 @@ def _fit_all(
 def to_toml(contracts: list[Contract], wish: Wish) -> str:
     """Settings of the labels that keep the promise, as a run's configuration takes them."""
     lines = [
-        f"# At most {wish.false_a_day:g} false events a day and at least {wish.found:.0%} of the visits found,",
+        f"# At most {wish.false_a_day:g} false events a day and at least {100 * wish.found:g}% of the visits found,",
         "# each with 97.5 % on recordings that were held out.",
     ]
     for contract in contracts:
@@ -144,6 +148,7 @@ def _record(contract: Contract) -> dict[str, Any]:
             "false_events": int(proof.false_events[0]),
             "false_a_day_at_most": round(bound, 4),
             "repeats": int(proof.repeats[0]),
+            "run_together": int(proof.merged[0]),
         },
     }
 
@@ -162,7 +167,7 @@ def _print(contract: Contract) -> None:
     say(
         f"  held out, {proof.hours:.1f} hours with {proof.visits} visits: {int(proof.found[0])} found "
         f"(at least {found_at_least(proof):.0%}), {int(proof.false_events[0])} false events "
-        f"(at most {false_a_day_at_most(proof):.3g} a day), {int(proof.repeats[0])} repeats"
+        f"(at most {false_a_day_at_most(proof):.3g} a day), {int(proof.repeats[0])} repeats, {int(proof.merged[0])} run together"
     )
     if contract.needed:
         say(f"  {contract.needed}")

@@ -100,7 +100,7 @@ def _print_description(record: dict[str, Any]) -> None:
     for section in _SECTIONS[record["adopted"] is not None]:
         facts = table("", "", title=section, show_header=False, title_justify="left")
         for key, value in record[section].items():
-            facts.add_row(key, escape(str(value)))
+            facts.add_row(key, escape(_text(value)))
         console.print(facts)
     for item in (record["taught"] or {"labels": ()})["labels"]:
         low, high = item["recall_between"]
@@ -113,3 +113,10 @@ def _print_description(record: dict[str, Any]) -> None:
     for name, threshold in record["labels"].items():
         labels.add_row(escape(name), f"{threshold:.3f}")
     console.print(labels)
+
+
+def _text(value: object) -> str:
+    """A value for people: 0.224, where arithmetic left 0.22399999999999998."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_text, value))})"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

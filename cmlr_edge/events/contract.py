@@ -139,16 +139,18 @@ def choose(tried: Counts, wish: Wish, hours: float, visits: int) -> int:
     allowed = _most_false(hours / 24, wish.false_a_day)
     wanted = _least_found(visits, wish.found)
 
-    def worth(i: int) -> tuple[float, float]:
+    def worth(i: int) -> tuple[float, float, int]:
         counts = tried.of(i)
         days = counts.hours / 24
         rate = (int(counts.false_events[0]) + 0.5) / days if days else math.inf
         share = (int(counts.found[0]) + 0.5) / (counts.visits + 1)
+        # The promise does not count them; of settings that keep it alike, take an event for each visit.
+        apart = int(counts.repeats[0] + counts.merged[0])
         merit = min(math.log(wish.false_a_day / rate), math.log(share / wish.found))
         if allowed < 0 or wanted > visits:
-            return 0.0, merit
+            return 0.0, merit, -apart
         likely = poisson_up_to(allowed, rate * hours / 24)
-        return likely * hits_at_least(wanted, visits, share), merit
+        return likely * hits_at_least(wanted, visits, share), merit, -apart
 
     return max(range(len(tried.found)), key=worth)
 
@@ -206,7 +208,7 @@ def tell_needed(counts: Counts, wish: Wish, recordings: int) -> str:
     if rate_at_least(false_events, days, miss=MISS) > wish.false_a_day:
         reasons.append(f"{rate:.3g} false events a day are more than {wish.false_a_day:g}")
     if 1 - share_at_least(counts.visits - found, counts.visits, miss=MISS) < wish.found:
-        reasons.append(f"{share:.0%} of the visits found are less than {wish.found:.0%}")
+        reasons.append(f"{share:.0%} of the visits found are less than {100 * wish.found:g}%")
     if reasons:
         return f"no number of recordings proves it: {' and '.join(reasons)}; train the label, or wish less"
     # Where few cases look worse than the wish, it is not known to be beyond reach: then the least there is.

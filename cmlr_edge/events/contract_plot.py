@@ -65,8 +65,8 @@ def _points(tally: Counts) -> list[tuple[float, float]]:
 def _words(contract: Contract) -> list[str]:
     proof, proven = contract.proof, "proven" if contract.proven else "not proven"
     held_out = (
-        f"held out: {proof.hours:.0f} h, {proof.visits} visits; at most "
-        f"{false_a_day_at_most(proof):.2g} false a day, at least {found_at_least(proof):.0%} found"
+        f"held out: {proof.hours:.1f} h, {proof.visits} visits; at most "
+        f"{false_a_day_at_most(proof):.3g} false a day, at least {found_at_least(proof):.0%} found"
     )
     return [
         _text(_LEFT, 22, f"{contract.label}: {proven}", 16),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -64,10 +65,20 @@ def read_recordings(folder: Path) -> dict[str, list[Recording]]:
     if not labels:
         raise DataError(f"{folder} marks no visit of any label: there is nothing to fit to")
     recordings: dict[str, list[Recording]] = {label: [] for label in labels}
+    first: dict[bytes, str] = {}
     for name, found in visits.items():
         times, scores = _read_table(_table_of(folder, name), labels)
+        content = hashlib.sha256(times.tobytes())
         for label in labels:
-            there = _checked(found.get(label, []), f"{name}, {label}")
+            content.update(scores[label].tobytes())
+        other = first.setdefault(content.digest(), name)
+        if other != name:
+            raise DataError(
+                f"{name} holds what {other} holds: a recording that is given twice proves nothing "
+                "twice; take one of them out"
+            )
+        for label in labels:
+            there = _checked(found.get(label, []), times, f"{name}, {label}")
             recordings[label].append(Recording(name, times, scores[label], there))
     return recordings
 
@@ -91,9 +102,14 @@ def _read_visits(folder: Path) -> dict[str, dict[str, list[Visit]]]:
         )
     found: dict[str, dict[str, list[Visit]]] = {}
     for where, row in _rows(path):
-        name, label = str(row.get("file") or ""), str(row.get("label") or "")
+        name, label = row.get("file") or "", row.get("label")
+        label = "" if label is None else label
+        if not isinstance(name, str) or not isinstance(label, str):
+            raise DataError(f"{where}: expected file and label as text, got {ascii(row)[:120]}")
         of_file = found.setdefault(name, defaultdict(list))
         if not label:
+            if any(row.get(key) not in {None, ""} for key in ("begin", "end")):
+                raise DataError(f"{where} has times and no label: name what was there then")
             continue
         try:
             begin, end = float(row["begin"]), float(row["end"])
@@ -159,12 +175,19 @@ def _numbers(row: list[str], places: list[int], where: str) -> list[float]:
         raise DataError(f"{where}: expected numbers, {error}") from error
 
 
-def _checked(visits: list[Visit], where: str) -> tuple[Visit, ...]:
+def _checked(visits: list[Visit], times_s: NDArray[np.float64], where: str) -> tuple[Visit, ...]:
     ordered = sorted(visits, key=lambda visit: visit.begin_s)
     for first, second in pairwise(ordered):
         if second.begin_s < first.end_s:
             raise DataError(
                 f"{where}: the visits at {first.begin_s:g} s and {second.begin_s:g} s overlap; join them"
+            )
+    begin_s, end_s = float(times_s[0]), float(times_s[-1])
+    for visit in ordered:  # no event could find it
+        if visit.end_s < begin_s or visit.begin_s > end_s:
+            raise DataError(
+                f"{where}: the visit at {visit.begin_s:g} s lies outside the recording, which is from "
+                f"{begin_s:g} to {end_s:g} s: give seconds of the recording"
             )
     return tuple(ordered)
 

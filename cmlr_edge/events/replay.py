@@ -24,6 +24,7 @@ class Counts:
     visits_in: NDArray[np.int_]  # (R,)
     false_in: NDArray[np.int_]  # (R, S), events of which less than half lies in visits
     repeats_in: NDArray[np.int_]  # (R, S), further events of a visit that was found already
+    merged_in: NDArray[np.int_]  # (R, S), further visits that one event ran through
     hours_in: NDArray[np.float64]  # (R,)
 
     @classmethod
@@ -34,10 +35,11 @@ class Counts:
     def of(self, setting: int) -> Counts:
         """Of one setting alone."""
         one = slice(setting, setting + 1)
-        found, false_events, repeats = (
-            table[:, one] for table in (self.found_in, self.false_in, self.repeats_in)
+        found, false_events, repeats, merged = (
+            table[:, one]
+            for table in (self.found_in, self.false_in, self.repeats_in, self.merged_in)
         )
-        return Counts(found, self.visits_in, false_events, repeats, self.hours_in)
+        return Counts(found, self.visits_in, false_events, repeats, merged, self.hours_in)
 
     @property
     def found(self) -> NDArray[np.int_]:
@@ -55,6 +57,11 @@ class Counts:
         return np.asarray(self.repeats_in.sum(axis=0))
 
     @property
+    def merged(self) -> NDArray[np.int_]:
+        """Likewise."""
+        return np.asarray(self.merged_in.sum(axis=0))
+
+    @property
     def visits(self) -> int:
         """Of all recordings."""
         return int(self.visits_in.sum())
@@ -65,16 +72,16 @@ class Counts:
         return float(self.hours_in.sum())
 
 
-_FIELDS = ("found_in", "visits_in", "false_in", "repeats_in", "hours_in")
+_FIELDS = ("found_in", "visits_in", "false_in", "repeats_in", "merged_in", "hours_in")
 
 
 def count_events(recording: Recording, settings: Sequence[LabelStability]) -> Counts:
     """Replay a recording; each setting stands for a label of the tracker, all with the same scores."""
     events = find_events(recording, settings)
-    results = np.array([_match(found, recording.visits) for found in events], int).reshape(-1, 3)
-    found, false_events, repeats = results.T[:, None]
+    results = np.array([_match(found, recording.visits) for found in events], int).reshape(-1, 4)
+    found, false_events, repeats, merged = results.T[:, None]
     visits, hours = np.array([len(recording.visits)]), np.array([recording.hours])
-    return Counts(found, visits, false_events, repeats, hours)
+    return Counts(found, visits, false_events, repeats, merged, hours)
 
 
 def find_events(
@@ -93,10 +100,10 @@ def find_events(
     return [sorted(events) for events in found]
 
 
-def _match(events: list[tuple[float, float]], visits: tuple[Visit, ...]) -> tuple[int, int, int]:
-    """Visits found, false events, and repeats."""
+def _match(events: list[tuple[float, float]], visits: tuple[Visit, ...]) -> tuple[int, ...]:
+    """Visits found, false events, repeats, and visits that an event ran on into."""
     seen: set[int] = set()
-    false_events = repeats = 0
+    false_events = repeats = merged = 0
     for start_s, end_s in events:
         shared = [
             min(end_s, visit.end_s) - max(start_s, visit.begin_s)
@@ -110,8 +117,9 @@ def _match(events: list[tuple[float, float]], visits: tuple[Visit, ...]) -> tupl
             false_events += 1
             continue
         repeats += met <= seen
+        merged += len(met) - 1
         seen |= met
-    return len(seen), false_events, repeats
+    return len(seen), false_events, repeats, merged
 
 
 def _meets(visit: Visit, start_s: float, end_s: float) -> bool:

@@ -21,6 +21,7 @@ _RUNTIME_BYTES, _COPIES = 2 * 2**30, 8
 _IMAGE_BYTES = 256 * 2**20  # for each further image of a batch: large networks take half
 _STACK_BYTES = 16 * 2**20  # that a thread reserves; runtimes start one for each core
 _PAGE = resource.getpagesize()
+_STATM = Path("/proc/self/statm")
 
 
 def memory_for(model_bytes: int, images: int = 1) -> int:
@@ -114,5 +115,8 @@ class FirstRuns:
 
 
 def _data_bytes() -> int:
-    """What RLIMIT_DATA counts of this process, and its stacks."""
-    return int(Path("/proc/self/statm").read_text().split()[5]) * _PAGE
+    """What RLIMIT_DATA counts of this process, and its stacks; in a sandbox without /proc about that."""
+    try:
+        return int(_STATM.read_text().split()[5]) * _PAGE
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -92,8 +92,8 @@ def best_threshold(
     ranked = np.concatenate([[1.0], scores[order].astype(np.float64), [0.0]])
     hits = np.concatenate([[0.0], np.cumsum(targets[order], dtype=np.float64)])
     named = np.arange(len(hits))
-    # Between equal scores no threshold can cut; naming nothing is cut above the highest.
-    cuttable = np.append(True, np.append(ranked[1:-2] > ranked[2:-1], True))
+    # Between equal scores no threshold can cut; naming nothing is cut above the highest, if that is below 1.
+    cuttable = np.append(ranked[0] > ranked[1], np.append(ranked[1:-2] > ranked[2:-1], True))
     merit = np.where(cuttable, rule.merit(hits, named, float(targets.sum())), -np.inf)
     best = int(np.argmax(merit))
     return float((ranked[best] + ranked[best + 1]) / 2)
@@ -112,8 +112,8 @@ def fit_thresholds(
     threshold that is best for all labels together; a label without positives takes that one. The
     mixing is done on logits, where scores of one label are spread more evenly. Where the mixture
     lies above every score of a label that its own threshold names, the own one is taken: with scores
-    far below those of common labels the label would otherwise never be named. Below the shared
-    threshold a label gets by half a logit for every `shrinkage` positives it has, and no further: a
+    far below those of common labels the label would otherwise never be named. Where a label reaches a
+    wanted precision at no threshold, it stays above all of its scores. Below the shared threshold a label gets by half a logit for every `shrinkage` positives it has, and no further: a
     single picture says that a low score can be right, and not how often it is wrong.
 
     Args:
@@ -135,6 +135,8 @@ def fit_thresholds(
         mixed = weight * own + (1 - weight) * _logit(shared)
         highest = _logit(float(scores[:, label].max()))
         wanted = own if own <= highest < mixed else mixed
+        if rule.kind == "precision" and own > highest:  # at no threshold is it precise enough
+            wanted = max(own, mixed)
         deepest = _DROP * positives[label] / shrinkage if shrinkage else np.inf
         logits[label] = max(wanted, _logit(shared) - deepest)
     thresholds: NDArray[np.float32] = (1 / (1 + np.exp(-logits))).astype(np.float32)
@@ -169,5 +171,5 @@ def lower_bound(hits: int, trials: int) -> float:
 
 
 def _logit(probability: float) -> float:
-    clipped = min(max(probability, 1e-6), 1 - 1e-6)
+    clipped = min(max(probability, 1e-6), 1 - 1e-9)  # surer than float32 tells from 1
     return float(np.log(clipped / (1 - clipped)))

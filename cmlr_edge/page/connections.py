@@ -142,14 +142,10 @@ class RareLines(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write a line, by its text without what is filled in."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(
-            error, LocalProtocolError
-        ):  # a visitor broke off a request while it was answered
-            record.msg, record.args, record.exc_info = (
-                "a request was broken off: %s",
-                (error,),
-                None,
-            )
+        if isinstance(error, LocalProtocolError):  # a visitor broke it off while it was answered
+            record.msg, record.args = "a request was broken off: %s", (error,)
+        if isinstance(error, (LocalProtocolError, UnicodeDecodeError)):  # of visitors, not of ours
+            record.exc_info = None
         return self._by_text[str(record.msg)[:100]].may_say()
 
 

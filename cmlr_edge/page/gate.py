@@ -59,10 +59,13 @@ def check_exposure(host: str, token: str | None, *, setting: str = "--host") -> 
             f"example by CMLR_TOKEN=$(openssl rand -hex 16), or leave out {setting} to serve this "
             "machine alone"
         )
-    if token is not None and (len(token) < MIN_TOKEN_LENGTH or not token.isascii()):
+    if token is None:
+        return
+    is_sent = token.isascii() and token.isprintable() and token == token.strip()  # by a header
+    if len(token) < MIN_TOKEN_LENGTH or not is_sent:
         raise OutputError(
-            f"the token must have at least {MIN_TOKEN_LENGTH} ASCII characters, for example "
-            "of openssl rand -hex 16"
+            f"the token must have at least {MIN_TOKEN_LENGTH} ASCII characters that can be printed, for "
+            "example of openssl rand -hex 16"
         )
 
 

@@ -28,6 +28,7 @@ Polygon: TypeAlias = tuple[tuple[float, float], ...]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
 _SLOWEST, _FASTEST = 1e-5, 100_000  # frames a second: from one a day to more than any camera gives
+_SHOWN = 10  # corners, in an error
 _MASK_BGR = (96, 96, 96)  # nothing that a picture is full of
 _FINE = 16  # pixels of a side of a map's cell, to measure how much of it is painted over
 _EARLY = 0.1  # of the interval between frames that a frame may come early: cameras are not exact
@@ -285,14 +286,15 @@ class _Hours:
 
 
 def _check_polygon(polygon: Polygon) -> None:
+    shown = f"the polygon {[*polygon[:_SHOWN]]}" + " and so on" * (len(polygon) > _SHOWN)
     if len(polygon) < 3 or not all(0 <= value <= 1 for corner in polygon for value in corner):
         raise SpecError(
-            f"the polygon {[*polygon]} has {len(polygon)} corners: expected at least 3, each x and y "
-            "from 0 to 1 of width and height"
+            f"{shown} has {len(polygon)} corners: expected at least 3, each x and y from 0 to 1 of width "
+            "and height"
         )
     x, y = np.array(polygon, np.float64).T
     if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 1e-6:
-        raise SpecError(f"the polygon {[*polygon]} has no area")
+        raise SpecError(f"{shown} has no area")
 
 
 def _pixels(polygon: Polygon, image: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -65,11 +65,11 @@ class BatchSize:
 
     def learn(self, size: int, took_s: float) -> None:
         """Take the time of one run; a larger one is taken to need as much more per frame."""
-        possible = int(self._run_budget_s * size / max(took_s, 1e-9))
+        possible = int(min(self._max_batch, self._run_budget_s * size / max(took_s, 1e-9)))
         if possible < self.limit:
             self.limit = max(1, possible)
         elif size == self.limit:
-            self.limit = min(self._max_batch, self.limit + 1, possible)
+            self.limit = min(self.limit + 1, possible)
 
 
 class _Seat:

@@ -153,12 +153,14 @@ class ContactSheet:
         if not self._timed:
             return
         size = _TEXT - 2
-        for share in np.linspace(0, 1, _TICKS):
-            x = round(left + share * (right - 1 - left))
+        for share in np.linspace(0, 1, _TICKS).tolist():
             wanted = share * (self._frames - 1)
-            # Held thumbnails are dense enough to know the time anywhere, whatever the frame rate.
+            # Held thumbnails are dense enough to know the time near any place, whatever the frame rate.
             near = min(self._thumbnails, key=lambda item: abs(item.position - wanted))
-            title = self._last_title if share == 1 else near.title
+            last = share == 1
+            at = 1.0 if last else near.position / max(self._frames - 1, 1)
+            title = self._last_title if last else near.title
+            x = round(left + at * (right - 1 - left))
             start = min(
                 max(left, x - text_width(title, size) // 2), right - text_width(title, size)
             )

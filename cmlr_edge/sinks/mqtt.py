@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.events.event import RUN
+from cmlr_edge.machine.addresses import is_host
 from cmlr_edge.redaction import redact_source
 from cmlr_edge.sinks.base import Result, SourceHealth, Takes
 from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
@@ -20,6 +21,7 @@ from cmlr_edge.sinks.room import EventQueue
 from cmlr_edge.sinks.tls import reason_of, tls_context
 
 _UNDER_WAY = 20  # messages that the broker has not acknowledged; no more are sent meanwhile
+_LONGEST_TOPIC = 2**15  # bytes; the protocol takes twice as many, and topics of ours begin with it
 _FORM = "mqtt://user:password@host:1883/topic (mqtts:// with TLS)"
 _log = logging.getLogger(__name__)
 
@@ -276,7 +278,8 @@ def _parse(uri: str) -> tuple[Any, int, str]:
     except ValueError:
         parts, port = urlsplit(""), 0
     topic = parts.path.strip("/") or "cmlr_edge"
-    is_usable = parts.scheme in {"mqtt", "mqtts"} and parts.hostname
+    is_usable = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and is_host(parts.hostname)
+    is_usable = is_usable and uri.isprintable() and len(topic.encode()) <= _LONGEST_TOPIC
     if not is_usable or parts.query or parts.fragment or set(topic) & set("+#\0"):
         raise OutputError(f"cannot read {redact_source(uri)}: expected {_FORM}")
     return parts, port, topic

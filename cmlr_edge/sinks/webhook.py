@@ -20,6 +20,7 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Reque
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
+from cmlr_edge.machine.addresses import as_sent, is_host
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Result, Takes
@@ -235,6 +236,7 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
     except ValueError:
         parts, port = urlsplit(""), None
     is_sendable = url.isprintable() and " " not in f"{parts.hostname}{parts.path}{parts.query}"
+    is_sendable &= is_host(parts.hostname or "")
     if parts.scheme not in {"http", "https"} or not parts.hostname or not is_sendable:
         raise OutputError(f"cannot read {redact_place(url)}: expected http://host/path or https://")
     headers = {"Content-Type": "application/json", "User-Agent": "cmlr-edge"}
@@ -243,4 +245,5 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     place = host if port is None else f"{host}:{port}"
-    return urlunsplit((parts.scheme, place, parts.path, parts.query, "")), headers
+    path, query = as_sent(parts.path), as_sent(parts.query)
+    return urlunsplit((parts.scheme, place, path, query, "")), headers

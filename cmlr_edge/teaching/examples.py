@@ -40,12 +40,13 @@ class Examples:
     says: NDArray[np.int8]  # (N, K): UNKNOWN, ABSENT or PRESENT
     labels: tuple[str, ...]  # K
     background: NDArray[np.bool_]  # (N,): without any label that will be taught, as far as is known
+    base: str = ""  # SHA-256 of the network that saw them; "" where nobody wrote it down
 
     @classmethod
-    def empty(cls, basis: Basis, number: int) -> Examples:
+    def empty(cls, basis: Basis, number: int, base: str) -> Examples:
         """None of pictures with so many tokens."""
         features = np.zeros((0, number, basis.directions.shape[1]), np.float16)
-        return cls(basis, features, (), np.zeros((0, 0), np.int8), (), np.zeros(0, bool))
+        return cls(basis, features, (), np.zeros((0, 0), np.int8), (), np.zeros(0, bool), base)
 
     def of(self, label: str) -> tuple[Array, NDArray[np.bool_]]:
         """Pictures that say something of a label, as float32 (n, T, R), and whether it is there (n,)."""
@@ -127,19 +128,20 @@ class Examples:
             says=self.says,
             labels=np.array(self.labels, "U64"),
             background=self.background,
+            base=np.frombuffer(bytes.fromhex(self.base), np.uint8),
         )
         write_atomically(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: Path, *, width: int, number: int) -> Examples:
-        """Read what `save` wrote for an engine of so many channels and tokens.
+    def load(cls, path: Path, *, width: int, number: int, base: str) -> Examples:
+        """Read what `save` wrote for an engine of so many channels and tokens, and of this hash.
 
         Raises:
             DataError: It is damaged, far too large, or of another engine.
         """
         try:
             arrays = _read_arrays(path)
-            found = cls._checked(arrays, width, number)
+            found = cls._checked(arrays, width, number, base)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, MemoryError) as error:
             raise DataError(
                 f"{path} holds no examples of this engine: {error}; move it away, and teach from "
@@ -148,7 +150,9 @@ class Examples:
         return found
 
     @classmethod
-    def _checked(cls, arrays: dict[str, NDArray[np.generic]], width: int, number: int) -> Examples:
+    def _checked(
+        cls, arrays: dict[str, NDArray[np.generic]], width: int, number: int, base: str
+    ) -> Examples:
         features = arrays["features"]
         n, rank = len(features), arrays["directions"].shape[-1]
         k = len(arrays["labels"])
@@ -162,6 +166,9 @@ class Examples:
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}")
         if not all(np.isfinite(arrays[name]).all() for name in ("mean", "directions", "features")):
             raise ValueError("some of its numbers are none")
+        seen_by = arrays.get("base", np.zeros(0, np.uint8)).tobytes().hex()
+        if seen_by not in {"", base}:
+            raise ValueError("another network saw these pictures")
         basis = Basis(arrays["mean"].astype(np.float32), arrays["directions"].astype(np.float32))
         digests = tuple(bytes(row).hex() for row in arrays["digests"])
         labels = tuple(str(name) for name in arrays["labels"])
@@ -172,6 +179,7 @@ class Examples:
             arrays["says"].astype(np.int8),
             labels,
             arrays["background"].astype(bool),
+            seen_by,
         )
 
 
@@ -182,7 +190,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
         if len(content) > _MOST_BYTES or sum(sizes) > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
         names = {item.filename.removesuffix(".npy") for item in archive.infolist()}
-    if names != _FIELDS or len(sizes) != len(_FIELDS):
+    if names - {"base"} != _FIELDS or len(sizes) != len(names):
         raise ValueError(f"it holds {sorted(names)}")
     with np.load(BytesIO(content), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in _FIELDS}
+        return {name: arrays[name] for name in names}

@@ -246,7 +246,7 @@ class Teacher:
                 [tokens for _, group in groups for tokens in group]
                 or [np.zeros((2, self._tokens.width), np.float32)]
             )
-            examples = Examples.empty(Basis.of(seen), self._tokens.number)
+            examples = Examples.empty(Basis.of(seen), self._tokens.number, sha256_of(self._base))
         for (pictures, group), present in zip(groups, (True, False), strict=True):
             examples = examples.add(label, [*pictures.frames], group, present=present)
         return examples
@@ -255,7 +255,9 @@ class Teacher:
         path = examples_path(self._pair.path)
         if not path.exists():
             return None
-        return Examples.load(path, width=self._tokens.width, number=self._tokens.number)
+        tokens, base = self._tokens, sha256_of(self._base)
+        found = Examples.load(path, width=tokens.width, number=tokens.number, base=base)
+        return replace(found, base=base)
 
     def _look(self, pictures: Pictures) -> Iterator[Array]:
         """Tokens (T, D) of every picture."""

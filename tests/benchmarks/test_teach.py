@@ -22,12 +22,13 @@ from train.data.base import LabeledImage
 ROOT = Path(__file__).parents[2]
 
 
-def part(count: int, seed: int) -> Part:
-    """Pictures of 6 tokens in 8 channels, a label shown by one token."""
+def part(count: int, seed: int, *, scale: float = 1.0) -> Part:
+    """Pictures of 6 tokens in 8 channels, a label shown by one token in a channel of that scale."""
     rng = np.random.default_rng(seed)
     tokens = rng.normal(size=(count, 6, 8))
     there = rng.random(count) < 0.4
     tokens[there, rng.integers(0, 6, there.sum()), 3] += 6
+    tokens[:, :, 3] *= scale
     return Part(tokens.astype(np.float16), there[:, None].astype(np.float32))
 
 
@@ -35,6 +36,14 @@ def test_a_label_that_one_token_shows_is_learned_from_a_few_pictures() -> None:
     lesson = teach(part(200, 0), part(100, 1), 0, 20, 40, seed=0)
     assert (lesson["positives"], lesson["negatives"]) == (20, 40)
     assert lesson["ap"] > 85
+
+
+def test_a_label_is_learned_as_well_from_a_channel_whose_numbers_are_small() -> None:
+    usual, small = (
+        teach(part(200, 0, scale=scale), part(100, 1, scale=scale), 0, 20, 40, seed=0)["ap"]
+        for scale in (1.0, 1e-3)
+    )
+    assert small == pytest.approx(usual, abs=1)
 
 
 def test_pictures_are_drawn_with_and_without_the_label_and_never_twice() -> None:
@@ -72,9 +81,10 @@ def test_the_seconds_of_a_lesson_with_its_certificate_are_stored(
 
 
 def counts(false_events: int, found: int) -> Counts:
+    none = np.array([[0]])
     return Counts(
-        np.array([[found]]), np.array([4]), np.array([[false_events]]), np.array([[0]]), np.array([1.0])
-    )  # fmt: skip
+        np.array([[found]]), np.array([4]), np.array([[false_events]]), none, none, np.array([1.0])
+    )
 
 
 def test_coverage_counts_how_often_the_truth_lies_in_the_bounds() -> None:

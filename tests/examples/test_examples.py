@@ -35,6 +35,15 @@ def test_photo(tmp_path: Path) -> None:
     assert "not said: " in run("photo.py", "grey.jpg", folder=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["photo.py", "own_model.py", "camera_to_mqtt.py"])
+def test_without_its_arguments_an_example_says_how_it_is_run(name: str) -> None:
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"`python examples/{name} " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_own_model(tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="adopting needs onnx")
     from onnx import TensorProto, helper, numpy_helper, save
@@ -76,7 +85,8 @@ def test_fastapi_service() -> None:
         answer = client.post("/labels", content=picture)
         assert answer.status_code == 200
         assert len(answer.json()["scores"]) == 80
-        assert client.post("/labels", content=b"no picture").status_code == 415
+        for nothing in (b"no picture", b""):
+            assert client.post("/labels", content=nothing).status_code == 415
 
 
 def test_camera_to_mqtt(tmp_path: Path) -> None:

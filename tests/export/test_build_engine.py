@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ import onnx
 import pytest
 import torch
 
+import export.build_engine as command
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError, EngineError
@@ -198,3 +201,24 @@ def test_int8_is_measured_on_the_pictures_trained_on_where_no_folder_is_given(
     assert len(frames) == min(100, len(data.split("train").images))
     with pytest.raises(DataError, match="--calibration DIR, or --data with a split train"):
         _calibration_frames(None, data.split("val"), spec.preprocess)
+
+
+def test_the_time_that_is_left_counts_from_the_first_picture_and_not_from_the_export(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [1000.0]
+
+    def measure(*_run: Path, report: Callable[[int, int], None], **_flags: object) -> object:
+        clock[0] += 120  # the export
+        for _ in range(20):
+            report(1, 100)
+            clock[0] += 2
+        return SimpleNamespace(files={})
+
+    monkeypatch.setattr("cmlr_edge.cli.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("export.build_engine.build_engine", measure)
+    with caplog.at_level("INFO"):
+        command.main(checkpoint=Path("run"), out=Path("engine"))
+    told = [int(line.split("some ")[1].split()[0]) for line in caplog.messages]
+    assert told
+    assert max(told) <= 200  # 100 pictures of 2 s

@@ -49,6 +49,7 @@ def biased_pairs(
         values,
         part.targets(),
         part.classes,
+        known=part.known(),
         min_share=min_share,
         min_images=min_images,
         count=count,

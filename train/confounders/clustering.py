@@ -173,13 +173,19 @@ def assign_context(tokens: Tensor, centres: Tensor) -> Tensor:
 
 def cosine_to_centres(tokens: Tensor, centres: Tensor) -> Tensor:
     """Cosine of tokens (B, T, D) and centres (K, D): (B, T, K)."""
-    # Channels that no centre has a value in are not looked at: those of the other stage.
-    seen = (centres != 0).any(dim=0)
-    return F.normalize(tokens.float() * seen, dim=-1) @ F.normalize(centres.float(), dim=-1).T
+    # Channels that no centre has a value in are not looked at: those of the other stage. The product
+    # is divided, not the tokens, which have thirty times as many numbers.
+    tokens, seen = tokens.float(), (centres != 0).any(dim=0)
+    length = (tokens * seen).norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return tokens @ F.normalize(centres.float(), dim=-1).T / length
 
 
 def fit_context_term(
-    contexts: Tensor, targets: Tensor, config: ConfounderConfig, seed: int
+    contexts: Tensor,
+    targets: Tensor,
+    config: ConfounderConfig,
+    seed: int,
+    known: NDArray[np.bool_] | None = None,
 ) -> ContextTerm:
     """Fit what context alone explains: ridge logistic regression of every label on the context.
 
@@ -191,6 +197,7 @@ def fit_context_term(
         targets: (N, L), 0 or 1.
         config: Ridge, strength, and number of representative contexts.
         seed: Of the folds and of the k-means that chooses the contexts.
+        known: (N, L), whether somebody looked for the label; each is fitted where that is so.
 
     Raises:
         DataError: Fewer images than folds.
@@ -201,6 +208,8 @@ def fit_context_term(
             f"give {_FOLDS} or more, or take model.confounders.kind=none"
         )
     features, labels = contexts.double().numpy(), targets.numpy()
+    if known is not None:
+        labels = np.where(known, labels, np.float32(np.nan))
     scale = features.std(axis=0).clip(min=1e-6)
     scaled = (features - features.mean(axis=0)) / scale
     folds = np.random.default_rng(seed).permutation(len(features)) % _FOLDS
@@ -224,14 +233,17 @@ def fit_context_term(
 def _fit_logistic(
     features: NDArray[np.float64], labels: NDArray[np.float32], ridge: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights (K, L) and intercepts (L,); a label that never varies gets weight 0."""
-    rate = labels.mean(axis=0, dtype=np.float64).clip(1e-3, 1 - 1e-3)
+    """Weights (K, L) and intercepts (L,); a label that never varies gets weight 0, NaN is not looked at."""
+    known = ~np.isnan(labels)
+    positives, number = np.where(known, labels, 0).sum(axis=0), known.sum(axis=0)
+    rate = (positives / np.maximum(number, 1)).clip(1e-3, 1 - 1e-3)
     weight, intercept = np.zeros((features.shape[1], labels.shape[1])), np.log(rate / (1 - rate))
     for label in range(labels.shape[1]):
-        if 0 < labels[:, label].sum() < len(labels):
+        if 0 < positives[label] < number[label]:
             # Newton steps on (K, K): thrice as fast as L-BFGS where images outnumber confounders.
             model = LogisticRegression(C=1 / ridge, solver="newton-cholesky", max_iter=500)
-            model.fit(features, labels[:, label])
+            rows = known[:, label]
+            model.fit(features[rows], labels[rows, label])
             weight[:, label], intercept[label] = model.coef_[0], model.intercept_[0]
     return weight, intercept
 
@@ -262,7 +274,7 @@ def _choose_ridge(
 
     def held_out_loss(ridge: float) -> float:
         logits = _held_out_logits(features, labels, folds, ridge, with_intercept=True)
-        return float((np.logaddexp(0, logits) - labels * logits).mean())
+        return float(np.nanmean(np.logaddexp(0, logits) - labels * logits))
 
     return min(_RIDGES, key=held_out_loss)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,7 @@ class LabeledImages:
     images: tuple[LabeledImage, ...]
     context_bias: ContextBias | None = None  # of benchmarks that publish biased pairs
     published: bool = False  # its splits are a benchmark's: nothing is moved unless asked for
+    root: Path | None = None  # the data folder, where there is one
 
     def split(self, name: str) -> LabeledImages:
         """Keep one split.
@@ -107,11 +109,26 @@ class LabeledImages:
         if len(train) < 2:
             raise DataError(f"{self.name} has {len(train)} train images: at least 2 are needed")
         held_out = set(random.Random(seed).sample(train, max(1, round(fraction * len(train)))))
-        images = tuple(
-            replace(image, split="val") if i in held_out else image
-            for i, image in enumerate(self.images)
+        return self._with_val([i in held_out for i in range(len(self.images))])
+
+    def with_held_out(self, names: Collection[str]) -> LabeledImages | None:
+        """Move those of train that `name_of` calls so to `val`; None where there is none of them."""
+        known = {*names}
+        moved = [image.split == "train" and self.name_of(image) in known for image in self.images]
+        return self._with_val(moved) if any(moved) else None
+
+    def name_of(self, image: LabeledImage) -> str:
+        """What a picture is called in its folder, wherever that lies."""
+        if self.root is None or not image.path.is_relative_to(self.root):
+            return str(image.path)
+        return image.path.relative_to(self.root).as_posix()
+
+    def _with_val(self, moved: Sequence[bool]) -> LabeledImages:
+        images = (
+            replace(image, split="val") if goes else image
+            for image, goes in zip(self.images, moved, strict=True)
         )
-        return replace(self, images=images)
+        return replace(self, images=tuple(images))
 
 
 def name_of(root: Path) -> str:
@@ -129,13 +146,18 @@ def quote(value: object) -> str:
 
 
 def read_text_lines(path: Path) -> list[str]:
-    """Read a text file without its line ends.
+    """Read a text file without its line ends; raises as `read_table`."""
+    return read_table(path).getvalue().splitlines()
+
+
+def read_table(path: Path) -> io.StringIO:
+    """Read a text file with its line ends, which in a table may stand within quotes.
 
     Raises:
         DataError: It is missing, or not UTF-8 text.
     """
     try:
-        return read_file(path).decode("utf-8-sig").splitlines()
+        return io.StringIO(read_file(path).decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cmlr_edge.capture.images import IMAGE_SUFFIXES, NO_FILMS
@@ -119,6 +119,12 @@ class PictureFinder:
         """Look in these folders of `root` first, then everywhere below it."""
         self._root, self._folders = root, folders
         self._by_name: dict[str, list[Path]] | None = None
+
+    def at(self, place: PurePosixPath) -> Path | None:
+        """The picture that lies where an address ends, with as many of its folders as there are here."""
+        parts = [part for part in place.parts if part not in {"/", ".", ".."}]
+        tails = (self._root.joinpath(*parts[i:]) for i in range(len(parts) - 1))
+        return next((path for path in tails if is_there(path)), None)
 
     def find(self, name: str, where: str) -> Path:
         """Return where a picture is, or where it should be.

@@ -5,7 +5,7 @@ Its COCO export is read by `coco.py`.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cmlr_edge.errors import DataError
@@ -53,7 +53,8 @@ def read_fiftyone(root: Path) -> LabeledImages:
         told = tags if isinstance(tags, list) else []
         split = split_of(*(tag for tag in told if isinstance(tag, str)))
         labels = _labels(sample.get(field), where)
-        entries.append(Entry(finder.find(file, where), split, labels, where))
+        picture = finder.at(PurePosixPath(file)) or finder.find(file, where)
+        entries.append(Entry(picture, split, labels, where))
     return from_entries(root, entries, _classes(root, field), path)
 
 

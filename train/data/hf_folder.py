@@ -17,7 +17,7 @@ from typing import Any
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.strict_json import once_each
-from train.data.base import LabeledImages, quote, read_text_lines
+from train.data.base import LabeledImages, quote, read_table
 from train.data.entries import Entry, from_entries, names_in, split_of
 
 _FILES = ("metadata.csv", "metadata.jsonl")
@@ -55,7 +55,7 @@ def _entries(path: Path, root: Path) -> Iterator[Entry]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = read_text_lines(path)
+    lines = read_table(path)
     if path.suffix == ".csv":
         table = csv.DictReader(lines)
         try:

@@ -84,6 +84,8 @@ def _results(task: dict[str, Any]) -> list[Any] | None:
         for item in (given if isinstance(given, list) else [])
         if isinstance(item, dict) and not item.get("was_cancelled")
     ]
+    # Where they tell their times these count; else the last one is the newest.
+    counted.sort(key=lambda item: str(item.get("updated_at") or item.get("created_at") or ""))
     results = counted[-1].get("result") if counted else None
     return results if isinstance(results, list) else None
 
@@ -111,7 +113,10 @@ def _picture(data: dict[str, Any], where: str, finder: PictureFinder) -> Path:
     except ValueError as error:
         raise DataError(f"{where}: {quote(address)} is no address: {error}") from error
     local = parse_qs(parts.query).get("d", [""])[0]  # /data/local-files/?d=folder/1.jpg
-    name = PurePosixPath(local or unquote(parts.path)).name
+    place = PurePosixPath(local or unquote(parts.path))
+    if (found_there := finder.at(place)) is not None:
+        return found_there
+    name = place.name
     found = finder.find(name, where)
     if not is_there(found) and _UPLOADED.match(name):
         found = finder.find(name[9:], where)

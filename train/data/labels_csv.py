@@ -26,6 +26,7 @@ from train.data.base import (
     LabeledImages,
     name_of,
     quote,
+    read_table,
     read_text_lines,
 )
 from train.data.checks import check_classes, check_images
@@ -85,7 +86,7 @@ def _with_lists(row: dict[str, str]) -> dict[str, Any]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield where a row stands, and its values by column."""
-    rows = csv.DictReader(read_text_lines(path), skipinitialspace=True)
+    rows = csv.DictReader(read_table(path), skipinitialspace=True)
     try:
         rows.fieldnames = columns = [name.strip() for name in rows.fieldnames or ()]
         _check_heading(columns, path)
@@ -116,7 +117,7 @@ def _read_pairs(path: Path, index: dict[str, int]) -> ContextBias | None:
     if not path.exists():
         return None
     try:
-        heading, *rows = [*csv.reader(read_text_lines(path))] or [[]]
+        heading, *rows = [*csv.reader(read_table(path))] or [[]]
     except csv.Error as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from error
     if heading != ["label", "context"]:

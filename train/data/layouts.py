@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -157,4 +157,4 @@ def read_dataset(root: Path) -> LabeledImages:
     Raises:
         DataError: It has none of the layouts, or two, or what is there contradicts itself.
     """
-    return layout_of(root).read(root)
+    return replace(layout_of(root).read(root), root=root)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cmlr_edge.errors import DataError
-from train.data.base import LabeledImages, quote, read_text_lines
+from train.data.base import LabeledImages, quote, read_table
 from train.data.entries import Entry, from_entries, split_of
 
 FILE = "_classes.csv"
@@ -38,7 +38,7 @@ def read_roboflow_classes(root: Path) -> LabeledImages:
 
 def _table(path: Path) -> list[list[str]]:
     try:
-        rows = [*csv.reader(read_text_lines(path), skipinitialspace=True)]
+        rows = [*csv.reader(read_table(path), skipinitialspace=True)]
     except csv.Error as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from error
     return [[cell.strip() for cell in row] for row in rows]

@@ -216,10 +216,11 @@ def _entry(root: Path, picture: Path, split: str, classes: list[str]) -> Entry:
         if not (words := line.split()):
             continue
         first = words[0]
-        if not first.isascii() or not first.isdecimal() or int(first[:9]) >= len(classes):
+        number_of_class = first.lstrip("0")[:9] or "0"
+        if not first.isascii() or not first.isdecimal() or int(number_of_class) >= len(classes):
             raise DataError(
                 f"{where}:{number} begins with {quote(first)}: expected a class from 0 to "
                 f"{len(classes) - 1}"
             )
-        labels.append(classes[int(first)])
+        labels.append(classes[int(number_of_class)])
     return Entry(picture, split, tuple(dict.fromkeys(labels)), where)

@@ -94,7 +94,7 @@ def explain(
     """
     _check(model, spec, data, cause, beside, absent)
     folder.mkdir(parents=True, exist_ok=True)
-    every = data.targets()
+    every, together = data.targets(), cooccurrence(data.targets(), data.known())
     data = replace(data, images=tuple(data.images[i] for i in _choose_images(every)))
     report(f"reading {len(data.images)} pictures")
     networks = [see(names[0], model, spec, data)]
@@ -109,8 +109,8 @@ def explain(
         "num_images": len(every),
         "num_images_looked_at": len(data.images),
         "points": _draw_inside(networks[0], folder),
-        **_draw_links(effects, every, spec.labels, cause, folder),
-        **_look_for_labels(networks, data, cooccurrence(every), absent, folder),
+        **_draw_links(effects, every, together, spec.labels, cause, folder),
+        **_look_for_labels(networks, data, together, absent, folder),
     }
 
 
@@ -129,12 +129,13 @@ def _draw_inside(network: Seen, folder: Path) -> dict[str, int]:
 def _draw_links(
     effects: NDArray[np.float32],
     targets: NDArray[np.float32],
+    together: NDArray[np.float32],
     labels: tuple[str, ...],
     cause: str,
     folder: Path,
 ) -> dict[str, Any]:
     """Draw what labels do to each other, (L, L), beside what goes together in the data."""
-    together, index, rates = cooccurrence(targets), labels.index(cause), targets.mean(axis=0)
+    index, rates = labels.index(cause), targets.mean(axis=0)
     draw_bars(rates, effects[:, index], labels, cause, folder / "do.png")
     draw_link_map(effects, together, labels, folder / "links.png")
     links, strongest = _list_links(effects, together, labels), float(np.abs(effects).max())
@@ -157,7 +158,7 @@ def _look_for_labels(
 ) -> dict[str, Any]:
     """Heat maps of labels that are there and that are not, and what company does to the latter."""
     labels, targets = data.classes, data.targets()
-    chosen = choose(networks, targets, None if absent is None else labels.index(absent))
+    chosen = choose(networks, data, None if absent is None else labels.index(absent))
     views = view_all(networks, chosen, targets)
     rows: dict[int, list[Any]] = {}
     for view, shade in zip(views, shades(views), strict=True):

@@ -120,12 +120,19 @@ def recover_links(
     return LinkRecovery(float(above), float(true.mean()), float(false.mean()))
 
 
-def cooccurrence(targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raw co-occurrence as a map of effects: P(j | i) - P(j | not i), (L, L), diagonal 0."""
-    counts = targets.sum(axis=0)
-    together = targets.T @ targets  # [j, i]
-    with_cause = together / np.maximum(counts, 1)
-    without = (counts[:, None] - together) / np.maximum(len(targets) - counts, 1)
+def cooccurrence(
+    targets: NDArray[np.float32], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Raw co-occurrence as a map of effects: P(j | i) - P(j | not i), (L, L), diagonal 0.
+
+    Args:
+        targets: (N, L), 0 or 1.
+        known: (N, L), whether somebody looked for the label; a picture counts where both are known.
+    """
+    looked = np.ones_like(targets) if known is None else np.maximum(known, targets)
+    absent = looked - targets
+    with_cause = targets.T @ targets / np.maximum(looked.T @ targets, 1)  # [j, i]
+    without = targets.T @ absent / np.maximum(looked.T @ absent, 1)
     difference = (with_cause - without).astype(np.float32)
     np.fill_diagonal(difference, 0)
     return difference

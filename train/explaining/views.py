@@ -68,18 +68,19 @@ def see(name: str, model: CausalRecognizer, spec: ModelSpec, data: LabeledImages
     return Seen(name, model, spec, images, tokens, np.concatenate(scores))
 
 
-def choose(
-    networks: list[Seen], targets: NDArray[np.float32], absent: int | None
-) -> list[tuple[int, int]]:
+def choose(networks: list[Seen], data: LabeledImages, absent: int | None) -> list[tuple[int, int]]:
     """Choose (picture, label): what any network is surest of that is not there, and what is there.
 
     Args:
         networks: One or two.
-        targets: (N, L).
+        data: The pictures.
         absent: The label that is not there; None: of each picture the one with the highest score.
     """
     highest = np.max([network.scores for network in networks], axis=0)
+    targets, looked = data.targets(), data.known()
     missing = np.where(targets > 0, -np.inf, highest)
+    if looked is not None:  # what nobody looked for may be there
+        missing = np.where(looked, missing, -np.inf)
     if absent is not None:
         missing[:, [label for label in range(missing.shape[1]) if label != absent]] = -np.inf
     best = missing.max(axis=1, initial=-np.inf)
@@ -148,13 +149,14 @@ def company_of_absent(
         data: The pictures; pairs that they name come before the ones that go together most.
         together: (L, L), co-occurrence as `link_effects.cooccurrence` gives it.
     """
-    there, labels = data.targets() > 0, data.classes
+    there, labels, looked = data.targets() > 0, data.classes, data.known()
+    away = ~there if looked is None else ~there & looked
     found: list[Company] = []
     named = [] if data.context_bias is None else [*data.context_bias.pairs]
     order = np.argsort(-together.max(axis=1), kind="stable")
     pairs = named or [(int(b), int(together[b].argmax())) for b in order]
     for label, company in pairs:
-        rows = [~there[:, label] & there[:, company], ~there[:, label] & ~there[:, company]]
+        rows = [away[:, label] & there[:, company], away[:, label] & away[:, company]]
         counts = (int(rows[0].sum()), int(rows[1].sum()))
         if min(counts) >= _FEWEST and len(found) < _PAIRS:
             means = [float(network.scores[row, label].mean()) for row in rows]

@@ -71,7 +71,7 @@ def _load(path: Path) -> Preparation | None:
     except (OSError, SafetensorError, TypeError) as error:
         _log.warning("%s cannot be read (%s): building the confounders again", path, error)
         return None
-    _log.info("confounders from %s", path)
+    _log.info("what was seen of these pictures before, from %s", path)
     return prepared
 
 
@@ -117,6 +117,8 @@ def content_key(
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(data.targets().tobytes())
+    if (known := data.known()) is not None:  # where all is known, what was cached before is found
+        digest.update(known.tobytes())
     for network in networks:
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode())

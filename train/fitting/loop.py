@@ -149,6 +149,7 @@ def _open(
     skipped = None
     if config.skip_damaged:
         data, skipped = leave_out_damaged(data, progress)
+    drawn = "val" not in data.splits
     data = data.with_validation(config.validation_share, config.seed)
     report_data(data)
     check_shares(config, len(data.split("train").images))
@@ -162,6 +163,8 @@ def _open(
     view = create_confounder_view(config.model)
     if distributed.is_first():  # only now, so that a wrong backbone leaves no folder behind
         checkpoint.open_folder(folder, config, skipped, resume=resume)
+        if drawn and "val" in data.splits:
+            checkpoint.save_held_out(folder, data)
     device = distributed.device()
     run = Run(
         folder=folder,
@@ -231,7 +234,13 @@ def _build_confounders(run: Run) -> Preparation:
 
     view = None if run.confounder_view is None else reader(run.confounder_view)
     readers = TokenReaders(reader(run.frozen), rows, run.model.backbone.finer_channels, view)
-    return prepare(run.config.model, readers, run.train.targets(), seed=run.config.seed)
+    return prepare(
+        run.config.model,
+        readers,
+        run.train.targets(),
+        seed=run.config.seed,
+        known=run.train.known(),
+    )
 
 
 def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) -> CausalRecognizer:

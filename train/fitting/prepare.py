@@ -103,7 +103,12 @@ def _has_confounders(config: ModelConfig) -> bool:
 
 @torch.no_grad()
 def prepare(
-    config: ModelConfig, readers: TokenReaders, targets: NDArray[np.float32], *, seed: int
+    config: ModelConfig,
+    readers: TokenReaders,
+    targets: NDArray[np.float32],
+    *,
+    seed: int,
+    known: NDArray[np.bool_] | None = None,
 ) -> Preparation:
     """Look at the training images through the frozen backbones, twice at most through each.
 
@@ -112,6 +117,7 @@ def prepare(
         readers: Give the tokens.
         targets: (N, L), 0 or 1, of all training images.
         seed: Of sampling and clustering.
+        known: (N, L), whether somebody looked for the label; None: everywhere.
 
     Raises:
         DataError: Early confounders without a finer stage, or fewer tokens than clusters.
@@ -138,7 +144,9 @@ def prepare(
     contexts = _gather_contexts(readers, prepared, len(targets))
 
     def explain_by_context() -> dict[str, Tensor]:
-        term = fit_context_term(contexts, torch.from_numpy(targets), config.confounders, seed)
+        term = fit_context_term(
+            contexts, torch.from_numpy(targets), config.confounders, seed, known
+        )
         return replace(prepared, context_term=term).to_tensors()
 
     return Preparation.from_tensors(distributed.share(explain_by_context))

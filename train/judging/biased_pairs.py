@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 from train.data import LabeledImages, read_dataset
-from train.data.base import read_text_lines
+from train.data.base import quote, read_table
 from train.data.transforms import ImageTensors
 from train.judging.inference import score_images
 from train.network.checkpoint import held_out_by, load_model
@@ -44,6 +44,7 @@ def find_biased_pairs(
     targets: NDArray[np.float32],
     labels: tuple[str, ...],
     *,
+    known: NDArray[np.bool_] | None = None,
     min_share: float = 0.2,
     min_images: int = 1,
     count: int = 20,
@@ -54,6 +55,7 @@ def find_biased_pairs(
         scores: (N, L), probabilities on images that the model was not trained on.
         targets: (N, L), 0 or 1.
         labels: L names.
+        known: (N, L), as `LabeledImages.known`: images where nobody looked for z count for no pair with it.
         min_share: A context is on at least this share of the label's images (DeepFashion: 0.1).
         min_images: Least number of images with both, and with the label alone, >= 1.
         count: How many pairs at most, at most one for a label; highest bias first.
@@ -62,12 +64,12 @@ def find_biased_pairs(
         DataError: No label stands both with and without a frequent companion.
     """
     there = (targets > 0).astype(np.float64)
-    together = there.T @ there  # (L, L): images with b and z
-    apart = together.diagonal()[:, None] - together
-    sums = (there * scores).T @ there  # of the scores of b on images with b and z
-    mean_together = sums / np.maximum(together, 1)
-    mean_apart = (sums.diagonal()[:, None] - sums) / np.maximum(apart, 1)
-    usable = (together >= min_share * together.diagonal()[:, None]) & (together > 0)
+    absent = 1 - there if known is None else (1 - there) * known
+    together, apart = there.T @ there, there.T @ absent  # (L, L): images with b and z, and b alone
+    scored = there * scores
+    mean_together = scored.T @ there / np.maximum(together, 1)
+    mean_apart = scored.T @ absent / np.maximum(apart, 1)
+    usable = (together >= min_share * (together + apart)) & (together > 0)
     usable &= (np.minimum(together, apart) >= max(1, min_images)) & ~np.eye(len(labels), dtype=bool)
     bias = np.where(usable, mean_together / np.maximum(mean_apart, _LEAST_SCORE), -1.0)
     contexts = bias.argmax(axis=1)
@@ -148,7 +150,10 @@ def read_scores(path: Path, root: Path, data: LabeledImages) -> NDArray[np.float
     Raises:
         DataError: Not such a table, a picture or label without scores, a score outside [0, 1].
     """
-    rows = list(csv.reader(read_text_lines(path)))
+    try:
+        rows = list(csv.reader(read_table(path)))
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
     heading = rows[0] if rows else []
     if heading[:1] != ["file"] or sorted(heading[1:]) != sorted(data.classes):
         raise DataError(
@@ -156,7 +161,10 @@ def read_scores(path: Path, root: Path, data: LabeledImages) -> NDArray[np.float
             f"{len(data.classes)} labels of {data.name}, got {','.join(heading)[:80]!r}"
         )
     columns = [heading.index(name, 1) for name in data.classes]
-    line_of = {row[0]: number for number, row in enumerate(rows[1:], start=1) if row}
+    line_of: dict[str, int] = {}
+    for number, cells in enumerate(rows[1:], start=1):
+        if cells and line_of.setdefault(cells[0], number) != number:
+            raise DataError(f"{path} has scores of {quote(cells[0])} twice: keep one line")
     scores = np.empty((len(data.images), len(columns)), np.float32)
     for row, image in zip(scores, data.images, strict=True):
         name = image.path.relative_to(root).as_posix()

@@ -69,6 +69,7 @@ def score_context_bias(
     labels: tuple[str, ...],
     bias: ContextBias,
     *,
+    known: NDArray[np.bool_] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> ContextBiasScores:
@@ -79,14 +80,16 @@ def score_context_bias(
         targets: (N, L), 0 or 1.
         labels: L names.
         bias: The pairs and the measure.
+        known: (N, L), as `LabeledImages.known`: where nobody looked for the company, it is not away.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
     """
     there = targets > 0
+    away = ~there if known is None else ~there & known
     measure = _average_precision(scores, targets)
     if bias.measure == "top-3 recall":
         measure = _top3_recall(scores)
-    exclusive = [measure(b, there[:, b] & ~there[:, c], ~there[:, b]) for b, c in bias.pairs]
+    exclusive = [measure(b, there[:, b] & away[:, c], ~there[:, b]) for b, c in bias.pairs]
     co_occur = [measure(b, there[:, b] & there[:, c], ~there[:, b]) for b, c in bias.pairs]
     once = np.ones(len(scores), np.int_)
     every = np.array([measure(k, there[:, k], ~there[:, k])(once) for k in range(len(labels))])
@@ -103,7 +106,7 @@ def score_context_bias(
                 context=labels[c],
                 exclusive=_number(alone(once)),
                 co_occur=_number(together(once)),
-                num_exclusive=int((there[:, b] & ~there[:, c]).sum()),
+                num_exclusive=int((there[:, b] & away[:, c]).sum()),
                 num_co_occur=int((there[:, b] & there[:, c]).sum()),
             )
             for (b, c), alone, together in zip(bias.pairs, exclusive, co_occur, strict=True)

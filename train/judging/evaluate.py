@@ -62,9 +62,10 @@ def evaluate_run(
     # An image that shows only labels of its own data set stays, as one without any shared label.
     targets = part.targets()[:, theirs]
     bias = data.context_bias if data.classes == spec.labels else None
+    known = part.known()
     read_outs = {
         name: _score_read_out(
-            values[:, ours], targets, labels, thresholds, bias, min_positives=min_positives
+            values[:, ours], targets, labels, thresholds, bias, known, min_positives=min_positives
         )
         for name, values in vars(scores).items()
         if values is not None
@@ -100,6 +101,7 @@ def _score_read_out(
     labels: tuple[str, ...],
     thresholds: NDArray[np.float32],
     bias: ContextBias | None,
+    known: NDArray[np.bool_] | None,
     *,
     min_positives: int,
 ) -> dict[str, Any]:
@@ -110,5 +112,7 @@ def _score_read_out(
     if scored:
         report["mean_ap_interval"] = mean_ap_interval(scores[:, scored], targets[:, scored])
     if bias is not None:
-        report["context_bias"] = asdict(score_context_bias(scores, targets, labels, bias))
+        report["context_bias"] = asdict(
+            score_context_bias(scores, targets, labels, bias, known=known)
+        )
     return report

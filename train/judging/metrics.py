@@ -110,11 +110,14 @@ def decision_metrics(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) ->
 
 
 def in_top3(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(N, L): whether a label is among its image's three highest scores; ties go to the first."""
+    """(N, L): whether a label is among its image's three highest scores; ties go to the first.
+
+    A score of 0 is none: `LabeledImages.judged` gives it to labels that nobody looked for.
+    """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]
     chosen = np.zeros(scores.shape, bool)
     np.put_along_axis(chosen, best, values=True, axis=1)
-    return chosen
+    return chosen & (scores > 0)
 
 
 def _ratio(part: NDArray[np.int_], whole: NDArray[np.int_]) -> NDArray[np.float64]:

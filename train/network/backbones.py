@@ -16,7 +16,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmlr_edge.errors import DataError, DependencyError
+from cmlr_edge.errors import CmlrError, DataError, DependencyError
 from train.config import ModelConfig
 from train.network import detector  # noqa: F401  lets timm know nanodet_g
 
@@ -29,6 +29,8 @@ WEIGHT_PACKAGES = {
     )
     for i in range(3)
 }
+_FIXED_SIZE = ("vit", "beit", "swin", "deit")  # parts of names of networks that fix their input
+_LONGEST = 160  # characters of timm's own words in an error
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _PATIENCE_S = 5.0  # with a hub that does not answer
 _log = logging.getLogger(__name__)
@@ -169,32 +171,68 @@ def create_backbone(
 
     Raises:
         DependencyError: The weights can be had neither from the hub nor from a package.
-        DataError: timm knows no such model.
+        DataError: timm knows no such model, or it gives no tokens of such pictures.
     """
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name[:8]}*")[:5]
         raise DataError(f"timm has no model {name!r}; similar names: {similar}")
-    options: dict[str, Any] = {}
-    if _has_fixed_size(name):
-        options["img_size"] = image_size
-    if not pretrained:
-        return Backbone(timm.create_model(name, num_classes=0, **options), name, stages, layer)
+    size_hw = (image_size, image_size) if isinstance(image_size, int) else image_size
+    try:
+        if not pretrained:
+            return Backbone(_network(name, size_hw, num_classes=0), name, stages, layer)
+        network = _network_with_weights(name, size_hw, weights)
+        backbone = Backbone(network, name, stages, layer)
+        _require_tokens(backbone, size_hw)
+    except (CmlrError, MemoryError):
+        raise
+    except Exception as error:  # timm's networks say in many ways what they do not take
+        height, width = size_hw
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DataError(
+            f"timm's {name} gives no tokens of pictures of {height}x{width} ({reason[:_LONGEST]}): take "
+            "another image size, or another backbone"
+        ) from error
+    return backbone
+
+
+def _network(name: str, size_hw: tuple[int, int], **options: Any) -> nn.Module:
+    """One of timm's, told the size of the pictures where it has to know."""
+    fixed = getattr(get_pretrained_cfg(name), "fixed_input_size", False)
+    if fixed or any(part in name for part in _FIXED_SIZE):
+        try:
+            return timm.create_model(name, img_size=size_hw, **options)
+        except TypeError as error:  # some of these names stand for others that take any
+            if "img_size" not in str(error):
+                raise
+    return timm.create_model(name, **options)
+
+
+def _network_with_weights(name: str, size_hw: tuple[int, int], weights: str | None) -> nn.Module:
     if weights is not None:
-        network = timm.create_model(name, num_classes=0, **options)
+        network = _network(name, size_hw, num_classes=0)
         _load_file(network, Path(weights), name)
-        return Backbone(network, name, stages, layer)
+        return network
     if (packaged := _packaged_weights(name)) is not None:
-        network = timm.create_model(name, pretrained=False, **options)
+        network = _network(name, size_hw, pretrained=False)
         _load_by_order(network, packaged)
         network.reset_classifier(0)  # type: ignore[operator]
         _log.info("weights of %s from %s", name, packaged.name)
-        return Backbone(network, name, stages, layer)
+        return network
     try:
         _ask_hub(name)
-        network = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        return _network(name, size_hw, pretrained=True, num_classes=0)
     except Exception as error:
         raise DependencyError(_no_weights_message(name, error)) from error
-    return Backbone(network, name, stages, layer)
+
+
+@torch.no_grad()
+def _require_tokens(backbone: Backbone, size_hw: tuple[int, int]) -> None:
+    """Look at one picture, before thousands are read for a network that cannot take any."""
+    was_training = backbone.training
+    tokens = backbone.eval()(torch.zeros(1, 3, *size_hw))
+    backbone.train(was_training)
+    if tokens.ndim != 3 or not tokens.shape[1] or tokens.shape[2] != backbone.num_features:
+        raise ValueError(f"{tuple(tokens.shape)} for one, expected rows of {backbone.num_features}")
 
 
 def gives_two_stages(name: str, size_hw: tuple[int, int]) -> bool:
@@ -203,7 +241,7 @@ def gives_two_stages(name: str, size_hw: tuple[int, int]) -> bool:
         with torch.device("meta"), torch.no_grad():  # nothing is computed to ask
             backbone = create_backbone(name, size_hw, pretrained=False, stages=2).eval()
             backbone(torch.zeros(1, 3, *size_hw))
-    except DataError:
+    except Exception:  # noqa: BLE001 (whatever it is, who builds the network is told)
         return False
     return True
 
@@ -229,10 +267,6 @@ def confounder_view_features(config: ModelConfig) -> int | None:
     with torch.device("meta"):  # no weights are made to ask for a width
         view = create_confounder_view(config, pretrained=False)
     return None if view is None else view.num_features
-
-
-def _has_fixed_size(name: str) -> bool:
-    return any(part in name for part in ("vit", "beit", "swin", "deit"))
 
 
 def _packaged_weights(name: str) -> Path | None:

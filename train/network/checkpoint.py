@@ -4,6 +4,7 @@ RUN/model.safetensors  weights, confounders included      RUN/log.jsonl   one li
 RUN/model.json         the spec                            RUN/state.pt    for resuming only
 RUN/config.json        the TrainConfig                    RUN/skipped.json  damaged pictures left out
 RUN/report.json        read-out and thresholds: how they were chosen, what to expect of each label
+RUN/held_out.json      pictures that the run took from train to validate on, where the data has no val
 RUN/plain/             a run without intervention, where one was trained to compare with
 """
 
@@ -35,13 +36,14 @@ from train.network.model import CausalRecognizer
 PLAIN = "plain"  # folder
 _PRECISIONS = {"float32", "bfloat16", "float16"}  # of torch, that a state names
 _LATER_BUFFERS = {"intervention.context_spread"}  # that runs of older versions do not have
-WEIGHTS, SPEC, CONFIG, STATE, SKIPPED, REPORT = (
+WEIGHTS, SPEC, CONFIG, STATE, SKIPPED, REPORT, HELD_OUT = (
     "model.safetensors",
     "model.json",
     "config.json",
     "state.pt",
     "skipped.json",
     "report.json",
+    "held_out.json",
 )
 
 
@@ -101,6 +103,13 @@ def open_folder(
             write_atomically(run / SKIPPED, text.encode())
 
 
+def save_held_out(run: Path, data: LabeledImages) -> None:
+    """Write which pictures the run held out: another draw from a folder that changed takes others."""
+    names = [data.name_of(image) for image in data.images if image.split == "val"]
+    with _clear_when_full(run / HELD_OUT):
+        write_atomically(run / HELD_OUT, (json.dumps(names, indent=0) + "\n").encode())
+
+
 def save_weights(run: Path, model: nn.Module) -> None:
     """Write the model's weights and buffers."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
@@ -144,12 +153,24 @@ def load_config(run: Path) -> TrainConfig:
 def held_out_by(run: Path, data: LabeledImages) -> LabeledImages:
     """Data without a `val` split, divided as the run divided it; other data is drawn likewise.
 
+    Pictures that came, went or were damaged since change nothing for the others: none that the run was
+    trained on is held out.
+
     Raises:
-        DataError: The run's configuration cannot be read, or there is one picture.
+        DataError: What the run says of itself cannot be read, or there is one picture.
     """
     config = load_config(run)
     if "train" not in data.splits:
         return data
+    if "val" not in data.splits and (run / HELD_OUT).is_file():
+        try:
+            names = read_json(run / HELD_OUT, tuple[str, ...])
+        except (ValueError, OSError) as error:
+            raise DataError(
+                f"{run / HELD_OUT} cannot be read: {error}. Expected the names of pictures that `fit` wrote"
+            ) from error
+        if (divided := data.with_held_out(names)) is not None:
+            return divided
     return data.with_validation(config.validation_share, config.seed)
 
 

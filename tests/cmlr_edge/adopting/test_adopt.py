@@ -154,6 +154,28 @@ def test_softmax_says_that_one_label_at_most_is_likely_and_sigmoid_does_not(
         Adoption(tmp_path / "logits.onnx", replace(WISHES, activation="none"))
 
 
+def test_one_logit_is_a_sigmoids_and_what_is_activated_is_not_activated_again(
+    foreign: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "one.onnx"
+    model = small(place, ("x", [1, 3, 64, 64]), "y", last="")
+    for item in model.graph.initializer:  # two classes less one: how much surer it is of the first
+        if item.name in {"dense", "bias"}:
+            values = numpy_helper.to_array(item)
+            item.CopyFrom(numpy_helper.from_array(values[..., :1].copy(), item.name))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(model, place)
+    wishes = replace(WISHES, labels=LABELS[:1])
+    one = Adoption(place, wishes)
+    assert (one.activation, one.activation_is_guess) == ("sigmoid", True)
+    assert one.finish().spec.files["model.onnx"].golden.scores[0] < 1
+    with pytest.raises(SpecError, match="always 1: say --activation sigmoid"):
+        Adoption(place, replace(wishes, activation="softmax"))
+    for again in ("softmax", "sigmoid"):
+        with pytest.raises(SpecError, match="ends in a Softmax already"):
+            Adoption(foreign, replace(WISHES, activation=again))
+
+
 def _reshaping(path: Path, *, mixing: bool, number: int = 1) -> None:
     """Its shapes say for how many it was exported; where it mixes, a batch cannot be one at all."""
     nodes = [

@@ -110,6 +110,15 @@ def _functions_without_end(path: Path) -> tuple[Path, Wishes]:
     return path, WISHES
 
 
+def _over_the_batch(path: Path) -> tuple[Path, Wishes]:
+    model = small(path, ("x", ["n", 3, 64, 64]), "y")
+    [last] = [node for node in model.graph.node if node.op_type == "Softmax"]
+    del last.attribute[:]
+    last.attribute.append(helper.make_attribute("axis", 0))
+    onnx.save(model, path)
+    return path, WISHES
+
+
 def _weights_of_nan(path: Path) -> tuple[Path, Wishes]:
     keras().write(path)
     model = onnx.load(path)
@@ -126,6 +135,7 @@ def _weights_of_nan(path: Path) -> tuple[Path, Wishes]:
     [
         (_functions_without_end, r"calls functions that are 1\.1e\+12 operations"),
         (_weights_of_nan, "scores that are no numbers"),
+        (_over_the_batch, "same scores for 4 different pictures, 1 of the first label"),
         (_a_million_at_a_time, "takes 1000000000 pictures of .* at a time"),
         (_operators_to_come, r"^ONNX Runtime cannot load [^\n]*$"),
         (_without_labels, "gives 10 scores and no names: give --labels"),

@@ -39,6 +39,15 @@ def test_scales_are_read_in_either_unit_and_written_as_they_are_read() -> None:
     for word in ("imagenet", "0..1", "-1..1", "0..255", "caffe", "clip", "mean=0.1/0.2/0.3"):
         read = parse_recipe(word)
         assert np.allclose(parse_recipe(read.words()).scale, read.scale, atol=1e-6)
+    # Caffe's: pixels of 0 to 255, less a mean. One step of them is what they are divided by.
+    for text in (
+        "mean=103.939/116.779/123.68",
+        "mean=103.939/116.779/123.68,std=1",
+        "std=1/1/1,mean=103.939/116.779/123.68",
+    ):
+        assert parse_recipe(text).scale == parse_recipe("caffe").scale
+    assert parse_recipe("mean=0.5,std=1").scale == ((0.5,) * 3, (1.0,) * 3)
+    assert parse_recipe("0..255,std=1").scale == parse_recipe("0..255").scale
     # Means are given in the model's order, and kept in that of RGB.
     spec = parse_recipe("mean=0.1/0.2/0.3,bgr,stretch,area,size=8").spec()
     assert spec.mean == (0.3, 0.2, 0.1)

@@ -157,11 +157,11 @@ def test_a_dataset_is_gone_on_with_as_it_was_begun(
     settings = ArchiveSettings((str(source),), out, engine, "cpu", workers=1)
     with Archive(settings), pytest.raises(OutputError, match="another run writes"):
         archived(settings)
-    with pytest.raises(SpecError, match="begun with another thresholds"):
+    with pytest.raises(SpecError, match="begun with other settings, thresholds"):
         archived(ArchiveSettings((), out, engine, "cpu", 0.3))
-    with pytest.raises(SpecError, match="begun with another model"):
+    with pytest.raises(SpecError, match="begun with other settings, model"):
         archived(ArchiveSettings((), out, color_engine, "cpu"))
-    with pytest.raises(SpecError, match="begun with another inputs"):
+    with pytest.raises(SpecError, match="begun with other settings, inputs"):
         archived(ArchiveSettings((str(tmp_path),), out, engine, "cpu"))
     with pytest.raises(SpecError, match="no dataset"):
         archived(ArchiveSettings((), str(tmp_path / "none"), engine, "cpu"))

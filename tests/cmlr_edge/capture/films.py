@@ -74,11 +74,12 @@ def packets(path: Path) -> list[tuple[int, int]]:
         ]
 
 
-def turn(path: Path) -> None:
-    """Let players show an MP4 turned left by 90 degrees, as a phone writes it."""
+def turn(path: Path, matrix: tuple[float, float, float, float] = (0, -1, 1, 0)) -> None:
+    """Let players show an MP4 turned left by 90 degrees, as a phone writes it, or as (x, y) times a matrix says."""
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 4 + 40  # version 0: the matrix follows
     one = 1 << 16
-    matrix = (0, -one, 0, one, 0, 0, 0, 0, 1 << 30)
-    content[at : at + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in matrix)
+    a, b, c, d = (round(one * number) for number in matrix)
+    numbers = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    content[at : at + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in numbers)
     path.write_bytes(content)

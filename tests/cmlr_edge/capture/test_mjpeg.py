@@ -133,6 +133,18 @@ def read_some(uri: str, count: int = 3) -> list[int]:
         return got
 
 
+def test_an_address_with_letters_beyond_ascii_is_asked_for() -> None:
+    asked: list[str] = []
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        all_at_once(handler)
+
+    with serving(send) as place:
+        assert read_some(f"http://{place}/küche?ü=%20")
+    assert asked == ["/video/k%C3%BCche?%C3%BC=%20"]
+
+
 def all_at_once(handler: BaseHTTPRequestHandler) -> None:
     for number in range(10_000):
         handler.wfile.write(b"--cut\r\n\r\n" + jpeg(number) + b"\r\n")

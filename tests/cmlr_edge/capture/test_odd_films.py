@@ -7,11 +7,12 @@ from pathlib import Path
 
 import av
 import cv2
+import PIL.Image
 import pytest
 
 from cmlr_edge import open_source
 from cmlr_edge.errors import CaptureError
-from tests.cmlr_edge.capture.films import shade, write_film
+from tests.cmlr_edge.capture.films import shade, turn, write_film
 
 
 def encrypted(path: Path) -> Path:
@@ -80,3 +81,60 @@ def test_what_holds_no_video_itself_is_told_in_words(tmp_path: Path, name: str) 
     with pytest.raises(CaptureError, match="playlist, sound alone") as caught:
         open_source(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),  # where the left upper corner of what is stored is shown: down, right
+    [
+        ((-1, 0, 0, 1), (0, -1)),  # mirrored, as by a phone's camera on its front
+        ((1, 0, 0, -1), (-1, 0)),
+        ((0, 1, 1, 0), (0, 0)),
+        ((0, -1, -1, 0), (-1, -1)),
+        ((0, 1, -1, 0), (0, -1)),
+        ((-1, 0, 0, -1), (-1, -1)),
+        ((0.1, 0.99, -0.99, 0.1), (0, -1)),  # nearly a quarter
+        ((0, 0, 0, 0), (0, 0)),  # which no player can follow
+    ],
+)
+def test_a_film_is_turned_and_mirrored_as_it_asks_for(
+    tmp_path: Path, matrix: tuple[float, float, float, float], corner: tuple[int, int]
+) -> None:
+    picture = shade(40, (96, 128))
+    picture[:48, :64] = 220
+    path = write_film(tmp_path / "film.mp4", [picture] * 3)
+    turn(path, matrix)
+    with open_source(path) as source:
+        shown = next(iter(source)).image_bgr
+    is_on_its_side = abs(matrix[1]) > abs(matrix[0])
+    assert shown.shape == ((128, 96, 3) if is_on_its_side else (96, 128, 3))
+    corners = {(down, right): shown[down, right, 0] > 128 for down in (0, -1) for right in (0, -1)}
+    assert [place for place, is_bright in corners.items() if is_bright] == [corner]
+
+
+@pytest.mark.parametrize("matrix", ["ycgco", "ictcp", "chroma-derived-c", "bt2020c"])
+def test_colours_of_a_kind_that_nobody_converts_cost_no_frame_and_are_said(
+    tmp_path: Path, matrix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"colorspace": matrix}
+    path = write_film(tmp_path / "film.mkv", [shade(128)] * 3, codec="ffv1", options=options)
+    with open_source(path) as source:
+        frames = [frame.image_bgr for frame in source]
+    assert len(frames) == 3
+    assert abs(frames[0].astype(int) - 128).max() < 8
+    assert caplog.text.count("may be wrong") == 1
+
+
+def test_jpegs_of_a_turned_camera_stand_upright_in_a_film(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: its first row is shown at the right
+    picture = shade(40)
+    picture[:24] = 220
+    for number in range(3):
+        PIL.Image.fromarray(picture).save(tmp_path / f"{number}.jpg", exif=exif)
+    path = tmp_path / "film.mjpeg"
+    path.write_bytes(b"".join((tmp_path / f"{number}.jpg").read_bytes() for number in range(3)))
+    with open_source(path) as source:
+        shown = [frame.image_bgr for frame in source]
+    assert [image.shape for image in shown] == [(128, 96, 3)] * 3
+    assert shown[0][:, -16:].mean() > 180
+    assert shown[0][:, :64].mean() < 60

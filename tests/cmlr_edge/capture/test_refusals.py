@@ -137,6 +137,8 @@ def test_what_is_no_refusal_is_left_as_it_is(said: str) -> None:
         "::1/x",
         "a camera/x",
         "user:p/ss@camera/x",
+        "camera..local/x",
+        f"{'a' * 64}.local/x",
     ],
 )
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])

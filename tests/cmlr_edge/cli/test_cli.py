@@ -65,6 +65,9 @@ def test_inspect_shows_the_model_and_notices_a_changed_file(engine: Path) -> Non
     assert record["labels"] == {"red": 0.5, "green": 0.5, "blue": 0.5}
     assert record["files"]["model.onnx"]["state"] == "ok"
     assert "green" in run("inspect", engine).stdout
+    assert (
+        "(0.229, 0.224, 0.225)" in run("inspect").stdout
+    )  # no 0.22399999999999998 of the bundled one
     engine.write_bytes(engine.read_bytes() + b"x")
     done = run("inspect", engine.with_suffix(".json"), "--json")
     assert done.returncode == 1

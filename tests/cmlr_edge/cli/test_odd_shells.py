@@ -49,6 +49,17 @@ def test_no_file_gets_the_number_of_a_closed_stream() -> None:
     assert done.returncode > 12
 
 
+def test_a_sandbox_without_dev_is_no_trouble() -> None:
+    code = (
+        "import os, sys\nfrom cmlr_edge.cli import _open_closed_streams\nos.devnull = '/nothing'\n"
+        "_open_closed_streams()\nsys.exit(10 + os.open('/', os.O_RDONLY))"
+    )
+    for closed in ("", "<&- >&-"):
+        command = ["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode > 12, done.stderr) == (True, "")
+
+
 @pytest.mark.slow
 def test_a_folder_that_is_gone_is_no_trouble_where_it_is_not_needed(
     engine: Path, clip: Path, tmp_path: Path

@@ -166,3 +166,13 @@ def test_a_limit_that_is_smaller_already_stays(monkeypatch: pytest.MonkeyPatch) 
     with bounded_memory(2**30):
         assert not set_to
     assert set_to == [(64 * _MIB, -1)]
+
+
+def test_a_sandbox_without_proc_is_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_bound, "_STATM", tmp_path / "statm")
+    with bounded_memory(512 * _MIB):
+        assert np.ones(64 * _MIB, np.uint8).all()
+        with pytest.raises(MemoryError):
+            np.empty(64 * 2**30, np.uint8)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from cmlr_edge.errors import OutputError
@@ -270,6 +270,18 @@ def test_metrics_for_others_ask_for_the_token() -> None:
         assert post(server, "/metrics", "x" * 5000)[0] == 413
         status, _, text = get(server, "/metrics", Authorization=f"Bearer {TOKEN}")
         assert (status, text) == (200, b"cmlr_frames 1\n")
+
+
+def test_a_web_socket_that_sends_no_text_as_text_leaves_no_traceback(
+    page: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(f"ws://localhost:{page.port}/api/live") as socket:
+        socket.send(b"\xff\xfe", text=True)
+        with pytest.raises(ConnectionClosedError):
+            list(socket)
+    assert get(page, "/healthz")[0] == 200
+    assert "Invalid UTF-8" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_a_request_that_breaks_while_it_is_answered_leaves_no_traceback(

@@ -298,6 +298,9 @@ def test_cameras_are_not_shown_to_a_network_without_a_token(host: str) -> None:
     check_exposure(host, TOKEN)
     with pytest.raises(OutputError, match="at least 12"):
         check_exposure(host, "short")
+    for token in (f"{TOKEN}\n", f" {TOKEN}"):  # which no header carries
+        with pytest.raises(OutputError, match="at least 12"):
+            check_exposure(host, token)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])

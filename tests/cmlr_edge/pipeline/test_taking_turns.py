@@ -60,6 +60,10 @@ def test_the_batch_size_follows_the_time_that_the_model_needs() -> None:
     assert size.limit == 8
     size.learn(1, 5.0)
     assert size.limit == 1
+    patient = BatchSize(max_batch=2, run_budget_s=float("inf"))
+    for _ in range(3):
+        patient.learn(patient.limit, 1.0)
+    assert patient.limit == 2
 
 
 def test_owners_are_served_in_turn_whoever_put_most() -> None:

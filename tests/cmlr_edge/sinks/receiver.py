@@ -14,6 +14,7 @@ class Receiver:
         self.answers: list[int | str] = []  # a status, or "hang"; 200 when it is empty
         self.taken: list[str] = []
         self.bodies: list[bytes] = []
+        self.paths: list[str] = []
         self.requests: list[dict[str, str]] = []
         self.released = threading.Event()
         receiver = self
@@ -22,6 +23,7 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
                 body = json.loads(receiver.bodies[-1])
+                receiver.paths.append(self.path)
                 receiver.requests.append(dict(self.headers))
                 answer = receiver.answers.pop(0) if receiver.answers else 200
                 if answer == "hang":

@@ -105,6 +105,11 @@ def test_events_reach_a_server_within_2_s_of_its_return() -> None:
         "http://a b/",
         "http://a/b c",
         "http://a:s@x:y@:1/",
+        "http://broker..local/",
+        f"http://{'a' * 64}.local/",
+        "http://a/\udcff",
+        "http://\udcff:s@a/",
+        "http://a/b\nc",
     ],
 )
 def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
@@ -112,6 +117,22 @@ def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
         Webhook(url)
     with pytest.raises(OutputError, match="expected mqtt"):
         MqttEvents(url)
+    if url != "http://a/b c":  # a topic may have a blank
+        with pytest.raises(OutputError, match="expected mqtt"):
+            MqttEvents(url.replace("http://", "mqtt://"))
+
+
+def test_a_topic_longer_than_any_message_takes_is_refused() -> None:
+    with pytest.raises(OutputError, match="expected mqtt"):
+        MqttEvents(f"mqtt://127.0.0.1/{'a' * 2**16}")
+
+
+def test_an_address_with_letters_beyond_ascii_is_posted_to(receiver: Receiver) -> None:
+    hook = Webhook(receiver.url.replace("/hook?token=t", "/küche%20🚗?x=ü%2F"))
+    hook.write(of_events(event(0)))
+    hook.close()
+    assert receiver.taken == ["0"]
+    assert receiver.paths == ["/k%C3%BCche%20%F0%9F%9A%97?x=%C3%BC%2F"]
 
 
 def test_events_reach_the_broker_in_order_between_online_and_offline(broker: Broker) -> None:

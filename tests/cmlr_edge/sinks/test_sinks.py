@@ -13,6 +13,7 @@ import pytest
 from cmlr_edge.errors import OutputError
 from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.sinks.contact_sheet import ContactSheet
+from cmlr_edge.sinks.drawing import text_width
 from cmlr_edge.sinks.jsonl import JsonLines
 from cmlr_edge.sinks.opening import check_files
 from cmlr_edge.sinks.overlay import OverlayVideo
@@ -183,3 +184,25 @@ def test_an_input_by_another_name_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="same name"):
         check_files([link, other], [])
     check_files([link, tmp_path / "new.csv"], [tmp_path / "d.mp4"])
+
+
+def test_the_times_under_the_bars_stand_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float]] = []
+
+    def put_text(
+        _canvas: object, text: str, at: tuple[int, int], _color: object, size: int
+    ) -> None:
+        written.append((text, at[0] + text_width(text, size) // 2))
+
+    sink = ContactSheet(tmp_path / "a.png")
+    for number in range(222):
+        sink.write(result(frame(number), prediction()))
+    monkeypatch.setattr("cmlr_edge.sinks.contact_sheet.put_text", put_text)
+    sink.close()
+    times = [(float(text[:-2]), x) for text, x in written if text.endswith(" s")][-4:-1]
+    (first, left), (middle, x), (last, right) = (
+        times  # between both ends, where the text is centred
+    )
+    assert x == pytest.approx(left + (middle - first) / (last - first) * (right - left), abs=2)

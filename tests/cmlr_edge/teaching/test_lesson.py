@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -138,7 +139,7 @@ def test_labels_are_added_improved_renamed_and_taken_away(base: Path, tmp_path: 
     np.testing.assert_array_equal(bits(third, ("yellow",)), bits(fourth, ("warm",)))
     fifth = teacher(fourth).forget("warm").write(tmp_path / "5")
     np.testing.assert_array_equal(bits(second, kept), bits(fifth, kept))
-    stored = Examples.load(examples_path(fifth), width=3, number=12)
+    stored = Examples.load(examples_path(fifth), width=3, number=12, base=sha256_of(patch_model()))
     assert stored.labels == ("lemon",)
     assert len(stored.digests) == 50
     last = teacher(fifth).forget("lemon").write(tmp_path / "6")
@@ -236,12 +237,28 @@ def test_examples_of_another_engine_or_with_objects_in_them_are_refused(
     new = teach_yellow(base, tmp_path).write(tmp_path / "new")
     place = examples_path(new)
     with pytest.raises(DataError, match="no examples of this engine"):
-        Examples.load(place, width=4, number=12)
+        Examples.load(place, width=4, number=12, base="")
     with np.load(place) as arrays:
         values = dict(arrays)
     np.savez(place, **{**values, "says": np.array([[print]], object)})
     with pytest.raises(DataError, match="no examples of this engine"):
-        Examples.load(place, width=3, number=12)
+        Examples.load(place, width=3, number=12, base="")
+
+
+def test_what_another_network_saw_teaches_this_one_nothing(base: Path, tmp_path: Path) -> None:
+    new = teach_yellow(base, tmp_path).write(tmp_path / "new")
+    # Trained and exported again into the same folder: of the same shape, and the examples are left.
+    model = onnx.load_model_from_string(patch_model())
+    model.doc_string = "trained again"
+    write_patch_engine(new.parent, model.SerializeToString())
+    with pytest.raises(DataError, match="another network saw these pictures; move it away"):
+        teach_yellow(new, tmp_path)
+    with np.load(examples_path(new)) as arrays:
+        values = dict(arrays)
+    assert values.pop("base").tobytes().hex() == sha256_of(patch_model())
+    np.savez(examples_path(new), **values)  # as it was written before: nobody knows whose it is
+    found = Examples.load(examples_path(new), width=3, number=12, base="00")
+    assert (found.base, found.labels) == ("", ("yellow",))
 
 
 def test_examples_are_bounded_and_keep_those_with_a_label(

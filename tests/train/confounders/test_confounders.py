@@ -98,9 +98,9 @@ def test_runs_on_the_same_pictures_share_their_confounders_and_a_changed_picture
 
     first = fit_run("first")
     stored = only_file(cache)
-    assert "confounders from" not in caplog.text
+    assert "seen of these pictures before" not in caplog.text
     second = fit_run("second", "model.embed_dim=16", "lr=1e-4")
-    assert "confounders from" in caplog.text
+    assert "seen of these pictures before" in caplog.text
     assert only_file(cache) == stored
     assert torch.equal(first["intervention.centres"], second["intervention.centres"])
     stored.write_bytes(stored.read_bytes()[:100])
@@ -109,7 +109,7 @@ def test_runs_on_the_same_pictures_share_their_confounders_and_a_changed_picture
     assert torch.equal(first["intervention.centres"], again["intervention.centres"])
     (data / "0.png").write_bytes((data / "1.png").read_bytes())
     fit_run("changed")
-    assert "confounders from" not in caplog.text
+    assert "seen of these pictures before" not in caplog.text
     assert len([*cache.iterdir()]) == 2
     fit_run("other", "model.confounders.num_confounders=3")
     assert len([*cache.iterdir()]) == 3

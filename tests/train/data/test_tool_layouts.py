@@ -159,6 +159,7 @@ def _change(path: Path, old: str, new: str) -> None:
     [
         (yolo, lambda r: write(r / "labels/train/1.txt", "2 0 0 1 1"), "a class from 0 to 1"),
         (yolo, lambda r: write(r / "labels/train/1.txt", "cat 0 0 1 1"), "begins with 'cat'"),
+        (yolo, lambda r: write(r / "labels/train/1.txt", "0000000002 0 0 1 1"), "from 0 to 1"),
         (yolo, lambda r: _change(r / "data.yaml", "images/val", "images/dev"), "no 'images/dev'"),
         (yolo, lambda r: _change(r / "data.yaml", "images/val", "../../../etc"), "there is no"),
         (yolo, lambda r: _change(r / "data.yaml", "{0: ", "{4: 'x', 3: "), "numbered from 0"),
@@ -422,3 +423,36 @@ def test_a_report_tells_labels_that_are_several_or_one_or_everywhere(tmp_path: P
     assert "dog,cat: may be several labels" in said
     assert "cat: on every training picture" in said
     assert "'cafe\u0301' and 'caf\u00e9': may be one label" in said
+
+
+def test_a_line_end_within_quotes_is_part_of_a_name(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    table = tmp_path / "labels.csv"
+    table.write_text('file,labels,license\n1.png,"a;\nb","by\nme"\n')
+    assert read_dataset(tmp_path).classes == ("a", "b")
+    for cells in ('"a\nb",x', '"a,x\n1.png,b,x'):  # were the label ab, and one that ate a line
+        table.write_text(f"file,labels,license\n1.png,{cells}\n")
+        with pytest.raises(DataError, match=r"is 'a.*\\n|values for 3 columns"):
+            read_dataset(tmp_path)
+
+
+def test_a_task_means_the_picture_in_its_own_folder_and_its_newest_annotation(
+    tmp_path: Path,
+) -> None:
+    tasks = []
+    for number, folder in enumerate(("images", "cam1", "cam2")):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "1.png"), np.full((8, 8, 3), number, np.uint8))
+        annotations = [
+            {
+                "updated_at": f"2024-0{month}-01T00:00:00Z",
+                "result": [{"type": "choices", "value": {"choices": [f"{folder} {month}"]}}],
+            }
+            for month in (3, 2)
+        ]
+        address = {"image": f"/data/local-files/?d=home/me/{folder}/1.png"}
+        tasks.append({"data": address, "annotations": annotations})
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    data = read_dataset(tmp_path)
+    found = {image.path.parent.name: data.classes[image.labels[0]] for image in data.images}
+    assert found == {name: f"{name} 3" for name in ("images", "cam1", "cam2")}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
@@ -29,7 +30,8 @@ from train.data.transforms import ImageTensors
 from train.explaining.plot import plot_log, write_table
 from train.fitting.loop import fit
 from train.judging.evaluate import evaluate_run
-from train.network.backbones import create_backbone
+from train.network import backbones
+from train.network.backbones import create_backbone, gives_two_stages
 from train.network.checkpoint import (
     check_writable,
     load_config,
@@ -310,12 +312,29 @@ def test_an_unknown_backbone_is_an_error_that_names_similar_ones() -> None:
         create_backbone("tf_efficientnet_light0", 64, pretrained=True)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "resnet18", "vit_tiny_patch16_224"])
+def test_a_backbone_that_gives_no_tokens_of_such_pictures_is_one_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def network(name: str, *_: object) -> torch.nn.Module:
+        return timm.create_model(name, num_classes=0)
+
+    monkeypatch.setattr(backbones, "_network_with_weights", network)
+    for name, why in (("efficientvim_m1", "'list'"), ("test_vit", "divisible by patch")):
+        with pytest.raises(DataError, match=f"{name} gives no tokens of pictures of 64x65 .*{why}"):
+            create_backbone(name, (64, 65), pretrained=True)
+    assert not gives_two_stages("halonet26t", (64, 64))
+
+
+@pytest.mark.parametrize(
+    "name",
+    # davit: its name says vit, and it takes pictures of any size.
+    ["mobilenetv4_conv_small", "resnet18", "vit_tiny_patch16_224", "davit_tiny"],
+)
 def test_any_kind_of_backbone_gives_spatial_tokens(name: str) -> None:
     backbone = create_backbone(name, 64, pretrained=False).eval()
     with torch.inference_mode():
         tokens = backbone(torch.zeros(2, 3, 64, 64))
-    side = 64 // (16 if name.startswith("vit") else 32)
+    side = 64 // (16 if "16" in name else 32)
     assert tokens.shape == (2, side * side, backbone.num_features)
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,40 @@ def test_damaged_pictures_are_left_out_only_on_request_and_listed(
         evaluate_run(run, read_dataset(data), "val", min_positives=1)
     report = evaluate_run(run, read_dataset(data), "val", min_positives=1, skip_damaged=True)
     assert (report["num_images"], report["num_skipped"]) == (11, 1)
+
+
+def test_what_a_run_held_out_stays_so_when_pictures_come_go_or_are_damaged(
+    data: Path, tmp_path: Path
+) -> None:
+    table, run = data / "labels.json", tmp_path / "run"
+    record = json.loads(table.read_text())
+    record["images"] = [{**entry, "split": "train"} for entry in record["images"]]
+    table.write_text(json.dumps(record))
+    damage(data / "3.png")
+    config = tiny_config("epochs=1", "skip_damaged=true", "model.intervention=none")
+    fit(read_dataset(data), run, config)
+    held_out = set(json.loads((run / "held_out.json").read_text()))
+    assert len(held_out) == 7  # a fifth of 35
+    gone = min(held_out)
+    shutil.copy(data / "5.png", data / "new.png")
+    record["images"] = [entry for entry in record["images"] if entry["file"] != gone]
+    record["images"].insert(0, {"file": "new.png", "split": "train", "labels": []})
+    table.write_text(json.dumps(record))
+    moved = data.rename(tmp_path / "moved")
+    part = checkpoint.held_out_by(run, read_dataset(moved)).split("val")
+    assert {image.path.name for image in part.images} == held_out - {gone}
+    report = evaluate_run(run, read_dataset(moved), "val", min_positives=1)
+    assert report["num_images"] == 6
+    other = read_dataset(write_dataset(tmp_path / "other", num_val=0))
+    names = {image: f"{number}.jpg" for number, image in enumerate(other.images)}
+    for image, name in names.items():
+        image.path.rename(image.path.with_name(name))
+    images = tuple(replace(i, path=i.path.with_name(name)) for i, name in names.items())
+    drawn = checkpoint.held_out_by(run, replace(other, images=images))
+    assert len(drawn.split("val").images) == 5  # drawn anew: a fifth of 24
+    (run / "held_out.json").write_text("[3]")
+    with pytest.raises(DataError, match=r"held_out.json cannot be read"):
+        checkpoint.held_out_by(run, read_dataset(moved))
 
 
 def test_of_many_damaged_pictures_a_few_are_named_and_all_counted(

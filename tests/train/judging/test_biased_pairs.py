@@ -125,6 +125,7 @@ def test_scores_from_elsewhere_are_matched_by_name(tmp_path: Path) -> None:
         ("0.png,0.25", "0.png,high", r"the line of 0\.png should have 3 numbers"),
         ("0.png,0.25", "0.png,1.25", "1.25: scores are probabilities"),
         ("0.png,0.25", "0.png,nan", "nan: scores are probabilities"),
+        ("1.png,", "0.png,", r"scores of '0\.png' twice"),
     ],
 )
 def test_a_wrong_table_of_scores_is_one_error(
@@ -142,6 +143,12 @@ def test_a_wrong_table_of_scores_is_one_error(
     table.write_text("\n".join(lines))
     with pytest.raises(DataError, match=word):
         read_scores(table, tiny_data, data)
+
+
+def test_a_table_with_a_field_of_megabytes_is_one_error(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(f"file,{'x' * 200_000}\n")
+    with pytest.raises(DataError, match="cannot be read as a table: field larger"):
+        read_scores(tmp_path / "scores.csv", tiny_data, read_dataset(tiny_data))
 
 
 def test_no_model_or_two_are_refused(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:

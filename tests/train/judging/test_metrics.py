@@ -57,7 +57,7 @@ def test_top3_decisions_equal_scikit_learn_on_the_three_highest_scores() -> None
 
 
 def test_top3_has_three_labels_an_image_whatever_the_ties() -> None:
-    scores = np.zeros((2, 5), np.float32)
+    scores = np.full((2, 5), 0.1, np.float32)
     scores[1, [4, 2]] = 0.5
     expected = [[True, True, True, False, False], [True, False, True, False, True]]
     assert in_top3(scores).tolist() == expected
@@ -176,6 +176,43 @@ def test_a_label_that_cannot_be_precise_is_never_named() -> None:
     scores = np.array([0.9, 0.8, 0.1], np.float32)
     targets = np.array([0, 0, 1], np.float32)
     assert best_threshold(scores, targets, ThresholdRule("precision", 0.9)) > 0.9
+
+
+def test_a_label_that_cannot_be_precise_is_not_named_for_the_sake_of_the_others() -> None:
+    targets = np.zeros((80, 2), np.float32)
+    targets[:40, 0] = 1
+    targets[:3, 1] = 1
+    scores = 0.1 + 0.3 * targets  # the first label is told apart far below what the other one says
+    scores[:, 1] = 0.05
+    scores[:3, 1], scores[70, 1] = 0.8, 0.9
+    rule = ThresholdRule("precision", 0.9)
+    assert best_threshold(scores[:, 1], targets[:, 1], rule) > 0.9
+    found = fit_thresholds(scores, targets, shrinkage=5.0, rule=rule)
+    assert [item.recall for item in expect(scores, targets, found)] == [1, 0]
+
+
+@pytest.mark.parametrize("rule", ["cost=0.3", "cost=3", "precision=0.8", "f1"])
+def test_scores_of_one_are_named_by_every_threshold(rule: str) -> None:
+    """As a softmax that is sure gives them."""
+    targets = np.array([1, 0, 0, 0, 0, 1, 1, 0], np.float32)
+    scores = np.array([1, 1, 1, 1, 0.6, 0.6, 0.6, 0.2], np.float32)
+    parsed = ThresholdRule.parse(rule)
+
+    def merit(named: NDArray[np.bool_]) -> float:
+        hits = np.array([float((named & (targets > 0)).sum())])
+        return float(parsed.merit(hits, np.array([named.sum()]), 3.0)[0])
+
+    best = max(merit(scores >= value) for value in (0, 0.5, 0.9, 1))
+    assert merit(scores >= best_threshold(scores, targets, parsed)) == best
+
+
+def test_a_label_that_is_wrong_where_it_is_nearly_sure_is_switched_off() -> None:
+    scores = np.full((6, 1), np.nextafter(np.float32(1), np.float32(0)))
+    targets = np.zeros((6, 1), np.float32)
+    targets[0] = 1
+    rule = ThresholdRule("precision", 0.9)
+    found = fit_thresholds(scores, targets, shrinkage=0, rule=rule)
+    assert not (scores >= found.round(6)).any()
 
 
 @pytest.mark.parametrize("cost", [0.2, 1.0, 5.0])
