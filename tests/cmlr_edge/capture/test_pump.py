@@ -15,6 +15,7 @@ from cmlr_edge.capture.pump import Pump
 from tests.cmlr_edge.capture.films import shade, write_film
 
 PIECE = 40  # bytes
+_NEXT = re.compile(b"(?=\x00\x00\x00\x01)|(?<!\x00)(?=\x00\x00\x01)")  # unit of a stream
 
 
 class Pieces:
@@ -40,7 +41,7 @@ class Pieces:
 
     @staticmethod
     def _pieces(data: bytes) -> Iterator[bytes]:
-        for unit in re.split(b"(?=\x00\x00\x01)", data):
+        for unit in re.split(_NEXT, data):
             for at in range(0, len(unit), PIECE):
                 yield unit[at : at + PIECE]
 
