@@ -20,6 +20,7 @@ _MAX_WAITING_BYTES = 2**26  # then the sender has to wait
 _PAUSE_S = 0.06  # without a piece: the picture is whole
 _MAX_PAUSE_S = 0.5
 _WHOLE_PICTURES = {"mjpeg", "vp8", "vp9", "av1"}  # FFmpeg puts these together by their marks
+_SLICES = {"h264": 1, "hevc": 2}  # bytes of the head of a NAL unit
 _KEY_TYPES = {"h264": {5}, "hevc": {*range(16, 24)}}  # of NAL units
 
 
@@ -72,11 +73,12 @@ class Pump:
             packet, arrived_s = self._get(timeout_s)
         if packet is None:
             return None
-        packets, first_s, size = [packet], arrived_s, packet.size
-        while self._in_pieces and packet.pts is not None and self._follows(packet.pts):
+        packets, first_s, size, has_begun = [packet], arrived_s, packet.size, self._begins(packet)
+        while self._in_pieces and packet.pts is not None and self._follows(packet.pts, has_begun):
             packet, arrived_s = self._get(0.0)
             packets.append(packet)
             size += packet.size
+            has_begun = has_begun or self._begins(packet)
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
         self._cut_pts = packets[0].pts
@@ -113,17 +115,36 @@ class Pump:
 
     def _is_late(self, packet: Any) -> bool:
         """Whether it belongs to the picture before, which was taken without it."""
-        if packet.pts is None or packet.pts != self._cut_pts:
+        if packet.pts is None or packet.pts != self._cut_pts or self._begins(packet):
             return False
         self._is_broken = True
         self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
         return True
 
-    def _follows(self, pts: int) -> bool:
+    def _follows(self, pts: int, has_begun: bool) -> bool:
         """Wait for the next packet; whether it is another piece of the same picture."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_over, self._pause_s)
-            return bool(self._waiting) and self._waiting[0][0].pts == pts
+            if not self._waiting or self._waiting[0][0].pts != pts:
+                return False
+            # Times tell pictures apart no more where a camera's stand still; FFmpeg also gives the second
+            # picture the time of the first, where RTP's times begin with 0.
+            return not (has_begun and self._begins(self._waiting[0][0]))
+
+    def _begins(self, packet: Any) -> bool:
+        """Whether the first block of a picture is in a packet."""
+        header = _SLICES.get(self._codec)
+        if header is None:
+            return False
+        data = bytes(packet)
+        at = data.find(b"\0\0\1") + 3
+        while 3 <= at < len(data) - header:
+            kind = data[at] & 31 if self._codec == "h264" else data[at] >> 1 & 63
+            is_slice = kind in {1, 5} if self._codec == "h264" else kind < 32
+            if is_slice and data[at + header] & 128:  # of the first block the number is one bit
+                return True
+            at = data.find(b"\0\0\1", at) + 3
+        return False
 
     def _get(self, timeout_s: float) -> tuple[Any, float]:
         with self._changed:

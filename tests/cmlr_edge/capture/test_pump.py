@@ -1,0 +1,75 @@
+"""Pieces of pictures, as RTP brings them, put together again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from cmlr_edge.capture.pump import Pump
+from tests.cmlr_edge.capture.films import shade, write_film
+
+PIECE = 40  # bytes
+_NEXT = re.compile(b"(?=\x00\x00\x00\x01)|(?<!\x00)(?=\x00\x00\x01)")  # unit of a stream
+
+
+class Pieces:
+    """A connection that brings a film in pieces, each with the time that its picture is given."""
+
+    def __init__(self, film: Path, times: list[int]) -> None:
+        self._film, self._times = av.open(str(film)), times
+
+    @property
+    def stream(self) -> Any:
+        return self._film.streams.video[0]
+
+    def demux(self, *_: object) -> Iterator[Any]:
+        number = 0
+        for packet in self._film.demux(video=0):
+            data = bytes(packet)
+            for content in self._pieces(data):
+                piece = av.Packet(content)
+                piece.pts = piece.dts = self._times[number]
+                piece.time_base = Fraction(1, 90_000)
+                yield piece
+            number += bool(data)
+
+    @staticmethod
+    def _pieces(data: bytes) -> Iterator[bytes]:
+        for unit in re.split(_NEXT, data):
+            for at in range(0, len(unit), PIECE):
+                yield unit[at : at + PIECE]
+
+    def close(self) -> None:
+        self._film.close()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize(
+    "times", [[0, 0, 1, 2, 3], [7] * 5, [1, 2, 3, 4, 5]], ids=["begin with 0", "stand still", "go"]
+)
+def test_pictures_are_told_apart_whatever_their_times(
+    tmp_path: Path, codec: str, times: list[int]
+) -> None:
+    options = {"bf": "0", "x265-params": "bframes=0:log-level=none"}
+    suffix = "h264" if codec == "libx264" else "hevc"
+    pictures = [shade(50 * number) for number in range(5)]
+    for picture in pictures:
+        picture[::3, ::5] = 255  # so that it has many pieces
+    film = write_film(tmp_path / f"film.{suffix}", pictures, codec=codec, options=options)
+    with av.open(str(film)) as container:
+        sizes = [packet.size for packet in container.demux(video=0) if packet.size]
+    assert len(sizes) == 5
+    connection = Pieces(film, times)
+    pump = Pump(connection, connection.stream, in_pieces=True)
+    units = []
+    while (unit := pump.take(5.0)) is not None:
+        units.append(unit)
+    pump.close()
+    assert [sum(packet.size for packet in unit.packets) for unit in units] == sizes
+    assert all(unit.is_whole for unit in units)
