@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.files import read_file, write_atomically
 from train.config import LOG
 
 _SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
@@ -21,12 +21,29 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     """Read what a run logged, a record per epoch.
 
     Raises:
-        DataError: The run has no log yet.
+        DataError: The run has no log yet, or a line of it is no epoch's.
     """
     try:
-        return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        lines = read_file(run / LOG).decode().splitlines()
+        records = [json.loads(line) for line in lines]
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{run / LOG} cannot be read: {error}") from error
+    for number, record in enumerate(records, start=1):
+        if not _is_epoch(record):
+            raise DataError(
+                f"{run / LOG}:{number} is no epoch of this version: expected an object with the numbers "
+                "epoch, loss and val_map, as `fit` writes it"
+            )
+    if not records:
+        raise DataError(f"{run / LOG} is empty: no epoch has ended yet")
+    return records
+
+
+def _is_epoch(record: Any) -> bool:
+    return isinstance(record, dict) and all(
+        type(record.get(key)) in {int, float} or (key == "val_map" and record.get(key, "") is None)
+        for key in ("epoch", "loss", "val_map")
+    )
 
 
 def write_table(run: Path, out: Path) -> None:
@@ -36,7 +53,9 @@ def write_table(run: Path, out: Path) -> None:
         DataError: The run has no log yet.
     """
     records, text = read_log(run), io.StringIO()
-    writer = csv.DictWriter(text, records[0].keys() if records else (), lineterminator="\n")
+    writer = csv.DictWriter(
+        text, [*dict.fromkeys(key for record in records for key in record)], lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(records)
     write_atomically(out, text.getvalue().encode())

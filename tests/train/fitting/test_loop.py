@@ -380,6 +380,23 @@ def test_the_log_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
         plot_log(tmp_path, tmp_path / "none.png")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty: no epoch has ended"),
+        ('{"epoch": 1, "loss": 2}\n', r"log.jsonl:1 is no epoch"),
+        ('{"epoch": 1, "loss": 2, "val_map": null}\n[3]\n', r"log.jsonl:2 is no epoch"),
+        ('{"epoch": 1, "loss": "a", "val_map": 0.5}\n', r"log.jsonl:1 is no epoch"),
+        ("[" * 100_000, "cannot be read"),
+    ],
+)
+def test_a_log_of_something_else_is_one_error(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "log.jsonl").write_text(text)
+    with pytest.raises(DataError, match=why):
+        write_table(tmp_path, tmp_path / "log.csv")
+    assert not (tmp_path / "log.csv").exists()
+
+
 def test_evaluate_writes_json(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     evaluate(tiny_run, tiny_data, json_file=out)
