@@ -24,6 +24,7 @@ from cmlr_edge.capture.ffmpeg import (
     sender_time,
 )
 from cmlr_edge.capture.footing import Footing
+from cmlr_edge.capture.frame_numbers import FrameNumbers
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
@@ -86,7 +87,11 @@ class NetworkReader:
         self._stream, self._time_base, self._keep_s = stream, stream.time_base, keep_s
         self._ring = keep_packets(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
-        self._footing = Footing(context)
+        self._footing, told = Footing(context), context.extradata or b""
+        has_starts = not told.startswith(
+            b"\1"
+        )  # of units; in other containers their lengths stand there
+        self._numbers = FrameNumbers(told) if context.name == "h264" and has_starts else None
         # What a server hands out as a file knows its length and is over at its end.
         self._length_s = max(0.0, (container.duration or 0) / 1e6)
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
@@ -247,6 +252,8 @@ class NetworkReader:
             return []
         self._awaits_key = False
         self._has_key = self._has_key or is_key
+        if self._numbers is not None and self._numbers.misses(bytes(packet)):
+            self._footing.lose(in_decoder=False)
         self._footing.take(packet)
         try:
             return self._judged(packet, unit)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -49,13 +50,13 @@ def film_of(codec: str, folder: Path) -> Path:
     return write_film(folder / name, scene(), codec=codec, pix_fmt=pix_fmt, options=options)
 
 
-def without_first(film: Path, to: Path) -> Path:
-    """Copy a film's packets, but for the first key picture."""
+def without(film: Path, to: Path, lost: int = 0) -> Path:
+    """Copy a film's packets, but for one: the first key picture, if not told."""
     with av.open(str(film)) as container, av.open(str(to), "w") as target:
         stream = container.streams.video[0]
         copy = target.add_stream_from_template(stream)
-        kept = [packet for packet in container.demux(stream) if packet.size][1:]
-        for packet in kept:
+        kept = [packet for packet in container.demux(stream) if packet.size]
+        for packet in kept[:lost] + kept[lost + 1 :]:
             packet.stream = copy
             target.mux(packet)
     return to
@@ -87,7 +88,7 @@ def test_a_film_without_its_first_key_picture_begins_with_the_next(
     whole = film_of(codec, tmp_path)
     usual = max(error for _, error in errors(whole))
 
-    found = errors(without_first(whole, tmp_path / f"late{whole.suffix}"))
+    found = errors(without(whole, tmp_path / f"late{whole.suffix}"))
 
     good = [error for status, error in found if status == "ok"]
     assert len(good) >= PICTURES - GROUP
@@ -147,12 +148,11 @@ def test_a_stream_without_key_pictures_is_whole_again(
 
 @contextmanager
 def served(content: bytes) -> Iterator[str]:
-    """A camera that sends these bytes of FLV."""
+    """A camera that sends these bytes."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
-            self.send_header("Content-Type", "video/x-flv")
             self.end_headers()
             self.wfile.write(content)
 
@@ -162,7 +162,7 @@ def served(content: bytes) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/live.flv"
+        yield f"http://127.0.0.1:{server.server_port}/live"
     finally:
         server.shutdown()
         server.server_close()
@@ -173,7 +173,7 @@ def test_a_camera_that_is_joined_in_the_middle_shows_nothing_that_builds_upon_no
 ) -> None:
     options = {"g": str(PICTURES)}
     film = write_film(tmp_path / "film.flv", scene(), codec="flv", options=options)
-    late = without_first(film, tmp_path / "late.flv")
+    late = without(film, tmp_path / "late.flv")
 
     with (
         served(late.read_bytes()) as address,
@@ -182,3 +182,20 @@ def test_a_camera_that_is_joined_in_the_middle_shows_nothing_that_builds_upon_no
         states = [frame.status for frame in source]
 
     assert states == ["damaged"] * (PICTURES - 1)
+
+
+@pytest.mark.parametrize("lost", [3, GROUP + 2])
+def test_a_picture_of_a_camera_that_never_came_is_missed_by_what_builds_upon_it(
+    lost: int, tmp_path: Path
+) -> None:
+    options = {"preset": "ultrafast", "bf": "0", "g": str(GROUP)}
+    film = write_film(tmp_path / "film.ts", scene(), options=options)
+
+    with (
+        served(without(film, tmp_path / "late.ts", lost).read_bytes()) as address,
+        open_source(address, policy="every") as source,
+    ):
+        states = [frame.status for frame in islice(source, PICTURES - 3)]  # it is asked again then
+
+    gone = GROUP - 1 - lost % GROUP
+    assert states == ["ok"] * lost + ["damaged"] * gone + ["ok"] * (PICTURES - 3 - lost - gone)

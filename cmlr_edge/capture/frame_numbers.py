@@ -1,0 +1,145 @@
+"""Pictures of H.264 that never came: their decoder passes over a gap, and shows what builds upon it as whole.
+
+Each slice holds frame_num, which steps by one behind each picture that others build upon (ITU-T H.264,
+7.4.3). So a longer step says that one was lost on the way to whoever sends the stream, where the times
+and lengths of what does come are in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_START = b"\0\0\1"
+_MOST = 256  # bytes of a unit that are looked at
+_OWN_WAY = 25  # gaps in a row: a camera that counts in a way of its own must not stay blind
+_SLICE, _KEY_SLICE, _SEQUENCE, _PICTURE = 1, 5, 7, 8  # kinds of units
+_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles
+
+
+@dataclass(frozen=True)
+class _Numbering:
+    """Of a sequence's pictures."""
+
+    bits: int
+    has_planes: bool  # a slice says first which colour it is of
+    may_skip: bool
+
+
+class FrameNumbers:
+    """Follows the numbers of one stream whose units stand behind start codes."""
+
+    def __init__(self, beginning: bytes) -> None:
+        """Take what was told before the first packet; empty where nothing was."""
+        self._sequences: dict[int, _Numbering] = {}
+        self._sequence_of: dict[int, int] = {}  # by the number of a picture's settings
+        self._last: int | None = None  # of a picture that others build upon
+        self._gaps = 0  # in a row
+        self.misses(beginning)
+
+    def misses(self, data: bytes) -> bool:
+        """Whether pictures are missing before the one of a packet."""
+        for unit in _units(data):
+            kind = unit[0] & 31
+            try:
+                if kind in {_SLICE, _KEY_SLICE}:
+                    return self._step(unit, is_key=kind == _KEY_SLICE)
+                self._note(kind, _Bits(unit[1:]))
+            except ValueError:  # cut or damaged: the decoder says so
+                self._last = None
+        return False
+
+    def _note(self, kind: int, bits: _Bits) -> None:
+        if kind == _SEQUENCE:
+            number, numbering = _sequence(bits)
+            self._sequences[number % 32] = numbering
+        elif kind == _PICTURE:
+            number = bits.number()
+            self._sequence_of[number % 256] = bits.number()
+
+    def _step(self, unit: bytes, *, is_key: bool) -> bool:
+        bits = _Bits(unit[1:])
+        bits.number(), bits.number()  # its first block, its kind
+        numbering = self._sequences.get(self._sequence_of.get(bits.number(), -1))
+        last, self._last = self._last, None
+        if numbering is None or numbering.may_skip:
+            return False
+        bits.read(2 * numbering.has_planes)
+        number, size = bits.read(numbering.bits), 1 << numbering.bits
+        # Nothing builds upon a picture with these bits 0: the next one has its number again.
+        self._last = number if unit[0] & 0x60 else (number - 1) % size
+        if is_key or last is None:
+            return False
+        self._gaps = self._gaps + 1 if (number - last) % size > 1 else 0
+        return 0 < self._gaps <= _OWN_WAY
+
+
+class _Bits:
+    """Numbers of a unit, from its beginning on."""
+
+    def __init__(self, data: bytes) -> None:
+        clean = data.replace(
+            b"\0\0\3", b"\0\0"
+        )  # the 3 keeps numbers from looking like a start code
+        self._text = f"{int.from_bytes(clean, 'big'):0{8 * len(clean)}b}" if clean else ""
+        self._at = 0
+
+    def read(self, count: int) -> int:
+        """The next bits; 0 of none."""
+        self._at += count
+        if self._at > len(self._text):
+            raise ValueError("the unit is over")
+        return int(self._text[self._at - count : self._at] or "0", 2)
+
+    def number(self) -> int:
+        """The next number of any length; of those with a sign its rank."""
+        zeros = self._text.find("1", self._at) - self._at
+        if not 0 <= zeros < 32:
+            raise ValueError("no number")
+        self._at += zeros
+        return self.read(zeros + 1) - 1
+
+
+def _units(data: bytes) -> Iterator[bytes]:
+    at = data.find(_START)
+    while at >= 0:
+        unit = data[at + 3 : at + 3 + _MOST].split(_START)[0]
+        if unit:
+            yield unit
+        at = data.find(_START, at + 3)
+
+
+def _sequence(bits: _Bits) -> tuple[int, _Numbering]:
+    profile = bits.read(8)
+    bits.read(16)
+    number, has_planes = bits.number(), False
+    if profile in _WITH_CHROMA:
+        chroma = bits.number()
+        has_planes = chroma == 3 and bits.read(1) == 1
+        bits.number(), bits.number(), bits.read(1)  # depths, and whether it is lossless
+        if bits.read(1):
+            _pass_scaling(bits, 12 if chroma == 3 else 8)
+    frame_bits = bits.number() + 4
+    if frame_bits > 16:
+        raise ValueError("no number of bits")
+    kind = bits.number()
+    if kind == 0:
+        bits.number()
+    elif kind == 1:
+        bits.read(1), bits.number(), bits.number()
+        for _ in range(min(bits.number(), 255)):
+            bits.number()
+    bits.number()  # pictures that are kept
+    return number, _Numbering(frame_bits, has_planes, may_skip=bits.read(1) == 1)
+
+
+def _pass_scaling(bits: _Bits, lists: int) -> None:
+    for index in range(lists):
+        if not bits.read(1):
+            continue
+        last = following = 8
+        for _ in range(16 if index < 6 else 64):
+            if following:
+                rank = bits.number()
+                following = (last + (rank + 1 >> 1) * (1 if rank & 1 else -1)) % 256
+            last = following or last
