@@ -78,7 +78,7 @@ def quantize_for_cpu(
     if not len(frames):
         raise EngineError("int8 needs calibration pictures: none was given")
     if reduce_range is None:
-        reduce_range = not _SUMS_IN_32_BITS & set(cpu_name().split(", "))
+        reduce_range = not sums_in_32_bits()
     inputs = list(dict.fromkeys(node.input[0] for node in products))
     seen = _run(model, frames[:_FRAMES_OF_ERRORS], inputs)
     require_numbers(seen)
@@ -101,6 +101,11 @@ def quantize_for_cpu(
         f"{len(products)} layers in float32 ({'; '.join(objections)}): give more --calibration pictures, "
         "like those to come, or export without --int8, which OpenVINO runs in bfloat16 where it is faster"
     )
+
+
+def sums_in_32_bits() -> bool:
+    """Whether products of bytes cannot overflow on this processor, whatever the weights."""
+    return bool(_SUMS_IN_32_BITS & set(cpu_name().split(", ")))
 
 
 def _measure_ranges(

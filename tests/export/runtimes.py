@@ -15,6 +15,7 @@ from cmlr_edge.machine.no_telemetry import import_runtime
 
 onnxruntime = import_runtime("onnxruntime")
 Array = NDArray[np.float32]
+RUNTIMES = ("onnxruntime", "reference", "openvino")  # in this order
 
 
 def run_everywhere(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> list[list[Array]]:
