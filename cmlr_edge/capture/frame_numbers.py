@@ -2,7 +2,8 @@
 
 Each slice holds frame_num, which steps by one behind each picture that others build upon (ITU-T H.264,
 7.4.3). So a longer step says that one was lost on the way to whoever sends the stream, where the times
-and lengths of what does come are in order.
+and lengths of what does come are in order. Not noticed is what leaves the numbers in step: a lost key
+picture, or 15 lost pictures, where the counter happens to stand right again.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 
 _START = b"\0\0\1"
 _MOST = 256  # bytes of a unit that are looked at
-_OWN_WAY = 25  # gaps in a row: a camera that counts in a way of its own must not stay blind
+_MOST_UNITS = 100  # of a packet
+_OWN_WAY = 25  # gaps, with at most as many steps between: a camera that counts otherwise must not stay blind
 _SLICE, _KEY_SLICE, _SEQUENCE, _PICTURE = 1, 5, 7, 8  # kinds of units
-_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles
+_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135, 144}  # profiles
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class _Numbering:
     bits: int
     has_planes: bool  # a slice says first which colour it is of
     may_skip: bool
+    has_fields: bool
 
 
 class FrameNumbers:
@@ -34,7 +37,7 @@ class FrameNumbers:
         self._sequences: dict[int, _Numbering] = {}
         self._sequence_of: dict[int, int] = {}  # by the number of a picture's settings
         self._last: int | None = None  # of a picture that others build upon
-        self._gaps = 0  # in a row
+        self._gaps = 0  # two for each, less the steps since
         self.misses(beginning)
 
     def misses(self, data: bytes) -> bool:
@@ -46,7 +49,8 @@ class FrameNumbers:
                     return self._step(unit, is_key=kind == _KEY_SLICE)
                 self._note(kind, _Bits(unit[1:]))
             except ValueError:  # cut or damaged: the decoder says so
-                self._last = None
+                if kind in {_SLICE, _KEY_SLICE}:
+                    self._last = None
         return False
 
     def _note(self, kind: int, bits: _Bits) -> None:
@@ -59,7 +63,8 @@ class FrameNumbers:
 
     def _step(self, unit: bytes, *, is_key: bool) -> bool:
         bits = _Bits(unit[1:])
-        bits.number(), bits.number()  # its first block, its kind
+        first_block = bits.number()
+        bits.number()
         numbering = self._sequences.get(self._sequence_of.get(bits.number(), -1))
         last, self._last = self._last, None
         if numbering is None or numbering.may_skip:
@@ -70,8 +75,11 @@ class FrameNumbers:
         self._last = number if unit[0] & 0x60 else (number - 1) % size
         if is_key or last is None:
             return False
-        self._gaps = self._gaps + 1 if (number - last) % size > 1 else 0
-        return 0 < self._gaps <= _OWN_WAY
+        step = (number - last) % size
+        # Twice the same number is that of two fields; else the counter has gone once around.
+        is_gap = step > 1 or (step == 0 and first_block == 0 and not numbering.has_fields)
+        self._gaps = min(self._gaps + 2, 2 * _OWN_WAY + 8) if is_gap else max(0, self._gaps - 1)
+        return is_gap and self._gaps <= 2 * _OWN_WAY
 
 
 class _Bits:
@@ -102,7 +110,9 @@ class _Bits:
 
 def _units(data: bytes) -> Iterator[bytes]:
     at = data.find(_START)
-    while at >= 0:
+    for _ in range(_MOST_UNITS):
+        if at < 0:
+            return
         unit = data[at + 3 : at + 3 + _MOST].split(_START)[0]
         if unit:
             yield unit
@@ -130,7 +140,9 @@ def _sequence(bits: _Bits) -> tuple[int, _Numbering]:
         for _ in range(min(bits.number(), 255)):
             bits.number()
     bits.number()  # pictures that are kept
-    return number, _Numbering(frame_bits, has_planes, may_skip=bits.read(1) == 1)
+    may_skip = bits.read(1) == 1
+    bits.number(), bits.number()
+    return number, _Numbering(frame_bits, has_planes, may_skip, has_fields=bits.read(1) == 0)
 
 
 def _pass_scaling(bits: _Bits, lists: int) -> None:

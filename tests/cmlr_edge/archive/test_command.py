@@ -253,7 +253,7 @@ def test_an_archive_that_says_why_goes_on_so_and_an_engine_that_cannot_is_refuse
     with Archive(asked):
         pass
     with (
-        pytest.raises(SpecError, match="another --explain"),
+        pytest.raises(SpecError, match="other settings, --explain"),
         Archive(replace(asked, explain=Explain(1))),
     ):
         pass

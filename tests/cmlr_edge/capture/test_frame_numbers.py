@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ STREAMS = {
     "slices": {"bf": "0", "g": "50", "x264-params": "slices=4"},
     "open groups": {"bf": "2", "x264-params": "open-gop=1:keyint=6:min-keyint=3"},
     "a matrix of its own": {"g": "12", "x264-params": "cqm=jvt"},
+    "turns of 18": {"bf": "0", "g": "18", "sc_threshold": "0", "refs": "1"},
     "lossless, all colours": {"g": "12", "qp": "0"},
 }
 
@@ -63,7 +65,24 @@ def test_a_camera_that_counts_by_two_does_not_stay_blind(tmp_path: Path) -> None
     numbers = FrameNumbers(b"")
     found = [numbers.misses(packet) for packet in stream(tmp_path, "slices", count=100)[::2]]
     assert found[:3] == [False, True, True]
-    assert not any(found[30:])
+    assert not any(found[35:])
+
+
+def test_a_lost_key_picture_is_missed_where_the_number_behind_it_is_that_of_before(
+    tmp_path: Path,
+) -> None:
+    packets = stream(tmp_path, "turns of 18", count=40)
+    assert begins_anew(packets[18])  # 17 and 1 are the same in four bits
+    numbers = FrameNumbers(b"")
+    found = [numbers.misses(packet) for packet in packets[:18] + packets[19:]]
+    assert [at for at, missed in enumerate(found) if missed] == [18]
+
+
+def test_a_packet_of_nothing_but_settings_takes_no_time(tmp_path: Path) -> None:
+    settings = stream(tmp_path, "cameras", count=1)[0].split(b"\0\0\1")[1]
+    started_s = time.process_time()
+    FrameNumbers(b"").misses((b"\0\0\1" + settings) * 50_000)
+    assert time.process_time() - started_s < 1
 
 
 def test_any_bytes_are_taken(tmp_path: Path) -> None:

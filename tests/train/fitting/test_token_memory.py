@@ -24,7 +24,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     forward = Backbone.forward
 
     def counted(self: Backbone, images: torch.Tensor) -> torch.Tensor:
-        found.append(len(images))
+        if images.any():  # whether it takes pictures at all is asked with a black one
+            found.append(len(images))
         return forward(self, images)
 
     monkeypatch.setattr(Backbone, "forward", counted)
