@@ -86,6 +86,7 @@ def test_worlds_are_summed_up_with_intervals() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # eighteen trainings
 def test_one_command_measures_all_that_the_page_tells_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

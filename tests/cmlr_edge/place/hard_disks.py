@@ -23,7 +23,7 @@ from cmlr_edge.collected.frames import read_kept
 from cmlr_edge.place import store
 from tests.placed_engine import write_placed_engine
 
-FRAMES, FPS = 200, 20  # ten seconds
+FRAMES, FPS = 300, 20  # fifteen seconds
 _ILL_S = 3.0  # of them
 _LIMIT_S = 120.0
 
