@@ -27,7 +27,7 @@ class DeployModel(nn.Module):
         mean, std = (
             torch.tensor(values).view(1, 1, 1, 3) * 255 for values in (spec.mean, spec.std)
         )
-        # A row of pixels: ONNX Runtime repeats three numbers ten times as slowly as a row of them.
+        # A row of pixels: ONNX Runtime repeats three numbers far more slowly than a row of them.
         self.register_buffer("pixel_mean", mean.repeat(1, 1, spec.size_hw[1], 1))
         self.register_buffer("pixel_std", std)
 

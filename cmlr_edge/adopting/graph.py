@@ -123,7 +123,7 @@ def _input_nodes(foreign: Foreign, recipe: Recipe, name: str) -> tuple[list[Any]
         raise EngineError(
             f"{foreign.path.name} takes uint8, pixels as they are: say --preprocess 0..255"
         )
-    # Constants of a row of pixels: ONNX Runtime repeats three numbers ten times as slowly as a row.
+    # Constants of a row of pixels: ONNX Runtime repeats three numbers far more slowly than a row.
     row = (recipe.size[1], 1)
     if mean.any():
         apply("Sub", np.tile((mean * 255).astype(np.float32), row))

@@ -2,8 +2,8 @@
 
 Each slice holds frame_num, which steps by one behind each picture that others build upon (ITU-T H.264,
 7.4.3). So a longer step says that one was lost on the way to whoever sends the stream, where the times
-and lengths of what does come are in order. Not noticed is what leaves the numbers in step: a lost key
-picture, or 15 lost pictures, where the counter happens to stand right again.
+and lengths of what does come are in order. Not noticed is what leaves the numbers in step: a counter of
+four bits stands one further again behind 16 lost pictures, or behind a lost key picture of some lengths of groups.
 """
 
 from __future__ import annotations

@@ -66,13 +66,7 @@ def fit_events(
     names = label or sorted(found)
     contracts, undivided = _fit_all({name: found[name] for name in names}, wish, seed)
     if plot is not None:
-        plot.mkdir(parents=True, exist_ok=True)
-        taken: dict[str, str] = {}
-        for contract in contracts:
-            name = "".join(c if c.isalnum() else "_" for c in contract.label)[:_LONGEST_NAME]
-            while taken.setdefault(name.casefold(), contract.label) != contract.label:
-                name += "_"  # of another label, "a b" beside "a_b"
-            write_atomically(plot / f"{name}.svg", plot_contract(contract, wish).encode())
+        _plot_all(contracts, wish, plot)
     if out is not None and any(contract.proven for contract in contracts):
         write_atomically(out, to_toml(contracts, wish).encode())
     if as_json:
@@ -103,6 +97,16 @@ def _fit_all(
         except TooFewError as error:  # noqa: PERF203
             undivided[name] = str(error)
     return contracts, undivided
+
+
+def _plot_all(contracts: list[Contract], wish: Wish, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: dict[str, str] = {}
+    for contract in contracts:
+        name = "".join(c if c.isalnum() else "_" for c in contract.label)[:_LONGEST_NAME]
+        while taken.setdefault(name.casefold(), contract.label) != contract.label:
+            name += "_"  # of another label, "a b" beside "a_b"
+        write_atomically(folder / f"{name}.svg", plot_contract(contract, wish).encode())
 
 
 def to_toml(contracts: list[Contract], wish: Wish) -> str:

@@ -115,10 +115,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     partial = real.with_name(f".{real.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            with suppress(OSError):  # not every disk has locks
-                fcntl.flock(
-                    file, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # somebody writes it: `clear_parts`
+            # Tells `clear_parts` that somebody writes it; not every disk has locks.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
             os.fsync(file.fileno())

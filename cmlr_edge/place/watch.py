@@ -194,10 +194,7 @@ class PlaceWatch:
             return
         except (SpecError, OSError) as error:
             if kept is not None and kept.alarm and kept.blocks:
-                self._over = (
-                    kept,
-                    str(error),
-                )  # until a frame takes the word along: a run may have none
+                self._over = kept, str(error)  # a frame takes the word along: a run may have none
             else:
                 store.set_aside(self._path, str(error))
             return

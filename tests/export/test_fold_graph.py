@@ -132,7 +132,7 @@ def test_a_folded_backbone_has_no_norm_no_padding_and_no_computed_shape(backbone
     with torch.no_grad():
         expected = DeployModel(model, spec).eval()(frames).numpy()
     notes = [note for _, note in fold_graph(exported, norms=True)]
-    # Three numbers along the rows would take ONNX Runtime as long as a tenth of the network.
+    # Three numbers along the rows take ONNX Runtime far longer.
     means = next(node.input[1] for node in exported.graph.node if node.op_type == "Sub")
     (row,) = (t.dims for t in exported.graph.initializer if t.name == means)
     assert list(row) == [1, 1, spec.size_hw[1], 3]
