@@ -77,14 +77,17 @@ def test_a_slow_taker_gets_newer_frames_and_every_drop_is_counted() -> None:
 def test_a_hang_is_a_timeout_then_a_new_connection_and_no_frame_comes_twice(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with opened("test://?fps=200&frames=80&hang=40:0.6") as source:
+    settings = replace(QUICK, hang_timeout_s=1.5)  # no pause of a busy machine
+    with opened("test://?fps=200&frames=80&hang=40:2", settings) as source:
         source.call("door")  # as the run does
         frames = list(source)
         assert source.state is SourceState.ENDED
     states = [record.getMessage().split(": ")[1].split()[0] for record in caplog.records]
     shown = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert shown[-1] == "door: ok again"  # who was told of the trouble is told of its end
-    assert states == ["ok", "timeout", "reconnecting", "ok", "ended"]
+    # A busy machine may pause for longer than a frame may take, and go on.
+    changes = " ".join(states).replace("timeout ok ", "")
+    assert changes == "ok timeout reconnecting ok ended"
     assert source.stats.reconnects == 1
     got = numbers(frames)
     assert got == sorted(set(got))
