@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
-from tests.conftest import pytest_runtest_call
+from tests import conftest
+from tests.conftest import pytest_runtest_call, pytest_runtest_protocol
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -26,3 +30,35 @@ def test_a_test_that_fails_leaves_no_process_behind(fails: bool) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def tried(said: str) -> list[SimpleNamespace]:
+    return [SimpleNamespace(failed=bool(said), longreprtext=said, user_properties=[])]
+
+
+@pytest.mark.parametrize(
+    ("room", "tries", "reported", "first_try"),
+    [
+        ("capture", ["late", ""], "", "late"),
+        ("capture", ["late", "late again"], "late again", "late"),
+        ("capture", [""], "", None),
+        ("capture", ["Failed: Timeout (>300.0s)"], "Failed: Timeout (>300.0s)", None),
+        ("model", [], None, None),  # as pytest does it: once
+    ],
+)
+def test_only_what_holds_a_clock_is_tried_once_more_and_says_so(
+    room: str,
+    tries: list[str],
+    reported: str | None,
+    first_try: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    item = Mock(path=Path(room) / "test_it.py")
+    runs = Mock(side_effect=[tried(said) for said in tries])
+    monkeypatch.setattr(conftest, "runtestprotocol", runs)
+    assert pytest_runtest_protocol(item, None) is (True if tries else None)
+    assert runs.call_count == len(tries)
+    shown = [call.kwargs["report"] for call in item.ihook.pytest_runtest_logreport.mock_calls]
+    assert [report.longreprtext for report in shown] == ([] if reported is None else [reported])
+    said = [text for report in shown for _, text in report.user_properties]
+    assert said == ([] if first_try is None else [first_try])
