@@ -53,7 +53,6 @@ _NEEDS_TORCH = re.compile(
 )
 _NOT_QUICK = {"slow", "pages"}
 _COMPUTING = {"benchmarks", "csrc", "export", "train"}
-_HOLDS_A_CLOCK = {"capture", "machine", "page", "pipeline", "service", "session", "sinks"}
 _FIRST_TRY = "first try"
 
 
@@ -131,7 +130,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
     What else a machine does can delay all of them; a fault fails twice.
     """
-    if item.path.parent.name not in _HOLDS_A_CLOCK:
+    if _computes(item.path):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)

@@ -39,11 +39,11 @@ def tried(said: str) -> list[SimpleNamespace]:
 @pytest.mark.parametrize(
     ("room", "tries", "reported", "first_try"),
     [
-        ("capture", ["late", ""], "", "late"),
-        ("capture", ["late", "late again"], "late again", "late"),
-        ("capture", [""], "", None),
-        ("capture", ["Failed: Timeout (>300.0s)"], "Failed: Timeout (>300.0s)", None),
-        ("model", [], None, None),  # as pytest does it: once
+        ("cmlr_edge", ["late", ""], "", "late"),
+        ("cmlr_edge", ["late", "late again"], "late again", "late"),
+        ("cmlr_edge", [""], "", None),
+        ("cmlr_edge", ["Failed: Timeout (>300.0s)"], "Failed: Timeout (>300.0s)", None),
+        ("train", [], None, None),  # as pytest does it: once
     ],
 )
 def test_only_what_holds_a_clock_is_tried_once_more_and_says_so(
@@ -53,7 +53,7 @@ def test_only_what_holds_a_clock_is_tried_once_more_and_says_so(
     first_try: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    item = Mock(path=Path(room) / "test_it.py")
+    item = Mock(path=Path(__file__).parent / room / "test_it.py")
     runs = Mock(side_effect=[tried(said) for said in tries])
     monkeypatch.setattr(conftest, "runtestprotocol", runs)
     assert pytest_runtest_protocol(item, None) is (True if tries else None)
