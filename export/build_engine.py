@@ -14,6 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
+from cmlr_edge.wording import counted
+
 if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -175,9 +177,9 @@ def main(
     for name, built in spec.files.items():
         parity = built.parity
         say(
-            f"wrote {out / name} and its spec: on {parity.num_images} images the largest score "
-            f"difference is {parity.max_score_difference:.2g}, {parity.decision_flips} decisions "
-            "differ"
+            f"wrote {out / name} and its spec: on {counted(parity.num_images, 'image')} the largest score "
+            f"difference is {parity.max_score_difference:.2g}, decisions that differ: "
+            f"{parity.decision_flips}"
         )
     if flags.int8 and flags.data is None:
         say(

@@ -6,10 +6,10 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 from cmlr_edge.archive.inputs import HEADER
+from cmlr_edge.archive.packages import arrow
 from cmlr_edge.archive.plan import Cutting
 from cmlr_edge.archive.stores import Store
 from cmlr_edge.errors import SpecError
@@ -112,5 +112,4 @@ class Header:
 
 def versions() -> dict[str, str]:
     """Versions of what labels and writes."""
-    found = {name: version(name) for name in ("pyarrow",)}
-    return {"python": sys.version.split()[0], **found, **runtime_versions()}
+    return {"python": sys.version.split()[0], "pyarrow": arrow().__version__, **runtime_versions()}

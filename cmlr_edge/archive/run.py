@@ -118,7 +118,9 @@ class Archive:
             EngineError: The model cannot be opened, or cannot say why where that is wanted.
             OutputError: Another run writes this dataset.
             DataError: Its plan is gone, and its inputs are others now.
+            DependencyError: PyArrow is not installed.
         """
+        arrow()  # said before a model is opened, which takes its time
         with self._cleanup:
             known = Header.read(self.store)
             self.header = self._header(known)

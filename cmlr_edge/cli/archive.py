@@ -32,6 +32,7 @@ from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.redaction import printable
 from cmlr_edge.why import Explain
+from cmlr_edge.wording import counted
 
 _MOST_LABELS = 15  # that are printed
 
@@ -164,7 +165,7 @@ def _run(run: Archive, interruption: Interruption, *, quiet: bool) -> Summary:
             rows.add(counts)
             bar.advance(task, unit.size if counts.bytes else 0)
             failures = sum(rows.failures.values())
-            bar.update(task, told=f"{rows.rows} rows, {failures} failures")
+            bar.update(task, told=f"{counted(rows.rows, 'row')}, {counted(failures, 'failure')}")
 
         return run.run(told)
 
@@ -175,7 +176,7 @@ def _exit(summary: Summary, interruption: int) -> None:
         stderr.print(escape(f"not done: {printable(reason)}"), soft_wrap=True, highlight=False)
     if interruption or summary.units_left:
         begin = "interrupted; " if interruption else ""
-        stderr.print(f"{begin}{summary.units_left} units are left: start it again to go on")
+        stderr.print(f"{begin}{counted(summary.units_left, 'unit')} left: start it again to go on")
         raise typer.Exit(128 + interruption if interruption else 1)
 
 
@@ -191,12 +192,12 @@ def _print_plan(run: Archive, settings: ArchiveSettings, *, as_json: bool) -> No
 
 def _told(size: PlanSize) -> str:
     parts = [
-        (size.pictures, "pictures"),
-        (size.films, "films"),
-        (size.holders, "tar or Parquet files"),
+        (size.pictures, "picture"),
+        (size.films, "film"),
+        (size.holders, "tar or Parquet file"),
     ]
-    found = ", ".join(f"{count} {what}" for count, what in parts if count) or "nothing"
-    return f"{found}: {size.size / 1e6:.1f} MB in {size.units} units of work"
+    found = ", ".join(counted(count, what) for count, what in parts if count) or "nothing"
+    return f"{found}: {size.size / 1e6:.1f} MB in {counted(size.units, 'unit')} of work"
 
 
 def _print_summary(summary: Summary) -> None:
@@ -204,7 +205,7 @@ def _print_summary(summary: Summary) -> None:
     run: dict[str, Any] = record["run"]
     rate = f", {run['rows_per_second']:.1f} a second" if run["rows"] else ""
     console.print(
-        f"{summary.total.rows} rows, {summary.total.events} events; "
+        f"{counted(summary.total.rows, 'row')}, {counted(summary.total.events, 'event')}; "
         f"{run['rows']} of them in this run, in {run['seconds']:.1f} s{rate}",
         highlight=False,
     )
@@ -241,4 +242,4 @@ def show(
     from cmlr_edge.archive.show import draw_sheet
 
     found, drawn = draw_sheet(dataset, where, out)
-    print(f"{found} rows, {drawn} of them drawn in {printable(out)}")  # noqa: T201
+    print(f"{counted(found, 'row')}, {drawn} of them drawn in {printable(out)}")  # noqa: T201

@@ -17,6 +17,7 @@ from cmlr_edge.errors import DataError, OutputError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.files import model_path, write_atomically
 from cmlr_edge.model.strict_json import read_bounded
+from cmlr_edge.wording import counted
 
 
 def bench(
@@ -110,10 +111,12 @@ def _read(path: Path | None) -> dict[str, Any] | None:
 def _print(record: dict[str, Any]) -> None:
     console = stdout()
     console.print(f"{escape(record['engine'])}: {escape(record['runtime'])}", soft_wrap=True)
-    console.print(f"{record['machine']['cpu']}, {record['machine']['cores']} cores", soft_wrap=True)
+    console.print(
+        f"{record['machine']['cpu']}, {counted(record['machine']['cores'], 'core')}", soft_wrap=True
+    )
     latencies = record["latency_ms"]
     columns = list(next(iter(latencies.values())))
-    title = f"{record['iterations']} frames, {escape(record['source'])}"
+    title = f"{counted(record['iterations'], 'frame')}, {escape(record['source'])}"
     latency = table("ms", right=tuple(columns), title=title)
     for stage, values in latencies.items():
         latency.add_row(stage.replace("_", " "), *(f"{values[name]:.2f}" for name in columns))

@@ -20,6 +20,7 @@ from cmlr_edge.collected.sheet import draw_kept
 from cmlr_edge.errors import SpecError
 from cmlr_edge.machine.clocks import local_time
 from cmlr_edge.redaction import printable
+from cmlr_edge.wording import counted
 
 _MOST_ROWS = 20  # that are printed
 
@@ -74,7 +75,7 @@ def collected(
         console.print(escape(text), highlight=False, soft_wrap=True)
     if out is not None:
         export(frames, to, out)
-        text = f"{len(frames)} frames exported to {printable(out)} for {to}"
+        text = f"{counted(len(frames), 'frame')} exported to {printable(out)} for {to}"
         console.print(escape(text), highlight=False, soft_wrap=True)
 
 
@@ -94,7 +95,7 @@ def _print(frames: Sequence[Kept], there: int, *, listed: bool) -> None:
         console.print(f"and {len(frames) - _MOST_ROWS} more, in --json")
     kinds = Counter(kept.record.kind for kept in frames)
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    text = f"{len(frames)} of {there} frames: {told}"
+    text = f"{len(frames)} of {counted(there, 'frame')}: {told}"
     console.print(escape(text), highlight=False, soft_wrap=True)
     unexplained = sum(not kept.record.explained for kept in frames)
     if unexplained:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from cmlr_edge.cli import options
 from cmlr_edge.diagnosis.doctor import examine, worst
 from cmlr_edge.diagnosis.findings import Finding
+from cmlr_edge.wording import counted
 
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -55,4 +56,6 @@ def _print_report(findings: list[Finding]) -> None:
             if item.remedy:
                 console.print(f"{'':24}-> {escape(item.remedy)}", soft_wrap=True)
     counts = {state: sum(item.state == state for item in findings) for state in _COLORS}
-    console.print(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems")
+    console.print(
+        f"{counts['ok']} ok, {counted(counts['warning'], 'warning')}, {counted(counts['problem'], 'problem')}"
+    )

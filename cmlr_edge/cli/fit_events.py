@@ -23,6 +23,7 @@ from cmlr_edge.events.contract import (
 from cmlr_edge.events.contract_plot import plot_contract
 from cmlr_edge.events.recordings import Recording, read_recordings
 from cmlr_edge.model.files import write_atomically
+from cmlr_edge.wording import counted
 
 _LONGEST_NAME = 60  # characters of a label in the name of its plot
 _UNPROVEN = 3  # exit code
@@ -169,9 +170,9 @@ def _print(contract: Contract) -> None:
         f"at least {settings.min_duration_s:g} s, gap {settings.min_gap_s:g} s"
     )
     say(
-        f"  held out, {proof.hours:.1f} hours with {proof.visits} visits: {int(proof.found[0])} found "
-        f"(at least {found_at_least(proof):.0%}), {int(proof.false_events[0])} false events "
-        f"(at most {false_a_day_at_most(proof):.3g} a day), {int(proof.repeats[0])} repeats, {int(proof.merged[0])} run together"
+        f"  held out, {proof.hours:.1f} hours with {counted(proof.visits, 'visit')}: {int(proof.found[0])} found "
+        f"(at least {found_at_least(proof):.0%}), {counted(int(proof.false_events[0]), 'false event')} "
+        f"(at most {false_a_day_at_most(proof):.3g} a day), {counted(int(proof.repeats[0]), 'repeat')}, {int(proof.merged[0])} run together"
     )
     if contract.needed:
         say(f"  {contract.needed}")

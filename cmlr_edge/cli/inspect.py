@@ -15,6 +15,7 @@ from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.files import model_path, sha256_of, spec_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.wording import counted
 
 _SECTIONS = {  # whether it was adopted: what there is to say
     False: ("preprocess", "method", "provenance", "threshold_fit"),
@@ -88,9 +89,9 @@ def _print_description(record: dict[str, Any]) -> None:
         console.print(f"  sha256 {file['sha256']}", soft_wrap=True)
         parity = file["parity"]
         console.print(
-            f"  against {'the model that came' if record['adopted'] else 'the trained network'} on {parity['num_images']} images: largest score "
+            f"  against {'the model that came' if record['adopted'] else 'the trained network'} on {counted(parity['num_images'], 'image')}: largest score "
             f"difference {parity['max_score_difference']:.1e}, "
-            f"{parity['decision_flips']} decisions differ"
+            f"decisions that differ: {parity['decision_flips']}"
         )
         if engine := file["engine"]:
             console.print(
@@ -105,11 +106,11 @@ def _print_description(record: dict[str, Any]) -> None:
     for item in (record["taught"] or {"labels": ()})["labels"]:
         low, high = item["recall_between"]
         console.print(
-            f"taught: {escape(item['name'])}, from {item['positives']} pictures with it and "
+            f"taught: {escape(item['name'])}, from {counted(item['positives'], 'picture')} with it and "
             f"{item['negatives']} without; finds {low:.0%} to {high:.0%} of it",
             soft_wrap=True,
         )
-    labels = table("label", right=("threshold",), title=f"{len(record['labels'])} labels")
+    labels = table("label", right=("threshold",), title=counted(len(record["labels"]), "label"))
     for name, threshold in record["labels"].items():
         labels.add_row(escape(name), f"{threshold:.3f}")
     console.print(labels)

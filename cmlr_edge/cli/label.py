@@ -23,6 +23,7 @@ from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.session.runner import Runner
 from cmlr_edge.session.session import Session
 from cmlr_edge.sinks.base import Result
+from cmlr_edge.wording import counted
 
 
 class _Summaries:
@@ -135,7 +136,7 @@ def _raise_single_error(session: Session, interruption: Interruption) -> None:
 def _exit(reports: Sequence[SourceReport], lost: int, signal_number: int) -> None:
     if signal_number:
         frames = sum(report.status.frames for report in reports)
-        stderr.print(f"interrupted after {frames} frames; outputs hold what was done")
+        stderr.print(f"interrupted after {counted(frames, 'frame')}; outputs hold what was done")
         raise typer.Exit(128 + signal_number)
     failed = [report.failed for report in reports]
     if any(failed) or lost or any(report.damaged for report in reports):

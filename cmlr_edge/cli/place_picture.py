@@ -14,6 +14,7 @@ from cmlr_edge.place.histogram import distance
 from cmlr_edge.place.store import StoredPlace
 from cmlr_edge.place.words import sentences_of
 from cmlr_edge.sinks.drawing import GREY, WHITE, Image, fit_into, put_text
+from cmlr_edge.wording import counted
 
 _WIDTH, _MARGIN, _LINE, _TEXT = 960, 20, 24, 11
 _NAME, _BAR, _ROWS = 330, 480, 12
@@ -73,7 +74,7 @@ def _curve(place: StoredPlace) -> Image:
     trained = np.array(place.trained)
     far = [distance(np.array(block), trained) for block in place.blocks]
     canvas, width = _canvas(_CURVE + 2 * _LINE), _WIDTH - 2 * _MARGIN
-    text = f"distance of each of the last {len(far)} blocks from training, 0 to 1"
+    text = f"distance of each of the last {counted(len(far), 'block')} from training, 0 to 1"
     put_text(canvas, text, (_MARGIN, _LINE - 8), WHITE, _TEXT)
     canvas[_LINE : _LINE + _CURVE, _MARGIN : _MARGIN + width] = 40
     step = width / len(far)

@@ -19,6 +19,7 @@ from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.pipeline.summary import RunSummary
 from cmlr_edge.redaction import printable
 from cmlr_edge.session.session import Session
+from cmlr_edge.wording import counted
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def print_tables(reports: Sequence[SourceReport], runtime: str, session: Session
         console.print(f"{said} {escape(printable(path))}", soft_wrap=True)
     for folder in session.folders():
         count = sum(len(files) for _, _, files in os.walk(folder))
-        said = f"{count} file{'s' * (count != 1)} in {printable(folder)}"
+        said = f"{counted(count, 'file')} in {printable(folder)}"
         console.print(escape(said), soft_wrap=True)
 
 
@@ -93,16 +94,18 @@ def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
         if output.lost or output.state != "ok":
             why = f": {output.reason}" if output.reason else ""
             state = "works again" if output.state == "ok" else f"is {output.state}"
-            text = f"{output.name} {state}, {output.lost} results or events lost{why}"
+            text = f"{output.name} {state}, {counted(output.lost, 'result or event', 'results or events')} lost{why}"
             stderr.print(escape(text), soft_wrap=True)
     if session.lost:
-        stderr.print(f"outputs failed to take results or events {session.lost} times, see above")
+        stderr.print(
+            f"outputs failed to take results or events {counted(session.lost, 'time')}, see above"
+        )
 
 
 def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
     status, summary = report.status, report.summary
     console.print(f"[bold]{escape(status.name)}[/bold]", soft_wrap=True)
-    pace = f"{summary.frames} frame{'s' * (summary.frames != 1)}"
+    pace = counted(summary.frames, "frame")
     if summary.frames > 1:  # one has no rate
         pace += f" at {summary.frames_per_second:.1f} per second"
     if summary.ranked():
@@ -119,21 +122,21 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
         console.print(f"the model runs {status.runs_per_frame} times a frame, for the tiles")
     if summary.repeated_frames:
         console.print(
-            f"{summary.repeated_frames} frames repeat the scores before, for nothing had changed"
+            f"{counted(summary.repeated_frames, 'frame')} with the scores before, for nothing had changed"
         )
     if summary.invalid_frames:
         console.print(
-            f"{summary.invalid_frames} frames were invalid: frozen, stale, damaged, or no number from the "
-            "model"
+            f"{counted(summary.invalid_frames, 'invalid frame')}: frozen, stale, damaged, or no number from "
+            "the model"
         )
     if status.damaged:
         console.print(
-            f"{status.damaged} packets or pictures of the source are damaged: left out, or invalid"
+            f"damaged packets or pictures of the source, left out or invalid: {status.damaged}"
         )
     if (stats := status.capture) is not None:
         console.print(
-            f"{stats.received} frames received, {stats.dropped} dropped for newer ones, "
-            f"{stats.reconnects} attempts to connect again"
+            f"{counted(stats.received, 'frame')} received, {stats.dropped} dropped for newer ones, "
+            f"{counted(stats.reconnects, 'attempt')} to connect again"
         )
 
 

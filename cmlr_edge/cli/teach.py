@@ -19,6 +19,7 @@ from cmlr_edge.machine.claim import Claim
 from cmlr_edge.model.files import followed, model_path, spec_path
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
+from cmlr_edge.wording import counted
 
 _TOO_FEW = 3  # exit code
 
@@ -64,7 +65,7 @@ class Flags:
         )
         for pictures, how in ((with_it, "with"), (without, "without")):
             if pictures.repeated:
-                text = f"{pictures.repeated} files {how} {label} repeat others and count once"
+                text = f"{counted(pictures.repeated, 'file')} {how} {label} left out: the same picture as another"
                 stderr.print(escape(text), soft_wrap=True, highlight=False)
         return teacher.teach(label, with_it, without, [*further.frames.values()])
 
@@ -134,13 +135,15 @@ def _print(lesson: Lesson, written: Path) -> None:
     def say(text: str) -> None:
         console.print(escape(text), soft_wrap=True, highlight=False)
 
-    say(f"wrote {written} and {spec_path(written).name}, {len(lesson.spec.labels)} labels")
+    say(
+        f"wrote {written} and {spec_path(written).name}, {counted(len(lesson.spec.labels), 'label')}"
+    )
     taught = lesson.spec.taught
     if taught is None:
         say("no label that was taught is left: it is the engine that was exported, byte for byte")
         return
     for count, name in ((n, name) for name, n in taught.bit_equal.items()):
-        say(f"every old score has the same bits on {count} of {count} frames in {name}")
+        say(f"every old score has the same bits on {count} of {counted(count, 'frame')} in {name}")
     if lesson.judgement is None:
         return
     known = {item.name: item for item in taught.labels}
@@ -148,7 +151,7 @@ def _print(lesson: Lesson, written: Path) -> None:
     for name, item in known.items():
         low, high = item.threshold_between
         say(
-            f"{name}: {item.positives} pictures with it, {item.negatives} without; threshold "
+            f"{name}: {counted(item.positives, 'picture')} with it, {item.negatives} without; threshold "
             f"{thresholds[name]:.2f} ({low:.2f} to {high:.2f})"
         )
         say(

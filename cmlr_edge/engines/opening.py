@@ -23,6 +23,7 @@ from cmlr_edge.machine.memory_bound import memory_for
 from cmlr_edge.model.files import model_path, require_unchanged, sha256_of, spec_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, Teaching
+from cmlr_edge.wording import counted
 
 _LOOK = "see the runtimes and the CUDA driver in `cmlr-edge doctor`"
 _COPY = "copy both files together"
@@ -124,7 +125,7 @@ class Opening:
                 f"{spec_path(self.path)} describes {sorted(spec.files) or 'no file'}, not {name}: "
                 "keep the names that export/build_engine.py gave, and copy engine and spec together"
             )
-        return f"{spec.name}, {len(spec.labels)} labels, {spec.files[name].precision}"
+        return f"{spec.name}, {counted(len(spec.labels), 'label')}, {spec.files[name].precision}"
 
     def _require_base(self, taught: Teaching) -> str:
         """The file holds its base byte for byte: what was added is taken away, and the rest hashed."""
@@ -139,7 +140,9 @@ class Opening:
                 f"({taught.base_sha256[:12]}...): teach them again from that"
             )
         added = ", ".join(label.name for label in taught.labels)
-        frames = " and ".join(f"{n} frames in {name}" for name, n in taught.bit_equal.items())
+        frames = " and ".join(
+            f"{counted(n, 'frame')} in {name}" for name, n in taught.bit_equal.items()
+        )
         return f"{added} added; every old score had the same bits on {frames}"
 
     def _load(self, content: bytes, built: BuiltFile) -> str:

@@ -27,6 +27,7 @@ from cmlr_edge.model.shares import (
     share_at_least,
 )
 from cmlr_edge.model.stability import LabelStability
+from cmlr_edge.wording import counted
 
 MISS = 0.025  # of each of the two bounds
 _THRESHOLDS = 10
@@ -218,8 +219,8 @@ def tell_needed(counts: Counts, wish: Wish, recordings: int) -> str:
     how = "about" if rate < wish.false_a_day and share > wish.found else "at least"
     more = max(1.5 * hours / max(counts.hours, 1e-9), 1.5 * visits / max(counts.visits, 1), 1.0)
     return (
-        f"it takes {how} {1.5 * hours:.0f} hours and {math.ceil(1.5 * visits)} visits, {more:.1f} times the "
-        f"{recordings} recordings that there are"
+        f"it takes {how} {1.5 * hours:.0f} hours and {counted(math.ceil(1.5 * visits), 'visit')}, {more:.1f} times the "
+        f"{counted(recordings, 'recording')} here"
     )
 
 

@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 from cmlr_edge.events.contract import Contract, Wish, false_a_day_at_most, found_at_least
 from cmlr_edge.events.replay import Counts
+from cmlr_edge.wording import counted
 
 Place = Callable[[float], float]
 _WIDE, _HIGH = 640, 420
@@ -65,7 +66,7 @@ def _points(tally: Counts) -> list[tuple[float, float]]:
 def _words(contract: Contract) -> list[str]:
     proof, proven = contract.proof, "proven" if contract.proven else "not proven"
     held_out = (
-        f"held out: {proof.hours:.1f} h, {proof.visits} visits; at most "
+        f"held out: {proof.hours:.1f} h, {counted(proof.visits, 'visit')}; at most "
         f"{false_a_day_at_most(proof):.3g} false a day, at least {found_at_least(proof):.0%} found"
     )
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.wording import counted
 
 
 def card_of(spec: ModelSpec, repository: str) -> str:
@@ -30,7 +31,7 @@ def card_of(spec: ModelSpec, repository: str) -> str:
             "---",
             f"# {spec.name}",
             "",
-            f"Which of {len(spec.labels)} labels are in a picture. Run it with cmlr_edge:",
+            f"Which of {counted(len(spec.labels), 'label')} are in a picture. Run it with cmlr_edge:",
             "",
             f"    cmlr-edge hub pull {repository} --out {repository.rpartition('/')[2]}",
             f"    cmlr-edge label street.mp4 --engine {repository.rpartition('/')[2]}",
@@ -72,7 +73,7 @@ def _origin(spec: ModelSpec) -> list[str]:
             f"- **Scores**: {kind}.",
         ]
     return [
-        f"- **Network**: {method.backbone}; {method.decoder_layers} decoder layers, {method.embed_dim} wide.",
+        f"- **Network**: {method.backbone}; {counted(method.decoder_layers, 'decoder layer')}, {method.embed_dim} wide.",
         f"- **Intervention**: {method.intervention}, read-out {method.inference_context}.",
-        f"- **Data**: {made.data}, {made.num_train_images} pictures, {made.epochs} epochs, seed {made.seed}.",
+        f"- **Data**: {made.data}, {counted(made.num_train_images, 'picture')}, {counted(made.epochs, 'epoch')}, seed {made.seed}.",
     ]

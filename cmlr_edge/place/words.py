@@ -11,6 +11,7 @@ from cmlr_edge.machine.clocks import local_time
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place.histogram import distance
 from cmlr_edge.place.store import StoredPlace
+from cmlr_edge.wording import counted
 
 _NAMED = 3  # labels of a confounder
 _TOLD = 5  # confounders of an event
@@ -59,7 +60,7 @@ def sentences_of(place: StoredPlace) -> list[str]:
     record, hours = record_of(place), place.num_blocks * place.block_s / 3600
     lines = [
         f"{place.source}: {_verdict(place)}",
-        f"  {place.num_blocks} blocks of {place.block_s:g} s ({hours:.1f} h); training: {place.model}",
+        f"  {counted(place.num_blocks, 'block')} of {place.block_s:g} s ({hours:.1f} h); training: {place.model}",
     ]
     if record["distance"] is None:
         return lines

@@ -19,6 +19,7 @@ from cmlr_edge.session.editing import SourceEditing
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
 from cmlr_edge.session.updates import TICK_S, EngineUpdates, await_beating
+from cmlr_edge.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Runner:
             f"{item.name} {item.state}" for item in session.output_status() if item.state != "ok"
         ]
         device = session.recognizer.provider
-        return f"{frames} frames on {device}; {', '.join(states)}; {session.lost} results lost"
+        return f"{counted(frames, 'frame')} on {device}; {', '.join(states)}; {counted(session.lost, 'result')} lost"
 
     def _reload(self) -> None:
         """Take a changed configuration as a whole, or go on with the former one."""

@@ -23,6 +23,7 @@ from cmlr_edge.sinks.drawing import (
     put_text,
     text_width,
 )
+from cmlr_edge.wording import counted
 
 _COLUMNS, _ROWS = 4, 3
 _CELL_WIDTH, _CELL_HEIGHT = 400, 300
@@ -169,9 +170,9 @@ class ContactSheet:
 
     def _footer(self, found: int, shown: int) -> str:
         if not self._timed:
-            return f"{self._frames} pictures, {found} different labels"
-        hidden = f", {found - shown} rarer labels not drawn" if found > shown else ""
-        return f"{self._frames} frames; bars show when each label was there{hidden}"
+            return f"{counted(self._frames, 'picture')}, {counted(found, 'different label')}"
+        hidden = f", {counted(found - shown, 'rarer label')} not drawn" if found > shown else ""
+        return f"{counted(self._frames, 'frame')}; bars show when each label was there{hidden}"
 
 
 def _title(frame: Frame) -> str:

@@ -19,6 +19,7 @@ from cmlr_edge.sinks.base import Result, SourceHealth, Takes
 from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
 from cmlr_edge.sinks.room import EventQueue
 from cmlr_edge.sinks.tls import reason_of, tls_context
+from cmlr_edge.wording import counted
 
 _UNDER_WAY = 20  # messages that the broker has not acknowledged; no more are sent meanwhile
 _LONGEST_TOPIC = 2**15  # bytes; the protocol takes twice as many, and topics of ours begin with it
@@ -144,7 +145,7 @@ class MqttEvents:
         self._client.disconnect()
         self._client.loop_stop()
         if unsent:
-            error = OutputError(f"{self.name}: {unsent} events were not taken by the broker")
+            error = OutputError(f"{self.name}: {counted(unsent, 'event')} not taken by the broker")
             error.lost = unsent
             raise error
 

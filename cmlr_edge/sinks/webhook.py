@@ -26,6 +26,7 @@ from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Result, Takes
 from cmlr_edge.sinks.room import EventQueue
 from cmlr_edge.sinks.tls import reason_of, tls_context
+from cmlr_edge.wording import counted
 
 _TRY_AGAIN = {408, 425, 429}  # and 500 and above
 _random = SystemRandom().random
@@ -174,7 +175,7 @@ class Webhook:
         self._thread.join(self._timeout_s)
         self.refused = 0
         if undelivered:
-            error = OutputError(f"{self.name}: {undelivered} events were not delivered")
+            error = OutputError(f"{self.name}: {counted(undelivered, 'event')} not delivered")
             error.lost = undelivered
             raise error
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmlr_edge.cli.tables import stdout, table
+from cmlr_edge.wording import counted
 from train.cli.options import DataOption, write_report
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
@@ -56,7 +57,7 @@ def biased_pairs(
     )
     report = {"data": part.name, "split": split, "num_images": len(part.images)}
     write_report(json_file, {**report, "pairs": [dataclasses.asdict(pair) for pair in pairs]})
-    stdout().print(_pairs_table(pairs, f"{len(part.images)} images of {split}"))
+    stdout().print(_pairs_table(pairs, f"{counted(len(part.images), 'image')} of {split}"))
 
 
 def _pairs_table(pairs: tuple[BiasedPair, ...], title: str) -> Table:

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from cmlr_edge.cli.tables import stdout, table
+from cmlr_edge.wording import counted
 from train.cli.options import CheckpointOption, DataOption, write_report
 
 
@@ -57,9 +58,9 @@ def _read_out_table(report: dict[str, Any]) -> Table:
     scores = table(
         "read-out",
         right=("mAP", "CF1", "OF1", *(("exclusive", "co-occur") if biased else ())),
-        title=f"{report['num_images']} images of {report['split']}{left_out}",
+        title=f"{counted(report['num_images'], 'image')} of {report['split']}{left_out}",
         caption=f"mAP, CF1, OF1 over the {first['num_labels_scored']} of {len(first['ap'])} labels "
-        f"with at least {report['min_positives']} positives",
+        f"with at least {counted(report['min_positives'], 'positive')}",
     )
     for name, metrics in read_outs.items():
         cells = [f"{metrics[key]:.3f}" for key in ("mean_ap", "cf1", "of1")]

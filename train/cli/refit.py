@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmlr_edge.cli.tables import stdout, table
+from cmlr_edge.wording import counted
 from train.cli.options import DataOption, write_report
 from train.reporting import progress_bars, say
 
@@ -56,7 +57,7 @@ def refit(
             report=lambda done: progress.advance(task, done),
         )
     write_report(json_file, {name: dataclasses.asdict(item) for name, item in expected.items()})
-    title = f"thresholds for {rule} on {len(part.images)} pictures"
+    title = f"thresholds for {rule} on {counted(len(part.images), 'picture')}"
     stdout().print(_table(title, expected))
     say(f"wrote the thresholds into {spec_path(model_path(engine))}")
 

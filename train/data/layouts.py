@@ -10,6 +10,7 @@ from pathlib import Path
 from cmlr_edge.capture.images import NO_FILMS
 from cmlr_edge.errors import DataError
 from cmlr_edge.machine.pillow import HEIC_REMEDY
+from cmlr_edge.wording import counted
 from train.data.base import LabeledImages
 from train.data.class_folders import is_class_folders, read_class_folders
 from train.data.coco import coco_files, read_coco
@@ -148,7 +149,7 @@ def _some_pictures(root: Path) -> str:
     number = sum(map(is_picture, paths))
     phones = sum(path.suffix.lower() in NO_FILMS for path in paths)
     heic = f", {phones} of HEIC, which is not read ({HEIC_REMEDY})," if phones else ""
-    return f"{number or 'no'} picture{'' if number == 1 else 's'}{heic}"
+    return f"{counted(number, 'picture') if number else 'no pictures'}{heic}"
 
 
 def read_dataset(root: Path) -> LabeledImages:

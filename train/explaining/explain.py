@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.wording import counted
 from train.confounders.clustering import cosine_to_centres
 from train.data.base import LabeledImages
 from train.data.transforms import ImageTensors
@@ -96,7 +97,7 @@ def explain(
     folder.mkdir(parents=True, exist_ok=True)
     every, together = data.targets(), cooccurrence(data.targets(), data.known())
     data = replace(data, images=tuple(data.images[i] for i in _choose_images(every)))
-    report(f"reading {len(data.images)} pictures")
+    report(f"reading {counted(len(data.images), 'picture')}")
     networks = [see(names[0], model, spec, data)]
     if beside is not None:
         networks.append(see(names[1], *beside, data))

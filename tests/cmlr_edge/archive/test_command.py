@@ -170,7 +170,7 @@ def test_a_dry_run_says_what_is_there_and_writes_nothing(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     label_archive(inputs=[str(made / "in")], out=str(tmp_path / "out"), dry_run=True)
-    assert capsys.readouterr().out.startswith("5 pictures, 1 films: ")
+    assert capsys.readouterr().out.startswith("5 pictures, 1 film: ")
     assert not (tmp_path / "out").exists()
 
 

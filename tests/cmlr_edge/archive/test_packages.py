@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cmlr_edge.archive.packages import filesystem
 from cmlr_edge.errors import DependencyError
+from tests.cmlr_edge.cli.command import run
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,15 @@ def test_a_storage_without_its_package_names_what_brings_it(
         filesystem(url)
     assert remedy in str(raised.value)
     assert "cmlr-edge[archive]" not in str(raised.value)  # which does not bring it
+
+
+def test_without_pyarrow_one_line_tells_what_brings_it_before_a_model_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ImportError('No module named pyarrow')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    engine = ["--engine", tmp_path / "none.onnx"]
+    done = run("archive", "label", tmp_path, "--out", tmp_path / "labels", *engine)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "pip install 'cmlr-edge[archive]'" in done.stderr

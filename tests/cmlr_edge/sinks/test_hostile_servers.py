@@ -383,7 +383,7 @@ def test_events_that_a_broker_does_not_confirm_are_lost_and_nothing_else(
         sink = MqttEvents(uri, flush_s=1.0, home_assistant=home_assistant)
         for number, kind in enumerate(("start", "end", "start", "end")):
             sink.write(of_events(event(number, kind)))
-        with pytest.raises(OutputError, match="4 events were not taken"):
+        with pytest.raises(OutputError, match="4 events not taken"):
             sink.close()
 
 
