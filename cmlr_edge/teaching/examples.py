@@ -84,7 +84,7 @@ class Examples:
         for digest, seen in zip(digests, tokens, strict=True):
             if digest not in places:
                 places[digest] = len(places)
-                features.append(known.basis(seen).astype(np.float16))
+                features.append(_narrow(known.basis(seen)))
                 says = np.vstack([says, np.full((1, len(known.labels)), UNKNOWN, np.int8)])
             says[places[digest], column] = said
         return replace(
@@ -181,6 +181,16 @@ class Examples:
             arrays["background"].astype(bool),
             seen_by,
         )
+
+
+def _narrow(coordinates: Array) -> NDArray[np.float16]:
+    """As they are kept; an infinity would make every number of the fit none."""
+    if not np.abs(coordinates).max() <= np.finfo(np.float16).max:
+        raise DataError(
+            "a picture is too far from those of the lessons before: forget what was taught from them "
+            "(--forget), and teach from all pictures together"
+        )
+    return coordinates.astype(np.float16)
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:

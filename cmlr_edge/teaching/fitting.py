@@ -36,9 +36,15 @@ class Basis:
 
         Of channels that count alike: those of one layer may be many times as large as those of another.
         """
-        tokens = tokens[:: -(-len(tokens) // _SAMPLE)]
+        if (
+            len(tokens) > _SAMPLE
+        ):  # drawn: with every k-th, whole columns of all pictures may be left out
+            chosen = np.random.default_rng(0).choice(len(tokens), _SAMPLE, replace=False)
+            tokens = tokens[np.sort(chosen)]
         mean, deviation = tokens.mean(axis=0), tokens.std(axis=0)
-        deviation = np.maximum(deviation, 1e-4 * deviation.max() + 1e-12)
+        # A channel that stood still may move in a later lesson: it counts like the one that moved most then.
+        largest = deviation.max() + 1e-12
+        deviation = np.where(deviation < 1e-4 * largest, largest, deviation)
         scaled = (tokens - mean) / deviation
         covariance = (scaled.T @ scaled) / max(1, len(tokens) - 1)
         variances, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
