@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import EngineError, FrameError, SpecError
 from cmlr_edge.frame import ColorOrder, Frame, ImageLike
 from cmlr_edge.machine.closing import Closing
+from cmlr_edge.machine.process_lock import ProcessLock
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.label_names import merged_thresholds
 from cmlr_edge.model.pair import ModelPair
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cmlr_edge.capture.base import Policy
     from cmlr_edge.sinks.base import Result
 
-
+_ONE_PROCESS = "a Recognizer cannot be copied or forked: call from_engine in each process instead"
 # How `Recognizer.stream` does it. `cmlr_edge.pipeline`, which is built upon this module, puts it here
 # when the package is imported, so that imports point one way.
 _streaming: Callable[..., Generator[Result, None, None]] | None = None
@@ -79,7 +79,7 @@ class Recognizer(Closing):
         self._thresholds = merged_thresholds(spec.thresholds_by_label, thresholds)
         self._preparing = Preparing(backend, spec.preprocess)
         self._buffer = np.empty((1, *spec.preprocess.size_hw, 3), np.uint8)
-        self._lock = threading.RLock()  # guards buffer and backend
+        self._lock = ProcessLock(_ONE_PROCESS)  # guards buffer and backend
 
     @classmethod
     def from_engine(
@@ -382,12 +382,13 @@ class Recognizer(Closing):
 
     def __reduce__(self) -> NoReturn:
         """Refuse copies and pickles with an EngineError: a runtime belongs to one process."""
-        raise EngineError("a Recognizer cannot be copied: call from_engine in each process instead")
+        raise EngineError(_ONE_PROCESS)
 
     def close(self) -> None:
-        """Free the runtime. Calling it twice is harmless."""
-        with self._lock:
-            self._backend.close()
+        """Free the runtime. Calling it twice is harmless, as it is after a fork, where it does nothing."""
+        if self._lock.is_ours:
+            with self._lock:
+                self._backend.close()
 
 
 def _listed(images: Any) -> list[Any]:

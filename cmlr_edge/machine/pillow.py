@@ -38,7 +38,8 @@ _UNREAD = {
     b"%PDF": "PDF",
     b"<svg": "SVG",
 }
-_SIXTEEN_BITS = 2**16
+_EIGHT_BITS, _SIXTEEN_BITS = 2**8, 2**16
+_SIXTEEN_AS_I = {"PNG", "PPM"}  # formats of which mode I never means 32
 _EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # numbers of EXIF's tags
 
 
@@ -132,7 +133,7 @@ def rgb_pixels(image: Any) -> NDArray[np.uint8]:
         upright = image
     mode = upright.mode
     if mode.startswith("I") or mode == "F":
-        return _from_wide(upright)
+        return _from_wide(upright, image.format)
     try:
         if mode in {"RGBa", "La"}:  # colours multiplied by alpha
             upright = upright.convert(mode.upper())
@@ -167,17 +168,20 @@ def resize_with_pillow(
     return np.asarray(image.resize(size_wh, filters[name.upper()]))
 
 
-def _from_wide(image: Any) -> NDArray[np.uint8]:
+def _from_wide(image: Any, file_format: str | None) -> NDArray[np.uint8]:
     """Grey of more than 8 bits. Older versions of Pillow call 16 bits I, as they do 32."""
     values = np.asarray(image)
-    if (
-        image.mode == "F"
-        or values.size == 0
-        or not 0 <= values.min() <= values.max() < _SIXTEEN_BITS
-    ):
+    least, most = (values.min(), values.max()) if values.size and image.mode != "F" else (-1, -1)
+    if not 0 <= least <= most < _SIXTEEN_BITS:
         raise FrameError(
             f"a picture of mode {image.mode} was given: expected 8 or 16 bits a channel; scale it "
             "and convert it to mode L or RGB"
+        )
+    # 8 bits in the room of 32 would become black.
+    if image.mode == "I" and file_format not in _SIXTEEN_AS_I and 0 < most < _EIGHT_BITS:
+        raise FrameError(
+            f"a picture of mode I was given whose values are all below {_EIGHT_BITS}: expected 16 bits, "
+            "of which these are black; if they are grey of 8 bits, convert it to mode L"
         )
     grey = (values >> 8).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -272,6 +273,21 @@ def test_a_recognizer_is_not_copied_and_says_what_to_do(engine: Path, copied: An
     with Recognizer.from_engine(engine) as recognizer:
         with pytest.raises(EngineError, match="from_engine in each process"):
             copied(recognizer)
+        assert recognizer(solid(1, 2, 3)).valid
+
+
+def test_a_recognizer_is_refused_after_a_fork_and_never_waited_for(engine: Path) -> None:
+    with Recognizer.from_engine(engine) as recognizer, recognizer._lock:
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                recognizer(solid(1, 2, 3))
+            except EngineError as error:
+                recognizer.close()
+                code = 0 if "from_engine in each process" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert recognizer(solid(1, 2, 3)).valid
 
 

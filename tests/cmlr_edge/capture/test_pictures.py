@@ -114,6 +114,17 @@ def test_a_pil_image_without_colors_is_one_error(image: PilImage.Image) -> None:
         as_color_image(image, "bgr")
 
 
+@pytest.mark.parametrize("most", [1, 255])
+def test_a_tiff_of_8_bits_in_the_room_of_32_is_not_read_as_black(tmp_path: Path, most: int) -> None:
+    values = np.linspace(0, most, 48 * 64).reshape(48, 64).astype(np.int32)
+    PilImage.fromarray(values).save(tmp_path / "x.tif")
+    with pytest.raises(CaptureError, match="below 256"):
+        read_image(tmp_path / "x.tif")
+    with pytest.raises(FrameError, match="mode L"):
+        as_color_image(PilImage.fromarray(values), "bgr")
+    assert as_color_image(PilImage.fromarray(values * 257 // most), "bgr")[0].max() == 1
+
+
 def test_a_closed_or_damaged_pil_image_is_our_error(tmp_path: Path) -> None:
     PilImage.fromarray(COLORS).save(tmp_path / "x.png")
     whole = (tmp_path / "x.png").read_bytes()
