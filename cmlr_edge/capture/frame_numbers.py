@@ -8,12 +8,9 @@ four bits stands one further again behind 16 lost pictures, or behind a lost key
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-_START = b"\0\0\1"
-_MOST = 256  # bytes of a unit that are looked at
-_MOST_UNITS = 100  # of a packet
 _OWN_WAY = 25  # gaps, with at most as many steps between: a camera that counts otherwise must not stay blind
 _SLICE, _KEY_SLICE, _SEQUENCE, _PICTURE = 1, 5, 7, 8  # kinds of units
 _WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135, 144}  # profiles
@@ -30,19 +27,19 @@ class _Numbering:
 
 
 class FrameNumbers:
-    """Follows the numbers of one stream whose units stand behind start codes."""
+    """Follows the numbers of one stream."""
 
-    def __init__(self, beginning: bytes) -> None:
-        """Take what was told before the first packet; empty where nothing was."""
+    def __init__(self, beginning: Iterable[bytes] = ()) -> None:
+        """Take the units that were told before the first packet."""
         self._sequences: dict[int, _Numbering] = {}
         self._sequence_of: dict[int, int] = {}  # by the number of a picture's settings
         self._last: int | None = None  # of a picture that others build upon
         self._gaps = 0  # two for each, less the steps since
         self.misses(beginning)
 
-    def misses(self, data: bytes) -> bool:
-        """Whether pictures are missing before the one of a packet."""
-        for unit in _units(data):
+    def misses(self, units: Iterable[bytes]) -> bool:
+        """Whether pictures are missing before the one that is made of units, or begins with them."""
+        for unit in filter(None, units):
             kind = unit[0] & 31
             try:
                 if kind in {_SLICE, _KEY_SLICE}:
@@ -106,17 +103,6 @@ class _Bits:
             raise ValueError("no number")
         self._at += zeros
         return self.read(zeros + 1) - 1
-
-
-def _units(data: bytes) -> Iterator[bytes]:
-    at = data.find(_START)
-    for _ in range(_MOST_UNITS):
-        if at < 0:
-            return
-        unit = data[at + 3 : at + 3 + _MOST].split(_START)[0]
-        if unit:
-            yield unit
-        at = data.find(_START, at + 3)
 
 
 def _sequence(bits: _Bits) -> tuple[int, _Numbering]:

@@ -29,6 +29,7 @@ from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
 from cmlr_edge.capture.timeline import TimeLine
+from cmlr_edge.capture.units import read_units
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.packet_ring import PacketRing
@@ -88,10 +89,9 @@ class NetworkReader:
         self._ring = keep_packets(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
         self._footing, told = Footing(context), context.extradata or b""
-        has_starts = not told.startswith(
-            b"\1"
-        )  # of units; in other containers their lengths stand there
-        self._numbers = FrameNumbers(told) if context.name == "h264" and has_starts else None
+        self._numbers = None
+        if context.name == "h264" and not told.startswith(b"\1"):  # of lengths, not start codes
+            self._numbers = FrameNumbers(read_units("h264", told).heads)
         # What a server hands out as a file knows its length and is over at its end.
         self._length_s = max(0.0, (container.duration or 0) / 1e6)
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
@@ -146,7 +146,7 @@ class NetworkReader:
         if not self._may_be_over():
             return None
         with suppress(self._av.FFmpegError):  # there is nothing left the second time
-            unit = Unit([], 0.0, time.monotonic(), is_whole=True)
+            unit = Unit([], [], False, 0.0, time.monotonic(), is_whole=True)
             self._ready += (self._grab(item, unit, 0.0, 0) for item in self._judged(None, unit))
         if self._ready:
             return self._ready.popleft()
@@ -243,16 +243,14 @@ class NetworkReader:
         if verdict.age_s > _HOPELESS_S and verdict.is_queued and self._leaves_out:
             self._awaits_key = True
         packet, ring = self._joined(unit), self._ring
-        is_asked = ring is not None or self._awaits_key or not self._has_key
-        is_key = is_asked and self._pump.is_key(unit.packets)
         if ring is not None:
             shown = packet.dts if packet.pts is None else packet.pts
-            ring.add(packet, seconds(shown, self._time_base), is_key=is_key)
-        if self._awaits_key and not is_key:
+            ring.add(packet, seconds(shown, self._time_base), is_key=unit.is_key)
+        if self._awaits_key and not unit.is_key:
             return []
         self._awaits_key = False
-        self._has_key = self._has_key or is_key
-        if self._numbers is not None and self._numbers.misses(bytes(packet)):
+        self._has_key = self._has_key or unit.is_key
+        if self._numbers is not None and self._numbers.misses(unit.heads):
             self._footing.lose(in_decoder=False)
         self._footing.take(packet)
         try:
@@ -275,7 +273,7 @@ class NetworkReader:
         """A packet with all of a picture."""
         packet = unit.packets[0]
         if len(unit.packets) > 1:
-            packet = self._av.Packet(b"".join(map(bytes, unit.packets)))
+            packet = self._av.Packet(b"".join(unit.packets))
             packet.pts, packet.dts = unit.packets[0].pts, unit.packets[0].dts
             packet.time_base = self._time_base
         return packet

@@ -10,18 +10,32 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from cmlr_edge.capture.bounds import MAX_STREAM_BYTES
 from cmlr_edge.capture.ffmpeg import packets_of
+from cmlr_edge.capture.units import MOST_UNITS, Units, read_units
 from cmlr_edge.errors import CaptureError
 
 _MAX_WAITING_BYTES = 2**26  # then the sender has to wait
 _PAUSE_S = 0.06  # without a piece: the picture is whole
 _MAX_PAUSE_S = 0.5
 _WHOLE_PICTURES = {"mjpeg", "vp8", "vp9", "av1"}  # FFmpeg puts these together by their marks
-_SLICES = {"h264": 1, "hevc": 2}  # bytes of the head of a NAL unit
-_KEY_TYPES = {"h264": {5}, "hevc": {*range(16, 24)}}  # of NAL units
+
+
+class _Piece:
+    """A packet, when it came on time.monotonic(), and what is in it."""
+
+    def __init__(self, packet: Any, codec: str) -> None:
+        self.packet, self.pts, self.arrived_s = packet, packet.pts, time.monotonic()
+        self._codec = codec
+
+    @cached_property
+    def units(self) -> Units:
+        """Looked at once."""
+        return read_units(self._codec, self.packet)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +43,8 @@ class Unit:
     """The packets of one picture."""
 
     packets: list[Any]
+    heads: list[bytes]  # see `Units`
+    is_key: bool  # it needs none before it
     waited_s: float  # until its first one came, since the one before
     arrived_s: float  # its last one, on time.monotonic()
     is_whole: bool  # False: pieces of it came too late, or of one that it builds upon
@@ -49,7 +65,7 @@ class Pump:
         self._codec = str(stream.codec_context.name)
         self._in_pieces = in_pieces and self._codec not in _WHOLE_PICTURES
         self._changed = threading.Condition()  # guards the five below
-        self._waiting: deque[tuple[Any, float]] = deque()
+        self._waiting: deque[_Piece] = deque()
         self._waiting_bytes = 0
         self._is_over = self._closing = False
         self._error: Exception | None = None
@@ -68,22 +84,31 @@ class Pump:
             Exception: What the connection was lost by.
         """
         before_s = self._last_s
-        packet, arrived_s = self._get(timeout_s)
-        while packet is not None and self._in_pieces and self._is_late(packet):
-            packet, arrived_s = self._get(timeout_s)
-        if packet is None:
+        piece = self._get(timeout_s)
+        while piece is not None and self._in_pieces and self._is_late(piece):
+            piece = self._get(timeout_s)
+        if piece is None:
             return None
-        packets, first_s, size, has_begun = [packet], arrived_s, packet.size, self._begins(packet)
-        while self._in_pieces and packet.pts is not None and self._follows(packet.pts, has_begun):
-            packet, arrived_s = self._get(0.0)
-            packets.append(packet)
-            size += packet.size
-            has_begun = has_begun or self._begins(packet)
+        pieces, size, has_begun = [piece], piece.packet.size, piece.units.begins
+        while self._in_pieces and self._follows(piece.pts, has_begun):
+            piece = self._get(0.0)
+            assert piece is not None  # it waits
+            pieces.append(piece)
+            size += piece.packet.size
+            has_begun = has_begun or piece.units.begins
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
-        self._cut_pts = packets[0].pts
-        self._is_broken = self._is_broken and not self.is_key(packets)
-        return Unit(packets, max(0.0, first_s - before_s), arrived_s, not self._is_broken)
+        self._cut_pts = pieces[0].pts
+        is_key = any(item.units.is_key or item.packet.is_keyframe for item in pieces)
+        self._is_broken = self._is_broken and not is_key
+        return Unit(
+            packets=[item.packet for item in pieces],
+            heads=[*islice((head for item in pieces for head in item.units.heads), MOST_UNITS)],
+            is_key=is_key,
+            waited_s=max(0.0, pieces[0].arrived_s - before_s),
+            arrived_s=piece.arrived_s,
+            is_whole=not self._is_broken,
+        )
 
     @property
     def has_more(self) -> bool:
@@ -91,20 +116,7 @@ class Pump:
         with self._changed:
             if not self._in_pieces or not self._waiting:
                 return bool(self._waiting)
-            return bool(self._waiting[0][0].pts != self._waiting[-1][0].pts)
-
-    def is_key(self, packets: list[Any]) -> bool:
-        """Whether a picture needs none before it."""
-        if self._codec not in _KEY_TYPES:
-            return bool(packets[0].is_keyframe)
-        data, keys = b"".join(map(bytes, packets)), _KEY_TYPES[self._codec]
-        at = data.find(b"\0\0\1")
-        while 0 <= at < len(data) - 3:
-            kind = data[at + 3] & 31 if self._codec == "h264" else data[at + 3] >> 1 & 63
-            if kind in keys:
-                return True
-            at = data.find(b"\0\0\1", at + 3)
-        return any(packet.is_keyframe for packet in packets)
+            return bool(self._waiting[0].pts != self._waiting[-1].pts)
 
     def close(self) -> None:
         """Release the connection, at the latest when the read under way has ended."""
@@ -113,51 +125,39 @@ class Pump:
             self._waiting.clear()
             self._changed.notify_all()
 
-    def _is_late(self, packet: Any) -> bool:
+    def _is_late(self, piece: _Piece) -> bool:
         """Whether it belongs to the picture before, which was taken without it."""
-        if packet.pts is None or packet.pts != self._cut_pts or self._begins(packet):
+        if piece.pts is None or piece.pts != self._cut_pts or piece.units.begins:
             return False
         self._is_broken = True
         self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
         return True
 
-    def _follows(self, pts: int, has_begun: bool) -> bool:
+    def _follows(self, pts: int | None, has_begun: bool) -> bool:
         """Wait for the next packet; whether it is another piece of the same picture."""
+        if pts is None:
+            return False
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_over, self._pause_s)
-            if not self._waiting or self._waiting[0][0].pts != pts:
+            if not self._waiting or self._waiting[0].pts != pts:
                 return False
             # Times tell pictures apart no more where a camera's stand still; FFmpeg also gives the second
             # picture the time of the first, where RTP's times begin with 0.
-            return not (has_begun and self._begins(self._waiting[0][0]))
+            return not (has_begun and self._waiting[0].units.begins)
 
-    def _begins(self, packet: Any) -> bool:
-        """Whether the first block of a picture is in a packet."""
-        header = _SLICES.get(self._codec)
-        if header is None:
-            return False
-        data = bytes(packet)
-        at = data.find(b"\0\0\1") + 3
-        while 3 <= at < len(data) - header:
-            kind = data[at] & 31 if self._codec == "h264" else data[at] >> 1 & 63
-            is_slice = kind in {1, 5} if self._codec == "h264" else kind < 32
-            if is_slice and data[at + header] & 128:  # of the first block the number is one bit
-                return True
-            at = data.find(b"\0\0\1", at) + 3
-        return False
-
-    def _get(self, timeout_s: float) -> tuple[Any, float]:
+    def _get(self, timeout_s: float) -> _Piece | None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._waiting or self._is_over, timeout_s):
                 raise TimeoutError(f"no packet for {timeout_s:g} s")
             if not self._waiting:
                 if self._error is not None:
                     raise self._error
-                return None, self._last_s
-            packet, self._last_s = self._waiting.popleft()
-            self._waiting_bytes -= packet.size
+                return None
+            piece = self._waiting.popleft()
+            self._last_s = piece.arrived_s
+            self._waiting_bytes -= piece.packet.size
             self._changed.notify_all()
-            return packet, self._last_s
+            return piece
 
     def _run(self) -> None:
         try:
@@ -177,7 +177,7 @@ class Pump:
             self._changed.wait_for(
                 lambda: self._closing or self._waiting_bytes < _MAX_WAITING_BYTES
             )
-            self._waiting.append((packet, time.monotonic()))
+            self._waiting.append(_Piece(packet, self._codec))
             self._waiting_bytes += packet.size
             self._changed.notify_all()
             return not self._closing

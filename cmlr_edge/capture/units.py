@@ -1,0 +1,54 @@
+"""The units that packets of H.264 and HEVC are made of, behind start codes (annex B of ITU-T H.264 and H.265)."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+_START = b"\0\0\1"
+_MOST_BYTES = 256  # of a unit that are looked at
+MOST_UNITS = 100  # of a packet, whatever it is made of
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """Of a codec's units."""
+
+    header_bytes: int
+    shift: int  # of the kind within the first byte
+    mask: int
+    slices: AbstractSet[int]
+    keys: AbstractSet[int]  # slices of pictures that need none before them
+
+
+_KINDS = {
+    "h264": _Kinds(1, 0, 31, slices={1, 5}, keys={5}),
+    "hevc": _Kinds(2, 1, 63, slices={*range(32)}, keys={*range(16, 24)}),
+}
+
+
+@dataclass(frozen=True)
+class Units:
+    """A packet's units up to its first slice: what follows is of the same picture and kind."""
+
+    heads: tuple[bytes, ...] = ()  # how each begins
+    begins: bool = False  # whether the first block of a picture is in it
+    is_key: bool = False  # whether its picture needs none before it
+
+
+def read_units(codec: str, packet: Any) -> Units:
+    """Look at a packet, or at its bytes; none are known of other codecs."""
+    if codec not in _KINDS:
+        return Units()
+    data, kinds, heads = bytes(packet), _KINDS[codec], []
+    at = data.find(_START)
+    while at >= 0 and len(heads) < MOST_UNITS:
+        head = data[at + 3 : at + 3 + _MOST_BYTES].split(_START)[0]
+        heads.append(head)
+        kind = head[0] >> kinds.shift & kinds.mask if head else -1
+        if kind in kinds.slices:  # the number of the first block is one bit
+            begins = bool(head[kinds.header_bytes :] and head[kinds.header_bytes] & 128)
+            return Units(tuple(heads), begins, kind in kinds.keys)
+        at = data.find(_START, at + 3)
+    return Units(tuple(heads))
