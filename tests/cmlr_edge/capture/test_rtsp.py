@@ -61,9 +61,7 @@ class Camera:
 
     def _serve(self, *what: str) -> None:
         command = [SYSTEM_PYTHON, str(SCRIPT), str(self.port), *what]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
 
