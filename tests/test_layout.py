@@ -40,3 +40,11 @@ def test_the_way_of_a_frame_passes_as_many_files_as_its_page_says() -> None:
     said = re.search(r"passes the (\d+) files", around)
     assert said is not None
     assert int(said.group(1)) == len([name for name in named if name != gpu]) <= 25
+
+
+def test_training_and_export_start_without_what_few_of_their_steps_need() -> None:
+    """Scikit-learn, with SciPy and pandas, takes seconds to import, in each of a training's processes."""
+    heavy = re.compile(r"^(?:from|import) (?:sklearn|scipy|pandas|matplotlib)\b.*", re.MULTILINE)
+    files = [path for package in ("train", "export") for path in (ROOT / package).rglob("*.py")]
+    assert len(files) > 50
+    assert [found for path in files for found in heavy.findall(path.read_text())] == []

@@ -41,7 +41,7 @@ COUNTS = {"train": 1600, "val": 400, "iid": 800, "do": 1200, "cross": 0}  # a la
 ALONE = 200  # scenes of do(context) in the pool; the others are tested on
 BUDGETS = (0, 160, 320)  # labelled frames of the pool
 _LEAST = 80  # scenes of a part: a batch has 64
-_STEPS = 250  # of every training, however many frames there are
+_STEPS, _LEAST_STEPS = 250, 3  # of every training, however many frames there are
 _MAP_HW = (7, 7)
 _CONFOUNDER_TOKENS = 16_000  # that confounders are built from, of those of all frames
 
@@ -129,7 +129,7 @@ class World:
         return points
 
     def _fit(self, train: TokenSet, seed: int) -> Model:
-        head = _train(train, seed, self._size.of(_STEPS, 20))
+        head = _train(train, seed, self._size.of(_STEPS, _LEAST_STEPS))
         meaning = explanation_of(head, _MAP_HW)
         val = _outputs(head, meaning, self._val)["scores"]
         shrinkage = RECIPE.threshold_shrinkage

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -136,6 +134,8 @@ def _cluster(tokens: NDArray[np.float32], number: int, seed: int) -> Confounders
             f"{len(tokens)} tokens cannot form {number} confounders: give more images or ask for "
             "fewer"
         )
+    from sklearn.cluster import MiniBatchKMeans  # seconds that only building confounders needs
+
     directions = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
     kmeans = MiniBatchKMeans(number, n_init=3, batch_size=4096, random_state=seed).fit(directions)
     counts = np.bincount(kmeans.labels_, minlength=number)
@@ -234,6 +234,8 @@ def _fit_logistic(
     features: NDArray[np.float64], labels: NDArray[np.float32], ridge: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights (K, L) and intercepts (L,); a label that never varies gets weight 0, NaN is not looked at."""
+    from sklearn.linear_model import LogisticRegression
+
     known = ~np.isnan(labels)
     positives, number = np.where(known, labels, 0).sum(axis=0), known.sum(axis=0)
     rate = (positives / np.maximum(number, 1)).clip(1e-3, 1 - 1e-3)
@@ -285,6 +287,8 @@ def _representative_contexts(
     """Summarise P(c) by cluster means of the training contexts, their shares, and what they leave out."""
     if len(contexts) <= number:
         return contexts, np.full(len(contexts), 1 / len(contexts)), np.zeros(contexts.shape[1])
+    from sklearn.cluster import KMeans
+
     kmeans = KMeans(number, n_init=1, random_state=seed).fit(contexts)
     counts = np.bincount(kmeans.labels_, minlength=number)
     spread = np.square(contexts - kmeans.cluster_centers_[kmeans.labels_]).mean(axis=0)

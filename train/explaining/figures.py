@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.manifold import TSNE
 
 _PATCH, _STRIPS = 56, 3  # pixels; strips beside each other
 _SHOWN = 12  # bars, and labels of the link map
@@ -129,6 +128,8 @@ def draw_scatter(
     features: NDArray[np.float32], names: list[str], confounders: NDArray[np.float32], path: Path
 ) -> None:
     """t-SNE of features (N, d), coloured by name, and of confounders (K, d), numbered from 0."""
+    from sklearn.manifold import TSNE
+
     plt = _pyplot()
     points = np.concatenate([features, confounders])
     perplexity = min(30.0, max(2.0, (len(points) - 1) / 3))
