@@ -38,9 +38,9 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     logging.basicConfig(level=logging.WARNING, handlers=[LogLines()])
-    # What runs a model from now on: measured, once per model and machine, or accepted in an update.
-    for name in ("cmlr_edge.engines.auto", "cmlr_edge.session.updates"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    # What runs a model from now on: measured, once per model and machine, accepted in an update, or gone back to.
+    for name in ("engines.auto", "session.session", "session.updates"):
+        logging.getLogger(f"cmlr_edge.{name}").setLevel(logging.INFO)
     _write_whatever_the_terminal_takes()
     _say_what_can_be_said()
     try:

@@ -55,14 +55,15 @@ class EngineUpdates:
     def tend(self) -> None:
         """End a trial that is over, and look for an offer; to be called all the time."""
         if self._trial_ends_s is not None and time.monotonic() >= self._trial_ends_s:
-            self._store.confirm()
             self._trial_ends_s = None
-            _log.info("engine %s has passed its trial", self._session.engine_id)
+            if self._store.state.on_trial:  # nobody rolled it back by hand
+                self._store.confirm()
+                _log.info("engine %s has passed its trial", self._session.engine_id)
         self._look_for_offer()
 
     def note_failure(self, error: EngineError) -> None:
         """Take the former engine back where this one fails on trial."""
-        if self._trial_ends_s is not None:
+        if self._trial_ends_s is not None and self._session.engine_id == self._tried:
             if self._store.state.on_trial:  # nobody rolled it back by hand
                 self._store.roll_back()
             tell_roll_back(self._session.engine_id, f"failed on trial: {error}", self._store)
@@ -70,6 +71,7 @@ class EngineUpdates:
     def _begin_trial(self, on_trial: bool) -> None:
         trial_s = self._session.config.engine.update.trial_s
         self._trial_ends_s = time.monotonic() + trial_s if on_trial else None
+        self._tried = self._session.engine_id
 
     def _look_for_offer(self) -> None:
         try:

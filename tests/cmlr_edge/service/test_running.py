@@ -198,7 +198,10 @@ def test_a_source_comes_and_goes_and_the_engine_before_returns_while_the_others_
         service.reload()
         assert "second" not in service.hear(lambda message: message.startswith("WATCHDOG=1"))
         service.until_frames(before + 100)
-        assert service.end()[0] == 0
+        code, said = service.end()
+    assert code == 0
+    assert first is not None
+    assert f"engine {first.id} serves, in the place of" in said
     lines = lines_of(config.with_name("labels.jsonl"))
     for source in ("camera", "second"):
         frames = [line["frame"] for line in lines if line["source"] == source]
