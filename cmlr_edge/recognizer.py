@@ -20,6 +20,7 @@ from cmlr_edge.model.label_names import merged_thresholds
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import OUTPUT_NAME, ModelSpec
 from cmlr_edge.model.stability import LabelStability, StabilityRules
+from cmlr_edge.model.thresholds import reaches
 from cmlr_edge.prediction import Latency, Prediction, rank_labels
 from cmlr_edge.preprocess import Prepared, Preparing, room_for, together
 from cmlr_edge.why import Explain, Reasons, as_explain
@@ -266,7 +267,7 @@ class Recognizer(Closing):
                 scores, why = self._explain(inputs, settings)
         inferred = time.perf_counter()
         finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
-        reached = scores >= self._thresholds
+        reached = reaches(scores, self._thresholds)
         valid = [
             bool(ok) and getattr(image, "status", "ok") == "ok"
             for ok, image in zip(finite, images, strict=True)

@@ -248,7 +248,7 @@ class Reasons(Mapping[str, Why]):
             order = np.argsort(-np.abs(row), kind="stable")
             others = {self.labels[i]: float(row[i]) for i in order if row[i] != 0}
         without = own + bias + math.fsum(others.values())
-        said = score >= self.thresholds[index]
+        said = score >= self.thresholds[index] < 1
         owes = without < _logit(float(self.thresholds[index])) + self.settings.margin
         is_own = self.meaning.surroundings == "own"
         return Why(

@@ -21,6 +21,7 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport
+from cmlr_edge.model.thresholds import reaches
 from export.verify import SCORE_TOLERANCE, remedy_of, require_agreement
 
 _BATCH = 8
@@ -150,7 +151,7 @@ def compare(
             f"allowed {allowed:.3g}: it was not written{remedy_of(precision)}"
         )
     thresholds = np.asarray(spec.thresholds, np.float32)
-    found = Agreement.of(spec.labels, expected >= thresholds, actual >= thresholds)
+    found = Agreement.of(spec.labels, reaches(expected, thresholds), reaches(actual, thresholds))
     share = MAX_SHARE[precision] if max_flips is None else max_flips
     require_agreement(path, found, share, of=" of ONNX Runtime", precision=precision)
     return ParityReport(len(actual), difference, found.flips)

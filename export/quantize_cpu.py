@@ -26,6 +26,7 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.facts import cpu_name
 from cmlr_edge.model.agreement import Agreement
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from cmlr_edge.model.thresholds import reaches
 from export.calibrate import head_nodes, products_of, require_numbers
 from export.graph_index import constant_values
 
@@ -85,14 +86,14 @@ def quantize_for_cpu(
     ranges = _measure_ranges(model, frames, report)
     worst_first = _by_error(model, products, seen, ranges)
     thresholds = np.asarray(spec.thresholds, np.float32)
-    expected = _scores(model, frames) >= thresholds
+    expected = reaches(_scores(model, frames), thresholds)
     first = [node.name for node in products[: min(_FIRST, len(products) // 4)]]
     others = [name for name in worst_first if name not in first]
     count, objections = 0, [""]
     while count <= len(products) // 2:
         in_float32 = (*first, *others[:count])
         file = _quantize(model, ranges, in_float32, reduce_range=reduce_range)
-        found = Agreement.of(spec.labels, expected, _scores(file, frames) >= thresholds)
+        found = Agreement.of(spec.labels, expected, reaches(_scores(file, frames), thresholds))
         if not (objections := found.objections(max_share)):
             return CpuInt8(file, len(products), in_float32)
         count = max(1, 2 * count)

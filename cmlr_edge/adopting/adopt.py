@@ -39,7 +39,7 @@ from cmlr_edge.model.spec import (
     Provenance,
     ThresholdFit,
 )
-from cmlr_edge.model.thresholds import ThresholdRule, fit_thresholds
+from cmlr_edge.model.thresholds import ThresholdRule, fit_thresholds, written
 
 if TYPE_CHECKING:
     import onnx
@@ -225,7 +225,7 @@ class Adoption:
         rows = [self.reference.raw(prepared([p], self.recipe), self.recipe) for p in pictures]
         scores = activated(np.concatenate(rows), self.activation)
         fitted = fit_thresholds(scores, targets, shrinkage=_SHRINKAGE, rule=rule)
-        self.thresholds = tuple(round(float(value), 6) for value in fitted)
+        self.thresholds = written(fitted)
         about = f"{_printable(data)}, {len(targets)} images"
         precision = self.threshold_fit.precision
         self.threshold_fit = ThresholdFit(str(rule), about, len(targets), precision, _SHRINKAGE)

@@ -31,6 +31,7 @@ from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.files import sha256_of
 from cmlr_edge.model.spec import BuiltFile, ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
+from cmlr_edge.model.thresholds import reaches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -282,7 +283,7 @@ def _check_decisions(
     scores: NDArray[np.float32], expected: NDArray[np.float32], spec: ModelSpec, precision: str
 ) -> None:
     thresholds = np.asarray(spec.thresholds, np.float32)
-    found = Agreement.of(spec.labels, expected >= thresholds, scores >= thresholds)
+    found = Agreement.of(spec.labels, reaches(expected, thresholds), reaches(scores, thresholds))
     if objections := found.objections(MAX_SHARE[precision]):
         raise EngineError("; ".join(objections))
 

@@ -21,6 +21,7 @@ from cmlr_edge.machine.driver import Gpu
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.files import require_unchanged, sha256_of, spec_path, write_atomically
 from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport
+from cmlr_edge.model.thresholds import reaches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +123,7 @@ def _check(
         scores = np.concatenate([backend.infer(frame[None]) for frame in frames])
     expected = _expected(source, file, frames)
     scores, thresholds = scores[: len(expected)], np.asarray(spec.thresholds, np.float32)
-    found = Agreement.of(spec.labels, expected >= thresholds, scores >= thresholds)
+    found = Agreement.of(spec.labels, reaches(expected, thresholds), reaches(scores, thresholds))
     if objections := found.objections(MAX_SHARE[file.precision]):
         raise EngineError(
             f"{path.name} decides otherwise than {source[0].name}: {'; '.join(objections)}: it was "

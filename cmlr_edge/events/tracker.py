@@ -67,7 +67,9 @@ class EventTracker:
         """Judge the next frames by other settings of the same labels; open events go on."""
         assert tuple(settings) == self._labels
         self._settings = tuple(settings.values())
-        self._enter = np.array([item.enter for item in self._settings])
+        self._enter = np.array(
+            [item.enter if item.enter < 1 else np.inf for item in self._settings]  # 1: switched off
+        )
         self._smoothing_s = np.array([item.smoothing_s for item in self._settings])
         self._max_step_s = np.array([item.max_step_s for item in self._settings])
 
@@ -127,7 +129,7 @@ class EventTracker:
         visit = self._visits.get(index)
         if visit is None:
             visit = self._visits[index] = _Visit(True, clock_s, time_s, score)
-        elif visit.present != (score >= (settings.leave if visit.present else settings.enter)):
+        elif visit.present != (score >= (settings.leave if visit.present else self._enter[index])):
             visit.present = not visit.present
             visit.changed_clock_s, visit.changed_s = clock_s, time_s
         visit.max_score = max(visit.max_score, score)

@@ -262,7 +262,7 @@ class ModelSpec:
 
     name: str
     labels: tuple[str, ...]
-    thresholds: tuple[float, ...]  # one per label: reported when its score is >= this
+    thresholds: tuple[float, ...]  # one per label: reported when its score is >= this; 1: never
     preprocess: PreprocessSpec
     method: MethodSpec
     provenance: Provenance

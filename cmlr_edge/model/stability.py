@@ -17,7 +17,7 @@ class LabelStability:
     The defaults are a starting point and fitted to no data.
     """
 
-    enter: float  # smoothed score at or above which the label comes, in [0, 1]
+    enter: float  # smoothed score at or above which the label comes, in [0, 1]; 1: never
     leave: float  # smoothed score below which it goes, at most `enter`
     smoothing_s: float = 0.3  # time constant of the exponential mean; 0 for none
     min_duration_s: float = 0.5  # observed so long before an event starts

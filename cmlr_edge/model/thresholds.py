@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 
+_SURE = float(np.nextafter(np.float32(1), np.float32(0)))  # as high as a threshold that is reached
 _DROP = 0.5  # logits below the shared threshold that `shrinkage` positives of a label may buy
 _Z = 1.96  # of a bound that holds in 39 of 40 cases
 
@@ -78,6 +79,20 @@ class LabelExpectation:
     positives: int
 
 
+def reaches(scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where a label is said: at or above its threshold. A threshold of 1 switches a label off.
+
+    For a score may be exactly 1, and a label that is wrong then could not be silenced otherwise.
+    """
+    reached: NDArray[np.bool_] = (scores >= thresholds) & (thresholds < 1)
+    return reached
+
+
+def written(thresholds: NDArray[np.float32]) -> tuple[float, ...]:
+    """As a spec has them: short, and neither 0 nor 1 by rounding, which say always and never."""
+    return tuple(float(f"{x:.{9 if x > 0.999 else 6}g}") for x in thresholds.tolist())
+
+
 def best_threshold(
     scores: NDArray[np.float32], targets: NDArray[np.float32], rule: ThresholdRule
 ) -> float:
@@ -92,8 +107,8 @@ def best_threshold(
     ranked = np.concatenate([[1.0], scores[order].astype(np.float64), [0.0]])
     hits = np.concatenate([[0.0], np.cumsum(targets[order], dtype=np.float64)])
     named = np.arange(len(hits))
-    # Between equal scores no threshold can cut; naming nothing is cut above the highest, if that is below 1.
-    cuttable = np.append(ranked[0] > ranked[1], np.append(ranked[1:-2] > ranked[2:-1], True))
+    # Between equal scores no threshold can cut; 1 names nothing, whatever the scores are.
+    cuttable = np.append(True, np.append(ranked[1:-2] > ranked[2:-1], True))
     merit = np.where(cuttable, rule.merit(hits, named, float(targets.sum())), -np.inf)
     best = int(np.argmax(merit))
     return float((ranked[best] + ranked[best + 1]) / 2)
@@ -129,25 +144,29 @@ def fit_thresholds(
     positives = targets.sum(axis=0)
     shared = best_threshold(scores.ravel(), targets.ravel(), rule) if positives.any() else 0.5
     logits = np.full(targets.shape[1], _logit(shared))
+    off = np.full(targets.shape[1], shared == 1)
     for label in np.flatnonzero(positives):
-        own = _logit(best_threshold(scores[:, label], targets[:, label], rule))
+        chosen = best_threshold(scores[:, label], targets[:, label], rule)
+        top = float(scores[:, label].max())
+        own, highest = _logit(chosen), _logit(top)
+        # At no threshold is it precise enough.
+        off[label] = rule.kind == "precision" and (chosen > top or chosen == 1)
         weight = positives[label] / (positives[label] + shrinkage)
         mixed = weight * own + (1 - weight) * _logit(shared)
-        highest = _logit(float(scores[:, label].max()))
         wanted = own if own <= highest < mixed else mixed
-        if rule.kind == "precision" and own > highest:  # at no threshold is it precise enough
+        if off[label]:
             wanted = max(own, mixed)
         deepest = _DROP * positives[label] / shrinkage if shrinkage else np.inf
         logits[label] = max(wanted, _logit(shared) - deepest)
     thresholds: NDArray[np.float32] = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    return thresholds
+    return np.where(off, thresholds, np.minimum(thresholds, np.float32(_SURE)))
 
 
 def expect(
     scores: NDArray[np.float32], targets: NDArray[np.float32], thresholds: NDArray[np.float32]
 ) -> list[LabelExpectation]:
     """Precision and recall of every label at its threshold, on this data."""
-    named = scores >= thresholds
+    named = reaches(scores, thresholds)
     hits = (named & (targets > 0)).sum(axis=0)
     return [
         LabelExpectation(

@@ -17,6 +17,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.stability import StabilityRules
+from cmlr_edge.model.thresholds import reaches
 from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.prediction import Prediction, rank_labels
 from cmlr_edge.recognizer import Recognizer
@@ -238,7 +239,7 @@ class Choice:
         """
         if not prediction.valid or (self._is_plain and not anew):
             return prediction
-        reached = self.wanted & (prediction.scores >= self.reached_from)
+        reached = self.wanted & reaches(prediction.scores, self.reached_from)
         said = rank_labels(prediction.scores, self._labels, reached)
         why = prediction.why and prediction.why.judged_by(self.reached_from)
         return replace(prediction, labels=said, why=why)

@@ -22,6 +22,7 @@ from cmlr_edge.frame import Frame, mean_colors
 from cmlr_edge.machine.claim import IN_USE, Claim
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.model.label_names import require_known
+from cmlr_edge.model.thresholds import reaches
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.redaction import printable, safe_name
 from cmlr_edge.sinks.base import Result, Takes
@@ -149,7 +150,7 @@ class Collect:
             source = self._sources[result.source] = _Source(Flicker(len(self._labels)))
         if frame.time_s is not None:
             source.last_s = frame.time_s
-            source.flicker.add(prediction.scores >= thresholds, frame.time_s)
+            source.flicker.add(reaches(prediction.scores, thresholds), frame.time_s)
         if self._is_kept_out(source, frame, prediction, thresholds):
             return
         changes = None if frame.time_s is None else source.flicker.changes

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.model.shares import share_between
+from cmlr_edge.model.thresholds import written
 from cmlr_edge.teaching.fitting import Array, Fitted
 
 _FOLDS = 5
@@ -70,7 +71,8 @@ def judge(bags: Array, present: NDArray[np.bool_], fit: Fit, *, seed: int = 0) -
         drawn = np.concatenate([rng.choice(rows, len(rows)) for rows in where])
         cuts.append(best_cut(logits[drawn], present[drawn]))
     low, high = (_probability(float(x)) for x in np.quantile(cuts, [0.025, 0.975]))
-    threshold = _probability(best_cut(logits, present))
+    found = _probability(best_cut(logits, present))
+    [threshold] = written(np.array([found], np.float32))
     return Judgement(
         threshold=threshold,
         threshold_between=(min(low, threshold), max(high, threshold)),
@@ -108,4 +110,4 @@ def _divide(present: NDArray[np.bool_], seed: int) -> NDArray[np.int_]:
 
 
 def _probability(logit: float) -> float:
-    return 1 / (1 + math.exp(-min(max(logit, -30.0), 30.0)))
+    return 1 / (1 + math.exp(-min(max(logit, -15.0), 15.0)))

@@ -183,7 +183,7 @@ class Teacher:
         rows[place : place + 1] = [row]
         labels[place : place + 1] = [_describe(label, judgement)]
         thresholds = [*self._spec.thresholds]
-        thresholds[self._old + place : self._old + place + 1] = [round(judgement.threshold, 6)]
+        thresholds[self._old + place : self._old + place + 1] = [judgement.threshold]
         seen = [*positives.frames.values(), *negatives.frames.values(), *frames]
         lesson = self._lesson(rows, labels, thresholds, seen, but=label)
         return replace(lesson, examples=examples, judgement=judgement)

@@ -38,6 +38,13 @@ def test_a_score_equal_to_its_threshold_counts_as_present(engine: Path) -> None:
         assert len(recognizer(solid(0, 0, 0)).labels) == 3
 
 
+def test_a_threshold_of_one_switches_a_label_off_though_its_score_is_one(engine: Path) -> None:
+    with Recognizer.from_engine(engine, thresholds={"red": 1.0}) as recognizer:
+        prediction = recognizer(solid(255, 255, 255))
+    assert prediction.scores.tolist() == [1, 1, 1]
+    assert [item.label for item in prediction.labels] == ["green", "blue"]
+
+
 def test_labels_come_most_probable_first(engine: Path) -> None:
     with Recognizer.from_engine(engine, thresholds=0.1) as recognizer:
         labels = recognizer(solid(100, 200, 50)).labels

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from cmlr_edge import __version__
 from cmlr_edge.model.spec import MethodSpec, ModelSpec, Provenance, ThresholdFit
-from cmlr_edge.model.thresholds import ThresholdRule, expect, fit_thresholds, lower_bound
+from cmlr_edge.model.thresholds import (
+    ThresholdRule,
+    expect,
+    fit_thresholds,
+    lower_bound,
+    reaches,
+    written,
+)
 from train import distributed
 from train.config import TrainConfig
 from train.fitting.run import Run
@@ -40,7 +47,7 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
     spec = ModelSpec(
         name=f"{run.train.name}-{config.model.backbone}-{_size(config)}",
         labels=run.train.classes,
-        thresholds=tuple(round(float(value), 6) for value in thresholds),
+        thresholds=written(thresholds),
         preprocess=run.spec,
         method=_method(model, config),
         provenance=Provenance(
@@ -121,7 +128,7 @@ def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np
     """Store what was chosen and what to expect; say how sure the precision of the decisions is."""
     targets, thresholds = run.val.targets(), np.asarray(spec.thresholds, np.float32)
     labels = expect(scores, targets, thresholds)
-    named = scores >= thresholds
+    named = reaches(scores, thresholds)
     hits, count = int((named & (targets > 0)).sum()), int(named.sum())
     if count:
         _log.info(

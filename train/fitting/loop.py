@@ -47,6 +47,7 @@ from train.fitting.run import (
     fingerprint,
     pictures_to_judge_by,
     report_data,
+    sizes_of,
 )
 from train.fitting.tracking import Trackers
 from train.judging.inference import BATCH, iterate_tokens, score_images
@@ -173,6 +174,7 @@ def _open(
         val=pictures_to_judge_by(data),
         held_out="val" in data.splits,
         fingerprint=fingerprint(data),
+        sizes=sizes_of(data),
         model=model.to(device),
         frozen=copy.deepcopy(model.backbone).eval().requires_grad_(False),
         confounder_view=None if view is None else view.to(device),
@@ -316,7 +318,8 @@ def _save_epoch(
         100 * record["waiting"],
     )
     checkpoint.append_log(run.folder, record)
-    about = {"epochs": epochs, "precision": precision, "data": run.fingerprint, "best": best}
+    about = {"epochs": epochs, "precision": precision, "best": best}
+    about |= {"data": run.fingerprint, "sizes": run.sizes}
     checkpoint.save_state(run.folder, about | learner.state())
 
 

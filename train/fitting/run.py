@@ -40,6 +40,7 @@ class Run:
     val: LabeledImages  # held out; else some training pictures, for the thresholds
     held_out: bool  # whether `val` is
     fingerprint: str  # of both
+    sizes: str  # of their files, as `sizes_of` gives them
     model: CausalRecognizer
     frozen: Backbone  # as pre-trained
     confounder_view: Backbone | None  # what is clustered, where it is not `frozen`
@@ -124,6 +125,11 @@ def check_folder(
     state = checkpoint.load_state_file(folder)
     if state is not None and state["data"] != fingerprint(data):
         raise DataError(f"{folder} was trained on other data than {data.name}: nothing was changed")
+    if state is not None and state.get("sizes", sizes := sizes_of(data)) != sizes:  # since 0.2
+        raise DataError(
+            f"pictures of {data.name} are no longer those that {folder} was trained on: under the same names "
+            "lie files of other sizes; put the former ones back, or start again with another --out"
+        )
     return state
 
 
@@ -169,3 +175,17 @@ def fingerprint(data: LabeledImages) -> str:
         ]
     )
     return hashlib.sha256((listing + repr(data.classes)).encode()).hexdigest()
+
+
+def sizes_of(data: LabeledImages) -> str:
+    """Tell pictures under the same names apart by the sizes of their files, which copies keep."""
+    return hashlib.sha256(
+        repr([_size(image.path) for image in data.images if image.split in _USED]).encode()
+    ).hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whoever reads it says so
+        return -1

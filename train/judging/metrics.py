@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cmlr_edge.model.thresholds import reaches
 from train.judging.bootstrap import rank_images, weighted_average_precision
 
 _TOP = 3
@@ -82,13 +83,13 @@ def evaluate_scores(
         scores: (N, L), probabilities.
         targets: (N, L), 0 or 1.
         labels: L names.
-        thresholds: (L,); a label is predicted where its score is >= its threshold.
+        thresholds: (L,); a label is predicted where its score reaches its threshold.
         min_positives: Labels with fewer positives are left out of every average.
     """
     ap = average_precisions(scores, targets, min_positives=min_positives)
     scored = np.flatnonzero(~np.isnan(ap))
     actual = targets[:, scored] > 0
-    at_thresholds = decision_metrics((scores >= thresholds)[:, scored], actual)
+    at_thresholds = decision_metrics(reaches(scores, thresholds)[:, scored], actual)
     return MultiLabelMetrics(
         mean_ap=float(np.nanmean(ap)) if scored.size else 0.0,
         ap={name: None if np.isnan(v) else float(v) for name, v in zip(labels, ap, strict=True)},

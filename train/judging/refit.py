@@ -14,7 +14,13 @@ from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import model_path, spec_path
 from cmlr_edge.model.spec import ModelSpec, ThresholdFit
-from cmlr_edge.model.thresholds import LabelExpectation, ThresholdRule, expect, fit_thresholds
+from cmlr_edge.model.thresholds import (
+    LabelExpectation,
+    ThresholdRule,
+    expect,
+    fit_thresholds,
+    written,
+)
 from train.data.base import LabeledImages
 
 
@@ -89,5 +95,4 @@ def with_refitted_thresholds(
         precision=precision,
         shrinkage=shrinkage,
     )
-    rounded = tuple(round(float(value), 6) for value in thresholds)
-    return replace(spec, thresholds=rounded, threshold_fit=fitted)
+    return replace(spec, thresholds=written(thresholds), threshold_fit=fitted)

@@ -179,6 +179,12 @@ def test_a_label_between_its_two_thresholds_stays_what_it_was() -> None:
     assert spans(events) == [(1, 5)]
 
 
+def test_a_label_that_enters_at_one_never_comes() -> None:
+    always = sample_scene([(0.0, 1.0)], fps=5, length_s=3)
+    assert track(always, replace(DIRECT, enter=0.99))
+    assert not track(always, replace(DIRECT, enter=1.0))
+
+
 def test_an_outage_does_not_count_as_presence() -> None:
     patient = replace(DIRECT, min_duration_s=3, max_step_s=1)
     seen_twice = [Sample(0, 0.9), Sample(60, 0.9)]

@@ -29,6 +29,7 @@ from train.data import read_dataset
 from train.data.transforms import ImageTensors
 from train.explaining.plot import plot_log, write_table
 from train.fitting.loop import fit
+from train.fitting.run import check_folder
 from train.judging.evaluate import evaluate_run
 from train.network import backbones
 from train.network.backbones import create_backbone, gives_two_stages
@@ -221,6 +222,23 @@ def test_a_run_is_never_overwritten_and_never_resumed_as_another(
         fit(data, tiny_run, tiny_config())
     with pytest.raises(DataError, match=r"asked for: epochs was \d+, now 9: resume"):
         fit(data, tiny_run, tiny_config("epochs=9"), resume=True)
+
+
+def test_a_run_is_not_resumed_on_other_pictures_under_the_same_names(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    shutil.copytree(tiny_run, tmp_path / "run")
+    data = replace(read_dataset(tmp_path / "data"), name=tiny_data.name)
+    assert check_folder(tmp_path / "run", tiny_config(), data, resume=True)  # a copy is no change
+    shutil.copy(data.images[0].path, data.images[1].path)
+    with pytest.raises(DataError, match="under the same names lie files of other sizes"):
+        fit(data, tmp_path / "run", tiny_config(), resume=True)
+    state = load_state_file(tmp_path / "run")
+    assert state is not None
+    del state["sizes"]  # of a run before 0.2
+    save_state(tmp_path / "run", state)
+    assert check_folder(tmp_path / "run", tiny_config(), data, resume=True)
 
 
 def test_an_interrupt_while_the_state_is_written_is_no_full_disk(

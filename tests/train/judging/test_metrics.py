@@ -9,7 +9,14 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.thresholds import ThresholdRule, best_threshold, expect, fit_thresholds
+from cmlr_edge.model.thresholds import (
+    ThresholdRule,
+    best_threshold,
+    expect,
+    fit_thresholds,
+    reaches,
+    written,
+)
 from train.judging.metrics import average_precisions, evaluate_scores, in_top3
 
 RNG = np.random.default_rng(0)
@@ -192,7 +199,7 @@ def test_a_label_that_cannot_be_precise_is_not_named_for_the_sake_of_the_others(
 
 
 @pytest.mark.parametrize("rule", ["cost=0.3", "cost=3", "precision=0.8", "f1"])
-def test_scores_of_one_are_named_by_every_threshold(rule: str) -> None:
+def test_scores_of_one_are_named_together_or_not_at_all(rule: str) -> None:
     """As a softmax that is sure gives them."""
     targets = np.array([1, 0, 0, 0, 0, 1, 1, 0], np.float32)
     scores = np.array([1, 1, 1, 1, 0.6, 0.6, 0.6, 0.2], np.float32)
@@ -202,17 +209,33 @@ def test_scores_of_one_are_named_by_every_threshold(rule: str) -> None:
         hits = np.array([float((named & (targets > 0)).sum())])
         return float(parsed.merit(hits, np.array([named.sum()]), 3.0)[0])
 
-    best = max(merit(scores >= value) for value in (0, 0.5, 0.9, 1))
-    assert merit(scores >= best_threshold(scores, targets, parsed)) == best
+    best = max(merit(scores >= value) for value in (0, 0.5, 0.9, 1.1))
+    chosen = np.float32(best_threshold(scores, targets, parsed))
+    assert merit(reaches(scores, chosen)) == best
 
 
-def test_a_label_that_is_wrong_where_it_is_nearly_sure_is_switched_off() -> None:
-    scores = np.full((6, 1), np.nextafter(np.float32(1), np.float32(0)))
+@pytest.mark.parametrize("sure", [1, np.nextafter(np.float32(1), np.float32(0)), 0.9999985])
+def test_a_label_that_is_wrong_where_it_is_sure_is_switched_off(sure: float) -> None:
+    scores = np.full((6, 1), sure, np.float32)
     targets = np.zeros((6, 1), np.float32)
     targets[0] = 1
     rule = ThresholdRule("precision", 0.9)
     found = fit_thresholds(scores, targets, shrinkage=0, rule=rule)
-    assert not (scores >= found.round(6)).any()
+    assert not reaches(scores, np.array(written(found), np.float32)).any()
+
+
+def test_scores_of_one_that_are_right_are_still_named_where_all_others_are_nearly_one() -> None:
+    scores = np.full((6, 1), 0.9999995, np.float32)
+    targets = np.zeros((6, 1), np.float32)
+    targets[:2] = scores[:2] = 1
+    rule = ThresholdRule("precision", 0.9)
+    found = np.array(written(fit_thresholds(scores, targets, shrinkage=0, rule=rule)), np.float32)
+    assert (reaches(scores, found) == (targets > 0)).all()
+
+
+def test_a_threshold_near_zero_is_not_written_as_zero_which_would_say_always() -> None:
+    thresholds = np.array([3e-7, 0.12345678, 0.5], np.float32)
+    assert written(thresholds) == (3e-7, 0.123457, 0.5)
 
 
 @pytest.mark.parametrize("cost", [0.2, 1.0, 5.0])
