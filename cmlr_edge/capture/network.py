@@ -28,6 +28,7 @@ from cmlr_edge.capture.frame_numbers import FrameNumbers
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
+from cmlr_edge.capture.slices import Slices
 from cmlr_edge.capture.timeline import TimeLine
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
@@ -92,6 +93,8 @@ class NetworkReader:
             b"\1"
         )  # of units; in other containers their lengths stand there
         self._numbers = FrameNumbers(told) if context.name == "h264" and has_starts else None
+        has_slices = context.name in {"h264", "hevc"} and has_starts
+        self._slices = Slices(context.name) if has_slices else None
         # What a server hands out as a file knows its length and is over at its end.
         self._length_s = max(0.0, (container.duration or 0) / 1e6)
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
@@ -254,7 +257,8 @@ class NetworkReader:
         self._has_key = self._has_key or is_key
         if self._numbers is not None and self._numbers.misses(bytes(packet)):
             self._footing.lose(in_decoder=False)
-        self._footing.take(packet)
+        lacks = self._slices is not None and self._slices.lack(bytes(packet))
+        self._footing.take(packet, is_partial=lacks)
         try:
             return self._judged(packet, unit)
         except self._av.FFmpegError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmlr_edge.capture.bounds import MAX_STREAM_BYTES
+from cmlr_edge.capture.doubles import Doubles
 from cmlr_edge.capture.ffmpeg import packets_of
 from cmlr_edge.errors import CaptureError
 
@@ -57,16 +58,36 @@ class Pump:
         self._pause_s = _PAUSE_S
         self._cut_pts: int | None = None  # of the picture that was taken last
         self._is_broken = False  # a picture lacks pieces, and no key picture has come since
+        self._doubles = Doubles() if in_pieces and self._codec in _SLICES else None
+        self._given: tuple[int | None, bytes] = (
+            None,
+            b"",
+        )  # the time of the last picture, and itself
         threading.Thread(target=self._run, name="pump", daemon=True).start()
 
     def take(self, timeout_s: float) -> Unit | None:
-        """Wait for a picture; None at the end of the stream.
+        """Wait for a picture, which is not the one before once more; None at the end of the stream.
 
         Raises:
             TimeoutError: Nothing came.
             CaptureError: A picture is too large.
             Exception: What the connection was lost by.
         """
+        while (unit := self._take(timeout_s)) is not None and self._has_given(unit.packets):
+            pass
+        return unit
+
+    def _has_given(self, packets: list[Any]) -> bool:
+        """Whether a picture is the last one once more, whose settings may have come between the two."""
+        if self._doubles is None:
+            return False
+        pts, content = packets[0].pts, b"".join(map(bytes, packets))
+        if pts == self._given[0] and content in self._given[1]:
+            return True
+        self._given = pts, content
+        return False
+
+    def _take(self, timeout_s: float) -> Unit | None:
         before_s = self._last_s
         packet, arrived_s = self._get(timeout_s)
         while packet is not None and self._in_pieces and self._is_late(packet):
@@ -162,7 +183,8 @@ class Pump:
     def _run(self) -> None:
         try:
             for packet in packets_of(self._container, self._stream):
-                if packet.size and not self._put(packet):
+                is_new = packet.size and not (self._doubles and self._doubles.has(packet))
+                if is_new and not self._put(packet):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)
             self._error = error
