@@ -70,7 +70,7 @@ def as_color_image(image: Any, color: ColorOrder) -> tuple[NDArray[np.uint8], Co
     Raises:
         FrameError: Wrong type, dtype, number of channels, or an empty image.
     """
-    if not isinstance(color, str) or color not in {"bgr", "rgb"}:
+    if color not in ("bgr", "rgb"):  # no set: it may be anything
         raise FrameError(f'color is {color!r}: expected "bgr" (OpenCV) or "rgb"')
     # Without it, or while another thread imports it, nobody can have made a picture of it.
     kind = getattr(sys.modules.get("PIL.Image"), "Image", None)

@@ -36,12 +36,13 @@ class Footing:
         self._shown: int | None = None  # time of the last picture
         self._is_interlaced = False  # likewise
         self._keys: set[int] = set()  # numbers of packets that call themselves keys
+        self._partial: set[int] = set()  # of those that lack something
         self._base = 0 if self._codec in _BEGIN_WELL else None  # of the last good key picture
         self._lost: list[int] = []  # numbers, from the base on
         self._refreshing: int | None = None  # where the newest refresh in parts began
 
-    def take(self, packet: Any) -> None:
-        """Note a packet before it is decoded."""
+    def take(self, packet: Any, *, is_partial: bool = False) -> None:
+        """Note a packet before it is decoded, and whether a part of its picture is missing."""
         shown = packet.dts if packet.pts is None else packet.pts
         if shown is not None:
             self._numbers[shown] = self._num_taken
@@ -51,10 +52,13 @@ class Footing:
             del self._awaited[next(iter(self._awaited))]
         if packet.is_keyframe:
             self._keys.add(self._num_taken)
+        if is_partial:
+            self._partial.add(self._num_taken)
         self._num_taken += 1
         if len(self._numbers) > _KNOWN:
             del self._numbers[next(iter(self._numbers))]
-        self._keys.discard(self._num_taken - _KNOWN)
+        for numbers in (self._keys, self._partial):
+            numbers.discard(self._num_taken - _KNOWN)
 
     def lose(self, *, in_decoder: bool) -> None:
         """Note that a packet gave no picture, or that some are missing behind the one that was taken last.
@@ -77,6 +81,7 @@ class Footing:
         number = self._numbers.get(frame.pts, self._num_taken)
         self._awaited.pop(frame.pts, None)
         self._shown, self._is_interlaced = frame.pts, bool(frame.interlaced_frame)
+        is_whole = is_whole and number not in self._partial
         if not is_whole:
             self._note(number)
         elif self._is_key(frame, number):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _OWN_WAY = 25  # gaps, with at most as many steps between: a camera that counts otherwise must not stay blind
-_SLICE, _KEY_SLICE, _SEQUENCE, _PICTURE = 1, 5, 7, 8  # kinds of units
+SLICE, KEY_SLICE, _SEQUENCE, _PICTURE = 1, 5, 7, 8  # kinds of units
 _WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135, 144}  # profiles
 
 
@@ -42,15 +42,15 @@ class FrameNumbers:
         for unit in filter(None, units):
             kind = unit[0] & 31
             try:
-                if kind in {_SLICE, _KEY_SLICE}:
-                    return self._step(unit, is_key=kind == _KEY_SLICE)
-                self._note(kind, _Bits(unit[1:]))
+                if kind in {SLICE, KEY_SLICE}:
+                    return self._step(unit, is_key=kind == KEY_SLICE)
+                self._note(kind, Bits(unit[1:]))
             except ValueError:  # cut or damaged: the decoder says so
-                if kind in {_SLICE, _KEY_SLICE}:
+                if kind in {SLICE, KEY_SLICE}:
                     self._last = None
         return False
 
-    def _note(self, kind: int, bits: _Bits) -> None:
+    def _note(self, kind: int, bits: Bits) -> None:
         if kind == _SEQUENCE:
             number, numbering = _sequence(bits)
             self._sequences[number % 32] = numbering
@@ -59,7 +59,7 @@ class FrameNumbers:
             self._sequence_of[number % 256] = bits.number()
 
     def _step(self, unit: bytes, *, is_key: bool) -> bool:
-        bits = _Bits(unit[1:])
+        bits = Bits(unit[1:])
         first_block = bits.number()
         bits.number()
         numbering = self._sequences.get(self._sequence_of.get(bits.number(), -1))
@@ -79,10 +79,11 @@ class FrameNumbers:
         return is_gap and self._gaps <= 2 * _OWN_WAY
 
 
-class _Bits:
-    """Numbers of a unit, from its beginning on."""
+class Bits:
+    """Numbers of a unit, from its beginning on; a ValueError says that there are none."""
 
     def __init__(self, data: bytes) -> None:
+        """Take what is behind the head of a unit."""
         clean = data.replace(
             b"\0\0\3", b"\0\0"
         )  # the 3 keeps numbers from looking like a start code
@@ -105,7 +106,7 @@ class _Bits:
         return self.read(zeros + 1) - 1
 
 
-def _sequence(bits: _Bits) -> tuple[int, _Numbering]:
+def _sequence(bits: Bits) -> tuple[int, _Numbering]:
     profile = bits.read(8)
     bits.read(16)
     number, has_planes = bits.number(), False
@@ -131,7 +132,7 @@ def _sequence(bits: _Bits) -> tuple[int, _Numbering]:
     return number, _Numbering(frame_bits, has_planes, may_skip, has_fields=bits.read(1) == 0)
 
 
-def _pass_scaling(bits: _Bits, lists: int) -> None:
+def _pass_scaling(bits: Bits, lists: int) -> None:
     for index in range(lists):
         if not bits.read(1):
             continue

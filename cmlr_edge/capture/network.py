@@ -28,8 +28,9 @@ from cmlr_edge.capture.frame_numbers import FrameNumbers
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
+from cmlr_edge.capture.slices import Slices
 from cmlr_edge.capture.timeline import TimeLine
-from cmlr_edge.capture.units import read_units
+from cmlr_edge.capture.units import CODECS, read_units
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.packet_ring import PacketRing
@@ -89,9 +90,12 @@ class NetworkReader:
         self._ring = keep_packets(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
         self._footing, told = Footing(context), context.extradata or b""
-        self._numbers = None
-        if context.name == "h264" and not told.startswith(b"\1"):  # of lengths, not start codes
-            self._numbers = FrameNumbers(read_units("h264", told).heads)
+        self._numbers = self._slices = None
+        if not told.startswith(b"\1"):  # of lengths, not start codes
+            if context.name == "h264":
+                self._numbers = FrameNumbers(read_units("h264", told).heads)
+            if context.name in CODECS:
+                self._slices = Slices(context.name)
         # What a server hands out as a file knows its length and is over at its end.
         self._length_s = max(0.0, (container.duration or 0) / 1e6)
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
@@ -252,7 +256,8 @@ class NetworkReader:
         self._has_key = self._has_key or unit.is_key
         if self._numbers is not None and self._numbers.misses(unit.heads):
             self._footing.lose(in_decoder=False)
-        self._footing.take(packet)
+        lacks = self._slices is not None and self._slices.lack(unit.heads)
+        self._footing.take(packet, is_partial=lacks)
         try:
             return self._judged(packet, unit)
         except self._av.FFmpegError as error:

@@ -15,8 +15,9 @@ from itertools import islice
 from typing import Any
 
 from cmlr_edge.capture.bounds import MAX_STREAM_BYTES
+from cmlr_edge.capture.doubles import Doubles
 from cmlr_edge.capture.ffmpeg import packets_of
-from cmlr_edge.capture.units import MOST_UNITS, Units, read_units
+from cmlr_edge.capture.units import CODECS, MOST_UNITS, Units, read_units
 from cmlr_edge.errors import CaptureError
 
 _MAX_WAITING_BYTES = 2**26  # then the sender has to wait
@@ -33,9 +34,14 @@ class _Piece:
         self._codec = codec
 
     @cached_property
+    def content(self) -> bytes:
+        """Copied once."""
+        return bytes(self.packet)
+
+    @cached_property
     def units(self) -> Units:
-        """Looked at once."""
-        return read_units(self._codec, self.packet)
+        """Looked at once, in codecs whose units are known."""
+        return read_units(self._codec, self.content) if self._codec in CODECS else Units()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +79,13 @@ class Pump:
         self._pause_s = _PAUSE_S
         self._cut_pts: int | None = None  # of the picture that was taken last
         self._is_broken = False  # a picture lacks pieces, and no key picture has come since
+        self._doubles = Doubles() if in_pieces and self._codec in CODECS else None
+        self._given_pts: int | None = None  # of the last picture
+        self._given = b""  # the picture itself
         threading.Thread(target=self._run, name="pump", daemon=True).start()
 
     def take(self, timeout_s: float) -> Unit | None:
-        """Wait for a picture; None at the end of the stream.
+        """Wait for a picture, which is not the one before once more; None at the end of the stream.
 
         Raises:
             TimeoutError: Nothing came.
@@ -84,11 +93,19 @@ class Pump:
             Exception: What the connection was lost by.
         """
         before_s = self._last_s
+        while pieces := self._pieces(timeout_s):
+            if not self._has_given(pieces):
+                return self._unit(pieces, before_s)
+            before_s = self._last_s
+        return None
+
+    def _pieces(self, timeout_s: float) -> list[_Piece]:
+        """Wait for those of the next picture; none at the end of the stream."""
         piece = self._get(timeout_s)
         while piece is not None and self._in_pieces and self._is_late(piece):
             piece = self._get(timeout_s)
         if piece is None:
-            return None
+            return []
         pieces, size, has_begun = [piece], piece.packet.size, piece.units.begins
         while self._in_pieces and self._follows(piece.pts, has_begun):
             piece = self._get(0.0)
@@ -98,15 +115,28 @@ class Pump:
             has_begun = has_begun or piece.units.begins
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
+        return pieces
+
+    def _has_given(self, pieces: list[_Piece]) -> bool:
+        """Whether a picture is the last one once more, whose settings may have come between the two."""
+        if self._doubles is None or pieces[0].pts is None:
+            return False
+        content = b"".join(piece.content for piece in pieces)
+        if pieces[0].pts == self._given_pts and content in self._given:
+            return True
+        self._given_pts, self._given = pieces[0].pts, content
+        return False
+
+    def _unit(self, pieces: list[_Piece], before_s: float) -> Unit:
         self._cut_pts = pieces[0].pts
-        is_key = any(item.units.is_key or item.packet.is_keyframe for item in pieces)
+        is_key = any(piece.units.is_key or piece.packet.is_keyframe for piece in pieces)
         self._is_broken = self._is_broken and not is_key
         return Unit(
-            packets=[item.packet for item in pieces],
-            heads=[*islice((head for item in pieces for head in item.units.heads), MOST_UNITS)],
+            packets=[piece.packet for piece in pieces],
+            heads=[*islice((head for piece in pieces for head in piece.units.heads), MOST_UNITS)],
             is_key=is_key,
             waited_s=max(0.0, pieces[0].arrived_s - before_s),
-            arrived_s=piece.arrived_s,
+            arrived_s=pieces[-1].arrived_s,
             is_whole=not self._is_broken,
         )
 
@@ -162,7 +192,11 @@ class Pump:
     def _run(self) -> None:
         try:
             for packet in packets_of(self._container, self._stream):
-                if packet.size and not self._put(packet):
+                piece = _Piece(packet, self._codec)
+                is_new = packet.size and not (
+                    self._doubles and self._doubles.has(piece.pts, piece.content)
+                )
+                if is_new and not self._put(piece):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)
             self._error = error
@@ -172,12 +206,12 @@ class Pump:
             self._changed.wait_for(lambda: self._closing)  # a picture may be being decoded
         self._container.close()
 
-    def _put(self, packet: Any) -> bool:
+    def _put(self, piece: _Piece) -> bool:
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closing or self._waiting_bytes < _MAX_WAITING_BYTES
             )
-            self._waiting.append(_Piece(packet, self._codec))
-            self._waiting_bytes += packet.size
+            self._waiting.append(piece)
+            self._waiting_bytes += piece.packet.size
             self._changed.notify_all()
             return not self._closing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 _START = b"\0\0\1"
 _MOST_BYTES = 256  # of a unit that are looked at
@@ -26,29 +25,31 @@ _KINDS = {
     "h264": _Kinds(1, 0, 31, slices={1, 5}, keys={5}),
     "hevc": _Kinds(2, 1, 63, slices={*range(32)}, keys={*range(16, 24)}),
 }
+CODECS = frozenset(_KINDS)
 
 
 @dataclass(frozen=True)
 class Units:
-    """A packet's units up to its first slice: what follows is of the same picture and kind."""
+    """What a packet is made of."""
 
     heads: tuple[bytes, ...] = ()  # how each begins
     begins: bool = False  # whether the first block of a picture is in it
     is_key: bool = False  # whether its picture needs none before it
 
 
-def read_units(codec: str, packet: Any) -> Units:
-    """Look at a packet, or at its bytes; none are known of other codecs."""
+def read_units(codec: str, data: bytes) -> Units:
+    """Look at a packet's bytes; none are known of other codecs."""
     if codec not in _KINDS:
         return Units()
-    data, kinds, heads = bytes(packet), _KINDS[codec], []
+    kinds, begins, is_key = _KINDS[codec], False, False
+    heads: list[bytes] = []
     at = data.find(_START)
     while at >= 0 and len(heads) < MOST_UNITS:
         head = data[at + 3 : at + 3 + _MOST_BYTES].split(_START)[0]
         heads.append(head)
         kind = head[0] >> kinds.shift & kinds.mask if head else -1
         if kind in kinds.slices:  # the number of the first block is one bit
-            begins = bool(head[kinds.header_bytes :] and head[kinds.header_bytes] & 128)
-            return Units(tuple(heads), begins, kind in kinds.keys)
+            begins = begins or bool(head[kinds.header_bytes :] and head[kinds.header_bytes] & 128)
+            is_key = is_key or kind in kinds.keys
         at = data.find(_START, at + 3)
-    return Units(tuple(heads))
+    return Units(tuple(heads), begins, is_key)

@@ -127,7 +127,7 @@ def label_archive(
     0    every picture and frame has a row; those that cannot be read say why
     1    some units could not be done, for a storage did not answer: start it again
     2    an error
-    130  ended by SIGINT, 143 by SIGTERM: start it again to go on
+    130  ended by SIGINT, 143 by SIGTERM, 129 by SIGHUP: start it again to go on
     """  # noqa: D301 (typer's mark for keeping lines)
     settings = flags.settings(inputs or [], out)
     run = Archive(settings)

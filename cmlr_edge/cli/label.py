@@ -81,6 +81,7 @@ def label(
     1    some results were lost, some sources failed, or parts of a file are damaged; the rest is done
     2    an error, or every source failed
     130  ended by SIGINT: open events are ended, outputs finished
+    129  likewise by SIGHUP, without --config, as where a terminal is closed
     143  likewise by SIGTERM; a second signal ends the process at once
     """  # noqa: D301 (typer's mark for keeping lines)
     fill = partial(flags.to_config, sources or [], append=False)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run in order; SIGHUP lets it read its file again."""
+"""SIGINT and SIGTERM end a run in order; SIGHUP lets it read its file again, or where it has none ends it, too."""
 
 from __future__ import annotations
 
@@ -42,8 +42,12 @@ class Interruption:
             self._reload()
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal; the second one ends the process, whatever hangs in it."""
-        if self.number and time.monotonic() - self._noted_s < _SAME_SIGNAL_S:
+        """Handle a signal; the second one ends the process, whatever hangs in it.
+
+        Nobody who is in a hurry sends SIGHUP: a terminal that is closed does, and its shell once more.
+        """
+        is_same = time.monotonic() - self._noted_s < _SAME_SIGNAL_S or number == signal.SIGHUP
+        if self.number and is_same:
             return
         if self.number:
             os._exit(128 + number)
@@ -58,17 +62,19 @@ class Interruption:
 
 @contextmanager
 def noted_signals(*, ends_well: bool, reloads: bool = False) -> Iterator[Interruption]:
-    """Handle SIGINT and SIGTERM inside the block; one that comes before the run has begun leaves it.
+    """Handle signals inside the block; one that ends the run and comes before it has begun leaves the block.
 
     Args:
         ends_well: Whether the command goes on until a signal ends it, so that its exit code is 0 then.
-        reloads: Whether there is a file to read again at SIGHUP, which ends a process otherwise.
+        reloads: Whether there is a file to read again at SIGHUP, which ends the run otherwise; not under nohup.
     """
     interruption = Interruption()
     handlers: dict[int, Callable[[int, FrameType | None], None]]
     handlers = {signal.SIGINT: interruption.note, signal.SIGTERM: interruption.note}
     if reloads:
         handlers[signal.SIGHUP] = interruption.note_reload
+    elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        handlers[signal.SIGHUP] = interruption.note
     previous = {number: signal.signal(number, note) for number, note in handlers.items()}
     try:
         with while_waiting(interrupted_when(interruption.is_unwanted)):

@@ -36,8 +36,8 @@ def test_without_pyarrow_one_line_tells_what_brings_it_before_a_model_is_opened(
 ) -> None:
     (tmp_path / "pyarrow.py").write_text("raise ImportError('No module named pyarrow')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    engine = ["--engine", tmp_path / "none.onnx"]
-    done = run("archive", "label", tmp_path, "--out", tmp_path / "labels", *engine)
+    paths = [tmp_path, "--out", tmp_path / "labels", "--engine", tmp_path / "none.onnx"]
+    done = run("archive", "label", *map(str, paths))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert "pip install 'cmlr-edge[archive]'" in done.stderr

@@ -210,6 +210,20 @@ def test_sigterm_while_frames_come_or_a_read_hangs_ends_open_events(
     assert kinds.count("start") == kinds.count("end") == 3
 
 
+def test_a_terminal_that_is_closed_ends_open_events_and_is_no_second_signal(
+    engine: Path, tmp_path: Path
+) -> None:
+    process = start_label(engine, tmp_path, "test://?fps=50", "--policy", "every")
+    await_true(process, lambda: count_lines(tmp_path / "o.jsonl") >= 10)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.15)
+    process.send_signal(signal.SIGHUP)  # nothing, if it has ended
+    # The second one may find that all is done, and Python on its way out.
+    assert process.wait(20) in {128 + signal.SIGHUP, -signal.SIGHUP}
+    kinds = [event["kind"] for event in read_lines(tmp_path / "e.jsonl")]
+    assert kinds.count("start") == kinds.count("end") == 3
+
+
 def test_sigterm_while_outputs_are_finished_keeps_what_was_done(
     engine: Path, tmp_path: Path, receiver: Receiver
 ) -> None:
