@@ -12,7 +12,8 @@ import numpy as np
 
 from cmlr_edge.adopting.recipe import SCALES, Layout, Recipe
 from cmlr_edge.backends.onnx_structure import check_structure
-from cmlr_edge.errors import DependencyError, EngineError, SpecError
+from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import read_file
 
 if TYPE_CHECKING:
@@ -175,14 +176,12 @@ def _described(path: Path, whole: bytes, sha256: str, model: onnx.ModelProto) ->
 
 
 def _import_onnx() -> Any:
-    try:
+    with needed(
+        "to adopt a model the package onnx is needed and cannot be imported",
+        "pip install 'cmlr-edge[adopt]'",
+    ):
         import onnx
         import onnx.inliner
-    except ImportError as error:
-        raise DependencyError(
-            f"to adopt a model the package onnx is needed and cannot be imported ({error}): "
-            "pip install 'cmlr-edge[adopt]'"
-        ) from error
     return onnx
 
 

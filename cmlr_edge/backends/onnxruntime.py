@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.backends.base import no_explanation
-from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.memory_bound import FirstRuns
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 from cmlr_edge.redaction import one_line
@@ -198,12 +199,8 @@ def _session_options(ort: Any) -> Any:
 
 
 def _import_onnxruntime() -> Any:
-    try:
+    with needed("ONNX Runtime is needed and cannot be imported", "pip install 'cmlr-edge[cpu]'"):
         return import_runtime("onnxruntime")
-    except ImportError as error:
-        raise DependencyError(
-            f"ONNX Runtime is needed and cannot be imported ({error}): pip install 'cmlr-edge[cpu]'"
-        ) from error
 
 
 def available_providers() -> list[str]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.backends.openvino_attention import attention_extensions
-from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.memory_bound import FirstRuns
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
@@ -205,13 +206,8 @@ def shared_core() -> Any:
 
 
 def _import_openvino() -> Any:
-    try:
+    with needed("OpenVINO is needed and cannot be imported", "pip install 'cmlr-edge[openvino]'"):
         return import_runtime("openvino")
-    except ImportError as error:
-        raise DependencyError(
-            f"OpenVINO is needed and cannot be imported ({error}): "
-            "pip install 'cmlr-edge[openvino]'"
-        ) from error
 
 
 def _capabilities(core: Any) -> list[str]:

@@ -41,7 +41,8 @@ def read_units(codec: str, packet: Any) -> Units:
     """Look at a packet, or at its bytes; none are known of other codecs."""
     if codec not in _KINDS:
         return Units()
-    data, kinds, heads = bytes(packet), _KINDS[codec], []
+    data, kinds = bytes(packet), _KINDS[codec]
+    heads: list[bytes] = []
     at = data.find(_START)
     while at >= 0 and len(heads) < MOST_UNITS:
         head = data[at + 3 : at + 3 + _MOST_BYTES].split(_START)[0]
