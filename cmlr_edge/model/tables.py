@@ -57,8 +57,7 @@ def read_rows(
             if row:
                 yield f"{path}:{rows.line_num}", row
     except csv.Error as error:  # a field of megabytes, say
-        where = f"{path}:{rows.line_num + 1}"
-        raise kind(f"{where} cannot be read as a table: {error}") from error
+        raise kind(f"{path}:{rows.line_num} cannot be read as a table: {error}") from error
 
 
 def scores_by_file(

@@ -225,6 +225,8 @@ HEAD = "file,label,begin,end\n"
         (None, "time_s,car\n0,0.5\n1\n", "csv:3: expected numbers"),
         (None, "time_s,car\n0,0.5\n1,7\n", "outside 0 to 1"),
         (None, "time_s,car\n0,\udcff\n", "cannot be read"),
+        (None, f"time_s,car\n0,{'9' * 200_000}\n", "csv:2 cannot be read as a table"),
+        (HEAD + "x" * 200_000, None, "csv:2 cannot be read as a table"),
     ],
 )
 def test_what_is_written_wrong_is_one_line(
