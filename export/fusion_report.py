@@ -146,13 +146,3 @@ class FusionReport:
             "bytes_saved": self.bytes_saved,
             "folds": [asdict(fold) for fold in self.folds],
         }
-
-    def to_text(self) -> str:
-        """The report as a table."""
-        width = max(len(fold.node) for fold in self.folds)
-        lines = [f"{'node':{width}} {'multiply-adds':>14} {'bytes':>12}  saved by"]
-        total = Fold("total", "", self.multiply_adds_saved, self.bytes_saved)
-        for fold in (*self.folds, total):
-            numbers = f"{fold.multiply_adds_saved:>14,} {fold.bytes_saved:>12,}"
-            lines.append(f"{fold.node:{width}} {numbers}  {fold.what}".rstrip())
-        return "\n".join(lines)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.collect.sampling import choose, kinds_of
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
+from benchmarks.heads import fit_head, prepare_tokens
 from benchmarks.records import kept
 from benchmarks.size import Size
 from cmlr_edge.model.explanation import ExplanationSpec
@@ -33,7 +34,7 @@ from export.explain import explained, explanation_of
 from train.config import ConfounderConfig
 from train.data.base import ContextBias
 from train.data.context_scenes import SceneConfig, SceneTruth, generate, read_truth
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
+from train.fitting.frozen import TokenSet
 from train.judging.context_bias import score_context_bias
 from train.network.model import CausalHead
 

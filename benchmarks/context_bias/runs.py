@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
+from benchmarks.heads import fit_head, prepare_tokens, score_tokens
 from benchmarks.natural.bias_models import bias_logits
 from benchmarks.side_by_side import run_side_by_side
 from train.config import ConfounderConfig, ModelConfig, TrainConfig
 from train.data.base import ContextBias
 from train.data.context_scenes import SceneTruth, read_truth
-from train.explaining.link_effects import cooccurrence, recover_links, swap_effects
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.explaining.link_effects import cooccurrence, swap_effects
+from train.fitting.frozen import TokenSet
 from train.fitting.prepare import Preparation
 from train.judging.context_bias import score_context_bias
 from train.judging.inference import DatasetScores
@@ -192,12 +194,20 @@ def _links(
     if head.links is not None or method.model.intervention in {"expectation", "linear", "explicit"}:
         maps["do-swap"] = swap_effects(head, part)
     direct, spurious = (truth.graph.links(kind) for kind in ("causal", "spurious"))
-    result = {}
-    for name, effects in maps.items():
-        recovered = recover_links(effects, direct, spurious)
-        result[name] = {
-            "auc": recovered.auc,
-            "causal": recovered.causal_strength,
-            "spurious": recovered.spurious_strength,
-        }
-    return result
+    return {name: link_recovery(effects, direct, spurious) for name, effects in maps.items()}
+
+
+def link_recovery(
+    effects: NDArray[np.float32], direct: list[tuple[int, int]], spurious: list[tuple[int, int]]
+) -> dict[str, float]:
+    """How a map of effects (L, L) ranks true direct links against pairs that only share a context.
+
+    Both are given as (effect, cause); strengths are mean absolute effects.
+    """
+    true, false = (np.abs([effects[link] for link in links]) for links in (direct, spurious))
+    kinds = np.repeat([1, 0], [len(true), len(false)])
+    return {
+        "auc": float(roc_auc_score(kinds, np.concatenate([true, false]))),
+        "causal": float(true.mean()),
+        "spurious": float(false.mean()),
+    }

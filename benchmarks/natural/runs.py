@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.heads import score_tokens
 from benchmarks.intervals import photo_draws
 from benchmarks.natural.measures import MEASURES, measure, measure_pairs, rank
 from benchmarks.natural.methods import METHODS
@@ -21,7 +22,7 @@ from benchmarks.natural.tokens import Photos, load_photos, reduce_tokens
 from benchmarks.natural.training import train_head
 from benchmarks.records import read_lines
 from benchmarks.side_by_side import one_thread, run_side_by_side
-from train.fitting.frozen import TokenSet, score_tokens
+from train.fitting.frozen import TokenSet
 
 
 @dataclass(frozen=True)

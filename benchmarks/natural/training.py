@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.heads import prepare_tokens, score_tokens
 from benchmarks.natural.batches import (
     Batch,
     add_surroundings,
@@ -22,7 +23,7 @@ from benchmarks.natural.interaction import InteractionHead
 from benchmarks.natural.methods import RECIPE, Method
 from benchmarks.natural.sampling import Pair
 from train.config import TrainConfig
-from train.fitting.frozen import TokenSet, prepare_tokens, score_tokens
+from train.fitting.frozen import TokenSet
 from train.fitting.losses import asymmetric_loss
 from train.fitting.prepare import install, needs_preparation
 from train.network.model import CausalHead

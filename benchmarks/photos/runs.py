@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import COMPONENTS, extract_tokens, fit_reduction
+from benchmarks.heads import fit_head, prepare_tokens, score_tokens
 from benchmarks.photos.methods import tuned_methods
 from train.config import TrainConfig
 from train.data import LabeledImages, read_dataset
 from train.data.transforms import ImageTensors
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.fitting.frozen import TokenSet
 from train.fitting.loop import fit
 from train.judging.inference import DatasetScores, score_images
 from train.network import checkpoint

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
+from benchmarks.heads import fit_head, prepare_tokens
 from benchmarks.size import Size
 from cmlr_edge.model.explanation import (
     CONTEXT,
@@ -28,7 +29,7 @@ from train.config import ConfounderConfig, TrainConfig
 from train.confounders.clustering import assign_context
 from train.data import read_dataset
 from train.data.context_scenes import SceneConfig, generate, read_truth
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
+from train.fitting.frozen import TokenSet
 from train.network.model import CausalHead
 
 COUNTS = {"train": 700, "val": 200, "iid": 1000, "do": 0, "cross": 0}

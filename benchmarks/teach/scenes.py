@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from benchmarks.context_bias.features import COMPONENTS, extract_tokens, fit_reduction
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE
+from benchmarks.heads import fit_head, prepare_tokens, score_tokens
 from benchmarks.teach.lessons import Part
 from train.data import read_dataset
 from train.data.context_scenes import SceneConfig, generate
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.fitting.frozen import TokenSet
 from train.network.backbones import create_backbone
 
 REFERENCE = "matrix links, two decoder layers, no confounders"  # the best on scenes like those seen

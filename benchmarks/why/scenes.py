@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
+from benchmarks.heads import fit_head, prepare_tokens
 from benchmarks.intervals import mean_with_interval
 from cmlr_edge.model.explanation import ATTENTION
 from cmlr_edge.model.files import write_atomically
@@ -29,7 +30,7 @@ from export.verify import sum_errors
 from train.config import ConfounderConfig, TrainConfig
 from train.data import read_dataset
 from train.data.context_scenes import SceneConfig, SceneTruth, generate, read_truth
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens
+from train.fitting.frozen import TokenSet
 from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalHead
 

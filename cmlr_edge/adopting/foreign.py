@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmlr_edge.adopting.recipe import SCALES, Layout, Recipe
+from cmlr_edge.backends.base import RuntimeErrors
 from cmlr_edge.backends.onnx_structure import check_structure
-from cmlr_edge.errors import DependencyError, EngineError, SpecError
+from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import read_file
 
 if TYPE_CHECKING:
@@ -129,7 +131,9 @@ def read_foreign(path: Path) -> Foreign:
         content = read_file(path)
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror}") from error
-    try:
+    with RuntimeErrors(
+        f"{path} cannot be read as ONNX"
+    ):  # whatever a parser of damaged files raises
         model = onnx.load_model_from_string(content)
         _take_in_constants(model, path)
         if model.functions:
@@ -137,10 +141,6 @@ def read_foreign(path: Path) -> Foreign:
             model = onnx.inliner.inline_local_functions(model)
         _drop_what_says_nothing(model)
         whole: bytes = model.SerializeToString()
-    except EngineError:
-        raise
-    except Exception as error:  # whatever a parser of damaged files raises
-        raise EngineError(f"{path} cannot be read as ONNX: {error}") from error
     check_structure(whole, path.name)
     from cmlr_edge.model.files import sha256_of
 
@@ -175,14 +175,12 @@ def _described(path: Path, whole: bytes, sha256: str, model: onnx.ModelProto) ->
 
 
 def _import_onnx() -> Any:
-    try:
+    with needed(
+        "to adopt a model the package onnx is needed and cannot be imported",
+        "pip install 'cmlr-edge[adopt]'",
+    ):
         import onnx
         import onnx.inliner
-    except ImportError as error:
-        raise DependencyError(
-            f"to adopt a model the package onnx is needed and cannot be imported ({error}): "
-            "pip install 'cmlr-edge[adopt]'"
-        ) from error
     return onnx
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.model.strict_json import once_each, read_bounded
+from cmlr_edge.model.strict_json import json_value
+from cmlr_edge.model.tables import read_text
 
 _MOST_TEXT = 4 * 2**20  # of metadata; Python's own parser needs many times that
 
@@ -20,14 +20,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raises:
         SpecError: It holds no names, or one twice.
     """
-    try:
-        text = read_bounded(path).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise SpecError(f"cannot read the labels in {path}: {error}") from error
+    text = read_text(path, SpecError)
     if path.suffix == ".json":
         try:
-            value = json.loads(text, object_pairs_hook=once_each)
-        except (ValueError, RecursionError) as error:
+            value = json_value(text)
+        except ValueError as error:
             raise SpecError(f"{path} is not JSON: {error}") from error
         if isinstance(value, dict) and isinstance(value.get("id2label"), dict):
             value = value["id2label"]

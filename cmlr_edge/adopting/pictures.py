@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +11,8 @@ import numpy as np
 from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.model.label_names import require_known
-from cmlr_edge.model.strict_json import once_each, read_bounded
+from cmlr_edge.model.strict_json import json_value, read_bounded
+from cmlr_edge.model.tables import read_rows, scores_by_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,8 +84,8 @@ def _in_order(row: Any, labels: tuple[str, ...], where: str) -> list[Any]:
 
 def _json_rows(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(read_bounded(path), object_pairs_hook=once_each)
-    except (OSError, ValueError, RecursionError) as error:
+        value = json_value(read_bounded(path))
+    except (OSError, ValueError) as error:
         raise SpecError(f"cannot read the scores in {path}: {error}") from error
     if not isinstance(value, dict):
         raise SpecError(f"{path} should hold an object of picture names")
@@ -100,12 +98,10 @@ def _csv_rows(path: Path, labels: tuple[str, ...]) -> dict[str, dict[str, str]]:
         raise SpecError(
             f"{path} should have the heading file and {len(labels)} labels, got {len(heading)} columns"
         )
-    found: dict[str, dict[str, str]] = {}
-    for name, *cells in rows:
-        if name in found:
-            raise SpecError(f"{path} has scores of {ascii(name)[:80]} twice: keep one line")
-        found[name] = dict(zip(heading[1:], cells, strict=True))
-    return found
+    return {
+        name: dict(zip(heading[1:], cells[1:], strict=True))
+        for name, cells in scores_by_file(rows, SpecError).items()
+    }
 
 
 def read_targets(path: Path, labels: tuple[str, ...]) -> tuple[list[Path], NDArray[np.float32]]:
@@ -125,7 +121,7 @@ def read_targets(path: Path, labels: tuple[str, ...]) -> tuple[list[Path], NDArr
     if not {"file", "labels"} <= set(heading):
         raise SpecError(f"{path} should have the columns file and labels, got {heading[:8]}")
     files, targets = [], []
-    for row in rows:
+    for _, row in rows:
         values = dict(zip(heading, row, strict=True))
         names = [name.strip() for name in values["labels"].split(";") if name.strip()]
         require_known(names, labels, f"{path}: {values['file'][:80]} has")
@@ -136,13 +132,9 @@ def read_targets(path: Path, labels: tuple[str, ...]) -> tuple[list[Path], NDArr
     return files, np.array(targets, np.float32)
 
 
-def _table(path: Path) -> tuple[list[str], Iterator[list[str]]]:
-    try:
-        lines = io.StringIO(read_bounded(path).decode("utf-8-sig"), newline="")
-        heading, *rows = [row for row in csv.reader(lines) if row] or [[]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise SpecError(f"cannot read the table {path}: {error}") from error
-    for number, row in enumerate(rows, start=2):
+def _table(path: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    (_, heading), *rows = [*read_rows(path, SpecError)] or [("", [])]
+    for where, row in rows:
         if len(row) != len(heading):
-            raise SpecError(f"{path}:{number} should have {len(heading)} columns, has {len(row)}")
-    return heading, iter(rows)
+            raise SpecError(f"{where} should have {len(heading)} columns, has {len(row)}")
+    return heading, rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from cmlr_edge.adopting.recipe import SCALES, Recipe, Triple
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.spec import Interpolation
-from cmlr_edge.model.strict_json import once_each, read_bounded
+from cmlr_edge.model.strict_json import json_value, read_bounded
 
 # Pillow's numbers of its filters.
 _FILTERS: dict[int, Interpolation] = {
@@ -28,8 +27,8 @@ def read_processor(path: Path) -> Recipe:
         SpecError: It cannot be read, or does something that cannot be followed.
     """
     try:
-        value = json.loads(read_bounded(path), object_pairs_hook=once_each)
-    except (OSError, ValueError, RecursionError) as error:
+        value = json_value(read_bounded(path))
+    except (OSError, ValueError) as error:
         raise SpecError(f"cannot read the preprocessing in {path}: {error}") from error
     if not isinstance(value, dict):
         raise SpecError(f"{path} should hold an object, got {type(value).__name__}")

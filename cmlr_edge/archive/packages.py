@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
 from cmlr_edge.errors import DependencyError
+from cmlr_edge.machine.needed import needed
 
 
 @cache
@@ -15,11 +17,9 @@ def arrow() -> Any:
     Raises:
         DependencyError: It is not installed.
     """
-    try:
+    with _needed("pyarrow"):
         import pyarrow as pa
         import pyarrow.parquet
-    except ImportError as error:
-        raise _missing("pyarrow", error) from error
     return pa
 
 
@@ -41,16 +41,15 @@ def filesystem(url: str) -> tuple[Any, str]:
         DependencyError: fsspec, or its part for this kind of address, is not installed.
         ValueError: Nobody knows this kind of address.
     """
-    try:
+    with _needed("fsspec"):
         from fsspec.core import url_to_fs
-    except ImportError as error:
-        raise _missing("fsspec", error) from error
     scheme = url.partition(":")[0]
     try:
         fs, path = url_to_fs(url)
     except ImportError as error:
         if scheme in {"s3", "s3a"}:
-            raise _missing(f"a package for {scheme}://", error, extra="s3") from error
+            with _needed(f"a package for {scheme}://", extra="s3"):
+                raise
         raise DependencyError(
             f"archives need fsspec's package for {scheme}://: {error}"  # it names the package
         ) from error
@@ -64,10 +63,8 @@ def duckdb() -> Any:
     Raises:
         DependencyError: It is not installed.
     """
-    try:
+    with _needed("duckdb"):
         import duckdb
-    except ImportError as error:
-        raise _missing("duckdb", error) from error
     return duckdb
 
 
@@ -78,15 +75,12 @@ def ray() -> Any:
     Raises:
         DependencyError: It is not installed.
     """
-    try:
+    with _needed("ray", extra="ray"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise _missing("ray", error, extra="ray") from error
     return ray
 
 
-def _missing(name: str, error: ImportError, *, extra: str = "archive") -> DependencyError:
-    return DependencyError(
-        f"archives need {name}, which cannot be imported ({error}): pip install 'cmlr-edge[{extra}]'"
-    )
+def _needed(name: str, *, extra: str = "archive") -> AbstractContextManager[None]:
+    what = f"archives need {name}, which cannot be imported"
+    return needed(what, f"pip install 'cmlr-edge[{extra}]'")

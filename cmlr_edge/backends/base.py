@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from cmlr_edge.errors import EngineError
+from cmlr_edge.redaction import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +120,22 @@ class ResizingBackend(Backend, Protocol):
     def explain(self, frames: Inputs, /) -> dict[str, NDArray[np.float32]]:
         """Likewise, with all outputs."""
         ...
+
+
+class RuntimeErrors:
+    """A block in which whatever a runtime raises becomes an EngineError of one line; one of ours stays."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        """Say what failed, and what to do."""
+        self._what, self._remedy = what, remedy
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Raise an EngineError in place of another."""
+        if isinstance(error, Exception) and not isinstance(error, EngineError):
+            raise EngineError(f"{self._what}: {one_line(error)}{self._remedy}") from error
 
 
 def no_explanation(name: str) -> EngineError:

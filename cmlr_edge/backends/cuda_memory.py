@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.errors import EngineError
+from cmlr_edge.machine.needed import needed
 
 
 def import_cudart() -> Any:
@@ -20,13 +21,9 @@ def import_cudart() -> Any:
     Raises:
         DependencyError: It is not installed.
     """
-    try:
+    remedy = "pip install 'cuda-bindings==12.*' on JetPack 6, 'cuda-bindings==13.*' on JetPack 7"
+    with needed("cuda-python is needed and cannot be imported", remedy):
         from cuda.bindings import runtime
-    except ImportError as error:
-        raise DependencyError(
-            f"cuda-python is needed and cannot be imported ({error}): pip install "
-            "'cuda-bindings==12.*' on JetPack 6, 'cuda-bindings==13.*' on JetPack 7"
-        ) from error
     return runtime
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.backends.base import no_explanation
-from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.backends.base import RuntimeErrors, no_explanation
+from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.memory_bound import FirstRuns
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
-from cmlr_edge.redaction import one_line
 
 _SUFFIX = "ExecutionProvider"
 _CPU = f"CPU{_SUFFIX}"
@@ -49,7 +49,7 @@ class OnnxRuntimeBackend:
             DependencyError: ONNX Runtime is not installed.
             EngineError: The provider is unknown or missing here, or the file is not a model of ours.
         """
-        self._name = path.name
+        self._name, self._errors = path.name, RuntimeErrors(f"ONNX Runtime failed on {path.name}")
         ort = _import_onnxruntime()
         self.provider, self._path = provider, path
         self._wanted = _require_provider(ort, provider)
@@ -68,14 +68,10 @@ class OnnxRuntimeBackend:
         """Run the model; see `Backend.infer`."""
         if self._session is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
-        try:
+        with self._errors:
             if not self._one_by_one or len(frames) == 1:
                 return self._run(frames)
             return np.concatenate([self._run(frames[i : i + 1]) for i in range(len(frames))])
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {self._name}: {one_line(error)}") from error
 
     def _run(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._bounds.of(len(frames)):
@@ -92,15 +88,10 @@ class OnnxRuntimeBackend:
         """Run the model with all its outputs; see `ExplainingBackend`."""
         if self._session is None:
             raise EngineError(f"{self._name} was closed: open the Recognizer again")
-        try:
-            with self._explaining_bounds.of(len(frames)):
-                session = self._explainer()
-                names = [item.name for item in session.get_outputs()]
-                found = session.run(names, {INPUT_NAME: frames})
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {self._name}: {one_line(error)}") from error
+        with self._errors, self._explaining_bounds.of(len(frames)):
+            session = self._explainer()
+            names = [item.name for item in session.get_outputs()]
+            found = session.run(names, {INPUT_NAME: frames})
         return dict(zip(names, found, strict=True))
 
     def close(self) -> None:
@@ -124,7 +115,7 @@ class OnnxRuntimeBackend:
         """A session, and what to say of where its nodes run."""
         options = _session_options(ort)
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-        try:
+        with RuntimeErrors(f"ONNX Runtime cannot load {self._path}", ". Export the model again"):
             # Without enable_fallback=0 ONNX Runtime answers a device's failure, also in the middle of
             # a run, by going on with the CPU.
             with bounds.of(0):
@@ -137,12 +128,6 @@ class OnnxRuntimeBackend:
                 )
             _check_signature(session, self._path)
             return session, _check_placement(session, self._wanted)
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(
-                f"ONNX Runtime cannot load {self._path}: {one_line(error)}. Export the model again"
-            ) from error
 
 
 class ForeignModel:
@@ -161,15 +146,10 @@ class ForeignModel:
         """
         self._name, ort = path.name, _import_onnxruntime()
         self._bounds = FirstRuns(path.name, len(content))
-        try:
-            with self._bounds.of(0):
-                self._session: Any = ort.InferenceSession(
-                    content, _session_options(ort), providers=[_CPU], enable_fallback=0
-                )
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
+        with RuntimeErrors(f"ONNX Runtime cannot load {path}"), self._bounds.of(0):
+            self._session: Any = ort.InferenceSession(
+                content, _session_options(ort), providers=[_CPU], enable_fallback=0
+            )
 
     def run(self, name: str, array: NDArray[Any], output: str) -> NDArray[Any]:
         """Return one output for one input.
@@ -177,13 +157,8 @@ class ForeignModel:
         Raises:
             EngineError: The runtime failed.
         """
-        try:
-            with self._bounds.of(len(array)):
-                (found,) = self._session.run([output], {name: array})
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {self._name}: {one_line(error)}") from error
+        with RuntimeErrors(f"ONNX Runtime failed on {self._name}"), self._bounds.of(len(array)):
+            (found,) = self._session.run([output], {name: array})
         return np.asarray(found)
 
 
@@ -198,12 +173,8 @@ def _session_options(ort: Any) -> Any:
 
 
 def _import_onnxruntime() -> Any:
-    try:
+    with needed("ONNX Runtime is needed and cannot be imported", "pip install 'cmlr-edge[cpu]'"):
         return import_runtime("onnxruntime")
-    except ImportError as error:
-        raise DependencyError(
-            f"ONNX Runtime is needed and cannot be imported ({error}): pip install 'cmlr-edge[cpu]'"
-        ) from error
 
 
 def available_providers() -> list[str]:

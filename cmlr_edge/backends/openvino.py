@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.backends.base import no_explanation
+from cmlr_edge.backends.base import RuntimeErrors, no_explanation
 from cmlr_edge.backends.openvino_attention import attention_extensions
-from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.errors import EngineError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.machine.memory_bound import FirstRuns
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.machine.no_telemetry import import_runtime
 from cmlr_edge.model.spec import INPUT_NAME, OUTPUT_NAME
 
@@ -59,15 +60,12 @@ class OpenVinoBackend:
         self._queue: Any = None
         self._whole, self._explaining_bounds = whole, FirstRuns(path.name, len(whole or b""))
         self._explaining: Any = None
-        try:
-            with self._bounds.of(0):
-                self._load(path, content)
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(
-                f"OpenVINO cannot load {path}: {error}. Export the model again"
-            ) from error
+        self._errors = RuntimeErrors(f"OpenVINO failed on {path.name}")
+        with (
+            RuntimeErrors(f"OpenVINO cannot load {path}", ". Export the model again"),
+            self._bounds.of(0),
+        ):
+            self._load(path, content)
 
     def _load(self, path: Path, content: bytes) -> None:
         self._model: Any = self._core.read_model(content)
@@ -84,13 +82,8 @@ class OpenVinoBackend:
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Run the model; see `Backend.infer`."""
         self._require(frames)
-        try:
-            with self._bounds.of(len(frames)):
-                return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+        with self._errors, self._bounds.of(len(frames)):
+            return self._infer_one(frames) if len(frames) == 1 else self._infer_many(frames)
 
     @property
     def explains(self) -> bool:
@@ -100,13 +93,8 @@ class OpenVinoBackend:
     def explain(self, frames: NDArray[np.uint8], /) -> dict[str, NDArray[np.float32]]:
         """Run the model with all its outputs; see `ExplainingBackend`."""
         self._require(frames)
-        try:
-            with self._explaining_bounds.of(1):
-                return self._explained(frames)
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+        with self._errors, self._explaining_bounds.of(1):
+            return self._explained(frames)
 
     def _explained(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """All outputs of the frames, one after the other; the graph is loaded when it first is asked."""
@@ -205,13 +193,8 @@ def shared_core() -> Any:
 
 
 def _import_openvino() -> Any:
-    try:
+    with needed("OpenVINO is needed and cannot be imported", "pip install 'cmlr-edge[openvino]'"):
         return import_runtime("openvino")
-    except ImportError as error:
-        raise DependencyError(
-            f"OpenVINO is needed and cannot be imported ({error}): "
-            "pip install 'cmlr-edge[openvino]'"
-        ) from error
 
 
 def _capabilities(core: Any) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cmlr_edge.errors import DependencyError
+from cmlr_edge.machine.needed import needed
 
 # The second is the same operator at a width that no kernel of ours takes.
 _NAMES, _DOMAIN = ("CmlrAttention", "PlainAttention"), "cmlr"
@@ -21,12 +21,8 @@ def attention_extensions() -> list[Any]:
     Raises:
         DependencyError: OpenVINO is not installed.
     """
-    try:
+    with needed("OpenVINO is needed and cannot be imported", "pip install 'cmlr-edge[openvino]'"):
         from openvino.frontend.onnx import ConversionExtension
-    except ImportError as error:
-        raise DependencyError(
-            f"OpenVINO is needed and cannot be imported ({error}): pip install 'cmlr-edge[openvino]'"
-        ) from error
     return [ConversionExtension(name, _DOMAIN, _convert) for name in _NAMES]
 
 

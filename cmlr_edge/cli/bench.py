@@ -16,7 +16,7 @@ from cmlr_edge.diagnosis.bench import BenchSettings, find_regressions, run_bench
 from cmlr_edge.errors import DataError, OutputError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.files import model_path, write_atomically
-from cmlr_edge.model.strict_json import read_bounded
+from cmlr_edge.model.strict_json import json_value, read_bounded
 from cmlr_edge.wording import counted
 
 
@@ -100,8 +100,8 @@ def _read(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        record = json.loads(read_bounded(path))
-    except (OSError, ValueError, RecursionError) as error:
+        record = json_value(read_bounded(path))
+    except (OSError, ValueError) as error:
         raise DataError(f"--compare {path} cannot be read: {error}") from error
     if not isinstance(record, dict) or not {"latency_ms", "throughput", "valid"} <= set(record):
         raise DataError(f"--compare {path} is no record of this command: give a file of its --json")

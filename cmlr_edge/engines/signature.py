@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from cmlr_edge.errors import DependencyError, EngineError
+from cmlr_edge.errors import EngineError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import signature_path, spec_path
 from cmlr_edge.model.pair import ModelPair
 
@@ -97,12 +98,8 @@ def _line(error: Exception) -> str:
 
 
 def _import(name: str) -> ModuleType:
-    try:
+    with needed("signatures need model-signing", "pip install 'cmlr-edge[signing]'"):
         from model_signing import signing, verifying
-    except ImportError as error:
-        raise DependencyError(
-            f"signatures need model-signing ({error}): pip install 'cmlr-edge[signing]'"
-        ) from error
     logging.getLogger("model_signing").setLevel(logging.ERROR)
     modules: dict[str, ModuleType] = {"signing": signing, "verifying": verifying}
     return modules[name]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -18,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import read_file
-from cmlr_edge.model.strict_json import once_each
+from cmlr_edge.model.strict_json import json_value
+from cmlr_edge.model.tables import read_rows, read_text
 
 _VISIT_FILES = ("visits.csv", "visits.json")
 _COLUMNS = ["file", "label", "begin", "end"]
@@ -123,38 +120,36 @@ def _read_visits(folder: Path) -> dict[str, dict[str, list[Visit]]]:
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each visit as it stands there, and where that is."""
-    text = _read_text(path)
     if path.suffix == ".json":
+        text = read_text(path, DataError, most=_MOST_BYTES)
         try:
-            rows = json.loads(text, object_pairs_hook=once_each)
-        except (ValueError, RecursionError) as error:
+            rows = json_value(text)
+        except ValueError as error:
             raise DataError(f"{path} is not JSON: {error}") from error
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise DataError(f"{path} should be a list of objects with {', '.join(_COLUMNS)}")
         yield from ((f"{path.name}, visit {i}", row) for i, row in enumerate(rows, start=1))
         return
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if reader.fieldnames is None or not set(_COLUMNS) <= {x.strip() for x in reader.fieldnames}:
+    table = read_rows(path, DataError, most=_MOST_BYTES)
+    heading = [name.strip() for name in next(table, ("", []))[1]]
+    if not set(_COLUMNS) <= {*heading}:
         raise DataError(f"{path.name} should begin with the line {','.join(_COLUMNS)}")
-    for row in reader:
-        clean = {
-            str(key).strip(): value.strip() for key, value in row.items() if isinstance(value, str)
-        }
-        yield f"{path.name}, line {reader.line_num}", clean
+    for where, row in table:  # a shorter one lacks what stands last
+        yield where, dict(zip(heading, map(str.strip, row), strict=False))
 
 
 def _read_table(
     path: Path, labels: list[str]
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
-    rows = csv.reader(io.StringIO(_read_text(path), newline=""))
-    header = next(rows, [])
+    rows = read_rows(path, DataError, most=_MOST_BYTES)
+    _, header = next(rows, ("", []))
     if missing := [name for name in ("time_s", *labels) if name not in header]:
         raise DataError(
             f"{path.name} has no column {missing[0]!r}: expected a table that `label --csv` wrote with "
             "an engine that knows the label"
         )
     places = [header.index(name) for name in ("time_s", *labels)]
-    found = [_numbers(row, places, f"{path.name}, line {n}") for n, row in enumerate(rows, start=2)]
+    found = [_numbers(row, places, where) for where, row in rows]
     values = np.array(found, np.float64).reshape(-1, len(places))
     times = values[:, 0]
     if len(times) < 2 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
@@ -190,13 +185,3 @@ def _checked(visits: list[Visit], times_s: NDArray[np.float64], where: str) -> t
                 f"{begin_s:g} to {end_s:g} s: give seconds of the recording"
             )
     return tuple(ordered)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = read_file(path, _MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise DataError(f"{path} is larger than {_MOST_BYTES} bytes")
-        return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from cmlr_edge.errors import DependencyError
+from cmlr_edge.errors import OutputError
+from cmlr_edge.machine.needed import needed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @cache
@@ -15,11 +21,20 @@ def opencv() -> ModuleType:
     Raises:
         DependencyError: OpenCV is not installed.
     """
-    try:
+    remedy = "pip install 'cmlr-edge[cpu]'; on a Jetson use JetPack's python3-opencv"
+    with needed("OpenCV is needed and cannot be imported", remedy):
         import cv2
-    except ImportError as error:
-        raise DependencyError(
-            f"OpenCV is needed and cannot be imported ({error}): "
-            "pip install 'cmlr-edge[cpu]'; on a Jetson use JetPack's python3-opencv"
-        ) from error
     return cv2
+
+
+def jpeg_of(image_bgr: NDArray[np.uint8], quality: int, source: str) -> bytes:
+    """Encode a picture (H, W, 3) of a source.
+
+    Raises:
+        OutputError: OpenCV cannot: a side is longer than JPEG knows.
+    """
+    cv2 = opencv()
+    done, encoded = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise OutputError(f"{source}: OpenCV cannot make a JPEG of {image_bgr.shape}")
+    return bytes(encoded)

@@ -11,7 +11,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmlr_edge.errors import DependencyError, FrameError
+from cmlr_edge.errors import FrameError
+from cmlr_edge.machine.needed import needed
 
 # What a folder of pictures holds. Pillow reads more, with decoders that are seldom tried.
 _FORMATS = {
@@ -57,12 +58,8 @@ def open_picture(file: IO[bytes]) -> Any:
         DependencyError: Pillow is not installed.
         FrameError: It is no picture of a known format.
     """
-    try:
+    with needed("Pillow is needed to read pictures and cannot be imported", "pip install pillow"):
         from PIL import Image
-    except ImportError as error:
-        raise DependencyError(
-            f"Pillow is needed to read pictures and cannot be imported ({error}): pip install pillow"
-        ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes: whoever calls has a limit of his own
@@ -156,13 +153,11 @@ def resize_with_pillow(
     Raises:
         DependencyError: Pillow is not installed.
     """
-    try:
+    with needed(
+        "this model's pictures are resized with Pillow, which cannot be imported",
+        "pip install pillow",
+    ):
         from PIL import Image
-    except ImportError as error:
-        raise DependencyError(
-            f"this model's pictures are resized with Pillow, which cannot be imported ({error}): "
-            "pip install pillow"
-        ) from error
     filters = Image.Resampling
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.resize(size_wh, filters[name.upper()]))

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.errors import DependencyError, EngineError, OutputError
+from cmlr_edge.errors import EngineError, OutputError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.card import card_of
 from cmlr_edge.model.files import (
     read_file,
@@ -128,12 +129,8 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def _hub() -> Any:
-    try:
+    with needed("the hub needs huggingface_hub", "pip install 'cmlr-edge[hub]'"):
         import huggingface_hub
-    except ImportError as error:
-        raise DependencyError(
-            "the hub needs huggingface_hub: pip install 'cmlr-edge[hub]'"
-        ) from error
     return huggingface_hub
 
 

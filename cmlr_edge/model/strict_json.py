@@ -76,16 +76,16 @@ def read_json(path: Path, kind: type[T]) -> T:
     return parse_json(read_bounded(path), kind)
 
 
-def read_bounded(path: Path) -> bytes:
-    """Read a file that holds JSON, or a configuration.
+def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:
+    """Read a file that holds JSON, a configuration or the like, of so many bytes at most.
 
     Raises:
         ValueError: It is too large.
         OSError: It is no file, or cannot be read.
     """
-    content = read_file(path, MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"too large, expected at most {MAX_BYTES} bytes")
+    content = read_file(path, most + 1)
+    if len(content) > most:
+        raise ValueError(f"too large, expected at most {most} bytes")
     return content
 
 
@@ -95,15 +95,23 @@ def parse_json(content: bytes, kind: type[T]) -> T:
     Raises:
         ValueError: Not JSON, a key twice, or not exactly the fields of `kind`; the text says where.
     """
+    return from_json(kind, json_value(content))
+
+
+def json_value(content: str | bytes) -> Any:
+    """Parse JSON of any form.
+
+    Raises:
+        ValueError: Not JSON, nested too deeply, or a key twice.
+    """
     try:
-        value = json.loads(content, object_pairs_hook=once_each)
+        return json.loads(content, object_pairs_hook=_once_each)
     except RecursionError as error:
         raise ValueError("nested too deeply to be read") from error
-    return from_json(kind, value)
 
 
-def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key given twice, for `json.loads`: Python would take the last one and forget the other."""
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key given twice: Python would take the last one and forget the other."""
     found = dict(pairs)
     if len(found) != len(pairs):
         [(repeated, _)] = Counter(key for key, _ in pairs).most_common(1)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from cmlr_edge.errors import OutputError
 from cmlr_edge.frame import Frame
-from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.machine.opencv import jpeg_of, opencv
 
 _MAX_SIDE = 960  # of what a browser gets
 _QUALITY = 80
@@ -40,7 +39,4 @@ def encode_jpeg(frame: Frame) -> bytes:
     if scale < 1:
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    if not done:
-        raise OutputError(f"{frame.source}: OpenCV cannot make a JPEG of {image.shape}")
-    return bytes(encoded)
+    return jpeg_of(image, _QUALITY, frame.source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from cmlr_edge.errors import CmlrError
-from cmlr_edge.model.strict_json import once_each
+from cmlr_edge.model.strict_json import json_value
 from cmlr_edge.page.source_edit import SourceEdit, SourceSettingsView
 
 _EXAMPLE = {"name": "door", "uri": "rtsp://user:password@camera/1", "labels": ["person"]}
@@ -121,10 +120,10 @@ async def add(request: Request) -> AddedSource:
     """
     control = _control(request)
     try:
-        settings = json.loads(await request.body(), object_pairs_hook=once_each)
+        settings = json_value(await request.body())
     except ClientDisconnect as error:
         raise HTTPException(400, "the request did not come as a whole") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise HTTPException(422, f"the body is no JSON: {error}") from error
     try:
         name = await asyncio.to_thread(control.add, settings)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
 from cmlr_edge.errors import CaptureError, EngineError, FrameError
-from cmlr_edge.model.strict_json import once_each
+from cmlr_edge.model.strict_json import json_value
 from cmlr_edge.prediction import Prediction
 
 MAX_PICTURES = 32  # in a request
@@ -76,8 +76,8 @@ class InferRequest:
                 "pictures behind it, with Inference-Header-Content-Length"
             )
         try:
-            value = json.loads(body[:end], object_pairs_hook=once_each)
-        except (ValueError, RecursionError) as error:
+            value = json_value(body[:end])
+        except ValueError as error:
             raise FrameError(f"the request is no JSON: {error}") from error
         inputs = value.get("inputs") if isinstance(value, dict) else None
         if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):

@@ -8,8 +8,9 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from cmlr_edge.capture.live import SourceState
-from cmlr_edge.errors import DependencyError, OutputError
+from cmlr_edge.errors import OutputError
 from cmlr_edge.machine.addresses import is_loopback
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.pipeline.status import SourceStatus
 from cmlr_edge.prediction import Latency
 from cmlr_edge.sinks.base import OutputStatus, Result, Takes
@@ -213,10 +214,6 @@ class _StatusCollector:
 
 
 def _prometheus() -> Any:
-    try:
+    with needed("metrics need prometheus-client", "pip install 'cmlr-edge[prometheus]'"):
         import prometheus_client.core  # it also gives `prometheus_client`
-    except ImportError as error:
-        raise DependencyError(
-            f"metrics need prometheus-client ({error}): pip install 'cmlr-edge[prometheus]'"
-        ) from error
     return prometheus_client

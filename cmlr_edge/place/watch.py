@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.claim import IN_USE, Claim
-from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.machine.opencv import jpeg_of, opencv
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.model.files import write_atomically
@@ -267,9 +267,7 @@ class PlaceWatch:
         cv2, image = opencv(), frame.image_bgr
         height = max(1, round(image.shape[0] * _WIDTH / image.shape[1]))
         small = cv2.resize(image, (_WIDTH, min(height, 2 * _WIDTH)), interpolation=cv2.INTER_AREA)
-        ok, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-        if ok:
-            self._shown[number] = _Shown(far, context.copy(), bytes(encoded))
+        self._shown[number] = _Shown(far, context.copy(), jpeg_of(small, _QUALITY, self._source))
 
     def _keep_pictures(self) -> None:
         """Write those that lie farthest in the direction in which the place has gone."""

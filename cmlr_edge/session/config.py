@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cmlr_edge.capture import Policy, beside
-from cmlr_edge.errors import DependencyError, SpecError
+from cmlr_edge.errors import SpecError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
@@ -316,10 +317,6 @@ def toml_reader() -> Any:
         import tomllib
 
         return tomllib
-    try:
+    with needed("reading TOML on Python 3.10 needs tomli", "pip install tomli"):
         import tomli
-    except ImportError as error:
-        raise DependencyError(
-            "reading TOML on Python 3.10 needs tomli: pip install tomli"
-        ) from error
     return tomli

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.errors import CmlrError, DependencyError, OutputError, SpecError
+from cmlr_edge.errors import CmlrError, OutputError, SpecError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import followed, sha256_of
 from cmlr_edge.model.strict_json import read_bounded
 from cmlr_edge.session.changes import SourceChanges
@@ -141,12 +142,8 @@ def edited(content: bytes, name: str, wanted: dict[str, Any]) -> bytes:
         SpecError: The source is not there, or the file is written in a way that cannot be changed safely.
         DependencyError: tomlkit is not installed.
     """
-    try:
+    with needed("editing needs tomlkit", "pip install 'cmlr-edge[serve]'"):
         import tomlkit
-    except ImportError as error:
-        raise DependencyError(
-            f"editing needs tomlkit ({error}): pip install 'cmlr-edge[serve]'"
-        ) from error
     text, toml = content.decode("utf-8-sig"), toml_reader()
     goal = toml.loads(text)
     document = tomlkit.parse(text)

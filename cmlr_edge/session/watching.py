@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmlr_edge.errors import DependencyError
 from cmlr_edge.machine.addresses import is_loopback
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.pipeline import Streams
 from cmlr_edge.pipeline.metrics import PrometheusMetrics
 from cmlr_edge.recognizer import Recognizer
@@ -113,12 +113,8 @@ class Watching:
 
 
 def _check_exposure(host: str, token: str | None, setting: str = "--host") -> None:
-    try:
+    with needed("the live page needs more packages", "pip install 'cmlr-edge[serve]'"):
         import cmlr_edge.page.app
         from cmlr_edge.page.gate import check_exposure
-    except ImportError as error:
-        raise DependencyError(
-            f"the live page needs more packages ({error}): pip install 'cmlr-edge[serve]'"
-        ) from error
     del cmlr_edge
     check_exposure(host, token, setting=setting)

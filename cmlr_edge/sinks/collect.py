@@ -20,7 +20,7 @@ from cmlr_edge.errors import OutputError, SpecError
 from cmlr_edge.events.doubts import CONTRADICTIONS, Doubt, Flicker, doubts_of
 from cmlr_edge.frame import Frame, mean_colors
 from cmlr_edge.machine.claim import IN_USE, Claim
-from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.machine.opencv import jpeg_of
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.thresholds import reaches
 from cmlr_edge.prediction import Prediction
@@ -247,7 +247,8 @@ class Collect:
         if self._ranking.has(folder.name, digest):
             return True
         record = self._record(result, kind, label, worth, doubts)
-        return self._files.keep(path, with_record(_encode(frame), asdict(record)))
+        encoded = jpeg_of(frame.image_bgr, _QUALITY, frame.source)
+        return self._files.keep(path, with_record(encoded, asdict(record)))
 
     def _record(
         self, result: Result, kind: str, label: int | None, worth: float, doubts: Sequence[Doubt]
@@ -279,11 +280,3 @@ def digest_of(image: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:32]
-
-
-def _encode(frame: Frame) -> bytes:
-    cv2 = opencv()
-    ok, encoded = cv2.imencode(".jpg", frame.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    if not ok:
-        raise OutputError(f"a frame of {frame.source} cannot be written as JPEG")
-    return bytes(encoded)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from cmlr_edge.errors import DependencyError, OutputError
+from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import RUN
 from cmlr_edge.machine.addresses import is_host
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.redaction import redact_source
 from cmlr_edge.sinks.base import Result, SourceHealth, Takes
 from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
@@ -287,12 +288,8 @@ def _parse(uri: str) -> tuple[Any, int, str]:
 
 
 def _paho() -> Any:
-    try:
+    with needed("MQTT needs paho-mqtt 2", "pip install 'cmlr-edge[mqtt]'"):
         from paho.mqtt import client
-    except ImportError as error:
-        raise DependencyError(
-            f"MQTT needs paho-mqtt 2 ({error}): pip install 'cmlr-edge[mqtt]'"
-        ) from error
     return client
 
 

@@ -12,7 +12,7 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.clocks import since_start_s
-from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.machine.opencv import jpeg_of
 from cmlr_edge.sinks.base import Result, Takes
 from cmlr_edge.sinks.kept_files import KeptFiles
 
@@ -151,8 +151,4 @@ def _why(result: Result, label: str) -> bytes:
 
 
 def _encode(frame: Frame) -> bytes:
-    cv2 = opencv()
-    ok, encoded = cv2.imencode(".jpg", frame.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    if not ok:
-        raise OutputError(f"a picture of {frame.source} cannot be written as JPEG")
-    return bytes(encoded)
+    return jpeg_of(frame.image_bgr, _QUALITY, frame.source)

@@ -36,10 +36,11 @@ from benchmarks.context_bias.report import (
     summarize,
 )
 from benchmarks.context_bias.runs import Job, exclusive_examples, finished_keys
+from benchmarks.heads import fit_head, prepare_tokens, score_tokens
 from cmlr_edge.errors import DataError
 from train.data.context_scenes import SceneConfig, SceneTruth
 from train.data.context_scenes.graph import CONTEXTS, LABELS, draw_graph
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.fitting.frozen import TokenSet
 from train.judging.metrics import average_precisions
 from train.network.model import CausalHead
 
@@ -219,3 +220,12 @@ def test_a_head_beside_logits_that_know_the_answer_learns_nothing(tiny_world: To
     }
     assert fits["alone"] > 0.95
     assert fits["beside"] < 0.7
+
+
+def test_link_recovery_counts_pairs_that_are_ranked_rightly() -> None:
+    effects = np.zeros((4, 4), np.float32)
+    effects[0, 1], effects[1, 2], effects[2, 3], effects[3, 0] = 0.4, -0.2, 0.2, 0.1
+    found = runs.link_recovery(effects, direct=[(0, 1), (1, 2)], spurious=[(2, 3), (3, 0)])
+    assert found["auc"] == pytest.approx((2 + 1.5) / 4)  # 0.4 beats both; 0.2 ties one, beats one
+    assert found["causal"] == pytest.approx(0.3)
+    assert found["spurious"] == pytest.approx(0.15)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import random
 from collections import Counter
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file
-from cmlr_edge.model.strict_json import once_each
+from cmlr_edge.model.strict_json import json_value
+from cmlr_edge.model.tables import read_text
 
 _LONGEST = 120  # characters of a value in an error
 _HELD_OUT = 0.2  # share of train, where nothing else was asked for
@@ -146,38 +145,29 @@ def quote(value: object) -> str:
 
 
 def read_text_lines(path: Path) -> list[str]:
-    """Read a text file without its line ends; raises as `read_table`."""
-    return read_table(path).getvalue().splitlines()
-
-
-def read_table(path: Path) -> io.StringIO:
-    """Read a text file with its line ends, which in a table may stand within quotes.
+    """Read a text file without its line ends.
 
     Raises:
         DataError: It is missing, or not UTF-8 text.
     """
+    return read_text(path, DataError, most=None).splitlines()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of any form.
+
+    Raises:
+        DataError: It cannot be read, or gives a key twice.
+    """
     try:
-        return io.StringIO(read_file(path).decode("utf-8-sig"), newline="")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{line} cannot be read as text: byte 0x{error.object[error.start]:02x} is no UTF-8; "
-            "save the file as UTF-8"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read as text: {error}") from error
+        return json_value(read_file(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file whose top level is an object.
-
-    Raises:
-        DataError: It cannot be read, is something else, or gives a key twice.
-    """
-    try:
-        value = json.loads(read_file(path), object_pairs_hook=once_each)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    """Read a JSON file whose top level is an object; raises as `read_json`."""
+    value = read_json(path)
     if not isinstance(value, dict):
         raise DataError(f"{path} should hold a JSON object, got {type(value).__name__}")
     return value

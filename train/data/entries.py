@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +12,6 @@ from typing import Any
 from cmlr_edge.capture.images import IMAGE_SUFFIXES, NO_FILMS
 from cmlr_edge.errors import DataError
 from cmlr_edge.machine.pillow import HEIC_REMEDY
-from cmlr_edge.model.files import read_file
-from cmlr_edge.model.strict_json import once_each
 from cmlr_edge.redaction import printable
 from train.data.base import LabeledImage, LabeledImages, name_of, quote
 from train.data.checks import SPLITS, check_classes, check_images, refuse_unknown, split_meant
@@ -147,18 +144,6 @@ class PictureFinder:
                 f"{found[0].relative_to(self._root)}, {found[1].relative_to(self._root)}"
             )
         return found[0] if found else self._root / name
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of any form.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return json.loads(read_file(path), object_pairs_hook=once_each)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def is_there(path: Path) -> bool:

@@ -9,15 +9,15 @@ looked for.
 
 from __future__ import annotations
 
-import csv
-import json
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.strict_json import once_each
-from train.data.base import LabeledImages, quote, read_table
+from cmlr_edge.model.strict_json import json_value
+from cmlr_edge.model.tables import read_rows, read_text
+from train.data.base import LabeledImages, quote
 from train.data.entries import Entry, from_entries, names_in, split_of
 
 _FILES = ("metadata.csv", "metadata.jsonl")
@@ -55,23 +55,21 @@ def _entries(path: Path, root: Path) -> Iterator[Entry]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = read_table(path)
     if path.suffix == ".csv":
-        table = csv.DictReader(lines)
-        try:
-            for row in table:
-                if None in row or None in row.values():
-                    raise DataError(f"{path}:{table.line_num} has another number of columns")
-                yield f"{path}:{table.line_num}", row
-        except csv.Error as error:
-            raise DataError(f"{path} cannot be read as a table: {error}") from error
+        rows = read_rows(path, DataError, most=None)
+        _, columns = next(rows, ("", []))
+        for where, row in rows:
+            if len(row) != len(columns):
+                raise DataError(f"{where} has another number of columns")
+            yield where, dict(zip(columns, row, strict=True))
         return
+    lines = io.StringIO(read_text(path, DataError, most=None), newline="")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=once_each)
-        except (ValueError, RecursionError) as error:
+            value = json_value(line)
+        except ValueError as error:
             raise DataError(f"{path}:{number} is no JSON: {error}") from error
         if not isinstance(value, dict):
             raise DataError(f"{path}:{number} should be an object, got {quote(value)}")
@@ -99,8 +97,8 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
         return ()
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
+            value = json_value(value)
+        except ValueError as error:
             raise DataError(f"{where}: {quote(value)} is no list: {error}") from error
     if isinstance(value, str):
         value = [name.strip() for name in value.split(_SEPARATOR) if name.strip()]

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cmlr_edge.errors import DataError
-from train.data.base import LabeledImages, quote
+from train.data.base import LabeledImages, quote, read_json
 from train.data.entries import (
     Entry,
     PictureFinder,
@@ -21,7 +21,6 @@ from train.data.entries import (
     json_files,
     mentions,
     names_in,
-    read_json,
     split_of,
 )
 

@@ -14,19 +14,18 @@ another one, with the heading `label,context`.
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.tables import read_rows
 from train.data.base import (
     ContextBias,
     LabeledImages,
     name_of,
     quote,
-    read_table,
     read_text_lines,
 )
 from train.data.checks import check_classes, check_images
@@ -86,21 +85,17 @@ def _with_lists(row: dict[str, str]) -> dict[str, Any]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield where a row stands, and its values by column."""
-    rows = csv.DictReader(read_table(path), skipinitialspace=True)
-    try:
-        rows.fieldnames = columns = [name.strip() for name in rows.fieldnames or ()]
-        _check_heading(columns, path)
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            if None in row or None in row.values():
-                number = len(row.get(None, ())) + sum(value is not None for value in row.values())
-                raise DataError(
-                    f"{where} has {number - (None in row)} values for {len(columns)} columns: put "
-                    f"{_SEPARATOR} between labels, and a value with a comma in quotes"
-                )
-            yield where, row
-    except csv.Error as error:  # a field of megabytes, say
-        raise DataError(f"{path}:{rows.line_num + 1} cannot be read as a table: {error}") from error
+    rows = read_rows(path, DataError, most=None, spaced=True)
+    _, heading = next(rows, ("", []))
+    columns = [name.strip() for name in heading]
+    _check_heading(columns, path)
+    for where, row in rows:
+        if len(row) != len(columns):
+            raise DataError(
+                f"{where} has {len(row)} values for {len(columns)} columns: put {_SEPARATOR} between "
+                "labels, and a value with a comma in quotes"
+            )
+        yield where, dict(zip(columns, row, strict=True))
 
 
 def _check_heading(columns: list[str], path: Path) -> None:
@@ -116,12 +111,9 @@ def _check_heading(columns: list[str], path: Path) -> None:
 def _read_pairs(path: Path, index: dict[str, int]) -> ContextBias | None:
     if not path.exists():
         return None
-    try:
-        heading, *rows = [*csv.reader(read_table(path))] or [[]]
-    except csv.Error as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
+    heading, *rows = [row for _, row in read_rows(path, DataError, most=None)] or [[]]
     if heading != ["label", "context"]:
         raise DataError(
             f"{path} should have the heading label,context, got {quote(','.join(heading))}"
         )
-    return read_biased_pairs([row for row in rows if row], index, path)
+    return read_biased_pairs(rows, index, path)

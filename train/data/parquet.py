@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.errors import DataError, DependencyError
+from cmlr_edge.errors import DataError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import write_atomically
 from train.data.base import LabeledImages, quote
 from train.data.entries import Entry, from_entries, names_in, split_of
@@ -66,12 +67,8 @@ def read_parquet(root: Path) -> LabeledImages:
 
 
 def _open(path: Path) -> Any:
-    try:
+    with needed(f"{path.name} needs pyarrow, which cannot be imported", "pip install pyarrow"):
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise DependencyError(
-            f"{path.name} needs pyarrow, which cannot be imported ({error}): pip install pyarrow"
-        ) from error
     try:
         return pq.ParquetFile(path)
     except (OSError, ValueError) as error:

@@ -8,12 +8,12 @@ An empty cell or -1 is a label that nobody looked for.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from cmlr_edge.errors import DataError
-from train.data.base import LabeledImages, quote, read_table
+from cmlr_edge.model.tables import read_rows
+from train.data.base import LabeledImages, quote
 from train.data.entries import Entry, from_entries, split_of
 
 FILE = "_classes.csv"
@@ -36,26 +36,20 @@ def read_roboflow_classes(root: Path) -> LabeledImages:
     return from_entries(root, entries, classes, paths[0])
 
 
-def _table(path: Path) -> list[list[str]]:
-    try:
-        rows = [*csv.reader(read_table(path), skipinitialspace=True)]
-    except csv.Error as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
-    return [[cell.strip() for cell in row] for row in rows]
+def _table(path: Path) -> list[tuple[str, list[str]]]:
+    rows = read_rows(path, DataError, most=None, spaced=True)
+    return [(where, [cell.strip() for cell in row]) for where, row in rows]
 
 
 def _heading(path: Path) -> list[str]:
-    heading, *_ = _table(path) or [[]]
+    (_, heading), *_ = _table(path) or [("", [])]
     if heading[:1] != ["filename"] or len(heading) < 2:
         raise DataError(f"{path} should have the heading filename,CLASS,.., got {quote(heading)}")
     return heading[1:]
 
 
 def _entries(path: Path, classes: list[str]) -> Iterator[Entry]:
-    for number, row in enumerate(_table(path)[1:], start=2):
-        where = f"{path}:{number}"
-        if not row:
-            continue
+    for where, row in _table(path)[1:]:
         if len(row) != len(classes) + 1:
             raise DataError(f"{where} should have {len(classes) + 1} columns, has {len(row)}")
         if wrong := [cell for cell in row[1:] if cell not in _VALUES]:

@@ -1,8 +1,6 @@
-"""How strongly each label moves each other one: do-swaps, and how well they find the true links."""
+"""How strongly each label moves each other one: do-swaps, and co-occurrence to compare them with."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,20 +12,6 @@ from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalHead
 
 _IMAGES, _DONORS = 200, 2000
-
-
-@dataclass(frozen=True)
-class LinkRecovery:
-    """How a map of label effects ranks the true direct links against the spurious ones."""
-
-    auc: float  # P(|effect| of a direct link > that of a spurious one), ties half
-    causal_strength: float  # mean absolute effect over the direct links
-    spurious_strength: float
-
-    @property
-    def ratio(self) -> float:
-        """Strength of spurious links relative to causal ones."""
-        return self.spurious_strength / max(self.causal_strength, 1e-9)
 
 
 @torch.inference_mode()
@@ -99,25 +83,6 @@ def _probability(head: CausalHead, decoupled: Tensor, causal: Tensor) -> Tensor:
             return head.intervention.average(effect)
         return effect.sigmoid()
     return causal.sigmoid()
-
-
-def recover_links(
-    effects: NDArray[np.float32],
-    direct: list[tuple[int, int]],
-    spurious: list[tuple[int, int]],
-) -> LinkRecovery:
-    """Compare a map of effects with the truth.
-
-    Args:
-        effects: (L, L), row = effect, column = cause.
-        direct: (effect, cause) of true direct links.
-        spurious: (effect, cause) of pairs that only share a context.
-    """
-    strength = np.abs(effects)
-    true = np.array([strength[link] for link in direct])
-    false = np.array([strength[link] for link in spurious])
-    above = (true[:, None] > false).mean() + 0.5 * (true[:, None] == false).mean()
-    return LinkRecovery(float(above), float(true.mean()), float(false.mean()))
 
 
 def cooccurrence(

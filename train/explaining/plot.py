@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file, write_atomically
+from cmlr_edge.model.strict_json import json_value
 from train.config import LOG
 
 _SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
@@ -25,8 +25,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     """
     try:
         lines = read_file(run / LOG).decode().splitlines()
-        records = [json.loads(line) for line in lines]
-    except (OSError, ValueError, RecursionError) as error:
+        records = [json_value(line) for line in lines]
+    except (OSError, ValueError) as error:
         raise DataError(f"{run / LOG} cannot be read: {error}") from error
     for number, record in enumerate(records, start=1):
         if not _is_epoch(record):

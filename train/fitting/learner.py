@@ -17,7 +17,7 @@ from cmlr_edge.model.spec import PreprocessSpec
 from train import distributed
 from train.config import TrainConfig
 from train.data.transforms import normalize
-from train.fitting.losses import asymmetric_loss
+from train.fitting.losses import training_loss
 from train.network.baselines import FeatureSplitClassifier
 from train.network.dropout import seeded_per_sample
 from train.network.model import CausalRecognizer
@@ -174,27 +174,17 @@ class Learner:
         images, tokens = self._inputs(part)
         targets, context = part.targets.to(self.device), part.context_logits
         context = None if context is None else context.to(self.device)
-        config, total = self.config, torch.zeros((), device=self.device)
         lone = None if part.lone is None else part.lone.to(self.device)
         if isinstance(self.model.classifier, FeatureSplitClassifier):
             self.model.classifier.exclusive = lone
         found = self._logits(images, tokens, context)
         targets = self.model.wanted(targets)
-        weight = None if lone is None else 1 + (config.lone_weight - 1) * lone
+        weight = None if lone is None else 1 + (self.config.lone_weight - 1) * lone
         if part.known is not None:  # no loss is taken on what nobody looked for
             unknown = self.model.wanted(1 - part.known.to(self.device).float())
             settled = torch.maximum(1 - unknown, targets)  # of two pictures united, one may show it
             weight = settled if weight is None else weight * settled
-        for logits in found:
-            total = total + asymmetric_loss(
-                logits,
-                targets,
-                gamma_positive=config.gamma_positive,
-                gamma_negative=config.gamma_negative,
-                probability_clip=config.probability_clip,
-                weight=weight,
-            )
-        return total
+        return training_loss(found, targets, self.config, weight)
 
     def _inputs(self, part: Part) -> tuple[Tensor | None, Tensor | None]:
         """Images to be trained on, or the tokens of a backbone that stays as it is."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from train.config import TrainConfig
 
 
 def asymmetric_loss(
@@ -42,3 +46,21 @@ def asymmetric_loss(
             focus = focus * weight
     loss = -(targets * positive + (1 - targets) * negative) * focus
     return loss.sum(dim=1).mean()
+
+
+def training_loss(
+    read_outs: Iterable[Tensor], targets: Tensor, config: TrainConfig, weight: Tensor | None
+) -> Tensor:
+    """The sum of the losses of all read-outs, logits (B, L) each; see `asymmetric_loss`."""
+    losses = [
+        asymmetric_loss(
+            logits,
+            targets,
+            gamma_positive=config.gamma_positive,
+            gamma_negative=config.gamma_negative,
+            probability_clip=config.probability_clip,
+            weight=weight,
+        )
+        for logits in read_outs
+    ]
+    return sum(losses[1:], losses[0])

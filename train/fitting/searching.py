@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmlr_edge.errors import DataError, DependencyError
+from cmlr_edge.errors import DataError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import write_atomically
 from train.config import LOG
 from train.data.base import LabeledImages
@@ -111,9 +112,7 @@ def _record(study: Any) -> dict[str, Any]:
 
 
 def _optuna() -> Any:
-    try:
+    with needed("searching needs Optuna", "pip install '.[search]'"):
         import optuna
-    except ImportError as error:
-        raise DependencyError("searching needs Optuna: pip install '.[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

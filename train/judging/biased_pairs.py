@@ -8,7 +8,6 @@ held-out fifth of the training images.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.tables import read_rows, scores_by_file
 from train.data import LabeledImages, read_dataset
-from train.data.base import quote, read_table
 from train.data.transforms import ImageTensors
 from train.judging.inference import score_images
 from train.network.checkpoint import held_out_by, load_model
@@ -150,27 +149,21 @@ def read_scores(path: Path, root: Path, data: LabeledImages) -> NDArray[np.float
     Raises:
         DataError: Not such a table, a picture or label without scores, a score outside [0, 1].
     """
-    try:
-        rows = list(csv.reader(read_table(path)))
-    except csv.Error as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
-    heading = rows[0] if rows else []
+    rows = read_rows(path, DataError, most=None)
+    _, heading = next(rows, ("", []))
     if heading[:1] != ["file"] or sorted(heading[1:]) != sorted(data.classes):
         raise DataError(
             f"{path} should have the heading file,{','.join(data.classes[:3])},... with the "
             f"{len(data.classes)} labels of {data.name}, got {','.join(heading)[:80]!r}"
         )
     columns = [heading.index(name, 1) for name in data.classes]
-    line_of: dict[str, int] = {}
-    for number, cells in enumerate(rows[1:], start=1):
-        if cells and line_of.setdefault(cells[0], number) != number:
-            raise DataError(f"{path} has scores of {quote(cells[0])} twice: keep one line")
+    found = scores_by_file(rows, DataError)
     scores = np.empty((len(data.images), len(columns)), np.float32)
     for row, image in zip(scores, data.images, strict=True):
         name = image.path.relative_to(root).as_posix()
-        if name not in line_of:
+        if name not in found:
             raise DataError(f"{path} has no scores of {name}: it needs a line for every picture")
-        row[:] = _read_row(rows[line_of[name]], columns, f"{path}: the line of {name}")
+        row[:] = _read_row(found[name], columns, f"{path}: the line of {name}")
     return scores
 
 

@@ -16,7 +16,7 @@ from tests.train.stored_tokens import FEATURES, LABELS, small_config, tokens
 from train.data import read_dataset
 from train.explaining.explain import explain, write_explanation
 from train.explaining.figures import draw_link_map
-from train.explaining.link_effects import cooccurrence, recover_links, swap_effects
+from train.explaining.link_effects import cooccurrence, swap_effects
 from train.explaining.views import see, token_grid
 from train.fitting.loop import fit
 from train.network.checkpoint import load_model
@@ -51,15 +51,6 @@ def test_a_model_without_links_has_nothing_to_swap() -> None:
     head = head_with_links("model.intervention=none")
     with pytest.raises(ValueError, match="no causal branch"):
         swap_effects(head, tokens(50))
-
-
-def test_link_recovery_counts_pairs_that_are_ranked_rightly() -> None:
-    effects = np.zeros((4, 4), np.float32)
-    effects[0, 1], effects[1, 2], effects[2, 3], effects[3, 0] = 0.4, -0.2, 0.2, 0.1
-    found = recover_links(effects, direct=[(0, 1), (1, 2)], spurious=[(2, 3), (3, 0)])
-    assert found.auc == pytest.approx((2 + 1.5) / 4)  # 0.4 beats both; 0.2 ties one, beats one
-    assert found.causal_strength == pytest.approx(0.3)
-    assert found.ratio == pytest.approx(0.15 / 0.3)
 
 
 def test_cooccurrence_is_a_difference_of_conditional_shares() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.heads import fit_head, prepare_tokens, score_tokens
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.spec import PreprocessSpec
 from export.deploy import DeployModel
@@ -17,7 +18,7 @@ from export.onnx_graph import export_onnx
 from tests.train.stored_tokens import FEATURES, LABELS, WIDTH, small_config, tokens
 from train.config import ConfounderConfig, ModelConfig
 from train.confounders.clustering import Confounders, build_confounders
-from train.fitting.frozen import TokenSet, fit_head, prepare_tokens, score_tokens
+from train.fitting.frozen import TokenSet
 from train.network.baselines import CcdClassifier, FeatureSplitClassifier
 from train.network.intervention import (
     BackDoorIntervention,

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError, DependencyError
+from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import write_atomically
 from train.data.context_scenes.graph import CONTEXTS, LABELS
 
@@ -188,12 +189,8 @@ def _fetch_sprites(report: Callable[[str], None]) -> dict[str, Image]:
 def decode_sprite(content: bytes, *, svg: bool) -> Image | None:
     """Crop to what is visible, premultiply, and scale; None for a picture without transparency."""
     if svg:
-        try:
+        with needed("drawing SVG sprites needs resvg-py", "pip install resvg-py"):
             import resvg_py
-        except ImportError as missing:
-            raise DependencyError(
-                f"drawing SVG sprites: pip install resvg-py ({missing})"
-            ) from None
         drawn = resvg_py.svg_to_bytes(svg_string=content.decode(), width=128, height=128)
         content = bytes(drawn)
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -1,0 +1,21 @@
+"""Packages that only some of the work needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cmlr_edge.errors import DependencyError
+
+
+@contextmanager
+def needed(what: str, remedy: str) -> Iterator[None]:
+    """Import packages in this block, to say what they are for and how they are had where one is missing.
+
+    Raises:
+        DependencyError: One cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise DependencyError(f"{what} ({error}): {remedy}") from error
