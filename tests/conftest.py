@@ -52,6 +52,24 @@ _NEEDS_TORCH = re.compile(
     re.MULTILINE,
 )
 _NOT_QUICK = {"slow", "pages"}
+# Files that take longest, the longest first; of the others, the number of slow tests says it.
+LONGEST = (
+    "csrc/test_seeded_bugs.py",
+    "export/test_engine.py",
+    "csrc/test_plugin.py",
+    "csrc/test_kernel_report.py",
+    "export/test_precision.py",
+    "train/fitting/test_distributed.py",
+    "examples/test_examples.py",
+    "export/test_build_engine.py",
+    "export/test_calibrate.py",
+    "test_no_telemetry.py",
+    "export/test_fold_graph.py",
+    "train/fitting/test_official_training.py",
+    "benchmarks/test_papers.py",
+    "benchmarks/test_collect.py",
+    "benchmarks/test_place.py",
+)
 _COMPUTING = {"benchmarks", "csrc", "export", "train"}
 _FIRST_TRY = "first try"
 
@@ -85,9 +103,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if marked(item, _NOT_QUICK)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not marked(item, _NOT_QUICK)]
-    # Files with slow tests first: of several processes none shall begin a long one at the end.
+    # Long files first: of several processes none shall begin one at the end.
     slow = Counter(item.path for item in items if marked(item, {"slow"}))
-    turns = _turns(sorted(dict.fromkeys(item.path for item in items), key=lambda x: -slow[x]), slow)
+    turns = _turns(sorted({item.path for item in items}, key=lambda x: length_of(x, slow)), slow)
     items.sort(key=lambda item: turns[item.path])
 
 
@@ -157,6 +175,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"{len(twice)} PASSED ONLY WHEN TRIED ONCE MORE")
     for nodeid, tried in twice.items():
         terminalreporter.line(f"{nodeid}\n{tried}\n")
+
+
+def length_of(path: Path, slow: Counter[Path]) -> tuple[int, int, Path]:
+    """Sorts the longest file first."""
+    name = path.relative_to(Path(__file__).parent).as_posix()
+    place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+    return place, -slow[path], path
 
 
 def _turns(paths: list[Path], slow: Counter[Path]) -> dict[Path, tuple[bool, float]]:

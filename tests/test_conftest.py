@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -10,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from tests import conftest
-from tests.conftest import pytest_runtest_call, pytest_runtest_protocol
+from tests.conftest import LONGEST, length_of, pytest_runtest_call, pytest_runtest_protocol
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -62,3 +63,13 @@ def test_only_what_holds_a_clock_is_tried_once_more_and_says_so(
     assert [report.longreprtext for report in shown] == ([] if reported is None else [reported])
     said = [text for report in shown for _, text in report.user_properties]
     assert said == ([] if first_try is None else [first_try])
+
+
+def test_the_longest_files_are_there_and_come_first_then_those_with_most_slow_tests() -> None:
+    tests = Path(__file__).parent
+    longest = [tests / name for name in LONGEST]
+    assert [path for path in longest if not path.is_file()] == []
+    others = [tests / name for name in ("a.py", "b.py", "c.py")]
+    slow = Counter({others[2]: 2, others[0]: 1, longest[0]: 1})
+    found = sorted([*others, *reversed(longest)], key=lambda path: length_of(path, slow))
+    assert found == [*longest, others[2], others[0], others[1]]

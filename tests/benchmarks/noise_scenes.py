@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 import typer
 
 from benchmarks.context_bias.features import COMPONENTS
+from benchmarks.context_bias.methods import BASE
 from tests.train.data.scene_assets import write_assets
+from train.config import ConfounderConfig
 from train.data import read_dataset
 from train.fitting.frozen import TokenSet
 
@@ -20,10 +24,20 @@ _TOKENS = 49
 
 
 def use_noise(monkeypatch: pytest.MonkeyPatch, work: Path, *modules: ModuleType) -> None:
-    """Let modules of a benchmark draw made-up scenes in `work`, and read noise for them."""
+    """Let modules of a benchmark draw made-up scenes in `work`, and read noise for them.
+
+    Their heads are small, with few confounders, of which nothing is tried to choose a ridge.
+    """
+    small = {
+        "BASE": replace(BASE, embed_dim=32, ffn_dim=32),
+        "ConfounderConfig": partial(ConfounderConfig, num_confounders=8, ridge=10.0),
+    }
     write_assets(work / "assets")
     for module in modules:
         monkeypatch.setattr(module, "load_tokens", _noise)
+        for name, value in small.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
 
 
 def typer_app(command: Callable[..., Any]) -> typer.Typer:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,10 @@ from benchmarks.collect.sampling import (
     choose,
     kinds_of,
 )
-from benchmarks.context_bias.methods import BASE
 from cmlr_edge.model.explanation import ExplanationSpec
 from cmlr_edge.why import Reasons
 from tests.benchmarks.noise_scenes import typer_app, use_noise
 from tests.placed_engine import write_placed_engine
-from train.config import ConfounderConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,10 +91,6 @@ def test_one_command_measures_all_that_the_page_tells_and_goes_on_where_it_was(
 ) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     use_noise(monkeypatch, work / "scale-0.01", worlds)
-    # Fourteen trainings: of small heads, with few confounders, of a strength that nothing is tried for.
-    monkeypatch.setattr(worlds, "BASE", replace(BASE, embed_dim=32, ffn_dim=32))
-    few = partial(ConfounderConfig, num_confounders=8, ridge=10.0)
-    monkeypatch.setattr(worlds, "ConfounderConfig", few)
     monkeypatch.setattr(command, "run_kills", lambda kills, _: {"kills": kills})
     words = [f"--work={work}", f"--out={out}", "--scale=0.01", "--world=0", "--world=1"]
     for _ in range(2):

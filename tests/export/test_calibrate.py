@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -25,6 +23,7 @@ from export.calibrate import insert_quantization, quantize
 from export.onnx_graph import export_fused
 from export.precision import to_float16
 from export.quantize_cpu import sums_in_32_bits
+from tests.export.commands import build_engine_says
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import RUNTIMES, run_everywhere
 from train.data import read_dataset
@@ -32,7 +31,6 @@ from train.judging.refit import refit_thresholds
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 Array = NDArray[np.float32]
 WEIGHT = np.random.default_rng(2).standard_normal((4, 3, 2, 2)).astype(np.float32)
 
@@ -161,12 +159,9 @@ def test_calibration_without_pictures_or_numbers_is_refused() -> None:
 @pytest.fixture(scope="module")
 def int8_engine(tiny_run: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("int8")
-    command = [sys.executable, "export/build_engine.py", "--int8", "--out", str(out)]
-    command += ["--checkpoint", str(tiny_run), "--data", str(tiny_data)]
-    command += ["--calibration", str(tiny_data), "--max-flips", "10%"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "refit-thresholds" not in done.stderr
+    words = ["--int8", "--out", out, "--checkpoint", tiny_run, "--data", tiny_data]
+    said = build_engine_says(*words, "--calibration", tiny_data, "--max-flips", "10%")
+    assert "refit-thresholds" not in said
     return out
 
 

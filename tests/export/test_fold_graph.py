@@ -123,6 +123,7 @@ def test_norms_stay_where_weights_have_to_keep_their_trained_bits() -> None:
     assert Counter(node.op_type for node in model.graph.node)["BatchNormalization"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_050"])
 def test_a_folded_backbone_has_no_norm_no_padding_and_no_computed_shape(backbone: str) -> None:
     model = randomized(small(f"model.backbone={backbone}"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,13 @@ from export.deploy import DeployModel
 from export.onnx_graph import export_fused
 from export.precision import to_float16
 from export.verify import verify
+from tests.export.commands import build_engine_says
 from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.tiny_training import IMAGENET
 from train.network.checkpoint import load_model
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 Array = NDArray[np.float32]
 
@@ -56,17 +54,24 @@ def run(model: onnx.ModelProto, x: Array) -> Array:
     return scores
 
 
+# Names and tables count for little in these; the second has a third of the first's layers to export.
+LARGE = [IMAGENET, ["model.backbone=resnet18", "model.weights=null"]]
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("name", "backbone"),
     [
-        "matrix, own, two layers, one head, own cause false",
-        "expectation, mean, one layer, own cause true",
-        "explicit, sum, one layer, own cause false",
-        "ccd",
+        ("matrix, own, two layers, one head, own cause false", LARGE[0]),
+        ("expectation, mean, one layer, own cause true", LARGE[1]),
+        ("explicit, sum, one layer, own cause false", LARGE[1]),
+        ("ccd", LARGE[1]),
     ],
+    ids=lambda value: value if isinstance(value, str) else value[0].partition("=")[2],
 )
-def test_products_are_float16_and_norms_softmax_and_logits_float32(name: str) -> None:
-    model = randomized(small(*CASES[name], *IMAGENET))  # names and tables count for little in it
+def test_products_are_float16_and_norms_softmax_and_logits_float32(
+    name: str, backbone: list[str]
+) -> None:
+    model = randomized(small(*CASES[name], *backbone))
     spec = input_spec(model)
     wide, _ = export_fused(model, spec, norms=False)
     narrow = to_float16(wide)
@@ -132,10 +137,7 @@ def test_the_float32_graph_is_left_alone() -> None:
 
 
 def test_the_command_writes_a_verified_float16_file(tiny_run: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "export/build_engine.py", "--fp16", "--out", str(tmp_path)]
-    command += ["--checkpoint", str(tiny_run)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    build_engine_says("--fp16", "--out", tmp_path, "--checkpoint", tiny_run)
     built = json.loads((tmp_path / "model.json").read_text())["files"]["model.onnx"]
     assert built["precision"] == "float16"
     assert 0 < built["parity"]["max_score_difference"] < 0.05

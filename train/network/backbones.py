@@ -79,7 +79,7 @@ class Backbone(nn.Module):
         """
         if self.layer is not None:
             (features,) = self.network.forward_intermediates(  # type: ignore[operator]
-                images, indices=[self.layer], intermediates_only=True
+                images, indices=[self.layer], stop_early=True, intermediates_only=True
             )
             return features.flatten(2).transpose(1, 2)
         if self.stages == 2:

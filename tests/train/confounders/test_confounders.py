@@ -115,18 +115,19 @@ def test_runs_on_the_same_pictures_share_their_confounders_and_a_changed_picture
     assert len([*cache.iterdir()]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("intervention", ["back-door", "linear"])
 def test_confounders_of_another_backbone_and_layer_train_score_and_export(
     tiny_data: Path, tmp_path: Path, intervention: str
 ) -> None:
     settings = [
         f"model.intervention={intervention}", "model.standardize_tokens=true",
-        "model.confounders.backbone=tf_efficientnet_lite1", "model.confounders.layer=-2",
+        "model.confounders.backbone=tf_efficientnet_lite1", "model.confounders.layer=-4",
     ]  # fmt: skip
     data, run = read_dataset(tiny_data), tmp_path / "run"
     fit(data, run, tiny_config("epochs=1", *settings))
     model, spec = load_model(run)
-    width = create_backbone("tf_efficientnet_lite1", 64, pretrained=False, layer=-2).num_features
+    width = create_backbone("tf_efficientnet_lite1", 64, pretrained=False, layer=-4).num_features
     assert width != model.backbone.num_features
     assert model.intervention is not None
     assert model.intervention.centres.shape[1] == width
@@ -149,9 +150,14 @@ def test_a_layer_that_a_backbone_does_not_have_is_refused() -> None:
 @pytest.mark.parametrize(("layer", "side"), [(-1, 2), (-2, 4), (0, 32)])
 def test_a_layer_is_read_as_timm_gives_it(layer: int, side: int) -> None:
     backbone = create_backbone("tf_efficientnet_lite0", 64, pretrained=False, layer=layer).eval()
-    images = torch.randn(1, 3, 64, 64)
+    images, reached = torch.randn(1, 3, 64, 64), []
     with torch.no_grad():
+        blocks = backbone.network.get_submodule("blocks")
+        hooks = [block.register_forward_hook(lambda *_: reached.append(1)) for block in blocks]  # type: ignore[union-attr]
         tokens = backbone(images)
+        for hook in hooks:
+            hook.remove()
         maps = backbone.network.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
     assert tokens.shape == (1, side * side, backbone.num_features)
     torch.testing.assert_close(tokens, maps[layer].flatten(2).transpose(1, 2))
+    assert (len(reached) < len(hooks)) is (layer != -1)  # nothing behind it is computed
