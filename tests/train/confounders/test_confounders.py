@@ -152,8 +152,8 @@ def test_a_layer_is_read_as_timm_gives_it(layer: int, side: int) -> None:
     backbone = create_backbone("tf_efficientnet_lite0", 64, pretrained=False, layer=layer).eval()
     images, reached = torch.randn(1, 3, 64, 64), []
     with torch.no_grad():
-        blocks = backbone.network.get_submodule("blocks")
-        hooks = [block.register_forward_hook(lambda *_: reached.append(1)) for block in blocks]  # type: ignore[union-attr]
+        blocks = backbone.network.get_submodule("blocks").children()
+        hooks = [block.register_forward_hook(lambda *_: reached.append(1)) for block in blocks]
         tokens = backbone(images)
         for hook in hooks:
             hook.remove()
