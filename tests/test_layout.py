@@ -27,6 +27,13 @@ def test_the_folders_of_the_tests_are_those_of_the_package(package: str) -> None
     assert [home for home in homes if not list((ROOT / home).glob("*.py"))] == []
 
 
+def test_two_installs_of_one_checkout_share_no_folder_of_their_build() -> None:
+    """scikit-build-core clears CMake's cache for each new environment of pip, also under a build that runs."""
+    packaging = (ROOT / "pyproject.toml").read_text()
+    assert "[tool.scikit-build]" in packaging
+    assert not re.search(r"^build-dir\b", packaging, re.MULTILINE)
+
+
 def test_the_way_of_a_frame_passes_as_many_files_as_its_page_says() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     section = re.search(r"## The way of a frame.*?\n## ", page, re.DOTALL)

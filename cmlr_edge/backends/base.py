@@ -141,7 +141,7 @@ class RuntimeErrors:
 def no_explanation(name: str) -> EngineError:
     """What is wrong with an engine that was exported without explanations."""
     return EngineError(
-        f"{name} cannot say why: it was exported without; export it again with "
+        f"{name} cannot say why: it was exported without `--explain`; export it again with "
         "export/build_engine.py --explain"
     )
 

@@ -13,7 +13,7 @@ def card_of(spec: ModelSpec, repository: str) -> str:
         spec: Of the model.
         repository: "owner/name", for the command that fetches it.
     """
-    fit, made = spec.threshold_fit, spec.provenance
+    made = spec.provenance
     height, width = spec.preprocess.size_hw
     metrics = [f"| {name} | {value:.3f} |" for name, value in made.metrics.items()]
     table = (
@@ -39,7 +39,7 @@ def card_of(spec: ModelSpec, repository: str) -> str:
             f"- **Labels**: {labels}",
             f"- **Input**: {width} x {height}, by {spec.preprocess.resize}; the spec has mean and deviation.",
             *_origin(spec),
-            f"- **Thresholds**: by {fit.rule} on {fit.num_images} pictures of {fit.data}.",
+            _thresholds(spec),
             "",
             "## Measured on validation pictures",
             "",
@@ -50,6 +50,14 @@ def card_of(spec: ModelSpec, repository: str) -> str:
             "",
         ]
     )
+
+
+def _thresholds(spec: ModelSpec) -> str:
+    """What they were fitted to, which says how many pictures that were; or that they were to nothing."""
+    fit = spec.threshold_fit
+    if not fit.num_images:
+        return "- **Thresholds**: as given, fitted to no pictures."
+    return f"- **Thresholds**: by {fit.rule} on {fit.data}."
 
 
 def _judged_twice(spec: ModelSpec) -> list[str]:

@@ -58,8 +58,8 @@ def _print(report: DataReport) -> None:
     console.print(f"  pictures {total}: {escape(splits)}", soft_wrap=True)
     unknown = f"; {report.unknown_share:.1%} unknown" if report.unknown_share else ""
     console.print(
-        f"  labels {len(report.labels)}, {report.labels_per_picture:g} on a picture, none on "
-        f"{report.without_labels}{unknown}",
+        f"  labels {len(report.labels)}: on average {report.labels_per_picture:g} a picture; "
+        f"pictures without any: {report.without_labels}{unknown}",
         soft_wrap=True,
     )
     columns = (*report.splits, *(["unknown"] if report.unknown_share else []))

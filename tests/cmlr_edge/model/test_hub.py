@@ -13,7 +13,7 @@ import pytest
 
 from cmlr_edge import Recognizer
 from cmlr_edge.model.card import card_of
-from cmlr_edge.model.spec import ModelSpec
+from cmlr_edge.model.spec import ModelSpec, ThresholdFit
 from tests.cmlr_edge.model.hub_server import HubServer
 from tests.conftest import free_port
 
@@ -69,6 +69,14 @@ def test_a_card_says_that_the_pictures_of_its_numbers_chose_as_well(
     spec = ModelSpec.load(engine.with_suffix(".json"))
     card = card_of(replace(spec, provenance=replace(spec.provenance, metrics=metrics)), "me/x")
     assert ("These pictures also chose" in card) == bool(metrics)
+
+
+def test_a_card_tells_once_how_many_pictures_chose_the_thresholds(engine: Path) -> None:
+    spec = ModelSpec.load(engine.with_suffix(".json"))
+    assert "- **Thresholds**: as given, fitted to no pictures.\n" in card_of(spec, "me/x")
+    fit = ThresholdFit("f1", "photos, 59 validation images", 59, "float32", 0.0)
+    card = card_of(replace(spec, threshold_fit=fit), "me/x")
+    assert "- **Thresholds**: by f1 on photos, 59 validation images.\n" in card
 
 
 def test_a_card_of_ones_own_is_sent_as_it_is(engine: Path, hub: HubServer, tmp_path: Path) -> None:
