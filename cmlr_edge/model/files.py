@@ -114,19 +114,22 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     Raises:
         OSError: As `write_atomically`.
     """
-    with ExitStack() as stack:
-        for path, content in files.items():
-            if not is_plain(path):
-                write_atomically(path, content)
-                continue
-            try:
+    path = Path()
+    try:
+        with ExitStack() as stack:
+            for path, content in files.items():
+                if not is_plain(path):
+                    write_atomically(path, content)
+                    continue
                 file = stack.enter_context(whole_file(path))
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())  # what has no room fails before the first gets its name
-            except OSError as error:
-                error.filename = str(path)
-                raise
+    except (
+        OSError
+    ) as error:  # also of closing, which tries to write what is left, and knows no name
+        error.filename = str(path)
+        raise
 
 
 @contextmanager
