@@ -21,7 +21,13 @@ from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.signature import sign
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import sha256_of, signature_path, spec_path, write_atomically
+from cmlr_edge.model.files import (
+    sha256_of,
+    signature_path,
+    spec_path,
+    write_atomically,
+    write_together,
+)
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
 from cmlr_edge.model.thresholds import ThresholdRule
@@ -292,11 +298,9 @@ def _write(
     sign_with: Path | None,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
-        write_atomically(path, content)
-    spec.save(spec_path(next(iter(files))))
     text = json.dumps(fusion.to_json(), indent=2)
-    write_atomically(out / "fusion.json", text.encode())
+    beside = {spec_path(next(iter(files))): spec.to_json(), out / "fusion.json": text.encode()}
+    write_together(files | beside)
     for path in files:
         signature_path(path).unlink(missing_ok=True)  # of what lay there before
         if sign_with is not None:

@@ -28,7 +28,7 @@ from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.embedded import SPEC_KEY, UNSEALED, seal
-from cmlr_edge.model.files import sha256_of, write_atomically
+from cmlr_edge.model.files import sha256_of, signature_path, spec_path, write_together
 from cmlr_edge.model.spec import (
     AdoptedModel,
     BuiltFile,
@@ -87,8 +87,8 @@ class Adopted:
         """Write `model.onnx` and `model.json`; return the first."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE
-        write_atomically(path, self.content)
-        self.spec.save(path.with_suffix(".json"))
+        write_together({path: self.content, spec_path(path): self.spec.to_json()})
+        signature_path(path).unlink(missing_ok=True)  # of what lay there before
         return path
 
 

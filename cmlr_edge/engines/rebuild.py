@@ -19,7 +19,7 @@ from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.errors import DependencyError, EngineError
 from cmlr_edge.machine.driver import Gpu
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
-from cmlr_edge.model.files import require_unchanged, sha256_of, spec_path, write_atomically
+from cmlr_edge.model.files import require_unchanged, sha256_of, spec_path, write_together
 from cmlr_edge.model.spec import BuiltFile, EngineBuild, ModelSpec, ParityReport
 from cmlr_edge.model.thresholds import reaches
 
@@ -67,8 +67,8 @@ def rebuild_where_needed(path: Path) -> bool:
         parity=_check((path, plan, engine), (source, onnx), spec),
         engine=engine,
     )
-    write_atomically(path, plan)
-    replace(spec, files={**spec.files, path.name: built}).save(spec_path(path))
+    grown = replace(spec, files={**spec.files, path.name: built})
+    write_together({path: plan, spec_path(path): grown.to_json()})
     return True
 
 

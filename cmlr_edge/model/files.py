@@ -9,8 +9,8 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -105,6 +105,30 @@ def write_atomically(path: Path, content: bytes) -> None:
             _write_as_it_is(path, content)
     except OSError as error:
         error.filename = str(path)  # what the user knows, and not the part of it
+        raise
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files that say something of each other: all get their names, or on a full disk none does.
+
+    Raises:
+        OSError: As `write_atomically`.
+    """
+    path = Path()
+    try:
+        with ExitStack() as stack:
+            for path, content in files.items():
+                if not is_plain(path):
+                    write_atomically(path, content)
+                    continue
+                file = stack.enter_context(whole_file(path))
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # what has no room fails before the first gets its name
+    except (
+        OSError
+    ) as error:  # also of closing, which tries to write what is left, and knows no name
+        error.filename = str(path)
         raise
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import read_file, write_atomically
+from cmlr_edge.model.files import read_file
 from cmlr_edge.teaching.fitting import Array, Basis
 
 MOST = 2000  # pictures kept; then the oldest that say nothing of any label go first
@@ -115,8 +115,8 @@ class Examples:
             background=self.background[keep],
         )
 
-    def save(self, path: Path) -> None:
-        """Write them, whole or not at all."""
+    def to_bytes(self) -> bytes:
+        """Return what `load` reads."""
         buffer = BytesIO()
         digests = np.array([[*bytes.fromhex(text)] for text in self.digests], np.uint8)
         np.savez(
@@ -130,11 +130,11 @@ class Examples:
             background=self.background,
             base=np.frombuffer(bytes.fromhex(self.base), np.uint8),
         )
-        write_atomically(path, buffer.getvalue())
+        return buffer.getvalue()
 
     @classmethod
     def load(cls, path: Path, *, width: int, number: int, base: str) -> Examples:
-        """Read what `save` wrote for an engine of so many channels and tokens, and of this hash.
+        """Read what `to_bytes` gave for an engine of so many channels and tokens, and of this hash.
 
         Raises:
             DataError: It is damaged, far too large, or of another engine.

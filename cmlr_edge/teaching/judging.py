@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.model.shares import share_between
+from cmlr_edge.model.spec import TaughtLabel
 from cmlr_edge.model.thresholds import written
 from cmlr_edge.teaching.fitting import Array, Fitted
 
@@ -43,6 +44,23 @@ class Judgement:
     def tells(self) -> bool:
         """Whether it says more than chance: the two intervals lie apart."""
         return self.recall_between[0] > self.false_alarms_between[1]
+
+    def described(self, label: str) -> TaughtLabel:
+        """As a spec keeps it."""
+
+        def rounded(pair: tuple[float, float]) -> tuple[float, float]:
+            return round(pair[0], 4), round(pair[1], 4)
+
+        return TaughtLabel(
+            name=label,
+            positives=self.positives,
+            negatives=self.negatives,
+            threshold_between=rounded(self.threshold_between),
+            recall=round(self.hits / self.positives, 4),
+            recall_between=rounded(self.recall_between),
+            false_alarms=round(self.false_alarms / self.negatives, 4),
+            false_alarms_between=rounded(self.false_alarms_between),
+        )
 
 
 def judge(bags: Array, present: NDArray[np.bool_], fit: Fit, *, seed: int = 0) -> Judgement:

@@ -25,7 +25,13 @@ from cmlr_edge.backends.onnx_rows import (
 from cmlr_edge.engines.check import look
 from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import DataError, EngineError, TooFewError
-from cmlr_edge.model.files import model_path, sha256_of, spec_path, write_atomically
+from cmlr_edge.model.files import (
+    model_path,
+    sha256_of,
+    signature_path,
+    spec_path,
+    write_together,
+)
 from cmlr_edge.model.label_names import require_known
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec, TaughtLabel, Teaching
@@ -67,13 +73,12 @@ class Lesson:
         path.parent.mkdir(parents=True, exist_ok=True)
         [built] = self.spec.files.values()
         spec = replace(self.spec, files={path.name: built})
-        write_atomically(path, self.content)
-        spec.save(spec_path(path))
-        place = examples_path(path)
-        if self.examples is None:
-            place.unlink(missing_ok=True)
-        else:
-            self.examples.save(place)
+        files = {path: self.content, spec_path(path): spec.to_json()}
+        if self.examples is not None:
+            files[examples_path(path)] = self.examples.to_bytes()
+        write_together(files)
+        for place in {examples_path(path), signature_path(path)} - files.keys():
+            place.unlink(missing_ok=True)  # of what lay there before
         return path
 
 
@@ -181,7 +186,7 @@ class Teacher:
         place = names.index(label) if label in names else len(names)
         rows, labels = [*self._rows], [*self._labels]
         rows[place : place + 1] = [row]
-        labels[place : place + 1] = [_describe(label, judgement)]
+        labels[place : place + 1] = [judgement.described(label)]
         thresholds = [*self._spec.thresholds]
         thresholds[self._old + place : self._old + place + 1] = [judgement.threshold]
         seen = [*positives.frames.values(), *negatives.frames.values(), *frames]
@@ -357,22 +362,6 @@ def _providers_here(pair: ModelPair) -> list[str]:
 def _loads(pair: ModelPair, provider: str) -> str:
     load_backend(pair.path, pair.content, provider=provider).close()
     return provider
-
-
-def _describe(label: str, judgement: Judgement) -> TaughtLabel:
-    def rounded(pair: tuple[float, float]) -> tuple[float, float]:
-        return round(pair[0], 4), round(pair[1], 4)
-
-    return TaughtLabel(
-        name=label,
-        positives=judgement.positives,
-        negatives=judgement.negatives,
-        threshold_between=rounded(judgement.threshold_between),
-        recall=round(judgement.hits / judgement.positives, 4),
-        recall_between=rounded(judgement.recall_between),
-        false_alarms=round(judgement.false_alarms / judgement.negatives, 4),
-        false_alarms_between=rounded(judgement.false_alarms_between),
-    )
 
 
 def _require_enough(label: str, positives: int, negatives: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.model import files
-from cmlr_edge.model.files import write_atomically
+from cmlr_edge.model.files import write_atomically, write_together
 from cmlr_edge.sinks.overlay import OverlayVideo
 from tests.cmlr_edge.sinks.results import of_events
 
@@ -129,3 +130,19 @@ def test_a_video_is_written_to_no_pipe(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="a video needs a file"):
         sink.write(of_events())
     assert stat.S_ISFIFO((tmp_path / "pipe.mp4").stat().st_mode)
+
+
+@pytest.mark.parametrize("size", [6_000, 60_000])  # less than is written at once, and more
+def test_files_that_belong_together_are_all_written_or_none(tmp_path: Path, size: int) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_together({first: b"old", second: b"old"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{second}'"):
+            write_together({first: b"new", second: bytes(size)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
+        (first, second), b"old"
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from cmlr_edge.backends import find_providers
 from cmlr_edge.cli.app import app
 from cmlr_edge.engines.opening import examine
 from cmlr_edge.errors import DataError, EngineError, OutputError, SpecError, TooFewError
-from cmlr_edge.model.files import sha256_of, spec_path
+from cmlr_edge.model.files import sha256_of, signature_path, spec_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
 from cmlr_edge.teaching import lesson as lesson_module
@@ -313,6 +315,31 @@ def test_the_command_writes_says_and_refuses(base: Path, tmp_path: Path) -> None
     code, said = run(new, "--forget", "yellow", "--out", tmp_path / "again")
     assert code == 0
     assert "byte for byte" in said
+
+
+@pytest.mark.parametrize("full_at", [1, 2, 3])
+def test_a_disk_that_gets_full_leaves_the_engine_that_lay_there_whole(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: int
+) -> None:
+    place = teach_yellow(base, tmp_path, "lemon").write(tmp_path / "new")
+    before = {path.name: path.read_bytes() for path in place.parent.iterdir()}
+    lesson, flushed = teach_yellow(base, tmp_path), []
+
+    def fsync(_file: int) -> None:
+        flushed.append(1)
+        if len(flushed) == full_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/model"):
+        lesson.write(tmp_path / "new")
+    assert {path.name: path.read_bytes() for path in place.parent.iterdir()} == before
+
+
+def test_a_signature_of_what_lay_there_before_goes(base: Path, tmp_path: Path) -> None:
+    signature_path(base).write_bytes(b"of another engine")
+    teach_yellow(base, tmp_path).write(base)
+    assert not signature_path(base).exists()
 
 
 def test_no_frame_is_compared_twice(
