@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,7 @@ class Pictures:
     def __init__(self, av: ModuleType) -> None:
         """Keep what sizes and formats have in common."""
         self._av = av
+        _know_all_kinds(av)
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._is_approximate = False
 
@@ -49,11 +51,23 @@ class Pictures:
         return self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC", **colours)
 
 
+def _know_all_kinds(av: ModuleType) -> None:
+    """Let PyAV tell what stands beside a frame: it refuses all where it lacks the name of one, as of EXIF."""
+
+    def unnamed(kinds: Any, value: int) -> Any:
+        kind = object.__new__(kinds)
+        kind._name_, kind._value_ = f"UNNAMED_{value}", value
+        return kind
+
+    with suppress(AttributeError):  # of another version
+        av.sidedata.sidedata.Type._missing_ = classmethod(unnamed)
+
+
 def _upright(image: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
     """Turn and mirror by the quarter that is nearest to what a frame asks for."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV lacks the name of something beside it, as of a JPEG's EXIF
+    except ValueError:  # it lacks a name all the same: without the mirror
         return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
     if matrix is None:
         return image

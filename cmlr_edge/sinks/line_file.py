@@ -172,10 +172,15 @@ class LineFile:
         return min(self._rotate_bytes, max(share, _LEAST_BYTES))
 
     def _write(self, file: FileIO, data: bytes) -> None:
-        # One unbuffered write per line: the kernel has all of it or nothing, but on a full disk.
+        # One unbuffered write per line: the kernel has all of it or nothing, but where there is no more room.
         written = file.write(data) or 0
         if written != len(data):
-            file.truncate(self._size)
+            try:
+                file.write(
+                    data[written:]
+                )  # tells why: a full disk, a quota, a limit of the process
+            finally:
+                file.truncate(self._size)
             raise OSError(errno.ENOSPC, "the disk is full")
         self._size += written
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import av
 import cv2
+import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from cmlr_edge import open_source
@@ -138,3 +140,20 @@ def test_jpegs_of_a_turned_camera_stand_upright_in_a_film(tmp_path: Path) -> Non
     assert [image.shape for image in shown] == [(128, 96, 3)] * 3
     assert shown[0][:, -16:].mean() > 180
     assert shown[0][:, :64].mean() < 60
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpegs_that_ask_to_be_mirrored_are(tmp_path: Path, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    picture = shade(40)
+    picture[:32, :32] = 220
+    PIL.Image.fromarray(picture).save(tmp_path / "0.jpg", exif=exif, quality=95)
+    path = tmp_path / "film.mjpeg"
+    path.write_bytes((tmp_path / "0.jpg").read_bytes() * 3)
+    with PIL.Image.open(tmp_path / "0.jpg") as image:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(image).convert("L"))
+    with open_source(path) as source:
+        shown = [frame.image_bgr[..., 0] for frame in source]
+    assert [image.shape for image in shown] == [expected.shape] * 3
+    assert np.abs(shown[2].astype(int) - expected).mean() < 3

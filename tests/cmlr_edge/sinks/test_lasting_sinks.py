@@ -108,6 +108,7 @@ assert sink.lost == 10
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("going on without it") == 1
+    assert "File too large" in done.stderr  # of which the first write of a line says nothing
     assert "works again; 10 results lost" in done.stderr
 
 
