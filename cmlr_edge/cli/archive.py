@@ -42,9 +42,15 @@ class _LabelUnlessNamed(typer.core.TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the name of the command there that is meant."""
-        if args and args[0] not in {*self.commands, "--help"}:
+        if args and args[0] not in {*self.commands, "--help"} and not _is_command(args):
             args = ["label", *args]
         return super().parse_args(ctx, args)
+
+
+def _is_command(args: Sequence[str]) -> bool:
+    """Whether a word names no input, but a command that there may not be."""
+    has_out = any(word.startswith("--out") for word in args)
+    return args[0].isidentifier() and not has_out and not Path(args[0]).exists()
 
 
 archive = typer.Typer(

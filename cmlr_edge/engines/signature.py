@@ -56,14 +56,14 @@ def require_signature(pair: ModelPair, public_key: Path) -> str:
         EngineError: There is no signature, it is of another key, or of other files.
         DependencyError: model-signing is not installed.
     """
+    if not public_key.is_file():
+        raise EngineError(f"no public key at {public_key}, which is to tell who signed the model")
     signature = signature_path(pair.path)
     if pair.signature is None:
         raise EngineError(
             f"{pair.path} has no signature: {signature.name} is to lie beside it; "
             "export/build_engine.py --sign writes it"
         )
-    if not public_key.is_file():
-        raise EngineError(f"no public key at {public_key}, which is to tell who signed the model")
     verifying = _import("verifying")
     with _laid_out(pair) as (folder, place):
         place.write_bytes(pair.signature)

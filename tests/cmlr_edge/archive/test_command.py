@@ -166,6 +166,12 @@ def test_what_is_typed_wrong_leaves_no_dataset(made: Path, tmp_path: Path) -> No
     assert not (out / "_archive.json").exists()
 
 
+def test_a_word_that_is_neither_a_command_nor_an_input_is_named() -> None:
+    done = run("archive", "search", "labels", "dog")
+    assert done.returncode == 2
+    assert "No such command 'search'" in done.stderr
+
+
 def test_a_dry_run_says_what_is_there_and_writes_nothing(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

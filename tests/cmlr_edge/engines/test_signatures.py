@@ -116,6 +116,13 @@ def test_whatever_is_replaced_is_refused_before_it_is_loaded(
     assert "copy model, spec" in str(caught.value)
 
 
+def test_a_missing_key_is_named_before_a_missing_signature(
+    color_engine: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match="no public key at .*gone"):
+        Recognizer.from_engine(color_engine, require_signature=tmp_path / "gone.pem")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no PEM", "private", "RSA"])
 def test_a_key_that_is_none_is_one_line(
     signed: Path, keys: tuple[Path, Path], tmp_path: Path, content: bytes | str | None
