@@ -72,7 +72,7 @@ def test_nobody_is_told_that_lost_results_were_written(engine: Path, tmp_path: P
             place = tmp_path / name
             done = run("label", tmp_path / "a.png", "--engine", engine, "--out", place)
             assert done.returncode == 1
-            assert f"{place} is failing, 1 results or events lost" in done.stderr
+            assert f"{place} is failing, 1 result or event lost" in done.stderr
             assert name not in done.stdout
 
 

@@ -1,14 +1,18 @@
-"""A Chromium that all tests of the page share."""
+"""A server to ask, one that wants a token, and a Chromium that all tests of the page share."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+
+from cmlr_edge.page.running import LiveServer
+from tests.cmlr_edge.page.live_page import PATTERN, TOKEN, get_json, serving, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,16 @@ def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
     yield chromium
     chromium.get("about:blank")  # lets go of the server before it ends
     chromium.get_log("browser")
+
+
+@pytest.fixture
+def page(engine: Path) -> Iterator[LiveServer]:
+    with serving(engine, {"door": PATTERN, "yard": "test://?fps=5"}) as server:
+        wait_until(lambda: all(item["frame"] for item in get_json(server, "/api/state")["sources"]))
+        yield server
+
+
+@pytest.fixture
+def guarded(engine: Path) -> Iterator[LiveServer]:
+    with serving(engine, {"door": PATTERN}, token=TOKEN) as server:
+        yield server

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from websockets.sync.client import ClientConnection, connect
+
 from cmlr_edge import Explain, Recognizer, open_source
 from cmlr_edge.capture import Policy
 from cmlr_edge.page.running import LiveServer, Server
@@ -18,6 +20,8 @@ from cmlr_edge.page.state import LiveState
 from cmlr_edge.pipeline import Streams, StreamsSettings
 
 Answer = tuple[int, dict[str, str], bytes]
+TOKEN = "a-token-of-some-length"
+PATTERN = "test://?fps=20&size=128x96"
 
 
 @contextmanager
@@ -88,3 +92,8 @@ def wait_until(condition: Callable[[], object], limit_s: float = 30) -> None:
 
 def states(server: LiveServer) -> list[str]:
     return [item["status"]["state"] for item in get_json(server, "/api/state")["sources"]]
+
+
+def follow(server: LiveServer, **headers: str) -> ClientConnection:
+    url = f"ws://127.0.0.1:{server.port}/api/live"
+    return connect(url, additional_headers=headers, max_size=2**24, open_timeout=20)

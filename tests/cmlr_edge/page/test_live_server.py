@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,35 +24,22 @@ from websockets.sync.client import ClientConnection, connect
 
 from cmlr_edge import Explain, Recognizer
 from cmlr_edge.cli.words import split_name
-from cmlr_edge.errors import OutputError
-from cmlr_edge.page.gate import check_exposure
 from cmlr_edge.page.running import LiveServer
 from tests.cmlr_edge.cli.command import COMMAND, run
-from tests.cmlr_edge.page.live_page import get, get_json, post, serving, states, wait_until
+from tests.cmlr_edge.page.live_page import (
+    PATTERN,
+    TOKEN,
+    follow,
+    get,
+    get_json,
+    post,
+    serving,
+    states,
+    wait_until,
+)
 from tests.cmlr_edge.pipeline.stand_ins import NanBackend, SlowBackend, recognizer_of
 from tests.conftest import LABELS, Image, make_spec, mean_color_model
 from tests.explained_engine import write_explained_engine
-
-TOKEN = "a-token-of-some-length"
-PATTERN = "test://?fps=20&size=128x96"
-
-
-@pytest.fixture
-def page(engine: Path) -> Iterator[LiveServer]:
-    with serving(engine, {"door": PATTERN, "yard": "test://?fps=5"}) as server:
-        wait_until(lambda: all(item["frame"] for item in get_json(server, "/api/state")["sources"]))
-        yield server
-
-
-@pytest.fixture
-def guarded(engine: Path) -> Iterator[LiveServer]:
-    with serving(engine, {"door": PATTERN}, token=TOKEN) as server:
-        yield server
-
-
-def follow(server: LiveServer, **headers: str) -> ClientConnection:
-    url = f"ws://127.0.0.1:{server.port}/api/live"
-    return connect(url, additional_headers=headers, max_size=2**24, open_timeout=20)
 
 
 def take_frame(viewer: ClientConnection) -> bytes:
@@ -221,23 +207,6 @@ def test_nothing_is_served_but_what_has_an_address(page: LiveServer, path: str) 
     assert b"import" not in body
 
 
-def test_a_page_for_this_machine_answers_to_no_other_name(page: LiveServer) -> None:
-    assert get(page, "/api/state", Host="evil.example")[0] == 421
-    assert get(page, "/", Host="evil.example:8000")[0] == 421
-    assert get(page, "/", Host="[::1]:8000")[0] == 200
-    assert get(page, "/", Host="[")[0] == 421
-
-
-def test_scripts_of_other_sites_get_no_pictures(page: LiveServer) -> None:
-    with pytest.raises(InvalidStatus):
-        follow(page, Origin="http://evil.example")
-    with follow(page, Origin=f"http://127.0.0.1:{page.port}") as viewer:
-        assert viewer.recv(timeout=20)
-    headers = get(page, "/api/sources/0/frame.jpg")[1]
-    assert headers["cross-origin-resource-policy"] == "same-origin"
-    assert "default-src 'self'" in get(page, "/")[1]["content-security-policy"]
-
-
 def test_the_page_names_no_other_host(page: LiveServer) -> None:
     for path in ("/", "/style.css", "/live.js", "/icon.svg"):
         status, _, body = get(page, path)
@@ -289,36 +258,6 @@ def test_a_token_in_the_form_becomes_a_cookie_and_one_in_the_address_nothing(
         follow(guarded)
     assert get(guarded, "/", Host="camera.example", Cookie=cookie)[0] == 200
     assert get_json(guarded, "/healthz")["sources"] == 1
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "camera.example"])
-def test_cameras_are_not_shown_to_a_network_without_a_token(host: str) -> None:
-    with pytest.raises(OutputError, match="--token"):
-        check_exposure(host, None)
-    check_exposure(host, TOKEN)
-    with pytest.raises(OutputError, match="at least 12"):
-        check_exposure(host, "short")
-    for token in (f"{TOKEN}\n", f" {TOKEN}"):  # which no header carries
-        with pytest.raises(OutputError, match="at least 12"):
-            check_exposure(host, token)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
-def test_loopback_needs_no_token(host: str) -> None:
-    check_exposure(host, None)
-
-
-@pytest.mark.slow
-def test_serve_refuses_a_network_and_a_port_in_use(engine: Path) -> None:
-    done = run("serve", PATTERN, "--engine", engine, "--host", "0.0.0.0")
-    assert done.returncode == 2
-    assert "--token" in done.stderr
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        done = run("serve", PATTERN, "--engine", engine, "--port", port)
-    assert done.returncode == 2
-    assert f"127.0.0.1:{port}" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_a_source_may_be_given_a_name(clip: Path) -> None:
