@@ -46,10 +46,9 @@ class Interruption:
 
         Nobody who is in a hurry sends SIGHUP: a terminal that is closed does, and its shell once more.
         """
-        is_same = time.monotonic() - self._noted_s < _SAME_SIGNAL_S or number == signal.SIGHUP
-        if self.number and is_same:
-            return
         if self.number:
+            if number == signal.SIGHUP or time.monotonic() - self._noted_s < _SAME_SIGNAL_S:
+                return
             os._exit(128 + number)
         self.number, self._noted_s = number, time.monotonic()
         if self._end is not None:
