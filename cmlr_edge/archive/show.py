@@ -81,13 +81,13 @@ def choose_rows(
         connection.register("dataset", _rows_of(store))
         # What stands in the condition reads no other file and fetches nothing.
         connection.execute("SET enable_external_access = false")
-        query = f"FROM dataset WHERE error IS NULL AND ({asked}\n)"
+        readable = "(FROM dataset WHERE error IS NULL) AS dataset"
+        query = f"FROM {readable} WHERE ({asked}\n)"
         try:
             [count] = connection.execute(f"SELECT count(*) {query}").fetchone()
-            step = max(1, count // _CELLS)
             rows = connection.execute(
                 f"SELECT {', '.join(_COLUMNS)} FROM (SELECT *, row_number() OVER () AS n {query}) "
-                f"WHERE (n - 1) % {step} = 0 LIMIT {_CELLS}"
+                f"WHERE (n - 1) * {_CELLS} % {max(1, count)} < {_CELLS}"  # all, or as many as there are cells
             ).fetchall()
         except database.Error as error:
             first = str(error).splitlines()[0]

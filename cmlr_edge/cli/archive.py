@@ -211,8 +211,9 @@ def _print_summary(summary: Summary) -> None:
     run: dict[str, Any] = record["run"]
     rate = f", {run['rows_per_second']:.1f} a second" if run["rows"] else ""
     console.print(
-        f"{counted(summary.total.rows, 'row')}, {counted(summary.total.events, 'event')}; "
-        f"{run['rows']} of them in this run, in {run['seconds']:.1f} s{rate}",
+        f"{counted(summary.total.rows, 'row')} with scores, {sum(summary.total.failures.values())} without, "
+        f"{counted(summary.total.events, 'event')}; {run['rows']} with scores in this run, in "
+        f"{run['seconds']:.1f} s{rate}",
         highlight=False,
     )
     if record["labels"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,7 +152,9 @@ def _record(contract: Contract) -> dict[str, Any]:
             "found": int(proof.found[0]),
             "found_at_least": round(found_at_least(proof), 4),
             "false_events": int(proof.false_events[0]),
-            "false_a_day_at_most": round(bound, 4),
+            "false_a_day_at_most": round(bound, 4)
+            if math.isfinite(bound)
+            else None,  # nothing was seen
             "repeats": int(proof.repeats[0]),
             "run_together": int(proof.merged[0]),
         },

@@ -34,7 +34,7 @@ _THRESHOLDS = 10
 _LEAVE = (0.5, 0.8)  # share of `enter`
 _SMOOTHING_S, _DURATION_S, _GAP_S = (0.3, 1.0), (0.3, 1.0, 2.0), (1.0, 3.0)
 _CHANCE = 0.8  # of being proven, by which the recordings needed are told
-_MOST_RECORDINGS = 10_000
+_MOST_CASES = 10_000  # false events or visits that more recordings are wished for
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,11 @@ def tell_needed(counts: Counts, wish: Wish, recordings: int) -> str:
     # Where few cases look worse than the wish, it is not known to be beyond reach: then the least there is.
     hours = hours_needed(rate if rate < wish.false_a_day else 0.0, wish)
     visits = visits_needed(share if share > wish.found else 1.0, wish)
+    if math.inf in {hours, visits}:
+        return (
+            f"{rate:.3g} false events a day and {share:.1%} of the visits found are too near to the wish: "
+            f"more than {_MOST_CASES} events or visits would have to prove it; train the label, or wish less"
+        )
     # A third of all goes into the choice.
     how = "about" if rate < wish.false_a_day and share > wish.found else "at least"
     more = max(1.5 * hours / max(counts.hours, 1e-9), 1.5 * visits / max(counts.visits, 1), 1.0)
@@ -225,36 +230,42 @@ def tell_needed(counts: Counts, wish: Wish, recordings: int) -> str:
 
 
 def hours_needed(rate: float, wish: Wish) -> float:
-    """Hours that prove the rate in 4 of 5 cases, if it is `rate` a day."""
-    for false_events in range(_MOST_RECORDINGS):
+    """Hours that prove the rate in 4 of 5 cases, if it is `rate` a day; infinite where that is too many."""
+    false_events = 0
+    while false_events < _MOST_CASES:
         days = rate_at_most(false_events, 1.0, miss=MISS) / wish.false_a_day
         if poisson_up_to(false_events, rate * days) >= _CHANCE:
             return 24 * days
+        false_events = max(false_events + 1, math.floor(false_events * 1.1))
     return math.inf
 
 
-def visits_needed(share: float, wish: Wish) -> int:
-    """Visits that prove the share in 4 of 5 cases, if it is `share`."""
+def visits_needed(share: float, wish: Wish) -> float:
+    """Visits that prove the share in 4 of 5 cases, if it is `share`; likewise."""
     visits = math.ceil(math.log(MISS) / math.log(wish.found))
-    while visits < _MOST_RECORDINGS:
+    while visits < _MOST_CASES:
         wanted = _least_found(visits, wish.found)
         if wanted <= visits and hits_at_least(wanted, visits, share) >= _CHANCE:
             return visits
         visits = math.ceil(visits * 1.05)
-    return visits
+    return math.inf
 
 
 def _most_false(days: float, wish: float) -> int:
     """The most false events that still prove a rate; -1 if none do."""
-    count = -1
-    while days > 0 and rate_at_most(count + 1, days, miss=MISS) <= wish:
-        count += 1
-    return count
+    low, high = -1, math.floor(max(days, 0.0) * wish) + 1  # the bound is above what was counted
+    while high - low > 1:
+        middle = (low + high) // 2
+        if rate_at_most(middle, days, miss=MISS) <= wish:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def _least_found(visits: int, wish: float) -> int:
     """The fewest found that still prove a share; more than `visits` if none do."""
-    low, high = 0, visits + 1
+    low, high = math.floor(visits * wish), visits + 1  # the bound is below what was found
     while low < high:
         middle = (low + high) // 2
         if share_at_least(middle, visits, miss=MISS) >= wish:

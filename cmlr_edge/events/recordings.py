@@ -43,8 +43,8 @@ class Recording:
 
     @property
     def hours(self) -> float:
-        """Time that was looked at: an outage speaks for at most two seconds."""
-        steps = np.minimum(np.diff(self.times_s), _MAX_STEP_S)
+        """Time that was looked at: an outage, or frames that say nothing, speak for at most two seconds."""
+        steps = np.minimum(np.diff(self.times_s[~np.isnan(self.scores)]), _MAX_STEP_S)
         return float(steps.sum()) / 3600
 
 

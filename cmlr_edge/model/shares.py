@@ -48,6 +48,8 @@ def rate_at_least(count: int, exposure: float, *, miss: float) -> float:
 def _crossing(rising: Callable[[float], float], value: float, low: float, high: float) -> float:
     for _ in range(100):
         middle = (low + high) / 2
+        if middle in {low, high}:  # no number lies between them
+            break
         low, high = (middle, high) if rising(middle) < value else (low, middle)
     return (low + high) / 2
 
@@ -72,5 +74,9 @@ def poisson_up_to(count: int, mean: float) -> float:
         return 1.0
     if not math.isfinite(mean):
         return 0.0
-    terms = (math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
-    return math.fsum(terms)
+    # What lies further out than ten deviations is below 1e-20, and thousands of terms.
+    far = 10 * math.sqrt(mean) + 50
+    first, last = max(0, math.floor(mean - far)), min(count, math.ceil(mean + far))
+    return math.fsum(
+        math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(first, last + 1)
+    )

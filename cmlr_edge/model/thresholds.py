@@ -63,7 +63,8 @@ class ThresholdRule:
             return f1
         if self.kind == "cost":
             return -(named - hits) - self.value * (positives - hits)
-        precise = hits >= self.value * named
+        # A quotient equals the share that was wished; 0.55 * 100 is above 55.
+        precise = (named == 0) | (hits / np.maximum(named, 1) >= self.value)
         merit: NDArray[np.float64] = np.where(precise, hits, -1.0)
         return merit
 
@@ -128,7 +129,8 @@ def fit_thresholds(
     mixing is done on logits, where scores of one label are spread more evenly. Where the mixture
     lies above every score of a label that its own threshold names, the own one is taken: with scores
     far below those of common labels the label would otherwise never be named. Where a label reaches a
-    wanted precision at no threshold, it stays above all of its scores. Below the shared threshold a label gets by half a logit for every `shrinkage` positives it has, and no further: a
+    wanted precision at no threshold, it gets 1, which switches it off: nothing says how often a higher
+    score than all that were seen is wrong. Below the shared threshold a label gets by half a logit for every `shrinkage` positives it has, and no further: a
     single picture says that a low score can be right, and not how often it is wrong.
 
     Args:
@@ -154,12 +156,10 @@ def fit_thresholds(
         weight = positives[label] / (positives[label] + shrinkage)
         mixed = weight * own + (1 - weight) * _logit(shared)
         wanted = own if own <= highest < mixed else mixed
-        if off[label]:
-            wanted = max(own, mixed)
         deepest = _DROP * positives[label] / shrinkage if shrinkage else np.inf
         logits[label] = max(wanted, _logit(shared) - deepest)
     thresholds: NDArray[np.float32] = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    return np.where(off, thresholds, np.minimum(thresholds, np.float32(_SURE)))
+    return np.where(off, np.float32(1), np.minimum(thresholds, np.float32(_SURE)))
 
 
 def expect(

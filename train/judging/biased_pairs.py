@@ -68,7 +68,7 @@ def find_biased_pairs(
     scored = there * scores
     mean_together = scored.T @ there / np.maximum(together, 1)
     mean_apart = scored.T @ absent / np.maximum(apart, 1)
-    usable = (together >= min_share * (together + apart)) & (together > 0)
+    usable = (together / np.maximum(together + apart, 1) >= min_share) & (together > 0)
     usable &= (np.minimum(together, apart) >= max(1, min_images)) & ~np.eye(len(labels), dtype=bool)
     bias = np.where(usable, mean_together / np.maximum(mean_apart, _LEAST_SCORE), -1.0)
     contexts = bias.argmax(axis=1)

@@ -213,7 +213,7 @@ class Card {
 
   showBar(i, score, isPresent) {
     const bar = this.bar(i);
-    bar.classList.toggle("reached", score >= this.thresholds[i]);
+    bar.classList.toggle("reached", score >= this.thresholds[i] && this.thresholds[i] < 1);  // 1 switches it off
     bar.classList.toggle("present", isPresent);
     find("i", bar).style.width = `${Math.min(1, score) * 100}%`;
     put(find("output", bar), score.toFixed(2));

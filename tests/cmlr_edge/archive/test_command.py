@@ -13,11 +13,13 @@ import pyarrow.parquet
 import pytest
 
 from cmlr_edge import Explain
-from cmlr_edge.archive.plan import Cutting
-from cmlr_edge.archive.run import Archive, ArchiveSettings
-from cmlr_edge.archive.show import draw_sheet
+from cmlr_edge.archive.dataset import PICTURES, Counts, Row, Tables, writing
+from cmlr_edge.archive.plan import Cutting, PlanSize
+from cmlr_edge.archive.run import Archive, ArchiveSettings, Summary
+from cmlr_edge.archive.show import choose_rows, draw_sheet
+from cmlr_edge.archive.stores import open_store
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.cli.archive import label_archive, show
+from cmlr_edge.cli.archive import _print_summary, label_archive, show
 from cmlr_edge.errors import CaptureError, EngineError, SpecError
 from tests.cmlr_edge.archive.archives import events_of, rows_of, write_pictures
 from tests.cmlr_edge.cli.command import read_lines, run
@@ -111,6 +113,29 @@ def test_rows_are_shown_by_a_condition(made: Path, tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="none of the chosen pictures"):
         draw_sheet(str(dataset), "kind = 'frame'", sheet)
     (made / "away.avi").rename(film)
+
+
+@pytest.mark.parametrize("count", [12, 13, 23, 35])
+def test_as_many_rows_as_a_sheet_holds_are_spread_over_all(tmp_path: Path, count: int) -> None:
+    store, tables = open_store(str(tmp_path)), Tables(("red",), {})
+    with writing(store, f"{PICTURES}/unit.parquet", tables) as part:
+        for n in range(count):
+            part.add(Row(str(n), scores=np.zeros(1, np.float32), labels=()))
+        part.add(Row("bad", error_kind="unreadable", error="it is"))
+    found, rows = choose_rows(store, ("red",), "dataset.path IS NULL) OR (true")
+    places = [int(row["path"]) for row in rows]
+    assert (found, len(places), places[0]) == (count, 12, 0)
+    steps = np.diff([*places, count])
+    assert steps.max() - steps.min() <= 1
+
+
+def test_a_summary_counts_all_rows_of_the_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    total = Counts(rows=10, failures={"no picture": 4})
+    _print_summary(Summary(total, PlanSize(), [], 0, 10, 2.0, "cpu"))
+    assert (
+        "10 rows with scores, 4 without, 0 events; 10 with scores in this run"
+        in capsys.readouterr().out
+    )
 
 
 def test_pictures_are_shown_whatever_characters_their_names_hold(

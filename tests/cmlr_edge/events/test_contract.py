@@ -13,8 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cmlr_edge.cli.app import app
+from cmlr_edge.cli.fit_events import _record
 from cmlr_edge.errors import DataError
+from cmlr_edge.events import contract as of_contracts
 from cmlr_edge.events.contract import (
+    Contract,
     Wish,
     divide,
     false_a_day_at_most,
@@ -27,7 +30,7 @@ from cmlr_edge.events.contract import (
 from cmlr_edge.events.recordings import Recording, Visit, read_recordings
 from cmlr_edge.events.replay import Counts, count_events, find_events
 from cmlr_edge.events.tracker import EventTracker
-from cmlr_edge.model.shares import rate_at_most, share_at_least, share_between
+from cmlr_edge.model.shares import poisson_up_to, rate_at_most, share_at_least, share_between
 from cmlr_edge.model.stability import LabelStability
 from cmlr_edge.session.config import load_config
 from tests.cmlr_edge.events.synthetic import recording, write_recordings
@@ -93,6 +96,8 @@ def test_frames_that_say_nothing_bring_no_event_and_an_outage_counts_little() ->
     assert count_events(item, [PLAIN]).false_events.tolist() == [1]
     gap = Recording("a", np.array([0.0, 1.0, 5000.0]), np.zeros(3, np.float32), ())
     assert gap.hours == pytest.approx(3 / 3600)
+    frozen = np.r_[np.zeros(10), np.full(5000, np.nan), np.zeros(10)].astype(np.float32)
+    assert tiny(frozen.tolist()).hours == pytest.approx(20 / 3600)
 
 
 def test_bounds_are_exact() -> None:
@@ -140,6 +145,24 @@ def test_few_recordings_are_told_what_it_would_take() -> None:
     assert "times the 4 recordings" in contract.needed
     assert visits_needed(1.0, Wish(1, 0.9)) == 36  # 0.9**35 is still above 1 in 40
     assert hours_needed(0.0, Wish(1, 0.9)) == pytest.approx(24 * -np.log(0.025))
+
+
+def test_what_lies_just_below_a_wish_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    days, wish = hours_needed(0.9, Wish(1.0, 0.9)) / 24, 1.0
+    allowed = of_contracts._most_false(days, wish)
+    assert rate_at_most(allowed, days, miss=0.025) <= wish
+    assert wish < rate_at_most(allowed + 1, days, miss=0.025)
+    assert poisson_up_to(allowed, 0.9 * days) >= 0.8
+    assert of_contracts._most_false(0.0, wish) == of_contracts._most_false(3.0, wish) == -1
+    monkeypatch.setattr(of_contracts, "_MOST_CASES", 60)
+    for near in (counts(36, 36, 97, 2400.0), counts(901, 1000, 0, 2400.0)):
+        assert "too near to the wish: more than 60" in tell_needed(near, Wish(1.0, 0.9), 4)
+
+
+def test_no_hours_bound_no_rate_and_json_says_null() -> None:
+    proof = counts(1, 1, 0, 0.0)
+    record = _record(Contract("car", PLAIN, proof, proof, False, "", proof))
+    assert record["held_out"]["false_a_day_at_most"] is None
 
 
 def test_hopeless_wishes_are_told_so() -> None:

@@ -183,3 +183,11 @@ def test_own_data_that_names_a_biased_pair_is_scored_with_and_without_the_contex
         kept = ~red | company
         expected = average_precision_score(red[kept], scores[kept, 0])
         assert found[name]["value"] == pytest.approx(expected)
+
+
+def test_a_share_that_is_just_reached_counts() -> None:
+    # 0.07 * 100 is 7.000000000000001.
+    targets = np.ones((100, 2), np.float32)
+    targets[7:, 1] = 0
+    scores = np.full((100, 2), 0.5, np.float32)
+    assert len(find_biased_pairs(scores, targets, ("a", "b"), min_share=0.07)) == 1

@@ -196,6 +196,7 @@ def test_a_label_that_cannot_be_precise_is_not_named_for_the_sake_of_the_others(
     assert best_threshold(scores[:, 1], targets[:, 1], rule) > 0.9
     found = fit_thresholds(scores, targets, shrinkage=5.0, rule=rule)
     assert [item.recall for item in expect(scores, targets, found)] == [1, 0]
+    assert found[1] == 1  # nor at a score that no picture had
 
 
 @pytest.mark.parametrize("rule", ["cost=0.3", "cost=3", "precision=0.8", "f1"])
@@ -266,3 +267,12 @@ def test_a_rule_that_is_none_is_named(text: str) -> None:
         ThresholdRule.parse(text)
     for rule in ("f1", "precision=0.9", "cost=5"):
         assert str(ThresholdRule.parse(rule)) == rule
+
+
+def test_a_precision_that_is_just_reached_counts() -> None:
+    # 0.55 * 100 is 55.00000000000001.
+    scores = np.linspace(0.9, 0.1, 100, dtype=np.float32)
+    targets = np.zeros(100, np.float32)
+    targets[0], targets[-54:] = 1, 1
+    threshold = best_threshold(scores, targets, ThresholdRule("precision", 0.55))
+    assert threshold < scores[-1]
