@@ -119,7 +119,7 @@ def test_whatever_is_replaced_is_refused_before_it_is_loaded(
 def test_a_missing_key_is_named_before_a_missing_signature(
     color_engine: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(EngineError, match="no public key at .*gone"):
+    with pytest.raises(EngineError, match=r"no public key at .*gone"):
         Recognizer.from_engine(color_engine, require_signature=tmp_path / "gone.pem")
 
 
