@@ -220,7 +220,8 @@ class LiveSource(ClosesItself):
             self._closing = True
             self._was_away = self._state in _AWAY
             if not self._is_over():
-                reason = f"no frames came: {self._reason}" if self._was_away else "closed"
+                frames = "no more frames" if self._stats.received else "no frames"
+                reason = f"{frames} came: {self._reason}" if self._was_away else "closed"
                 self._set_state(SourceState.ENDED, reason)
             self._buffer.clear()
             self._changed.notify_all()

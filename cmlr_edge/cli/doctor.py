@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmlr_edge.cli import options
+from cmlr_edge.cli.console import stderr
+from cmlr_edge.cli.progress import progress_bars
 from cmlr_edge.diagnosis.doctor import examine, worst
 from cmlr_edge.diagnosis.findings import Finding
 from cmlr_edge.wording import counted
@@ -35,7 +37,9 @@ def doctor(
     cmlr-edge doctor
     cmlr-edge doctor models/first --provider cuda
     """  # noqa: D301
-    findings = examine(engine, provider=provider)
+    with progress_bars(stderr, transient=True) as bar:
+        task = bar.add_task("libraries and drivers that answered", total=None)
+        findings = examine(engine, provider=provider, heard=lambda _name: bar.advance(task))
     state = worst(findings)
     if as_json:
         record = {"state": state, "findings": [asdict(finding) for finding in findings]}

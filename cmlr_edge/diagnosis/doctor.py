@@ -10,6 +10,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,7 @@ def examine(
     provider: str | None = None,
     root: Path = ROOT,
     timeout_s: float = 30.0,
+    heard: Callable[[str], None] = str,
 ) -> list[Finding]:
     """Look at this machine, and at whether an engine would run on it. Never raises, never hangs.
 
@@ -49,8 +51,9 @@ def examine(
         provider: The device to try the engine on; see `Recognizer.from_engine`.
         root: Of the file tree to read; libraries and drivers are always those of this machine.
         timeout_s: For each library, driver and the engine.
+        heard: Gets the name of each library and driver that has answered.
     """
-    findings = judge(ask_all(timeout_s=timeout_s), root)
+    findings = judge(ask_all(timeout_s=timeout_s, heard=heard), root)
     if engine is not None:
         findings += _safely(lambda: _engine(engine, provider, timeout_s))
     return findings
@@ -76,7 +79,16 @@ def judge(answers: Mapping[str, Answer], root: Path = ROOT) -> list[Finding]:
         disk,
         lambda: cameras(root, is_jetson=is_jetson),
     ]
-    return [finding for check in checks for finding in _safely(check)]
+    findings = [finding for check in checks for finding in _safely(check)]
+    return [_patient(finding, answers.values()) for finding in findings]
+
+
+def _patient(finding: Finding, answers: Iterable[Answer]) -> Finding:
+    """A library that answered too late may be whole: first look again, then the remedy."""
+    if not any(answer.late and answer.error in finding.found for answer in answers):
+        return finding
+    again = "look again when this machine is less busy; if it still gives no answer: "
+    return replace(finding, remedy=again + finding.remedy)
 
 
 def worst(findings: Iterable[Finding]) -> State:
@@ -92,6 +104,11 @@ def _safely(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
         return [
             _SOFTWARE.warning("doctor", f"one look failed: {error!r}", "please report this line")
         ]
+
+
+def _install(what: str, answer: Answer) -> str:
+    """The command; pip leaves a package as it is that is there and does not work, unless forced."""
+    return f"pip install {'--force-reinstall ' if answer.error else ''}{what}"
 
 
 def _python(native: Answer) -> Iterator[Finding]:
@@ -118,7 +135,7 @@ def _numpy(answer: Answer) -> Iterator[Finding]:
 
 def _pyav(answer: Answer, opencv: Answer) -> Iterator[Finding]:
     """PyAV reads video files and network streams; without it OpenCV does, if its build can."""
-    install = "pip install 'av>=14'"
+    install = _install("'av>=14'", answer)
     fault = answer.error or (answer.found or {}).get("fault", "")
     if answer.found is None and not fault:
         if opencv.found is not None and not opencv.found["interlaced"]:
@@ -134,7 +151,7 @@ def _pyav(answer: Answer, opencv: Answer) -> Iterator[Finding]:
 
 
 def _opencv(answer: Answer, *, is_jetson: bool) -> Iterator[Finding]:
-    install = "JetPack's python3-opencv" if is_jetson else "pip install 'cmlr-edge[cpu]'"
+    install = "JetPack's python3-opencv" if is_jetson else _install("'cmlr-edge[cpu]'", answer)
     if answer.found is None:
         remedy = _OLD_NUMPY if "numpy" in answer.error.lower() else f"install it: {install}"
         yield _SOFTWARE.problem("OpenCV", answer.error or "not installed", remedy)
@@ -164,9 +181,8 @@ def _opencv(answer: Answer, *, is_jetson: bool) -> Iterator[Finding]:
 
 def _onnxruntime(answer: Answer, *, has_gpu: bool) -> Iterator[Finding]:
     if answer.found is None:
-        yield _SOFTWARE.problem(
-            "ONNX Runtime", answer.error or "not installed", "pip install 'cmlr-edge[cpu]'"
-        )
+        remedy = _install("'cmlr-edge[cpu]'", answer)
+        yield _SOFTWARE.problem("ONNX Runtime", answer.error or "not installed", remedy)
         return
     found = answer.found
     working = [_short(name) for name in found["working"]]
@@ -202,7 +218,7 @@ def _short(provider: str) -> str:
 
 def _openvino(answer: Answer) -> Iterator[Finding]:
     if answer.error:
-        yield _SOFTWARE.warning("OpenVINO", answer.error, "pip install --upgrade openvino")
+        yield _SOFTWARE.warning("OpenVINO", answer.error, _install("openvino", answer))
     elif answer.found is None:
         yield _SOFTWARE.ok(
             "OpenVINO", "not installed; may be faster on Intel: pip install 'cmlr-edge[openvino]'"
@@ -301,7 +317,7 @@ def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Find
     answer = ask("engine", str(path), provider or "", timeout_s=timeout_s, memory=memory)
     if answer.found is None:
         remedy = "copy engine and spec again, both together; or build the engine on this machine"
-        yield _ENGINE.problem("engine", answer.error, remedy)
+        yield _patient(_ENGINE.problem("engine", answer.error, remedy), [answer])
         return
     for check in answer.found["checks"]:
         state: State = "problem" if check["state"] == "failed" else check["state"]

@@ -50,13 +50,23 @@ class Answer:
     found: dict[str, Any] | None  # None: not installed, or see `error`
     error: str = ""  # how it ended, if not well; in the library's own words where it has some
     messages: str = ""  # what the library wrote on stderr
+    late: bool = False  # it was given up, and may be well on a machine that is less busy
 
 
-def ask_all(*, timeout_s: float = 30.0) -> dict[str, Answer]:
-    """Run every probe, two at a time; return the answers by name."""
+def ask_all(*, timeout_s: float = 30.0, heard: Callable[[str], None] = str) -> dict[str, Answer]:
+    """Run every probe, two at a time; return the answers by name.
+
+    Args:
+        timeout_s: For each.
+        heard: Gets the name of each that has answered.
+    """
+    answers: dict[str, Answer] = {}
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda name: ask(name, timeout_s=timeout_s), _OF_THE_MACHINE)
-        return dict(zip(_OF_THE_MACHINE, answers, strict=True))
+        given = pool.map(lambda name: ask(name, timeout_s=timeout_s), _OF_THE_MACHINE)
+        for name, said in zip(_OF_THE_MACHINE, given, strict=True):
+            answers[name] = said
+            heard(name)
+    return answers
 
 
 def ask(probe: str, *arguments: str, timeout_s: float = 30.0, memory: int | None = None) -> Answer:
@@ -71,7 +81,7 @@ def ask(probe: str, *arguments: str, timeout_s: float = 30.0, memory: int | None
     command = python_command(__name__, answer.__name__, probe, *arguments)
     ended = run_limited(command, timeout_s=timeout_s, memory=memory)
     if ended.error:
-        return Answer(None, ended.error, ended.messages)
+        return Answer(None, ended.error, ended.messages, late=ended.limit == "time")
     found: dict[str, Any] | None = json.loads(ended.output.splitlines()[-1])
     return Answer(found, messages=ended.messages)
 

@@ -141,6 +141,8 @@ class RareLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write a line, by its text without what is filled in."""
+        if "graceful shutdown exceeded" in str(record.msg):
+            return False  # at the end visitors who do not leave are cut off: nobody has to act
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, LocalProtocolError):  # a visitor broke it off while it was answered
             record.msg, record.args = "a request was broken off: %s", (error,)

@@ -96,7 +96,8 @@ def _of_labels(labels: tuple[LabelCount, ...], pictures: int) -> list[str]:
     rare = {label.name: label.present.get("train", 0) for label in labels}
     if never := [name for name, count in rare.items() if count == 0]:
         found.append(f"{_named(never)}: on no training picture, cannot be learned")
-    if few := [f"{name} ({n})" for name, n in rare.items() if 0 < n < _FEW]:
+    rarest_first = sorted(rare.items(), key=lambda item: item[1])
+    if few := [f"{name} ({n})" for name, n in rarest_first if 0 < n < _FEW]:
         found.append(f"{_named(few)}: on fewer than {_FEW} training pictures")
     if always := [name for name, count in rare.items() if count == pictures > 0]:
         found.append(f"{_named(always)}: on every training picture, nothing to tell it from")

@@ -308,7 +308,7 @@ def _save_epoch(
 ) -> None:
     epochs, val_map = record["epoch"], record["val_map"]
     _log.info(
-        "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s, %.0f images/s, waiting for them %.0f %%",
+        "epoch %d of %d: loss %.4f, validation mAP %s, %.0f s, %.1f images/s, waiting for them %.0f %%",
         epochs,
         run.config.epochs,
         record["loss"],

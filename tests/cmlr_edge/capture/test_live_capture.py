@@ -236,6 +236,24 @@ def test_a_reader_that_raises_is_opened_again(caplog: pytest.LogCaptureFixture) 
     assert "the driver broke" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("frames", "told"), [(0, "no frames came: "), (1, "no more frames came: ")]
+)
+def test_the_end_tells_whether_a_source_that_is_away_ever_gave_a_frame(
+    frames: int, told: str
+) -> None:
+    left = [Grab(draw_pattern(1, (120, 160)), 0.0)] * frames
+
+    class GivesFew(OpenNothing):
+        def read(self) -> Grab | None:
+            return left.pop() if left else super().read()
+
+    with LiveSource("x", GivesFew, PATIENT) as source:
+        while source.state is not SourceState.RECONNECTING:
+            source.next_frame(0.01)
+    assert source.reason.startswith(told)
+
+
 def test_an_open_that_hangs_is_given_up_and_closing_does_not_wait_for_it() -> None:
     release, calls = threading.Event(), []
 

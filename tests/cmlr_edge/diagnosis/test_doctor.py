@@ -183,11 +183,29 @@ def test_a_broken_tensorrt_costs_one_line(
     start = time.monotonic()
     answer = ask("tensorrt", timeout_s=3)
     assert time.monotonic() - start < 10
+    assert answer.late == (code == HANG)
     findings = by_name(judge(answers | {"tensorrt": answer}, tmp_path))
     assert findings["TensorRT"].state == "problem"
     assert found in findings["TensorRT"].found
     assert remedy in findings["TensorRT"].remedy
     assert findings["OpenCV"].state == "ok"
+
+
+@pytest.mark.parametrize("probe", ["numpy", "pyav", "opencv", "onnxruntime", "openvino", "native"])
+def test_what_answers_too_late_is_to_be_asked_again_before_it_is_installed_again(
+    answers: dict[str, Answer], tmp_path: Path, probe: str
+) -> None:
+    late = Answer(None, "gave no answer in 30 s", late=True)
+    worse = [item for item in judge(answers | {probe: late}, tmp_path) if late.error in item.found]
+    assert worse
+    assert all(
+        item.remedy.startswith("look again when this machine is less busy") for item in worse
+    )
+    assert all("install" in item.remedy for item in worse)
+    crashed = judge(answers | {probe: Answer(None, "crashed with SIGSEGV")}, tmp_path)
+    [broken] = [item for item in crashed if "SIGSEGV" in item.found]
+    assert broken.remedy.count("--force-reinstall") == 1
+    assert "less busy" not in broken.remedy
 
 
 def test_a_provider_that_is_listed_and_takes_no_model_is_a_problem(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import socket
@@ -10,15 +11,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import pytest
+import uvicorn
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.page import connections
-from cmlr_edge.page.connections import FOR_HEALTH, MAX_CONNECTIONS, MAX_PER_ADDRESS
+from cmlr_edge.page.connections import FOR_HEALTH, MAX_CONNECTIONS, MAX_PER_ADDRESS, RareLines
 from cmlr_edge.page.running import LiveServer, MetricsServer
 from tests.cmlr_edge.page.live_page import get, get_json, post, serving, wait_until
 
@@ -295,3 +298,30 @@ def test_a_request_that_breaks_while_it_is_answered_leaves_no_traceback(
     assert get(patient, "/healthz")[0] == 200
     assert "Traceback" not in caplog.text
     assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_visitors_who_are_cut_off_at_the_end_are_no_line_in_the_log() -> None:
+    config = uvicorn.Config(
+        lambda _scope, _receive, _send: None,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=0,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.servers, server.lifespan = [], config.lifespan_class(config)
+    log, handler = logging.getLogger("uvicorn.error"), BufferingHandler(100)
+    handler.addFilter(RareLines())
+    handler.setLevel(logging.WARNING)  # as the page has it
+
+    async def end() -> None:
+        server.server_state.tasks.add(asyncio.create_task(asyncio.sleep(60)))
+        await server.shutdown()
+        log.error("another line")
+
+    log.addHandler(handler)
+    try:
+        asyncio.run(end())
+    finally:
+        log.removeHandler(handler)
+    assert [record.getMessage() for record in handler.buffer] == ["another line"]

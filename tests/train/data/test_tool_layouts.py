@@ -340,3 +340,11 @@ def test_a_task_means_the_picture_in_its_own_folder_and_its_newest_annotation(
     data = read_dataset(tmp_path)
     found = {image.path.parent.name: data.classes[image.labels[0]] for image in data.images}
     assert found == {name: f"{name} 3" for name in ("images", "cam1", "cam2")}
+
+
+def test_a_report_names_the_rarest_labels_first(tmp_path: Path) -> None:
+    for name in "12":
+        picture(tmp_path / f"{name}.jpg")
+    (tmp_path / "labels.csv").write_text("file,labels\n1.jpg,cat;dog\n2.jpg,cat\n")
+    said = "\n".join(report_on(read_dataset(tmp_path), "own, table", pictures=False).problems)
+    assert "dog (1), cat (2): on fewer than 10 training pictures" in said
