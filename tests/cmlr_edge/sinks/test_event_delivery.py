@@ -82,7 +82,7 @@ def test_bytes_that_are_no_http_are_told_as_such_and_not_shown() -> None:
 def test_a_proxy_without_an_address_is_an_error_that_may_pass(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://")
+    monkeypatch.setenv("http_proxy", "http:/nowhere")
     monkeypatch.setenv("no_proxy", "")
     sink = Webhook(receiver.url, flush_s=0.01)
     sink.write(of_events(event(1)))
