@@ -22,6 +22,8 @@ from cmlr_edge.session.config import load_config
 from cmlr_edge.session.engines import check_fits, store_of
 
 service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
+_LOOK_S = 0.2  # for a report
+_LOOKS = 10  # before it is seen whether a service is there that could write one
 Config = Annotated[Path, typer.Argument(help="The TOML file that `cmlr-edge run` takes.")]
 User = Annotated[str, typer.Option(help="Who it runs as; in the group video.")]
 MemoryMax = Annotated[str, typer.Option(help="Bound for systemd, such as 3G.")]
@@ -72,13 +74,7 @@ def update_engine(
     except InServiceError:
         pass
     store.offer(engine)
-    report = store.report_path(engine)
-    deadline_s = time.monotonic() + wait_s
-    while not report.is_file():
-        if time.monotonic() > deadline_s:
-            raise EngineError(f"no verdict on {engine.id} in {wait_s:g} s; it is still to come")
-        time.sleep(0.2)
-    text = report.read_text()
+    text = _verdict(store, engine, wait_s)
     print(text, end="")  # noqa: T201
     if not json.loads(text)["accepted"]:
         raise typer.Exit(1)
@@ -98,6 +94,32 @@ def roll_back(config: Config) -> None:
 def status(config: Config) -> None:
     """Print which engine serves, and which would take its place."""
     print(json.dumps(asdict(_store(config).state), indent=2))  # noqa: T201
+
+
+def _verdict(store: EngineStore, engine: StoredEngine, wait_s: float) -> str:
+    """The service's report, as soon as it is there."""
+    report = store.report_path(engine)
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        is_served = store.is_served  # asked first: a service may end right after its report
+        with suppress(FileNotFoundError):
+            return report.read_text()
+        if not is_served:
+            raise EngineError(
+                f"no service is there any more, and it left no verdict on {engine.id}: its log may "
+                "say why; run this again"
+            )
+        if time.monotonic() > deadline_s:
+            raise EngineError(f"no verdict on {engine.id} in {wait_s:g} s; it is still to come")
+        _look_out(report)
+
+
+def _look_out(report: Path) -> None:
+    """Wait a while for a file; a service that starts must seldom find us at its lock."""
+    for _ in range(_LOOKS):
+        if report.is_file():
+            return
+        time.sleep(_LOOK_S)
 
 
 def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> None:
@@ -120,6 +142,8 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
             reason = "; ".join(objections)
     if reason:
         raise EngineError(f"engine {engine.id} is refused: {reason}")
+    with suppress(EngineError):  # one that nobody can take
+        store.take_offer()  # an older one, which would take this engine's place at the start
     store.accept(engine)
     print(f"engine {engine.id} serves from the next start on")  # noqa: T201
     if (before := store.state.fallback) is not None:

@@ -222,6 +222,8 @@ def _frames(shape: list[int], data: Any, raw: bytes | None) -> NDArray[np.uint8]
     wanted = math.prod(shape)
     if values.size != wanted or values.dtype.kind not in "iu":
         raise FrameError(f"{FRAMES} has {values.size} values, {wanted} whole numbers expected")
+    if values.ndim > 1 and [*values.shape] != shape:  # axes in another order: another picture
+        raise FrameError(f"{FRAMES} is nested as {[*values.shape]}, and its shape says {shape}")
     if values.dtype != np.uint8 and not 0 <= values.min() <= values.max() <= 255:
         raise FrameError(f"{FRAMES} holds values outside 0 to 255")
     return values.astype(np.uint8).reshape(shape)

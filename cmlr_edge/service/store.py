@@ -20,6 +20,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.machine.waiting import await_lock, try_lock
@@ -32,6 +33,7 @@ from cmlr_edge.model.files import (
 )
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.strict_json import read_json, write_json
+from cmlr_edge.service.update import UpdateReport
 
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
 _PATIENCE_S = 30.0  # with another process that changes the store: far more than a copy takes
@@ -76,6 +78,7 @@ class EngineStore:
         self._folder = folder
         self._engines = folder / "engines"
         self._reports = folder / "reports"
+        self._offered = folder / "offer.json"
 
     @staticmethod
     def is_store(folder: Path) -> bool:
@@ -148,11 +151,25 @@ class EngineStore:
             flush_folder(self._engines)
         return engine
 
-    def offer(self, engine: StoredEngine) -> None:
-        """Ask the service to try `engine`."""
+    def offer(self, engine: StoredEngine, *, again: bool = False) -> None:
+        """Ask the service to try `engine`. The report of one that waits already says that it gives way.
+
+        Args:
+            engine: In the store.
+            again: It was taken and not judged; it gives way itself to what was offered since.
+        """
         with self._locked():
-            self.report_path(engine).unlink(missing_ok=True)
-            self._write(self._folder / "offer.json", engine)
+            waiting = None
+            with suppress(FileNotFoundError, ValueError):  # one that nobody can take
+                waiting = read_json(self._offered, StoredEngine)
+            wins, gives_way = (waiting, engine) if again and waiting else (engine, waiting)
+            if gives_way is not None and gives_way != wins:
+                reason = f"{wins.id} was offered after it, and takes its place"
+                report = UpdateReport(gives_way.id, "", accepted=False, reason=reason)
+                self._write(self.report_path(gives_way), report)
+            if wins != waiting:
+                self.report_path(wins).unlink(missing_ok=True)
+                self._write(self._offered, wins)
 
     def take_offer(self) -> StoredEngine | None:
         """Take the engine that is to be tried, once: one that kills the service is not tried again.
@@ -160,8 +177,10 @@ class EngineStore:
         Raises:
             EngineError: The offer cannot be read; it is gone.
         """
+        path = self._offered
+        if not path.is_file():  # asked all the time: neither the disk nor a lock is touched
+            return None
         with self._locked():
-            path = self._folder / "offer.json"
             if not path.is_file():
                 return None
             try:
@@ -221,24 +240,33 @@ class EngineStore:
             InServiceError: Another one holds it.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".service").open("wb") as lock:
+        with _opened_lock(self._folder / ".service") as lock:
             if not try_lock(lock):
                 raise InServiceError(f"another service already uses {self._folder}")
             yield
 
+    @property
+    def is_served(self) -> bool:
+        """Whether a service, or whoever puts the first engine into it, holds the store."""
+        try:
+            with self.served():
+                return False
+        except InServiceError:
+            return True
+
     def clean(self) -> None:
-        """Delete every engine that neither serves nor could, and what was left half-copied."""
+        """Delete what can be deleted of engines that neither serve nor could, and of half copies."""
         with self._locked():
             now = self.state
-            offered = self._folder / "offer.json"
             kept = {engine.id for engine in (now.serving, now.fallback) if engine is not None}
             with suppress(FileNotFoundError, ValueError):  # one that nobody can take
-                kept.add(read_json(offered, StoredEngine).id)
+                kept.add(read_json(self._offered, StoredEngine).id)
             for item in [item for item in self._engines.iterdir() if item.name not in kept]:
-                if item.is_symlink() or not item.is_dir():  # somebody else's: no engine is one
-                    item.unlink()
-                else:
-                    shutil.rmtree(item)
+                with suppress(OSError):  # what root brought, or on a disk that takes no change
+                    if item.is_symlink() or not item.is_dir():  # somebody else's: no engine is one
+                        item.unlink()
+                    else:
+                        shutil.rmtree(item)
 
     def write_report(self, engine: StoredEngine, record: object) -> None:
         """Say what became of an offer; `record` is a dataclass."""
@@ -261,7 +289,7 @@ class EngineStore:
         """Exclude other processes; the lock goes with the process that holds it."""
         self._engines.mkdir(parents=True, exist_ok=True)
         self._reports.mkdir(exist_ok=True)
-        with (self._folder / ".lock").open("wb") as lock:
+        with _opened_lock(self._folder / ".lock") as lock:
             give_up_s = time.monotonic() + _PATIENCE_S
             if not await_lock(lock, lambda: time.monotonic() > give_up_s):
                 raise EngineError(
@@ -269,6 +297,16 @@ class EngineStore:
                     f"may be stopped or hang; `fuser {self._folder / '.lock'}` names it"
                 )
             yield
+
+
+def _opened_lock(path: Path) -> IO[bytes]:
+    """Open a file to lock it, and change nothing of it: also another user's, or on a read-only disk."""
+    try:
+        return path.open("ab")
+    except OSError:
+        if not path.is_file():
+            raise
+        return path.open("rb")
 
 
 def _rolled_back(now: StoreState) -> StoreState:

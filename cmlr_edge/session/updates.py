@@ -50,16 +50,23 @@ class EngineUpdates:
         self._session, self._store = session, store
         self._beat, self._is_ending = beat, is_ending
         self._trial_ends_s: float | None = None
+        self._trouble = ""
         self._begin_trial(on_trial)
 
     def tend(self) -> None:
-        """End a trial that is over, and look for an offer; to be called all the time."""
-        if self._trial_ends_s is not None and time.monotonic() >= self._trial_ends_s:
-            self._trial_ends_s = None
-            if self._store.state.on_trial:  # nobody rolled it back by hand
-                self._store.confirm()
-                _log.info("engine %s has passed its trial", self._session.engine_id)
-        self._look_for_offer()
+        """End a trial that is over, and look for an offer; to be called all the time.
+
+        A store that cannot be read or written is told once, and ends no run.
+        """
+        trouble = ""
+        try:
+            self._end_trial()
+            self._look_for_offer()
+        except (OSError, EngineError) as error:
+            trouble = str(error)
+            if trouble != self._trouble:
+                _log.warning("the engine store cannot be used, and the engine stays: %s", trouble)
+        self._trouble = trouble
 
     def note_failure(self, error: EngineError) -> None:
         """Take the former engine back where this one fails on trial."""
@@ -73,20 +80,22 @@ class EngineUpdates:
         self._trial_ends_s = time.monotonic() + trial_s if on_trial else None
         self._tried = self._session.engine_id
 
+    def _end_trial(self) -> None:
+        if self._trial_ends_s is not None and time.monotonic() >= self._trial_ends_s:
+            if self._store.state.on_trial:  # nobody rolled it back by hand
+                self._store.confirm()
+                _log.info("engine %s has passed its trial", self._session.engine_id)
+            self._trial_ends_s = None
+
     def _look_for_offer(self) -> None:
-        try:
-            offer = self._store.take_offer()
-        except EngineError as error:
-            _log.warning("%s", error)
-            return
-        if offer is None:
+        if (offer := self._store.take_offer()) is None:
             return
         try:
             report = self._judge(offer)
-        except CmlrError as error:
+        except (CmlrError, OSError) as error:
             report = self._refusal(offer, str(error))
         if report is None:  # the run ends: the next one is to try
-            self._store.offer(offer)
+            self._store.offer(offer, again=True)
             return
         self._store.write_report(offer, report)
         level, verdict = (

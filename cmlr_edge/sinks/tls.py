@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
@@ -54,6 +55,8 @@ def reason_of(error: BaseException) -> str:
         return _handshake_reason(error.reason or str(error))
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
+        return "what answers there speaks no HTTP"  # and its bytes are for no log
     if found := _SSL_ERROR.search(str(error)):  # of a library that hands on the text alone
         return _handshake_reason(found[1])
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

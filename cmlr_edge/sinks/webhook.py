@@ -36,8 +36,10 @@ _log = logging.getLogger(__name__)
 class _NoRedirect(HTTPRedirectHandler):
     """A redirected POST becomes a GET without its body: refuse rather than lose the event."""
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def http_error_302(self, *_: Any) -> None:
+        """Do not read where to, which may be no address at all."""
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class _Deadline:
@@ -221,7 +223,7 @@ class Webhook:
                 error.close()
                 again = error.code >= 500 or error.code in _TRY_AGAIN
                 return f"answered {error.code}", again
-            except (OSError, HTTPException) as error:
+            except (OSError, HTTPException, ValueError) as error:  # the last: a proxy's address
                 if deadline.over():
                     return late, True
                 inner = getattr(error, "reason", None)  # of an URLError

@@ -18,7 +18,9 @@ import pytest
 from PIL import Image
 
 from cmlr_edge import Recognizer
+from cmlr_edge.errors import FrameError
 from cmlr_edge.page.running import LiveServer
+from cmlr_edge.page.tensors import InferRequest
 from tests.cmlr_edge.page.live_page import get, get_json, post, serving
 from tests.conftest import LABELS
 
@@ -150,6 +152,16 @@ def test_what_is_no_request_is_told_what_was_wanted(
     status, answer = ask(page, value)
     assert status == 400
     assert message in answer["error"]
+
+
+def test_frames_nested_in_another_order_than_their_shape_are_refused() -> None:
+    def pictures_of(pixels: np.ndarray[Any, Any]) -> Any:
+        value = frames(RED[None], data=pixels.tolist())
+        return InferRequest.read(json.dumps(value).encode(), None).pictures
+
+    assert np.array_equal(pictures_of(RED[None])[0], RED)
+    with pytest.raises(FrameError, match="nested as"):
+        pictures_of(RED[None].transpose(0, 3, 1, 2))
 
 
 def test_hostile_requests_end_in_one_short_answer(page: LiveServer) -> None:

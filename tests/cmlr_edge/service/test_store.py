@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.recognizer import Recognizer
+from cmlr_edge.service import store as store_module
 from cmlr_edge.service.store import MAX_UNCONFIRMED_STARTS, EngineStore, StoreState
 from cmlr_edge.service.update import reason_of, start_check
+from tests.cmlr_edge.service.tiny_engines import scaled_engine
 
 KILL_AT_EVERY_STEP = """
 import itertools, os, shutil, signal, sys
@@ -289,3 +295,106 @@ def test_the_state_is_plain_json(store: EngineStore, engine: Path, tmp_path: Pat
     assert record["serving"] == {"id": added.id, "file": "model.onnx"}
     shutil.rmtree(tmp_path / "store")
     assert store.state == StoreState()
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    path = tmp_path / "device.toml"
+    path.write_text('[engine]\nstore = "store"\n[[sources]]\nname = "yard"\nuri = "test://"\n')
+    return path
+
+
+def test_of_two_offers_the_newest_is_taken_and_the_other_is_told(
+    store: EngineStore, tmp_path: Path
+) -> None:
+    first, second = (store.add(scaled_engine(tmp_path / str(n), 1 / n)) for n in (1, 2))
+    store.offer(first)
+    store.offer(second)
+    told = json.loads(store.report_path(first).read_text())
+    assert (told["accepted"], second.id in told["reason"]) == (False, True)
+    assert store.take_offer() == second
+    store.offer(first)
+    store.offer(second, again=True)  # put back by a service that ends
+    assert not json.loads(store.report_path(second).read_text())["accepted"]
+    assert not store.report_path(first).exists()
+    assert store.take_offer() == first
+    store.offer(first, again=True)
+    assert store.take_offer() == first
+
+
+def test_an_update_does_not_wait_for_the_verdict_of_a_service_that_is_gone(
+    store: EngineStore, engine: Path, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cmlr_edge.cli import service
+
+    monkeypatch.setattr(service, "_LOOK_S", 0.001)
+    done: list[BaseException] = []
+
+    def update() -> None:
+        try:
+            service.update_engine(device, engine, wait_s=20.0)
+        except EngineError as error:
+            done.append(error)
+
+    updating = threading.Thread(target=update)
+    with store.served():
+        updating.start()
+        deadline_s = time.monotonic() + 20
+        while not (device.parent / "store" / "offer.json").exists():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+    updating.join()
+    assert "no service is there any more" in str(done[0])
+
+
+def test_an_update_without_a_service_is_newer_than_what_waits_to_be_tried(
+    store: EngineStore, device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cmlr_edge.cli import service
+
+    old, new = (scaled_engine(tmp_path / str(n), 1 / n) for n in (1, 2))
+    store.offer(store.add(old))
+    monkeypatch.setattr(service, "start_check", lambda *_, **__: None)
+    monkeypatch.setattr(service, "reason_of", lambda _: "")
+    service.update_engine(device, new)
+    assert store.state.serving == store.add(new)
+    assert store.take_offer() is None
+
+
+def test_looking_for_an_offer_writes_nothing_and_waits_for_nobody(
+    store: EngineStore, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_PATIENCE_S", 0.1)
+    store.accept(store.add(engine))
+    lock = tmp_path / "store" / ".lock"
+    with lock.open("ab") as held:
+        before = lock.stat()
+        fcntl.flock(held, fcntl.LOCK_EX)  # who copies a large engine
+        assert store.take_offer() is None
+    store.clean()
+    assert lock.stat() == before
+
+
+def test_a_store_that_cannot_be_written_can_be_served(
+    store: EngineStore, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.accept(store.add(engine))
+    (tmp_path / "store" / "engines" / "left").mkdir()
+    with store.served():
+        pass
+    opened = Path.open
+
+    def reading(path: Path, mode: str = "r", *given: Any, **named: Any) -> Any:
+        if set(mode) & set("wa+"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, mode, *given, **named)
+
+    def stays(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", reading)
+    monkeypatch.setattr(shutil, "rmtree", stays)
+    assert not store.is_served
+    with store.served():
+        store.clean()
+        assert store.is_served

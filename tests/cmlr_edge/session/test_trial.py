@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -57,4 +58,23 @@ def test_an_engine_that_is_on_trial_passes_it(
     caplog.set_level("INFO")
     updates_of(store, 0.0)[0].tend()
     assert "has passed its trial" in caplog.text
+    assert not store.state.on_trial
+
+
+def test_a_store_on_a_disk_that_takes_no_change_is_told_once_and_ends_no_run(
+    store: EngineStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates, _ = updates_of(store, 0.0)
+
+    def is_read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(EngineStore, "confirm", is_read_only)
+        updates.tend()
+        updates.tend()
+    (record,) = caplog.records
+    assert "Read-only file system" in record.message
+    assert store.state.on_trial
+    updates.tend()  # it is well again
     assert not store.state.on_trial

@@ -11,6 +11,7 @@ class Receiver:
     """A web server that answers as it is told and notes what it took."""
 
     def __init__(self, port: int = 0) -> None:
+        self.location = "/elsewhere"  # that it sends along
         self.answers: list[int | str] = []  # a status, or "hang"; 200 when it is empty
         self.taken: list[str] = []
         self.bodies: list[bytes] = []
@@ -32,7 +33,7 @@ class Receiver:
                 if answer == 200:
                     receiver.taken.append(body["id"])
                 self.send_response(int(answer))
-                self.send_header("Location", "/elsewhere")
+                self.send_header("Location", receiver.location)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:

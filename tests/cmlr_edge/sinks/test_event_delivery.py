@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 
 import pytest
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.sinks.mqtt import MqttEvents
+from cmlr_edge.sinks.tls import reason_of
 from cmlr_edge.sinks.webhook import Webhook
 from tests.cmlr_edge.cli.command import read_lines
 from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label, terminate
@@ -61,6 +63,33 @@ def test_an_event_that_is_refused_is_counted_and_the_next_one_goes(
     assert "p%40ss" not in str(caught.value)
     assert "token=t" not in str(caught.value)
     hook.close()
+
+
+def test_an_answer_that_leads_to_no_address_is_a_refusal_like_any_other(receiver: Receiver) -> None:
+    receiver.location, receiver.answers = "http://[", [302, 308]
+    sink = Webhook(receiver.url)
+    sink.write(of_events(*map(event, range(3))))
+    with pytest.raises(OutputError, match="2 events not delivered"):
+        sink.close()
+    assert receiver.taken == ["2"]
+
+
+def test_bytes_that_are_no_http_are_told_as_such_and_not_shown() -> None:
+    assert reason_of(BadStatusLine("\0\x1b[31m")) == "what answers there speaks no HTTP"
+    assert "closed" in reason_of(RemoteDisconnected("it closed the connection"))
+
+
+def test_a_proxy_without_an_address_is_an_error_that_may_pass(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http:/nowhere")
+    monkeypatch.setenv("no_proxy", "")
+    sink = Webhook(receiver.url, flush_s=0.01)
+    sink.write(of_events(event(1)))
+    with pytest.raises(OutputError, match="1 event not delivered"):
+        sink.close()
+    assert sink.attempts
+    assert not sink._thread.is_alive()
 
 
 def test_a_webhook_that_is_down_never_blocks_and_holds_a_bounded_queue() -> None:
