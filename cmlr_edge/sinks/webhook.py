@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 class _NoRedirect(HTTPRedirectHandler):
     """A redirected POST becomes a GET without its body: refuse rather than lose the event."""
 
-    def http_error_302(self, *_: Any) -> None:
+    def http_error_302(self, *_: Any, **_by_name: Any) -> None:
         """Do not read where to, which may be no address at all."""
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
