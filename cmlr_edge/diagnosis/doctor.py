@@ -42,7 +42,7 @@ def examine(
     provider: str | None = None,
     root: Path = ROOT,
     timeout_s: float = 30.0,
-    heard: Callable[[str], None] = str,
+    heard: Callable[[str], object] = str,
 ) -> list[Finding]:
     """Look at this machine, and at whether an engine would run on it. Never raises, never hangs.
 

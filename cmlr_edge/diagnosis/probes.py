@@ -53,7 +53,7 @@ class Answer:
     late: bool = False  # it was given up, and may be well on a machine that is less busy
 
 
-def ask_all(*, timeout_s: float = 30.0, heard: Callable[[str], None] = str) -> dict[str, Answer]:
+def ask_all(*, timeout_s: float = 30.0, heard: Callable[[str], object] = str) -> dict[str, Answer]:
     """Run every probe, two at a time; return the answers by name.
 
     Args:

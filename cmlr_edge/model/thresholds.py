@@ -159,7 +159,9 @@ def fit_thresholds(
         deepest = _DROP * positives[label] / shrinkage if shrinkage else np.inf
         logits[label] = max(wanted, _logit(shared) - deepest)
     thresholds: NDArray[np.float32] = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    return np.where(off, np.float32(1), np.minimum(thresholds, np.float32(_SURE)))
+    thresholds = np.minimum(thresholds, np.float32(_SURE))
+    thresholds[off] = 1
+    return thresholds
 
 
 def expect(
