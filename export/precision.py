@@ -20,7 +20,7 @@ from export.graph_index import constant_values
 
 _WIDE = {
     "LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization",
-    "Softmax", "ReduceSum", "ReduceL2", "Sqrt", "ConstantOfShape",
+    "ReduceSum", "ReduceL2", "Sqrt", "ConstantOfShape",
 }  # fmt: skip
 # Between a matrix product and the scores, or a softmax: what is kept in float32 with them.
 _BEHIND_A_PRODUCT = {

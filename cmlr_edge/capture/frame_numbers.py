@@ -84,9 +84,8 @@ class Bits:
 
     def __init__(self, data: bytes) -> None:
         """Take what is behind the head of a unit."""
-        clean = data.replace(
-            b"\0\0\3", b"\0\0"
-        )  # the 3 keeps numbers from looking like a start code
+        # The 3 keeps numbers from looking like a start code.
+        clean = data.replace(b"\0\0\3", b"\0\0")
         self._text = f"{int.from_bytes(clean, 'big'):0{8 * len(clean)}b}" if clean else ""
         self._at = 0
 

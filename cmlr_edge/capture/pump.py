@@ -81,7 +81,7 @@ class Pump:
         self._is_broken = False  # a picture lacks pieces, and no key picture has come since
         self._doubles = Doubles() if in_pieces and self._codec in CODECS else None
         self._given_pts: int | None = None  # of the last picture
-        self._given = b""  # the picture itself
+        self._given: list[bytes] = []  # the picture itself, in pieces
         threading.Thread(target=self._run, name="pump", daemon=True).start()
 
     def take(self, timeout_s: float) -> Unit | None:
@@ -121,10 +121,10 @@ class Pump:
         """Whether a picture is the last one once more, whose settings may have come between the two."""
         if self._doubles is None or pieces[0].pts is None:
             return False
-        content = b"".join(piece.content for piece in pieces)
-        if pieces[0].pts == self._given_pts and content in self._given:
+        pts, given = pieces[0].pts, [piece.content for piece in pieces]
+        if pts == self._given_pts and b"".join(given) in b"".join(self._given):
             return True
-        self._given_pts, self._given = pieces[0].pts, content
+        self._given_pts, self._given = pts, given
         return False
 
     def _unit(self, pieces: list[_Piece], before_s: float) -> Unit:

@@ -26,9 +26,8 @@ class Slices:
             codec: h264 or hevc.
         """
         self._is_hevc = codec == "hevc"
-        self._cut: dict[
-            bool, tuple[tuple[int, ...], int]
-        ] = {}  # of key pictures and others; how often
+        # Of key pictures and others; how often.
+        self._cut: dict[bool, tuple[tuple[int, ...], int]] = {}
         self._lacking: dict[tuple[int, ...], int] = {}  # how often, by the slices that did come
         self._count = 0
 

@@ -125,10 +125,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())  # what has no room fails before the first gets its name
-    except (
-        OSError
-    ) as error:  # also of closing, which tries to write what is left, and knows no name
-        error.filename = str(path)
+    except OSError as error:
+        error.filename = str(path)  # closing tries to write what is left, and knows no name
         raise
 
 

@@ -176,9 +176,8 @@ class LineFile:
         written = file.write(data) or 0
         if written != len(data):
             try:
-                file.write(
-                    data[written:]
-                )  # tells why: a full disk, a quota, a limit of the process
+                # Tells why: a full disk, a quota, a limit of the process.
+                file.write(data[written:])
             finally:
                 file.truncate(self._size)
             raise OSError(errno.ENOSPC, "the disk is full")
