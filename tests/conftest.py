@@ -17,6 +17,7 @@ import re
 import socket
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -143,18 +144,17 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Try a test of cameras, servers and clocks once more where it fails, and name it in the summary.
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Try a test once more where it fails, and name it in the summary.
 
-    What else a machine does can delay all of them; a fault fails twice.
+    What else a machine does can delay any of them; a fault fails twice.
     """
-    if _computes(item.path):
-        return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
     failed = next((report for report in reports if report.failed), None)
     # One that was stopped has used up its time.
     if failed is not None and "Failed: Timeout" not in failed.longreprtext:
+        _forget(item)
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         for report in reports:
             report.user_properties.append((_FIRST_TRY, failed.longreprtext))
@@ -164,17 +164,32 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
+def _forget(item: pytest.Item) -> None:
+    """What the first try said and left open is not the second one's."""
+    item._report_sections.clear()
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):  # hold its variables
+        vars(sys).pop(name, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    twice = {
-        report.nodeid: tried
-        for report in terminalreporter.stats.get("passed", [])
-        for name, tried in report.user_properties
-        if name == _FIRST_TRY
-    }
-    if twice:
-        terminalreporter.section(f"{len(twice)} PASSED ONLY WHEN TRIED ONCE MORE")
-    for nodeid, tried in twice.items():
-        terminalreporter.line(f"{nodeid}\n{tried}\n")
+    for outcomes, title in (
+        (("passed",), "PASSED ONLY WHEN TRIED ONCE MORE"),
+        (("failed", "error"), "FAILED TWICE, THE FIRST TIME SO"),
+    ):
+        first = {
+            report.nodeid: tried
+            for outcome in outcomes
+            for report in terminalreporter.stats.get(outcome, [])
+            for name, tried in report.user_properties
+            if name == _FIRST_TRY
+        }
+        if first:
+            terminalreporter.section(f"{len(first)} {title}")
+        for nodeid, tried in first.items():
+            terminalreporter.line(f"{nodeid}\n{tried}\n")
 
 
 def length_of(path: Path, slow: Counter[Path]) -> tuple[int, int, Path]:
