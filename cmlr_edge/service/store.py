@@ -72,6 +72,11 @@ class StoreState:
     unconfirmed_starts: int = 0  # of the service since the trial began
     refused: str = ""  # the engine that was last rolled back
 
+    def rolled_back(self) -> StoreState:
+        """What is to be where the serving engine is none to serve."""
+        assert self.serving is not None
+        return StoreState(serving=self.fallback, refused=self.serving.id)
+
 
 class EngineStore:
     """Changes are made one at a time, whichever processes make them."""
@@ -217,7 +222,7 @@ class EngineStore:
             if now.unconfirmed_starts < MAX_UNCONFIRMED_STARTS:
                 now = replace(now, unconfirmed_starts=now.unconfirmed_starts + 1)
             else:
-                now = _rolled_back(now)
+                now = now.rolled_back()
             self._write_state(now)
             return now
 
@@ -231,7 +236,7 @@ class EngineStore:
             now = self.state
             if now.fallback is None:
                 raise EngineError(f"{self._folder} holds no earlier engine to go back to")
-            now = _rolled_back(now)
+            now = now.rolled_back()
             self._write_state(now)
             return now
 
@@ -310,11 +315,6 @@ def _opened_lock(path: Path) -> IO[bytes]:
         if not path.is_file():
             raise
         return path.open("rb")
-
-
-def _rolled_back(now: StoreState) -> StoreState:
-    assert now.serving is not None
-    return StoreState(serving=now.fallback, fallback=None, refused=now.serving.id)
 
 
 def _read_checked(path: Path) -> ModelPair:
