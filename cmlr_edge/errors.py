@@ -14,6 +14,8 @@ CmlrError
 
 from __future__ import annotations
 
+SOUND_ALONE = "sound alone"  # the kind of a file that shows nothing
+
 
 class CmlrError(Exception):
     """Base class: `except CmlrError` catches everything the SDK raises on purpose."""

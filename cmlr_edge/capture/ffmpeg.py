@@ -24,7 +24,7 @@ from cmlr_edge.capture.film import Picture
 from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.capture.structure import Structure
-from cmlr_edge.errors import CaptureError
+from cmlr_edge.errors import SOUND_ALONE, CaptureError
 from cmlr_edge.packet_ring import PacketRing
 
 FILE_FORMATS = (
@@ -32,6 +32,8 @@ FILE_FORMATS = (
     "gxf lxf dv mjpeg jpeg_pipe mpjpeg gif apng nut nsv nuv rm swf vc1 vc1test dhav ivr kux wtv yuv4mpegpipe h261 "
     "h263 dirac cavsvideo dnxhd avs2 avs3 smjpeg pva ty mtv vivo moflex bink smk flic"
 )
+# Opened to say of them what they are.
+_SOUND_FORMATS = "aac ac3 eac3 aiff amr ape au caf dts flac mp3 tta w64 wav wv"
 _AHEAD = 2  # packets: parsers give one that is flagged under the flags of the next
 _BAD_READS = 100  # in a row, that bring no packet: the file goes no further
 _LEAST_MISSING_S = 1.0  # containers announce a little more than they hold; beyond this and ...
@@ -91,7 +93,9 @@ def open_container(
 def _choose_video(av: ModuleType, container: Any) -> Any:
     """The first video stream that is no cover picture."""
     if not (videos := _videos(av, container)):
-        raise CaptureError("it holds no video")
+        refusal = CaptureError("it holds no video")
+        refusal.kind = SOUND_ALONE if container.streams.audio else ""
+        raise refusal
     if videos[0].codec_context is None:
         raise CaptureError("this FFmpeg has no decoder for its codec")
     return videos[0]
@@ -188,7 +192,7 @@ class PyAvFilm:
             CaptureError: It cannot be opened.
         """
         self._av = av
-        options = {"format_whitelist": FILE_FORMATS.replace(" ", ",")}
+        options = {"format_whitelist": f"{FILE_FORMATS} {_SOUND_FORMATS}".replace(" ", ",")}
         try:
             if isinstance(film, Path):
                 options["protocol_whitelist"] = "file"
@@ -198,7 +202,7 @@ class PyAvFilm:
                 options["protocol_whitelist"] = "none"  # there is no such protocol
                 self._container, self._stream = open_container(av, film, options)
         except av.ArgumentError as error:  # FFmpeg knows the format, and is not to use it
-            raise CaptureError("a playlist, sound alone, or the like") from error
+            raise CaptureError("a playlist or the like") from error
         except (av.FFmpegError, UnicodeError) as error:
             raise CaptureError(getattr(error, "strerror", None) or str(error)) from error
         self.num_videos, self.is_encrypted = len(_videos(av, self._container)), False

@@ -12,7 +12,7 @@ from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.capture.film import Film, Picture
 from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.capture.timeline import TimeLine
-from cmlr_edge.errors import CaptureError
+from cmlr_edge.errors import SOUND_ALONE, CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.redaction import printable
@@ -42,6 +42,10 @@ class VideoFile(ClosesItself):
         try:
             self._film = open_film(path, keep_s)
         except OSError as error:
+            if getattr(error, "kind", "") == SOUND_ALONE:
+                raise CaptureError(
+                    f"{self.name} holds {SOUND_ALONE}, and no picture: name a video, or a picture"
+                ) from error
             raise self._unreadable(path, error.strerror or str(error)) from error
         self.lacks_end = False  # as far as is known before it was read
         self._first = self._read()
@@ -104,7 +108,7 @@ class VideoFile(ClosesItself):
     def _unreadable(path: Path, reason: str) -> CaptureError:
         return CaptureError(
             f"{printable(path)} ({path.stat().st_size} bytes) is not a video that can be decoded ({reason}): it "
-            "may be cut short, or its codec may be missing; try `ffmpeg -i FILE -c:v libx264 out.mp4`"
+            "may be cut short, without pictures, or its codec may be missing; try `ffmpeg -i FILE -c:v libx264 out.mp4`"
         )
 
     def close(self) -> None:

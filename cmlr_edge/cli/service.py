@@ -23,7 +23,6 @@ from cmlr_edge.session.engines import check_fits, store_of
 
 service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
 _LOOK_S = 0.2  # for a report
-_LOOKS = 10  # before it is seen whether a service is there that could write one
 Config = Annotated[Path, typer.Argument(help="The TOML file that `cmlr-edge run` takes.")]
 User = Annotated[str, typer.Option(help="Who it runs as; in the group video.")]
 MemoryMax = Annotated[str, typer.Option(help="Bound for systemd, such as 3G.")]
@@ -111,14 +110,6 @@ def _verdict(store: EngineStore, engine: StoredEngine, wait_s: float) -> str:
             )
         if time.monotonic() > deadline_s:
             raise EngineError(f"no verdict on {engine.id} in {wait_s:g} s; it is still to come")
-        _look_out(report)
-
-
-def _look_out(report: Path) -> None:
-    """Wait a while for a file; a service that starts must seldom find us at its lock."""
-    for _ in range(_LOOKS):
-        if report.is_file():
-            return
         time.sleep(_LOOK_S)
 
 

@@ -20,6 +20,7 @@ from cmlr_edge.machine.hardware import available_memory
 _RUNTIME_BYTES, _COPIES = 2 * 2**30, 8
 _IMAGE_BYTES = 256 * 2**20  # for each further image of a batch: large networks take half
 _STACK_BYTES = 16 * 2**20  # that a thread reserves; runtimes start one for each core
+_UNTOUCHED_BYTES = 2 * 2**30  # that libraries and threads may have reserved, and nobody counts
 _PAGE = resource.getpagesize()
 _STATM = Path("/proc/self/statm")
 
@@ -115,8 +116,8 @@ class FirstRuns:
 
 
 def _data_bytes() -> int:
-    """What RLIMIT_DATA counts of this process, and its stacks; in a sandbox without /proc about that."""
+    """What RLIMIT_DATA counts of this process, and its stacks; in a sandbox without /proc no less."""
     try:
         return int(_STATM.read_text().split()[5]) * _PAGE
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + _UNTOUCHED_BYTES

@@ -107,10 +107,15 @@ def await_lock(lock: IO[str] | IO[bytes], is_in_vain: Callable[[], bool]) -> boo
     return True
 
 
-def try_lock(lock: IO[str] | IO[bytes] | FileIO | int) -> bool:
-    """Lock a file for this process alone, unless another holds it; where there are no locks, none does."""
+def try_lock(lock: IO[str] | IO[bytes] | FileIO | int, *, shared: bool = False) -> bool:
+    """Lock a file for this process alone, unless another holds it; where there are no locks, none does.
+
+    Args:
+        lock: The opened file.
+        shared: Not alone, but with all who lock it so.
+    """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # over a network either says that somebody holds it
         return False
     except OSError:  # a file system without locks

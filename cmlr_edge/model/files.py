@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import select
@@ -109,43 +110,82 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files that say something of each other: all get their names, or on a full disk none does.
+    """Write files that say something of each other: all get their names, or none does and all is as it was.
 
     Raises:
-        OSError: As `write_atomically`.
+        OSError: As `write_atomically`; or two of the names lead to one file.
     """
-    path = Path()
+    reals = {path: followed(path) for path in files if is_plain(path)}
+    for path, real in reals.items():
+        if [*reals.values()].count(real) > 1:
+            raise OSError(errno.EINVAL, "leads to the same file as another name", str(path))
+    path, parts = Path(), dict[Path, BinaryIO]()
     try:
         with ExitStack() as stack:
             for path, content in files.items():
-                if not is_plain(path):
+                if path not in reals:
                     write_atomically(path, content)
                     continue
-                file = stack.enter_context(whole_file(path))
+                real = reals[path]
+                clear_parts(real.with_name(glob.escape(real.name)))
+                parts[real] = file = stack.enter_context(_part_of(real))
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # what has no room fails before the first gets its name
+                _flush(file)  # what has no room fails before the first gets its name
+            _name_all(parts)
     except OSError as error:
-        error.filename = str(path)  # closing tries to write what is left, and knows no name
+        # Closing tries to write what is left, and knows no name; of a rename the second counts.
+        error.filename, error.filename2 = error.filename2 or str(path), None
         raise
+
+
+def _name_all(parts: Mapping[Path, BinaryIO]) -> None:
+    """Give every part its name; where one cannot get it, those before are again what they were."""
+    with ExitStack() as stack:
+        # Open files keep what they hold when another takes their name.
+        former = {
+            path: stack.enter_context(path.open("rb")) if path.exists() else None for path in parts
+        }
+        named: list[Path] = []
+        try:
+            for path, part in parts.items():
+                Path(part.name).replace(path)
+                named.append(path)
+        except OSError:
+            for path in named:
+                if (file := former[path]) is not None:
+                    write_atomically(path, file.read())
+                else:
+                    path.unlink()
+            raise
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which gets the name `path` when all is in it; a link goes on to lead to it."""
     real = followed(path)
-    partial = real.with_name(f".{real.name}.{os.getpid()}.part")
+    with _part_of(real) as file:
+        yield file
+        _flush(file)
+        Path(file.name).replace(real)
+
+
+@contextmanager
+def _part_of(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is gone afterwards unless it was renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
             # Tells `clear_parts` that somebody writes it; not every disk has locks.
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-            partial.replace(real)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def clear_parts(path: Path) -> None:

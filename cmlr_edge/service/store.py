@@ -36,6 +36,9 @@ from cmlr_edge.model.strict_json import read_json, write_json
 from cmlr_edge.service.update import UpdateReport
 
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
+_ASKED_S = (
+    1.0  # that a service which starts waits for those who ask whether there is one: an instant each
+)
 _PATIENCE_S = 30.0  # with another process that changes the store: far more than a copy takes
 
 
@@ -68,6 +71,11 @@ class StoreState:
     on_trial: bool = False  # `serving` has not yet proved itself in service
     unconfirmed_starts: int = 0  # of the service since the trial began
     refused: str = ""  # the engine that was last rolled back
+
+    def rolled_back(self) -> StoreState:
+        """What is to be where the serving engine is none to serve."""
+        assert self.serving is not None
+        return StoreState(serving=self.fallback, refused=self.serving.id)
 
 
 class EngineStore:
@@ -214,7 +222,7 @@ class EngineStore:
             if now.unconfirmed_starts < MAX_UNCONFIRMED_STARTS:
                 now = replace(now, unconfirmed_starts=now.unconfirmed_starts + 1)
             else:
-                now = _rolled_back(now)
+                now = now.rolled_back()
             self._write_state(now)
             return now
 
@@ -228,7 +236,7 @@ class EngineStore:
             now = self.state
             if now.fallback is None:
                 raise EngineError(f"{self._folder} holds no earlier engine to go back to")
-            now = _rolled_back(now)
+            now = now.rolled_back()
             self._write_state(now)
             return now
 
@@ -241,18 +249,18 @@ class EngineStore:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with _opened_lock(self._folder / ".service") as lock:
-            if not try_lock(lock):
+            give_up_s = time.monotonic() + _ASKED_S
+            if not await_lock(lock, lambda: time.monotonic() > give_up_s):
                 raise InServiceError(f"another service already uses {self._folder}")
             yield
 
     @property
     def is_served(self) -> bool:
         """Whether a service, or whoever puts the first engine into it, holds the store."""
-        try:
-            with self.served():
-                return False
-        except InServiceError:
-            return True
+        if not self._folder.is_dir():
+            return False
+        with _opened_lock(self._folder / ".service") as lock:
+            return not try_lock(lock, shared=True)  # those who ask do not see each other
 
     def clean(self) -> None:
         """Delete what can be deleted of engines that neither serve nor could, and of half copies."""
@@ -302,16 +310,11 @@ class EngineStore:
 def _opened_lock(path: Path) -> IO[bytes]:
     """Open a file to lock it, and change nothing of it: also another user's, or on a read-only disk."""
     try:
-        return path.open("ab")
+        return path.open("a+b")  # over a network, a shared lock wants a file that can be read
     except OSError:
         if not path.is_file():
             raise
         return path.open("rb")
-
-
-def _rolled_back(now: StoreState) -> StoreState:
-    assert now.serving is not None
-    return StoreState(serving=now.fallback, fallback=None, refused=now.serving.id)
 
 
 def _read_checked(path: Path) -> ModelPair:

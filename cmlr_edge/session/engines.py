@@ -14,7 +14,7 @@ from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.place.asking import no_place, trained_surroundings
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.service.store import EngineStore
+from cmlr_edge.service.store import EngineStore, StoreState
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.reach import within_reach
 
@@ -88,17 +88,38 @@ def check_fits(spec: ModelSpec, config: SessionConfig) -> None:
         stability_from_thresholds(thresholds | source.thresholds, *rules)
 
 
-def start_of(store: EngineStore) -> bool:
-    """Note a start of the service; whether its engine has yet to prove itself."""
-    before, now = store.state.serving, store.note_start()
-    if before is not None and before != now.serving:
-        tell_roll_back(before.id, "was started too often without passing its trial", store)
-    return now.on_trial
+def start_of(store: EngineStore) -> StoreState:
+    """Note a start of the service; what is to serve.
+
+    Where it cannot be noted, an engine on trial might end every start: the one before serves, this time.
+    """
+    before = store.state
+    if before.serving is None or not before.on_trial:
+        return before
+    try:
+        now, why = store.note_start(), "was started too often without passing its trial"
+    except OSError as error:
+        now = before.rolled_back()
+        why = f"is on trial, and its start cannot be counted: {error}"
+    if before.serving != now.serving:
+        _tell(before.serving.id, why, now)
+    return now
 
 
-def tell_roll_back(engine_id: str, why: str, store: EngineStore) -> None:
+def roll_back(engine_id: str, why: str, store: EngineStore) -> None:
+    """Let the engine before this one serve, unless it does already, and say so."""
+    now = store.state
+    if now.serving is not None and now.serving.id == engine_id:
+        try:
+            now = store.roll_back()
+        except OSError as error:  # the next start finds out by itself
+            now, why = now.rolled_back(), f"{why}, and that cannot be kept: {error}"
+    _tell(engine_id, why, now)
+
+
+def _tell(engine_id: str, why: str, state: StoreState) -> None:
     """Say what became of an engine, and which one serves now."""
-    serving = store.state.serving
+    serving = state.serving
     now = "no engine is left to serve" if serving is None else f"engine {serving.id} serves again"
     _log.error("engine %s %s; %s", engine_id, why, now)
 
@@ -111,8 +132,13 @@ class Serving(NamedTuple):
     config: SessionConfig  # less than what was wanted, after a roll-back to an engine that can less
 
 
-def load_serving(config: SessionConfig, folder: Path) -> Serving:
+def load_serving(config: SessionConfig, folder: Path, state: StoreState | None = None) -> Serving:
     """Load what is to serve, or the engine before it if that one is damaged.
+
+    Args:
+        config: Names the store, or the engine.
+        folder: What its paths start from.
+        state: What is to serve; None for what the store says.
 
     Raises:
         EngineError: No engine can be loaded.
@@ -121,7 +147,7 @@ def load_serving(config: SessionConfig, folder: Path) -> Serving:
     store = store_of(config, folder)
     if store is None:
         return Serving(load(folder / config.engine.path, config, folder), "", config)
-    state = store.state
+    state = state or store.state
     if state.serving is None:
         raise EngineError(
             f"{folder / config.engine.store} holds no engine in service: put one there with "
@@ -138,6 +164,5 @@ def load_serving(config: SessionConfig, folder: Path) -> Serving:
         pair = store.checked(state.fallback)
         config = within_reach(config, pair)
         recognizer = load(pair, config, folder)
-        store.roll_back()
-        tell_roll_back(state.serving.id, f"cannot be used: {error}", store)
+        roll_back(state.serving.id, f"cannot be used: {error}", store)
         return Serving(recognizer, state.fallback.id, config)

@@ -280,12 +280,13 @@ class Session(Closing):
 
     def _load(self, config: SessionConfig, cleanup: ExitStack) -> SessionConfig:
         """Load what serves; return what it is to do, which is less after a roll-back to what can less."""
-        self.store = store_of(config, self.folder)
+        self.store, state = store_of(config, self.folder), None
         if self.store is not None:
             cleanup.enter_context(self.store.served())
-            self.on_trial = start_of(self.store)
+            state = start_of(self.store)
+            self.on_trial = state.on_trial
             self.store.clean()
-        self.recognizer, self.engine_id, config = load_serving(config, self.folder)
+        self.recognizer, self.engine_id, config = load_serving(config, self.folder, state)
         cleanup.callback(self._close_recognizer)
         if config != self.config:
             self.config = self._first = config

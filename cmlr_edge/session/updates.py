@@ -17,7 +17,7 @@ from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.service.store import EngineStore, StoredEngine
 from cmlr_edge.service.update import ShadowRun, UpdateReport, reason_of, start_check
-from cmlr_edge.session.engines import load, tell_roll_back
+from cmlr_edge.session.engines import load, roll_back
 from cmlr_edge.session.session import Session
 from cmlr_edge.sinks.base import Result
 
@@ -71,9 +71,7 @@ class EngineUpdates:
     def note_failure(self, error: EngineError) -> None:
         """Take the former engine back where this one fails on trial."""
         if self._trial_ends_s is not None and self._session.engine_id == self._tried:
-            if self._store.state.on_trial:  # nobody rolled it back by hand
-                self._store.roll_back()
-            tell_roll_back(self._session.engine_id, f"failed on trial: {error}", self._store)
+            roll_back(self._tried, f"failed on trial: {error}", self._store)
 
     def _begin_trial(self, on_trial: bool) -> None:
         trial_s = self._session.config.engine.update.trial_s

@@ -57,17 +57,7 @@ class SinkSettings:
         """Refuse an output that could not be opened."""
         known = _KINDS.get(self.kind)
         if known is not None:
-            other = "url" if known.takes == "path" else "path"
-            if not getattr(self, known.takes) or getattr(self, other):
-                raise SpecError(
-                    f"a sink of kind {self.kind} takes {known.takes}, and not the other"
-                )
-            if known.takes == "path" and any(self.tls_files):
-                raise SpecError(f"a sink of kind {self.kind} takes no ca_file, cert_file, key_file")
-            if PurePath(self.path).name == "-":
-                raise SpecError(
-                    f"a sink of kind {self.kind} is to write to -: standard output has the summary; give a name"
-                )
+            self._check_place(known)
         elif not self.kind in entry_points(_ENTRY_POINTS):
             raise SpecError(
                 f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "
@@ -75,8 +65,8 @@ class SinkSettings:
             )
         if self.home_assistant and (self.kind != "mqtt" or set(self.home_assistant) & set("+#\0")):
             raise SpecError(
-                f"home_assistant is {self.home_assistant!r} on a sink of kind {self.kind}: expected the "
-                'prefix "homeassistant", of kind mqtt'
+                f"home_assistant is {self.home_assistant!r} on the output {self.kind}: expected the "
+                'prefix "homeassistant", on mqtt'
             )
         if self.rotate_mb is not None and not 0 <= self.rotate_mb <= _MOST_MB:
             raise SpecError(f"rotate_mb is {self.rotate_mb}: expected 0 to {_MOST_MB:g}")
@@ -92,6 +82,24 @@ class SinkSettings:
         if not self.before_s < self.longest_s <= 600:
             raise SpecError(
                 f"longest_s is {self.longest_s}: expected more than before_s, and at most 600"
+            )
+
+    def _check_place(self, known: _Kind) -> None:
+        other = "url" if known.takes == "path" else "path"
+        if not getattr(self, known.takes) or getattr(self, other):
+            raise SpecError(
+                f"the output {self.kind} has path {self.path!r} and url {redact_place(self.url)!r}: "
+                f"give it a {known.takes}, and no {other}"
+            )
+        if known.takes == "path" and any(self.tls_files):
+            raise SpecError(
+                f"ca_file, cert_file or key_file is given to the output {self.kind}, which asks no "
+                "server: leave them out"
+            )
+        if PurePath(self.path).name == "-":
+            raise SpecError(
+                f"the output {self.kind} is called -, and standard output has the summary: give the "
+                f"name of a {'folder' if known.folder else 'file'}"
             )
 
     @property

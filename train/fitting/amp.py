@@ -13,6 +13,7 @@ from train import distributed
 
 _GAIN = 0.85  # bf16 is taken only if it needs at most this share of the float32 time
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
+_found: dict[tuple[int, tuple[tuple[torch.Size, bool], ...]], bool] = {}
 _log = logging.getLogger(__name__)
 
 
@@ -29,24 +30,30 @@ def choose_precision(mode: str, backbone: nn.Module, image_size: int) -> torch.d
         return _PRECISIONS[("off", "bf16", "fp16").index(mode)]
     if distributed.device().type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    fast = distributed.decide(lambda: int(choose_autocast(mode, backbone, image_size)))
+    fast = distributed.decide(lambda: int(gains(backbone, image_size)))
     return torch.bfloat16 if fast else torch.float32
 
 
-def choose_autocast(mode: str, backbone: nn.Module, image_size: int) -> bool:
-    """Decide whether a CPU should compute in bfloat16.
+def gains(backbone: nn.Module, image_size: int) -> bool:
+    """Whether a CPU is to compute in bfloat16: time one step each way, where the processor can do both.
+
+    What was found of a network holds for all of its shape: those that are compared compute alike.
 
     Args:
-        mode: "off", "bf16", or "auto": time one step each way, where the processor can do both.
         backbone: Takes (B, 3, S, S); a copy of it is timed.
         image_size: S.
     """
-    if mode != "auto":
-        return mode == "bf16"
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         # Emulated: a step took 46 times as long as in float32, minutes to learn what is known.
         _log.info("training computes in float32: this processor has no bfloat16")
         return False
+    shapes = tuple((weight.shape, weight.requires_grad) for weight in backbone.parameters())
+    if (image_size, shapes) not in _found:
+        _found[image_size, shapes] = _measure(backbone, image_size)
+    return _found[image_size, shapes]
+
+
+def _measure(backbone: nn.Module, image_size: int) -> bool:
     # Noise in training mode would spoil batch norm, and drawing it would move the run's own stream.
     timed = copy.deepcopy(backbone).eval()
     shape, generator = (4, 3, image_size, image_size), torch.Generator().manual_seed(0)

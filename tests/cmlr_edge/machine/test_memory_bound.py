@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -177,3 +179,21 @@ def test_a_sandbox_without_proc_is_bounded_too(
         assert np.ones(64 * _MIB, np.uint8).all()
         with pytest.raises(MemoryError):
             np.empty(64 * 2**30, np.uint8)
+
+
+def test_what_is_reserved_and_not_touched_costs_a_model_nothing_without_proc(
+    tmp_path: Path,
+) -> None:
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from cmlr_edge.machine import memory_bound
+memory_bound._STATM = Path(sys.argv[1])
+reserved = np.empty(2**30, np.uint8)
+with memory_bound.bounded_memory(2**28):
+    np.ones(2**27, np.uint8)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "statm")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
@@ -146,3 +147,40 @@ def test_files_that_belong_together_are_all_written_or_none(tmp_path: Path, size
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
         (first, second), b"old"
     )
+
+
+def test_where_a_later_file_cannot_get_its_name_those_before_stay_what_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, new, spec = (tmp_path / name for name in ("model", "new", "spec"))
+    write_together({model: b"old", spec: b"old"})
+    replace = Path.replace
+
+    def is_mounted(part: Path, path: Path) -> Path:
+        if path.name == "spec":  # as in a container that was given this one file
+            raise OSError(errno.EBUSY, "Device or resource busy", str(part), None, str(path))
+        return replace(part, path)
+
+    monkeypatch.setattr(Path, "replace", is_mounted)
+    for order in [(model, new, spec), (spec, new, model)]:
+        with pytest.raises(OSError, match=f"busy: '{spec}'"):
+            write_together(dict.fromkeys(order, b"new"))
+        found = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        assert found == dict.fromkeys((model, spec), b"old")
+
+
+def test_two_names_of_one_file_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"old")
+    (tmp_path / "spec").symlink_to("model")
+    with pytest.raises(OSError, match=f"same file as another name: '{tmp_path / 'model'}'"):
+        write_together({tmp_path / "model": b"model", tmp_path / "spec": b"spec"})
+    assert (tmp_path / "model").read_bytes() == b"old"
+
+
+def test_the_next_write_clears_what_a_killed_one_left_beside_an_engine(tmp_path: Path) -> None:
+    left, others = tmp_path / ".model[1].onnx.4711.part", tmp_path / ".model1.onnx.4711.part"
+    for path in (left, others):
+        path.write_bytes(b"half")
+        os.utime(path, (1.0, 1.0))
+    write_together({tmp_path / "model[1].onnx": b"whole"})
+    assert {path.name for path in tmp_path.iterdir()} == {"model[1].onnx", others.name}

@@ -49,7 +49,7 @@ def test_an_error_names_the_line_of_the_setting(
 @pytest.mark.parametrize(
     ("header", "before", "after", "word"),
     [
-        ("[[sinks]]", 'url = "mqtt://broker/topic"', 'path = "x"', "takes url"),
+        ("[[sinks]]", 'url = "mqtt://broker/topic"', 'path = "x"', "give it a url"),
         ("[engine]", 'store = "engines"', 'store = "engines"\npath = "x"', "store"),
         ("[engine.update]", "max_flip_share = 0.1", "max_flip_share = 2", "max_flip_share"),
         ("[stability.all_labels]", "min_duration_s = 1.5", "min_duration_s = -1", "min_duration_s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,15 @@ def never_outlives_its_trial(store: EngineStore, _engine: StoredEngine) -> None:
 
 def rots(store: EngineStore, taught: StoredEngine) -> None:
     store.path(taught).write_bytes(b"rotten")
+
+
+def rots_later(store: EngineStore, taught: StoredEngine) -> None:
+    store.confirm()
+    rots(store, taught)
+
+
+def stays_on_trial(_store: EngineStore, _engine: StoredEngine) -> None:
+    """Do nothing to it."""
 
 
 @pytest.fixture
@@ -135,6 +145,42 @@ def test_the_log_of_a_start_names_the_engine_that_was_gone_back_to(
         pass
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"engine {taught.id} {why}")
+    assert line.endswith(f"; engine {first.id} serves again")
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (stays_on_trial, "is on trial, and its start cannot be counted: "),
+        (never_outlives_its_trial, "is on trial, and its start cannot be counted: "),
+        (rots_later, "cannot be used: "),
+    ],
+)
+def test_a_service_starts_with_the_engine_before_where_the_store_cannot_keep_that(
+    end: Callable[[EngineStore, StoredEngine], None],
+    why: str,
+    store: EngineStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    taught, first = store.state.serving, store.state.fallback
+    assert taught is not None
+    assert first is not None
+    end(store, taught)
+    before = store.state
+
+    def is_read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("cmlr_edge.service.store.write_json", is_read_only)
+    config = load_config(config_in(tmp_path, PLAIN))
+    with caplog.at_level(logging.ERROR), Session(config, folder=tmp_path) as session:
+        assert (session.engine_id, session.on_trial) == (first.id, False)
+    assert store.state == before  # tried again when the disk is well
+    [line] = caplog.messages
+    assert line.startswith(f"engine {taught.id} {why}")
+    assert "Read-only file system" in line
     assert line.endswith(f"; engine {first.id} serves again")
 
 

@@ -1,23 +1,17 @@
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.service import store as store_module
 from cmlr_edge.service.store import MAX_UNCONFIRMED_STARTS, EngineStore, StoreState
 from cmlr_edge.service.update import reason_of, start_check
 from tests.cmlr_edge.service.tiny_engines import scaled_engine
@@ -65,11 +59,6 @@ for step in itertools.count():
     if not killed:
         break
 """
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> EngineStore:
-    return EngineStore(tmp_path / "store")
 
 
 def test_an_added_engine_is_checked_against_the_id_that_its_content_makes(
@@ -248,27 +237,6 @@ print([opened.count(name) for name in sys.argv[1:]])
     assert done.stdout == "[1, 1]\n"
 
 
-def test_a_store_serves_one_service(store: EngineStore, tmp_path: Path) -> None:
-    with (
-        store.served(),
-        pytest.raises(EngineError, match="another service"),
-        EngineStore(tmp_path / "store").served(),
-    ):
-        pass
-
-
-def test_a_change_by_a_process_that_is_stopped_is_not_waited_for_for_ever(
-    store: EngineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cmlr_edge.service.store._PATIENCE_S", 0.2)
-    store.clean()
-    with (tmp_path / "store" / ".lock").open("r+") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(EngineError, match="another process has been changing"):
-            store.clean()
-    store.clean()
-
-
 @pytest.mark.slow
 def test_a_kill_at_any_step_of_an_update_leaves_one_valid_engine_and_the_update_can_be_repeated(
     tmp_path: Path, engine: Path, color_engine: Path
@@ -297,13 +265,6 @@ def test_the_state_is_plain_json(store: EngineStore, engine: Path, tmp_path: Pat
     assert store.state == StoreState()
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Path:
-    path = tmp_path / "device.toml"
-    path.write_text('[engine]\nstore = "store"\n[[sources]]\nname = "yard"\nuri = "test://"\n')
-    return path
-
-
 def test_of_two_offers_the_newest_is_taken_and_the_other_is_told(
     store: EngineStore, tmp_path: Path
 ) -> None:
@@ -322,31 +283,6 @@ def test_of_two_offers_the_newest_is_taken_and_the_other_is_told(
     assert store.take_offer() == first
 
 
-def test_an_update_does_not_wait_for_the_verdict_of_a_service_that_is_gone(
-    store: EngineStore, engine: Path, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cmlr_edge.cli import service
-
-    monkeypatch.setattr(service, "_LOOK_S", 0.001)
-    done: list[BaseException] = []
-
-    def update() -> None:
-        try:
-            service.update_engine(device, engine, wait_s=20.0)
-        except EngineError as error:
-            done.append(error)
-
-    updating = threading.Thread(target=update)
-    with store.served():
-        updating.start()
-        deadline_s = time.monotonic() + 20
-        while not (device.parent / "store" / "offer.json").exists():
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
-    updating.join()
-    assert "no service is there any more" in str(done[0])
-
-
 def test_an_update_without_a_service_is_newer_than_what_waits_to_be_tried(
     store: EngineStore, device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,42 +295,3 @@ def test_an_update_without_a_service_is_newer_than_what_waits_to_be_tried(
     service.update_engine(device, new)
     assert store.state.serving == store.add(new)
     assert store.take_offer() is None
-
-
-def test_looking_for_an_offer_writes_nothing_and_waits_for_nobody(
-    store: EngineStore, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "_PATIENCE_S", 0.1)
-    store.accept(store.add(engine))
-    lock = tmp_path / "store" / ".lock"
-    with lock.open("ab") as held:
-        before = lock.stat()
-        fcntl.flock(held, fcntl.LOCK_EX)  # who copies a large engine
-        assert store.take_offer() is None
-    store.clean()
-    assert lock.stat() == before
-
-
-def test_a_store_that_cannot_be_written_can_be_served(
-    store: EngineStore, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.accept(store.add(engine))
-    (tmp_path / "store" / "engines" / "left").mkdir()
-    with store.served():
-        pass
-    opened = Path.open
-
-    def reading(path: Path, mode: str = "r", *given: Any, **named: Any) -> Any:
-        if set(mode) & set("wa+"):
-            raise OSError(errno.EROFS, "Read-only file system", str(path))
-        return opened(path, mode, *given, **named)
-
-    def stays(path: Path, **_: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "open", reading)
-    monkeypatch.setattr(shutil, "rmtree", stays)
-    assert not store.is_served
-    with store.served():
-        store.clean()
-        assert store.is_served

@@ -300,20 +300,38 @@ def test_links_in_a_circle_are_one_line(engine: Path, tmp_path: Path, kind: str)
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("flag", ["--out", "--events", "--csv", "--overlay", "--snapshots"])
+@pytest.mark.parametrize(
+    ("flag", "kind", "wanted"),
+    [
+        ("--out", "jsonl", "file"),
+        ("--events", "events", "file"),
+        ("--csv", "csv", "file"),
+        ("--overlay", "overlay", "file"),
+        ("--snapshots", "snapshots", "folder"),
+    ],
+)
 def test_standard_output_is_no_output(
-    engine: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+    engine: Path,
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: str,
+    kind: str,
+    wanted: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     done = run("label", clip, "--engine", engine, flag, "-")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "give a name" in done.stderr
+    assert f"the output {kind} is called -" in done.stderr
+    assert done.stderr.endswith(f"give the name of a {wanted}\n")
     assert sorted(tmp_path.iterdir()) == before
     assert run("label", clip, "--engine", engine, "--sink", "jsonl=-").returncode == 2
-    with pytest.raises(SpecError, match="give a name"):
-        SinkSettings("csv", path="-")
+    with pytest.raises(
+        SpecError, match=r"mqtt has path '-' and url '': give it a url, and no path"
+    ):
+        SinkSettings("mqtt", path="-")
 
 
 def test_an_overlay_of_a_picture_is_told_what_draws_pictures(engine: Path, tmp_path: Path) -> None:
