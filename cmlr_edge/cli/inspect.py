@@ -1,4 +1,4 @@
-"""`cmlr-edge inspect PATH`: what a model is."""
+"""`cmlr-edge inspect ENGINE`: what a model is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECTIONS = {  # whether it was adopted: what there is to say
 
 
 def inspect(
-    path: Annotated[
+    engine: Annotated[
         Path | None,
         typer.Argument(help="Model file, its folder, or its spec (.json). Default: the bundled."),
     ] = None,
@@ -35,7 +35,7 @@ def inspect(
     \b
     cmlr-edge inspect model.onnx
     """  # noqa: D301
-    path = model_path(path or demo_engine())
+    path = model_path(engine or demo_engine())
     beside = spec_path(path)
     spec = ModelSpec.load(beside) if beside.exists() else ModelPair.read(path).spec
     files = {

@@ -66,13 +66,18 @@ class Choice:
     @property
     def reason(self) -> str:
         """One line for people: what was measured, and what failed."""
-        return "; ".join(
+        measured = {c.provider: c.latency_ms for c in self.candidates if c.latency_ms is not None}
+        parts = [
             f"{c.provider} {c.reason}"
             if c.latency_ms is None
             else f"{c.provider} {c.latency_ms:.2f} ms"
             for c in self.candidates
             if c.reason != _LEFT_OUT
-        )
+        ]
+        quickest = min(measured.values(), default=0.0)
+        if measured.get(self.provider, 0.0) > quickest:
+            parts.append(f"less than {1 - _WORTH:.0%} faster counts as equal")
+        return "; ".join(parts)
 
 
 def resolve_provider(

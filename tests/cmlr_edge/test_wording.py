@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cmlr_edge.wording import counted
+from cmlr_edge.wording import counted, few_of
 
 ROOT = Path(__file__).parents[2]
 COUNTS = re.compile(
@@ -26,6 +26,11 @@ def test_one_is_no_plural(number: int, said: str) -> None:
 def test_a_plural_of_its_own() -> None:
     assert counted(1, "result or event", "results or events") == "1 result or event"
     assert counted(3, "result or event", "results or events") == "3 results or events"
+
+
+def test_of_many_names_the_first_are_said() -> None:
+    assert few_of(["cup", "fork"], 2) == "cup, fork"
+    assert few_of(["cup", "fork", "bowl"], 2) == "cup, fork and 1 more"
 
 
 def test_commands_count_by_it() -> None:

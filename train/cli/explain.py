@@ -70,7 +70,8 @@ def _names(checkpoint: Path, beside: Path | None) -> tuple[str, str]:
 
 
 def _print_links(record: dict[str, Any]) -> None:
-    for title, key in (("strongest links", "strongest"), ("suppressed", "most_suppressed")):
+    titles = {"strongest": "strongest links", "most_suppressed": "together in the data, not linked"}
+    for key, title in titles.items():
         links = table("cause", "effect", right=("causal", "co-occurrence"), title=title)
         for link in record[key]:
             numbers = (f"{link[name]:+.3f}" for name in ("causal", "cooccurrence"))
@@ -81,7 +82,7 @@ def _print_links(record: dict[str, Any]) -> None:
 def _print_absent(absent: dict[str, list[dict[str, Any]]]) -> None:
     """Mean scores of labels that are not there, with their company and without."""
     for name, found in absent.items():
-        numbers = ("score with it", "without it", "pictures")
+        numbers = ("score with it", "without it", "pictures with / without")
         scored = table("label that is not there", "company", right=numbers, title=escape(name))
         for item in found:
             scores = (f"{item[key]:.3f}" for key in ("with_company", "without_company"))

@@ -15,6 +15,7 @@ import numpy as np
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.model.files import read_file
+from cmlr_edge.wording import few_of
 from train.data.base import LabeledImages
 from train.data.checks import SPLITS
 
@@ -95,18 +96,20 @@ def _of_labels(labels: tuple[LabelCount, ...], pictures: int) -> list[str]:
     found = []
     rare = {label.name: label.present.get("train", 0) for label in labels}
     if never := [name for name, count in rare.items() if count == 0]:
-        found.append(f"{_named(never)}: on no training picture, cannot be learned")
+        found.append(f"{few_of(never, _NAMED)}: on no training picture, cannot be learned")
     rarest_first = sorted(rare.items(), key=lambda item: item[1])
     if few := [f"{name} ({n})" for name, n in rarest_first if 0 < n < _FEW]:
-        found.append(f"{_named(few)}: on fewer than {_FEW} training pictures")
+        found.append(f"{few_of(few, _NAMED)}: on fewer than {_FEW} training pictures")
     if always := [name for name, count in rare.items() if count == pictures > 0]:
-        found.append(f"{_named(always)}: on every training picture, nothing to tell it from")
+        found.append(
+            f"{few_of(always, _NAMED)}: on every training picture, nothing to tell it from"
+        )
     if several := [name for name in rare if _parts(name) & (rare.keys() - {name})]:
         found.append(
-            f"{_named(several)}: may be several labels; write them with the layout's separator"
+            f"{few_of(several, _NAMED)}: may be several labels; write them with the layout's separator"
         )
     if len(labels) <= _MOST_COMPARED and (alike := _alike([label.name for label in labels])):
-        found.append(f"{_named(alike)}: may be one label, spelt in two ways")
+        found.append(f"{few_of(alike, _NAMED)}: may be one label, spelt in two ways")
     return found
 
 
@@ -152,7 +155,7 @@ def _of_pictures(data: LabeledImages) -> list[str]:
     found = []
     if damaged:
         found.append(
-            f"{_named(damaged)}: cannot be read; convert them, or leave them out with `fit --skip-damaged`; "
+            f"{few_of(damaged, _NAMED)}: cannot be read; convert them, or leave them out with `fit --skip-damaged`; "
             f"the first: {reason}"
         )
     for groups, what in (
@@ -161,7 +164,7 @@ def _of_pictures(data: LabeledImages) -> list[str]:
     ):
         if groups:
             names = [" = ".join(data.images[i].path.name for i in group[:3]) for group in groups]
-            found.append(f"{_named(names)}: {what}")
+            found.append(f"{few_of(names, _NAMED)}: {what}")
     return found
 
 
@@ -172,8 +175,3 @@ def _digest(path: Path) -> bytes | str:
         return hashlib.sha256(read_file(path)).digest()
     except (CaptureError, OSError) as error:
         return str(error)
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

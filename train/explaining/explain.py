@@ -109,17 +109,17 @@ def explain(
         "cause": cause,
         "num_images": len(every),
         "num_images_looked_at": len(data.images),
-        "points": _draw_inside(networks[0], folder),
+        "points": _draw_inside(networks[0], data.targets() > 0, folder),
         **_draw_links(effects, every, together, spec.labels, cause, folder),
         **_look_for_labels(networks, data, together, absent, folder),
     }
 
 
-def _draw_inside(network: Seen, folder: Path) -> dict[str, int]:
-    """Draw label features, and what each confounder looks at where there are any."""
+def _draw_inside(network: Seen, there: NDArray[np.bool_], folder: Path) -> dict[str, int]:
+    """Draw features of labels that are there (N, L), and what each confounder looks at, if any."""
     model, spec, images = network.model, network.spec, network.images
     tokens = network.tokens
-    points = _draw_features(model, tokens[:_SCATTER_IMAGES], spec.labels, folder / "features.png")
+    points = _draw_features(model, tokens, there, spec.labels, folder / "features.png")
     if model.intervention is not None:
         seen = _confounder_tokens(model, tokens, images, spec)
         patches = _nearest_patches(seen, model.intervention.centres, images)
@@ -283,21 +283,23 @@ def _crop(picture: torch.Tensor, token: int, columns: int) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def _draw_features(
-    model: CausalRecognizer, tokens: torch.Tensor, labels: tuple[str, ...], path: Path
+    model: CausalRecognizer,
+    tokens: torch.Tensor,
+    there: NDArray[np.bool_],
+    labels: tuple[str, ...],
+    path: Path,
 ) -> dict[str, int]:
-    """Draw the features of the labels that are there, or of all where none is, and confounders.
+    """Draw the features of the labels that are there, or of all where hardly any is; and confounders.
 
     Returns:
         How many points of each kind were drawn.
     """
-    output = model.head(tokens)
-    features = output.label_features
+    features = model.head(tokens[:_SCATTER_IMAGES]).label_features
     if features is None:
         return {"label_features": 0, "confounders": 0}
-    there = output.decoupled_logits > 0
-    chosen = there.nonzero()
+    chosen = torch.from_numpy(there[:_SCATTER_IMAGES]).nonzero()
     if len(chosen) < 5:
-        chosen = torch.nonzero(torch.ones_like(there))
+        chosen = torch.ones(features.shape[:2]).nonzero()
     chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))]
     chosen = chosen[:_SCATTER_POINTS]
     names = [labels[int(label)] for _, label in chosen]

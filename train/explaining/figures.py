@@ -145,7 +145,8 @@ def draw_scatter(
             axes.annotate(str(number), (x, y), fontsize=6)
     if len(set(names)) <= 2 * _SHOWN:
         axes.legend(fontsize=7, ncols=2)
-    axes.set(title="label features and confounders (t-SNE)", xticks=[], yticks=[])
+    what = "label features and confounders" if len(own) else "label features"
+    axes.set(title=f"{what} (t-SNE)", xticks=[], yticks=[])
     _save(plt, figure, path)
 
 

@@ -97,11 +97,13 @@ def choose(networks: list[Seen], data: LabeledImages, absent: int | None) -> lis
 def view_all(
     networks: list[Seen], chosen: list[tuple[int, int]], targets: NDArray[np.float32]
 ) -> list[View]:
-    """Every chosen label by every network; of a single one by its decoder and as deployed."""
+    """Every chosen label by every network; of a single one by its decoder too, if more is deployed."""
     views = []
+    decoder_alone = networks[0].model.config.inference_context == "decoder"
+    both = len(networks) == 1 and not decoder_alone
     for picture, label in chosen:
         for network in networks:
-            for read_out in ("decoder", "deployed") if len(networks) == 1 else ("deployed",):
+            for read_out in ("decoder", "deployed") if both else ("deployed",):
                 name = read_out if len(networks) == 1 else network.name
                 heat, score = _grad_cam(network, picture, label, read_out)
                 there = bool(targets[picture, label])

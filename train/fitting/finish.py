@@ -20,6 +20,7 @@ from cmlr_edge.model.thresholds import (
     reaches,
     written,
 )
+from cmlr_edge.wording import few_of
 from train import distributed
 from train.config import TrainConfig
 from train.fitting.run import Run
@@ -32,6 +33,7 @@ from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer
 
 _log = logging.getLogger(__name__)
+_SHOWN = 8  # labels in a line
 
 
 def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
@@ -125,22 +127,12 @@ def _measured(run: Run, metrics: MultiLabelMetrics, choice: ReadOutChoice) -> di
 
 
 def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np.float32]) -> None:
-    """Store what was chosen and what to expect; say how sure the precision of the decisions is."""
+    """Store what was chosen and what to expect; say what the thresholds do."""
     targets, thresholds = run.val.targets(), np.asarray(spec.thresholds, np.float32)
     labels = expect(scores, targets, thresholds)
-    named = reaches(scores, thresholds)
-    hits, count = int((named & (targets > 0)).sum()), int(named.sum())
-    if count:
-        _log.info(
-            "thresholds by %s: %d of %d named labels are right on %s pictures, precision %.2f, "
-            "at least %.2f",
-            spec.threshold_fit.rule,
-            hits,
-            count,
-            "held-out" if run.held_out else "training",
-            hits / count,
-            lower_bound(hits, count),
-        )
+    kind = "held-out" if run.held_out else "training"
+    for line in what_thresholds_do(spec, kind, targets > 0, reaches(scores, thresholds)):
+        _log.info(line)
     report = {
         "recipe": run.config.recipe,
         "read_out": asdict(choice),
@@ -148,6 +140,27 @@ def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np
         "labels": {n: asdict(item) for n, item in zip(spec.labels, labels, strict=True)},
     }
     checkpoint.save_report(run.folder, report)
+
+
+def what_thresholds_do(
+    spec: ModelSpec, kind: str, there: NDArray[np.bool_], named: NDArray[np.bool_]
+) -> list[str]:
+    """How sure the precision of the decisions (N, L) is, and which labels the engine will not name."""
+    lines, hits, count = [], int((named & there).sum()), int(named.sum())
+    if count:
+        lines.append(
+            f"thresholds by {spec.threshold_fit.rule}: {hits} of {count} named labels are right on "
+            f"{kind} pictures, precision {hits / count:.2f}, "
+            f"at least {lower_bound(hits, count):.2f}"
+        )
+    silent = [spec.labels[i] for i in np.flatnonzero(there.any(axis=0) & ~named.any(axis=0))]
+    if silent:
+        lines.append(
+            f"there on {kind} pictures and never named: {few_of(silent, _SHOWN)}; train longer, add "
+            "pictures of them, or export and fit the thresholds by another rule: python -m train "
+            "refit-thresholds --rule f1"
+        )
+    return lines
 
 
 def _follow_backbone(run: Run, model: CausalRecognizer) -> None:

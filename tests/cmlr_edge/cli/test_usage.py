@@ -33,6 +33,7 @@ WRONG = {
     "service update": ("Missing argument", "cmlr-edge service update"),
     "verify a b c": ("unexpected extra argument", "cmlr-edge verify"),
     "verify --engine a": ("give it without --engine, `cmlr-edge verify ENGINE`", "cmlr-edge"),
+    "inspect --engine a": ("give it without --engine", "cmlr-edge inspect ENGINE"),
     "bench --engine a": ("give it without --engine", "cmlr-edge bench ENGINE"),
     "inspect a b": ("unexpected extra argument", "cmlr-edge inspect"),
     "doctor --foo": ("--foo", "cmlr-edge doctor"),

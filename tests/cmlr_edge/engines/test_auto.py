@@ -352,6 +352,8 @@ def test_the_fastest_wins_and_a_tie_stays_with_the_first() -> None:
     assert _fastest(candidates) == "openvino-bf16"
     assert _fastest(candidates[:3]) == "cpu"
     assert "broken cannot load" in Choice("cpu", tuple(candidates)).reason
+    assert "less than 5% faster counts as equal" in Choice("cpu", tuple(candidates[:3])).reason
+    assert "equal" not in Choice("openvino-bf16", tuple(candidates)).reason
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 7), (24, 32), (33, 5)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from train.data import read_dataset
 from train.explaining.explain import explain, write_explanation
 from train.explaining.figures import draw_link_map
 from train.explaining.link_effects import cooccurrence, swap_effects
-from train.explaining.views import see, token_grid
+from train.explaining.views import choose, see, token_grid, view_all
 from train.fitting.loop import fit
 from train.network.checkpoint import load_model
 from train.network.intervention import MatrixLinks
@@ -77,7 +79,7 @@ def test_an_explanation_of_a_run_has_its_numbers_and_figures(
     assert stored["p"]["red"] == pytest.approx(float(data.targets()[:, 0].mean()))
     assert stored["p_change_do"]["red"] == 0
     assert stored["points"]["confounders"] == 4
-    assert stored["points"]["label_features"] >= 5
+    assert stored["points"]["label_features"] == data.targets().sum() >= 5  # those that are there
     assert {link["cause"] for link in stored["strongest"]} <= set(spec.labels)
     for name in ("do", "links", "heat_maps", "absent", "features", "confounders"):
         picture = cv2.imread(str(tmp_path / "why" / f"{name}.png"))
@@ -189,3 +191,15 @@ def test_a_map_of_weak_effects_is_pale_and_one_of_strong_ones_is_not(tmp_path: P
         colored[strongest] = float((middle.max(axis=2) - middle.min(axis=2)).mean())
     assert colored[6e-6] < 10
     assert colored[0.3] > 60
+
+
+def test_a_run_that_deploys_its_decoder_is_drawn_once_and_another_one_twice(
+    tiny_run: Path, tiny_data: Path
+) -> None:
+    model, spec = load_model(tiny_run)
+    data = read_dataset(tiny_data).split("val")
+    for read_out, drawn in (("decoder", {"deployed"}), ("prior", {"decoder", "deployed"})):
+        model.config = replace(model.config, inference_context=cast("Any", read_out))
+        network = see("this run", model, spec, data)
+        views = view_all([network], choose([network], data, None), data.targets())
+        assert {view.name for view in views} == drawn

@@ -1,0 +1,23 @@
+"""What `fit` says at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from train.fitting.finish import what_thresholds_do
+from train.network.checkpoint import load_model
+
+
+def test_labels_that_are_there_and_never_named_are_said(tiny_run: Path) -> None:
+    spec = load_model(tiny_run)[1]
+    assert spec.labels == ("red", "green", "blue")
+    there = np.array([[1, 1, 0], [1, 0, 0]], bool)
+    named = np.array([[1, 0, 0], [1, 0, 0]], bool)
+    right, silent = what_thresholds_do(spec, "held-out", there, named)
+    assert "2 of 2 named labels are right on held-out pictures" in right
+    assert "never named: green;" in silent  # blue is on no picture: nothing is known of it
+    (nothing,) = what_thresholds_do(spec, "held-out", there, np.zeros_like(there))
+    assert "never named: red, green;" in nothing
+    assert len(what_thresholds_do(spec, "held-out", there, there)) == 1
