@@ -250,19 +250,40 @@ def _in_tar(unit: Unit) -> Iterator[Found]:
     with (
         open_file(item) as file,
         _blaming(item),
-        tarfile.open(fileobj=file, mode="r|*" if is_stream(item) else "r:") as tar,
+        tarfile.open(fileobj=file, mode="r|*" if is_stream(item) else "r:", tarinfo=_Member) as tar,
     ):
         for member in tar:
             vars(tar)["members"] = []  # which it would keep for ever
             if unit.parts > 1 and member.offset >= last:
                 return
             is_inside = unit.parts == 1 or member.offset >= first
-            if is_inside and member.isfile() and kind_of(member.name) is not None:
+            is_named = member.isfile() or member.islnk() or member.issym()
+            if is_inside and is_named and kind_of(member.name) is not None:
                 yield Found(item, printable(member.name), _of_member(item, tar, member))
             if (
                 member.size > _LONGEST_MEMBER
             ):  # which would be looked through to an end that is not there
                 raise _damaged(item, f"{printable(member.name)} claims {member.size} bytes")
+
+
+class _Member(tarfile.TarInfo):
+    """What `tarfile` takes for the end, behind the first member, is one only where a tar says so."""
+
+    @classmethod
+    def fromtarfile(cls, tar: Any) -> Any:
+        """Read the next header.
+
+        Raises:
+            ReadError: There is none, and no mark of the end.
+        """
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("it has no mark of its end, and may be cut short") from error
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
 
 
 @contextmanager
@@ -285,6 +306,8 @@ def _of_member(
 ) -> Callable[[], tuple[NDArray[np.uint8], datetime | None]]:
     def decode() -> tuple[NDArray[np.uint8], datetime | None]:
         name = printable(member.name)
+        if not member.isfile():
+            raise _damaged(item, f"{name} in it is a link: unpack it", "unreadable")
         if kind_of(name) != "picture":
             raise _damaged(item, f"{name} in it is no picture: unpack it", "unreadable")
         check_bytes(member.size, name)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from cmlr_edge.archive.crew import Crew, LocalCrew
 from cmlr_edge.archive.dataset import (
     EVENTS,
+    FRAMES,
     MANIFEST,
     PARTS,
     PICTURES,
@@ -21,7 +22,7 @@ from cmlr_edge.archive.dataset import (
     read_counts,
 )
 from cmlr_edge.archive.header import Header, ModelFacts, versions
-from cmlr_edge.archive.inputs import list_items
+from cmlr_edge.archive.inputs import HEADER, list_items
 from cmlr_edge.archive.packages import arrow
 from cmlr_edge.archive.plan import (
     PLAN,
@@ -122,11 +123,14 @@ class Archive:
         """
         arrow()  # said before a model is opened, which takes its time
         with self._cleanup:
-            known = Header.read(self.store)
+            known = self._begun()
             self.header = self._header(known)
             if known is not None:
                 known.require_same(self.header, self.store.root)
             self._lock()
+            if known is None and (known := self._begun()) is not None:
+                # Another run began and ended while the model was opened.
+                known.require_same(self.header, self.store.root)
             if known is None or not self.store.has(PLAN):
                 if known is not None:
                     self._require_same_units()
@@ -135,6 +139,20 @@ class Archive:
                 self.header.write(self.store)
             self._cleanup = self._cleanup.pop_all()
         return self
+
+    def _begun(self) -> Header | None:
+        """The dataset's header; None where nothing was begun.
+
+        Raises:
+            DataError: Its rows are there, and nothing says what they are of.
+        """
+        known = Header.read(self.store)
+        if known is None and any(map(self.store.names, (PICTURES, FRAMES, EVENTS, PARTS))):
+            raise DataError(
+                f"{redact(self.store.root)} holds rows, and its {HEADER} is gone: nobody can tell what they "
+                "are of; give another --out, or delete them"
+            )
+        return known
 
     def _units(self) -> Iterator[Unit]:
         return cut(list_items(self.header.inputs), self.header.cutting)
@@ -251,6 +269,7 @@ class Archive:
         if not isinstance(self.store, LocalStore):
             return
         path = Path(self.store.root)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             file = self._cleanup.enter_context((path / "_lock").open("w"))
@@ -259,7 +278,7 @@ class Archive:
         if not try_lock(file):
             raise OutputError(f"another run writes {path}: wait for its end")
         self.store.clean()
-        self._cleanup.callback(self.store.clean)
+        self._cleanup.callback(_leave, self.store, made)
 
     def _open_crew(self) -> Crew:
         cores = usable_cores()
@@ -326,6 +345,16 @@ class _Done:
 
     def is_joined(self, unit: Unit) -> bool:
         return unit.whole in self.films
+
+
+def _leave(store: LocalStore, made: Iterable[Path]) -> None:
+    """Clear what is unfinished; where nothing was begun, no trace stays."""
+    store.clean()
+    if not store.has(HEADER):
+        store.remove(["_lock"])
+        for folder in made:
+            with suppress(OSError):  # it was put to use
+                folder.rmdir()
 
 
 def _check_places(inputs: Iterable[str], out: str) -> None:

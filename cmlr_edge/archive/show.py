@@ -84,6 +84,10 @@ def choose_rows(
         readable = "(FROM dataset WHERE error IS NULL) AS dataset"
         query = f"FROM {readable} WHERE ({asked}\n)"
         try:
+            if len(connection.extract_statements(f"SELECT 1 {query}")) != 1:
+                raise SpecError(
+                    f"cannot read the condition {condition!r}: it is several statements"
+                )
             [count] = connection.execute(f"SELECT count(*) {query}").fetchone()
             rows = connection.execute(
                 f"SELECT {', '.join(_COLUMNS)} FROM (SELECT *, row_number() OVER () AS n {query}) "

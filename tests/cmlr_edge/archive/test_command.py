@@ -104,6 +104,8 @@ def test_rows_are_shown_by_a_condition(made: Path, tmp_path: Path) -> None:
         "labels IS NULL": "no row fulfils",
         "path IN (SELECT content FROM read_text('/etc/hostname'))": "cannot read the condition",
         "true); DROP VIEW dataset; SELECT (true": "cannot read the condition",
+        "true); SELECT ('x'": "it is several statements",
+        "true); SELECT (1), (2": "it is several statements",
     }.items():
         with pytest.raises(SpecError, match=said):
             draw_sheet(str(dataset), wrong, sheet)
@@ -185,10 +187,10 @@ def test_a_query_of_the_guide_runs(
 
 
 def test_what_is_typed_wrong_leaves_no_dataset(made: Path, tmp_path: Path) -> None:
-    out, engine = tmp_path / "out", made / "model.onnx"
+    out, engine = tmp_path / "a" / "out", made / "model.onnx"
     with pytest.raises(CaptureError, match="there is no"):
         label_archive(inputs=[str(tmp_path / "gone")], out=str(out), engine=engine, provider="cpu")
-    assert not (out / "_archive.json").exists()
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_word_that_is_neither_a_command_nor_an_input_is_named() -> None:

@@ -139,6 +139,39 @@ def test_a_tar_cut_short_gives_what_is_there_and_says_so(
     assert "damaged" in {row["error_kind"] for row in rows}
 
 
+@pytest.mark.parametrize("ending", [".tar", ".tgz"])
+@pytest.mark.parametrize("harm", ["a damaged header", "a part of a header", "no mark of the end"])
+def test_members_behind_a_header_that_cannot_be_read_are_not_lost_in_silence(
+    recognizer: Recognizer, tmp_path: Path, harm: str, ending: str
+) -> None:
+    content = bytearray(write_tar(tmp_path / "whole", members := samples(6)).read_bytes())
+    begin = content.index(members[3][0].encode())
+    if harm == "a damaged header":
+        content[begin + 148] ^= 1  # its checksum
+    else:
+        del content[begin + 100 * (harm == "a part of a header") :]
+    path = tmp_path / f"shard{ending}"
+    path.write_bytes(gzip.compress(content) if ending == ".tgz" else content)
+    label_here(recognizer, [path], tmp_path / "out")
+    last, *rows = rows_of(tmp_path / "out")
+    assert [row["member"] for row in rows] == [name for name, _ in members[:3]]
+    assert (last["member"], last["error_kind"]) == (None, "damaged")
+
+
+def test_links_in_a_tar_are_rows_that_say_so(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "shard.tar", samples(1))
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("hard.png", tarfile.LNKTYPE), ("soft.png", tarfile.SYMTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, samples(1)[0][0]
+            tar.addfile(link)
+    label_here(recognizer, [path], tmp_path / "out")
+    told = {row["member"]: row["error"] for row in rows_of(tmp_path / "out")}
+    assert told.pop(samples(1)[0][0]) is None
+    assert all("is a link: unpack it" in error for error in told.values())
+    assert sorted(told) == ["hard.png", "soft.png"]
+
+
 @pytest.mark.parametrize("form", ["binary", "struct"])
 def test_rows_of_parquet_are_rows(recognizer: Recognizer, tmp_path: Path, form: str) -> None:
     members = samples(10)

@@ -197,6 +197,39 @@ def test_a_damaged_file_of_the_dataset_is_one_line_and_its_unit_is_done_again(
         assert rows_of(out) == rows
 
 
+def test_rows_without_a_header_are_not_mixed_with_those_of_another_model(
+    source: Path, tmp_path: Path, engine: Path, color_engine: Path
+) -> None:
+    out = tmp_path / "out"
+    picture = str(source / "0000.png")
+    archived(ArchiveSettings((picture,), str(out), engine, "cpu", workers=1))
+    (out / "_archive.json").unlink()
+    rows = rows_of(out)
+    with pytest.raises(DataError, match=r"holds rows, and its _archive.json is gone.*--out"):
+        archived(ArchiveSettings((picture,), str(out), color_engine, "cpu", workers=1))
+    assert rows_of(out) == rows
+
+
+def test_a_run_that_ended_while_the_model_was_opened_is_gone_on_with(
+    source: Path, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (
+        ArchiveSettings((str(source / name),), str(tmp_path / "out"), engine, "cpu", workers=1)
+        for name in ("0000.png", "0001.png")
+    )
+    lock = Archive._lock
+
+    def late(self: Archive) -> None:
+        monkeypatch.undo()
+        archived(first)
+        lock(self)
+
+    monkeypatch.setattr(Archive, "_lock", late)
+    with pytest.raises(SpecError, match="begun with other settings, inputs"):
+        archived(second)
+    assert [Path(row["path"]).name for row in rows_of(tmp_path / "out")] == ["0000.png"]
+
+
 def test_a_full_disk_ends_the_run_and_does_no_harm(
     source: Path, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
