@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cmlr_edge.errors import DataError, TrainingError
 from train.config import TrainConfig
+from train.fitting.amp import has_bfloat16
 from train.fitting.frozen import TokenSet
 from train.fitting.losses import training_loss
 from train.fitting.prepare import Preparation, TokenReaders, install, prepare
@@ -85,6 +86,11 @@ def fit_head(
     return head.eval()
 
 
+def precision_of(config: TrainConfig) -> str:
+    """What heads train in on this machine, by its name."""
+    return "bfloat16" if config.amp != "off" and has_bfloat16() else "float32"
+
+
 def _loss(
     head: CausalHead,
     config: TrainConfig,
@@ -96,7 +102,7 @@ def _loss(
 ) -> Tensor:
     if alone is not None and isinstance(head.classifier, FeatureSplitClassifier):
         head.classifier.exclusive = alone
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.amp != "off"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision_of(config) == "bfloat16"):
         output = head.head(train.batch(rows))
     weight = None if alone is None else 1 + (exclusive_weight - 1) * alone
     targets = head.wanted(torch.from_numpy(train.targets[rows]))

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, METHODS, RECIPE, Method
-from benchmarks.heads import fit_head, prepare_tokens, score_tokens
+from benchmarks.heads import fit_head, precision_of, prepare_tokens, score_tokens
 from benchmarks.natural.bias_models import bias_logits
 from benchmarks.side_by_side import run_side_by_side
 from train.config import ConfounderConfig, ModelConfig, TrainConfig
@@ -109,6 +109,7 @@ def run(job: Job, cache: Path) -> dict[str, Any]:
         "method": method.name,
         "scenes": Path(job.scenes).name,
         "seed": job.seed,
+        "precision": precision_of(config),
         "parts": {
             part: _score(found, head.config, chosen.chosen, parts[part].targets, truth)
             for part, found in scores.items()
