@@ -13,6 +13,8 @@ from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.packet_ring import PacketRing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from PIL.Image import Image as PilImage
 
@@ -108,3 +110,23 @@ def mean_colors(image_bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
     rows = image_bgr[:: max(1, len(image_bgr) // _ROWS)]
     cells = opencv().resize(rows, _GRID_WH, interpolation=opencv().INTER_AREA)
     return np.asarray(cells, np.float32)
+
+
+def as_images(images: Any) -> Sequence[Any] | NDArray[np.uint8]:
+    """Take several images as they are handed over.
+
+    Raises:
+        FrameError: They are one image, or none of what images are.
+    """
+    if isinstance(images, np.ndarray):
+        if images.ndim != 4:
+            raise FrameError(
+                f"expected a sequence of images or an array (N, H, W, 3), got shape {images.shape}"
+            )
+        return np.asarray(images)
+    try:
+        return list(images)
+    except TypeError as error:
+        raise FrameError(
+            f"expected several images, got {type(images).__name__}: pass a list"
+        ) from error

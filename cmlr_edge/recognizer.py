@@ -11,8 +11,8 @@ import numpy as np
 
 from cmlr_edge.backends.base import Backend, ExplainingBackend, no_explanation, require_scores
 from cmlr_edge.engines.opening import Opening
-from cmlr_edge.errors import EngineError, FrameError, SpecError
-from cmlr_edge.frame import ColorOrder, Frame, ImageLike
+from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.frame import ColorOrder, Frame, ImageLike, as_images
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.machine.process_lock import ProcessLock
 from cmlr_edge.model.files import model_path
@@ -226,15 +226,11 @@ class Recognizer(Closing):
             color: Channel order of arrays.
             explain: As for `__call__`.
         """
-        if isinstance(images, np.ndarray) and images.ndim != 4:
-            raise FrameError(
-                f"expected a sequence of images or an array (N, H, W, 3), got shape {images.shape}"
-            )
-        images = np.asarray(images) if isinstance(images, np.ndarray) else _listed(images)
-        if len(images) == 0:
+        batch = as_images(images)
+        if len(batch) == 0:
             return []
-        buffer = room_for(len(images), self._spec.preprocess.size_hw)
-        return self._recognize(images, color, buffer, explain)
+        buffer = room_for(len(batch), self._spec.preprocess.size_hw)
+        return self._recognize(batch, color, buffer, explain)
 
     def _recognize(
         self,
@@ -390,12 +386,3 @@ class Recognizer(Closing):
         if self._lock.is_ours:
             with self._lock:
                 self._backend.close()
-
-
-def _listed(images: Any) -> list[Any]:
-    try:
-        return list(images)
-    except TypeError as error:
-        raise FrameError(
-            f"expected several images, got {type(images).__name__}: pass a list"
-        ) from error

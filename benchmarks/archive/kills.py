@@ -66,9 +66,7 @@ def _kill_drivers(
     """Start it, kill it after a while, and start it again; when all is done, check it and begin anew."""
     moments, checks = list[float](), list[dict[str, int]]()
     while len(moments) < kills or not checks:
-        with subprocess.Popen(
-            [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as run:
+        with _started(command, out) as run:
             moment_s = draw.uniform(0.03, 0.6) * calm_s
             if len(moments) < kills:
                 time.sleep(moment_s)
@@ -81,6 +79,11 @@ def _kill_drivers(
             checks.append(_check(out, expected))
             shutil.rmtree(out)
     return {"kills": len(moments), "moments_s": moments, "datasets": checks}
+
+
+def _started(command: list[str], out: Path) -> subprocess.Popen[bytes]:
+    silent = subprocess.DEVNULL
+    return subprocess.Popen([*command, "--out", str(out)], stdout=silent, stderr=silent)
 
 
 def _check(out: Path, expected: Counter[Row]) -> dict[str, int]:
@@ -102,9 +105,7 @@ def _kill_workers(
     """Kill workers while the driver goes on; where it ends, check it and begin anew."""
     killed, checks = 0, list[dict[str, int]]()
     while killed < kills:
-        with subprocess.Popen(
-            [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as run:
+        with _started(command, out) as run:
             while run.poll() is None:
                 time.sleep(draw.uniform(0.05, 0.25) * calm_s)
                 workers = workers_of(run.pid)

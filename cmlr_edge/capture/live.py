@@ -350,13 +350,7 @@ class LiveSource(ClosesItself):
     ) -> bool:
         """Put a frame into the buffer; return whether this connection is still wanted."""
         with self._changed:
-            session.waits = True
-            self._changed.wait_for(lambda: session.abandoned or self._closing or self._has_room())
-            if grab.film_s is not None and self.policy == "newest":
-                left_s = session.due_in_s(grab.film_s, self._clock())
-                self._changed.wait_for(lambda: session.abandoned or self._closing, left_s)
-            session.waits = False
-            if session.abandoned or self._closing:
+            if not self._awaits_turn(session, grab):
                 return False
             now_s = self._clock()
             session.progress_s = now_s
@@ -389,6 +383,16 @@ class LiveSource(ClosesItself):
             self._set_state(SourceState.OK)
             self._changed.notify_all()
             return True
+
+    def _awaits_turn(self, session: Connection, grab: Grab) -> bool:
+        """Wait, with the lock held, until a frame is due and has room; whether it is still wanted."""
+        session.waits = True
+        self._changed.wait_for(lambda: session.abandoned or self._closing or self._has_room())
+        if grab.film_s is not None and self.policy == "newest":
+            left_s = session.due_in_s(grab.film_s, self._clock())
+            self._changed.wait_for(lambda: session.abandoned or self._closing, left_s)
+        session.waits = False
+        return not (session.abandoned or self._closing)
 
     def _has_room(self) -> bool:
         return self.policy == "newest" or len(self._buffer) < self.settings.queue_frames

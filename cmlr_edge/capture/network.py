@@ -89,13 +89,8 @@ class NetworkReader:
         self._stream, self._time_base, self._keep_s = stream, stream.time_base, keep_s
         self._ring = keep_packets(av, stream, keep_s)
         self._damaged = 0  # packets since the last picture
-        self._footing, told = Footing(context), context.extradata or b""
-        self._numbers = self._slices = None
-        if not told.startswith(b"\1"):  # of lengths, not start codes
-            if context.name == "h264":
-                self._numbers = FrameNumbers(read_units("h264", told).heads)
-            if context.name in CODECS:
-                self._slices = Slices(context.name)
+        self._footing = Footing(context)
+        self._numbers, self._slices = _followed(context)
         # What a server hands out as a file knows its length and is over at its end.
         self._length_s = max(0.0, (container.duration or 0) / 1e6)
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
@@ -331,6 +326,15 @@ class NetworkReader:
     def _explain(self, error: Exception) -> str:
         known = _REASONS.get(type(error).__name__)
         return known or getattr(error, "strerror", None) or str(error)
+
+
+def _followed(context: Any) -> tuple[FrameNumbers | None, Slices | None]:
+    """What notices pictures and slices that never came, where the codec tells them."""
+    told = context.extradata or b""
+    if told.startswith(b"\1"):  # of lengths, not start codes
+        return None, None
+    numbers = FrameNumbers(read_units("h264", told).heads) if context.name == "h264" else None
+    return numbers, Slices(context.name) if context.name in CODECS else None
 
 
 def _has_size(container: Any) -> bool:

@@ -1,7 +1,8 @@
 """Slices of pictures that never came: a decoder fills their place with what was there before, untold.
 
 Noticed is a first slice that is missing, and, of H.264, another one where a camera cuts its pictures at the
-same places. Where it cuts them by bytes, or sends one slice for each, nothing tells.
+same places; of the very first picture by the next one, which builds upon it. Where it cuts them by bytes, or
+sends one slice for each, nothing tells.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class Slices:
             self._cut[is_key] = usual, often + 1
             return False
         others, how_often = self._cut.get(not is_key, ((), 0))
+        if self._count == 2 and others and not usual and {*others} < {*starts}:
+            self._cut = {is_key: (starts, 1)}
+            return True
         is_known = max(often, how_often * (others == usual)) >= _ENOUGH
         if starts[:1] == _FIRST and not (is_known and {*starts} < {*usual}):
             self._cut[is_key] = starts, 1

@@ -34,7 +34,8 @@ class MqttEvents:
     Retained, `TOPIC/run` holds the run whose events are now told: events of any other are over. So does
     `TOPIC/availability` "online", and the broker turns it to "offline" when we are gone without a word.
     While the broker is away events wait, up to a limit, and are published afterwards; where too many
-    wait, updates are left out first and ends last.
+    wait, updates are left out first and ends last. What the broker refuses, by its rules of who may write
+    where, is lost and counted with MQTT 5; brokers of MQTT 3.1.1 alone confirm what they throw away.
     """
 
     takes: Takes = "events"
@@ -79,27 +80,33 @@ class MqttEvents:
         self._events: set[int] = set()
         self._states: set[int] = set()
         self._once: set[int] = set()
-        self._early: set[int] = set()  # confirmed before we learnt the number
+        # Answered before we learnt the number: whether it was refused.
+        self._early: dict[int, bool] = {}
         self._handed_on = 0  # taken out of a queue, and not given to paho yet
         self._greeting = 0  # the number of our last "online"
-        self._error_level = mqtt.MQTT_LOG_ERR
-        self._client = _client(mqtt, parts, tls)
-        self._client.will_set(f"{self._topic}/availability", "offline", qos=1, retain=True)
+        self._refused, self._has_refused = 0, False  # events, since that was told; anything at all
         self._trouble = ""  # what was said of the broker last; empty while it is there
         self._said = ""  # by TLS, since the connection before
-        self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = self._on_connect_fail
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_publish = self._on_publish
-        self._client.on_log = self._on_log
-        self._client.connect_async(str(parts.hostname), port, keepalive=15)
-        self._client.loop_start()
+        self._mqtt, self._parts, self._port, self._tls = mqtt, parts, port, tls
+        self._is_asking = True  # whether the broker speaks MQTT 5
+        self._open(mqtt.MQTTv5)
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for name, target in (("mqtt", self._deliver), ("mqtt states", self._keep_states))
         ]
         for thread in self._threads:
             thread.start()
+
+    def _open(self, protocol: int) -> None:
+        self._client = client = _client(self._mqtt, self._parts, self._tls, protocol)
+        client.will_set(f"{self._topic}/availability", "offline", qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_log = self._on_log
+        client.connect_async(str(self._parts.hostname), self._port, keepalive=15)
+        client.loop_start()
 
     @property
     def trouble(self) -> str:
@@ -122,7 +129,14 @@ class MqttEvents:
             error = OutputError(
                 f"{self.name}: {self._max_queue} events wait for the broker already; is it running?"
             )
-            error.lost = lost
+            error.lost = lost + self._take_refused()
+            raise error
+        if refused := self._take_refused():
+            error = OutputError(
+                f"{self.name}: the broker refused {counted(refused, 'event')}: let this user write to "
+                f"{self._topic}/#"
+            )
+            error.lost = refused
             raise error
 
     def close(self) -> None:
@@ -143,6 +157,7 @@ class MqttEvents:
                 self._changed.wait_for(self._is_done, 1.0)
         with self._changed:
             unsent += len(self._events)
+        unsent += self._take_refused()
         self._client.disconnect()
         self._client.loop_stop()
         if unsent:
@@ -203,7 +218,7 @@ class MqttEvents:
         number = int(info.mid)
         with self._changed:
             if number in self._early:
-                self._early.remove(number)
+                self._refused += self._early.pop(number) and unconfirmed is self._events
             elif not is_once or info.rc == 0:  # what is sent once is lost without a connection
                 unconfirmed.add(number)
         return number
@@ -217,7 +232,26 @@ class MqttEvents:
         waits = self._queue or self._untold or self._handed_on
         return not waits and not self._events and not self._states
 
+    def _take_refused(self) -> int:
+        with self._changed:
+            refused, self._refused = self._refused, 0
+        return refused
+
+    def _ask_again(self) -> None:
+        """Go on with MQTT 3.1.1, which every broker speaks; nothing was sent so far."""
+        if self._queue.closed:
+            return
+        former, self._is_asking = self._client, False
+        former.on_connect = former.on_disconnect = former.on_connect_fail = None
+        former.disconnect()
+        former.loop_stop()
+        self._open(self._mqtt.MQTTv311)
+
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
+        if self._is_asking and reason == "Unsupported protocol version":
+            self._ask_again()
+            return
+        self._is_asking = False
         if reason.is_failure:
             self._tell(f"refuses us: {reason}; check user and password, trying again")
             return
@@ -232,6 +266,9 @@ class MqttEvents:
     def _on_disconnect(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any
     ) -> None:
+        if self._is_asking:  # it closed the connection and gave no answer
+            self._ask_again()
+            return
         with self._changed:
             self._connected = False
         if reason.is_failure and (not self._trouble or self._said):
@@ -243,7 +280,7 @@ class MqttEvents:
 
     def _on_log(self, _client: Any, _data: Any, level: int, text: str) -> None:
         """With TLS 1.3 a refusal comes after the handshake, and paho tells it to its log alone."""
-        if level == self._error_level and "[SSL:" in text:
+        if level == self._mqtt.MQTT_LOG_ERR and "[SSL:" in text:
             self._said = text
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
@@ -257,19 +294,28 @@ class MqttEvents:
             self._trouble = trouble
             _log.warning("%s %s", self.name, trouble)
 
-    def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _props: Any) -> None:
+    def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _props: Any) -> None:
         if mid == self._greeting:  # only now: some brokers greet, and close the connection at once
             if self._trouble:  # who was told of it is told of its end
                 _log.warning("%s connected again", self.name)
             self._trouble = ""
+        if reason.is_failure and not self._has_refused:
+            self._has_refused = True
+            _log.warning(
+                "%s refuses a message (%s): let this user write to %s/#, and where Home Assistant looks",
+                self.name,
+                reason,
+                self._topic,
+            )
         with self._changed:
             self._connected |= mid == self._greeting
             waiting = (self._events, self._states, self._once)
             numbers = next((numbers for numbers in waiting if mid in numbers), None)
             if numbers is None:
-                self._early.add(mid)
+                self._early[mid] = reason.is_failure
             else:
                 numbers.remove(mid)
+                self._refused += reason.is_failure and numbers is self._events
             self._changed.notify_all()
 
 
@@ -293,9 +339,9 @@ def _paho() -> Any:
     return client
 
 
-def _client(mqtt: Any, parts: Any, tls: ssl.SSLContext | None) -> Any:
+def _client(mqtt: Any, parts: Any, tls: ssl.SSLContext | None, protocol: int) -> Any:
     """A client of paho's that is to log in as the URI says."""
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=protocol)
     if parts.username is not None:
         password = None if parts.password is None else unquote(parts.password)
         client.username_pw_set(unquote(parts.username), password)

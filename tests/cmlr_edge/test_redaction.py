@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -28,6 +26,7 @@ from cmlr_edge.session.config import (
 )
 from cmlr_edge.session.session import Session
 from cmlr_edge.sinks.opening import SinkSettings
+from tests.cmlr_edge.web import Quiet, serving
 from tests.conftest import solid
 
 SECRETS = [
@@ -215,7 +214,7 @@ def test_a_configuration_that_is_refused_tells_no_secret(
     assert "hunter2" not in str(caught.value)
 
 
-class Camera(BaseHTTPRequestHandler):
+class Camera(Quiet):
     """Pictures one after another at any path."""
 
     def do_GET(self) -> None:
@@ -228,17 +227,11 @@ class Camera(BaseHTTPRequestHandler):
                 self.wfile.write(b"--b\r\nContent-Type: image/jpeg\r\n\r\n" + encoded + b"\r\n")
                 time.sleep(0.05)
 
-    def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def camera() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://admin:hunter2@127.0.0.1:{server.server_port}/live/hunter2;id=hunter2?x=hunter2#hunter2"
-        server.shutdown()
+    with serving(Camera) as port:
+        yield f"http://admin:hunter2@127.0.0.1:{port}/live/hunter2;id=hunter2?x=hunter2#hunter2"
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import time
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from cmlr_edge.errors import DataError, TrainingError
 from cmlr_edge.machine.claim import IN_USE, Claim
-from cmlr_edge.model.spec import ModelSpec, PreprocessSpec
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from train import distributed
 from train.config import TrainConfig
@@ -44,10 +43,7 @@ from train.fitting.run import (
     Run,
     check_folder,
     check_shares,
-    fingerprint,
-    pictures_to_judge_by,
     report_data,
-    sizes_of,
 )
 from train.fitting.tracking import Trackers
 from train.judging.inference import BATCH, iterate_tokens, score_images
@@ -166,26 +162,7 @@ def _open(
         checkpoint.open_folder(folder, config, skipped, resume=resume)
         if drawn and "val" in data.splits:
             checkpoint.save_held_out(folder, data)
-    device = distributed.device()
-    run = Run(
-        folder=folder,
-        config=config,
-        train=data.split("train"),
-        val=pictures_to_judge_by(data),
-        held_out="val" in data.splits,
-        fingerprint=fingerprint(data),
-        sizes=sizes_of(data),
-        model=model.to(device),
-        frozen=copy.deepcopy(model.backbone).eval().requires_grad_(False),
-        confounder_view=None if view is None else view.to(device),
-        spec=PreprocessSpec(
-            size_hw=config.model.size_hw, mean=model.backbone.mean, std=model.backbone.std
-        ),
-        context_logits=None,
-        lone=lone,
-        progress=progress,
-        memory=memory if config.backbone_stays else None,
-    )
+    run = Run.of(data, folder, config, model, view, lone=lone, progress=progress, memory=memory)
     return run, state
 
 
@@ -247,24 +224,9 @@ def _build_confounders(run: Run) -> Preparation:
 
 def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) -> CausalRecognizer:
     """Train the epochs that are missing; return the averaged network."""
-    config, first = run.config, 0
-    best: dict[str, Any] | None = None
-    batches = len(epoch_batches(config, len(run.train.images), 0))
-    if state is not None:
-        precision = getattr(torch, state["precision"])
-    else:
-        precision = choose_precision(config.amp, run.model.backbone, config.model.image_size)
-    learner = Learner(
-        run.model, config, run.spec, precision=precision, num_steps=config.epochs * batches
-    )
-    if state is not None:
-        first, best = state["epochs"], state.get("best")
-        try:
-            learner.load_state(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{run.folder / checkpoint.STATE} does not fit this run: delete it to start it again"
-            ) from error
+    config, state = run.config, state or {}
+    first, best = state.get("epochs", 0), state.get("best")
+    learner, precision = _learner(run, state)
     if distributed.is_first():
         checkpoint.truncate_log(run.folder, first)
     augmentation = build_augmentation(config.augmentation, config.model.size_hw)
@@ -287,6 +249,25 @@ def _train_epochs(run: Run, state: dict[str, Any] | None, trackers: Trackers) ->
         _log.info("kept: epoch %d, validation mAP %.3f", best["epoch"], best["val_map"])
         learner.network.load_state_dict(best["weights"])
     return learner.network
+
+
+def _learner(run: Run, state: dict[str, Any]) -> tuple[Learner, torch.dtype]:
+    """What trains, as its state left it if there is one, and what it computes in."""
+    config = run.config
+    if state:
+        precision = getattr(torch, state["precision"])
+    else:
+        precision = choose_precision(config.amp, run.model.backbone, config.model.image_size)
+    steps = config.epochs * len(epoch_batches(config, len(run.train.images), 0))
+    learner = Learner(run.model, config, run.spec, precision=precision, num_steps=steps)
+    if state:
+        try:
+            learner.load_state(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{run.folder / checkpoint.STATE} does not fit this run: delete it to start it again"
+            ) from error
+    return learner, precision
 
 
 def _better(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable
@@ -49,6 +50,39 @@ class Run:
     lone: Tensor | None  # (N, L), where a biased label stands without its usual company
     progress: Progress
     memory: TokenMemory | None  # where the backbone stays as it is
+
+    @classmethod
+    def of(
+        cls,
+        data: LabeledImages,
+        folder: Path,
+        config: TrainConfig,
+        model: CausalRecognizer,
+        view: Backbone | None,
+        *,
+        lone: Tensor | None,
+        progress: Progress,
+        memory: TokenMemory,
+    ) -> Run:
+        """Begin one on checked data, with fresh networks, which go where it is computed."""
+        backbone, device = model.backbone, distributed.device()
+        return cls(
+            folder=folder,
+            config=config,
+            train=data.split("train"),
+            val=pictures_to_judge_by(data),
+            held_out="val" in data.splits,
+            fingerprint=fingerprint(data),
+            sizes=sizes_of(data),
+            model=model.to(device),
+            frozen=copy.deepcopy(backbone).eval().requires_grad_(False),
+            confounder_view=None if view is None else view.to(device),
+            spec=PreprocessSpec(size_hw=config.model.size_hw, mean=backbone.mean, std=backbone.std),
+            context_logits=None,
+            lone=lone,
+            progress=progress,
+            memory=memory if config.backbone_stays else None,
+        )
 
     def pictures(
         self, data: LabeledImages, augmentation: Callable[[Tensor], Tensor] | None = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from cmlr_edge import open_source
 from tests.cmlr_edge.capture.films import packets, write_film
+from tests.cmlr_edge.web import Quiet, serving
 
 GROUP, PICTURES = 8, 24
 KINDS = {  # by codec: how the file is called, and what the encoder is told
@@ -150,22 +149,14 @@ def test_a_stream_without_key_pictures_is_whole_again(
 def served(content: bytes) -> Iterator[str]:
     """A camera that sends these bytes."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/live"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}/live"
 
 
 def test_a_camera_that_is_joined_in_the_middle_shows_nothing_that_builds_upon_nothing(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from cmlr_edge.capture.base import Policy
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from tests.cmlr_edge.capture.films import packets, shade, write_film
 from tests.cmlr_edge.cli.command import run
+from tests.cmlr_edge.web import Quiet, serving
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def served(path: Path, *, share: float = 1.0, ranges: bool = False) -> Iterator[
         ranges: Whether it may be read from anywhere, one request after another.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -45,14 +44,8 @@ def served(path: Path, *, share: float = 1.0, ranges: bool = False) -> Iterator[
             self.wfile.write(content[first : round(share * len(content))])
             self.close_connection = not ranges
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/{path.name}"
-        server.shutdown()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}/{path.name}"
 
 
 def film(path: Path, count: int = 10) -> Path:

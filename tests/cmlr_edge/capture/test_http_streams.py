@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ from cmlr_edge import open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.capture.pattern import draw_pattern, read_number
 from tests.cmlr_edge.capture.films import write_film
+from tests.cmlr_edge.web import Quiet, serving, start, stop
 from tests.conftest import solid, write_video
 
 
@@ -39,7 +40,7 @@ class MjpegServer:
     def start(self) -> None:
         camera = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet):
             def do_GET(self) -> None:
                 server = self.server
                 self.send_response(200)
@@ -57,19 +58,13 @@ class MjpegServer:
                             return
                     threading.Event().wait(0.02)
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.server.daemon_threads = True
+        self.server = start(Handler, self.port)
         self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
         server, self.server = self.server, None
         if server is not None:
-            server.shutdown()
-            server.server_close()
+            stop(server)
 
 
 @pytest.fixture
@@ -131,7 +126,7 @@ def test_a_video_file_on_a_web_server_ends(tmp_path: Path, name: str) -> None:
     else:  # the decoder holds frames back, to bring them in order
         write_film(path, [solid(9, 9, 9, (48, 64))] * 12, options={"bf": "3"})
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             content = path.read_bytes()
             self.send_response(200)
@@ -139,13 +134,8 @@ def test_a_video_file_on_a_web_server_ends(tmp_path: Path, name: str) -> None:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}/{name}"
+    with serving(Handler) as port:
+        uri = f"http://127.0.0.1:{port}/{name}"
         with opened(uri, LiveSettings(), policy="every") as source:
             assert len(list(source)) == 12
-        server.shutdown()
     assert source.state is SourceState.ENDED

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import av
 import cv2
@@ -25,6 +24,7 @@ from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.capture.mjpeg import _end_of_picture
 from cmlr_edge.capture.pattern import draw_pattern, read_number
 from cmlr_edge.sinks.clips import remux
+from tests.cmlr_edge import web
 from tests.cmlr_edge.capture.ages import Watch
 from tests.cmlr_edge.capture.films import write_film
 
@@ -40,7 +40,7 @@ def jpeg(number: int) -> bytes:
 def serving(
     send: Send, *, content_type: str = "multipart/x-mixed-replace; boundary=cut"
 ) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(web.Quiet):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -55,17 +55,8 @@ def serving(
                 pass
             self.close_connection = True
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_port}/video"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with web.serving(Handler) as port:
+        yield f"127.0.0.1:{port}/video"
 
 
 def frames_at(fps: float, *, with_length: bool, started_s: float) -> Send:

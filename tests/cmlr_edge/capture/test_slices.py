@@ -60,6 +60,16 @@ def test_a_slice_that_never_came_is_missed_and_none_that_did(
     assert lack == [number == at for number in range(PICTURES)]
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_builds_upon_a_first_picture_that_lacks_a_slice_is_told_by_the_next_one(
+    tmp_path: Path, lost: int
+) -> None:
+    first, *sent = pictures(tmp_path)
+    slices = Slices("h264")
+    lack = [slices.lack(heads(data)) for data in (without(first, lost), *sent)]
+    assert lack == [number == 1 for number in range(PICTURES)]
+
+
 def test_a_camera_that_cuts_some_pictures_otherwise_does_not_stay_blind(tmp_path: Path) -> None:
     sent = [without(data, 2) if n % 4 == 3 else data for n, data in enumerate(pictures(tmp_path))]
     slices = Slices("h264")

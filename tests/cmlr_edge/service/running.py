@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+
+from cmlr_edge.machine.closing import Closing
 
 _TIMEOUT_S = 60.0
 
 
-class RunningService:
+class RunningService(Closing):
     """Starts `cmlr-edge run`, and hears what it tells its supervisor."""
 
     def __init__(self, config: Path, watchdog_s: float = 2.0) -> None:
@@ -75,15 +76,7 @@ class RunningService:
         _, errors = self.process.communicate(timeout=_TIMEOUT_S)
         return self.process.returncode, errors
 
-    def __enter__(self) -> RunningService:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()

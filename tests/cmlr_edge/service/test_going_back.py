@@ -89,6 +89,14 @@ def store(tmp_path: Path, engine: Path) -> EngineStore:
     return store
 
 
+def both_of(store: EngineStore) -> tuple[StoredEngine, StoredEngine]:
+    """The one on trial, and the one before."""
+    taught, first = store.state.serving, store.state.fallback
+    assert taught is not None
+    assert first is not None
+    return taught, first
+
+
 def config_in(folder: Path, text: str) -> Path:
     (folder / "device.toml").write_text(text)
     return folder / "device.toml"
@@ -102,9 +110,7 @@ def test_a_taught_engine_that_fails_leaves_a_service_that_starts_without_its_lab
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = config_in(tmp_path, CONFIG)
-    taught, first = store.state.serving, store.state.fallback
-    assert taught is not None
-    assert first is not None
+    taught, first = both_of(store)
     end(store, taught)
     with caplog.at_level(logging.ERROR), Session(load_config(path), folder=tmp_path) as session:
         assert session.engine_id == first.id
@@ -137,9 +143,7 @@ def test_the_log_of_a_start_names_the_engine_that_was_gone_back_to(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = config_in(tmp_path, PLAIN)
-    taught, first = store.state.serving, store.state.fallback
-    assert taught is not None
-    assert first is not None
+    taught, first = both_of(store)
     end(store, taught)
     with caplog.at_level(logging.ERROR), Session(load_config(path), folder=tmp_path):
         pass
@@ -164,9 +168,7 @@ def test_a_service_starts_with_the_engine_before_where_the_store_cannot_keep_tha
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    taught, first = store.state.serving, store.state.fallback
-    assert taught is not None
-    assert first is not None
+    taught, first = both_of(store)
     end(store, taught)
     before = store.state
 
@@ -189,9 +191,7 @@ def test_the_log_of_a_run_that_fails_names_the_engine_that_serves_from_then_on(
     by_hand: bool, store: EngineStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = config_in(tmp_path, PLAIN)
-    taught, first = store.state.serving, store.state.fallback
-    assert taught is not None
-    assert first is not None
+    taught, first = both_of(store)
     with caplog.at_level(logging.ERROR), Session(load_config(path), folder=tmp_path) as session:
         updates = EngineUpdates(
             session, store, on_trial=session.on_trial, beat=lambda: None, is_ending=bool

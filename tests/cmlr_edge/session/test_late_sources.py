@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import signal
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +16,7 @@ import pytest
 
 from cmlr_edge.cli import signals
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
+from tests.cmlr_edge.web import Quiet, serving
 from tests.conftest import free_port, solid
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,7 @@ AWAY_S = 3.0
 WITHIN_S = 6.0  # 1.5 s at the longest between two tries, and what a busy machine needs besides
 
 
-class MjpegCamera(BaseHTTPRequestHandler):
+class MjpegCamera(Quiet):
     """Sends a picture every 50 ms for ever, each unlike the one before."""
 
     def do_GET(self) -> None:
@@ -41,9 +40,6 @@ class MjpegCamera(BaseHTTPRequestHandler):
             except OSError:
                 return
             time.sleep(0.05)
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
 
 
 def frames_of(table: Path) -> Counter[str]:
@@ -78,16 +74,10 @@ def test_a_camera_that_comes_late_gives_frames_soon_and_one_that_never_comes_is_
     # Of 20 a second, on a busy machine.
     await_true(process, lambda: frames_of(table)["yard"] > AWAY_S * 10, AWAY_S)
     assert frames_of(table)["door"] == 0
-    server = ThreadingHTTPServer(("127.0.0.1", port), MjpegCamera)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(MjpegCamera, port):
         assert await_true(process, lambda: frames_of(table)["door"] > 0, 60) < WITHIN_S
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-    finally:
-        server.shutdown()
-        server.server_close()
     assert process.returncode == (143 if front_end == "label" else 0)
     told = [line for line in errors.splitlines() if line[:6] in {"door: ", "hall: ", "yard: "}]
     remedy = "check that it is plugged in (`ls /dev/video*`)"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.cmlr_edge.web import Quiet, start, stop
 
 
 class Receiver:
@@ -20,7 +21,7 @@ class Receiver:
         self.released = threading.Event()
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet):
             def do_POST(self) -> None:
                 receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
                 body = json.loads(receiver.bodies[-1])
@@ -36,15 +37,9 @@ class Receiver:
                 self.send_header("Location", receiver.location)
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.server = start(Handler, port)
         self.url = f"http://user:p%40ss@127.0.0.1:{self.server.server_port}/hook?token=t"
 
     def close(self) -> None:
         self.released.set()
-        self.server.shutdown()
-        self.server.server_close()
+        stop(self.server)

@@ -254,6 +254,44 @@ def test_a_broker_that_refuses_the_password_is_named_once_and_not_called_lost(
     assert "refuses us: Not authorized; check user and password" in said
 
 
+def test_events_that_the_broker_lets_nobody_write_are_lost_and_counted(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = broker.config.with_name("rules")
+    rules.write_text("topic write door/availability\ntopic write door/run\n")
+    with broker.config.open("a") as config:
+        config.write(f"acl_file {rules}\n")
+    broker.stop()
+    broker.start()
+    sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door")
+    sink.write(of_events(event(0), event(1)))
+    wait_until(lambda: sink._refused == 2)
+    with pytest.raises(
+        OutputError, match=r"refused 2 events: let this user write to door/#"
+    ) as told:
+        sink.write(of_events())
+    assert told.value.lost == 2
+    sink.write(of_events(event(2)))
+    with pytest.raises(OutputError, match="1 event not taken") as told:
+        sink.close()
+    assert told.value.lost == 1
+    assert sum("refuses a message (Not authorized)" in line for line in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("answer", [b"\x20\x02\x00\x01", b""])
+def test_a_broker_that_does_not_know_mqtt_5_is_asked_in_3_1_1(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sink = MqttEvents(f"mqtt://127.0.0.1:{server.getsockname()[1]}", flush_s=0.1)
+        said = []
+        for wanted in (b"\x05", b"\x04", b"\x04"):
+            peer, _ = server.accept()
+            with peer:
+                said.append(peer.recv(1024)[8:9] == wanted)
+                peer.sendall(answer if wanted == b"\x05" else b"")
+        sink.close()
+    assert all(said)
+
+
 def test_the_broker_tells_that_we_died(broker: Broker) -> None:
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door")
     wait_until(lambda: broker.availability() == ["online"])
