@@ -19,13 +19,12 @@ from cmlr_edge.backends import load_backend
 from cmlr_edge.capture.images import list_folder, read_image
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
-from cmlr_edge.engines.signature import sign
+from cmlr_edge.engines.signature import sign, sign_beside
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import (
     sha256_of,
     signature_path,
     spec_path,
-    write_atomically,
     write_together,
 )
 from cmlr_edge.model.pair import ModelPair
@@ -304,4 +303,4 @@ def _write(
     for path in files:
         signature_path(path).unlink(missing_ok=True)  # of what lay there before
         if sign_with is not None:
-            write_atomically(signature_path(path), sign(ModelPair.read(path), sign_with))
+            sign_beside(path, sign_with)

@@ -20,6 +20,7 @@ from cmlr_edge.cli.place import place
 from cmlr_edge.cli.run import run
 from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
+from cmlr_edge.cli.sign import sign
 from cmlr_edge.cli.teach import teach
 from cmlr_edge.cli.verify import verify
 
@@ -41,6 +42,7 @@ app.add_typer(archive, name="archive")
 app.add_typer(hub, name="hub")
 app.command()(place)
 app.command()(verify)
+app.command()(sign)
 app.command()(doctor)
 app.command()(teach)
 app.command()(collected)

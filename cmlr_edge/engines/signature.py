@@ -13,12 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from cmlr_edge.errors import EngineError
+from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.machine.needed import needed
-from cmlr_edge.model.files import signature_path, spec_path
+from cmlr_edge.model.files import (
+    read_file,
+    require_unchanged,
+    signature_path,
+    spec_path,
+    write_atomically,
+)
 from cmlr_edge.model.pair import ModelPair
 
 _MEMORY = Path("/dev/shm")  # no wear of a card, where there is such a place
+_MOST_BYTES = 2**16  # of a key that is looked at
 
 
 def sign(pair: ModelPair, private_key: Path) -> bytes:
@@ -45,6 +52,25 @@ def sign(pair: ModelPair, private_key: Path) -> bytes:
             raise EngineError(f"cannot sign with {private_key}: {_line(error)}") from error
 
 
+def sign_beside(path: Path, private_key: Path) -> Path:
+    """Sign the model file at `path` and its spec as they lie there; return where the signature is.
+
+    Raises:
+        EngineError: The model is not the one that its spec describes, or the key cannot be used.
+        SpecError: The spec is missing or malformed, or of other files.
+        DependencyError: model-signing is not installed.
+    """
+    pair = ModelPair.read(path)
+    if path.name not in pair.spec.files:
+        raise SpecError(
+            f"{spec_path(path)} has no file named {path.name}: sign those that it names"
+        )
+    require_unchanged(path, pair.content, pair.spec.files[path.name].sha256)
+    place = signature_path(path)
+    write_atomically(place, sign(pair, private_key))
+    return place
+
+
 def require_signature(pair: ModelPair, public_key: Path) -> str:
     """Compare a model and its spec, as they were read, with the signature beside them.
 
@@ -58,11 +84,12 @@ def require_signature(pair: ModelPair, public_key: Path) -> str:
     """
     if not public_key.is_file():
         raise EngineError(f"no public key at {public_key}, which is to tell who signed the model")
+    _refuse_private(public_key)
     signature = signature_path(pair.path)
     if pair.signature is None:
         raise EngineError(
             f"{pair.path} has no signature: {signature.name} is to lie beside it; "
-            "export/build_engine.py --sign writes it"
+            "`cmlr-edge sign` writes it, where the private key is"
         )
     verifying = _import("verifying")
     with _laid_out(pair) as (folder, place):
@@ -74,9 +101,23 @@ def require_signature(pair: ModelPair, public_key: Path) -> str:
         except Exception as error:  # likewise; what is no signature may break a parser anywhere
             raise EngineError(
                 f"{pair.path} and its spec are not what {public_key.name} has signed: "
-                f"{_line(error)}; copy model, spec and {signature.name} again, all together"
+                f"{_line(error)}; copy model, spec and {signature.name} again, all together, or "
+                "sign them again (`cmlr-edge sign`) if they were changed on purpose"
             ) from error
     return f"signed by the key of {public_key.name}"
+
+
+def _refuse_private(key: Path) -> None:
+    """A private key in the place of the public one is a slip that gives the secret away."""
+    try:
+        text = read_file(key, _MOST_BYTES)
+    except OSError as error:
+        raise EngineError(f"the public key {key} cannot be read: {error.strerror}") from error
+    if b"PRIVATE KEY-----" in text:
+        raise EngineError(
+            f"{key} is a private key: it stays where models are made; give the public one, which "
+            f"`openssl ec -in {key.name} -pubout -out public.pem` takes from it"
+        )
 
 
 @contextmanager

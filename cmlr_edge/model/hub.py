@@ -141,11 +141,12 @@ def _said_in_one_line(repository: str, kind: type[EngineError | OutputError]) ->
 
     try:
         yield
-    except (
-        errors.HFValidationError,
-        errors.RepositoryNotFoundError,
-        errors.RevisionNotFoundError,
-    ) as error:
+    except errors.HFValidationError as error:
+        raise kind(
+            f"{repository} is no name on the hub: expected owner/name (a folder of this machine is "
+            "an engine already, and needs no hub)"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise kind(
             f"{repository} is not on the hub, or not for you: check owner/name and revision; hf auth login"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,19 @@ def require_known(given: Collection[str], known: Collection[str], what: str) -> 
     else:
         hint = f"the model knows {len(known)}, `cmlr-edge inspect` lists them"
     raise SpecError(f"{what} unknown labels {unknown}; {hint}")
+
+
+def require_taught(label: str, taught: Sequence[str]) -> None:
+    """Refuse a label that was not added to an engine: those of its export stay.
+
+    Raises:
+        SpecError: It says which were added.
+    """
+    if label not in taught:
+        raise SpecError(
+            f"{label!r} was not taught to this engine, {', '.join(taught) or 'no label'} was: only "
+            "what was taught can be renamed or forgotten"
+        )
 
 
 def merged_thresholds(

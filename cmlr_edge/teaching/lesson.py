@@ -32,7 +32,7 @@ from cmlr_edge.model.files import (
     spec_path,
     write_together,
 )
-from cmlr_edge.model.label_names import require_known
+from cmlr_edge.model.label_names import require_taught
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec, TaughtLabel, Teaching
 from cmlr_edge.model.stability import StabilityRules
@@ -200,7 +200,7 @@ class Teacher:
             DataError: The name is taken or none.
             SpecError: No such label was added.
         """
-        require_known([label], self.taught, "--rename names")
+        require_taught(label, self.taught)
         self._require_free(name, improved=False)
         place = self.taught.index(label)
         labels = [*self._labels]
@@ -220,7 +220,7 @@ class Teacher:
         Raises:
             SpecError: No such label was added.
         """
-        require_known([label], self.taught, "--forget names")
+        require_taught(label, self.taught)
         place = self.taught.index(label)
         rows, labels, thresholds = [*self._rows], [*self._labels], [*self._spec.thresholds]
         del rows[place], labels[place], thresholds[self._old + place]

@@ -18,6 +18,7 @@ import export.build_engine as command
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError, EngineError
+from cmlr_edge.model.files import signature_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
@@ -162,7 +163,9 @@ def test_refitting_thresholds_changes_decisions_and_nothing_else(
         (tmp_path / path.name).write_bytes(path.read_bytes())
     before = ModelSpec.load(copy.with_suffix(".json"))
     data = read_dataset(tiny_data).split("val")
+    signature_path(copy).write_bytes(b"of the thresholds before")
     expected = refit_thresholds(tmp_path, data, ThresholdRule("precision", 1.0), shrinkage=0)
+    assert not signature_path(copy).exists()
     after = ModelSpec.load(copy.with_suffix(".json"))
     assert replace(before, thresholds=after.thresholds, threshold_fit=after.threshold_fit) == after
     assert after.threshold_fit.rule == "precision=1"

@@ -41,12 +41,13 @@ def refit(
 
     Example: python -m train refit-thresholds --engine models/first --data photos --rule precision=0.9
     """
-    from cmlr_edge.model.files import model_path, spec_path
+    from cmlr_edge.model.files import model_path, signature_path, spec_path
     from cmlr_edge.model.thresholds import ThresholdRule
     from train.data import read_dataset
     from train.judging.refit import refit_thresholds
 
-    part = read_dataset(data).split(split)
+    part, path = read_dataset(data).split(split), model_path(engine)
+    was_signed = signature_path(path).exists()
     with progress_bars() as progress:
         task = progress.add_task("pictures scored", total=len(part.images))
         expected = refit_thresholds(
@@ -59,7 +60,9 @@ def refit(
     write_report(json_file, {name: dataclasses.asdict(item) for name, item in expected.items()})
     title = f"thresholds for {rule} on {counted(len(part.images), 'picture')}"
     stdout().print(_table(title, expected))
-    say(f"wrote the thresholds into {spec_path(model_path(engine))}")
+    say(f"wrote the thresholds into {spec_path(path)}")
+    if was_signed:
+        say(f"the signature was of the old ones and is gone; sign again: cmlr-edge sign {path}")
 
 
 def _table(title: str, expected: dict[str, LabelExpectation]) -> Table:

@@ -48,9 +48,13 @@ def search(
         )
     console = stdout()
     console.print(best_trials)
-    best = _as_options(found["best"]["settings"])
+    kept = [f"--set {shlex.quote(setting)}" for setting in settings or []]
+    kept += [] if epochs is None else [f"--epochs {epochs}"]
+    kept += [] if seed == 0 else [f"--seed {seed}"]
+    best = " ".join([*kept, _as_options(found["best"]["settings"])])
     console.print(
         f"next: python -m train fit --data {shlex.quote(str(data))} --recipe {recipe} {best} --out DIR",
+        markup=False,
         soft_wrap=True,
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cmlr_edge import Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import model_path, spec_path
+from cmlr_edge.model.files import model_path, signature_path, spec_path
 from cmlr_edge.model.spec import ModelSpec, ThresholdFit
 from cmlr_edge.model.thresholds import (
     LabelExpectation,
@@ -32,7 +32,7 @@ def refit_thresholds(
     shrinkage: float,
     report: Callable[[int], None] = lambda _done: None,
 ) -> dict[str, LabelExpectation]:
-    """Score pictures with the engine itself, and write new thresholds into its spec.
+    """Score pictures with the engine itself, and write new thresholds into its spec, unsigned.
 
     Args:
         engine: Model file, or the folder with `model.onnx` in it.
@@ -64,6 +64,8 @@ def refit_thresholds(
         spec, table, data, rule, shrinkage=shrinkage, precision=precision
     )
     refitted.save(spec_path(path))
+    for name in refitted.files:
+        signature_path(path.with_name(name)).unlink(missing_ok=True)  # of the old thresholds
     expected = expect(table, data.targets(), np.asarray(refitted.thresholds, np.float32))
     return dict(zip(spec.labels, expected, strict=True))
 

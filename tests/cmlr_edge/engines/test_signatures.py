@@ -128,6 +128,7 @@ def test_a_key_that_is_none_is_one_line(
     signed: Path, keys: tuple[Path, Path], tmp_path: Path, content: bytes | str | None
 ) -> None:
     key = tmp_path / "key.pem"
+    said = "is a private key: it stays" if content == "private" else r"are not what key\.pem"
     if isinstance(content, bytes):
         key.write_bytes(content)
     elif content == "private":
@@ -137,12 +138,28 @@ def test_a_key_that_is_none_is_one_line(
         subprocess.run(["openssl", "genrsa", "-out", str(rsa)], check=True, capture_output=True)
         make = ["openssl", "rsa", "-in", str(rsa), "-pubout", "-out", str(key)]
         subprocess.run(make, check=True, capture_output=True)
-    with pytest.raises(EngineError, match=r"no public key at|are not what key\.pem") as caught:
+    with pytest.raises(EngineError, match=f"no public key at|{said}") as caught:
         Recognizer.from_engine(signed, require_signature=key)
     assert "\n" not in str(caught.value)
     with pytest.raises(EngineError, match="cannot sign with") as caught:
         sign(ModelPair.read(signed), keys[1])
     assert "\n" not in str(caught.value)
+
+
+def test_an_engine_that_lies_there_is_signed_as_it_is(
+    signed: Path, keys: tuple[Path, Path]
+) -> None:
+    threshold_moved(signed, signed)
+    with pytest.raises(EngineError, match="or sign them again"):
+        Recognizer.from_engine(signed, require_signature=keys[1])
+    done = run("sign", signed.parent, "--key", keys[0])
+    assert done.stdout == f"wrote {signature_path(signed)}\n"
+    Recognizer.from_engine(signed, require_signature=keys[1]).close()
+    signature_path(signed).unlink()
+    signed.write_bytes(signed.read_bytes() + b"more")  # whoever signs says that it is whole
+    done = run("sign", signed, "--key", keys[0])
+    assert (done.returncode, "was changed or cut short" in done.stderr) == (2, True)
+    assert not signature_path(signed).exists()
 
 
 @pytest.mark.parametrize("curve", ["secp384r1", "secp521r1"])

@@ -105,7 +105,7 @@ def test_what_was_changed_on_the_way_is_refused_and_nothing_is_replaced(
         ("huge", "expected at most 4 GiB"),
         ("refused", "the hub answers 403 for me/nothing"),
         ("away", "the hub cannot be reached for me/nothing"),
-        ("bad name", "a/b/c is not on the hub"),
+        ("bad name", "a/b/c is no name on the hub: expected owner/name"),
     ],
 )
 def test_trouble_is_one_line(trouble: str, said: str, hub: HubServer, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,15 @@ def test_stability_rules_of_a_label_go_with_it(base: Path, tmp_path: Path) -> No
     renamed = teacher(new).rename("yellow", "warm").spec.stability.labels
     assert renamed["warm"].min_gap_s == 3
     assert [*teacher(new).forget("yellow").spec.stability.labels] == ["red"]
+
+
+def test_only_what_was_taught_is_renamed_or_forgotten(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="'red' was not taught to this engine, no label was"):
+        teacher(base).forget("red")
+    taught = teacher(teach_yellow(base, tmp_path).write(tmp_path / "new"))
+    for change in (taught.forget, partial(taught.rename, name="warm")):
+        with pytest.raises(SpecError, match="'red' was not taught to this engine, yellow was"):
+            change("red")
 
 
 def test_the_same_picture_counts_once(base: Path, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from cmlr_edge.errors import DataError
 from tests.tiny_training import TINY, write_dataset
+from train.cli.app import app
 from train.data import read_dataset
+from train.fitting import searching
 from train.fitting.searching import SPACE, SearchPlan, search
 
 pytest.importorskip("optuna", reason="SEARCH IS NOT TESTED: Optuna is not installed")
@@ -38,3 +40,16 @@ def test_a_search_over_nothing_is_refused(tmp_path: Path) -> None:
     fixed = [f"{key}={values[1]}" for key, values in SPACE.items()]
     with pytest.raises(DataError, match="nothing is left to search"):
         search(data, tmp_path / "s", SearchPlan("none", {}, fixed, trials=1, seed=0))
+
+
+def test_the_command_of_the_best_has_what_was_asked_for_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = {"trial": 0, "val_map": 0.5, "settings": {"lr": 0.002}}
+    found = {"best": best, "trials": [best]}
+    monkeypatch.setattr(searching, "search", lambda *_: found)
+    place = ("--data", str(write_dataset(tmp_path / "data")), "--out", str(tmp_path / "s"))
+    kept = ("--set", "model.image_size=64", "--epochs", "3", "--seed", "7")
+    app(["search", *place, *kept], standalone_mode=False)
+    said = capsys.readouterr().out.split("next: ")[1]
+    assert "--set model.image_size=64 --epochs 3 --seed 7 --set lr=0.002 --out DIR" in said
