@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,10 +11,11 @@ LOG = "log.jsonl"  # of a run folder, for who does not load PyTorch
 _SMALLEST_IMAGE = 32  # one position of a backbone's last stage
 # Rates: far above any that learns, far below what float32 cannot hold. A worker is a process; the
 # seed is what scikit-learn takes.
+_STRONGEST = 10**6
 _MOST = {
-    "lr": 10**6,
-    "backbone_lr": 10**6,
-    "weight_decay": 10**6,
+    **dict.fromkeys(
+        ("lr", "backbone_lr", "weight_decay", "link_sparsity", "lone_weight"), _STRONGEST
+    ),
     "workers": 256,
     "seed": 2**32 - 1,
 }
@@ -46,8 +46,10 @@ class ConfounderConfig:
                 raise DataError(
                     f"confounders.{name} is {getattr(self, name)}: at least 1 is needed"
                 )
-        if not 0 <= self.strength < math.inf:
-            raise DataError(f"confounders.strength is {self.strength}: it should be 0 or more")
+        if not 0 <= self.strength <= _STRONGEST:
+            raise DataError(
+                f"confounders.strength is {self.strength}: it should be 0 or more, and at most {_STRONGEST}"
+            )
         if self.ridge is not None and self.ridge <= 0:
             raise DataError(f"confounders.ridge is {self.ridge}: it should be more than 0")
 

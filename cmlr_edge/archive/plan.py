@@ -14,7 +14,7 @@ from typing import Any
 
 from cmlr_edge.archive.inputs import Item, Kind
 from cmlr_edge.archive.packages import arrow
-from cmlr_edge.archive.stores import Store, being_read, is_address
+from cmlr_edge.archive.stores import Store, being_read, being_written, is_address
 from cmlr_edge.errors import SpecError
 from cmlr_edge.redaction import printable
 
@@ -120,12 +120,13 @@ def write_plan(units: Iterable[Unit], store: Store) -> PlanSize:
     """Write the plan, whole or not at all; it is held in memory a group at a time."""
     pa = arrow()
     schema, path, count = _schema(), store.scratch() / f"plan.{os.getpid()}", PlanSize()
-    with pa.parquet.ParquetWriter(str(path), schema, compression="zstd") as writer:
-        for group in _grouped(units):
-            count = measure(group, count)
-            rows = [_to_row(unit) for unit in group]
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    store.put(PLAN, path)
+    with being_written(store.root):
+        with pa.parquet.ParquetWriter(str(path), schema, compression="zstd") as writer:
+            for group in _grouped(units):
+                count = measure(group, count)
+                rows = [_to_row(unit) for unit in group]
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        store.put(PLAN, path)
     return count
 
 

@@ -34,7 +34,7 @@ from cmlr_edge.archive.plan import (
     measure,
     write_plan,
 )
-from cmlr_edge.archive.stores import LocalStore, Store, open_store
+from cmlr_edge.archive.stores import LocalStore, Store, being_written, open_store
 from cmlr_edge.archive.worker import WorkerSettings, split_cores
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import DataError, OutputError, SpecError
@@ -326,8 +326,9 @@ class Archive:
                 }
                 for name, c in zip(names, counts, strict=True)
             ]
-            pa.parquet.write_table(pa.Table.from_pylist(rows), str(path), compression="zstd")
-            self.store.put(MANIFEST, path)
+            with being_written(self.store.root):
+                pa.parquet.write_table(pa.Table.from_pylist(rows), str(path), compression="zstd")
+                self.store.put(MANIFEST, path)
         return total
 
 

@@ -45,6 +45,23 @@ def being_read(root: str, name: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def being_written(root: str) -> Iterator[None]:
+    """Say where there is no room: what writes a table names no file.
+
+    Raises:
+        OutputError: The dataset cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OutputError(
+            f"cannot write into {redact(root)}: {os.strerror(error.errno)}"
+        ) from error
+
+
 class Store(Protocol):
     """A folder of files, by names that may hold `/`."""
 

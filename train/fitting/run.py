@@ -28,6 +28,8 @@ _USED = {"train", "val"}  # splits
 _FEW_IMAGES = 20
 _MOST_TRAINED_ON = 2000  # training pictures that thresholds are fitted on, where none are held out
 _NAMED = 5  # labels in a warning
+# May be others when a run goes on, on a machine with less memory, as the number of processes may.
+_HOW_COMPUTED = ("workers", "accumulate")
 _log = logging.getLogger(__name__)
 
 
@@ -151,7 +153,9 @@ def check_folder(
     if not resume:
         _refuse_what_would_be_lost(folder)
         return None
-    if (before := checkpoint.load_config(folder)) != config:
+    before = checkpoint.load_config(folder)
+    config = replace(config, **{name: getattr(before, name) for name in _HOW_COMPUTED})
+    if before != config:
         raise DataError(
             f"{folder / checkpoint.CONFIG} differs from what was asked for: {_differences(before, config)}: "
             "resume with the same options, or choose another --out"

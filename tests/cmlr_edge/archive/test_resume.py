@@ -237,8 +237,12 @@ def test_a_full_disk_ends_the_run_and_does_no_harm(
     monkeypatch.setattr("cmlr_edge.archive.worker._TRIES", 1)
     settings = ArchiveSettings((str(source / "0000.png"),), str(out), engine, "cpu", workers=1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # the plan fits, rows do not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # not even the plan
     try:
+        with pytest.raises(OutputError, match=r"^cannot write into .*out: File too large$"):
+            archived(settings)
+        assert not out.exists()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # the plan fits, rows do not
         summary = archived(settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

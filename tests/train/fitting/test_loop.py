@@ -221,6 +221,13 @@ def test_a_run_is_never_overwritten_and_never_resumed_as_another(
         fit(data, tiny_run, tiny_config("epochs=9"), resume=True)
 
 
+def test_a_run_goes_on_with_other_workers_and_parts_of_a_step(
+    tiny_data: Path, tiny_run: Path
+) -> None:
+    config = tiny_config("workers=1", "accumulate=2")
+    assert check_folder(tiny_run, config, read_dataset(tiny_data), resume=True)
+
+
 def test_a_run_is_not_resumed_on_other_pictures_under_the_same_names(
     tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_setting_that_is_spelt_wrong_is_refused_with_the_one_that_was_meant(
     "setting",
     [
         "lr=1e38", "backbone_lr=1e30", "weight_decay=1e38", "workers=1000000000", "seed=4294967296",
+        "link_sparsity=1e308", "lone_weight=1e38", "model.confounders.strength=1e308",
         "gamma_negative=-5", "probability_clip=2", "model.dropout=1", "model.dropout=-1",
         "model.embed_dim=0", "model.num_heads=-4", "model.ffn_dim=0", "model.image_width=0",
         "model.confounders.ridge=0",
