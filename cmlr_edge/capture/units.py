@@ -19,11 +19,12 @@ class _Kinds:
     mask: int
     slices: AbstractSet[int]
     keys: AbstractSet[int]  # slices of pictures that need none before them
+    settings: AbstractSet[int]  # what a decoder must know first
 
 
 _KINDS = {
-    "h264": _Kinds(1, 0, 31, slices={1, 5}, keys={5}),
-    "hevc": _Kinds(2, 1, 63, slices={*range(32)}, keys={*range(16, 24)}),
+    "h264": _Kinds(1, 0, 31, slices={1, 5}, keys={5}, settings={7, 8}),
+    "hevc": _Kinds(2, 1, 63, slices={*range(32)}, keys={*range(16, 24)}, settings={32, 33, 34}),
 }
 CODECS = frozenset(_KINDS)
 
@@ -53,3 +54,13 @@ def read_units(codec: str, data: bytes) -> Units:
             is_key = is_key or kind in kinds.keys
         at = data.find(_START, at + 3)
     return Units(tuple(heads), begins, is_key)
+
+
+def settings_in(codec: str, data: bytes) -> bytes:
+    """The units of a packet that a decoder must know first, with their start codes; nothing of other codecs."""
+    if codec not in _KINDS:
+        return b""
+    kinds = _KINDS[codec]
+    units = filter(None, (unit.rstrip(b"\0") for unit in data.split(_START)))
+    wanted = (unit for unit in units if unit[0] >> kinds.shift & kinds.mask in kinds.settings)
+    return b"".join(b"\0" + _START + unit for unit in wanted)
