@@ -47,7 +47,7 @@ AT_THE_NEXT_START = {
     "metrics for everybody": ("", '[metrics]\nhost = "0.0.0.0"\nport = 9', "give --token"),
     "a token that is not there": ("", '[page]\nport = 0\ntoken = "${CMLR_NONE}"', "CMLR_NONE"),
     "reasons that no engine tells": ("explain = true\n", "", "explain"),
-    "a place that no engine tells": ('place = "places"\n', "", "surroundings"),
+    "a place that no engine tells": ('place = "places"\n', "", "tells nothing of a place"),
 }
 
 
