@@ -174,7 +174,8 @@ class Pump:
 
     def _is_late(self, piece: _Piece) -> bool:
         """Whether it belongs to the picture before, which was taken without it."""
-        if piece.pts is None or piece.pts != self._cut_pts or piece.units.begins:
+        units = piece.units  # times that stand still do not tell the next picture from this one
+        if piece.pts is None or piece.pts != self._cut_pts or units.begins or units.leads:
             return False
         self._is_broken = True
         self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)

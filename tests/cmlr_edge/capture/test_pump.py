@@ -25,9 +25,16 @@ class Pieces:
     """A connection that brings a film in pieces, each with the time that its picture is given."""
 
     def __init__(
-        self, film: Path, times: list[int], *, doubled: str = "", stalls_at: int = -1
+        self,
+        film: Path,
+        times: list[int],
+        *,
+        doubled: str = "",
+        stalls_at: int = -1,
+        pauses: bool = False,
     ) -> None:
         self._film, self._times, self._doubled = av.open(str(film)), times, doubled
+        self._pauses = pauses  # between pictures
         self._stalls_at = stalls_at  # number of a picture, within a unit of which it waits
 
     @property
@@ -38,6 +45,7 @@ class Pieces:
         number = 0
         for packet in self._film.demux(video=0):
             data = bytes(packet)
+            time.sleep(2 * _PAUSE_S * self._pauses)
             pieces = [*self._pieces(data)]
             if self._doubled == "pieces":
                 pieces = [piece for piece in pieces for _ in range(2)]
@@ -89,6 +97,19 @@ def test_pictures_are_told_apart_whatever_their_times(
     # Its settings, which may come twice as well.
     assert given[0] == sizes[0] or (doubled == "pictures" and given[0] > sizes[0])
     assert all(unit.is_whole for unit in units)
+
+
+def test_what_stands_before_a_picture_is_no_late_piece_of_another(tmp_path: Path) -> None:
+    options = {"bf": "0", "g": "1", "x264-params": "aud=1"}
+    film = write_film(
+        tmp_path / "film.h264", [shade(50 * number) for number in range(5)], options=options
+    )
+    connection = Pieces(film, [7] * 5, pauses=True)
+    pump = Pump(connection, connection.stream, in_pieces=True)
+    units = [*iter(lambda: pump.take(5.0), None)]
+    pump.close()
+    assert [unit.is_whole for unit in units] == [True] * 5
+    assert all(any(head[0] & 31 == 7 for head in unit.heads) for unit in units)  # its settings
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
