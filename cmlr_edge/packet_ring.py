@@ -59,6 +59,7 @@ class PacketRing:
         """
         self.codec, self.template = codec, template
         self.size_wh = (0, 0)  # of its newest picture
+        self.settings = b""  # that a decoder must know first, where packets hold them: the template may lack them
         self._keep_s = keep_s + _SLACK_S
         self._lock = threading.Lock()  # guards everything below
         self._groups: deque[list[Kept]] = deque()  # each begins with a key picture

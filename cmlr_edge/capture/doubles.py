@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_STARTS = (b"\0\0\1", b"\0\0\0\1")  # of a unit of H.264 and HEVC
+STARTS = (b"\0\0\1", b"\0\0\0\1")  # of a unit of H.264 and HEVC
 
 
 class Doubles:
@@ -16,7 +16,7 @@ class Doubles:
 
     def has(self, pts: int | None, content: bytes) -> bool:
         """Whether a piece is the one before once more."""
-        starts = content.startswith(_STARTS)
+        starts = content.startswith(STARTS)
         is_double = pts == self._pts and content == self._content
         if not starts:
             # Parts of one unit may be alike, as those of a black picture: these go in pairs, and only

@@ -31,6 +31,7 @@ _MAX_READERS = 2  # one that reads and one that hangs; opening again waits until
 _CLOSE_TIMEOUT_S = 1.0
 _KEY_PICTURE_S = 30.0  # cameras that save bandwidth send one as seldom
 _END_CHECK_S = 0.2  # between looks at whether the end was requested
+_IS_OVER = "the broadcast is over, and what is there is its recording"  # whose events were told
 _random = SystemRandom().random
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class LiveSource(ClosesItself):
         self._seldom = Backoff(self.settings.refused_first_s, self.settings.refused_max_s, random)
         self._changed = threading.Condition()  # guards everything below
         self._buffer: deque[tuple[float, Frame]] = deque()
-        self._film_s = 0.0  # of a film: what was given so far
+        self._film_s, self._was_live = 0.0, False  # given so far of a film; whether it gave others
         self._is_cut = False
         self._state, self._reason = SourceState.CONNECTING, ""
         self._stats, self._damaged = SourceStats(), 0
@@ -350,12 +351,15 @@ class LiveSource(ClosesItself):
     ) -> bool:
         """Put a frame into the buffer; return whether this connection is still wanted."""
         with self._changed:
+            if grab.film_s is not None and self._was_live:  # the source lives on
+                raise CaptureError(_IS_OVER)
             if not self._awaits_turn(session, grab):
                 return False
             now_s = self._clock()
             session.progress_s = now_s
             session.first_frame_s = session.first_frame_s or now_s
             captured_at, time_s = grab.captured_at, now_s - self._started_s
+            self._was_live = grab.film_s is None
             if grab.film_s is not None:
                 captured_at = time.time()
                 time_s = self._film_s = session.place(grab.film_s, self._film_s)

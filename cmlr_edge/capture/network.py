@@ -30,7 +30,7 @@ from cmlr_edge.capture.pump import Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
 from cmlr_edge.capture.slices import Slices
 from cmlr_edge.capture.timeline import TimeLine
-from cmlr_edge.capture.units import CODECS, read_units
+from cmlr_edge.capture.units import CODECS, read_units, settings_in
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.packet_ring import PacketRing
@@ -192,7 +192,15 @@ class NetworkReader:
             options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
             options["fflags"] = "noparse"  # see `Pump`
         try:
-            return open_container(self._av, url, options, timeouts_s)
+            try:
+                return open_container(self._av, url, options, timeouts_s)
+            except self._av.InvalidDataError:
+                if "fflags" not in options:
+                    raise
+                # Of a camera that did not tell a decoder's settings FFmpeg seeks them in what comes first,
+                # and gives up at the second piece of a picture. So it is to look at the first alone.
+                options["probesize"] = "32"
+                return open_container(self._av, url, options, timeouts_s)
         except (self._av.FFmpegError, UnicodeError) as error:
             why = _unknown_host(url) or self._explain(error)
             raise CaptureError(f"it cannot be opened: {why}") from error
@@ -244,6 +252,8 @@ class NetworkReader:
         packet, ring = self._joined(unit), self._ring
         if ring is not None:
             shown = packet.dts if packet.pts is None else packet.pts
+            if unit.is_key and not ring.settings:
+                ring.settings = settings_in(ring.codec, bytes(packet))
             ring.add(packet, seconds(shown, self._time_base), is_key=unit.is_key)
         if self._awaits_key and not unit.is_key:
             return []

@@ -1,7 +1,8 @@
 """Takes packets off a connection as soon as they come, and puts the pieces of a picture together.
 
 FFmpeg's own way of finding where a picture of an RTP stream ends is the beginning of the next one: at one
-picture a second that is a second late. Here a picture ends when nothing of it has come for a moment.
+picture a second that is a second late. Here a picture ends when nothing of it has come for a moment; behind a
+piece that fills its packet, as only the last of a unit does not, for a longer one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from cmlr_edge.capture.bounds import MAX_STREAM_BYTES
-from cmlr_edge.capture.doubles import Doubles
+from cmlr_edge.capture.doubles import STARTS, Doubles
 from cmlr_edge.capture.ffmpeg import packets_of
 from cmlr_edge.capture.units import CODECS, MOST_UNITS, Units, read_units
 from cmlr_edge.errors import CaptureError
@@ -23,6 +24,7 @@ from cmlr_edge.errors import CaptureError
 _MAX_WAITING_BYTES = 2**26  # then the sender has to wait
 _PAUSE_S = 0.06  # without a piece: the picture is whole
 _MAX_PAUSE_S = 0.5
+_HEAD_BYTES = {"h264": 5, "hevc": 6}  # that FFmpeg puts before the first part of a unit
 _WHOLE_PICTURES = {"mjpeg", "vp8", "vp9", "av1"}  # FFmpeg puts these together by their marks
 
 
@@ -42,6 +44,16 @@ class _Piece:
     def units(self) -> Units:
         """Looked at once, in codecs whose units are known."""
         return read_units(self._codec, self.content) if self._codec in CODECS else Units()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is not the beginning of a unit, but a later part of one."""
+        return self._codec in CODECS and not self.content.startswith(STARTS)
+
+    @property
+    def num_carried(self) -> int:
+        """Bytes of a unit's content in it, as far as a packet limits them."""
+        return len(self.content) - (0 if self.goes_on else _HEAD_BYTES[self._codec])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +89,9 @@ class Pump:
         self._error: Exception | None = None
         self._last_s = time.monotonic()  # when the last packet came that was taken
         self._pause_s = _PAUSE_S
+        self._full = (
+            0  # bytes that a packet carries of a unit that goes on in the next one; 0: not known
+        )
         self._cut_pts: int | None = None  # of the picture that was taken last
         self._is_broken = False  # a picture lacks pieces, and no key picture has come since
         self._doubles = Doubles() if in_pieces and self._codec in CODECS else None
@@ -107,9 +122,11 @@ class Pump:
         if piece is None:
             return []
         pieces, size, has_begun = [piece], piece.packet.size, piece.units.begins
-        while self._in_pieces and self._follows(piece.pts, has_begun):
-            piece = self._get(0.0)
+        while self._in_pieces and self._follows(piece, has_begun):
+            before, piece = piece, self._get(0.0)
             assert piece is not None  # it waits
+            if piece.goes_on:
+                self._full = max(self._full, before.num_carried)
             pieces.append(piece)
             size += piece.packet.size
             has_begun = has_begun or piece.units.begins
@@ -157,18 +174,21 @@ class Pump:
 
     def _is_late(self, piece: _Piece) -> bool:
         """Whether it belongs to the picture before, which was taken without it."""
-        if piece.pts is None or piece.pts != self._cut_pts or piece.units.begins:
+        units = piece.units  # times that stand still do not tell the next picture from this one
+        if piece.pts is None or piece.pts != self._cut_pts or units.begins or units.leads:
             return False
         self._is_broken = True
         self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
         return True
 
-    def _follows(self, pts: int | None, has_begun: bool) -> bool:
-        """Wait for the next packet; whether it is another piece of the same picture."""
-        if pts is None:
+    def _follows(self, piece: _Piece, has_begun: bool) -> bool:
+        """Wait for the packet behind a piece; whether it is another one of the same picture."""
+        if (pts := piece.pts) is None:
             return False
+        is_full = self._full and piece.num_carried >= self._full
+        pause_s = _MAX_PAUSE_S if is_full else self._pause_s
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_over, self._pause_s)
+            self._changed.wait_for(lambda: self._waiting or self._is_over, pause_s)
             if not self._waiting or self._waiting[0].pts != pts:
                 return False
             # Times tell pictures apart no more where a camera's stand still; FFmpeg also gives the second

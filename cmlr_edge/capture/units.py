@@ -19,11 +19,21 @@ class _Kinds:
     mask: int
     slices: AbstractSet[int]
     keys: AbstractSet[int]  # slices of pictures that need none before them
+    settings: AbstractSet[int]  # what a decoder must know first
+    leading: AbstractSet[int]  # stand before a picture's slices, and never behind them
 
 
 _KINDS = {
-    "h264": _Kinds(1, 0, 31, slices={1, 5}, keys={5}),
-    "hevc": _Kinds(2, 1, 63, slices={*range(32)}, keys={*range(16, 24)}),
+    "h264": _Kinds(1, 0, 31, slices={1, 5}, keys={5}, settings={7, 8}, leading={6, 7, 8, 9}),
+    "hevc": _Kinds(
+        2,
+        1,
+        63,
+        slices={*range(32)},
+        keys={*range(16, 24)},
+        settings={32, 33, 34},
+        leading={32, 33, 34, 35, 39},
+    ),
 }
 CODECS = frozenset(_KINDS)
 
@@ -35,6 +45,7 @@ class Units:
     heads: tuple[bytes, ...] = ()  # how each begins
     begins: bool = False  # whether the first block of a picture is in it
     is_key: bool = False  # whether its picture needs none before it
+    leads: bool = False  # whether it begins with what stands before a picture
 
 
 def read_units(codec: str, data: bytes) -> Units:
@@ -52,4 +63,15 @@ def read_units(codec: str, data: bytes) -> Units:
             begins = begins or bool(head[kinds.header_bytes :] and head[kinds.header_bytes] & 128)
             is_key = is_key or kind in kinds.keys
         at = data.find(_START, at + 3)
-    return Units(tuple(heads), begins, is_key)
+    first = heads[0][0] >> kinds.shift & kinds.mask if heads and heads[0] else -1
+    return Units(tuple(heads), begins, is_key, first in kinds.leading)
+
+
+def settings_in(codec: str, data: bytes) -> bytes:
+    """The units of a packet that a decoder must know first, with their start codes; nothing of other codecs."""
+    if codec not in _KINDS:
+        return b""
+    kinds = _KINDS[codec]
+    units = filter(None, (unit.rstrip(b"\0") for unit in data.split(_START)))
+    wanted = (unit for unit in units if unit[0] >> kinds.shift & kinds.mask in kinds.settings)
+    return b"".join(b"\0" + _START + unit for unit in wanted)

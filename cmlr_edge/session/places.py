@@ -67,7 +67,8 @@ def kept_s(config: SessionConfig, settings: SourceSettings) -> float | None:
     Packets hold what a mask hides, so they are not even kept.
     """
     wanted = [sink.before_s for sink in config.outputs if sink.kind == "clips"]
-    return None if settings.masks else max(wanted, default=None)
+    has_none = settings.masks or not has_packets(settings.uri)
+    return None if has_none else max(wanted, default=None)
 
 
 def note_without_clips(config: SessionConfig, settings: SourceSettings, name: str) -> None:

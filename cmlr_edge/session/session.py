@@ -346,13 +346,17 @@ class Session(Closing):
         return {item.name for item in self.status() if item.state is SourceState.FAILED}
 
     def _check_change(self, config: SessionConfig, fresh: tuple[Recognizer, str] | None) -> None:
-        """Refuse what a run cannot change, before anything is changed."""
+        """Refuse what a run cannot change, or the next start would refuse, before anything is changed."""
         if config.engine.store != self.config.engine.store:
             raise SpecError("another store counts from the next start on: start it again")
         if fresh is not None and fresh[0].labels != self.recognizer.labels:
             raise SpecError("the labels of the other engine differ: start it again")
-        if fresh is not None:
-            check_able(fresh[0], self._first)
+        recognizer = fresh[0] if fresh else self.recognizer
+        for wanted in (self._first, config):  # what counts now, and from the next start on
+            check_able(recognizer, wanted)
+        Watching(config, self.folder)  # refuses what shows cameras to everybody, as a start does
+        if config.place:
+            check_folder(self.folder / config.place)
 
     def _change_outputs(self, place: Place, own: list[tuple[SinkSettings, GuardedSink]]) -> None:
         before, place.outputs = place.outputs, own

@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -201,15 +201,26 @@ def remux(ring: PacketRing, packets: Sequence[Kept], from_s: float, until_s: flo
             stream = container.add_stream_from_template(ring.template, opaque=True)
             if all(ring.size_wh):
                 stream.width, stream.height = ring.size_wh
-            for item, pts, dts in zip(packets, shown, _decoding_times(shown), strict=False):
+            if ring.settings:
+                stream.codec_context.extradata = ring.settings
+            times = _decoding_times(shown)
+            every = zip(packets, shown, times, _lengths(times), strict=False)
+            for item, pts, dts, length in every:
                 packet = av.Packet(bytes(item.packet))
                 packet.pts, packet.dts, packet.time_base = pts, dts, Fraction(1, _TICKS)
+                packet.duration = length
                 packet.is_keyframe, packet.stream = item.is_key, stream
                 container.mux(packet)
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"a clip of {ring.codec} cannot be made: {printable(reason)}") from error
     return file.getvalue()
+
+
+def _lengths(times: Sequence[int]) -> list[int]:
+    """How long each picture is shown; without a length players leave the last one out."""
+    lengths = [after - before for before, after in pairwise(times)]
+    return [*lengths, lengths[-1] if lengths else _TICKS]
 
 
 def _decoding_times(shown: Sequence[int]) -> list[int]:

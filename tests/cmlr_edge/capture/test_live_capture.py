@@ -17,7 +17,7 @@ import pytest
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource, SourceState
 from cmlr_edge.capture.pattern import draw_pattern, read_number
-from cmlr_edge.capture.readers import Grab, csi_pipeline, require_backend
+from cmlr_edge.capture.readers import EndOfSource, Grab, csi_pipeline, require_backend
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.frame import Frame
 from cmlr_edge.machine.backoff import Backoff
@@ -102,6 +102,44 @@ def test_next_frame_never_waits_longer_than_it_was_told() -> None:
         assert source.next_frame(0.1) is None
         assert time.monotonic() - start < 0.5
         assert source.state is SourceState.TIMEOUT
+
+
+class Broadcast:
+    """A reader of five pictures: of a broadcast, or of its recording, which has its own times."""
+
+    fps, receives = 50.0, True
+
+    def __init__(self, *, is_recording: bool) -> None:
+        self._is_recording, self._given = is_recording, 0
+
+    def read(self) -> Grab | None:
+        if self._given == 5:
+            if self._is_recording:
+                raise EndOfSource
+            return None
+        self._given += 1
+        film_s = self._given / 50 if self._is_recording else None
+        return Grab(
+            solid(50 * self._given, 0, 255 * self._is_recording), time.time(), film_s=film_s
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_broadcast_that_ends_and_begins_again_gives_no_recording_and_is_not_over() -> None:
+    kinds = [False, True, True, *[False] * 99]
+
+    def open_reader() -> Broadcast:
+        return Broadcast(is_recording=kinds.pop(0))
+
+    with LiveSource("news", open_reader, PATIENT, policy="every") as source:
+        frames = [frame for _ in range(10) if (frame := source.next_frame(20)) is not None]
+    assert len(frames) == 10
+    colours = [tuple(int(value) for value in frame.image_bgr[0, 0]) for frame in frames]
+    assert colours == [(0, 0, 50 * number) for number in range(1, 6)] * 2  # none of the recording
+    times = [frame.time_s or 0.0 for frame in frames]
+    assert times == sorted(times)
 
 
 def test_a_lost_camera_comes_back_soon_after_its_return() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from cmlr_edge.capture.doubles import Doubles
-from cmlr_edge.capture.pump import Pump
+from cmlr_edge.capture.pump import _PAUSE_S, Pump
 from tests.cmlr_edge.capture.films import shade, write_film
 
 PIECE = 40  # bytes
@@ -22,8 +24,18 @@ _NEXT = re.compile(b"(?=\x00\x00\x00\x01)|(?<!\x00)(?=\x00\x00\x01)")  # unit of
 class Pieces:
     """A connection that brings a film in pieces, each with the time that its picture is given."""
 
-    def __init__(self, film: Path, times: list[int], *, doubled: str = "") -> None:
+    def __init__(
+        self,
+        film: Path,
+        times: list[int],
+        *,
+        doubled: str = "",
+        stalls_at: int = -1,
+        pauses: bool = False,
+    ) -> None:
         self._film, self._times, self._doubled = av.open(str(film)), times, doubled
+        self._pauses = pauses  # between pictures
+        self._stalls_at = stalls_at  # number of a picture, within a unit of which it waits
 
     @property
     def stream(self) -> Any:
@@ -33,6 +45,7 @@ class Pieces:
         number = 0
         for packet in self._film.demux(video=0):
             data = bytes(packet)
+            time.sleep(2 * _PAUSE_S * self._pauses)
             pieces = [*self._pieces(data)]
             if self._doubled == "pieces":
                 pieces = [piece for piece in pieces for _ in range(2)]
@@ -41,6 +54,9 @@ class Pieces:
                 piece.pts = piece.dts = self._times[number]
                 piece.time_base = Fraction(1, 90_000)
                 yield piece
+                if number == self._stalls_at and content[0] and len(content) == PIECE:
+                    time.sleep(2 * _PAUSE_S)
+                    self._stalls_at = -1
             number += bool(data)
 
     @staticmethod
@@ -81,6 +97,33 @@ def test_pictures_are_told_apart_whatever_their_times(
     # Its settings, which may come twice as well.
     assert given[0] == sizes[0] or (doubled == "pictures" and given[0] > sizes[0])
     assert all(unit.is_whole for unit in units)
+
+
+def test_what_stands_before_a_picture_is_no_late_piece_of_another(tmp_path: Path) -> None:
+    options = {"bf": "0", "g": "1", "x264-params": "aud=1"}
+    film = write_film(
+        tmp_path / "film.h264", [shade(50 * number) for number in range(5)], options=options
+    )
+    connection = Pieces(film, [7] * 5, pauses=True)
+    pump = Pump(connection, connection.stream, in_pieces=True)
+    units = [*iter(lambda: pump.take(5.0), None)]
+    pump.close()
+    assert [unit.is_whole for unit in units] == [True] * 5
+    assert all(any(head[0] & 31 == 7 for head in unit.heads) for unit in units)  # its settings
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_network_that_stalls_within_a_unit_cuts_no_picture(tmp_path: Path, codec: str) -> None:
+    options = {"bf": "0", "x265-params": "bframes=0:log-level=none"}
+    noise = np.random.default_rng(1)
+    pictures = [noise.integers(0, 256, (96, 128, 3), np.uint8) for _ in range(5)]
+    suffix = "h264" if codec == "libx264" else "hevc"
+    film = write_film(tmp_path / f"film.{suffix}", pictures, codec=codec, options=options)
+    connection = Pieces(film, [1, 2, 3, 4, 5], stalls_at=2)
+    pump = Pump(connection, connection.stream, in_pieces=True)
+    units = [*iter(lambda: pump.take(5.0), None)]
+    pump.close()
+    assert [unit.is_whole for unit in units] == [True] * 5
 
 
 def test_parts_of_a_picture_that_are_alike_are_no_doubles() -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ ODD = {
     "no port of the page": ("[page]\nport = -1", "0 to 65535"),
 }
 
+# What stands before and behind the rest, and a word of what is said.
+AT_THE_NEXT_START = {
+    "a page for everybody": ("", '[page]\nhost = "0.0.0.0"\nport = 0', "give --token"),
+    "metrics for everybody": ("", '[metrics]\nhost = "0.0.0.0"\nport = 9', "give --token"),
+    "a token that is not there": ("", '[page]\nport = 0\ntoken = "${CMLR_NONE}"', "CMLR_NONE"),
+    "reasons that no engine tells": ("explain = true\n", "", "explain"),
+    "a place that no engine tells": ('place = "places"\n', "", "tells nothing of a place"),
+}
+
 
 @pytest.fixture
 def text(engine: Path) -> str:
@@ -61,6 +71,41 @@ def running(text: str, tmp_path: Path) -> Iterator[tuple[Session, Runner, Path]]
         assert not thread.is_alive()
 
 
+def refusal(runner: Runner, caplog: pytest.LogCaptureFixture) -> str:
+    """What is said of a configuration that is reloaded and not taken over."""
+    caplog.clear()
+    runner.request_reload()
+    deadline_s = time.monotonic() + 20
+    while not caplog.messages:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    [said] = caplog.messages
+    assert said.startswith("the configuration is not taken over: "), said
+    return said
+
+
+def test_what_the_next_start_would_refuse_is_refused_now(
+    running: tuple[Session, Runner, Path], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, runner, config = running
+    caplog.set_level(logging.ERROR)
+    for name, (before, behind, word) in AT_THE_NEXT_START.items():
+        config.write_text(f"{before}{text}{behind}\n")
+        assert word in refusal(runner, caplog), name
+
+
+def test_clips_leave_a_source_alone_that_can_have_none(
+    running: tuple[Session, Runner, Path], text: str
+) -> None:
+    session, _, config = running
+    while (before := session.status()[0].frames) < 10:
+        time.sleep(0.02)
+    config.write_text(f'{text}[[sinks]]\nkind = "clips"\npath = "clips"\n')
+    with ExitStack() as undo:
+        session.apply(load_config(config), None, undo)
+    assert session.status()[0].frames >= before
+
+
 def test_no_configuration_ends_a_run_that_works(
     running: tuple[Session, Runner, Path], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,16 +113,8 @@ def test_no_configuration_ends_a_run_that_works(
     caplog.set_level(logging.ERROR)
     os.mkfifo(config.parent / "pipe")
     for name, (more, word) in ODD.items():
-        caplog.clear()
         config.write_text(f"{text}{more}\n")
-        runner.request_reload()
-        deadline_s = time.monotonic() + 20
-        while not caplog.messages:
-            assert time.monotonic() < deadline_s, name
-            time.sleep(0.02)
-        [said] = caplog.messages
-        assert said.startswith("the configuration is not taken over: "), said
-        assert word in said, name
+        assert word in refusal(runner, caplog), name
     before = session.status()[0].frames
     deadline_s = time.monotonic() + 20
     while session.status()[0].frames < before + 5:
