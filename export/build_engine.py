@@ -27,6 +27,7 @@ from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import DataError, EngineError
+from cmlr_edge.machine.claim import engine_claim
 from export.building import Int8For, Precision, build_engine
 from train.reporting import exit_on_error, progress_bars, say
 
@@ -150,7 +151,7 @@ def main(
 
     Example: python export/build_engine.py --checkpoint runs/first --out models/first
     """
-    with progress_bars() as progress:
+    with engine_claim(out / "model.onnx"), progress_bars() as progress:
         tasks: list[TaskID] = []
 
         def tell(done: int, total: int) -> None:

@@ -42,7 +42,14 @@ from export.verify import synthetic_frames, verify, verify_explanation
 from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.refit import with_refitted_thresholds
-from train.network.checkpoint import held_out_by, load_config, load_model
+from train.network.checkpoint import (
+    SPEC,
+    WEIGHTS,
+    check_writable,
+    held_out_by,
+    load_config,
+    load_model,
+)
 from train.network.model import CausalRecognizer
 
 _SYNTHETIC_FRAMES = 8
@@ -98,8 +105,9 @@ def build_engine(
         The spec as written; what fusion saved is written to fusion.json beside it.
 
     Raises:
-        DataError: The checkpoint or the data is missing or damaged, or has other labels.
+        DataError: The checkpoint or the data is missing or damaged, or has other labels; or `out` holds a run.
         CaptureError: There are no calibration pictures, or one cannot be read.
+        OutputError: `out` cannot be written.
         EngineError: The exported model disagrees with the training model, or the engine with the
             exported model, there is no GPU for it, the key cannot sign, or `explain` is asked of
             scores that are no sum; nothing is written.
@@ -178,6 +186,11 @@ def _require_means(
     form: _Form, out: Path, tensorrt: BuildOptions | None, sign_with: Path | None
 ) -> None:
     """Fail before minutes are spent."""
+    check_writable(out)
+    if (out / WEIGHTS).exists():
+        raise DataError(
+            f"{out} holds a run, whose {SPEC} would be written over: give another --out"
+        )
     if tensorrt is not None:
         if form.precision == "int8" and form.int8_for is Int8For.cpu:
             raise DataError("TensorRT builds no int8 file for CPUs: give --for gpu")

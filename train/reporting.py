@@ -18,7 +18,9 @@ from cmlr_edge.cli.progress import Pace
 from cmlr_edge.errors import CmlrError, TrainingError
 from cmlr_edge.redaction import one_line
 
-_NO_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    "out of memory|can(?:'t|not) allocate memory|failed to map segment", re.IGNORECASE
+)
 _LONGEST = 200  # characters of a reason
 _OURS = ("__main__", "benchmarks", "cmlr_edge", "export", "train")
 _log = logging.getLogger(__name__)
@@ -57,10 +59,10 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
 
 @contextmanager
 def _said_when_memory_ends() -> Iterator[None]:
-    """Turn what NumPy, PyTorch and CUDA raise when there is not enough memory into one error."""
+    """Turn what NumPy, PyTorch, CUDA and the loader raise when there is not enough memory into one error."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         reason = next(iter(str(error).splitlines()), "")[:_LONGEST]

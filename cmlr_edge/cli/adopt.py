@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import SpecError
+from cmlr_edge.machine.claim import engine_claim
 
 if TYPE_CHECKING:
     from cmlr_edge.adopting.adopt import Adoption, Wishes
@@ -114,13 +115,14 @@ def adopt(
         raise SpecError(
             f"--out {folder} is where {model} lies: it would be written over; give another"
         )
-    adoption = Adoption(model, flags.wishes())
-    if flags.check is not None and flags.scores is not None:
-        _hold_against(adoption, flags.check, flags.scores, flags.tolerance)
-    if flags.labelled is not None:
-        _fit(adoption, flags.labelled, flags.rule)
-    adopted = adoption.finish()
-    path = adopted.write(folder)
+    with engine_claim(folder / "model.onnx"):
+        adoption = Adoption(model, flags.wishes())
+        if flags.check is not None and flags.scores is not None:
+            _hold_against(adoption, flags.check, flags.scores, flags.tolerance)
+        if flags.labelled is not None:
+            _fit(adoption, flags.labelled, flags.rule)
+        adopted = adoption.finish()
+        path = adopted.write(folder)
     if as_json:
         record = {"engine": str(path), **asdict(adopted.spec)}
         print(json.dumps(record, indent=2, allow_nan=False))  # noqa: T201

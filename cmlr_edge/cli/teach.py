@@ -15,7 +15,7 @@ from cmlr_edge.cli.console import print_error, stderr
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.progress import progress_bars
 from cmlr_edge.errors import DataError, TooFewError
-from cmlr_edge.machine.claim import Claim
+from cmlr_edge.machine.claim import engine_claim
 from cmlr_edge.model.files import followed, model_path, spec_path
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
@@ -98,9 +98,8 @@ def teach(
     target = out if out.suffix == ".onnx" else out / "model.onnx"
     if followed(target) == followed(path):
         raise DataError(f"--out is {path} itself: give another place, the old engine stays")
-    claim = Claim(target.with_name(f".{target.name}.lock"), str(target))
     progress_bar = progress_bars(stderr, transient=True)
-    with claim, progress_bar as progress:
+    with engine_claim(target), progress_bar as progress:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 import export.build_engine as command
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.errors import DataError, EngineError
+from cmlr_edge.errors import DataError, EngineError, OutputError
 from cmlr_edge.model.files import signature_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
@@ -148,6 +149,25 @@ def test_the_command_fails_in_one_line_and_writes_nothing(tmp_path: Path) -> Non
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_would_cost_a_run_or_cannot_be_written_is_refused_first(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"holds a run, whose model\.json would be written over"):
+        build_engine(tmp_path / "gone", tiny_run)
+    with pytest.raises(OutputError, match="file cannot be written: Not a directory"):
+        build_engine(tmp_path / "gone", tmp_path / "file")
+
+
+def test_a_second_export_to_one_place_is_refused_before_it_begins(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    with (tmp_path / ".model.onnx.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match=r"model\.onnx is in use by another program"):
+            command.main(checkpoint=tiny_run, out=tmp_path)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_link_that_leads_nowhere_is_no_run_folder(tmp_path: Path, to: str) -> 
         check_writable(tmp_path / "link")
 
 
-@pytest.mark.parametrize("kind", [MemoryError, RuntimeError])
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError, ImportError])
 def test_memory_that_ends_is_one_line(
     capsys: pytest.CaptureFixture[str], kind: type[Exception]
 ) -> None:
