@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
+from cmlr_edge.model.place import engine_claim
 from cmlr_edge.wording import counted
 
 if __name__ == "__main__":  # run as a file: let `train` and `export` be found
@@ -27,7 +28,6 @@ from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import DataError, EngineError
-from cmlr_edge.machine.claim import engine_claim
 from export.building import Int8For, Precision, build_engine
 from train.reporting import exit_on_error, progress_bars, say
 

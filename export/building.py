@@ -28,6 +28,7 @@ from cmlr_edge.model.files import (
     write_together,
 )
 from cmlr_edge.model.pair import ModelPair
+from cmlr_edge.model.place import refuse_run
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
@@ -43,8 +44,6 @@ from train.data import read_dataset
 from train.data.base import LabeledImages
 from train.judging.refit import with_refitted_thresholds
 from train.network.checkpoint import (
-    SPEC,
-    WEIGHTS,
     check_writable,
     held_out_by,
     load_config,
@@ -105,9 +104,9 @@ def build_engine(
         The spec as written; what fusion saved is written to fusion.json beside it.
 
     Raises:
-        DataError: The checkpoint or the data is missing or damaged, or has other labels; or `out` holds a run.
+        DataError: The checkpoint or the data is missing or damaged, or has other labels.
         CaptureError: There are no calibration pictures, or one cannot be read.
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written, or holds a run.
         EngineError: The exported model disagrees with the training model, or the engine with the
             exported model, there is no GPU for it, the key cannot sign, or `explain` is asked of
             scores that are no sum; nothing is written.
@@ -187,10 +186,7 @@ def _require_means(
 ) -> None:
     """Fail before minutes are spent."""
     check_writable(out)
-    if (out / WEIGHTS).exists():
-        raise DataError(
-            f"{out} holds a run, whose {SPEC} would be written over: give another --out"
-        )
+    refuse_run(out / "model.onnx")
     if tensorrt is not None:
         if form.precision == "int8" and form.int8_for is Int8For.cpu:
             raise DataError("TensorRT builds no int8 file for CPUs: give --for gpu")

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.errors import SpecError
-from cmlr_edge.machine.claim import engine_claim
+from cmlr_edge.model.place import engine_claim
 
 if TYPE_CHECKING:
     from cmlr_edge.adopting.adopt import Adoption, Wishes

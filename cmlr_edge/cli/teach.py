@@ -15,8 +15,8 @@ from cmlr_edge.cli.console import print_error, stderr
 from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.progress import progress_bars
 from cmlr_edge.errors import DataError, TooFewError
-from cmlr_edge.machine.claim import engine_claim
 from cmlr_edge.model.files import followed, model_path, spec_path
+from cmlr_edge.model.place import engine_claim
 from cmlr_edge.teaching.lesson import Lesson, Teacher
 from cmlr_edge.teaching.pictures import Pictures
 from cmlr_edge.wording import counted

@@ -136,15 +136,6 @@ class Claim:
         raise AssertionError
 
 
-def engine_claim(path: Path) -> Claim:
-    """Keep others from writing a model file and its spec meanwhile: of two writers' pairs, each half may stay.
-
-    Raises:
-        OutputError: As `Claim`.
-    """
-    return Claim(path.with_name(f".{path.name}.lock"), str(path))
-
-
 def _opened(path: Path) -> int:
     """Open a plain file, and no link: what is written there would be lost elsewhere.
 

@@ -155,7 +155,7 @@ def test_a_place_that_would_cost_a_run_or_cannot_be_written_is_refused_first(
     tiny_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"holds a run, whose model\.json would be written over"):
+    with pytest.raises(OutputError, match=r"holds a run, whose model\.json would be written over"):
         build_engine(tmp_path / "gone", tiny_run)
     with pytest.raises(OutputError, match="file cannot be written: Not a directory"):
         build_engine(tmp_path / "gone", tmp_path / "file")
