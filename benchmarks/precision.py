@@ -101,15 +101,7 @@ def compare_precisions(
     frames = _frames([image.path for image in part.images], spec)
     paths = list_folder(calibration)
     chosen = np.linspace(0, len(paths) - 1, min(pictures, len(paths))).astype(int)
-    header = {
-        "model": spec.name,
-        "weights_sha256": hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:12],
-        "data": f"{part.name}, {len(part.images)} images of {split}",
-        "labels_scored": int((part.targets().sum(axis=0) >= MIN_POSITIVES).sum()),
-        "calibration_pictures": len(chosen),
-        "onnxruntime": onnxruntime.__version__,
-        "openvino": openvino.__version__,
-    }
+    header = _header(run, spec, part, split) | {"calibration_pictures": len(chosen)}
     known = json.loads(out.read_text()) if out.exists() else {}
     rows = known.get("rows", []) if known.items() >= header.items() else []
     report("exporting")
@@ -131,6 +123,18 @@ def compare_precisions(
             _write(out, {**header, "rows": rows})
     report("timing")
     _write(out, {**header, "rows": rows, "time_of_fp32": _time(timed, frames[:1], rounds)})
+
+
+def _header(run: Path, spec: ModelSpec, part: LabeledImages, split: str) -> dict[str, Any]:
+    """What rows of another run must have in common with ours to be taken over."""
+    return {
+        "model": spec.name,
+        "weights_sha256": hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:12],
+        "data": f"{part.name}, {len(part.images)} images of {split}",
+        "labels_scored": int((part.targets().sum(axis=0) >= MIN_POSITIVES).sum()),
+        "onnxruntime": onnxruntime.__version__,
+        "openvino": openvino.__version__,
+    }
 
 
 def _write(out: Path, record: dict[str, Any]) -> None:

@@ -35,21 +35,7 @@ _PLAIN, _STANDARD = trees.BASE, "standard operator"
 
 def decoder(labels: int, tokens: int, *, dim: int = _DIM, heads: int = _HEADS) -> onnx.ModelProto:
     """Scores (n, labels) of frames (n, tokens, dim, 3); weights are drawn."""
-    random = np.random.default_rng(0)
-
-    def weights(*shape: int) -> Any:
-        return (random.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
-
-    tensors = {
-        "queries": random.standard_normal((1, labels, dim)).astype(np.float32),
-        "scale": np.array([1 / 255], np.float32),
-        "rows": np.array([0, tokens, 3 * dim]),
-        "to_tokens": weights(3 * dim, dim),
-        "to_key": weights(dim, dim),
-        "to_value": weights(dim, dim),
-        "to_out": weights(dim, dim) * 16,  # so that scores are anywhere between 0 and 1
-        "axes": np.array([2]),
-    }
+    tensors = _tensors(labels, tokens, dim)
     node = helper.make_node
     nodes = [
         node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
@@ -82,6 +68,24 @@ def decoder(labels: int, tokens: int, *, dim: int = _DIM, heads: int = _HEADS) -
     model = helper.make_model(graph, opset_imports=imports, ir_version=10)
     add_body(model)
     return model
+
+
+def _tensors(labels: int, tokens: int, dim: int) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+
+    def weights(*shape: int) -> Any:
+        return (random.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+
+    return {
+        "queries": random.standard_normal((1, labels, dim)).astype(np.float32),
+        "scale": np.array([1 / 255], np.float32),
+        "rows": np.array([0, tokens, 3 * dim]),
+        "to_tokens": weights(3 * dim, dim),
+        "to_key": weights(dim, dim),
+        "to_value": weights(dim, dim),
+        "to_out": weights(dim, dim) * 16,  # so that scores are anywhere between 0 and 1
+        "axes": np.array([2]),
+    }
 
 
 def write_files(model: onnx.ModelProto, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,9 @@ def verify(
     """
     frames = np.concatenate([_golden(spec), frames])
     expected = _run_torch(model, frames)
-    backend = load_backend(path, content, provider="cpu")
-    try:
+    with closing(load_backend(path, content, provider="cpu")) as backend:
         batches = [backend.infer(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]
         actual, single = np.concatenate(batches), backend.infer(frames[:1])
-    finally:
-        backend.close()
     difference = max(_largest(actual - expected), _largest(single - expected[:1]))
     allowed = SCORE_TOLERANCE[precision]
     if not difference <= allowed:  # a NaN fails too

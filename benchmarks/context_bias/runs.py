@@ -87,21 +87,9 @@ def run(job: Job, cache: Path) -> dict[str, Any]:
     )
     train = parts["train"]
     prepared = _prepared(job.scenes, str(cache), _key(config))
-    exclusive, weight = None, method.exclusive_weight
-    if method.knows_pairs:
-        exclusive = exclusive_examples(truth, train.targets)
-    elif method.jtt:
-        first = fit_head(replace(config, epochs=_FIRST_EPOCHS), train, prepared)
-        exclusive = (score_tokens(first, train).deployed > 0.5) != (train.targets > 0)
-        weight = _JTT_WEIGHT
-    head = fit_head(
-        config,
-        train,
-        prepared,
-        exclusive=exclusive,
-        exclusive_weight=weight,
-        beside=bias_logits("pooled", train, job.seed) if method.pooled_bias else None,
-    )
+    beside = bias_logits("pooled", train, job.seed) if method.pooled_bias else None
+    stress = _stress(method, config, train, prepared, truth)
+    head = fit_head(config, train, prepared, beside=beside, **stress)
     scores = {part: score_tokens(head, parts[part]) for part in SCORED_PARTS}
     chosen = choose_read_out(read_outs_of(scores["val"], head.config), parts["val"].targets)
     return {
@@ -144,6 +132,22 @@ def _prepared(scenes: str, cache: str, key: tuple[ConfounderConfig, str, str, in
         head=head if head == "ccd" else "decoder",  # type: ignore[arg-type]
     )
     return prepare_tokens(replace(RECIPE, model=model, seed=seed), _open(scenes, cache)[1]["train"])
+
+
+def _stress(
+    method: Method,
+    config: TrainConfig,
+    train: TokenSet,
+    prepared: Preparation,
+    truth: SceneTruth,
+) -> dict[str, Any]:
+    """Which examples count more than others, and how much: those that are known, or that a first head gets wrong."""
+    if method.jtt and not method.knows_pairs:
+        first = fit_head(replace(config, epochs=_FIRST_EPOCHS), train, prepared)
+        wrong = (score_tokens(first, train).deployed > 0.5) != (train.targets > 0)
+        return {"exclusive": wrong, "exclusive_weight": _JTT_WEIGHT}
+    known = exclusive_examples(truth, train.targets) if method.knows_pairs else None
+    return {"exclusive": known, "exclusive_weight": method.exclusive_weight}
 
 
 def exclusive_examples(truth: SceneTruth, targets: NDArray[np.float32]) -> NDArray[np.bool_]:

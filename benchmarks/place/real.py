@@ -20,6 +20,7 @@ from benchmarks.place.worlds import reference_of
 from benchmarks.size import Size
 from cmlr_edge.capture import open_source
 from cmlr_edge.machine.opencv import opencv
+from cmlr_edge.model.explanation import TrainedSurroundings
 from cmlr_edge.place.drift import DriftTest, statistics_over_time
 from cmlr_edge.place.histogram import distance
 from train.data import read_dataset
@@ -57,24 +58,35 @@ def run_real(photos: Path, clips: Path, work: Path, seed: int, size: Size) -> di
         "distance_of_photos": distance(held_out.mean(axis=0), training.mean),
         "clips": {},
     }
-    found: dict[str, NDArray[np.float64]] = {}
+    day = held_out[np.random.default_rng(seed).integers(len(held_out), size=DAY)]
     for clip in sorted(clips.glob("*.mp4")):
         frames = _frames_of(clip, work / "frames" / clip.stem, data, size.of(_FRAMES, 8))
-        found[clip.stem] = contexts_of(tokens_of(frames))
-    for name, contexts in found.items():
-        path = statistics_over_time(contexts, training)
-        over = np.flatnonzero(path > test.threshold)
-        day = held_out[np.random.default_rng(seed).integers(len(held_out), size=DAY)]
-        moved = statistics_over_time(np.concatenate([day, contexts]), training)[DAY:]
-        then = np.flatnonzero(moved > test.threshold)
-        record["clips"][name] = {
-            "frames": len(contexts),
-            "distance": distance(contexts.mean(axis=0), training.mean),
-            "statistic": float(path[-1]),
-            "blocks_until_told": int(over[0]) + 1 if len(over) else None,
-            "blocks_until_told_after_a_day_of_photos": int(then[0]) + 1 if len(then) else None,
-        }
+        contexts = contexts_of(tokens_of(frames))
+        record["clips"][clip.stem] = _noticed(contexts, day, training, test.threshold)
     return record
+
+
+def _noticed(
+    contexts: NDArray[np.float64],
+    day: NDArray[np.float64],
+    training: TrainedSurroundings,
+    threshold: float,
+) -> dict[str, Any]:
+    """After how many blocks of a clip it is told, from its beginning and after a day of photos."""
+
+    def first(path: NDArray[np.float64]) -> int | None:
+        over = np.flatnonzero(path > threshold)
+        return int(over[0]) + 1 if len(over) else None
+
+    path = statistics_over_time(contexts, training)
+    moved = statistics_over_time(np.concatenate([day, contexts]), training)[len(day) :]
+    return {
+        "frames": len(contexts),
+        "distance": distance(contexts.mean(axis=0), training.mean),
+        "statistic": float(path[-1]),
+        "blocks_until_told": first(path),
+        "blocks_until_told_after_a_day_of_photos": first(moved),
+    }
 
 
 def _frames_of(clip: Path, folder: Path, like: LabeledImages, most: int) -> LabeledImages:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cmlr_edge import Event, Recognizer, Result, Streams, open_source
 from cmlr_edge.capture.live import SourceState
+from cmlr_edge.pipeline.status import SourceStatus
 
 _NUM_FAILING = 2
 _FAULT_EVERY_S = 30.0  # one of the two fails, then the other
@@ -99,20 +100,7 @@ def endure(
     streams.close()
     after = _settled(before)
     reports = [
-        {
-            "fails": index < _NUM_FAILING,
-            "due": round(fps * duration_s),
-            "ok_frames": sink.ok_frames,
-            "kept": sink.ok_frames / (fps * duration_s),
-            "longest_gap_s": max(sink.gaps_s, default=0.0),
-            "recovery_s": max((gap - _FAULT_LASTS_S for gap in sink.gaps_s), default=None),
-            "outages": len(sink.gaps_s),
-            "events": {kind: sink.kinds[kind] for kind in ("start", "update", "end")},
-            "events_lost_or_doubled": len(sink.open_events) + sink.misplaced_events,
-            "capture": asdict(status.capture) if status.capture else None,
-            "latency_ms": status.latency_ms,
-            "failed": status.state is SourceState.FAILED,
-        }
+        {"fails": index < _NUM_FAILING, **_account(sink, status, fps * duration_s)}
         for index, (sink, status) in enumerate(zip(noted, statuses, strict=True))
     ]
     report = {
@@ -123,6 +111,23 @@ def endure(
         "limits": _LIMITS,
     }
     return report | {"passed": _passed(report)}
+
+
+def _account(sink: Noted, status: SourceStatus, due: float) -> dict[str, Any]:
+    """What became of the frames of one source."""
+    return {
+        "due": round(due),
+        "ok_frames": sink.ok_frames,
+        "kept": sink.ok_frames / due,
+        "longest_gap_s": max(sink.gaps_s, default=0.0),
+        "recovery_s": max((gap - _FAULT_LASTS_S for gap in sink.gaps_s), default=None),
+        "outages": len(sink.gaps_s),
+        "events": {kind: sink.kinds[kind] for kind in ("start", "update", "end")},
+        "events_lost_or_doubled": len(sink.open_events) + sink.misplaced_events,
+        "capture": asdict(status.capture) if status.capture else None,
+        "latency_ms": status.latency_ms,
+        "failed": status.state is SourceState.FAILED,
+    }
 
 
 def _uri(index: int, fps: float, duration_s: float, size: str) -> str:

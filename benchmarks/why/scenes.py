@@ -21,7 +21,7 @@ from benchmarks.context_bias.features import load_tokens
 from benchmarks.context_bias.methods import BASE, RECIPE
 from benchmarks.heads import fit_head, prepare_tokens
 from benchmarks.intervals import mean_with_interval
-from cmlr_edge.model.explanation import ATTENTION
+from cmlr_edge.model.explanation import ATTENTION, ExplanationSpec
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.thresholds import fit_thresholds
 from cmlr_edge.why import Explain, Reasons
@@ -64,23 +64,13 @@ def _run(seed: int, work: Path) -> dict[str, Any]:
     files = {name: [i.path for i in read_dataset(folder).split(name).images] for name in PARTS}
     head = _train(parts["train"], seed)
     meaning = explanation_of(head.eval(), _MAP_HW)
-    names = ["scores", *meaning.shapes]
-
-    def outputs(part: TokenSet) -> dict[str, NDArray[np.float32]]:
-        with torch.no_grad():
-            found = [
-                [output.numpy() for output in explained(head, tokens, meaning).values()]
-                for tokens in part.batches()
-            ]
-        return {name: np.concatenate(rows) for name, *rows in zip(names, *found, strict=True)}
-
-    val = outputs(parts["val"])
+    val = _outputs(head, meaning, parts["val"])
     thresholds = fit_thresholds(
         val["scores"], parts["val"].targets, shrinkage=RECIPE.threshold_shrinkage
     )
     record: dict[str, Any] = {"world": seed, "parts": {}}
     for name in PARTS:
-        part, found = parts[name], outputs(parts[name])
+        part, found = parts[name], _outputs(head, meaning, parts[name])
         difference, allowed = sum_errors(found, meaning)
         reasons = [
             Reasons(
@@ -99,6 +89,18 @@ def _run(seed: int, work: Path) -> dict[str, Any]:
             "flag": _flag(reasons, found["scores"], part.targets, thresholds),
         }
     return record
+
+
+def _outputs(
+    head: CausalHead, meaning: ExplanationSpec, part: TokenSet
+) -> dict[str, NDArray[np.float32]]:
+    with torch.no_grad():
+        found = [
+            [output.numpy() for output in explained(head, tokens, meaning).values()]
+            for tokens in part.batches()
+        ]
+    names = ["scores", *meaning.shapes]
+    return {name: np.concatenate(rows) for name, *rows in zip(names, *found, strict=True)}
 
 
 def _train(train: TokenSet, seed: int) -> CausalHead:

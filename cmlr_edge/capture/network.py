@@ -96,10 +96,7 @@ class NetworkReader:
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
         self._played_s, self._began_s = 0.0, math.nan  # of it; on the stream's clock
         self._leaves_out = newest and not self._is_finite
-        # A file of a web server plays at its own pace, or is read as fast as can be; by its own times.
-        may_jump = bool(container.format.flags & av.format.Flags.ts_discont.value)
-        is_film = self._is_finite and not self._is_rtsp
-        self._line = TimeLine(self.fps, may_jump=may_jump) if is_film else None
+        self._line = self._own_times(container)
         self._has_size = _has_size(container)
         self._given, self._lost_because = 0, ""
         self._backlog = Backlog(self.fps, has_times=not self._only_counts(container.format))
@@ -110,6 +107,13 @@ class NetworkReader:
         self._pictures = Pictures(av)
         self._received_s = -math.inf  # when the last packets came
         self._pump = Pump(container, stream, in_pieces=self._is_rtsp)
+
+    def _own_times(self, container: Any) -> TimeLine | None:
+        """A file of a web server plays at its own pace, or is read as fast as can be; by its own times."""
+        if self._is_rtsp or not self._is_finite:
+            return None
+        may_jump = bool(container.format.flags & self._av.format.Flags.ts_discont.value)
+        return TimeLine(self.fps, may_jump=may_jump)
 
     def read(self) -> Grab | None:
         """Wait for a frame; leave out those behind which newer ones wait; see `Reader`."""

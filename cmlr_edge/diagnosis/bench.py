@@ -93,15 +93,9 @@ def run_bench(
             "by_batch": _by_batch(recognizer, synthetic, settings),
             "by_streams": _by_streams(engine, provider, synthetic, settings),
         }
-        runtime, in_use = recognizer.runtime, recognizer.provider
+        about = _about(recognizer, engine, source)
     return {
-        "engine": engine.name,
-        "sha256": sha256_of(engine.read_bytes()),
-        "provider": in_use,
-        "runtime": runtime,
-        "source": redact_source(source) if source else "one picture of 640 x 480 in memory",
-        "machine": describe_machine(),
-        "check": "hash and golden self-test passed",
+        **about,
         "load_s": loaded - started,
         "load_to_first_label_s": first_label - started,
         "iterations": len(times),
@@ -110,6 +104,18 @@ def run_bench(
         "memory_mb": memory,
         "board": board.report(),
         "valid": not board.throttled,
+    }
+
+
+def _about(recognizer: Recognizer, engine: Path, source: str | None) -> dict[str, Any]:
+    return {
+        "engine": engine.name,
+        "sha256": sha256_of(engine.read_bytes()),
+        "provider": recognizer.provider,
+        "runtime": recognizer.runtime,
+        "source": redact_source(source) if source else "one picture of 640 x 480 in memory",
+        "machine": describe_machine(),
+        "check": "hash and golden self-test passed",
     }
 
 
