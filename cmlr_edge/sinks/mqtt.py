@@ -247,8 +247,10 @@ class MqttEvents:
         former.loop_stop()
         self._open(self._mqtt.MQTTv311)
 
-    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
-        if self._is_asking and reason == "Unsupported protocol version":
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, props: Any) -> None:
+        # paho does not heed how many unconfirmed messages a broker of MQTT 5 bears, which else leaves us.
+        bears = getattr(props, "ReceiveMaximum", _UNDER_WAY)
+        if self._is_asking and (reason == "Unsupported protocol version" or bears < _UNDER_WAY):
             self._ask_again()
             return
         self._is_asking = False
