@@ -31,6 +31,7 @@ _SCENES = {
     "": "ContextScenes, reported",
     "fit/development": "ContextScenes, development",
     "fit/untouched": "ContextScenes, untouched",
+    "fit/untouched_full": "ContextScenes, untouched world 8",
     "cutouts": "cut-out photographs, reported",
     "cutouts/candidates": "cut-out photographs, development",
 }

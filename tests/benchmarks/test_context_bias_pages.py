@@ -32,8 +32,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "context_bias"
 SHORTER = {"deployed", "prior"}  # the read-outs of the shorter tables
 PAGE = ROOT / "docs" / "context_scenes.md"
 FOLDERS = (
-    "", "development", "fit", "fit/development", "fit/untouched", "mixed", "unbiased", "two_contexts",
-    "weak_bias", "cutouts", "cutouts/development", "cutouts/candidates", "cutouts/drawn",
+    "", "development", "fit", "fit/development", "fit/untouched", "fit/untouched_full", "mixed", "unbiased",
+    "two_contexts", "weak_bias", "cutouts", "cutouts/development", "cutouts/candidates", "cutouts/drawn",
 )  # fmt: skip
 
 
@@ -192,7 +192,13 @@ def assert_page_holds(name: str, results: Path, method: str, read_out: str) -> N
 @pytest.mark.pages
 @pytest.mark.parametrize(
     ("folder", "method"),
-    [("", THOUSANDS), ("fit", FITTED), ("fit", THOUSANDS), ("fit/untouched", THOUSANDS)],
+    [
+        ("", THOUSANDS),
+        ("fit", FITTED),
+        ("fit", THOUSANDS),
+        ("fit/untouched", THOUSANDS),
+        ("fit/untouched_full", THOUSANDS),
+    ],
 )
 def test_the_page_says_what_the_recipes_heads_gain(folder: str, method: str) -> None:
     report = json.loads((RESULTS / folder / "results.json").read_text())
@@ -219,7 +225,9 @@ def test_the_recipe_for_thousands_trains_the_head_that_was_compared() -> None:
 
 
 @pytest.mark.pages
-@pytest.mark.parametrize("folder", ["", "fit", "fit/development", "fit/untouched"])
+@pytest.mark.parametrize(
+    "folder", ["", "fit", "fit/development", "fit/untouched", "fit/untouched_full"]
+)
 def test_links_of_the_recipes_head_are_at_most_a_tenth_spurious(folder: str) -> None:
     rows = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
     (ratio,) = {row["links"]["ratio"] for row in rows if row["method"] == THOUSANDS}
