@@ -55,9 +55,9 @@ def check_exposure(host: str, token: str | None, *, setting: str = "--host") -> 
     """
     if token is None and not is_loopback(host):
         raise OutputError(
-            f"{setting} {host} shows what the cameras see to the network: also give --token, for "
-            f"example by CMLR_TOKEN=$(openssl rand -hex 16), or leave out {setting} to serve this "
-            "machine alone"
+            f"{setting} {host} shows what the cameras see to the network: also give --token, or set "
+            "CMLR_TOKEN, for example to what `openssl rand -hex 16` prints; or leave out "
+            f"{setting} to serve this machine alone"
         )
     if token is None:
         return
