@@ -49,7 +49,10 @@ def sign(pair: ModelPair, private_key: Path) -> bytes:
             config.sign(folder, place)
             return place.read_bytes()
         except Exception as error:  # whatever the packages below raise
-            raise EngineError(f"cannot sign with {private_key}: {_line(error)}") from error
+            raise EngineError(
+                f"cannot sign with {private_key}: {_line(error)}; expected a private key of P-256, P-384 "
+                "or P-521 in PEM, without a passphrase"
+            ) from error
 
 
 def sign_beside(path: Path, private_key: Path) -> Path:

@@ -67,7 +67,7 @@ def read_file(path: Path, most: int = -1) -> bytes:
     """
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a file")
+            raise OSError(errno.EINVAL, "not a file", str(path))
         return file.read(most)
 
 

@@ -43,7 +43,9 @@ class ModelPair:
         try:
             content, signature = read_file(path), _read_signature(path)
         except OSError as error:
-            raise EngineError(f"{path} cannot be read: {error.strerror}") from error
+            raise EngineError(
+                f"{error.filename or path} cannot be read: {error.strerror}"  # or its signature
+            ) from error
         text = text or embedded_spec(content, path) or read_spec_text(beside)
         return cls(path, content, text, signature)
 

@@ -158,8 +158,11 @@ class MqttEvents:
         with self._changed:
             unsent += len(self._events)
         unsent += self._take_refused()
-        self._client.disconnect()
-        self._client.loop_stop()
+        client = None
+        while client is not self._client:  # it may have left us another one while it ended
+            client = self._client
+            client.disconnect()
+            client.loop_stop()
         if unsent:
             error = OutputError(f"{self.name}: {counted(unsent, 'event')} not taken by the broker")
             error.lost = unsent
@@ -254,6 +257,8 @@ class MqttEvents:
             self._ask_again()
             return
         self._is_asking = False
+        if self._queue.closed:  # whoever came now would never say farewell
+            return
         if reason.is_failure:
             self._tell(f"refuses us: {reason}; check user and password, trying again")
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -141,9 +142,18 @@ def test_a_key_that_is_none_is_one_line(
     with pytest.raises(EngineError, match=f"no public key at|{said}") as caught:
         Recognizer.from_engine(signed, require_signature=key)
     assert "\n" not in str(caught.value)
-    with pytest.raises(EngineError, match="cannot sign with") as caught:
+    with pytest.raises(EngineError, match=r"cannot sign with .*expected a private key") as caught:
         sign(ModelPair.read(signed), keys[1])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_lies_in_the_place_of_a_signature_is_named(
+    color_engine: Path, make: Callable[[Path], None]
+) -> None:
+    make(signature_path(color_engine))
+    with pytest.raises(EngineError, match=r"model\.onnx\.sig cannot be read: "):
+        ModelPair.read(color_engine)
 
 
 def test_an_engine_that_lies_there_is_signed_as_it_is(

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.sinks import mqtt
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.tls import reason_of
 from cmlr_edge.sinks.webhook import Webhook
@@ -291,6 +293,28 @@ def test_a_broker_that_does_not_know_mqtt_5_is_asked_in_3_1_1(answer: bytes) -> 
                 peer.sendall(answer if wanted == b"\x05" else b"")
         sink.close()
     assert all(said)
+
+
+def test_a_sink_that_is_closed_while_it_asks_in_3_1_1_leaves_nobody_connected(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_asking, make = threading.Event(), mqtt._client
+
+    def make_late(paho: Any, parts: Any, tls: Any, protocol: int) -> Any:
+        if protocol != paho.MQTTv5:
+            is_asking.set()
+            wait_until(lambda: sink._queue.closed)
+            sink._port = broker.port
+        return make(paho, parts, tls, protocol)
+
+    monkeypatch.setattr(mqtt, "_client", make_late)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sink = MqttEvents(f"mqtt://127.0.0.1:{server.getsockname()[1]}/door")
+        server.accept()[0].close()
+        assert is_asking.wait(5)
+        sink.close()
+    assert sink._client._thread is None
+    assert broker.availability() == []
 
 
 def test_the_broker_tells_that_we_died(broker: Broker) -> None:
