@@ -89,9 +89,8 @@ class Pump:
         self._error: Exception | None = None
         self._last_s = time.monotonic()  # when the last packet came that was taken
         self._pause_s = _PAUSE_S
-        self._full = (
-            0  # bytes that a packet carries of a unit that goes on in the next one; 0: not known
-        )
+        # Bytes that a packet carries of a unit that goes on in the next one; 0: not known.
+        self._full = 0
         self._cut_pts: int | None = None  # of the picture that was taken last
         self._is_broken = False  # a picture lacks pieces, and no key picture has come since
         self._doubles = Doubles() if in_pieces and self._codec in CODECS else None

@@ -36,9 +36,8 @@ from cmlr_edge.model.strict_json import read_json, write_json
 from cmlr_edge.service.update import UpdateReport
 
 MAX_UNCONFIRMED_STARTS = 2  # of an engine on trial, before the former one is taken again
-_ASKED_S = (
-    1.0  # that a service which starts waits for those who ask whether there is one: an instant each
-)
+# That a service which starts waits for those who ask whether there is one: an instant each.
+_ASKED_S = 1.0
 _PATIENCE_S = 30.0  # with another process that changes the store: far more than a copy takes
 
 

@@ -35,7 +35,7 @@ def choose_precision(mode: str, backbone: nn.Module, image_size: int) -> torch.d
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16; elsewhere it is emulated, some 25 to 50 times slower."""
+    """Whether this processor computes in bfloat16; elsewhere it is emulated, and far slower than float32."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
