@@ -18,7 +18,7 @@ BASE = ModelConfig(
     dropout=0.2,
     intervention="none",
 )
-RECIPE = TrainConfig(model=BASE, epochs=12, batch_size=16, gamma_negative=0.0, amp="bf16")
+RECIPE = TrainConfig(model=BASE, epochs=12, batch_size=16, gamma_negative=0.0)
 _POOLED_LR = 1e-2  # pooled heads learn too slowly at the common rate
 _UNITED = 0.5  # share of the batches
 

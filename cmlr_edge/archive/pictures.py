@@ -332,6 +332,8 @@ def _in_parquet(unit: Unit) -> Iterator[Found]:
             values = batch.column(0)
             if pa.types.is_struct(values.type):
                 values = values.field("bytes")
+            if pa.types.is_dictionary(values.type):
+                values = values.dictionary_decode()
             for value in values:
                 content = value.as_buffer() if value.is_valid else None
                 yield Found(item, str(number), _of_value(content, f"row {number}"))
@@ -353,6 +355,8 @@ def _column_of(schema: Any, pa: Any, item: Item) -> str:
         kind = column.type
         if pa.types.is_struct(kind):
             kind = next((part.type for part in kind if part.name == "bytes"), pa.null())
+        if pa.types.is_dictionary(kind):  # of equal pictures, stored once
+            kind = kind.value_type
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             fitting.append(column.name)
     known = [name for name in _COLUMNS if name in fitting]

@@ -131,8 +131,9 @@ def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np
     targets, thresholds = run.val.targets(), np.asarray(spec.thresholds, np.float32)
     labels = expect(scores, targets, thresholds)
     kind = "held-out" if run.held_out else "training"
-    for line in what_thresholds_do(spec, kind, targets > 0, reaches(scores, thresholds)):
-        _log.info(line)
+    if run.folder.name != checkpoint.PLAIN:  # whose thresholds the comparison does not use
+        for line in what_thresholds_do(spec, kind, targets > 0, reaches(scores, thresholds)):
+            _log.info(line)
     report = {
         "recipe": run.config.recipe,
         "read_out": asdict(choice),

@@ -172,11 +172,14 @@ def test_links_in_a_tar_are_rows_that_say_so(recognizer: Recognizer, tmp_path: P
     assert sorted(told) == ["hard.png", "soft.png"]
 
 
-@pytest.mark.parametrize("form", ["binary", "struct"])
+@pytest.mark.parametrize("form", ["binary", "struct", "dictionary", "large dictionary"])
 def test_rows_of_parquet_are_rows(recognizer: Recognizer, tmp_path: Path, form: str) -> None:
     members = samples(10)
     contents = [content for _, content in members] + [b"bad", None]
-    column = contents if form == "binary" else [{"bytes": c, "path": "x"} for c in contents]
+    column: Any = [{"bytes": c, "path": "x"} for c in contents] if form == "struct" else contents
+    if "dictionary" in form:
+        column = pa.array(contents, pa.large_binary() if "large" in form else pa.binary())
+        column = column.dictionary_encode()
     table = pa.table({"image": column, "caption": ["a"] * 12, "embedding": [b"x"] * 12})
     path = tmp_path / "train.parquet"
     pyarrow.parquet.write_table(table, path, row_group_size=5)

@@ -68,13 +68,16 @@ def test_tokens_from_memory_give_the_same_bits_as_fresh_ones(
 
 
 def test_the_plain_run_beside_another_looks_at_no_training_picture_again(
-    tiny_data: Path, tmp_path: Path, looks: list[int]
+    tiny_data: Path, tmp_path: Path, looks: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     config = tiny_config(*STAYS, "compare_plain=true", "model.confounders.kind=none")
     fit(read_dataset(tiny_data), tmp_path / "run", config)
     assert (tmp_path / "run" / "plain" / "model.json").is_file()
     # Two epochs of 24 and the 12 held out; these again when plain ends, and twice for the choice.
     assert sum(looks) == 48 + 12 + 3 * 12
+    # The thresholds of the run that was asked for, not those of the one it is compared with.
+    assert caplog.text.count("thresholds by ") == 1
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tiny_data: Path, tmp_path: Path) -> None:
