@@ -31,6 +31,7 @@ from cmlr_edge.redaction import printable
 
 _AHEAD = 8  # pictures that are fetched over a network while others are looked at
 _LONGEST_MEMBER = 2**36  # bytes, of a tar
+_LONGEST_END = 2**20  # zeros between two tars that were joined
 _BLOCK = 2**22  # bytes that are asked for at once of a file that is not read whole
 _AHEAD_BYTES = 2**25  # larger ones are fetched alone
 _COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "bytes", "content", "data")
@@ -250,7 +251,12 @@ def _in_tar(unit: Unit) -> Iterator[Found]:
     with (
         open_file(item) as file,
         _blaming(item),
-        tarfile.open(fileobj=file, mode="r|*" if is_stream(item) else "r:", tarinfo=_Member) as tar,
+        tarfile.open(
+            fileobj=file,
+            mode="r|*" if is_stream(item) else "r:",
+            tarinfo=_Member,
+            ignore_zeros=True,
+        ) as tar,
     ):
         for member in tar:
             vars(tar)["members"] = []  # which it would keep for ever
@@ -267,23 +273,36 @@ def _in_tar(unit: Unit) -> Iterator[Found]:
 
 
 class _Member(tarfile.TarInfo):
-    """What `tarfile` takes for the end, behind the first member, is one only where a tar says so."""
+    """What lies behind a tar's first end is read too: tars are joined, and blocks of disks lost.
+
+    What `tarfile` takes for the end, behind the first member, is one only where a tar says so.
+    """
 
     @classmethod
     def fromtarfile(cls, tar: Any) -> Any:
         """Read the next header.
 
         Raises:
+            EmptyHeaderError: There is none behind a mark of the end, or none within `_LONGEST_END`.
             ReadError: There is none, and no mark of the end.
         """
+        empty = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
+        blocks = vars(tar).get("blocks_of_end", 0)
         try:
-            return super().fromtarfile(tar)
-        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError("it has no mark of its end, and may be cut short") from error
+            member = super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            if blocks >= _LONGEST_END // tarfile.BLOCKSIZE:
+                raise empty("long end") from None
+            vars(tar)["blocks_of_end"] = blocks + 1
             raise
+        except empty as error:
+            if blocks:
+                raise
+            raise tarfile.ReadError("it has no mark of its end, and may be cut short") from error
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
+        vars(tar)["blocks_of_end"] = 0
+        return member
 
 
 @contextmanager

@@ -158,6 +158,23 @@ def test_members_behind_a_header_that_cannot_be_read_are_not_lost_in_silence(
     assert (last["member"], last["error_kind"]) == (None, "damaged")
 
 
+@pytest.mark.parametrize("ending", [".tar", ".tgz"])
+def test_members_behind_an_end_within_a_tar_are_rows(
+    recognizer: Recognizer, tmp_path: Path, ending: str
+) -> None:
+    members = samples(6)
+    halves = [write_tar(tmp_path / f"half{i}", members[3 * i :][:3]).read_bytes() for i in (0, 1)]
+    content = b"".join(halves)
+    path = tmp_path / f"joined{ending}"
+    path.write_bytes(gzip.compress(content, 1) if ending == ".tgz" else content)
+    label_here(recognizer, [path], tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    assert [(row["member"], row["error"]) for row in rows] == [(name, None) for name, _ in members]
+    path.write_bytes(halves[0] + b"rubbish" * 200)
+    label_here(recognizer, [path], tmp_path / "again")
+    assert [row["error_kind"] for row in rows_of(tmp_path / "again")] == ["damaged"] + [None] * 3
+
+
 def test_links_in_a_tar_are_rows_that_say_so(recognizer: Recognizer, tmp_path: Path) -> None:
     path = write_tar(tmp_path / "shard.tar", samples(1))
     with tarfile.open(path, "a") as tar:
