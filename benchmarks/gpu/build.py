@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.gpu.report import Report, Skipped
 from benchmarks.gpu.stage import Place
 from cmlr_edge.errors import EngineError
+from csrc.cuda.cubin import find_tool
 from csrc.tensorrt import packages
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,9 @@ def _compile(folder: Path, extensions: Path, architecture: str) -> str:
     if found:
         settings.append(f"-DCMLR_TENSORRT_INCLUDE_DIR={found}")
     targets = ["_native", "_cuda", *(["cmlr_plugin"] if found else [])]
-    run(["cmake", "-S", str(ROOT), "-B", str(folder), *settings])
+    # Where nvcc is not on the path, as in many images, CMake would find none.
+    compiler = os.environ.get("CUDACXX") or find_tool("nvcc") or ""
+    run(["cmake", "-S", str(ROOT), "-B", str(folder), *settings], CUDACXX=compiler)
     run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count()), "--target", *targets])
     extensions.mkdir(exist_ok=True)
     for pattern in ("_native*.so", "_cuda*.so", "libcmlr_plugin.so"):

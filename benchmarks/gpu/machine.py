@@ -23,7 +23,8 @@ from cmlr_edge.machine.facts import board_name, runtime_versions
 COPY_BYTES = 2 * 2**30  # many times the L2 of any GPU: a copy that fits there is no ceiling
 _SIDE = 8192  # of the products
 _QUERY = (
-    "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit"
+    "name,driver_version,memory.total,memory.used,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,"
+    "power.limit,compute_mode,mig.mode.current"
 )
 
 

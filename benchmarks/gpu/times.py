@@ -69,7 +69,9 @@ def of_torch(case: Case, backend: str) -> str:
     )
     attend: Callable[..., Any] = torch.nn.functional.scaled_dot_product_attention
     if backend == "compiled":
-        return _said(case, _time_torch(torch, torch.compile(_plain_attention), query, key, value))
+        torch.compiler.reset()  # for this size alone: else later ones run code for any size
+        compiled = torch.compile(_plain_attention, dynamic=False)
+        return _said(case, _time_torch(torch, compiled, query, key, value))
     with sdpa_kernel(getattr(SDPBackend, backend)):
         try:
             attend(query, key, value)

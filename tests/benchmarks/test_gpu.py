@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import tools, training
+from benchmarks.gpu import build, tools, training
 from benchmarks.gpu.plan import STAGES, Stage
 from benchmarks.gpu.report import Report, Skipped, fails, table
 from benchmarks.gpu.stage import Place, missing_module
@@ -189,6 +189,77 @@ def test_training_needs_no_weights_that_a_lent_machine_would_have_to_fetch(
     assert " ".join(options) in " ".join(arguments)
     file = options[-1].removeprefix("model.weights=")
     create_backbone(training._BACKBONE, 64, pretrained=True, weights=file)  # is what `fit` reads
+
+
+SANITIZER = """#!/bin/sh
+echo "========= COMPUTE-SANITIZER"
+if [ "$MACHINE" = gvisor ]; then echo "========= Error: Device not supported. Please refer to the manual"; exit 1; fi
+if [ "$MACHINE" = silent ]; then exit 0; fi
+case "$*" in
+*"memcheck --report-api-errors no"* | *"--tool synccheck"* | *"--tool initcheck"*)
+  echo "========= ERROR SUMMARY: 0 errors" ;;
+*racecheck*) echo "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)" ;;
+*) echo '========= Program hit CUDA_ERROR_NOT_FOUND (error 500) on CUDA API call to cuGetProcAddress_v2.'
+  echo "========= ERROR SUMMARY: 1 error"; exit 9 ;;
+esac
+"""
+NCU = """#!/bin/sh
+case "$MACHINE" in
+gvisor) echo "==ERROR== Failed to initialize the profiler: LibraryNotLoaded" >&2; exit 1 ;;
+user) echo "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access counters"; exit 0 ;;
+esac
+case "$*" in
+*op_hmma*) echo "==ERROR== Failed to find metric sm__inst_executed_pipe_tensor.sum" >&2; exit 1 ;;
+esac
+echo "==PROF== Connected to process 4711 (/usr/bin/python3.12)"
+echo '"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
+for i in $(seq 1 $LAUNCHES); do
+  printf '"%s","4711","attention_f16_kernel","smsp__inst_executed.sum","inst","1,234"\\n' "$i"
+done
+echo "==PROF== Disconnected from process 4711"
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "sanitizer", "counters"),
+    [
+        ("bare", "holds ========= ", "done"),
+        ("gvisor", "skipped compute-sanitizer cannot work here: Device not supported", "cannot"),
+        ("user", "holds ========= ", "cannot"),
+        ("silent", "FAILS EngineError: looked at nothing", "done"),
+    ],
+)
+def test_the_tools_of_nvidia_say_what_they_found_or_why_they_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, sanitizer: str, counters: str
+) -> None:
+    for name, text in (("compute-sanitizer", SANITIZER), ("ncu", NCU)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("MACHINE", machine)
+    monkeypatch.setenv("LAUNCHES", str(len(tools.executed())))
+    watched, counted = Report(7, "compute-sanitizer"), Report(8, "counters")
+    tools.sanitize(watched, Place(tmp_path, H200))
+    assert [row.check for row in watched.rows] == [*tools.TOOLS]
+    assert {f"{row.state} {row.found}".startswith(sanitizer) for row in watched.rows} == {True}
+    if counters == "cannot":
+        with pytest.raises(Skipped, match=r"^ncu cannot work here: "):
+            tools.count(counted, Place(tmp_path, H200))
+    else:
+        tools.count(counted, Place(tmp_path, H200))
+        assert len(counted.rows) == len(tools.executed())
+        assert "warp_instructions 1234 (emulated " in counted.rows[0].found
+
+
+def test_stage_1_finds_an_nvcc_that_is_not_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.delenv("CUDACXX", raising=False)
+    monkeypatch.setattr(build, "find_tool", lambda name: f"/usr/local/cuda/bin/{name}")
+    monkeypatch.setattr(build, "run", lambda _, **more: given.append(more.get("CUDACXX", "")))
+    build._compile(tmp_path / "build", tmp_path / "extensions", "90-real")
+    assert given[0] == "/usr/local/cuda/bin/nvcc"
 
 
 def test_a_run_that_takes_long_withholds_no_other_runs_line(
