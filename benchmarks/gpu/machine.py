@@ -21,9 +21,10 @@ from cmlr_edge.backends.cuda_memory import Stream, call, import_cudart
 from cmlr_edge.machine.facts import board_name, runtime_versions
 
 COPY_BYTES = 2 * 2**30  # many times the L2 of any GPU: a copy that fits there is no ceiling
-_SIDE = 8192  # of the products
+_SIDE, _PRODUCTS = 8192, 100
 _QUERY = (
-    "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit"
+    "name,driver_version,memory.total,memory.used,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,"
+    "power.limit,compute_mode,mig.mode.current"
 )
 
 
@@ -87,11 +88,11 @@ def _product(name: str) -> str:
     torch = import_torch()
     a, b = (torch.randn(_SIDE, _SIDE, device="cuda", dtype=getattr(torch, name)) for _ in range(2))
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for _ in range(3):
+    for _ in range(_PRODUCTS):  # an idle GPU's clock rises with them
         a @ b
     begin.record()
-    for _ in range(10):
+    for _ in range(_PRODUCTS):
         a @ b
     end.record()
     end.synchronize()
-    return f"{2 * _SIDE**3 * 10 / begin.elapsed_time(end) / 1e9:.0f} TFLOP/s"
+    return f"{2 * _SIDE**3 * _PRODUCTS / begin.elapsed_time(end) / 1e9:.0f} TFLOP/s"

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from benchmarks.gpu.device import import_torch
 from benchmarks.gpu.report import Report, Skipped
 from benchmarks.gpu.stage import Place, use_extensions
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.files import write_atomically
 
 LABELS, BATCH, STEPS = 80, 32, 30
 _BACKBONE = "tf_efficientnet_lite0"
@@ -35,6 +37,7 @@ _WORKERS = (0, 8, 16)
 def fit(report: Report, place: Place) -> None:
     """`train fit` in each precision beside one on the CPU, a resumed run, and `evaluate`."""
     data = pictures(place.folder)
+    report.check("weights", lambda: weights(place.folder)[1], measures=True)
     ways: dict[str, tuple[Any, ...]] = {
         "on the CPU": ("amp=off", _CPU), "amp off": ("amp=off", {}), "bf16": ("amp=bf16", {}),
         "fp16": ("amp=fp16", {}), **{
@@ -43,13 +46,13 @@ def fit(report: Report, place: Place) -> None:
     }  # fmt: skip
     with ThreadPoolExecutor(len(ways) + 1) as pool:
         runs = {
-            f"train fit, {name}": pool.submit(_fit, data, _run_folder(place, name), *way)
+            pool.submit(_fit, data, _run_folder(place, name), *way): f"train fit, {name}"
             for name, way in ways.items()
         }
         twice = pool.submit(_fit_twice, data, _run_folder(place, "resumed"))
-        runs["stopped after an epoch, and resumed"] = twice
-        for name, done in runs.items():
-            report.check(name, done.result, measures=True)
+        runs[twice] = "stopped after an epoch, and resumed"
+        for done in as_completed(runs):  # what a limit ends leaves the lines of the others
+            report.check(runs[done], done.result, measures=True)
     run_folder, cause = str(_run_folder(place, "amp off")), _labels(data)["classes"][0]
     evaluate = partial(_train, "evaluate", "--checkpoint", run_folder, "--data", str(data))
     report.check("evaluate", evaluate, measures=True)
@@ -60,6 +63,28 @@ def fit(report: Report, place: Place) -> None:
 
 def _run_folder(place: Place, name: str) -> Path:
     return place.folder / f"run-{name.replace(' ', '-')}"
+
+
+def weights(folder: Path) -> tuple[list[str], str]:
+    """Options of `train fit` for the backbone's weights, and what they are.
+
+    A lent machine reaches no hub: without their package they are random, and train as fast.
+    """
+    from train.network.backbones import WEIGHT_PACKAGES, create_backbone
+
+    package, module, _ = WEIGHT_PACKAGES[_BACKBONE]
+    if find_spec(module) is not None:
+        return [], f"of ImageNet, from {package}"
+    import torch
+    from safetensors.torch import save
+
+    file = folder / f"{_BACKBONE}.safetensors"
+    if not file.is_file():
+        torch.manual_seed(0)
+        network = create_backbone(_BACKBONE, 160, pretrained=False).network
+        tensors = {name: t.contiguous() for name, t in network.state_dict().items()}
+        write_atomically(file, save(tensors))
+    return ["--set", f"model.weights={file}"], f"random: {package} is not installed"
 
 
 def pictures(folder: Path) -> Path:
@@ -115,17 +140,20 @@ def _train(*arguments: str, **environment: str) -> str:
 
 
 def _fit(data: Path, out: Path, settings: str, environment: dict[str, str], *more: str) -> str:
+    """A run anew, unless it is to go on with: what an earlier call left there would be refused."""
+    if "--resume" not in more:
+        shutil.rmtree(out, ignore_errors=True)
     return _train(*_fit_arguments(data, out, settings), *more, **environment)
 
 
 def _fit_arguments(data: Path, out: Path, settings: str) -> list[str]:
-    backbone = f"model.backbone={_BACKBONE}"
-    place = ["fit", "--data", str(data), "--out", str(out), "--set", backbone]
-    return [*place, *_SHORT, "--set", settings]
+    backbone = ["--set", f"model.backbone={_BACKBONE}", *weights(out.parent)[0]]
+    return ["fit", "--data", str(data), "--out", str(out), *backbone, *_SHORT, "--set", settings]
 
 
 def _fit_twice(data: Path, out: Path) -> str:
     """Interrupt a run, as Ctrl-C does, when the first epoch is kept; then go on with it."""
+    shutil.rmtree(out, ignore_errors=True)
     at_first = {**os.environ, "COLUMNS": "400"}
     command = [sys.executable, "-m", "train", *_fit_arguments(data, out, "amp=bf16")]
     with subprocess.Popen(

@@ -41,7 +41,7 @@ def shrink() -> None:
     ways_of_frames.SIZES = ((60, 80), (48, 64), (40, 50))  # type: ignore[assignment]
     ways_of_frames.BATCHES, ways_of_frames.REPEATS = (1, 3), 3
     ways_of_frames._SIZE_HW = (32, 32)
-    times.CASES = [SMALL]
+    times.CASES, times._WARM_S = [SMALL], 0.1
     replays.REPLAYS = 8
 
 

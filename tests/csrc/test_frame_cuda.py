@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.gpu import frames
 from cmlr_edge import Recognizer, demo_engine
 from cmlr_edge.model.spec import PreprocessSpec
 from cmlr_edge.preprocess import preprocess
@@ -207,3 +208,28 @@ def test_the_compiler_needs_no_stack_and_spills_nothing(tmp_path: Path, architec
     for used in kernels.values():
         assert (used["STACK"], used["LOCAL"], used["SHARED"]) == (0, 0, 0)
         assert used["REG"] <= 64
+
+
+@pytest.mark.parametrize("gpu", ["fast"], indirect=True)
+@pytest.mark.parametrize("kind", ["bgr", "nv12"])
+@pytest.mark.parametrize("sizes", [((120, 160), (448, 448)), ((480, 640), (224, 224))])
+def test_the_check_on_a_gpu_passes_where_the_kernel_is_right(
+    kind: Any, sizes: Any, gpu: EmulatedFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames and its limits, the larger and the smaller; else a right kernel fails there."""
+
+    def resize(
+        _: object, kind: Any, planes: Any, size_hw: Any, padding: int, normalised: bool
+    ) -> tuple[NDArray[np.float64], float]:
+        mean_std = (MEAN, STD) if normalised else None
+        behind = (padding, padding if kind == "nv12" else 0)
+        pixels = gpu.resize(planes, kind, size_hw, padding=behind, mean_std=mean_std)
+        pixels = pixels.astype(np.float64)
+        if normalised:
+            mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
+            pixels = ((pixels.reshape(3, *size_hw) * std + mean) * 255).transpose(1, 2, 0)
+        return pixels, 0.0
+
+    assert sizes in frames.SIZES
+    monkeypatch.setattr(frames, "_resize", resize)
+    assert frames.compare(None, kind, *sizes).startswith("differs by ")

@@ -69,7 +69,9 @@ def score_images(
     Raises:
         TrainingError: A score is NaN.
     """
-    found = _all_scores(model, images, spec, memory)
+    # A GPU's convolutions would round to ten bits: thresholds would fit what no engine computes.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = _all_scores(model, images, spec, memory)
     if not all(np.isfinite(kind).all() for kind in vars(found).values() if kind is not None):
         raise TrainingError(
             "the network's scores are not numbers: its weights are damaged, or grew without bound; "

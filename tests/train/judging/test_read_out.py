@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from tests.tiny_training import tiny_config
 from train.data import read_dataset
 from train.data.transforms import ImageTensors
 from train.fitting.loop import fit
+from train.judging import inference
 from train.judging.inference import score_images
 from train.judging.read_out import choose_read_out
 from train.network.checkpoint import load_model
@@ -29,6 +32,23 @@ pytestmark = pytest.mark.slow
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((200, 6)) < 0.3).astype(np.float32)
+
+
+def test_a_gpu_scores_in_whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What thresholds are fitted to: PyTorch's own choice rounds what convolutions read to ten bits."""
+    seen: list[bool] = []
+
+    def score(*_: object) -> inference.DatasetScores:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return inference.DatasetScores(
+            np.ones((1, 1), np.float32), np.ones((1, 1), np.float32), None, None
+        )
+
+    monkeypatch.setattr(inference, "_all_scores", score)
+    pictures: Any = SimpleNamespace(judged=lambda found: found)
+    score_images(cast("Any", None), pictures, PreprocessSpec((8, 8), (0.0,) * 3, (1.0,) * 3))
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32  # of training, as PyTorch has it
 
 
 def scores(sharpness: float, seed: int = 1) -> NDArray[np.float32]:
