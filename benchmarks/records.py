@@ -48,14 +48,14 @@ def kept(path: Path, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def picture(path: Path, dpi: int, rows: int = 1, columns: int = 1, **options: Any) -> Iterator[Any]:
+def picture(path: Path, dpi: int, columns: int = 1, **options: Any) -> Iterator[Any]:
     """Give the axes of a figure, as `plt.subplots` does, without a screen; then write it."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(rows, columns, **{"layout": "constrained"} | options)
+    figure, axes = plt.subplots(1, columns, **{"layout": "constrained"} | options)
     yield axes
     figure.savefig(path, dpi=dpi)
     plt.close(figure)

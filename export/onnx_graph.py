@@ -71,21 +71,18 @@ def _folded(traced: onnx.ModelProto, *, norms: bool) -> tuple[onnx.ModelProto, F
     return exported, FusionReport.of(before, count_parts(exported), notes)
 
 
-def export_onnx(
-    model: DeployModel, size_hw: tuple[int, int], *, further: Sequence[str] = ()
-) -> onnx.ModelProto:
+def export_onnx(model: DeployModel, size_hw: tuple[int, int]) -> onnx.ModelProto:
     """Trace the model with a dynamic batch; constants are folded.
 
     Args:
         model: In evaluation mode.
         size_hw: Size of the frames.
-        further: Names of its outputs behind the scores.
 
     Returns:
         uint8 `frames` (N, H, W, 3) -> float32 `scores` (N, L), checked by onnx. The backbone's tokens
         have their name, by which labels can be added later.
     """
-    return _with_constants_folded(_trace(model, size_hw, further))
+    return _with_constants_folded(_trace(model, size_hw))
 
 
 def _trace(

@@ -125,7 +125,6 @@ def label_shift(
     seen: NDArray[np.float64],
     judged: NDArray[np.float64],
     prevalence: NDArray[np.float64],
-    rounds: int = 100,
 ) -> NDArray[np.float64]:
     """Scores after expectation maximisation over how frequent each label is here; see Saerens et al., 2002.
 
@@ -135,11 +134,10 @@ def label_shift(
         seen: Scores (N, L) without labels.
         judged: Scores (M, L) to be changed.
         prevalence: (L,), in training.
-        rounds: Of the maximisation.
     """
     trained = np.clip(prevalence, 1e-3, 1 - 1e-3)
     here = trained
-    for _ in range(rounds):
+    for _ in range(100):
         here = np.clip(_moved(seen, here, trained).mean(axis=0), 1e-3, 1 - 1e-3)
     return _moved(judged, here, trained)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,9 +46,7 @@ def load_scenes(work: Path, assets: Path) -> tuple[Part, Part, tuple[str, ...], 
     return train, test, data.classes, finer
 
 
-def reference_scores(
-    train: Part, test: Part, finer: int, report: Callable[[float], None] = lambda _loss: None
-) -> NDArray[np.float32]:
+def reference_scores(train: Part, test: Part, finer: int) -> NDArray[np.float32]:
     """Scores (N, L) of the test part by a head trained on all labels of the train part."""
     reduce = fit_reduction(train.tokens, finer)
     sets = [TokenSet(reduce(part.tokens), part.targets, COMPONENTS[0]) for part in (train, test)]
@@ -58,5 +55,5 @@ def reference_scores(
         RECIPE, model=method.model, lr=method.lr, link_sparsity=method.link_sparsity, seed=0
     )
     torch.set_num_threads(1)
-    head = fit_head(config, sets[0], prepare_tokens(config, sets[0]), report=report)
+    head = fit_head(config, sets[0], prepare_tokens(config, sets[0]))
     return score_tokens(head, sets[1]).deployed

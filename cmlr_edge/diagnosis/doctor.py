@@ -40,8 +40,6 @@ def examine(
     engine: Path | None = None,
     *,
     provider: str | None = None,
-    root: Path = ROOT,
-    timeout_s: float = 30.0,
     heard: Callable[[str], object] = str,
 ) -> list[Finding]:
     """Look at this machine, and at whether an engine would run on it. Never raises, never hangs.
@@ -49,13 +47,11 @@ def examine(
     Args:
         engine: As for `Recognizer.from_engine`; None to look at the machine alone.
         provider: The device to try the engine on; see `Recognizer.from_engine`.
-        root: Of the file tree to read; libraries and drivers are always those of this machine.
-        timeout_s: For each library, driver and the engine.
         heard: Gets the name of each library and driver that has answered.
     """
-    findings = judge(ask_all(timeout_s=timeout_s, heard=heard), root)
+    findings = judge(ask_all(heard=heard))
     if engine is not None:
-        findings += _safely(lambda: _engine(engine, provider, timeout_s))
+        findings += _safely(lambda: _engine(engine, provider))
     return findings
 
 
@@ -312,9 +308,9 @@ def _jetson(board: hardware.Jetson, root: Path) -> Iterator[Finding]:
         )
 
 
-def _engine(path: Path, provider: str | None, timeout_s: float) -> Iterator[Finding]:
+def _engine(path: Path, provider: str | None) -> Iterator[Finding]:
     memory = memory_to_load(path)
-    answer = ask("engine", str(path), provider or "", timeout_s=timeout_s, memory=memory)
+    answer = ask("engine", str(path), provider or "", memory=memory)
     if answer.found is None:
         remedy = "copy engine and spec again, both together; or build the engine on this machine"
         yield _patient(_ENGINE.problem("engine", answer.error, remedy), [answer])

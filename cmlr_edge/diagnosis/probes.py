@@ -53,16 +53,15 @@ class Answer:
     late: bool = False  # it was given up, and may be well on a machine that is less busy
 
 
-def ask_all(*, timeout_s: float = 30.0, heard: Callable[[str], object] = str) -> dict[str, Answer]:
+def ask_all(*, heard: Callable[[str], object] = str) -> dict[str, Answer]:
     """Run every probe, two at a time; return the answers by name.
 
     Args:
-        timeout_s: For each.
         heard: Gets the name of each that has answered.
     """
     answers: dict[str, Answer] = {}
     with ThreadPoolExecutor(2) as pool:
-        given = pool.map(lambda name: ask(name, timeout_s=timeout_s), _OF_THE_MACHINE)
+        given = pool.map(ask, _OF_THE_MACHINE)
         for name, said in zip(_OF_THE_MACHINE, given, strict=True):
             answers[name] = said
             heard(name)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-CONFIDENCE = 0.95
 
-
-def share_between(hits: int, trials: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Two-sided interval of a share (Clopper and Pearson): it holds at least so often, however few.
+def share_between(hits: int, trials: int) -> tuple[float, float]:
+    """Two-sided 95 % interval of a share (Clopper and Pearson): it holds at least so often, however few.
 
     Args:
         hits: Cases that count, 0 to `trials`.
         trials: Independent cases.
-        confidence: In (0, 1).
     """
-    outside = (1 - confidence) / 2
+    outside = 0.05 / 2
     low = 0.0 if hits == 0 else share_at_least(hits, trials, miss=outside)
     high = 1.0 if hits == trials else 1 - share_at_least(trials - hits, trials, miss=outside)
     return low, high
@@ -26,7 +23,7 @@ def share_at_least(hits: int, trials: int, *, miss: float) -> float:
     """The lower bound alone, wrong with probability `miss` at most."""
     if hits == 0 or trials == 0:
         return 0.0
-    return _crossing(lambda p: hits_at_least(hits, trials, p), miss, 0.0, 1.0)
+    return _crossing(lambda p: hits_at_least(hits, trials, p), miss, 1.0)
 
 
 def rate_at_most(count: int, exposure: float, *, miss: float) -> float:
@@ -34,18 +31,19 @@ def rate_at_most(count: int, exposure: float, *, miss: float) -> float:
     if exposure <= 0:
         return math.inf
     most = count + 20.0 * math.sqrt(count + 1) + 20
-    return _crossing(lambda mean: 1 - poisson_up_to(count, mean), 1 - miss, 0.0, most) / exposure
+    return _crossing(lambda mean: 1 - poisson_up_to(count, mean), 1 - miss, most) / exposure
 
 
 def rate_at_least(count: int, exposure: float, *, miss: float) -> float:
     """The lower bound, likewise."""
     if count == 0 or exposure <= 0:
         return 0.0
-    low = _crossing(lambda mean: 1 - poisson_up_to(count - 1, mean), miss, 0.0, float(count))
+    low = _crossing(lambda mean: 1 - poisson_up_to(count - 1, mean), miss, float(count))
     return low / exposure
 
 
-def _crossing(rising: Callable[[float], float], value: float, low: float, high: float) -> float:
+def _crossing(rising: Callable[[float], float], value: float, high: float) -> float:
+    low = 0.0
     for _ in range(100):
         middle = (low + high) / 2
         if middle in {low, high}:  # no number lies between them

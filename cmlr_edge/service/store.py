@@ -198,13 +198,13 @@ class EngineStore:
                 path.unlink()
                 flush_folder(self._folder)
 
-    def accept(self, engine: StoredEngine, *, on_trial: bool = True) -> None:
-        """Let `engine` serve; what served before is its fallback."""
+    def accept(self, engine: StoredEngine) -> None:
+        """Let `engine` serve, on trial where something served before: that is its fallback."""
         with self._locked():
             if engine == (now := self.state).serving:
                 return
             fallback = now.fallback if now.on_trial else now.serving
-            self._write_state(StoreState(engine, fallback, on_trial and fallback is not None))
+            self._write_state(StoreState(engine, fallback, fallback is not None))
 
     def confirm(self) -> None:
         """The serving engine has proved itself."""

@@ -32,7 +32,7 @@ CacheDirectory=cmlr_edge
 Environment=XDG_CACHE_HOME=%C/cmlr_edge
 WorkingDirectory={folder}
 # The service says WATCHDOG=1 four times a second, unless the model hangs.
-WatchdogSec={watchdog_s}
+WatchdogSec=30
 TimeoutStartSec=300
 TimeoutStopSec=30
 Restart=on-failure
@@ -92,9 +92,7 @@ _DEVICES = (
 )
 
 
-def unit_text(
-    config: Path, *, user: str, writable: list[Path], memory_max: str, watchdog_s: int = 30
-) -> str:
+def unit_text(config: Path, *, user: str, writable: list[Path], memory_max: str) -> str:
     """Write the unit that runs `config` with this Python.
 
     Args:
@@ -102,7 +100,6 @@ def unit_text(
         user: Who it runs as; in the group "video" for cameras and the GPU.
         writable: Folders of the outputs and of the engine store.
         memory_max: As systemd takes it, such as "3G"; the kernel ends the service beyond.
-        watchdog_s: Without a sign of life for so long, systemd restarts the service.
     """
     config = config.absolute()
     return _TEMPLATE.format(
@@ -113,7 +110,6 @@ def unit_text(
         user=user,
         writable=" ".join(_quoted(path.absolute()) for path in writable),
         memory_max=memory_max,
-        watchdog_s=watchdog_s,
         environment=_escaped(config.with_suffix(".env")),
         devices="\n".join(f"DeviceAllow={name} rw" for name in _DEVICES),
     )

@@ -18,6 +18,9 @@ from cmlr_edge.backends.onnx_rows import Row
 Array = NDArray[np.float32]
 _STEPS = 40  # of the optimiser, each of the two times
 _MEMORY = 8  # steps that it remembers
+# Cost of the evidence's squared length. Where to look and what the mean says cost a tenth: the one only shares
+# out, and the other is steadier than what one token says.
+_RIDGE = 0.3
 _SHARPNESS = 4.0  # of the first look: how much more a token counts for each unit of its evidence
 _WIDEST = 256  # directions of tokens that are kept
 _SAMPLE = 40_000  # tokens that they are found from, at most: more take longer
@@ -87,23 +90,18 @@ class Fitted:
         return Row(evidence, attention, mean, self.bias - float(basis.mean @ (evidence + mean)))
 
 
-def fit_row(
-    bags: Array, present: NDArray[np.bool_], *, ridge: float = 0.3, sharpness: float = _SHARPNESS
-) -> Fitted:
+def fit_row(bags: Array, present: NDArray[np.bool_]) -> Fitted:
     """Fit one label.
 
     Args:
         bags: Coordinates of pictures, (N, T, R).
         present: (N,), whether the label is there; some are and some are not.
-        ridge: Cost of the evidence's squared length. Where to look and what the mean says cost a tenth:
-            the one only shares out, and the other is steadier than what one token says.
-        sharpness: See the module.
     """
     means = bags.mean(axis=1)
     width = bags.shape[2]
     signs = np.where(present, 1.0, -1.0)
     weights = np.where(present, 0.5 / present.sum(), 0.5 / (~present).sum())
-    penalty = np.concatenate([np.full(width, ridge), np.full(2 * width, ridge / 10), [0.0]])
+    penalty = np.concatenate([np.full(width, _RIDGE), np.full(2 * width, _RIDGE / 10), [0.0]])
 
     def cost(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logits, gradient = _logits(point, bags, means)
@@ -117,7 +115,7 @@ def fit_row(
     # Where a label was told by the mean, look first at what speaks for it.
     e = point[:width] + point[2 * width : 3 * width]
     length = float(np.linalg.norm(e)) or 1.0
-    point[width : 2 * width] = sharpness * e / length
+    point[width : 2 * width] = _SHARPNESS * e / length
     point = minimise(cost, point, steps=_STEPS)
     evidence, attention, mean = _parts(point, width)
     return Fitted(evidence, attention, mean, float(point[-1]))

@@ -1,7 +1,7 @@
-"""Compiles the kernels for a GPU that need not be there, and reads what the compiler made of them.
+"""Reads what a compiler made of the kernels for a GPU that need not be there.
 
-nvcc is CUDA 13's, for JetPack 7. JetPack 6 has CUDA 12.6, whose compiler comes as a library, NVRTC,
-from the package nvidia-cuda-nvrtc-cu12.
+CMake compiles them with CUDA 13's nvcc, for JetPack 7. JetPack 6 has CUDA 12.6, whose compiler comes
+as a library, NVRTC, from the package nvidia-cuda-nvrtc-cu12.
 """
 
 from __future__ import annotations
@@ -35,18 +35,6 @@ def find_tool(name: str) -> str | None:
 def find_nvrtc() -> Path | None:
     """CUDA 12.6's compiler library."""
     return next((PACKAGES / "cuda_nvrtc" / "lib").glob("libnvrtc.so.12"), None)
-
-
-def cubin_from_nvcc(
-    nvcc: str, architecture: str, output: Path, source: Path = CSRC / "cuda" / "attention.cu"
-) -> Path:
-    """Compiles one file for one GPU: "sm_90", or from a virtual one's PTX, "compute_80:sm_90"."""
-    virtual, _, real = architecture.rpartition(":")
-    target = f"-gencode=arch={virtual},code={real}" if virtual else f"-arch={real}"
-    command = [nvcc, target, "-std=c++17", "-O3", "-cubin", "-o", str(output)]
-    includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
-    subprocess.run([*command, *includes, str(source)], check=True)
-    return output
 
 
 def cubin_from_nvrtc(library: Path, architecture: str, output: Path) -> Path:

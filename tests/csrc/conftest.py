@@ -61,5 +61,10 @@ def cuda_build(cmake: str) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="session")
+def cuda_library(cuda_build: tuple[Path, str]) -> Path:
+    return next(cuda_build[0].rglob("libcmlr_cuda.a"))
+
+
+@pytest.fixture(scope="session")
 def plugin_library(cuda_build: tuple[Path, str]) -> Path:
     return next(cuda_build[0].rglob("libcmlr_plugin.so"))

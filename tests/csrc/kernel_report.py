@@ -2,7 +2,7 @@
 
     python -m tests.csrc.kernel_report --json csrc/cuda/kernels.json --readme csrc/README.md
 
-Registers, stack and machine instructions are read from the cubins. What a launch executes is counted
+Registers, stack and machine instructions are read from the library that CMake builds. What a launch executes is counted
 on the emulated GPU, in instructions of the PTX for sm_87: moves that ptxas removes are counted too.
 Nothing here is a time: unverified on hardware.
 """
@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from csrc.cuda import cubin
+from tests.csrc.conftest import configure
 from tests.csrc.emulation.emulated_gpu import build_ptx_runner, build_runner
-from tests.csrc.emulation.stored_objects import content_of, stored, version_of
+from tests.csrc.emulation.stored_objects import content_of, stored
 
 # What a kernel may use: the one place that says so.
 BUDGET = {
@@ -44,30 +45,54 @@ QUERIES, HEADS = 80, 2
 Record = dict[str, Any]
 
 
-def measure(folder: Path) -> Record:
+def measure(folder: Path, library: Path) -> Record:
     """`compiled`: each kernel by each compiler; `executed`: launches on the emulated GPU.
 
-    Raises FileNotFoundError, naming the tool, without nvcc, cuobjdump or nvdisasm; NVRTC 12.6 is
-    left out if it is not installed.
+    library: libcmlr_cuda.a, as CMake builds it. Raises FileNotFoundError, naming the tool, without
+    nvcc, ptxas, cuobjdump or nvdisasm; NVRTC 12.6 is left out if it is not installed.
     """
     nvcc = require_tool("nvcc")
     version = re.search(r"release ([\d.]+)", _output(nvcc, "--version"))
     cubins = {
-        ("nvcc " + (version[1] if version else "?"), architecture): stored(
-            folder / f"{architecture}.cubin",
-            ["cubin", version_of(nvcc), architecture, *content_of(cubin.CSRC)],
-            partial(cubin.cubin_from_nvcc, nvcc, architecture),
-        )
-        for architecture in ARCHITECTURES
+        ("nvcc " + (version[1] if version else "?"), architecture): path
+        for architecture, path in machine_code(library, "attention", folder).items()
     }
-    if library := cubin.find_nvrtc():
+    if nvrtc := cubin.find_nvrtc():
         cubins["NVRTC 12.6", "sm_87"] = stored(
             folder / "nvrtc.cubin",
-            ["NVRTC cubin", str(library), "sm_87", *content_of(cubin.CSRC)],
-            partial(cubin.cubin_from_nvrtc, library, "sm_87"),
+            ["NVRTC cubin", str(nvrtc), "sm_87", *content_of(cubin.CSRC)],
+            partial(cubin.cubin_from_nvrtc, nvrtc, "sm_87"),
         )
     compiled = [row for key, path in cubins.items() for row in _compiled(*key, path)]
     return {"compiled": compiled, "executed": _executed(nvcc, folder)}
+
+
+def built_library(folder: Path) -> Path:
+    """The library of this checkout's kernels, built in a folder."""
+    configure("cmake", folder, require_tool("nvcc"), "-DCMLR_TENSORRT=OFF").check_returncode()
+    subprocess.run(["cmake", "--build", folder, "--target", "cmlr_cuda"], check=True)
+    return next(folder.rglob("libcmlr_cuda.a"))
+
+
+def machine_code(library: Path, source: str, folder: Path) -> dict[str, Path]:
+    """What is in the library of `source`.cu for each of `ARCHITECTURES`."""
+    command = [require_tool("cuobjdump"), "-xelf", "all", "-xptx", "all", str(library.resolve())]
+    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    members = iter(re.split(r":(\w+)\.cu\.o:", said)[1:])  # a name, what was taken out of it, ...
+    taken = " ".join(text for name, text in zip(members, members, strict=True) if name == source)
+    found = {}
+    for architecture in ARCHITECTURES:
+        virtual, _, real = architecture.rpartition(":")
+        ending = f"{virtual.replace('compute', 'sm')}.ptx" if virtual else f"{real}.cubin"
+        name = re.search(rf"\S+\.{ending}", taken)
+        assert name is not None, f"nothing for {architecture} in {library}"
+        found[architecture] = folder / name[0]
+        if virtual:
+            assembled = folder / f"{source}.{real}.of_ptx.cubin"
+            assemble = [require_tool("ptxas"), f"-arch={real}", name[0], "-o", str(assembled)]
+            subprocess.run(assemble, cwd=folder, check=True)
+            found[architecture] = assembled
+    return found
 
 
 def require_tool(name: str) -> str:
@@ -210,7 +235,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, help="the file whose tables to renew")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(Path(folder))
+        report = measure(Path(folder), built_library(Path(folder)))
     text = json.dumps(report, indent=1) + "\n"
     if options.json:
         options.json.write_text(text)

@@ -21,27 +21,26 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_the_cuda_library_is_built_for_both_jetsons_for_sm_90_and_as_ptx(
-    cuda_build: tuple[Path, str],
+    cuda_build: tuple[Path, str], cuda_library: Path
 ) -> None:
-    folder, said = cuda_build
+    said = cuda_build[1]
     assert "CUDA kernels             ON" in said
     assert "TensorRT plugin          ON (headers of TensorRT 10.14" in said
-    library = next(folder.rglob("libcmlr_cuda.a"))
-    symbols = subprocess.run(["nm", "-C", library], capture_output=True, text=True, check=True)
+    symbols = subprocess.run(["nm", "-C", cuda_library], capture_output=True, text=True, check=True)
     assert "T cmlr::cuda::attention(cmlr::cuda::AttentionParams const&" in symbols.stdout
     assert "for 87-real, 90-real, 110-real, 80-virtual" in said
-    listed = [embedded(library, kind) for kind in ("elf", "ptx")]
+    listed = [embedded(cuda_library, kind) for kind in ("elf", "ptx")]
     assert listed == [{"sm_87", "sm_90", "sm_110"}, {"sm_80"}]
 
 
 def test_what_nvcc_made_of_a_launch_is_on_the_callers_stream(
-    cuda_build: tuple[Path, str], tmp_path: Path
+    cuda_library: Path, tmp_path: Path
 ) -> None:
     """The emulation sees the launch in the source; this sees nvcc's own."""
-    library, program = next(cuda_build[0].rglob("libcmlr_cuda.a")), tmp_path / "recorder"
+    program = tmp_path / "recorder"
     source = Path(__file__).with_name("launch_recorder.cpp")
     flags = ["-std=c++17", f"-I{CSRC / 'include'}"]
-    subprocess.run(["g++", *flags, str(source), str(library), "-o", str(program)], check=True)
+    subprocess.run(["g++", *flags, str(source), str(cuda_library), "-o", str(program)], check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=True)
     launches = [line.split() for line in done.stdout.splitlines()]
     assert len(launches) == 2 * 8 * 2 + 4
@@ -61,11 +60,20 @@ def embedded(library: Path, kind: str) -> set[str]:
     return set(re.findall(r"\b(sm_\d+)\b", text))
 
 
+@pytest.fixture(scope="module")
+def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where CMake looks for compilers once: that is most of its time."""
+    return tmp_path_factory.mktemp("build")
+
+
+CHOICES = ["-UCMLR_*", "-UCMAKE_CUDA_ARCHITECTURES"]  # of the test before
+
+
 @pytest.mark.parametrize(
     ("settings", "shown"),
     [
-        (["-DCMLR_CUDA_ARCHITECTURES=90-real"], "90-real"),
         (["-DCMAKE_CUDA_ARCHITECTURES=87-real;100-virtual"], "87-real, 100-virtual"),
+        (["-DCMLR_CUDA_ARCHITECTURES=90-real"], "90-real"),
         (
             ["-DCMAKE_CUDA_ARCHITECTURES=110", "-DCMLR_CUDA_ARCHITECTURES=80-virtual"],
             "80-virtual",
@@ -73,14 +81,15 @@ def embedded(library: Path, kind: str) -> set[str]:
     ],
 )
 def test_whoever_builds_chooses_the_gpus(
-    cmake: str, tmp_path: Path, settings: list[str], shown: str
+    cmake: str, build_folder: Path, settings: list[str], shown: str
 ) -> None:
-    folders = [tmp_path / "build"] * 2  # the second time, what the first left in the cache is there
-    for folder in folders:
-        done = configure(cmake, folder, require_nvcc(), "-DCMLR_TENSORRT=OFF", *settings)
+    for forgotten in (CHOICES, []):  # the second time, what the first left in the cache is there
+        chosen = [*forgotten, "-DCMLR_TENSORRT=OFF", *settings]
+        done = configure(cmake, build_folder, require_nvcc(), *chosen)
         assert done.returncode == 0, done.stderr
         assert f" for {shown}; unverified on hardware" in done.stdout
-        rules = (folder / "build.ninja", folder / "csrc/cuda/CMakeFiles/cmlr_cuda.dir/flags.make")
+        flags_of_make = build_folder / "csrc/cuda/CMakeFiles/cmlr_cuda.dir/flags.make"
+        rules = (build_folder / "build.ninja", flags_of_make)
         text = next(path.read_text() for path in rules if path.is_file())
         flags = set(re.findall(r"arch=compute_(\d+),code=[\[\"]*(sm|compute)_", text))
         assert {number for number, _ in flags} == set(re.findall(r"\d+", shown))
@@ -188,13 +197,15 @@ def test_a_plugin_that_was_demanded_without_kernels_is_an_error(cmake: str, tmp_
     assert "CMLR_TENSORRT=ON, but the CUDA kernels are OFF" in done.stderr
 
 
-def test_the_headers_of_tensorrt_8_are_refused_by_name(cmake: str, tmp_path: Path) -> None:
+def test_the_headers_of_tensorrt_8_are_refused_by_name(
+    cmake: str, build_folder: Path, tmp_path: Path
+) -> None:
     headers = tmp_path / "headers"
     headers.mkdir()
     (headers / "NvInferRuntime.h").touch()
     lines = ["#define NV_TENSORRT_MAJOR 8", "#define NV_TENSORRT_MINOR 6"]
     (headers / "NvInferVersion.h").write_text("\n".join(lines))
     where = f"-DCMLR_TENSORRT_INCLUDE_DIR={headers}"
-    done = configure(cmake, tmp_path / "build", require_nvcc(), where)
+    done = configure(cmake, build_folder, require_nvcc(), *CHOICES, where)
     assert done.returncode != 0
     assert "TensorRT 8.6" in done.stderr

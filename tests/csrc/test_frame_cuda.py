@@ -197,13 +197,14 @@ def test_the_compiler_fuses_no_product_of_a_byte_with_a_sum(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("architecture", kernel_report.ARCHITECTURES)
-def test_the_compiler_needs_no_stack_and_spills_nothing(tmp_path: Path, architecture: str) -> None:
-    nvcc, cuobjdump = require_nvcc(), cubin.find_tool("cuobjdump")
+def test_the_compiler_needs_no_stack_and_spills_nothing(
+    cuda_library: Path, tmp_path: Path, architecture: str
+) -> None:
+    cuobjdump = cubin.find_tool("cuobjdump")
     if cuobjdump is None:
         pytest.skip("cuobjdump is not installed: what nvcc makes of the kernel is not tested")
-    source = CSRC / "cuda" / "frame.cu"
-    path = cubin.cubin_from_nvcc(nvcc, architecture, tmp_path / "frame.cubin", source)
-    kernels = cubin.resources(cuobjdump, path)
+    code = kernel_report.machine_code(cuda_library, "frame", tmp_path)
+    kernels = cubin.resources(cuobjdump, code[architecture])
     assert len(kernels) == 4
     for used in kernels.values():
         assert (used["STACK"], used["LOCAL"], used["SHARED"]) == (0, 0, 0)

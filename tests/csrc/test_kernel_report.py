@@ -22,11 +22,11 @@ RECORDED = json.loads((CSRC / "cuda" / "kernels.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    for tool in ("nvcc", "cuobjdump", "nvdisasm"):
+def report(cuda_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    for tool in ("cuobjdump", "nvdisasm", "ptxas"):
         if find_tool(tool) is None:
             pytest.skip(f"{tool} is not installed: registers and machine code are not checked")
-    return measure(tmp_path_factory.mktemp("kernel_report"))
+    return measure(tmp_path_factory.mktemp("kernel_report"), cuda_library)
 
 
 def names(rows: list[dict[str, Any]]) -> set[str]:

@@ -112,9 +112,9 @@ def folders_in(folder: Path) -> list[Path]:
 class PictureFinder:
     """Finds pictures by the names that annotation tools know them by."""
 
-    def __init__(self, root: Path, folders: Sequence[str] = ("", "images", "data")) -> None:
-        """Look in these folders of `root` first, then everywhere below it."""
-        self._root, self._folders = root, folders
+    def __init__(self, root: Path) -> None:
+        """Look in the usual folders of `root` first, then everywhere below it."""
+        self._root = root
         self._by_name: dict[str, list[Path]] | None = None
 
     def at(self, place: PurePosixPath) -> Path | None:
@@ -129,7 +129,7 @@ class PictureFinder:
         Raises:
             DataError: Several have the name.
         """
-        for folder in self._folders:
+        for folder in ("", "images", "data"):
             path = self._root / folder / name
             if is_there(path):
                 return path

@@ -15,7 +15,7 @@ _IMAGES, _DONORS = 200, 2000
 
 
 @torch.inference_mode()
-def swap_effects(head: CausalHead, data: TokenSet, *, seed: int = 0) -> NDArray[np.float32]:
+def swap_effects(head: CausalHead, data: TokenSet) -> NDArray[np.float32]:
     """Effect of label i on the probability of label j by do-swap.
 
     What the causal branch reads of label i is replaced, image by image, by that of a donor image
@@ -25,7 +25,6 @@ def swap_effects(head: CausalHead, data: TokenSet, *, seed: int = 0) -> NDArray[
     Args:
         head: With a causal branch.
         data: Images to change and donors.
-        seed: Of the donors.
 
     Returns:
         (L, L): row j, column i; the diagonal is 0.
@@ -35,7 +34,7 @@ def swap_effects(head: CausalHead, data: TokenSet, *, seed: int = 0) -> NDArray[
     """
     features, logits, targets = _read_sources(head, data)
     images = min(_IMAGES, len(logits))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     number = logits.shape[1]
     effects = np.zeros((number, number), np.float32)
     for cause in range(number):

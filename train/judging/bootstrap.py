@@ -107,7 +107,6 @@ def mean_ap_interval(
     targets: NDArray[np.float32],
     *,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Bound the mean average precision; see `bootstrap_intervals`.
@@ -116,7 +115,6 @@ def mean_ap_interval(
         scores: (N, L).
         targets: (N, L), 0 or 1.
         resamples: How many.
-        level: Share between the bounds.
         seed: Of the draws.
     """
     rankings = [rank_images(s, t) for s, t in zip(scores.T, targets.T, strict=True)]
@@ -125,7 +123,5 @@ def mean_ap_interval(
         aps = np.array([weighted_average_precision(ranking, weights) for ranking in rankings])
         return np.array([mean_where_defined(aps)])
 
-    low, high = bootstrap_intervals(
-        statistic, len(scores), resamples=resamples, level=level, seed=seed
-    )[0]
+    [(low, high)] = bootstrap_intervals(statistic, len(scores), resamples=resamples, seed=seed)
     return float(low), float(high)

@@ -71,7 +71,6 @@ def score_context_bias(
     *,
     known: NDArray[np.bool_] | None = None,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> ContextBiasScores:
     """Score every pair, and bound the means by a bootstrap over images.
 
@@ -82,7 +81,6 @@ def score_context_bias(
         bias: The pairs and the measure.
         known: (N, L), as `LabeledImages.known`: where nobody looked for the company, it is not away.
         resamples: Of the bootstrap.
-        seed: Of the bootstrap.
     """
     there = targets > 0
     away = ~there if known is None else ~there & known
@@ -93,7 +91,7 @@ def score_context_bias(
     co_occur = [measure(b, there[:, b] & there[:, c], ~there[:, b]) for b, c in bias.pairs]
     once = np.ones(len(scores), np.int_)
     every = np.array([measure(k, there[:, k], ~there[:, k])(once) for k in range(len(labels))])
-    means = _mean_estimates([exclusive, co_occur], len(scores), resamples, seed)
+    means = _mean_estimates([exclusive, co_occur], len(scores), resamples)
     return ContextBiasScores(
         measure=bias.measure,
         exclusive=means[0],
@@ -115,7 +113,7 @@ def score_context_bias(
 
 
 def _mean_estimates(
-    groups: list[list[Statistic]], num_images: int, resamples: int, seed: int
+    groups: list[list[Statistic]], num_images: int, resamples: int
 ) -> list[Estimate]:
     """Mean of each group of statistics, all bounded on the same resamples."""
 
@@ -124,7 +122,7 @@ def _mean_estimates(
         return np.array([mean_where_defined(column) for column in columns])
 
     values = means(np.ones(num_images, np.int_))
-    bounds = bootstrap_intervals(means, num_images, resamples=resamples, seed=seed)
+    bounds = bootstrap_intervals(means, num_images, resamples=resamples)
     return [
         Estimate(_number(value), _number(low), _number(high))
         for value, (low, high) in zip(values, bounds, strict=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.cmlr_edge.cli.command import COMMAND
@@ -16,14 +15,6 @@ def start_label(engine: Path, folder: Path, *arguments: str) -> subprocess.Popen
     command += ["--out", str(folder / "o.jsonl"), "--events", str(folder / "e.jsonl")]
     command += ["--stability", "min_duration_s=0"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def await_true(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
 
 
 def terminate(process: subprocess.Popen[bytes], limit_s: float) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ import pytest
 from cmlr_edge import demo_engine
 from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
 from tests.conftest import solid, write_video
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -135,11 +135,7 @@ def start_long_run(clip: Path, engine: Path, folder: Path) -> tuple[subprocess.P
     command = [*COMMAND, "label", clip, "--engine", engine, "--out", out]
     command += ["--overlay", folder / "o.mp4"]
     process = subprocess.Popen([str(part) for part in command], text=True, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not (out.exists() and out.read_bytes().count(b"\n") > 20):
-        assert time.monotonic() < deadline, "no lines were written within a minute"
-        assert process.poll() is None, "the run ended before it could be stopped"
-        time.sleep(0.01)
+    wait_until(lambda: out.exists() and out.read_bytes().count(b"\n") > 20, process)
     return process, out
 
 

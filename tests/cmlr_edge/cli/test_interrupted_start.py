@@ -13,7 +13,7 @@ import pytest
 
 from cmlr_edge.cli.signals import Interruption
 from tests.cmlr_edge.cli.command import COMMAND
-from tests.cmlr_edge.cli.long_label import await_true
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ class Start:
             stderr=subprocess.PIPE,
             text=True,
         )
-        await_true(self.process, lambda: child.is_file() and child.read_text().endswith("."))  # type: ignore[arg-type]
+        wait_until(lambda: child.is_file() and child.read_text().endswith("."), self.process)
         self.child = int(child.read_text()[:-1])
 
     def end(self, number: signal.Signals) -> tuple[int, str, float]:
@@ -128,9 +128,6 @@ def test_a_kill_while_providers_are_measured_leaves_no_child_and_no_choice(
     started: Start, tmp_path: Path
 ) -> None:
     assert started.end(signal.SIGKILL)[0] == -signal.SIGKILL
-    deadline_s = time.monotonic() + 5
-    while is_running(started.child):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    wait_until(lambda: not is_running(started.child), limit_s=5)
     files = [path.suffix for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert files == [".lock"]

@@ -19,9 +19,10 @@ import pytest
 
 from cmlr_edge import demo_engine
 from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
-from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label, terminate
+from tests.cmlr_edge.cli.long_label import count_lines, start_label, terminate
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import free_port, solid, write_video
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -182,7 +183,7 @@ def handles_sigterm(process: subprocess.Popen[bytes]) -> bool:
 
 def test_sigterm_while_the_model_is_loaded_leaves_nothing(tmp_path: Path) -> None:
     process = start_label(demo_engine(), tmp_path, "test://")
-    await_true(process, lambda: handles_sigterm(process))
+    wait_until(lambda: handles_sigterm(process), process)
     terminate(process, 10)
     assert not count_lines(tmp_path / "o.jsonl")
 
@@ -202,7 +203,7 @@ def test_sigterm_while_frames_come_or_a_read_hangs_ends_open_events(
     engine: Path, tmp_path: Path, source: str
 ) -> None:
     process = start_label(engine, tmp_path, source, "--policy", "every")
-    await_true(process, lambda: count_lines(tmp_path / "o.jsonl") >= 10)
+    wait_until(lambda: count_lines(tmp_path / "o.jsonl") >= 10, process)
     terminate(process, 10)
     lines, events = read_lines(tmp_path / "o.jsonl"), read_lines(tmp_path / "e.jsonl")
     assert [line["valid"] for line in lines] == [True] * len(lines)
@@ -214,7 +215,7 @@ def test_a_terminal_that_is_closed_ends_open_events_and_is_no_second_signal(
     engine: Path, tmp_path: Path
 ) -> None:
     process = start_label(engine, tmp_path, "test://?fps=50", "--policy", "every")
-    await_true(process, lambda: count_lines(tmp_path / "o.jsonl") >= 10)
+    wait_until(lambda: count_lines(tmp_path / "o.jsonl") >= 10, process)
     process.send_signal(signal.SIGHUP)
     time.sleep(0.15)
     process.send_signal(signal.SIGHUP)  # nothing, if it has ended
@@ -231,7 +232,7 @@ def test_sigterm_while_outputs_are_finished_keeps_what_was_done(
     process = start_label(
         engine, tmp_path, "test://?fps=0&frames=30", "--policy", "every", "--webhook", receiver.url
     )
-    await_true(process, lambda: bool(receiver.requests) and count_lines(tmp_path / "e.jsonl") == 7)
+    wait_until(lambda: bool(receiver.requests) and count_lines(tmp_path / "e.jsonl") == 7, process)
     terminate(process, 20)
     assert count_lines(tmp_path / "o.jsonl") == 30
 
@@ -245,9 +246,9 @@ def test_a_second_signal_does_not_wait_for_what_hangs(engine: Path, tmp_path: Pa
     )
     process = start_label(engine, tmp_path, "--config", str(settings))
     events = tmp_path / "e.jsonl"
-    await_true(process, lambda: events.exists() and b'"start"' in events.read_bytes())
+    wait_until(lambda: events.exists() and b'"start"' in events.read_bytes(), process)
     process.send_signal(signal.SIGTERM)
-    await_true(process, lambda: b'"end"' in events.read_bytes())
+    wait_until(lambda: b'"end"' in events.read_bytes(), process)
     time.sleep(0.2)  # nobody takes it for the first one once more
     terminate(process, 30)
 
@@ -259,7 +260,7 @@ def test_an_output_that_hangs_neither_stops_the_others_nor_the_end(
     process = start_label(
         engine, tmp_path, "test://?fps=50", "test://?fps=40", "--csv", str(tmp_path / "t.csv")
     )
-    await_true(process, lambda: count_lines(tmp_path / "t.csv") > 200)
+    wait_until(lambda: count_lines(tmp_path / "t.csv") > 200, process)
     terminate(process, 15)
     with (tmp_path / "t.csv").open(newline="") as file:
         sources = [row["source"] for row in csv.DictReader(file)]

@@ -24,6 +24,7 @@ from cmlr_edge.service.store import EngineStore
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
 from tests.cmlr_edge.service.tiny_engines import greedy_engine
+from tests.waiting import wait_until
 
 FAKES = Path(__file__).parents[1] / "fake_nvidia"
 _MIB = 2**20
@@ -38,10 +39,10 @@ def test_a_child_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> Non
     file = tmp_path / "pid"
     code = sleeper + f"open({str(file)!r}, 'w').write(str(p.pid)); time.sleep(60)"
     child = Child(python(code), timeout_s=30)
-    until(lambda: file.is_file() and file.read_text() != "")
+    wait_until(lambda: file.is_file() and file.read_text() != "")
     assert child.poll() is None
     assert child.kill().error == "was ended"
-    until(lambda: not is_alive(int(file.read_text())))
+    wait_until(lambda: not is_alive(int(file.read_text())))
     ended = run_limited(python("import time; time.sleep(60)"), timeout_s=0.3)
     assert (ended.limit, ended.error) == ("time", "gave no answer in 0.3 s")
 
@@ -52,7 +53,7 @@ def test_a_child_that_listens_is_told_lines_and_when_they_end() -> None:
     child = Child(python(code), timeout_s=30, on_line=heard.append, listens=True)
     child.send("a")
     child.send("b")
-    until(lambda: heard == ["aa\n", "bb\n"])
+    wait_until(lambda: heard == ["aa\n", "bb\n"])
     child.hang_up()
     assert (child.wait().code, child.wait().error) == (0, "")
     dead = Child(python(""), timeout_s=30, listens=True)
@@ -135,9 +136,9 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(python(code), env=environment) as parent:
         file = tmp_path / "pid"
-        until(lambda: file.is_file() and file.read_text() != "")
+        wait_until(lambda: file.is_file() and file.read_text() != "")
         parent.send_signal(signal.SIGKILL)
-    until(lambda: not is_alive(int(file.read_text())))
+    wait_until(lambda: not is_alive(int(file.read_text())))
 
 
 def test_a_build_has_a_time_limit_and_says_what_to_do(
@@ -293,13 +294,6 @@ CHILDREN: dict[str, Callable[[Path], object]] = {
 def test_no_child_runs_code_of_the_current_folder(poisoned: Path, engine: Path, child: str) -> None:
     CHILDREN[child](engine)
     assert not (poisoned / "ran").exists()
-
-
-def until(reached: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
-    while not reached():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

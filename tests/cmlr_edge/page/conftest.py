@@ -12,7 +12,8 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 from cmlr_edge.page.running import LiveServer
-from tests.cmlr_edge.page.live_page import PATTERN, TOKEN, get_json, serving, wait_until
+from tests.cmlr_edge.page.live_page import PATTERN, TOKEN, get_json, serving
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,13 +79,6 @@ def get_json(server: Server, path: str, **headers: str) -> Any:
     status, _, body = get(server, path, **headers)
     assert status == 200, body
     return json.loads(body)
-
-
-def wait_until(condition: Callable[[], object], limit_s: float = 30) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.02)
 
 
 def states(server: LiveServer) -> list[str]:

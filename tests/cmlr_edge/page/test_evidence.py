@@ -19,7 +19,8 @@ from cmlr_edge.session.config import EngineSettings, PageSettings, SourceSetting
 from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.capture.films import write_film
 from tests.cmlr_edge.page.browsing import wait_for
-from tests.cmlr_edge.page.live_page import get, get_json, wait_until
+from tests.cmlr_edge.page.live_page import get, get_json
+from tests.waiting import wait_until
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.page import connections
 from cmlr_edge.page.connections import FOR_HEALTH, MAX_CONNECTIONS, MAX_PER_ADDRESS, RareLines
 from cmlr_edge.page.running import LiveServer, MetricsServer
-from tests.cmlr_edge.page.live_page import get, get_json, post, serving, wait_until
+from tests.cmlr_edge.page.live_page import get, get_json, post, serving
+from tests.waiting import wait_until
 
 TOKEN = "a-token-of-some-length"
 

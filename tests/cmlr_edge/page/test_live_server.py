@@ -35,11 +35,11 @@ from tests.cmlr_edge.page.live_page import (
     post,
     serving,
     states,
-    wait_until,
 )
 from tests.cmlr_edge.pipeline.stand_ins import NanBackend, SlowBackend, recognizer_of
 from tests.conftest import LABELS, Image, make_spec, mean_color_model
 from tests.explained_engine import write_explained_engine
+from tests.waiting import wait_until
 
 
 def take_frame(viewer: ClientConnection) -> bytes:

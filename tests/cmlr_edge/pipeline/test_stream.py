@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cmlr_edge.sinks import Result
 from tests.cmlr_edge.cli.command import COMMAND, read_lines, run
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import solid
+from tests.waiting import wait_until
 
 
 class Collected:
@@ -173,11 +173,7 @@ def test_a_stopped_live_run_ends_its_open_events(
     command = [*COMMAND, "label", "test://?fps=60", "--engine", engine, "--threshold", "0.1"]
     command += ["--events", events]
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not (events.exists() and events.read_bytes().count(b'"start"') >= 3):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: events.exists() and events.read_bytes().count(b'"start"') >= 3, process)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 128 + number

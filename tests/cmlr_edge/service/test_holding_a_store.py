@@ -6,7 +6,6 @@ import errno
 import fcntl
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from cmlr_edge.errors import EngineError
 from cmlr_edge.service import store as store_module
 from cmlr_edge.service.store import EngineStore
+from tests.waiting import wait_until
 
 
 def test_a_store_serves_one_service(
@@ -69,10 +69,7 @@ def test_an_update_does_not_wait_for_the_verdict_of_a_service_that_is_gone(
     updating = threading.Thread(target=update)
     with store.served():
         updating.start()
-        deadline_s = time.monotonic() + 20
-        while not (device.parent / "store" / "offer.json").exists():
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
+        wait_until((device.parent / "store" / "offer.json").exists)
     updating.join()
     assert "no service is there any more" in str(done[0])
 

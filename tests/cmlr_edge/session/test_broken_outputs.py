@@ -14,6 +14,7 @@ import pytest
 
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.conftest import free_port
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -84,11 +85,7 @@ def test_a_broken_output_harms_nothing_else_and_is_counted(
         os.mkfifo(tmp_path / "odd")  # opening it waits for a reader, who never comes
     process = start(front_end, engine, tmp_path, trouble, environment)
     table = tmp_path / "t.csv"
-    deadline_s = time.monotonic() + 60
-    while not table.exists() or len(rows_of(table)) < 20:
-        assert time.monotonic() < deadline_s
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: table.exists() and len(rows_of(table)) >= 20, process)
     counted, began_s = len(rows_of(table)), time.monotonic()
     while time.monotonic() < began_s + 3 and len(rows_of(table)) < counted + 160:
         time.sleep(0.1)

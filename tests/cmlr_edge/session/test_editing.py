@@ -20,7 +20,8 @@ from cmlr_edge.session.config import load_config, toml_reader
 from cmlr_edge.session.editing import edited
 from cmlr_edge.session.runner import Runner
 from tests.cmlr_edge.capture.films import shade, write_film
-from tests.cmlr_edge.page.live_page import ask, get_json, wait_until
+from tests.cmlr_edge.page.live_page import ask, get_json
+from tests.waiting import wait_until
 
 TOKEN = "a-token-of-tests"
 TEXT = """# The site

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from cmlr_edge.cli import signals
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.web import Quiet, serving
 from tests.conftest import free_port, solid
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -49,18 +49,6 @@ def frames_of(table: Path) -> Counter[str]:
         return Counter(row["source"] for row in csv.DictReader(file))
 
 
-def await_true(
-    process: subprocess.Popen[str], condition: Callable[[], bool], limit_s: float
-) -> float:
-    """Return how long it took."""
-    start_s = time.monotonic()
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - start_s < limit_s
-        time.sleep(0.02)
-    return time.monotonic() - start_s
-
-
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 def test_a_camera_that_comes_late_gives_frames_soon_and_one_that_never_comes_is_told(
     engine: Path, tmp_path: Path, front_end: str
@@ -69,13 +57,13 @@ def test_a_camera_that_comes_late_gives_frames_soon_and_one_that_never_comes_is_
     sources = [f"door=http://127.0.0.1:{port}/", "hall=/dev/video199", "yard=test://?fps=20"]
     command = command_of(front_end, sources, engine, tmp_path, "--csv", str(table))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    await_true(process, lambda: frames_of(table)["yard"] > 0, 60)
+    wait_until(lambda: frames_of(table)["yard"] > 0, process)
     time.sleep(AWAY_S)
     # Of 20 a second, on a busy machine.
-    await_true(process, lambda: frames_of(table)["yard"] > AWAY_S * 10, AWAY_S)
+    wait_until(lambda: frames_of(table)["yard"] > AWAY_S * 10, process, limit_s=AWAY_S)
     assert frames_of(table)["door"] == 0
     with serving(MjpegCamera, port):
-        assert await_true(process, lambda: frames_of(table)["door"] > 0, 60) < WITHIN_S
+        assert wait_until(lambda: frames_of(table)["door"] > 0, process) < WITHIN_S
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if front_end == "label" else 0)

@@ -26,10 +26,11 @@ from cmlr_edge.session.editing import SourceEditing
 from cmlr_edge.sinks.collect import CollectSettings
 from cmlr_edge.sinks.opening import _KINDS, SinkSettings
 from tests.cmlr_edge.capture.films import write_film
-from tests.cmlr_edge.page.live_page import get, post, wait_until
+from tests.cmlr_edge.page.live_page import get, post
 from tests.cmlr_edge.sinks.broker import Broker
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import Image, make_spec, mean_color_model, write_engine
+from tests.waiting import wait_until
 
 RIGHT = ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0))
 HEADS = {b"\xff\xd8\xff": None, b"\x89PNG": None, b"RIFF": None}  # JPEG, PNG, WebP and AVI

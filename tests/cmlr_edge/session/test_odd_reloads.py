@@ -16,6 +16,7 @@ from cmlr_edge.errors import SpecError
 from cmlr_edge.session import Session
 from cmlr_edge.session.config import load_config
 from cmlr_edge.session.runner import Runner
+from tests.waiting import wait_until
 
 LONG = "x" * 5000
 ODD = {
@@ -75,10 +76,7 @@ def refusal(runner: Runner, caplog: pytest.LogCaptureFixture) -> str:
     """What is said of a configuration that is reloaded and not taken over."""
     caplog.clear()
     runner.request_reload()
-    deadline_s = time.monotonic() + 20
-    while not caplog.messages:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    wait_until(lambda: caplog.messages)
     [said] = caplog.messages
     assert said.startswith("the configuration is not taken over: "), said
     return said
@@ -116,10 +114,7 @@ def test_no_configuration_ends_a_run_that_works(
         config.write_text(f"{text}{more}\n")
         assert word in refusal(runner, caplog), name
     before = session.status()[0].frames
-    deadline_s = time.monotonic() + 20
-    while session.status()[0].frames < before + 5:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    wait_until(lambda: session.status()[0].frames >= before + 5)
 
 
 @pytest.mark.parametrize("name", [name for name, (more, _) in ODD.items() if "[[" not in more])

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from cmlr_edge.session import Session, SessionConfig
 from cmlr_edge.session.config import EngineSettings, SourceSettings
 from cmlr_edge.sinks.opening import SinkSettings
 from tests.conftest import make_spec, mean_color_model, solid, write_engine
+from tests.waiting import wait_until
 
 FAST = "test://?fps=50&size=128x96"
 LINES = SinkSettings("jsonl", path="lines.jsonl", append=False)
@@ -38,16 +37,9 @@ def reload(session: Session, config: SessionConfig, other: Recognizer | None = N
         session.apply(config, None if other is None else (other, ""), undo)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-
-
 def more_frames(session: Session) -> None:
     before = {status.name: status.frames for status in session.status()}
-    wait_for(lambda: all(s.frames > before.get(s.name, 0) + 3 for s in session.status()))
+    wait_until(lambda: all(s.frames > before.get(s.name, 0) + 3 for s in session.status()))
 
 
 def test_sources_without_a_name_follow_a_reload(engine: Path, tmp_path: Path) -> None:
@@ -78,7 +70,7 @@ def test_each_source_has_a_file_of_its_own_whenever_it_comes(engine: Path, tmp_p
         reload(session, replace(with_video, sources=(yard, gate)))
         more_frames(session)
         reload(session, replace(config, sources=(yard, gate)))
-        wait_for((tmp_path / "v-3.mp4").exists)
+        wait_until((tmp_path / "v-3.mp4").exists)
         assert session.lost == 0
     assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["v-2.mp4", "v-3.mp4", "v.mp4"]
 
@@ -170,10 +162,10 @@ def test_label_sums_up_what_a_reload_brought(engine: Path, tmp_path: Path) -> No
         text=True,
         env=os.environ,
     )
-    wait_for(lambda: lines.exists() and "door" in lines.read_text())
+    wait_until(lambda: lines.exists() and "door" in lines.read_text())
     config.write_text(base + door + yard)
     process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "yard" in lines.read_text())
+    wait_until(lambda: "yard" in lines.read_text())
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 143, errors

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.samples import frame
 from tests.conftest import solid, write_video
 from tests.explained_engine import write_explained_engine
+from tests.waiting import wait_until
 
 LABELS = ("red", "green", "blue")
 LIMITS, ALL = np.full(3, 0.5, np.float32), np.ones(3, bool)
@@ -288,10 +288,7 @@ def test_every_command_collects_and_a_kill_leaves_every_frame_whole(
     more = ["--collect", str(folder), "--collect-random", "1", "--collect-every", "0"]
     command = command_of(front_end, ["door=test://?fps=40"], engine, tmp_path, *more)
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        deadline_s = time.monotonic() + 60
-        while len(kept(folder)) < 5:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
+        wait_until(lambda: len(kept(folder)) >= 5)
         process.send_signal(signal.SIGKILL)
     for path in kept(folder):
         assert read_image(path).size

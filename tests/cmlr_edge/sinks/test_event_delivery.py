@@ -7,7 +7,6 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
 from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,14 @@ from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.tls import reason_of
 from cmlr_edge.sinks.webhook import Webhook
 from tests.cmlr_edge.cli.command import read_lines
-from tests.cmlr_edge.cli.long_label import await_true, count_lines, start_label, terminate
+from tests.cmlr_edge.cli.long_label import count_lines, start_label, terminate
 from tests.cmlr_edge.sinks.broker import Broker
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.cmlr_edge.sinks.results import of_events
 from tests.cmlr_edge.sinks.samples import event
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def wait_until(condition: Callable[[], object], limit_s: float = 20) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
 
 
 def test_events_arrive_once_and_in_order_though_the_server_fails_and_hangs(
@@ -203,7 +196,7 @@ def test_label_starts_without_its_broker_and_loses_no_event(
     folder.mkdir()
     url = f"mqtt://127.0.0.1:{broker.port}/door"
     process = start_label(engine, folder, "test://?fps=50", "--mqtt", url)
-    await_true(process, lambda: count_lines(folder / "o.jsonl") >= 10)
+    wait_until(lambda: count_lines(folder / "o.jsonl") >= 10, process)
     broker.start()
     wait_until(lambda: len(broker.ids()) >= 3)
     terminate(process, 10)

@@ -6,8 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +22,7 @@ from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.broker import Broker
 from tests.cmlr_edge.sinks.results import of_events
+from tests.waiting import wait_until
 
 PERSON = Event("start", "1", "door", "person", 1.0, 0.5, None, 0.8, 0.9, 1764000000.0)
 # What Home Assistant takes of each kind of entity, beside what all have; others would be refused.
@@ -33,13 +32,6 @@ OWN = {
     "sensor": {"state_class"},
     "event": {"event_types"},
 }
-
-
-def await_true(condition: Callable[[], object], limit_s: float = 20) -> None:
-    deadline_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def configs(topics: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -107,18 +99,18 @@ def test_a_broker_that_forgets_is_told_again(broker: Broker) -> None:
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door", home_assistant="homeassistant")
     sink.watch([SourceHealth("hall", is_ok=True, labels=("person", "cat"))])
     sink.write(of_events(replace(PERSON, source="hall")))
-    await_true(lambda: broker.retained().get("door/hall/person") == "ON")
+    wait_until(lambda: broker.retained().get("door/hall/person") == "ON")
     check(broker.retained())
     broker.config.write_text(broker.config.read_text().replace("persistence true", ""))
     broker.stop()
     (broker.config.parent / "mosquitto.db").unlink(missing_ok=True)
     sink.write(of_events(replace(PERSON, source="hall", kind="end", end_s=2.0)))
     broker.start()
-    await_true(broker.listens)
-    await_true(lambda: broker.retained().get("door/hall/person") == "OFF")
+    wait_until(broker.listens)
+    wait_until(lambda: broker.retained().get("door/hall/person") == "OFF")
     check(broker.retained())
     sink.watch([])
-    await_true(lambda: not configs(broker.retained()))
+    wait_until(lambda: not configs(broker.retained()))
     sink.close()
     assert broker.retained()["door/availability"] == "offline"
 
@@ -139,18 +131,18 @@ def test_every_command_lets_it_find_sources_and_a_kill_leaves_nothing_on(
     ]
     command = command_of(front_end, sources, engine, tmp_path, *more, "--home-assistant")
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        await_true(lambda: broker.retained().get("door/hall/red") == "ON", 60)
+        wait_until(lambda: broker.retained().get("door/hall/red") == "ON")
         process.send_signal(signal.SIGKILL)
     topics = broker.retained()
     check(topics)
     assert topics["door/hall/_health"] == "ON"
     assert topics["door/yard/_health"] == "OFF"
     assert not any("blue" in topic for topic in topics)
-    await_true(lambda: broker.retained()["door/availability"] == "offline", 40)
+    wait_until(lambda: broker.retained()["door/availability"] == "offline", limit_s=40)
     sources = ["hall=test://?fps=20&frames=5", "yard=/dev/video199"]
     command = command_of(front_end, sources, engine, tmp_path, *more, "--home-assistant")
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        await_true(lambda: broker.retained().get("door/hall/red") == "OFF", 60)
+        wait_until(lambda: broker.retained().get("door/hall/red") == "OFF")
         process.terminate()
 
 
@@ -163,5 +155,5 @@ def test_many_labels_of_many_sources_are_told_soon(broker: Broker) -> None:
     labels = tuple(f"label {number}" for number in range(80))
     sink = MqttEvents(f"mqtt://127.0.0.1:{broker.port}/door", home_assistant="homeassistant")
     sink.watch([SourceHealth(f"s{number}", is_ok=True, labels=labels) for number in range(8)])
-    await_true(lambda: len(configs(broker.retained())) == 8 * (2 + 2 * 80), 30)
+    wait_until(lambda: len(configs(broker.retained())) == 8 * (2 + 2 * 80), limit_s=30)
     sink.close()

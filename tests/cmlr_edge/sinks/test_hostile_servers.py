@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,15 +31,9 @@ from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.cmlr_edge.sinks.results import of_events
 from tests.cmlr_edge.sinks.samples import event
 from tests.conftest import free_port
+from tests.waiting import wait_until
 
 KINDS = ["start", "update", "update", "end", "start", "update", "end", "update", "start", "end"]
-
-
-def wait_until(condition: Callable[[], object], limit_s: float = 20) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.samples import frame, prediction
 from tests.conftest import solid, write_video
+from tests.waiting import wait_until
 
 LABELS = ("red", "green", "blue")
 
@@ -200,10 +201,7 @@ def test_every_command_takes_pictures_which_a_kill_leaves_whole(
     more = ["--threshold", "0.2", "--snapshots", str(tmp_path / "s")]
     command = command_of(front_end, sources, engine, tmp_path, *more)
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        deadline_s = time.monotonic() + 60
-        while not pictures(tmp_path / "s"):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
+        wait_until(lambda: pictures(tmp_path / "s"))
         process.send_signal(signal.SIGKILL)
     for path in pictures(tmp_path / "s"):
         assert read_image(path).size

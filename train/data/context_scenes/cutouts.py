@@ -6,7 +6,6 @@ wheels. Each world holds out other objects and other backgrounds, as its seed sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -118,13 +117,12 @@ _BACKGROUNDS = {
 LABELS, CONTEXTS = tuple(label for label in _OBJECTS if label), tuple(_BACKGROUNDS)
 
 
-def load_cutouts(folder: Path, seed: int, report: Callable[[str], None] = lambda _: None) -> Assets:
+def load_cutouts(folder: Path, seed: int) -> Assets:
     """Read the cut-outs and photos from `folder`, and fetch them first where they are not there.
 
     Args:
         folder: Kept for the next time: `cutouts.npz` and `photos.npz`.
         seed: Of the world. Objects and photos are shuffled by it before some are held out.
-        report: Told what is being fetched.
 
     Raises:
         DependencyError: apt-get or dpkg is missing.
@@ -132,11 +130,11 @@ def load_cutouts(folder: Path, seed: int, report: Callable[[str], None] = lambda
     """
     objects, photos = folder / "cutouts.npz", folder / "photos.npz"
     if not objects.is_file():
-        with unpacked_packages([_STAMPS], report) as unpacked:
+        with unpacked_packages([_STAMPS]) as unpacked:
             save_arrays(objects, _read_stamps(unpacked / _STAMPS / "usr/share/tuxpaint/stamps"))
     if not photos.is_file():
         names = [name for files in _BACKGROUNDS.values() for name in files]
-        with unpacked_packages({name.split(":")[0] for name in names}, report) as unpacked:
+        with unpacked_packages({name.split(":")[0] for name in names}) as unpacked:
             save_arrays(photos, read_backgrounds(_BACKGROUNDS, unpacked))
     sprites: dict[str, dict[str, list[Image]]] = {KNOWN: {}, HELD_OUT: {}}
     for label, found in _read_groups(objects, seed).items():
