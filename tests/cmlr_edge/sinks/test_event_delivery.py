@@ -75,7 +75,7 @@ def test_an_answer_that_leads_to_no_address_is_a_refusal_like_any_other(receiver
 
 
 def test_bytes_that_are_no_http_are_told_as_such_and_not_shown() -> None:
-    assert reason_of(BadStatusLine("\0\x1b[31m")) == "what answers there speaks no HTTP"
+    assert reason_of(BadStatusLine("\0\x1b[31m")) == "what answers there speaks no HTTP/1.1"
     assert "closed" in reason_of(RemoteDisconnected("it closed the connection"))
 
 
