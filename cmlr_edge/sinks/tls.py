@@ -55,9 +55,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         what_to_do = "see ca_file and the name"
         if error.verify_code in _BY_THE_CLOCK:
-            what_to_do = (
-                f"by this machine's clock it is {local_time(time.time(), '%Y-%m-%d %H:%M')}"
-            )
+            what_to_do = f"by this machine's clock it is {local_time(time.time(), '%Y-%m-%d')}"
         return f"its certificate is not accepted: {error.verify_message}; {what_to_do}"
     if isinstance(error, ssl.SSLError):
         return _handshake_reason(error.reason or str(error))
