@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -112,6 +114,7 @@ def create_app(live: LiveState, *, token: str | None = None) -> FastAPI:
         app.add_api_route(address, _fixed(content, media_type), include_in_schema=False)
     app.add_middleware(Gate, token=token)
     app.add_middleware(_SafeHeaders)
+    app.add_middleware(_Heads)
     return app
 
 
@@ -152,6 +155,7 @@ def create_metrics_app(render: Callable[[], bytes], *, token: str | None) -> Fas
 
     app.add_middleware(Gate, token=token)
     app.add_middleware(_SafeHeaders)
+    app.add_middleware(_Heads)
     return app
 
 
@@ -177,6 +181,30 @@ class _SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class _HeadIsToldError(Exception):
+    """All that was asked for is said."""
+
+
+class _Heads:
+    """Answers HEAD as GET without what follows the headers, as monitors ask; an ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_head(message: Message) -> None:
+            if message["type"] != "http.response.start":
+                raise _HeadIsToldError  # a video would go on for ever
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+
+        if scope.get("method") != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        with suppress(_HeadIsToldError):
+            await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 def _live(request: Request | WebSocket) -> LiveState:
@@ -303,9 +331,9 @@ async def recognize(
         body = await request.body()
         if kind.lower().startswith("multipart/form-data"):
             files = files_of(body, kind, most=MAX_PICTURES)
-            found = await asyncio.to_thread(desk.look_at_all, files, scores=scores, why=why)
+            found = await desk.in_turn(partial(desk.look_at_all, files, scores=scores, why=why))
             return {"pictures": found}
-        return await asyncio.to_thread(desk.look, body, scores=scores, why=why)
+        return await desk.in_turn(partial(desk.look, body, scores=scores, why=why))
     except ClientDisconnect as error:
         raise HTTPException(400, "the picture did not come as a whole") from error
     except FrameError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -161,7 +161,7 @@ async def infer(
         raise HTTPException(400, "the request did not come as a whole") from error
     length = None if json_length is None else int(json_length[:12])
     try:
-        answer = await asyncio.to_thread(desk.infer, body, length)
+        answer = await desk.in_turn(partial(desk.infer, body, length))
     except FrameError as error:
         raise ProtocolError(400, str(error)) from error
     except EngineError as error:

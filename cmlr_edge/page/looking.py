@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.capture.bounds import MAX_STREAM_PIXELS, check_size
@@ -19,6 +18,7 @@ from cmlr_edge.why import Explain
 
 _AT_ONCE = 2  # each holds a decoded picture
 _WAIT_S = 5.0
+_T = TypeVar("_T")
 
 
 class TooBusyError(Exception):
@@ -30,7 +30,7 @@ class NoExplanationError(Exception):
 
 
 class PictureDesk:
-    """Takes pictures from any thread."""
+    """Takes pictures, each in its turn."""
 
     def __init__(self, recognizer: Recognizer, explain: Explain | None = None) -> None:
         """Let this one recognise; it stays its owner's.
@@ -40,7 +40,7 @@ class PictureDesk:
             explain: How, unless a visitor says otherwise; None: not.
         """
         self._recognizer, self._explain = recognizer, explain
-        self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._places = asyncio.Semaphore(_AT_ONCE)
 
     @property
     def recognizer(self) -> Recognizer:
@@ -50,6 +50,24 @@ class PictureDesk:
     def use(self, recognizer: Recognizer) -> None:
         """Let another one go on."""
         self._recognizer = recognizer
+
+    async def in_turn(self, work: Callable[[], _T]) -> _T:
+        """Do it in a thread, once others are done; whoever waits for that keeps no thread from viewers.
+
+        Args:
+            work: A call of `look`, `look_at_all` or `infer`, whose errors it raises.
+
+        Raises:
+            TooBusyError: Too many pictures are sent at once.
+        """
+        try:
+            await asyncio.wait_for(self._places.acquire(), _WAIT_S)
+        except asyncio.TimeoutError as error:
+            raise TooBusyError from error
+        try:
+            return await asyncio.to_thread(work)
+        finally:
+            self._places.release()
 
     def look(self, encoded: bytes, *, scores: bool, why: bool | None = None) -> dict[str, Any]:
         """Decode a picture and recognise it.
@@ -64,11 +82,9 @@ class PictureDesk:
 
         Raises:
             FrameError: It is no picture, or too large.
-            TooBusyError: Too many are sent at once.
             NoExplanationError: The engine cannot say why.
         """
-        with self._place():
-            return self._told(encoded, scores=scores, why=why)
+        return self._told(encoded, scores=scores, why=why)
 
     def look_at_all(
         self, pictures: Sequence[tuple[str, bytes]], *, scores: bool, why: bool | None = None
@@ -76,17 +92,15 @@ class PictureDesk:
         """Recognise several, given by name; a picture that cannot be read has an `error` in its place.
 
         Raises:
-            TooBusyError: Too many are sent at once.
             NoExplanationError: The engine cannot say why.
         """
         found = []
-        with self._place():  # one after the other: all decoded at once would be large
-            for name, encoded in pictures:
-                try:
-                    told = self._told(encoded, scores=scores, why=why)
-                except FrameError as error:
-                    told = {"error": str(error)}
-                found.append({"name": name, **told})
+        for name, encoded in pictures:  # one after the other: all decoded at once would be large
+            try:
+                told = self._told(encoded, scores=scores, why=why)
+            except FrameError as error:
+                told = {"error": str(error)}
+            found.append({"name": name, **told})
         return found
 
     def infer(self, body: bytes, json_length: int | None) -> InferAnswer:
@@ -99,28 +113,17 @@ class PictureDesk:
         Raises:
             FrameError: It is malformed, or holds what is no picture.
             EngineError: The model failed.
-            TooBusyError: Too many are sent at once.
         """
-        with self._place():
-            request = InferRequest.read(body, json_length)
-            recognizer = self._recognizer
-            try:
-                found = [recognizer(p, color="rgb") for p in _pixels_of(request)]
-            except EngineError:
-                if recognizer is self._recognizer:
-                    raise
-                recognizer = self._recognizer  # an update closed the former one
-                found = [recognizer(p, color="rgb") for p in _pixels_of(request)]
-        return request.answer(found, recognizer.spec.name, recognizer.labels)
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._places.acquire(timeout=_WAIT_S):
-            raise TooBusyError
+        request = InferRequest.read(body, json_length)
+        recognizer = self._recognizer
         try:
-            yield
-        finally:
-            self._places.release()
+            found = [recognizer(p, color="rgb") for p in _pixels_of(request)]
+        except EngineError:
+            if recognizer is self._recognizer:
+                raise
+            recognizer = self._recognizer  # an update closed the former one
+            found = [recognizer(p, color="rgb") for p in _pixels_of(request)]
+        return request.answer(found, recognizer.spec.name, recognizer.labels)
 
     def _explanation(self, why: bool | None) -> bool | Explain:
         if why is False or (why is None and self._explain is None):

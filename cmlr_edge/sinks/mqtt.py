@@ -23,7 +23,17 @@ from cmlr_edge.sinks.tls import reason_of, tls_context
 from cmlr_edge.wording import counted
 
 _UNDER_WAY = 20  # messages that the broker has not acknowledged; no more are sent meanwhile
+_GREETINGS = 2  # messages that begin each connection
 _LONGEST_TOPIC = 2**15  # bytes; the protocol takes twice as many, and topics of ours begin with it
+_LONGEST_MESSAGE = 2**28 - 1  # bytes; the protocol takes no longer ones
+_AROUND = 16  # bytes of a packet, beside topic and payload, at most
+_CHECK = "check user and password"
+_WHAT_TO_DO = {  # where it says why it refuses us
+    "Bad user name or password": f"; {_CHECK}",
+    "Not authorized": f"; {_CHECK}",
+    "Retain not supported": "; let it retain messages",
+    "QoS not supported": "; let it take QoS 1",
+}
 _FORM = "mqtt://user:password@host:1883/topic (mqtts:// with TLS)"
 _log = logging.getLogger(__name__)
 
@@ -84,29 +94,28 @@ class MqttEvents:
         self._early: dict[int, bool] = {}
         self._handed_on = 0  # taken out of a queue, and not given to paho yet
         self._greeting = 0  # the number of our last "online"
-        self._refused, self._has_refused = 0, False  # events, since that was told; anything at all
+        self._refused = 0  # events, since that was told
+        self._remedies: dict[str, None] = {}  # for what was refused, each told once
         self._trouble = ""  # what was said of the broker last; empty while it is there
         self._said = ""  # by TLS, since the connection before
-        self._mqtt, self._parts, self._port, self._tls = mqtt, parts, port, tls
-        self._is_asking = True  # whether the broker speaks MQTT 5
-        self._open(mqtt.MQTTv5)
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (("mqtt", self._deliver), ("mqtt states", self._keep_states))
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _open(self, protocol: int) -> None:
-        self._client = client = _client(self._mqtt, self._parts, self._tls, protocol)
+        self._mqtt = mqtt
+        self._is_answered = self._refuses_5 = False  # this connection; the broker, in words
+        self._most_bytes = _LONGEST_MESSAGE  # of a message, as the broker says
+        self._client = client = _client(mqtt, parts, tls)
         client.will_set(f"{self._topic}/availability", "offline", qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_log = self._on_log
-        client.connect_async(str(self._parts.hostname), self._port, keepalive=15)
+        client.connect_async(str(parts.hostname), port, keepalive=15)
         client.loop_start()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("mqtt", self._deliver), ("mqtt states", self._keep_states))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def trouble(self) -> str:
@@ -133,8 +142,8 @@ class MqttEvents:
             raise error
         if refused := self._take_refused():
             error = OutputError(
-                f"{self.name}: the broker refused {counted(refused, 'event')}: let this user write to "
-                f"{self._topic}/#"
+                f"{self.name}: the broker refused {counted(refused, 'event')}: "
+                + " and ".join(self._remedies)
             )
             error.lost = refused
             raise error
@@ -158,11 +167,8 @@ class MqttEvents:
         with self._changed:
             unsent += len(self._events)
         unsent += self._take_refused()
-        client = None
-        while client is not self._client:  # it may have left us another one while it ended
-            client = self._client
-            client.disconnect()
-            client.loop_stop()
+        self._client.disconnect()
+        self._client.loop_stop()
         if unsent:
             error = OutputError(f"{self.name}: {counted(unsent, 'event')} not taken by the broker")
             error.lost = unsent
@@ -217,6 +223,11 @@ class MqttEvents:
     def _publish(self, topic: str, payload: str, unconfirmed: set[int]) -> int:
         """Hand a message to paho; its number is among `unconfirmed` until the broker has it."""
         is_once, is_state = unconfirmed is self._once, unconfirmed is self._states
+        if len(topic.encode()) + len(payload.encode()) + _AROUND > self._most_bytes:
+            self._refuse("Packet too large", f"let it take more than {self._most_bytes} bytes")
+            with self._changed:
+                self._refused += unconfirmed is self._events
+            return 0
         info = self._client.publish(topic, payload, qos=0 if is_once else 1, retain=is_state)
         number = int(info.mid)
         with self._changed:
@@ -240,27 +251,22 @@ class MqttEvents:
             refused, self._refused = self._refused, 0
         return refused
 
-    def _ask_again(self) -> None:
-        """Go on with MQTT 3.1.1, which every broker speaks; nothing was sent so far."""
-        if self._queue.closed:
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, props: Any) -> None:
+        self._is_answered = True
+        if reason == "Unsupported protocol version":  # MQTT 3.1.1 is spoken by every broker
+            client._protocol, self._refuses_5 = self._mqtt.MQTTv311, True
             return
-        former, self._is_asking = self._client, False
-        former.on_connect = former.on_disconnect = former.on_connect_fail = None
-        former.disconnect()
-        former.loop_stop()
-        self._open(self._mqtt.MQTTv311)
-
-    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, props: Any) -> None:
-        # paho does not heed how many unconfirmed messages a broker of MQTT 5 bears, which else leaves us.
-        bears = getattr(props, "ReceiveMaximum", _UNDER_WAY)
-        if self._is_asking and (reason == "Unsupported protocol version" or bears < _UNDER_WAY):
-            self._ask_again()
-            return
-        self._is_asking = False
+        # paho does not heed what a broker of MQTT 5 bears, which else leaves us.
+        bears = min(getattr(props, "ReceiveMaximum", _UNDER_WAY), _UNDER_WAY)
+        client._max_inflight_messages = bears
+        for message in [*client._out_messages.values()][max(0, bears - _GREETINGS) :]:
+            message.state = self._mqtt.mqtt_ms_queued  # would all be sent again at once
+        self._most_bytes = getattr(props, "MaximumPacketSize", _LONGEST_MESSAGE)
         if self._queue.closed:  # whoever came now would never say farewell
             return
         if reason.is_failure:
-            self._tell(f"refuses us: {reason}; check user and password, trying again")
+            what_to_do = _WHAT_TO_DO.get(str(reason), "")
+            self._tell(f"refuses us: {reason}{what_to_do}, trying again")
             return
         with self._changed:
             self._untold = dict.fromkeys(self._retained)
@@ -271,11 +277,13 @@ class MqttEvents:
         self._greeting = self._retain("availability", "online")
 
     def _on_disconnect(
-        self, _client: Any, _data: Any, _flags: Any, reason: Any, _props: Any
+        self, client: Any, _data: Any, _flags: Any, reason: Any, _props: Any
     ) -> None:
-        if self._is_asking:  # it closed the connection and gave no answer
-            self._ask_again()
-            return
+        # Whoever hangs up without an answer may know the other version alone, or be about to end.
+        mqtt, is_5 = self._mqtt, client._protocol == self._mqtt.MQTTv5
+        if not self._is_answered or not (is_5 or self._refuses_5):
+            client._protocol = mqtt.MQTTv311 if is_5 else mqtt.MQTTv5
+        self._is_answered = False
         with self._changed:
             self._connected = False
         if reason.is_failure and (not self._trouble or self._said):
@@ -301,19 +309,19 @@ class MqttEvents:
             self._trouble = trouble
             _log.warning("%s %s", self.name, trouble)
 
+    def _refuse(self, reason: str, remedy: str) -> None:
+        if remedy not in self._remedies:
+            self._remedies[remedy] = None
+            _log.warning("%s refuses a message (%s): %s", self.name, reason, remedy)
+
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _props: Any) -> None:
         if mid == self._greeting:  # only now: some brokers greet, and close the connection at once
             if self._trouble:  # who was told of it is told of its end
                 _log.warning("%s connected again", self.name)
             self._trouble = ""
-        if reason.is_failure and not self._has_refused:
-            self._has_refused = True
-            _log.warning(
-                "%s refuses a message (%s): let this user write to %s/#, and where Home Assistant looks",
-                self.name,
-                reason,
-                self._topic,
-            )
+        if reason.is_failure:
+            remedy = f"let this user write to {self._topic}/#, and where Home Assistant looks"
+            self._refuse(str(reason), remedy)
         with self._changed:
             self._connected |= mid == self._greeting
             waiting = (self._events, self._states, self._once)
@@ -346,9 +354,11 @@ def _paho() -> Any:
     return client
 
 
-def _client(mqtt: Any, parts: Any, tls: ssl.SSLContext | None, protocol: int) -> Any:
-    """A client of paho's that is to log in as the URI says."""
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=protocol)
+def _client(mqtt: Any, parts: Any, tls: ssl.SSLContext | None) -> Any:
+    """A client of paho's that is to log in as the URI says, in MQTT 5 at first."""
+    # As paho itself goes over to older versions: another client would have to take over what waits.
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+    client._protocol = mqtt.MQTTv5
     if parts.username is not None:
         password = None if parts.password is None else unquote(parts.password)
         client.username_pw_set(unquote(parts.username), password)

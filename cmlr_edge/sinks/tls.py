@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import ssl
-from http.client import BadStatusLine, RemoteDisconnected
+import time
+from http.client import BadStatusLine, RemoteDisconnected, UnknownProtocol
 from pathlib import Path
 
 from cmlr_edge.errors import OutputError
+from cmlr_edge.machine.clocks import local_time
 from cmlr_edge.model.files import read_file
 
+_BY_THE_CLOCK = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _SSL_ERROR = re.compile(r"\[SSL: (\w+)\]")
 
 
@@ -50,13 +53,18 @@ def tls_context(
 def reason_of(error: BaseException) -> str:
     """Why a connection, or the files for it, failed: one line for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}; see ca_file and the name"
+        what_to_do = "see ca_file and the name"
+        if error.verify_code in _BY_THE_CLOCK:
+            what_to_do = f"by this machine's clock it is {local_time(time.time(), '%Y-%m-%d')}"
+        return f"its certificate is not accepted: {error.verify_message}; {what_to_do}"
     if isinstance(error, ssl.SSLError):
         return _handshake_reason(error.reason or str(error))
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
-        return "what answers there speaks no HTTP"  # and its bytes are for no log
+    if isinstance(error, (BadStatusLine, UnknownProtocol)) and not isinstance(
+        error, RemoteDisconnected
+    ):
+        return "what answers there speaks no HTTP/1.1"  # and its bytes are for no log
     if found := _SSL_ERROR.search(str(error)):  # of a library that hands on the text alone
         return _handshake_reason(found[1])
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -10,8 +10,10 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, parse_headers
 from random import SystemRandom
 from typing import Any
 from urllib.error import HTTPError
@@ -22,6 +24,7 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
 from cmlr_edge.machine.addresses import as_sent, is_host
 from cmlr_edge.machine.backoff import Backoff
+from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Result, Takes
 from cmlr_edge.sinks.room import EventQueue
@@ -29,8 +32,20 @@ from cmlr_edge.sinks.tls import reason_of, tls_context
 from cmlr_edge.wording import counted
 
 _TRY_AGAIN = {408, 425, 429}  # and 500 and above
+_LONGEST_PAUSE_S = 60.0  # that a server may ask for: its clock or ours may be wrong
 _random = SystemRandom().random
 _log = logging.getLogger(__name__)
+
+
+class _Answer(HTTPResponse):
+    """Passes over answers that only say that one will come (1xx), such as early hints."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            parse_headers(self.fp)
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -77,6 +92,7 @@ class _Deadline:
 
     def watched(self, kind: Callable[..., HTTPConnection], *given: Any, **named: Any) -> Any:
         connection = kind(*given, **named)
+        connection.response_class = _Answer
         connection._create_connection = self.connect  # type: ignore[attr-defined]
         return connection
 
@@ -152,7 +168,8 @@ class Webhook:
         self._queue = EventQueue(max_queue)
         self._changed = self._queue.changed
         self._at_work = self._stopped = False
-        self._fails = False
+        self._fails, self._log = False, Rarely()
+        self._asked_s = 0.0  # the pause that the server asked for last
         self.refused = self.attempts = 0
         self._thread = threading.Thread(target=self._deliver, name="webhook", daemon=True)
         self._thread.start()
@@ -200,11 +217,12 @@ class Webhook:
         problem, again = self._post(event)
         with self._changed:
             self.attempts += 1
-            if problem and not self._fails:
+            if problem and not self._fails and self._log.may_say():
                 _log.warning("%s: %s", self.name, problem)
             self._fails = bool(problem)
             if again:
-                self._changed.wait_for(lambda: self._stopped, self._backoff.next_s())
+                pause_s = max(self._backoff.next_s(), self._asked_s)
+                self._changed.wait_for(lambda: self._stopped, pause_s)
                 return not self._stopped
             self._backoff.reset()
             self.refused += bool(problem)
@@ -215,6 +233,7 @@ class Webhook:
         body = json.dumps(event.to_record(), allow_nan=False).encode()
         key = {"Idempotency-Key": f"{event.id}-{event.kind}-{event.time_s:.4f}"}
         request = Request(self._url, body, self._headers | key, method="POST")
+        self._asked_s = 0.0
         late = f"no answer in {self._timeout_s:g} s"
         with self._deadline.set(self._timeout_s) as deadline:
             try:
@@ -222,7 +241,9 @@ class Webhook:
             except HTTPError as error:
                 error.close()
                 again = error.code >= 500 or error.code in _TRY_AGAIN
-                return f"answered {error.code}", again
+                self._asked_s = _pause_of(error.headers)
+                leads = ", which leads elsewhere: give that address" * (300 < error.code < 400)
+                return f"answered {error.code}{leads}", again
             except (OSError, HTTPException, ValueError) as error:  # the last: a proxy's address
                 if deadline.over():
                     return late, True
@@ -230,6 +251,17 @@ class Webhook:
                 return redact(reason_of(inner if isinstance(inner, OSError) else error)), True
             # Headers that were cut off look complete.
             return (late, True) if deadline.over() else ("", False)
+
+
+def _pause_of(headers: Message[str, str]) -> float:
+    """How many seconds a server wants to be left alone: a number, or a date by our clock."""
+    text = headers.get("Retry-After", "").strip()
+    try:
+        until_s = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    pause_s = until_s if text.isdecimal() else until_s - time.time()
+    return min(max(pause_s, 0.0), _LONGEST_PAUSE_S)
 
 
 def _parse(url: str) -> tuple[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -175,6 +176,16 @@ def test_hours_are_those_of_the_place(
 
     monkeypatch.setattr(intake_module, "datetime", Clock)
     assert Intake(IntakeSettings(active=(active,))).is_active() is expected
+
+
+def test_hours_are_those_of_utc_where_nobody_can_read_the_zone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC+25:99")
+        time.tzset()
+        assert Intake(IntakeSettings(active=("00:00-24:00",))).is_active()
+    time.tzset()
 
 
 def test_outside_its_hours_nothing_is_looked_at_and_events_end(

@@ -9,12 +9,10 @@ import threading
 import time
 from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cmlr_edge.errors import OutputError
-from cmlr_edge.sinks import mqtt
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.tls import reason_of
 from cmlr_edge.sinks.webhook import Webhook
@@ -70,7 +68,7 @@ def test_an_answer_that_leads_to_no_address_is_a_refusal_like_any_other(receiver
 
 
 def test_bytes_that_are_no_http_are_told_as_such_and_not_shown() -> None:
-    assert reason_of(BadStatusLine("\0\x1b[31m")) == "what answers there speaks no HTTP"
+    assert reason_of(BadStatusLine("\0\x1b[31m")) == "what answers there speaks no HTTP/1.1"
     assert "closed" in reason_of(RemoteDisconnected("it closed the connection"))
 
 
@@ -271,43 +269,6 @@ def test_events_that_the_broker_lets_nobody_write_are_lost_and_counted(
         sink.close()
     assert told.value.lost == 1
     assert sum("refuses a message (Not authorized)" in line for line in caplog.messages) == 1
-
-
-# The last one knows it, and bears ten unconfirmed messages: paho would send more.
-@pytest.mark.parametrize("answer", [b"\x20\x02\x00\x01", b"", b"\x20\x06\0\0\3\x21\0\x0a"])
-def test_a_broker_that_does_not_know_mqtt_5_is_asked_in_3_1_1(answer: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        sink = MqttEvents(f"mqtt://127.0.0.1:{server.getsockname()[1]}", flush_s=0.1)
-        said = []
-        for wanted in (b"\x05", b"\x04", b"\x04"):
-            peer, _ = server.accept()
-            with peer:
-                said.append(peer.recv(1024)[8:9] == wanted)
-                peer.sendall(answer if wanted == b"\x05" else b"")
-        sink.close()
-    assert all(said)
-
-
-def test_a_sink_that_is_closed_while_it_asks_in_3_1_1_leaves_nobody_connected(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    is_asking, make = threading.Event(), mqtt._client
-
-    def make_late(paho: Any, parts: Any, tls: Any, protocol: int) -> Any:
-        if protocol != paho.MQTTv5:
-            is_asking.set()
-            wait_until(lambda: sink._queue.closed)
-            sink._port = broker.port
-        return make(paho, parts, tls, protocol)
-
-    monkeypatch.setattr(mqtt, "_client", make_late)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        sink = MqttEvents(f"mqtt://127.0.0.1:{server.getsockname()[1]}/door")
-        server.accept()[0].close()
-        assert is_asking.wait(5)
-        sink.close()
-    assert sink._client._thread is None
-    assert broker.availability() == []
 
 
 def test_the_broker_tells_that_we_died(broker: Broker) -> None:

@@ -384,11 +384,11 @@ def test_events_that_a_broker_does_not_confirm_are_lost_and_nothing_else(
 def test_a_broker_that_confirms_nothing_is_owed_no_more_by_and_by() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         sink = MqttEvents(f"mqtt://127.0.0.1:{server.getsockname()[1]}", flush_s=0.1)
-        for number in range(4):  # it greets as MQTT 3.1.1 does, and leaves
+        for _ in range(4):  # it greets, and leaves
             peer, _ = server.accept()
             with peer:
                 peer.recv(1024)
-                peer.sendall(b"\x20\x02\x00\x00")
-                assert number == 0 or peer.recv(1024)
+                peer.sendall(b"\x20\x03\0\0\0")
+                assert peer.recv(1024)
         assert len(sink._client._out_messages) <= 2
         sink.close()
