@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 ATTENTION_NAME: str
 ATTENTION_DOMAIN: str
 ATTENTION_VERSION: str
+READ_RTP_LOG: int
 
 def attention(
     query: NDArray[np.float32],
@@ -22,3 +23,4 @@ def resize_area(
     instruction_set: str | None = None,
 ) -> None: ...
 def resize_instruction_sets() -> list[str]: ...
+def rtp_gaps() -> int: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STARTS = (b"\0\0\1", b"\0\0\0\1")  # of a unit of H.264 and HEVC
+_VARIED = 16  # different bytes, with which no part of a picture is like the next one by chance
 
 
 class Doubles:
@@ -21,7 +22,9 @@ class Doubles:
         if not starts:
             # Parts of one unit may be alike, as those of a black picture: these go in pairs, and only
             # where its first part came twice.
-            is_double = is_double and self._unit_is_double and not self._was_double
+            is_sure = is_double and len({*content}) > _VARIED
+            in_pairs = self._unit_is_double and not self._was_double
+            is_double = is_double and (is_sure or in_pairs)
         else:
             self._unit_is_double = is_double
         self._pts, self._content, self._was_double = pts, content, is_double

@@ -54,6 +54,7 @@ class Footing:
             self._keys.add(self._num_taken)
         if is_partial:
             self._partial.add(self._num_taken)
+            self._note(self._num_taken)  # pictures that build upon it may be shown before it
         self._num_taken += 1
         if len(self._numbers) > _KNOWN:
             del self._numbers[next(iter(self._numbers))]

@@ -26,8 +26,9 @@ from cmlr_edge.capture.ffmpeg import (
 from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.frame_numbers import FrameNumbers
 from cmlr_edge.capture.mjpeg import open_mjpeg
-from cmlr_edge.capture.pump import Pump, Unit
+from cmlr_edge.capture.pump import PAUSE_S, Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
+from cmlr_edge.capture.rtp import open_rtsp, rtp_gaps
 from cmlr_edge.capture.slices import Slices
 from cmlr_edge.capture.timeline import TimeLine
 from cmlr_edge.capture.units import CODECS, read_units, settings_in
@@ -80,7 +81,11 @@ class NetworkReader:
             CaptureError: It cannot be opened, or holds no video that can be decoded.
         """
         self._av, self._timeout_s = av, read_timeout_s
+        self._pause_s = PAUSE_S
+        gaps = rtp_gaps(av)
+        before = gaps()
         container, stream = self._open(url, (open_timeout_s, read_timeout_s))
+        self._has_gap_in_look = gaps() > before
         self._context = context = stream.codec_context
         # Threads by picture hold one picture back each: with 12 cores half a second, or 12 seconds.
         context.thread_type = "SLICE"
@@ -106,7 +111,9 @@ class NetworkReader:
         self._ready: deque[Grab] = deque()  # decoded with one that was given
         self._pictures = Pictures(av)
         self._received_s = -math.inf  # when the last packets came
-        self._pump = Pump(container, stream, in_pieces=self._is_rtsp)
+        self._pump = Pump(
+            container, stream, in_pieces=self._is_rtsp, gaps=gaps, pause_s=self._pause_s
+        )
 
     def _own_times(self, container: Any) -> TimeLine | None:
         """A file of a web server plays at its own pace, or is read as fast as can be; by its own times."""
@@ -149,8 +156,8 @@ class NetworkReader:
         if not self._may_be_over():
             return None
         with suppress(self._av.FFmpegError):  # there is nothing left the second time
-            unit = Unit([], [], False, 0.0, time.monotonic(), is_whole=True)
-            self._ready += (self._grab(item, unit, 0.0, 0) for item in self._judged(None, unit))
+            unit = Unit([], [], False, 0.0, time.monotonic())
+            self._ready += (self._grab(item, unit, 0.0, 0) for item in self._judged(None))
         if self._ready:
             return self._ready.popleft()
         if not self._given:
@@ -192,19 +199,11 @@ class NetworkReader:
             return mjpeg, mjpeg.stream
         if is_http:  # a server may close a connection without a word, if it is not to be kept
             options["multiple_requests"] = "1"
-        if url.lower().startswith("rtsp"):
-            options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
-            options["fflags"] = "noparse"  # see `Pump`
         try:
-            try:
+            if not url.lower().startswith("rtsp"):
                 return open_container(self._av, url, options, timeouts_s)
-            except self._av.InvalidDataError:
-                if "fflags" not in options:
-                    raise
-                # Of a camera that did not tell a decoder's settings FFmpeg seeks them in what comes first,
-                # and gives up at the second piece of a picture. So it is to look at the first alone.
-                options["probesize"] = "32"
-                return open_container(self._av, url, options, timeouts_s)
+            *opened, self._pause_s = open_rtsp(self._av, url, options, timeouts_s)
+            return opened[0], opened[1]
         except (self._av.FFmpegError, UnicodeError) as error:
             why = _unknown_host(url) or self._explain(error)
             raise CaptureError(f"it cannot be opened: {why}") from error
@@ -260,15 +259,19 @@ class NetworkReader:
                 ring.settings = settings_in(ring.codec, bytes(packet))
             ring.add(packet, seconds(shown, self._time_base), is_key=unit.is_key)
         if self._awaits_key and not unit.is_key:
+            self._footing.lose(in_decoder=False)
             return []
         self._awaits_key = False
         self._has_key = self._has_key or unit.is_key
-        if self._numbers is not None and self._numbers.misses(unit.heads):
+        misses = self._numbers is not None and self._numbers.misses(unit.heads)
+        if misses or unit.is_behind_gap:
             self._footing.lose(in_decoder=False)
         lacks = self._slices is not None and self._slices.lack(unit.heads)
-        self._footing.take(packet, is_partial=lacks)
+        # Pieces that FFmpeg looked at come first, and it does not tell where something was missing.
+        lacks = lacks or (self._has_gap_in_look and self._played_s <= 2 * _LOOK_S)
+        self._footing.take(packet, is_partial=lacks or unit.is_partial)
         try:
-            return self._judged(packet, unit)
+            return self._judged(packet)
         except self._av.FFmpegError as error:
             # Who joins a stream lacks what its first pictures build upon; of a film nothing may lack.
             self._damaged += self._has_key or self._line is not None
@@ -276,12 +279,9 @@ class NetworkReader:
             self._check_picture(packet, error)
             return []
 
-    def _judged(self, packet: Any, unit: Unit) -> list[tuple[Any, bool]]:
-        frames = self._context.decode(packet)
-        holds, is_whole = self._footing.holds, unit.is_whole
-        return [
-            (frame, holds(frame, is_whole=is_whole and not frame.is_corrupt)) for frame in frames
-        ]
+    def _judged(self, packet: Any) -> list[tuple[Any, bool]]:
+        frames, holds = self._context.decode(packet), self._footing.holds
+        return [(frame, holds(frame, is_whole=not frame.is_corrupt)) for frame in frames]
 
     def _joined(self, unit: Unit) -> Any:
         """A packet with all of a picture."""

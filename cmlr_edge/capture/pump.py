@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -22,18 +23,21 @@ from cmlr_edge.capture.units import CODECS, MOST_UNITS, Units, read_units
 from cmlr_edge.errors import CaptureError
 
 _MAX_WAITING_BYTES = 2**26  # then the sender has to wait
-_PAUSE_S = 0.06  # without a piece: the picture is whole
+PAUSE_S = 0.06  # without a piece: the picture is whole
 _MAX_PAUSE_S = 0.5
+_PATIENCE = 1.5  # times as long as was needed
 _HEAD_BYTES = {"h264": 5, "hevc": 6}  # that FFmpeg puts before the first part of a unit
-_WHOLE_PICTURES = {"mjpeg", "vp8", "vp9", "av1"}  # FFmpeg puts these together by their marks
+_ALONE = {"mjpeg"}  # FFmpeg drops one that is not whole, and no other builds upon it
+_WHOLE_PICTURES = {*_ALONE, "vp8", "vp9", "av1"}  # FFmpeg puts these together by their marks
 
 
 class _Piece:
-    """A packet, when it came on time.monotonic(), and what is in it."""
+    """A packet, when it came on time.monotonic(), what is in it, and whether others are missing before it."""
 
-    def __init__(self, packet: Any, codec: str) -> None:
+    def __init__(self, packet: Any, codec: str, *, is_behind_gap: bool) -> None:
         self.packet, self.pts, self.arrived_s = packet, packet.pts, time.monotonic()
-        self._codec = codec
+        self._codec, self.is_behind_gap = codec, is_behind_gap
+        self.waited_s = 0.0  # since the one before
 
     @cached_property
     def content(self) -> bytes:
@@ -51,6 +55,13 @@ class _Piece:
         return self._codec in CODECS and not self.content.startswith(STARTS)
 
     @property
+    def opens(self) -> bool:
+        """Whether nothing of its picture is before it."""
+        if self._codec == "mpeg4":  # its pictures have one start code each
+            return self.content.startswith(STARTS)
+        return self.units.begins or self.units.leads
+
+    @property
     def num_carried(self) -> int:
         """Bytes of a unit's content in it, as far as a packet limits them."""
         return len(self.content) - (0 if self.goes_on else _HEAD_BYTES[self._codec])
@@ -65,34 +76,47 @@ class Unit:
     is_key: bool  # it needs none before it
     waited_s: float  # until its first one came, since the one before
     arrived_s: float  # its last one, on time.monotonic()
-    is_whole: bool  # False: pieces of it came too late, or of one that it builds upon
+    is_behind_gap: bool = False  # something is missing of what came before it
+    is_partial: bool = False  # something may be missing of it
 
 
 class Pump:
     """A thread that reads packets, and the queue of what it read."""
 
-    def __init__(self, container: Any, stream: Any, *, in_pieces: bool) -> None:
+    def __init__(
+        self,
+        container: Any,
+        stream: Any,
+        *,
+        in_pieces: bool,
+        gaps: Callable[[], int] = int,
+        pause_s: float = PAUSE_S,
+    ) -> None:
         """Start to read.
 
         Args:
             container: Belongs to the pump from now on.
             stream: Of the container; the others are not read.
             in_pieces: Whether packets may be pieces of pictures.
+            gaps: Counts those that the calling thread met in what it read.
+            pause_s: Without a piece, at first: then the picture is whole.
         """
         self._container, self._stream = container, stream
         self._codec = str(stream.codec_context.name)
         self._in_pieces = in_pieces and self._codec not in _WHOLE_PICTURES
+        self._gaps = gaps
         self._changed = threading.Condition()  # guards the five below
         self._waiting: deque[_Piece] = deque()
         self._waiting_bytes = 0
         self._is_over = self._closing = False
         self._error: Exception | None = None
         self._last_s = time.monotonic()  # when the last packet came that was taken
-        self._pause_s = _PAUSE_S
+        self._pause_s = pause_s
         # Bytes that a packet carries of a unit that goes on in the next one; 0: not known.
         self._full = 0
         self._cut_pts: int | None = None  # of the picture that was taken last
-        self._is_broken = False  # a picture lacks pieces, and no key picture has come since
+        # The next picture that is given; the one that was put together last.
+        self._is_behind_gap = self._is_before_gap = False
         self._doubles = Doubles() if in_pieces and self._codec in CODECS else None
         self._given_pts: int | None = None  # of the last picture
         self._given: list[bytes] = []  # the picture itself, in pieces
@@ -120,6 +144,10 @@ class Pump:
             piece = self._get(timeout_s)
         if piece is None:
             return []
+        if piece.is_behind_gap:
+            if not self._is_before_gap:  # the picture before was taken for whole
+                self._be_patient(piece)
+            self._is_behind_gap = True
         pieces, size, has_begun = [piece], piece.packet.size, piece.units.begins
         while self._in_pieces and self._follows(piece, has_begun):
             before, piece = piece, self._get(0.0)
@@ -131,6 +159,8 @@ class Pump:
             has_begun = has_begun or piece.units.begins
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
+        with self._changed:
+            self._is_before_gap = bool(self._waiting) and self._waiting[0].is_behind_gap
         return pieces
 
     def _has_given(self, pieces: list[_Piece]) -> bool:
@@ -146,15 +176,24 @@ class Pump:
     def _unit(self, pieces: list[_Piece], before_s: float) -> Unit:
         self._cut_pts = pieces[0].pts
         is_key = any(piece.units.is_key or piece.packet.is_keyframe for piece in pieces)
-        self._is_broken = self._is_broken and not is_key
+        is_behind_gap, self._is_behind_gap = self._is_behind_gap, False
         return Unit(
             packets=[piece.packet for piece in pieces],
             heads=[*islice((head for piece in pieces for head in piece.units.heads), MOST_UNITS)],
             is_key=is_key,
             waited_s=max(0.0, pieces[0].arrived_s - before_s),
             arrived_s=pieces[-1].arrived_s,
-            is_whole=not self._is_broken,
+            is_behind_gap=is_behind_gap,
+            is_partial=self._lack(pieces),
         )
+
+    def _lack(self, pieces: list[_Piece]) -> bool:
+        """Whether packets are missing in a picture, or next to it where they may be of it."""
+        if self._codec in _ALONE:
+            return False
+        lacks_begin = pieces[0].is_behind_gap and not pieces[0].opens
+        has_gap = any(piece.is_behind_gap for piece in pieces[1:])
+        return lacks_begin or has_gap or self._is_before_gap
 
     @property
     def has_more(self) -> bool:
@@ -173,12 +212,18 @@ class Pump:
 
     def _is_late(self, piece: _Piece) -> bool:
         """Whether it belongs to the picture before, which was taken without it."""
-        units = piece.units  # times that stand still do not tell the next picture from this one
-        if piece.pts is None or piece.pts != self._cut_pts or units.begins or units.leads:
+        # Times that stand still do not tell the next picture from this one.
+        if piece.pts is None or piece.pts != self._cut_pts or piece.opens:
             return False
-        self._is_broken = True
-        self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
+        self._is_behind_gap = True
+        self._be_patient(piece)
         return True
+
+    def _be_patient(self, piece: _Piece) -> None:
+        """Wait from now on for what comes as late as a piece did, where that is worth while."""
+        wanted_s = _PATIENCE * piece.waited_s
+        if wanted_s <= _MAX_PAUSE_S:
+            self._pause_s = max(self._pause_s, wanted_s)
 
     def _follows(self, piece: _Piece, has_begun: bool) -> bool:
         """Wait for the packet behind a piece; whether it is another one of the same picture."""
@@ -203,19 +248,23 @@ class Pump:
                     raise self._error
                 return None
             piece = self._waiting.popleft()
-            self._last_s = piece.arrived_s
+            piece.waited_s, self._last_s = piece.arrived_s - self._last_s, piece.arrived_s
             self._waiting_bytes -= piece.packet.size
             self._changed.notify_all()
             return piece
 
     def _run(self) -> None:
         try:
+            seen = self._gaps()
             for packet in packets_of(self._container, self._stream):
-                piece = _Piece(packet, self._codec)
+                piece = _Piece(packet, self._codec, is_behind_gap=self._gaps() > seen)
                 is_new = packet.size and not (
                     self._doubles and self._doubles.has(piece.pts, piece.content)
                 )
-                if is_new and not self._put(piece):
+                if not is_new:
+                    continue
+                seen = self._gaps()
+                if not self._put(piece):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)
             self._error = error

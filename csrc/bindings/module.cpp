@@ -10,6 +10,7 @@
 
 #include "cmlr/attention.h"
 #include "cmlr/resize.h"
+#include "rtp_log.h"
 
 namespace py = pybind11;
 using Array = py::array_t<float, py::array::c_style>;
@@ -139,4 +140,8 @@ PYBIND11_MODULE(_native, m) {
         "Shrinks uint8 (H, W, 3) to the size of `out` by area means, as OpenCV's INTER_AREA does.");
   m.def("resize_instruction_sets", &cmlr::resize_instruction_sets,
         "What `resize_area` can be told to use on this machine, the fastest first.");
+  m.attr("READ_RTP_LOG") = reinterpret_cast<std::uintptr_t>(&cmlr::read_rtp_log);
+  m.def(
+      "rtp_gaps", [] { return cmlr::rtp_gaps(); },
+      "Times that the calling thread met a gap in RTP, where FFmpeg logs to READ_RTP_LOG.");
 }

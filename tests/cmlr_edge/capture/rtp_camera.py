@@ -1,4 +1,4 @@
-"""A camera of RTP over TCP on loopback that sends what a test gives it, packet by packet."""
+"""A camera of RTP on loopback that sends what a test gives it, packet by packet, on a network that loses some."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import av
 
+# Of the number of a picture and its packets: those that come, in their order.
+Network: TypeAlias = Callable[[int, list[bytes]], list[bytes]]
 _PIECE = 400  # bytes of a unit that go into one packet
 _PARTS = {"h264": 28, "hevc": 49}  # kind of a unit that holds a part of another
 _SDP = (
     "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
     "a=rtpmap:96 {}/90000\r\na=control:t\r\n"
 )
+_UDP = "Transport: RTP/AVP/UDP;unicast;client_port={}-{};server_port={}-{}\r\n"
+_FIRST = 65_400  # number of the first packet: they soon begin anew
+_LINGER_S = 0.2
+_TICKS = 9000  # time of the first picture: of 0 FFmpeg makes the second one's, too
 _TCP = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
 
 
@@ -51,38 +59,73 @@ def pictures_of(film: Path) -> tuple[str, list[bytes]]:
         return str(stream.codec_context.name), sent
 
 
-def _send(caller: socket.socket, codec: str, pictures: Sequence[bytes], fps: float) -> None:
-    number, start_s = 0, time.monotonic()
+def _send(
+    send: Callable[[bytes], object],
+    codec: str,
+    pictures: Sequence[bytes],
+    fps: float,
+    network: Network,
+) -> None:
+    number, start_s = _FIRST, time.monotonic()
     for count, picture in enumerate(pictures):
         time.sleep(max(0.0, start_s + count / fps - time.monotonic()))
-        content, parts = b"", [*payloads(codec, picture)]
+        packets, parts = [], [*payloads(codec, picture)]
         for index, part in enumerate(parts):
             mark = 128 * (index == len(parts) - 1)
-            ticks = round(count * 90_000 / fps)
-            packet = struct.pack(">BBHII", 128, mark | 96, number, ticks, 7) + part
-            content += struct.pack(">cBH", b"$", 0, len(packet)) + packet
+            ticks = _TICKS + round(count * 90_000 / fps)
+            packets.append(struct.pack(">BBHII", 128, mark | 96, number % 2**16, ticks, 7) + part)
             number += 1
-        caller.sendall(content)
+        for packet in network(count, packets):
+            send(packet)
 
 
-def _talk(caller: socket.socket, codec: str, pictures: Sequence[bytes], fps: float) -> None:
+def _talk(
+    caller: socket.socket,
+    codec: str,
+    pictures: Sequence[bytes],
+    fps: float,
+    network: Network,
+    over: str,
+) -> None:
     name = {"h264": "H264", "hevc": "H265"}[codec]
-    with caller, suppress(OSError):
+    with caller, suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
         while request := caller.recv(4096).decode("latin-1"):
             body, head = "", "Session: 1\r\nPublic: DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
             if request.startswith("DESCRIBE"):
                 body, head = _SDP.format(name), "Content-Type: application/sdp\r\n"
-            head += _TCP * request.startswith("SETUP") + f"Content-Length: {len(body)}\r\n"
-            number = re.search(r"CSeq: *\d+", request)
-            assert number is not None
-            caller.sendall(f"RTSP/1.0 200 OK\r\n{number[0]}\r\n{head}\r\n{body}".encode())
+            port = re.search(r"client_port=(\d+)", request)
+            refuses = request.startswith("SETUP") and (port is None) != (over == "TCP")
+            if port is not None:
+                datagrams.connect(("127.0.0.1", int(port[1])))
+                head += _UDP.format(port[1], int(port[1]) + 1, *2 * datagrams.getsockname()[1:])
+            head += _TCP * (request.startswith("SETUP") and port is None)
+            head += f"Content-Length: {len(body)}\r\n"
+            sequence = re.search(r"CSeq: *\d+", request)
+            assert sequence is not None
+            status = "461 Unsupported Transport" if refuses else "200 OK"
+            caller.sendall(f"RTSP/1.0 {status}\r\n{sequence[0]}\r\n{head}\r\n{body}".encode())
             if request.startswith("PLAY"):
-                _send(caller, codec, pictures, fps)
+                send = datagrams.send if over == "UDP" else partial(_send_between, caller)
+                _send(send, codec, pictures, fps, network)
+                time.sleep(_LINGER_S * (over == "UDP"))  # its end must not overtake what was sent
                 return
 
 
+def _send_between(caller: socket.socket, packet: bytes) -> None:
+    """Send a packet between what else is said on a connection."""
+    caller.sendall(struct.pack(">cBH", b"$", 0, len(packet)) + packet)
+
+
 @contextmanager
-def rtp_camera(codec: str, pictures: Sequence[bytes], *, fps: float = 50.0) -> Iterator[str]:
+def rtp_camera(
+    codec: str,
+    pictures: Sequence[bytes],
+    *,
+    fps: float = 50.0,
+    over: str = "TCP",
+    network: Network = lambda _, packets: packets,
+) -> Iterator[str]:
     """Send pictures to everybody who asks, settings in their packets alone; its address."""
 
     def serve() -> None:
@@ -90,7 +133,7 @@ def rtp_camera(codec: str, pictures: Sequence[bytes], *, fps: float = 50.0) -> I
             while True:
                 caller, _ = listening.accept()
                 threading.Thread(
-                    target=_talk, args=(caller, codec, pictures, fps), daemon=True
+                    target=_talk, args=(caller, codec, pictures, fps, network, over), daemon=True
                 ).start()
 
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cmlr_edge.capture.doubles import Doubles
-from cmlr_edge.capture.pump import _PAUSE_S, Pump
+from cmlr_edge.capture.pump import PAUSE_S, Pump
 from tests.cmlr_edge.capture.films import shade, write_film
 
 PIECE = 40  # bytes
@@ -45,7 +45,7 @@ class Pieces:
         number = 0
         for packet in self._film.demux(video=0):
             data = bytes(packet)
-            time.sleep(2 * _PAUSE_S * self._pauses)
+            time.sleep(2 * PAUSE_S * self._pauses)
             pieces = [*self._pieces(data)]
             if self._doubled == "pieces":
                 pieces = [piece for piece in pieces for _ in range(2)]
@@ -55,7 +55,7 @@ class Pieces:
                 piece.time_base = Fraction(1, 90_000)
                 yield piece
                 if number == self._stalls_at and content[0] and len(content) == PIECE:
-                    time.sleep(2 * _PAUSE_S)
+                    time.sleep(2 * PAUSE_S)
                     self._stalls_at = -1
             number += bool(data)
 
@@ -96,7 +96,7 @@ def test_pictures_are_told_apart_whatever_their_times(
     assert given[1:] == sizes[1:]
     # Its settings, which may come twice as well.
     assert given[0] == sizes[0] or (doubled == "pictures" and given[0] > sizes[0])
-    assert all(unit.is_whole for unit in units)
+    assert not any(unit.is_behind_gap or unit.is_partial for unit in units)
 
 
 def test_what_stands_before_a_picture_is_no_late_piece_of_another(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_stands_before_a_picture_is_no_late_piece_of_another(tmp_path: Path
     pump = Pump(connection, connection.stream, in_pieces=True)
     units = [*iter(lambda: pump.take(5.0), None)]
     pump.close()
-    assert [unit.is_whole for unit in units] == [True] * 5
+    assert [unit.is_behind_gap or unit.is_partial for unit in units] == [False] * 5
     assert all(any(head[0] & 31 == 7 for head in unit.heads) for unit in units)  # its settings
 
 
@@ -123,7 +123,7 @@ def test_a_network_that_stalls_within_a_unit_cuts_no_picture(tmp_path: Path, cod
     pump = Pump(connection, connection.stream, in_pieces=True)
     units = [*iter(lambda: pump.take(5.0), None)]
     pump.close()
-    assert [unit.is_whole for unit in units] == [True] * 5
+    assert [unit.is_behind_gap or unit.is_partial for unit in units] == [False] * 5
 
 
 def test_parts_of_a_picture_that_are_alike_are_no_doubles() -> None:
@@ -137,3 +137,10 @@ def test_parts_of_a_picture_that_are_alike_are_no_doubles() -> None:
 
     assert number_of(contents) == len(contents)
     assert number_of([content for content in contents for _ in range(2)]) == len(contents)
+
+
+def test_a_part_in_the_middle_of_a_unit_that_comes_twice_alone_is_a_double() -> None:
+    middle = bytes(range(PIECE))
+    doubles = Doubles()
+    contents = [b"\0\0\0\1e" + b"7" * 35, middle, middle, middle[::-1], middle]
+    assert [doubles.has(5, content) for content in contents] == [False, False, True, False, False]
