@@ -10,7 +10,8 @@ import pytest
 
 from cmlr_edge.page import looking
 from cmlr_edge.page.running import LiveServer
-from tests.cmlr_edge.page.live_page import TOKEN, ask, follow, get, post, wait_until
+from tests.cmlr_edge.page.live_page import TOKEN, ask, follow, get, post
+from tests.waiting import wait_until
 
 
 def test_pictures_that_wait_hold_up_no_viewer(
