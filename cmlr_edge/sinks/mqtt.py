@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import RUN
-from cmlr_edge.machine.addresses import is_host
+from cmlr_edge.machine.addresses import HOW_TO_WRITE_PASSWORDS, is_host
 from cmlr_edge.machine.needed import needed
 from cmlr_edge.redaction import redact_source
 from cmlr_edge.sinks.base import Result, SourceHealth, Takes
@@ -279,7 +279,7 @@ class MqttEvents:
         with self._changed:
             self._connected = False
         if reason.is_failure and (not self._trouble or self._said):
-            closed = "it closed the connection"  # which paho calls unspecified
+            closed = self._closed_so()  # which paho calls unspecified
             why = reason_of(OSError(self._said)) if self._said else str(reason)
             why = closed if why == "Unspecified error" else why
             self._tell(f"lost: {why}; connecting again")
@@ -290,9 +290,18 @@ class MqttEvents:
         if level == self._mqtt.MQTT_LOG_ERR and "[SSL:" in text:
             self._said = text
 
+    def _closed_so(self) -> str:
+        """Why a broker may have closed the connection without a word."""
+        said = "it closed the connection"
+        if self._greeting or self._parts.scheme == "mqtts":
+            return said
+        return f"{said} before it answered; if it speaks TLS at this port, write mqtts://"
+
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
         error = sys.exc_info()[1]  # which paho handles, and does not hand on
         why = f" ({reason_of(error)})" if error is not None else ""
+        if isinstance(error, ConnectionResetError) and self._parts.scheme == "mqtts":
+            why = f" ({reason_of(error)}; if it speaks no TLS at this port, write mqtt://)"
         self._tell(f"cannot be reached{why}; trying again, and keeping events meanwhile")
 
     def _tell(self, trouble: str) -> None:
@@ -336,7 +345,9 @@ def _parse(uri: str) -> tuple[Any, int, str]:
     is_usable = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and is_host(parts.hostname)
     is_usable = is_usable and uri.isprintable() and len(topic.encode()) <= _LONGEST_TOPIC
     if not is_usable or parts.query or parts.fragment or set(topic) & set("+#\0"):
-        raise OutputError(f"cannot read {redact_source(uri)}: expected {_FORM}")
+        raise OutputError(
+            f"cannot read {redact_source(uri)}: expected {_FORM}; {HOW_TO_WRITE_PASSWORDS}"
+        )
     return parts, port, topic
 
 

@@ -197,6 +197,17 @@ def test_outside_its_hours_nothing_is_looked_at_and_events_end(
     assert "outside its hours" in caplog.text
 
 
+def test_who_begins_outside_its_hours_is_warned(
+    engine: Path,
+    two_colors: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Intake, "is_active", lambda _self: False)
+    recognise(engine, two_colors, IntakeSettings(labels=("red",)))
+    assert "outside its hours" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
@@ -204,7 +215,8 @@ def test_outside_its_hours_nothing_is_looked_at_and_events_end(
         ({"max_fps": 0.0}, "max_fps"),
         ({"max_fps": float("nan")}, "max_fps"),
         ({"thresholds": {"red": 1.5}}, "thresholds"),
-        ({"masks": (((0, 0), (1, 1)),)}, "corners"),
+        ({"masks": (((0, 0), (1, 1)),)}, "2 corners"),
+        ({"masks": (((0, 0), (40, 0), (40, 30)),)}, "divide pixels"),
         ({"masks": (((0, 0), (1, 1), (0.5, 0.5)),)}, "no area"),
         ({"region": ((0, 0), (1, 0), (1, 3))}, "from 0 to 1"),
         ({"active": ("8-18",)}, "hours"),
