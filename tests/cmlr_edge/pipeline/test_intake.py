@@ -205,7 +205,8 @@ def test_who_begins_outside_its_hours_is_warned(
 ) -> None:
     monkeypatch.setattr(Intake, "is_active", lambda _self: False)
     recognise(engine, two_colors, IntakeSettings(labels=("red",)))
-    assert "outside its hours" in caplog.text
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["outside its hours" in record.getMessage() for record in warnings] == [True]
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
             MqttEvents(url.replace("http://", "mqtt://"))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho's own socket
 @pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
 def test_a_port_that_speaks_tls_or_does_not_names_the_other_scheme(
     scheme: str, caplog: pytest.LogCaptureFixture
