@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cmlr_edge.capture.base import Policy, Source
 from cmlr_edge.capture.images import IMAGE_SUFFIXES
 from cmlr_edge.errors import CaptureError
-from cmlr_edge.machine.addresses import is_host
+from cmlr_edge.machine.addresses import HOW_TO_WRITE_PASSWORDS, is_host
 from cmlr_edge.machine.entry_points import call_theirs, entry_points
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.redaction import printable, redact_source
@@ -160,7 +160,7 @@ def _check_address(url: str) -> None:
     if found is None or not is_host(found[1]) or int(found[2] or 1) not in range(1, 2**16):
         raise CaptureError(
             f"cannot read {redact_source(url)}: expected rtsp://user:password@host:554/path, or likewise "
-            "http://; of a password, write / ? # @ as %2F %3F %23 %40"
+            f"http://; {HOW_TO_WRITE_PASSWORDS}"
         )
 
 

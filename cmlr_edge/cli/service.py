@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,12 +18,13 @@ from cmlr_edge.model.agreement import threshold_objections
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
-from cmlr_edge.service.unit import unit_text
+from cmlr_edge.service.unit import objections_of, unit_text
 from cmlr_edge.service.update import reason_of, start_check
-from cmlr_edge.session.config import load_config
+from cmlr_edge.session.config import load_config, naming_line
 from cmlr_edge.session.engines import check_fits, store_of
 
 service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
+_log = logging.getLogger(__name__)
 _LOOK_S = 0.2  # for a report
 Config = Annotated[Path, typer.Argument(help="The TOML file that `cmlr-edge run` takes.")]
 User = Annotated[str, typer.Option(help="Who it runs as; in the group video.")]
@@ -43,6 +46,8 @@ def install_unit(
 ) -> None:
     """Write the systemd unit of CONFIG, called cmlr-edge-NAME after the file, and say how to start it."""
     text = _unit(config, user, memory_max)
+    for objection in objections_of(user, config.absolute(), _writable(config)):
+        _log.warning("the service will not start: %s", objection)
     path = units / f"cmlr-edge-{config.stem}.service"
     try:
         write_atomically(path, text.encode())
@@ -146,7 +151,8 @@ def _accept_unserved(config: Path, store: EngineStore, engine: StoredEngine) -> 
 def _misfit(config: Path, pair: ModelPair) -> str:
     """What the next start would say of an engine; empty if it would start."""
     try:
-        check_fits(pair.spec, load_config(config))
+        with naming_line(config):
+            check_fits(pair.spec, load_config(config))
     except CmlrError as error:
         return f"{config} would not start with it: {error}"
     return ""
@@ -165,12 +171,22 @@ def _require_fit(config: Path, pair: ModelPair) -> None:
 def _store(config: Path) -> EngineStore:
     store = store_of(load_config(config), config.absolute().parent)
     if store is None:
-        raise SpecError(f"{config} names one engine path: name a store, a folder, to update")
+        raise SpecError(
+            f"{config} names no store, so its engine cannot be replaced: write [engine] and store = "
+            '"engines", a folder, into it'
+        )
     return store
 
 
 def _unit(config: Path, user: str, memory_max: str) -> str:
+    if re.fullmatch(r"[0-9.]+[KMGT%]?|infinity", memory_max) is None:
+        raise SpecError(f"--memory-max is {memory_max}: expected such as 3G, 800M, 50% or infinity")
+    return unit_text(config, user=user, writable=_writable(config), memory_max=memory_max)
+
+
+def _writable(config: Path) -> list[Path]:
+    """Folders that the service writes into."""
     settings, folder = load_config(config), config.absolute().parent
     writable = {(folder / sink.path).parent for sink in settings.outputs if sink.path}
     writable |= {folder / settings.engine.store} if settings.engine.store else set()
-    return unit_text(config, user=user, writable=sorted(writable), memory_max=memory_max)
+    return sorted(writable)

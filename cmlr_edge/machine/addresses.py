@@ -6,6 +6,9 @@ import ipaddress
 import string
 from urllib.parse import quote
 
+# What to say where an address cannot be read.
+HOW_TO_WRITE_PASSWORDS = "of a password, write / ? # @ as %2F %3F %23 %40"
+
 
 def is_loopback(host: str) -> bool:
     """Tell whether an address to bind can be reached from this machine alone."""

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 _LISTED = 10  # of the model's labels, where there are no more
 
 
+class UnknownLabelError(SpecError):
+    """A label is not one of the model's."""
+
+    unknown: Sequence[str] = ()  # what was given
+
+
 def require_known(given: Collection[str], known: Collection[str], what: str) -> None:
     """Refuse labels that are not the model's.
 
@@ -24,7 +30,7 @@ def require_known(given: Collection[str], known: Collection[str], what: str) -> 
         what: Names them, with its verb: "thresholds name".
 
     Raises:
-        SpecError: It says which, and which label may have been meant.
+        UnknownLabelError: It says which, and which label may have been meant.
     """
     unknown = sorted(set(given) - set(known))
     if not unknown:
@@ -38,7 +44,9 @@ def require_known(given: Collection[str], known: Collection[str], what: str) -> 
         hint = f"known: {[*known]}"
     else:
         hint = f"the model knows {len(known)}, `cmlr-edge inspect` lists them"
-    raise SpecError(f"{what} unknown labels {unknown}; {hint}")
+    error = UnknownLabelError(f"{what} unknown labels {unknown}; {hint}")
+    error.unknown = unknown
+    raise error
 
 
 def require_taught(label: str, taught: Sequence[str]) -> None:

@@ -40,6 +40,9 @@ _ASK_FOR_TOKEN = """<!doctype html><html lang="en"><meta charset="utf-8">
 <p>This page was started with a token. Its administrator knows it.</p>
 <label>Token <input name="token" type="password" autocomplete="current-password" required autofocus>
 </label><button>Open</button></form></html>"""
+_ASK_AGAIN = _ASK_FOR_TOKEN.replace(
+    "<label>", '<p role="alert">This is not the token.</p>\n<label>'
+)
 
 
 def check_exposure(host: str, token: str | None, *, setting: str = "--host") -> None:
@@ -55,8 +58,8 @@ def check_exposure(host: str, token: str | None, *, setting: str = "--host") -> 
     """
     if token is None and not is_loopback(host):
         raise OutputError(
-            f"{setting} {host} shows what the cameras see to the network: also give --token, or set "
-            "CMLR_TOKEN, for example to what `openssl rand -hex 16` prints; or leave out "
+            f"{setting} {host} shows what the cameras see to the network: also give --token, token under "
+            "[page], or CMLR_TOKEN, for example to what `openssl rand -hex 16` prints; or leave out "
             f"{setting} to serve this machine alone"
         )
     if token is None:
@@ -145,7 +148,7 @@ class Gate:
         except (ClientDisconnect, ValueError):
             form = {}
         if not _is_same(form.get("token", [""])[0], token):
-            return HTMLResponse(_ASK_FOR_TOKEN, 401, _NO_STORE)
+            return HTMLResponse(_ASK_AGAIN, 401, _NO_STORE)
         home = RedirectResponse("/", 303, _NO_STORE)
         home.set_cookie(
             _cookie_name(request.scope),

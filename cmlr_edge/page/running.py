@@ -156,6 +156,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise OutputError(
-            f"cannot serve at {host}:{port}: {error.strerror}; choose another --port, 0 for any"
+            f"cannot serve at {host}:{port}: {error.strerror}; choose another --port, "
+            "or port under [page], 0 for any"
         ) from error
     return bound

@@ -22,6 +22,7 @@ from cmlr_edge.pipeline.tiles import Tiles
 from cmlr_edge.prediction import Prediction, rank_labels
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.why import Box
+from cmlr_edge.wording import counted
 
 # Corners (x, y), as shares of width and height: the same at any size of the picture.
 Polygon: TypeAlias = tuple[tuple[float, float], ...]
@@ -288,10 +289,12 @@ class _Hours:
 
 def _check_polygon(polygon: Polygon) -> None:
     shown = f"the polygon {[*polygon[:_SHOWN]]}" + " and so on" * (len(polygon) > _SHOWN)
-    if len(polygon) < 3 or not all(0 <= value <= 1 for corner in polygon for value in corner):
+    if len(polygon) < 3:
+        raise SpecError(f"{shown} has {counted(len(polygon), 'corner')}: expected at least 3")
+    if not all(0 <= value <= 1 for corner in polygon for value in corner):
         raise SpecError(
-            f"{shown} has {len(polygon)} corners: expected at least 3, each x and y from 0 to 1 of width "
-            "and height"
+            f"{shown} leaves the picture: expected x and y from 0 to 1, as shares of width and height; "
+            "divide pixels by them"
         )
     x, y = np.array(polygon, np.float64).T
     if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 1e-6:

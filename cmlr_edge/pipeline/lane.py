@@ -249,7 +249,8 @@ class Lane:
         """Whether a frame is looked at; outside the hours of its source none is, and no event lasts."""
         asleep, was_asleep = not self._intake.is_active(), self._asleep
         if asleep != was_asleep:
-            _log.info("%s: %s", self.name, _OUTSIDE if asleep else "looked at again")
+            level = logging.WARNING if asleep and not self._tally.frames else logging.INFO
+            _log.log(level, "%s: %s", self.name, _OUTSIDE if asleep else "looked at again")
             if frame.ring is not None:  # no clip shows a time that nobody is to look at
                 frame.ring.listen(wanted=not asleep)
             with self._changed:

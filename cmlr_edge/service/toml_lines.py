@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)\s*[.=]")
@@ -29,6 +30,19 @@ def line_of(text: str, where: str) -> int:
             if inside := [n for key, n in lines.items() if key.startswith(f"{candidate}.")]:
                 return min(inside)  # a table without a header of its own
     return 1
+
+
+def line_with(text: str, words: Sequence[str]) -> int:
+    """Return the first line where one of `words` stands as a key or a value; 0 for none.
+
+    Args:
+        text: TOML.
+        words: Such as labels, without quotes.
+    """
+    either = "|".join(re.escape(word) for word in words)
+    found = re.compile(rf"(?<![^\s\"'.,\[=])(?:{either})(?![^\s\"'.,\]=])")
+    lines = (line.partition("#")[0] for line in text.splitlines())
+    return next((number for number, line in enumerate(lines, 1) if found.search(line)), 0)
 
 
 def _lines_by_path(text: str) -> dict[str, int]:

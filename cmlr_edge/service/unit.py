@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cmlr_edge.machine.no_telemetry import OFF
@@ -90,6 +94,25 @@ _DEVICES = (
     "char-dma_heap",
     "/dev/nvmap",
 )
+
+
+def objections_of(user: str, config: Path, writable: Sequence[Path]) -> Iterator[str]:
+    """Say why a service of this Python could not run as `user`, as far as the present user may find out."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        yield f"there is no user {user}: sudo useradd --system --groups video {user}"
+        return
+    wanted = [("-x", Path(sys.executable), "run"), ("-r", config, "read")]
+    wanted += [("-w", folder, "write into") for folder in writable]
+    groups = os.getgrouplist(user, entry.pw_gid)
+    for flag, path, what in wanted if os.geteuid() == 0 else []:
+        test = ["test", flag, str(path)]
+        done = subprocess.run(
+            test, check=False, cwd="/", user=entry.pw_uid, group=entry.pw_gid, extra_groups=groups
+        )
+        if done.returncode:
+            yield f"{user} may not {what} {path}: let it, or choose a place outside of homes"
 
 
 def unit_text(config: Path, *, user: str, writable: list[Path], memory_max: str) -> str:

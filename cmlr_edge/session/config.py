@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from cmlr_edge.capture import Policy, beside
 from cmlr_edge.errors import SpecError
 from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.demo import demo_engine
+from cmlr_edge.model.label_names import UnknownLabelError
 from cmlr_edge.model.stability import StabilityRules, stability_from_thresholds
 from cmlr_edge.model.strict_json import MismatchError, from_json, read_bounded
 from cmlr_edge.pipeline.intake import IntakeSettings, Polygon
@@ -19,7 +22,7 @@ from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.place.settings import PlaceSettings
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.settings import UpdateSettings
-from cmlr_edge.service.toml_lines import line_of
+from cmlr_edge.service.toml_lines import line_of, line_with
 from cmlr_edge.session.secrets import has_reference
 from cmlr_edge.sinks.collect import CollectSettings
 from cmlr_edge.sinks.opening import SinkSettings
@@ -222,7 +225,8 @@ def load_config(path: Path) -> SessionConfig:
     try:
         text = read_bounded(path).decode("utf-8-sig")  # editors of Windows put a mark first
     except (OSError, ValueError) as error:
-        raise SpecError(f"cannot read the configuration {path}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise SpecError(f"cannot read the configuration {path}: {why}") from error
     toml = toml_reader()
     try:
         value = toml.loads(text)
@@ -240,6 +244,20 @@ def load_config(path: Path) -> SessionConfig:
         for item in config.sources
     )
     return replace(config, sources=sources)
+
+
+@contextmanager
+def naming_line(path: Path | None) -> Iterator[None]:
+    """Say where a configuration names labels that its model does not know, which only a run finds out."""
+    try:
+        yield
+    except UnknownLabelError as error:
+        text = ""
+        with suppress(OSError):  # somebody took it away meanwhile
+            text = path.read_text("utf-8", "replace") if path is not None else ""
+        if not (line := line_with(text, error.unknown)):  # a flag named them
+            raise
+        raise SpecError(f"{path}, line {line}: {error}") from error
 
 
 def _read(value: dict[str, Any]) -> SessionConfig:

@@ -14,7 +14,7 @@ from cmlr_edge.pipeline import SourceStatus
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import told
 from cmlr_edge.service.notify import Supervisor
-from cmlr_edge.session.config import SessionConfig
+from cmlr_edge.session.config import SessionConfig, naming_line
 from cmlr_edge.session.editing import SourceEditing
 from cmlr_edge.session.engines import load_serving, store_of
 from cmlr_edge.session.session import Session
@@ -46,7 +46,7 @@ class Runner:
             supervisor: Told that all is well.
             until_over: End when every source is over; else only when asked to.
         """
-        self._session, self._reread = session, reread
+        self._session, self._reread, self._file = session, reread, file
         self._supervisor = supervisor or Supervisor()
         self._until_over = until_over
         self._changes = SourceEditing(session, file, reread)
@@ -135,13 +135,15 @@ class Runner:
         self._supervisor.reloading(time.monotonic_ns() // 1000)
         try:
             config = self._reread(None)
-            with ExitStack() as undo:  # any error leaves the run as it was
+            with ExitStack() as undo, naming_line(self._file):  # an error leaves the run as it was
                 fresh = self._fresh_recognizer(config, undo)
                 self._session.apply(config, fresh, undo)
         except Exception as error:  # noqa: BLE001 (whatever it is: a run that works goes on)
             _log.error("the configuration is not taken over: %s", told(error))
         except Interrupted:  # the run ends: the next one is to take it
             return
+        else:
+            _log.warning("the configuration is taken over")  # as good news after a trouble is
         self._supervisor.ready(self._summary())
 
     def _fresh_recognizer(

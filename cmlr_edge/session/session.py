@@ -23,7 +23,7 @@ from cmlr_edge.place.watch import PlaceWatch
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
-from cmlr_edge.session.config import SessionConfig, SourceSettings
+from cmlr_edge.session.config import SessionConfig, SourceSettings, naming_line
 from cmlr_edge.session.engines import check_able, load_serving, start_of, store_of
 from cmlr_edge.session.places import (
     Place,
@@ -81,7 +81,7 @@ class Session(Closing):
         """
         self.config, self.folder = config, folder or Path()
         self._first = config  # what a reload leaves as it is counts as it is here
-        self._opened = RunOutputs(self.folder, file)
+        self._opened, self._file = RunOutputs(self.folder, file), file
         self._watchers = [GuardedSink(sink) for sink in watchers]
         self._places: list[Place] = []
         self._num_places = 0  # that there ever were
@@ -104,7 +104,7 @@ class Session(Closing):
         Raises:
             CmlrError: Something cannot be opened; nothing stays open then.
         """
-        with ExitStack() as cleanup:
+        with ExitStack() as cleanup, naming_line(self._file):
             self._open(cleanup)
             self._cleanup = cleanup.pop_all()
         return self
@@ -224,8 +224,8 @@ class Session(Closing):
         }
         shared = self._opened.open_shared(config, self.recognizer.labels)
         undo.pop_all()
-        if any(getattr(config, name) != getattr(former, name) for name in _FIXED):
-            _log.warning("changes of %s count from the next start on", ", ".join(_FIXED))
+        if changed := [n for n in _FIXED if getattr(config, n) != getattr(former, n)]:
+            _log.warning("changes of %s count from the next start on", ", ".join(changed))
         self.config = config
         self.outputs.change([*shared, *self._watchers])
         if fresh is not None:
@@ -326,6 +326,8 @@ class Session(Closing):
             keep_s = kept_s(config, settings)
             source = undo.enter_context(open_configured(settings, self.folder, keep_s))
             names.append(unlike(redact(settings.name) or source_name(source.name), names))
+            if isinstance(source, LiveSource):
+                source.call(names[-1])  # it may have something to say before it is added
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
             count = max(number + 1, len(kept))

@@ -92,11 +92,28 @@ class HomeAssistant:
         self._labels[source][label] = None
         part = safe_name(label)
         return {
-            self._config("binary_sensor", source, part): self._payload(source, label, part),
+            self._config("binary_sensor", source, part): self._payload(
+                source, label, part, **self._while_seen(source)
+            ),
             self._config("sensor", source, part): self._payload(
-                source, f"{label} score", f"{part}/score", state_class="measurement"
+                source,
+                f"{label} score",
+                f"{part}/score",
+                state_class="measurement",
+                **self._while_seen(source),
             ),
             self._of(source, part): "OFF",
+        }
+
+    def _while_seen(self, source: str) -> dict[str, Any]:
+        """What is known of a label only while the camera gives frames, beside us being there."""
+        health = {"payload_available": "ON", "payload_not_available": "OFF"}
+        return {
+            "availability": [
+                {"topic": f"{self._topic}/availability"},
+                {"topic": self._of(source, _HEALTH), **health},
+            ],
+            "availability_mode": "all",
         }
 
     def _taken_away(self, source: str) -> Topics:
@@ -113,11 +130,11 @@ class HomeAssistant:
         return f"{self._prefix}/{kind}/{self._node}/{safe_name(source)}_{part}/config"
 
     def _payload(self, source: str, name: str, part: str, **more: Any) -> str:
+        ours = {"availability_topic": f"{self._topic}/availability"}
         record = {
             "name": name,
             "unique_id": f"cmlr_edge_{self._node}_{safe_name(source)}_{part}".replace("/", "_"),
             "state_topic": self._of(source, part),
-            "availability_topic": f"{self._topic}/availability",
             "device": {
                 "identifiers": [f"cmlr_edge_{self._node}_{safe_name(source)}"],
                 "name": source,
@@ -125,6 +142,6 @@ class HomeAssistant:
                 "model": "multi-label recognition",
             },
             "origin": {"name": "cmlr_edge", "sw_version": __version__},
-            **more,
+            **(more if "availability" in more else ours | more),
         }
         return json.dumps(record, allow_nan=False, ensure_ascii=False)

@@ -101,7 +101,7 @@ class LineFile:
         if isinstance(error, BlockingIOError):
             why = "another program writes it; give each its own file"
         else:
-            why = f"{error.strerror}; choose another place or free some space"
+            why = f"{error.strerror}; {_remedy(error)}"
         return OutputError(f"cannot write {self._path}: {why}")
 
     def _has_appended(self, data: bytes) -> bool:
@@ -217,6 +217,15 @@ def _locked(path: Path, flags: int) -> FileIO:
         file.close()
         raise BlockingIOError(errno.EAGAIN, "somebody holds it")
     return file
+
+
+def _remedy(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    if error.errno in _NO_ROOM:
+        return "choose another place or free some space"
+    if isinstance(error, PermissionError):
+        return "let the user of this program write there, or choose another place"
+    return "choose another place"
 
 
 def _end_of_last_line(file: FileIO) -> int:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import RUN
-from cmlr_edge.machine.addresses import is_host
+from cmlr_edge.machine.addresses import HOW_TO_WRITE_PASSWORDS, is_host
 from cmlr_edge.machine.needed import needed
 from cmlr_edge.redaction import redact_source
 from cmlr_edge.sinks.base import Result, SourceHealth, Takes
@@ -98,7 +98,7 @@ class MqttEvents:
         self._remedies: dict[str, None] = {}  # for what was refused, each told once
         self._trouble = ""  # what was said of the broker last; empty while it is there
         self._said = ""  # by TLS, since the connection before
-        self._mqtt = mqtt
+        self._mqtt, self._is_secret = mqtt, parts.scheme == "mqtts"
         self._is_answered = self._refuses_5 = False  # this connection; the broker, in words
         self._most_bytes = _LONGEST_MESSAGE  # of a message, as the broker says
         self._client = client = _client(mqtt, parts, tls)
@@ -287,7 +287,7 @@ class MqttEvents:
         with self._changed:
             self._connected = False
         if reason.is_failure and (not self._trouble or self._said):
-            closed = "it closed the connection"  # which paho calls unspecified
+            closed = self._closed_so()  # which paho calls unspecified
             why = reason_of(OSError(self._said)) if self._said else str(reason)
             why = closed if why == "Unspecified error" else why
             self._tell(f"lost: {why}; connecting again")
@@ -298,9 +298,18 @@ class MqttEvents:
         if level == self._mqtt.MQTT_LOG_ERR and "[SSL:" in text:
             self._said = text
 
+    def _closed_so(self) -> str:
+        """Why a broker may have closed the connection without a word."""
+        said = "it closed the connection"
+        if self._greeting or self._is_secret:
+            return said
+        return f"{said} before it answered; if it speaks TLS at this port, write mqtts://"
+
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
         error = sys.exc_info()[1]  # which paho handles, and does not hand on
         why = f" ({reason_of(error)})" if error is not None else ""
+        if isinstance(error, ConnectionResetError) and self._is_secret:
+            why = f" ({reason_of(error)}; if it speaks no TLS at this port, write mqtt://)"
         self._tell(f"cannot be reached{why}; trying again, and keeping events meanwhile")
 
     def _tell(self, trouble: str) -> None:
@@ -344,7 +353,9 @@ def _parse(uri: str) -> tuple[Any, int, str]:
     is_usable = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and is_host(parts.hostname)
     is_usable = is_usable and uri.isprintable() and len(topic.encode()) <= _LONGEST_TOPIC
     if not is_usable or parts.query or parts.fragment or set(topic) & set("+#\0"):
-        raise OutputError(f"cannot read {redact_source(uri)}: expected {_FORM}")
+        raise OutputError(
+            f"cannot read {redact_source(uri)}: expected {_FORM}; {HOW_TO_WRITE_PASSWORDS}"
+        )
     return parts, port, topic
 
 

@@ -22,7 +22,7 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Reque
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import Event
-from cmlr_edge.machine.addresses import as_sent, is_host
+from cmlr_edge.machine.addresses import HOW_TO_WRITE_PASSWORDS, as_sent, is_host
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.redaction import redact, redact_place
@@ -273,7 +273,10 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
     is_sendable = url.isprintable() and " " not in f"{parts.hostname}{parts.path}{parts.query}"
     is_sendable &= is_host(parts.hostname or "")
     if parts.scheme not in {"http", "https"} or not parts.hostname or not is_sendable:
-        raise OutputError(f"cannot read {redact_place(url)}: expected http://host/path or https://")
+        raise OutputError(
+            f"cannot read {redact_place(url)}: expected http://host/path or https://; "
+            f"{HOW_TO_WRITE_PASSWORDS}"
+        )
     headers = {"Content-Type": "application/json", "User-Agent": "cmlr-edge"}
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

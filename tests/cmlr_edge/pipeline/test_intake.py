@@ -208,6 +208,18 @@ def test_outside_its_hours_nothing_is_looked_at_and_events_end(
     assert "outside its hours" in caplog.text
 
 
+def test_who_begins_outside_its_hours_is_warned(
+    engine: Path,
+    two_colors: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Intake, "is_active", lambda _self: False)
+    recognise(engine, two_colors, IntakeSettings(labels=("red",)))
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["outside its hours" in record.getMessage() for record in warnings] == [True]
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
@@ -215,7 +227,8 @@ def test_outside_its_hours_nothing_is_looked_at_and_events_end(
         ({"max_fps": 0.0}, "max_fps"),
         ({"max_fps": float("nan")}, "max_fps"),
         ({"thresholds": {"red": 1.5}}, "thresholds"),
-        ({"masks": (((0, 0), (1, 1)),)}, "corners"),
+        ({"masks": (((0, 0), (1, 1)),)}, "2 corners"),
+        ({"masks": (((0, 0), (40, 0), (40, 30)),)}, "divide pixels"),
         ({"masks": (((0, 0), (1, 1), (0.5, 0.5)),)}, "no area"),
         ({"region": ((0, 0), (1, 0), (1, 3))}, "from 0 to 1"),
         ({"active": ("8-18",)}, "hours"),

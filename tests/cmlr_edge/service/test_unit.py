@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import configparser
 import getpass
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cmlr_edge.cli.app import app
+from cmlr_edge.service.unit import objections_of
 from tests.cmlr_edge.service.whole_config import WHOLE
 
 
@@ -40,6 +42,36 @@ def test_the_unit_is_taken_by_systemd_itself(config: Path, tmp_path: Path) -> No
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "cmlr-edge-door" not in done.stderr  # where it warns about the unit
+
+
+def test_what_keeps_a_service_from_starting_is_told_with_its_unit(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(config, tmp_path)
+    assert [text for text in caplog.messages if "no user" in text] == []
+    command = ["service", "install", str(config), "--units", str(tmp_path)]
+    done = CliRunner().invoke(app, [*command, "--user", "nobdy"])
+    assert done.exit_code == 0
+    assert caplog.messages[-1].endswith(
+        "there is no user nobdy: sudo useradd --system --groups video nobdy"
+    )
+    done = CliRunner().invoke(app, [*command, "--memory-max", "3Q"])
+    assert "expected such as 3G" in str(done.exception)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root finds out what others may")
+def test_what_its_user_may_not_do_is_told(tmp_path: Path) -> None:
+    config = tmp_path / "door.toml"
+    config.write_text("")
+    config.chmod(0o600)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    said = [*objections_of("nobody", config, [tmp_path, tmp_path / "open"])]
+    assert any(f"nobody may not read {config}:" in text for text in said)
+    assert any(f"nobody may not write into {tmp_path}:" in text for text in said)
+    assert not any("open" in text for text in said)
 
 
 def test_the_unit_is_shut_as_far_as_cameras_and_a_gpu_allow(config: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from cmlr_edge.errors import SpecError
 from cmlr_edge.session import Session
 from cmlr_edge.session.config import load_config
 from cmlr_edge.session.runner import Runner
+from tests.conftest import free_port
 from tests.waiting import wait_until
 
 LONG = "x" * 5000
@@ -43,6 +45,16 @@ ODD = {
 }
 
 # What stands before and behind the rest, and a word of what is said.
+LABELS = "labels name unknown labels ['rod']; did you mean red?"
+UNKNOWN = {  # of the configuration's last lines, the one that names it, and what is said there
+    'labels = ["blue",\n# not rod\n  "rod"]': (3, LABELS),
+    "thresholds.rod = 0.3": (1, LABELS.replace("labels name", "thresholds name")),
+    "[sources.stability.labels.rod]\nenter = 0.7": (
+        1,
+        LABELS.replace("labels name", "stability names"),
+    ),
+    "[stability.labels]\nrod.enter = 0.7": (2, LABELS.replace("labels name", "stability names")),
+}
 AT_THE_NEXT_START = {
     "a page for everybody": ("", '[page]\nhost = "0.0.0.0"\nport = 0', "give --token"),
     "metrics for everybody": ("", '[metrics]\nhost = "0.0.0.0"\nport = 9', "give --token"),
@@ -62,7 +74,7 @@ def text(engine: Path) -> str:
 def running(text: str, tmp_path: Path) -> Iterator[tuple[Session, Runner, Path]]:
     config = tmp_path / "device.toml"
     config.write_text(text)
-    with Session(load_config(config), folder=tmp_path) as session:
+    with Session(load_config(config), folder=tmp_path, file=config) as session:
         runner = Runner(session, reread=lambda file: load_config(file or config), file=config)
         thread = threading.Thread(target=runner.run)
         thread.start()
@@ -90,6 +102,56 @@ def test_what_the_next_start_would_refuse_is_refused_now(
     for name, (before, behind, word) in AT_THE_NEXT_START.items():
         config.write_text(f"{before}{text}{behind}\n")
         assert word in refusal(runner, caplog), name
+
+
+@pytest.mark.parametrize("more", UNKNOWN)
+def test_a_label_that_the_model_does_not_know_is_told_with_its_line(
+    text: str, tmp_path: Path, more: str
+) -> None:
+    config = tmp_path / "device.toml"
+    config.write_text(text + more)
+    number, said = UNKNOWN[more]
+    line = len(text.splitlines()) + number
+    session = Session(load_config(config), folder=tmp_path, file=config)
+    with pytest.raises(SpecError, match=re.escape(f"device.toml, line {line}: {said}")), session:
+        pass
+
+
+def test_a_camera_is_called_by_its_name_from_its_first_word_on(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wait(_session: Session, _place: object) -> None:
+        deadline_s = time.monotonic() + 20
+        while "reconnecting" not in caplog.text:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+
+    monkeypatch.setattr(Session, "_add", wait)  # a camera may be faster than all that is opened
+    config = tmp_path / "device.toml"
+    config.write_text(re.sub("test://.*", f'http://127.0.0.1:{free_port()}/door"', text))
+    with Session(load_config(config), folder=tmp_path):
+        pass
+    assert [said for said in caplog.messages if not said.startswith("door: ")] == []
+
+
+def test_a_reload_says_that_it_is_done_and_what_waits_for_the_next_start(
+    running: tuple[Session, Runner, Path], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, runner, config = running
+    caplog.set_level(logging.WARNING)
+    config.write_text(f'{text}labels = ["rod"]')
+    assert f"device.toml, line {len(text.splitlines()) + 1}: {LABELS}" in refusal(runner, caplog)
+    caplog.clear()
+    config.write_text(f"{text}[limits]\nmax_batch = 3")
+    runner.request_reload()
+    deadline_s = time.monotonic() + 20
+    while len(caplog.messages) < 2:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    assert caplog.messages == [
+        "changes of limits count from the next start on",
+        "the configuration is taken over",
+    ]
 
 
 def test_clips_leave_a_source_alone_that_can_have_none(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import struct
 import threading
 import time
+from contextlib import suppress
 from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 
@@ -142,6 +144,39 @@ def test_addresses_that_cannot_be_read_are_refused(url: str) -> None:
     if url != "http://a/b c":  # a topic may have a blank
         with pytest.raises(OutputError, match="expected mqtt"):
             MqttEvents(url.replace("http://", "mqtt://"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho's own socket
+@pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
+def test_a_port_that_speaks_tls_or_does_not_names_the_other_scheme(
+    scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a broker answers what it takes for no TLS, or for no MQTT: by hanging up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    caller = server.accept()[0]
+                    reset = struct.pack("ii", scheme == "mqtts", 0)
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                    caller.recv(1)
+                    caller.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        sink = MqttEvents(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/door", flush_s=0)
+        wait_until(lambda: caplog.messages)
+        server.shutdown(socket.SHUT_RDWR)
+    sink.close()
+    other = {"mqtt": "write mqtts://", "mqtts": "write mqtt://"}[scheme]
+    assert other in caplog.messages[0]
+
+
+def test_a_password_that_has_to_be_written_otherwise_is_told_so() -> None:
+    with pytest.raises(OutputError, match="%2F"):
+        MqttEvents("mqtt://user:a/b@c@127.0.0.1/door")
+    with pytest.raises(OutputError, match="%2F"):
+        Webhook("https://user:a/b@c@127.0.0.1/door")
 
 
 def test_a_topic_longer_than_any_message_takes_is_refused() -> None:

@@ -26,11 +26,12 @@ from tests.waiting import wait_until
 
 PERSON = Event("start", "1", "door", "person", 1.0, 0.5, None, 0.8, 0.9, 1764000000.0)
 # What Home Assistant takes of each kind of entity, beside what all have; others would be refused.
-COMMON = {"name", "unique_id", "state_topic", "availability_topic", "device", "origin"}
+COMMON = {"name", "unique_id", "state_topic", "device", "origin"}
+AVAILABLE = {"availability_topic", "availability", "availability_mode"}
 OWN = {
-    "binary_sensor": {"device_class", "entity_category"},
-    "sensor": {"state_class"},
-    "event": {"event_types"},
+    "binary_sensor": {"device_class", "entity_category"} | AVAILABLE,
+    "sensor": {"state_class"} | AVAILABLE,
+    "event": {"event_types", "availability_topic"},
 }
 
 
@@ -92,6 +93,26 @@ def test_states_follow_events_and_a_new_run_clears_them() -> None:
     assert home.take(replace(PERSON, kind="end", end_s=3.0))["house/door/person"] == "OFF"
     home.take(PERSON)
     assert home.take(Event.begin("door")) == {"house/door/person": "OFF"}
+
+
+def test_a_label_is_unavailable_while_its_camera_gives_no_frames() -> None:
+    home = HomeAssistant("house", "homeassistant")
+    topics = home.watch([SourceHealth("door", is_ok=False, labels=("person",))])
+
+    def is_available(kind: str, part: str) -> bool:
+        config = json.loads(topics[f"homeassistant/{kind}/house/door_{part}/config"])
+        places = config.get("availability", [{"topic": config.get("availability_topic")}])
+        assert len(places) == 1 or config["availability_mode"] == "all"
+        told = topics | {"house/availability": "online"}
+        return all(told[p["topic"]] == p.get("payload_available", "online") for p in places)
+
+    assert not is_available("binary_sensor", "person")
+    assert not is_available("sensor", "person")
+    assert is_available("binary_sensor", "_health")
+    assert is_available("event", "_event")
+    topics |= home.watch([SourceHealth("door", is_ok=True, labels=("person",))])
+    assert is_available("binary_sensor", "person")
+    assert is_available("sensor", "person")
 
 
 @pytest.mark.slow
