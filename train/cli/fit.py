@@ -98,6 +98,8 @@ def fit(
     torchrun --nproc-per-node 4 -m train fit --data photos --out runs/first
     """  # noqa: D301
     check_names(settings or [])  # slips are found before PyTorch is loaded and pictures are read
+    if recipe != AUTO:
+        settings_of(recipe, {})
     from train import distributed
     from train.data import read_dataset
     from train.fitting.lone import read_pairs
