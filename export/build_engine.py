@@ -29,6 +29,7 @@ from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import DataError, EngineError
 from export.building import Int8For, Precision, build_engine
+from train.cli.options import SkipDamagedOption
 from train.reporting import exit_on_error, progress_bars, say
 
 
@@ -70,6 +71,7 @@ class Flags:
         Path | None,
         typer.Option(help="Pictures to measure int8 ranges on; without it, train of --data."),
     ] = None
+    skip_damaged: SkipDamagedOption = False
     max_flips: Annotated[
         float | None,
         typer.Option(
@@ -168,6 +170,7 @@ def main(
             split=flags.split,
             precision=flags.precision,
             calibration=flags.calibration,
+            skip_damaged=flags.skip_damaged,
             max_flips=flags.max_flips,
             int8_for=flags.runs_int8,
             tensorrt=flags.tensorrt,
@@ -178,8 +181,8 @@ def main(
     for name, built in spec.files.items():
         parity = built.parity
         say(
-            f"wrote {out / name} and its spec: on {counted(parity.num_images, 'image')} the largest score "
-            f"difference is {parity.max_score_difference:.2g}, decisions that differ: "
+            f"wrote {out / name} and its spec: on {counted(parity.num_images, 'picture')}, seeded patterns "
+            f"among them, the largest score difference is {parity.max_score_difference:.2g}, decisions that differ: "
             f"{parity.decision_flips}"
         )
     if flags.int8 and flags.data is None:

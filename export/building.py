@@ -20,7 +20,7 @@ from cmlr_edge.capture.images import list_folder, read_image
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.signature import sign, sign_beside
-from cmlr_edge.errors import DataError
+from cmlr_edge.errors import CaptureError, DataError
 from cmlr_edge.model.files import (
     sha256_of,
     signature_path,
@@ -74,6 +74,7 @@ def build_engine(
     split: str = "val",
     precision: Precision = "float32",
     calibration: Path | None = None,
+    skip_damaged: bool = False,
     max_flips: float | None = None,
     int8_for: Int8For = Int8For.cpu,
     tensorrt: BuildOptions | None = None,
@@ -91,6 +92,7 @@ def build_engine(
         split: Of `data`.
         precision: "float16" writes a typed float16 graph, "int8" one with a quantised backbone.
         calibration: Folder of pictures to measure ranges on, for "int8"; None: the split train of `data`.
+        skip_damaged: Leave out pictures that cannot be read.
         max_flips: Share of label decisions that may differ; `export/verify.py` has a table.
         int8_for: The form of an "int8" file: uint8 activations and int8 weights for CPUs, symmetric int8,
             which TensorRT builds, for GPUs.
@@ -120,7 +122,9 @@ def build_engine(
     seen = None
     if precision == "int8":
         _require_classes(part, trained.labels)
-        seen = _calibration_frames(calibration, whole, trained.preprocess)
+        seen = _calibration_frames(
+            calibration, whole, trained.preprocess, skip_damaged=skip_damaged
+        )
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     norms = precision != "float32" or not narrow
@@ -130,7 +134,9 @@ def build_engine(
     if narrow and precision != "float16":
         graph = store_as_float16(graph)
     content, path = graph.SerializeToString(), out / "model.onnx"
-    frames, spec = _frames_and_spec(path, content, part, trained, refit=precision == "int8")
+    frames, spec = _frames_and_spec(
+        path, content, part, trained, refit=precision == "int8", skip_damaged=skip_damaged
+    )
     built = _verify(path, content, model, (trained, spec), frames, form, explain=explain)
     files, spec = {path: content}, replace(spec, files={path.name: built})
     if tensorrt is not None:
@@ -203,7 +209,11 @@ def _require_classes(part: LabeledImages | None, labels: tuple[str, ...]) -> Non
 
 
 def _calibration_frames(
-    folder: Path | None, data: LabeledImages | None, spec: PreprocessSpec
+    folder: Path | None,
+    data: LabeledImages | None,
+    spec: PreprocessSpec,
+    *,
+    skip_damaged: bool = False,
 ) -> NDArray[np.uint8]:
     """Some pictures of the folder, else of those trained on, spread evenly over their names."""
     if folder is not None and not folder.is_dir():
@@ -218,11 +228,25 @@ def _calibration_frames(
         )
     count = min(len(paths), _MOST_CALIBRATION_PICTURES)
     chosen = [paths[i * len(paths) // count] for i in range(count)]
-    return _read_frames(chosen, spec)
+    return _read_frames(chosen, spec, skip_damaged=skip_damaged)[0]
 
 
-def _read_frames(paths: Sequence[Path], spec: PreprocessSpec) -> NDArray[np.uint8]:
-    return np.stack([preprocess(read_image(path), spec) for path in paths])
+def _read_frames(
+    paths: Sequence[Path], spec: PreprocessSpec, *, skip_damaged: bool
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """The pictures, and which of them could be read."""
+    frames, read = [], []
+    for number, path in enumerate(paths):
+        try:
+            frames.append(preprocess(read_image(path), spec))
+            read.append(number)
+        except CaptureError as error:  # noqa: PERF203 (each picture may be the damaged one)
+            if not skip_damaged:
+                raise CaptureError(f"{error}; --skip-damaged leaves such pictures out") from error
+            _log.warning("left out: %s", error)
+    if not frames:
+        raise DataError(f"none of {len(paths)} pictures can be read, the first is {paths[0]}")
+    return np.stack(frames), read
 
 
 def _export(
@@ -239,13 +263,21 @@ def _export(
 
 
 def _frames_and_spec(
-    path: Path, content: bytes, part: LabeledImages | None, spec: ModelSpec, *, refit: bool
+    path: Path,
+    content: bytes,
+    part: LabeledImages | None,
+    spec: ModelSpec,
+    *,
+    refit: bool,
+    skip_damaged: bool,
 ) -> tuple[NDArray[np.uint8], ModelSpec]:
     """What to verify on, and the spec, where wanted with thresholds that fit the file's own scores."""
     frames = synthetic_frames(spec.preprocess.size_hw, _SYNTHETIC_FRAMES)
     if part is None:
         return frames, spec
-    own = _read_frames([image.path for image in part.images], spec.preprocess)
+    paths = [image.path for image in part.images]
+    own, read = _read_frames(paths, spec.preprocess, skip_damaged=skip_damaged)
+    part = replace(part, images=tuple(part.images[k] for k in read))
     if refit:
         spec = _refit(path, content, own, part, spec)
     return np.concatenate([frames, own]), spec

@@ -11,7 +11,7 @@ from typing import Any
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.strict_json import from_json
 from train.config import TrainConfig
-from train.recipes import NO_RECIPE, settings_of
+from train.recipes import AUTO, NO_RECIPE, settings_of
 
 
 def build_config(
@@ -38,12 +38,14 @@ def build_config(
         raise DataError(f"settings: {error}") from error
 
 
-def check_names(settings: list[str]) -> None:
-    """Refuse what is no setting, before anything is read; values are looked at with the recipe.
+def check_names(settings: list[str], recipe: str) -> None:
+    """Refuse what is no setting or recipe, before anything is read; values are looked at later.
 
     Raises:
-        DataError: A key does not exist, or one has no `=`.
+        DataError: A key does not exist, or one has no `=`, or there is no such recipe.
     """
+    if recipe != AUTO:
+        settings_of(recipe, {})
     record = dataclasses.asdict(TrainConfig())
     for key in parse_settings(settings):
         _place_of(key, record)

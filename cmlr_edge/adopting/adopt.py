@@ -285,7 +285,7 @@ class Adoption:
     def _spec(self, built: BuiltFile, *, one_by_one: bool) -> ModelSpec:
         foreign, wishes = self.foreign, self.wishes
         if wishes.name is not None and not wishes.name.isprintable():
-            raise SpecError(f"the name {ascii(wishes.name)[:60]} should be printable text")
+            raise SpecError(f"the name {repr(wishes.name)[:60]} should be printable text")
         open_ = Recipe(**{name: getattr(self.recipe, name) for name in self.guessed}).words()
         guessed = [open_] if open_ else []
         guessed += [f"activation {self.activation}"] if self.activation_is_guess else []

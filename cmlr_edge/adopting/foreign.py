@@ -201,7 +201,7 @@ def _take_in_constants(model: onnx.ModelProto, path: Path) -> None:
             or not place.is_file()
         ):
             raise EngineError(
-                f"{path.name} wants constants from {ascii(about.get('location', ''))[:80]}: expected "
+                f"{path.name} wants constants from {repr(about.get('location', ''))[:80]}: expected "
                 "a file beside it; copy both together"
             )
         total += int(about.get("length", 0)) or os.path.getsize(place)  # noqa: PTH202

@@ -72,11 +72,11 @@ def _checked(value: Any, where: str) -> tuple[str, ...]:
     for number, name in enumerate(value):
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise SpecError(
-                f"{where}: label {number} is {ascii(name)[:60]}: expected printable text"
+                f"{where}: label {number} is {repr(name)[:60]}: expected printable text"
             )
     if twice := [name for name, count in Counter(value).items() if count > 1]:
         raise SpecError(
-            f"{where} gives {ascii(twice[0])[:60]} twice: every class needs a name of its own, "
+            f"{where} gives {repr(twice[0])[:60]} twice: every class needs a name of its own, "
             "such as 'crane (bird)'"
         )
     return tuple(value)

@@ -102,7 +102,7 @@ def _read_visits(folder: Path) -> dict[str, dict[str, list[Visit]]]:
         name, label = row.get("file") or "", row.get("label")
         label = "" if label is None else label
         if not isinstance(name, str) or not isinstance(label, str):
-            raise DataError(f"{where}: expected file and label as text, got {ascii(row)[:120]}")
+            raise DataError(f"{where}: expected file and label as text, got {repr(row)[:120]}")
         of_file = found.setdefault(name, defaultdict(list))
         if not label:
             if any(row.get(key) not in {None, ""} for key in ("begin", "end")):

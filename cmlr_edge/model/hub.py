@@ -15,9 +15,9 @@ from cmlr_edge.model.files import (
     read_file,
     require_unchanged,
     signature_path,
-    spec_path,
     write_atomically,
 )
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
 
 MOST_BYTES = 4 << 30  # of one file: no model for an edge device is larger
@@ -44,9 +44,9 @@ def push(engine: Path, repository: str, *, private: bool = True, revision: str =
         DependencyError: huggingface_hub is not installed.
     """
     hub = _hub()
-    spec = ModelSpec.load(spec_path(engine))
-    folder = engine.parent
-    contents = {_SPEC: spec_path(engine).read_bytes()}
+    pair = ModelPair.read(engine)
+    spec, folder = pair.spec, engine.parent
+    contents = {_SPEC: pair.spec_text}
     for name, built in spec.files.items():
         if (folder / name).exists() or folder / name == engine:
             contents[name] = read_file(folder / name)

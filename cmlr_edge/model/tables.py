@@ -71,6 +71,6 @@ def scores_by_file(
     found: dict[str, list[str]] = {}
     for where, cells in rows:
         if cells[0] in found:
-            raise kind(f"{where} has scores of {ascii(cells[0])[:80]} twice: keep one line")
+            raise kind(f"{where} has scores of {repr(cells[0])[:80]} twice: keep one line")
         found[cells[0]] = cells
     return found

@@ -129,7 +129,7 @@ class SourceChanges:
             raise SpecError(f"uri should be a camera, rtsp://.. or http://..{hint}")
         folder = followed(self._session.folder / given)
         path = followed(folder / source.uri)
-        shown = ascii(source.uri)[:100]
+        shown = repr(source.uri)[:100]
         # Not Path.exists, which raises for a name too long or a folder that may not be read.
         if not path.is_relative_to(folder) or not os.path.exists(path) or path == folder:  # noqa: PTH110
             raise CaptureError(f"there is no {shown} in source_folder")

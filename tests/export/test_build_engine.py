@@ -18,7 +18,7 @@ import torch
 import export.build_engine as command
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
-from cmlr_edge.errors import DataError, EngineError, OutputError
+from cmlr_edge.errors import CaptureError, DataError, EngineError, OutputError
 from cmlr_edge.model.files import signature_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
@@ -224,6 +224,22 @@ def test_int8_is_measured_on_the_pictures_trained_on_where_no_folder_is_given(
     assert len(frames) == min(100, len(data.split("train").images))
     with pytest.raises(DataError, match="--calibration DIR, or --data with a split train"):
         _calibration_frames(None, data.split("val"), spec.preprocess)
+
+
+def test_a_damaged_picture_is_left_out_of_an_export_only_on_request(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    shown, spec = tmp_path / "pictures", load_model(tiny_run)[1].preprocess
+    shown.mkdir()
+    for name in ("0.png", "1.png"):
+        (shown / name).write_bytes((tiny_data / name).read_bytes())
+    (shown / "1.png").write_bytes(b"cut off")
+    with pytest.raises(CaptureError, match=r"1\.png.*--skip-damaged leaves such pictures out"):
+        _calibration_frames(shown, None, spec)
+    assert len(_calibration_frames(shown, None, spec, skip_damaged=True)) == 1
+    (shown / "0.png").unlink()
+    with pytest.raises(DataError, match="none of 1 pictures"):
+        _calibration_frames(shown, None, spec, skip_damaged=True)
 
 
 def test_the_time_that_is_left_counts_from_the_first_picture_and_not_from_the_export(

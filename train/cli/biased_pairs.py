@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cmlr_edge.cli.tables import stdout, table
 from cmlr_edge.wording import counted
-from train.cli.options import DataOption, write_report
+from train.cli.options import DataOption, SkipDamagedOption, write_report
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from train.judging.biased_pairs import BiasedPair
@@ -38,6 +38,7 @@ def biased_pairs(
     ] = 1,
     count: Annotated[int, typer.Option(min=1, help="Pairs to list.")] = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the pairs.")] = None,
+    skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Find labels that a model recognises by their company: b scores low where c is missing.
 
@@ -45,7 +46,7 @@ def biased_pairs(
     """
     from train.judging.biased_pairs import find_biased_pairs, score_part
 
-    part, values = score_part(data, split, run=checkpoint, table=scores)
+    part, values = score_part(data, split, run=checkpoint, table=scores, skip_damaged=skip_damaged)
     pairs = find_biased_pairs(
         values,
         part.targets(),

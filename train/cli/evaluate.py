@@ -28,7 +28,7 @@ def evaluate(
         Path | None, typer.Option("--json", help="Write all numbers, per-label AP too.")
     ] = None,
 ) -> None:
-    """Score a run: mAP, CF1 and OF1 of every read-out, and per-label AP.
+    """Score a run: mAP, CF1 and OF1 of every read-out; the AP of each label with --json.
 
     Example: python -m train evaluate --checkpoint runs/first --data photos --json first.json
     """

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from cmlr_edge.cli.tables import stdout, table
-from train.cli.options import CheckpointOption, DataOption
+from train.cli.options import CheckpointOption, DataOption, SkipDamagedOption
 from train.reporting import say
 
 _log = logging.getLogger(__name__)
@@ -29,21 +29,24 @@ def explain(
         str | None,
         typer.Option(help="Label to look for where it is not; each picture's surest without it."),
     ] = None,
+    skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Show what a model takes for a cause: do-swaps, the map of links, heat maps, label features.
 
     Example: python -m train explain --checkpoint runs/first --data photos --cause person --out why
     """
     from train.data import read_dataset
+    from train.data.damaged import whole_pictures
     from train.explaining.explain import explain as run_explain
     from train.explaining.explain import write_explanation
-    from train.network.checkpoint import load_model
+    from train.network.checkpoint import held_out_by, load_model
 
     model, spec = load_model(checkpoint)
+    part = held_out_by(checkpoint, read_dataset(data)).split(split)
     record = run_explain(
         model,
         spec,
-        read_dataset(data).split(split),
+        whole_pictures(part, skip_damaged=skip_damaged),
         cause,
         out,
         beside=None if beside is None else load_model(beside),

@@ -97,7 +97,7 @@ def fit(
     python -m train fit --data photos --epochs 20 --out runs/first
     torchrun --nproc-per-node 4 -m train fit --data photos --out runs/first
     """  # noqa: D301
-    check_names(settings or [])  # slips are found before PyTorch is loaded and pictures are read
+    check_names(settings or [], recipe)  # before PyTorch is loaded and pictures are read
     from train import distributed
     from train.data import read_dataset
     from train.fitting.lone import read_pairs

@@ -18,6 +18,9 @@ DataOption = Annotated[
         help="Data folder: labels.json, labels.csv, COCO or another layout of docs/datasets.md.",
     ),
 ]
+SkipDamagedOption = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read.")
+]
 CheckpointOption = Annotated[Path, typer.Option(help="Run folder that `fit` wrote.")]
 
 

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmlr_edge.cli.tables import stdout, table
+from cmlr_edge.errors import DataError
 from cmlr_edge.wording import counted
-from train.cli.options import DataOption, write_report
+from train.cli.options import DataOption, SkipDamagedOption, write_report
 from train.reporting import progress_bars, say
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 def refit(
     data: DataOption,
     engine: Annotated[Path, typer.Option(help="Exported model, or the folder it is in.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run that the engine was exported from: where the data has no val split, the "
+            "pictures that it held out."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to fit on.")] = "val",
     rule: Annotated[
         str,
@@ -36,6 +44,7 @@ def refit(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write what to expect of every label.")
     ] = None,
+    skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Fit an exported engine's thresholds again, on labelled pictures of your own.
 
@@ -44,9 +53,21 @@ def refit(
     from cmlr_edge.model.files import model_path, signature_path, spec_path
     from cmlr_edge.model.thresholds import ThresholdRule
     from train.data import read_dataset
+    from train.data.damaged import whole_pictures
     from train.judging.refit import refit_thresholds
 
-    part, path = read_dataset(data).split(split), model_path(engine)
+    whole = read_dataset(data)
+    if checkpoint is not None:
+        from train.network.checkpoint import held_out_by  # imports PyTorch
+
+        whole = held_out_by(checkpoint, whole)
+    elif split == "val" not in whole.splits:
+        raise DataError(
+            f"{whole.name} has no split val: give pictures that the engine was not trained on, as those "
+            "that its run held out with --checkpoint RUN, or another --split"
+        )
+    part = whole_pictures(whole.split(split), skip_damaged=skip_damaged)
+    path = model_path(engine)
     was_signed = signature_path(path).exists()
     with progress_bars() as progress:
         task = progress.add_task("pictures scored", total=len(part.images))

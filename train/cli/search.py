@@ -11,6 +11,7 @@ import typer
 from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import DataOption
 from train.recipes import AUTO, recipe_for
+from train.settings import check_names
 
 
 def search(
@@ -32,6 +33,7 @@ def search(
     \b
     python -m train search --data photos --out search --trials 20
     """  # noqa: D301
+    check_names(settings or [], recipe)
     from train.data import read_dataset
     from train.fitting.searching import SearchPlan, search
 

@@ -138,7 +138,7 @@ def name_of(root: Path) -> str:
 def quote(value: object) -> str:
     """Show a value of a file in an error: short, and nothing that a terminal cannot print."""
     try:
-        text = ascii(value)
+        text = repr(value)
     except ValueError:  # an integer of thousands of digits, which YAML may hold
         text = f"<{type(value).__name__} of many digits>"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

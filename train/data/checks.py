@@ -149,7 +149,7 @@ def _look_at_files(data: LabeledImages, root: Path, where: Callable[[int], str])
         named = ", ".join(_short(path, root) for path in paths[:3])
         raise DataError(
             f"{data.name} lists {len(missing)} of {len(data.images)} images that do not exist, "
-            f"first {where(missing[0])}: {named}{_similar_file(paths[0])}: restore the files or "
+            f"first {where(missing[0])}: {named}{_similar_file(paths[0], data)}: restore the files or "
             "remove their entries"
         )
 
@@ -161,7 +161,7 @@ def _is_one_file(data: LabeledImages, first: int, second: int) -> bool:
     return hard or followed(paths[0]) == followed(paths[1])
 
 
-def _similar_file(path: Path) -> str:
+def _similar_file(path: Path, data: LabeledImages) -> str:
     """A file beside the missing one that may have been meant, as 1.JPG for 1.jpg."""
     try:
         names = os.listdir(path.parent)  # noqa: PTH208
@@ -171,7 +171,10 @@ def _similar_file(path: Path) -> str:
         return " (it is there, and no file)"
     alike = [name for name in names if name.casefold() == path.name.casefold()]
     if not alike and len(names) <= _MOST_COMPARED:
-        alike = get_close_matches(path.name, names, 1, _NEAR)
+        listed = {
+            image.path.name for image in data.images
+        }  # pictures of their own: 12.jpg is not 13.jpg
+        alike = get_close_matches(path.name, sorted({*names} - listed), 1, _NEAR)
     return f" (did you mean {quote(alike[0])}?)" if alike else ""
 
 

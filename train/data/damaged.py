@@ -13,6 +13,7 @@ from rich.progress import Progress
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError, DataError
 from train.data.base import LabeledImage, LabeledImages
+from train.reporting import progress_bars
 
 _NAMED = 3  # of those left out: in a phone's folder half may be HEIC
 _log = logging.getLogger(__name__)
@@ -50,6 +51,14 @@ def leave_out_damaged(
     return replace(data, images=tuple(kept)), skipped
 
 
+def whole_pictures(data: LabeledImages, *, skip_damaged: bool) -> LabeledImages:
+    """All pictures, or those that can be read."""
+    if not skip_damaged:
+        return data
+    with progress_bars() as progress:
+        return leave_out_damaged(data, progress)[0]
+
+
 def refuse_damaged(data: LabeledImages, progress: Progress) -> None:
     """Read every picture once: those that training looks at last would end it after its first epoch.
 
@@ -60,7 +69,7 @@ def refuse_damaged(data: LabeledImages, progress: Progress) -> None:
     if faults:
         raise DataError(
             f"{len(faults)} of {len(data.images)} pictures to validate on cannot be read: "
-            f"{faults[0]}; `fit` leaves such pictures out with --skip-damaged"
+            f"{faults[0]}; --skip-damaged leaves such pictures out"
         )
 
 

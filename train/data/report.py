@@ -106,7 +106,8 @@ def _of_labels(labels: tuple[LabelCount, ...], pictures: int) -> list[str]:
         )
     if several := [name for name in rare if _parts(name) & (rare.keys() - {name})]:
         found.append(
-            f"{few_of(several, _NAMED)}: may be several labels; write them with the layout's separator"
+            f"{few_of([repr(name) for name in several], _NAMED)}: may be several labels each; "
+            "labels.csv wants ; between two"
         )
     if len(labels) <= _MOST_COMPARED and (alike := _alike([label.name for label in labels])):
         found.append(f"{few_of(alike, _NAMED)}: may be one label, spelt in two ways")

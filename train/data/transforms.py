@@ -170,8 +170,6 @@ class ImageTensors(Dataset[Tensor]):
         try:
             image = preprocess(read_image(self._paths[index]), self._spec)
         except CaptureError as error:
-            raise CaptureError(
-                f"{error}; `fit` and `evaluate` leave such pictures out with --skip-damaged"
-            ) from error
+            raise CaptureError(f"{error}; --skip-damaged leaves such pictures out") from error
         self._decoded.keep(index, image)
         return image

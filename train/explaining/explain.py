@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.spec import ModelSpec
-from cmlr_edge.wording import counted
+from cmlr_edge.wording import counted, few_of
 from train.confounders.clustering import cosine_to_centres
 from train.data.base import LabeledImages
 from train.data.transforms import ImageTensors
@@ -201,9 +201,7 @@ def _check(
         )
     for label in {cause, absent} - {None}:
         if label not in spec.labels:
-            raise DataError(
-                f"the run has no label {label!r}: it has {', '.join(spec.labels[:8])} ..."
-            )
+            raise DataError(f"the run has no label {label!r}: it has {few_of(spec.labels, 8)}")
     if model.links is None and (
         model.intervention is None or isinstance(model.intervention, BackDoorIntervention)
     ):

@@ -156,10 +156,11 @@ def what_thresholds_do(
         )
     silent = [spec.labels[i] for i in np.flatnonzero(there.any(axis=0) & ~named.any(axis=0))]
     if silent:
+        other = "precision=0.5" if spec.threshold_fit.rule == "f1" else "f1"
         lines.append(
             f"there on {kind} pictures and never named: {few_of(silent, _SHOWN)}; train longer, add "
             "pictures of them, or export and fit the thresholds by another rule: python -m train "
-            "refit-thresholds --rule f1"
+            f"refit-thresholds --engine DIR --data PHOTOS --checkpoint RUN --rule {other}"
         )
     return lines
 

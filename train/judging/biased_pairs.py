@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.tables import read_rows, scores_by_file
 from train.data import LabeledImages, read_dataset
+from train.data.damaged import whole_pictures
 from train.data.transforms import ImageTensors
 from train.judging.inference import score_images
 from train.network.checkpoint import held_out_by, load_model
@@ -95,7 +96,12 @@ def find_biased_pairs(
 
 
 def score_part(
-    root: Path, split: str, *, run: Path | None = None, table: Path | None = None
+    root: Path,
+    split: str,
+    *,
+    run: Path | None = None,
+    table: Path | None = None,
+    skip_damaged: bool = False,
 ) -> tuple[LabeledImages, NDArray[np.float32]]:
     """Read a split of a data folder and the scores (N, L) of its images.
 
@@ -107,6 +113,7 @@ def score_part(
         split: Its split.
         run: A finished run; its scores as it would be deployed.
         table: See `read_scores`. Exactly one of the two is given.
+        skip_damaged: Leave out pictures that the run cannot read.
 
     Raises:
         DataError: Neither is given, or both, or they do not fit the data.
@@ -130,6 +137,7 @@ def score_part(
             f"{data.name} has {len(data.classes)} classes, {run} {len(spec.labels)}, or in another "
             "order: use the data that the run was trained on"
         )
+    data = whole_pictures(data, skip_damaged=skip_damaged)
     scores = score_images(model, ImageTensors(data, spec.preprocess), spec.preprocess)
     return data, scores.deployed
 

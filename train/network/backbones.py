@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,7 @@ def create_backbone(
         DependencyError: The weights can be had neither from the hub nor from a package.
         DataError: timm knows no such model, or it gives no tokens of such pictures.
     """
-    if not timm.is_model(name):
-        similar = timm.list_models(f"*{name[:8]}*")[:5]
-        raise DataError(f"timm has no model {name!r}; similar names: {similar}")
+    _require_model(name)
     size_hw = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
         if not pretrained:
@@ -235,8 +234,19 @@ def _require_tokens(backbone: Backbone, size_hw: tuple[int, int]) -> None:
         raise ValueError(f"{tuple(tokens.shape)} for one, expected rows of {backbone.num_features}")
 
 
+def _require_model(name: str) -> None:
+    if not timm.is_model(name):
+        similar = ", ".join(get_close_matches(name, timm.list_models(), 5)) or "none"
+        raise DataError(f"timm has no model {name!r}; similar names: {similar}")
+
+
 def gives_two_stages(name: str, size_hw: tuple[int, int]) -> bool:
-    """Whether a timm model's tokens can be made of its last two feature maps, at this size."""
+    """Whether a timm model's tokens can be made of its last two feature maps, at this size.
+
+    Raises:
+        DataError: timm knows no such model.
+    """
+    _require_model(name)
     try:
         with torch.device("meta"), torch.no_grad():  # nothing is computed to ask
             backbone = create_backbone(name, size_hw, pretrained=False, stages=2).eval()

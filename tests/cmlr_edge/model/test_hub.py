@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge import Recognizer
+from cmlr_edge.errors import EngineError
 from cmlr_edge.model.card import card_of
+from cmlr_edge.model.hub import push
 from cmlr_edge.model.spec import ModelSpec, ThresholdFit
 from tests.cmlr_edge.model.hub_server import HubServer
 from tests.conftest import free_port
@@ -125,3 +127,8 @@ def test_trouble_is_one_line(trouble: str, said: str, hub: HubServer, tmp_path: 
     assert len(come.stderr.strip().splitlines()) == 1
     assert "hf_secret" not in come.stderr
     assert not (tmp_path / "models").exists()
+
+
+def test_an_engine_that_is_not_there_is_not_sent(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"^no engine at .*first: "):
+        push(tmp_path / "first", "me/first")

@@ -166,6 +166,10 @@ def test_a_missing_file_is_answered_with_the_one_near_to_it(tmp_path: Path, layo
     root = write(tmp_path, layout, [("img_1.JPG", "train"), ("x" * 300 + ".jpg", "train")])
     with pytest.raises(DataError, match=r"lists 2 of 2 .*did you mean 'IMG_1\.jpg'"):
         read_dataset(root)
+    draw_all(tmp_path / "shots", layout, "12.jpg")  # a picture of its own, not what 13.jpg was
+    shots = write(tmp_path / "shots", layout, [("13.jpg", "train"), ("12.jpg", "train")])
+    with pytest.raises(DataError, match=r"lists 1 of 2 .*13\.jpg': restore"):
+        read_dataset(shots)
     hostile = write(tmp_path / "hostile", layout, [("a\\u0000.jpg", "train")])
     for file in hostile.rglob("*.json"):
         file.write_text(file.read_text().replace("\\\\u0000", "\\u0000"))

@@ -19,6 +19,7 @@ from tests.train.data import official_trees
 from tests.train.data.own_layouts import draw, draw_all, write
 from tests.train.data.tool_trees import changed_everywhere
 from train.data import read_dataset
+from train.data.base import quote
 from train.fitting.lone import lone_examples
 from train.fitting.loop import fit
 
@@ -212,3 +213,8 @@ def test_ten_thousand_labels_are_refused_or_read_at_once(tmp_path: Path, wrong: 
     with pytest.raises(DataError, match=r"repeats|not in classes|stands twice"):
         read_dataset(tmp_path)
     assert time.process_time() - started < 5  # each was a square: 10 s and more
+
+
+def test_a_label_is_shown_as_it_is_written_and_what_no_terminal_prints_is_not() -> None:
+    assert quote("Fußgänger") == "'Fußgänger'"
+    assert quote("a\x1b[31mb\u202ec\udcff") == r"'a\x1b[31mb\u202ec\udcff'"

@@ -304,7 +304,7 @@ def test_a_report_tells_labels_that_are_several_or_one_or_everywhere(tmp_path: P
     rows = '1.jpg,"dog,cat;caf\u00e9;cat"\n2.jpg,cat;cafe\u0301\n'
     (tmp_path / "labels.csv").write_text(f"file,labels\n{rows}", encoding="utf-8")
     said = "\n".join(report_on(read_dataset(tmp_path), "own, table", pictures=False).problems)
-    assert "dog,cat: may be several labels" in said
+    assert "'dog,cat': may be several labels each; labels.csv wants ; between two" in said
     assert "cat: on every training picture" in said
     assert "'cafe\u0301' and 'caf\u00e9': may be one label" in said
 

@@ -51,8 +51,10 @@ def test_missing_weights_are_an_error_and_never_a_random_start(
 
 
 def test_an_unknown_backbone_is_an_error_that_names_similar_ones() -> None:
-    with pytest.raises(DataError, match="similar names"):
-        create_backbone("tf_efficientnet_light0", 64, pretrained=True)
+    with pytest.raises(DataError, match=r"similar names: .*efficientnet_lite0"):
+        create_backbone("efficientnet_lite00", 64, pretrained=True)
+    with pytest.raises(DataError, match="timm has no model"):  # and no word of its stages
+        gives_two_stages("efficientnet_lite00", (64, 64))
 
 
 def test_a_backbone_that_gives_no_tokens_of_such_pictures_is_one_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,4 +21,10 @@ def test_labels_that_are_there_and_never_named_are_said(tiny_run: Path) -> None:
     assert "never named: green;" in silent  # blue is on no picture: nothing is known of it
     (nothing,) = what_thresholds_do(spec, "held-out", there, np.zeros_like(there))
     assert "never named: red, green;" in nothing
+    for rule, other in (
+        ("f1", "precision=0.5"),
+        ("precision=0.8", "f1"),
+    ):  # never the one that it has
+        fitted = replace(spec, threshold_fit=replace(spec.threshold_fit, rule=rule))
+        assert f"--rule {other}" in what_thresholds_do(fitted, "held-out", there, named)[1]
     assert len(what_thresholds_do(spec, "held-out", there, there)) == 1

@@ -251,3 +251,9 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path)
     assert torch.equal(state["weights"], torch.full((2**22,), float(state["epochs"])))
     checkpoint.open_folder(run, tiny_config(), None, resume=True)
     assert {path.name for path in run.iterdir()} == {checkpoint.CONFIG, checkpoint.STATE}
+
+
+def test_a_warm_up_of_exactly_one_step_trains(data: Path, tmp_path: Path) -> None:
+    config = tiny_config("epochs=1", "batch_size=12", "warmup_share=0.5")  # of two steps
+    fit(read_dataset(data), tmp_path / "run", config)
+    assert (tmp_path / "run" / "model.json").exists()

@@ -1,0 +1,73 @@
+"""Later commands take the pictures that a run held out, where the data has no split `val`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cmlr_edge.errors import DataError
+from train.cli.explain import explain
+from train.cli.refit import refit
+from train.data.base import LabeledImages
+
+HELD_OUT = ("3.png", "5.png")
+
+
+class Asked(Exception):
+    """The command went on to its work."""
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    (copy / "held_out.json").write_text(json.dumps(HELD_OUT))
+    return copy
+
+
+@pytest.fixture
+def photos(tiny_data: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "photos"
+    shutil.copytree(tiny_data, copy)
+    labels = copy / "labels.json"
+    labels.write_text(labels.read_text().replace('"val"', '"train"'))
+    return copy
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+
+    def work(*given: object, **_options: object) -> None:
+        (part,) = (one for one in given if isinstance(one, LabeledImages))
+        names.extend(image.path.name for image in part.images)
+        raise Asked
+
+    monkeypatch.setattr("train.explaining.explain.explain", work)
+    monkeypatch.setattr("train.judging.refit.refit_thresholds", work)
+    return names
+
+
+def test_explain_looks_at_what_the_run_held_out(
+    run: Path, photos: Path, tmp_path: Path, seen: list[str]
+) -> None:
+    with pytest.raises(Asked):
+        explain(run, photos, "red", tmp_path / "why")
+    assert seen == [*HELD_OUT]
+    (photos / HELD_OUT[0]).write_bytes(b"cut off")
+    with pytest.raises(Asked):
+        explain(run, photos, "red", tmp_path / "why", skip_damaged=True)
+    assert seen[2:] == [HELD_OUT[1]]
+
+
+def test_thresholds_are_fitted_on_what_the_run_held_out(
+    run: Path, photos: Path, tmp_path: Path, seen: list[str]
+) -> None:
+    with pytest.raises(DataError, match=r"no split val: .* --checkpoint RUN"):
+        refit(photos, tmp_path / "engine")
+    with pytest.raises(Asked):
+        refit(photos, tmp_path / "engine", run)
+    assert seen == [*HELD_OUT]
