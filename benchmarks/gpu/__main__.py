@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from benchmarks.gpu.stage import missing_module
 from benchmarks.records import markdown_table, write_text
 from cmlr_edge.machine.child import python_command, run_limited
 
+ROOT = Path(__file__).parents[2]
 _LEAST_S = 5  # that a stage is started for
 LEASE_S = 570  # a machine that is lent ends a command after ten minutes
 
@@ -142,4 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Some packages install folders named `benchmarks` (pyarrow 17): ours come first in the stages too.
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before)))
     sys.exit(main())

@@ -49,6 +49,17 @@ def test_without_a_gpu_every_stage_says_so_and_nothing_else_happens(
     assert (tmp_path / "table.md").read_text() in done.stdout
 
 
+def test_packages_that_install_a_folder_named_benchmarks_take_no_stage_away(
+    no_driver: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    command = [sys.executable, "-m", "benchmarks.gpu", "--stage", "0", "--out", str(tmp_path)]
+    environment = {**os.environ, **no_driver, "PYTHONPATH": str(tmp_path)}
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert json.loads((tmp_path / "stage-00.json").read_text())["ended"] == "no GPU"
+
+
 def test_the_plan_has_every_stage_once_and_names_functions_that_exist() -> None:
     assert [stage.number for stage in STAGES] == list(range(len(STAGES)))
     assert [stage.part for stage in STAGES] == ["A"] * 11 + ["B"] * 6
