@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import free_port
-from tests.examples.test_examples import cells_of
+from tests.examples.notebooks import cells_of
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,8 @@ import numpy as np
 import pytest
 
 from tests.cmlr_edge.sinks.broker import Broker
+from tests.examples.notebooks import EXAMPLES, cells_of
 from tests.waiting import wait_until
-
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
 
 pytestmark = pytest.mark.slow
 
@@ -107,13 +104,6 @@ def test_camera_to_mqtt(tmp_path: Path) -> None:
         assert "door/run" in broker.retained("door/#")
     finally:
         broker.stop()
-
-
-def cells_of(name: str) -> str:
-    """The code of a notebook, which keeps no stale results and no paths of a machine."""
-    cells = json.loads((EXAMPLES / name).read_text())["cells"]
-    assert all(not cell.get("outputs") for cell in cells)
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
 def test_the_first_notebook_labels_a_picture_and_a_film(
