@@ -10,16 +10,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and PyTorch start as man
 # What is not about the choice of a provider computes the same on every machine, at once.
 os.environ.setdefault("CMLR_PROVIDER", "cpu")
 
+import fcntl
 import gc
 import hashlib
 import itertools
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -56,20 +58,18 @@ _NOT_QUICK = {"slow", "pages"}
 # Files that take longest, the longest first; of the others, the number of slow tests says it.
 LONGEST = (
     "csrc/test_seeded_bugs.py",
+    "export/test_fold_network.py",
     "export/test_engine.py",
     "csrc/test_plugin.py",
-    "csrc/test_kernel_report.py",
-    "export/test_precision.py",
     "train/fitting/test_distributed.py",
-    "examples/test_examples.py",
-    "export/test_build_engine.py",
-    "export/test_calibrate.py",
     "test_no_telemetry.py",
-    "export/test_fold_graph.py",
-    "train/fitting/test_official_training.py",
+    "export/test_build_engine.py",
     "benchmarks/test_papers.py",
+    "train/fitting/test_official_training.py",
     "benchmarks/test_collect.py",
     "benchmarks/test_place.py",
+    "export/test_fold_graph.py",
+    "csrc/test_kernel_report.py",
 )
 _COMPUTING = {"benchmarks", "csrc", "export", "train"}
 _FIRST_TRY = "first try"
@@ -347,11 +347,26 @@ def clips() -> Path:
     return _folder_from_environment("CMLR_CLIPS", "a folder with the sample clips")
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """What the first of all processes of this run of the tests makes: nobody writes to it later."""
+    base = factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    path.parent.mkdir(exist_ok=True)
+    done = path.with_name(f"{path.name}.done")
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(path, ignore_errors=True)  # of a try that failed
+            make(path)
+            done.touch()
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_training import write_dataset
 
-    return write_dataset(tmp_path_factory.mktemp("data") / "squares")
+    return made_once(tmp_path_factory, "squares", write_dataset)
 
 
 @pytest.fixture(scope="session")
@@ -361,9 +376,9 @@ def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from train.data import read_dataset
     from train.fitting.loop import fit
 
-    run = tmp_path_factory.mktemp("runs") / "run"
-    fit(read_dataset(tiny_data), run, tiny_config())
-    return run
+    return made_once(
+        tmp_path_factory, "run", lambda run: fit(read_dataset(tiny_data), run, tiny_config())
+    )
 
 
 def free_port() -> int:

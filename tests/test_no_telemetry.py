@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import free_port
-from tests.tiny_training import TINY
+from tests.examples.notebooks import cells_of
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -28,7 +29,7 @@ class Sealed:
     log: Path
     home: Path
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
         # Of what continuous integration sets nothing: runtimes keep quiet there by themselves.
         environment = {
             "PATH": os.environ["PATH"],
@@ -37,11 +38,11 @@ class Sealed:
             "LD_PRELOAD": str(self.library),
             "NETWORK_LOG": str(self.log),
         }
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **options)
 
-    def run(self, *command: str) -> int:
-        with self.start(*command) as process:
-            return process.wait(timeout=240)
+    def run(self, *command: str, **options: Any) -> int:
+        with self.start(*command, **options) as process:
+            return process.wait(timeout=540)
 
     def attempts(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
@@ -158,13 +159,15 @@ def test_a_service_reports_nothing(
 
 
 @pytest.mark.slow
-def test_training_and_export_report_nothing(
-    sealed: Sealed, tiny_data: Path, tmp_path: Path
-) -> None:
-    run, data = str(tmp_path / "run"), str(tiny_data)
-    settings = [part for item in (*TINY, "epochs=1") for part in ("--set", item)]
-    fit = ["-m", "train", "fit", "--data", data, "--out", run, *settings]
-    assert sealed.run(sys.executable, *fit) == 0
-    export = ["export/build_engine.py", "--checkpoint", run, "--out", str(tmp_path / "engine")]
-    assert sealed.run(sys.executable, *export) == 0
+@pytest.mark.timeout(600)  # a training, twice, and an export
+def test_training_and_export_report_nothing(sealed: Sealed, tmp_path: Path) -> None:
+    """Nor does the notebook, which does both and labels a picture then."""
+    with (tmp_path / "said.txt").open("w+") as out:
+        assert sealed.run(*python(cells_of("train_your_own.ipynb")), stdout=out) == 0
+        out.seek(0)
+        said = out.read()
+    assert "decisions that differ: 0" in said
+    rows = [line.split() for line in said.splitlines()[-3:]]
+    assert [row[0] for row in rows] == ["disc", "square", "cross"]
+    assert any("said" in row and "there" in row for row in rows)  # what a reader sees makes sense
     assert (sealed.attempts(), sealed.files()) == ([], [])

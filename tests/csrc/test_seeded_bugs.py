@@ -45,6 +45,7 @@ from tests.csrc.seeded_bugs import (
     LAUNCHER,
     MACHINE_CODE_BUGS,
     PLUGIN,
+    launcher_of,
 )
 
 # Compiling takes minutes where nothing is stored.
@@ -334,10 +335,11 @@ def first_fault_of_machine_code(folder: Path, unchanged: EmulatedGpu, csrc: Path
         for schedule in SCHEDULES:
             if fault := fault_of_case(gpu, dtype, 310, 32, schedule):
                 return fault
-    program, main = folder / "launch", folder / "launch.cpp"
+    program, main, launcher = folder / "launch", folder / "launch.cpp", folder / "launcher.cu"
     main.write_text(LAUNCH)
+    launcher.write_text(launcher_of(csrc, F32))
     command = [nvcc, "-arch=sm_87", "-std=c++17", f"-I{csrc}", f"-I{csrc / 'include'}", str(main)]
-    subprocess.run([*command, str(csrc / "cuda/attention.cu"), "-o", str(program)], check=True)
+    subprocess.run([*command, str(launcher), "-o", str(program)], check=True)
     no_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([program], env=no_gpu, capture_output=True, text=True, check=False)
     return "" if "CmlrAttention: the launch failed: " in done.stdout else "no launch failed"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -14,9 +12,8 @@ import numpy as np
 import pytest
 
 from tests.cmlr_edge.sinks.broker import Broker
-
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
+from tests.examples.notebooks import EXAMPLES, cells_of
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -94,10 +91,7 @@ def test_camera_to_mqtt(tmp_path: Path) -> None:
         pytest.skip("mosquitto is not installed, so MQTT IS NOT TESTED: apt install mosquitto")
     broker = Broker(tmp_path)
     broker.start()
-    deadline_s = time.monotonic() + 20
-    while not broker.listens():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+    wait_until(broker.listens)
     writer = cv2.VideoWriter(
         str(tmp_path / "door.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48)
     )
@@ -112,13 +106,6 @@ def test_camera_to_mqtt(tmp_path: Path) -> None:
         broker.stop()
 
 
-def cells_of(name: str) -> str:
-    """The code of a notebook, which keeps no stale results and no paths of a machine."""
-    cells = json.loads((EXAMPLES / name).read_text())["cells"]
-    assert all(not cell.get("outputs") for cell in cells)
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-
-
 def test_the_first_notebook_labels_a_picture_and_a_film(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,13 +115,3 @@ def test_the_first_notebook_labels_a_picture_and_a_film(
     assert said[-1] == "frames: 20"
     assert len([line for line in said if " said " in line or " below " in line]) == 5
     assert said[0].startswith("person: ")
-
-
-@pytest.mark.timeout(600)  # a training, twice, and an export
-def test_the_notebook_runs_from_pictures_to_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(cells_of("train_your_own.ipynb"), {})  # noqa: S102
-    said = capsys.readouterr().out
-    assert "decisions that differ: 0" in said
-    rows = [line.split() for line in said.splitlines()[-3:]]
-    assert [row[0] for row in rows] == ["disc", "square", "cross"]
-    assert any("said" in row and "there" in row for row in rows)  # what a reader sees makes sense

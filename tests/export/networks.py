@@ -16,6 +16,8 @@ from train.network.intervention import BackDoorIntervention
 from train.network.model import CausalRecognizer
 
 LABELS = 3
+# Of other kinds: padding as TensorFlow's, squeezes and hard swishes, residual blocks.
+BACKBONES = ["tf_efficientnet_lite0", "mobilenetv3_small_100", "resnet50"]
 HEADS = {
     "pooled": ["model.head=pooled", "model.intervention=none"],
     "pooled with links": ["model.head=pooled"],
@@ -69,6 +71,30 @@ CASES = {
 }  # fmt: skip
 
 
+# The cases that are exported. PyTorch takes seconds to trace one, so a head that any branch may stand behind is
+# tried with two of them, once with each decoder; and it is done once for all tests, see conftest.py.
+_OPEN: dict[str, list[str]] = {
+    name: HEADS.get(name, [])
+    for name in (
+        *("wide", "two stages", "pooled skip", "class maps", "class maps alone"),
+        *("plain", "wide, two layers"),
+    )
+}
+TRACED = {
+    **{
+        name: [*HEADS[name], f"model.standardize_tokens={str(i % 2 == 1).lower()}"]
+        for i, name in enumerate(name for name in HEADS if name not in _OPEN)
+    },
+    **{
+        f"{branch}, {head}": [
+            *BRANCHES[branch], *list(DECODERS.values())[i % 2], *_OPEN[head],
+            f"model.include_self={str(i // 2 % 2 == 0).lower()}",
+        ]
+        for i, (branch, head) in enumerate(zip(BRANCHES, itertools.cycle(_OPEN)))
+    },
+}  # fmt: skip
+
+
 def randomized(config: ModelConfig) -> CausalRecognizer:
     """A network in which nothing is zero or one, as after long training."""
     torch.manual_seed(0)
@@ -94,6 +120,12 @@ def randomized(config: ModelConfig) -> CausalRecognizer:
 
 def small(*settings: str) -> ModelConfig:
     return tiny_config("model.pooled_skip=false", *settings).model
+
+
+def on_backbone(name: str) -> CausalRecognizer:
+    """One of `BACKBONES` with an attention for the kernel, and a plain one: the intervention has one head."""
+    heads = ["model.intervention=expectation", "model.embed_dim=128", "model.num_heads=2"]
+    return randomized(tiny_config(f"model.backbone={name}", *heads).model)
 
 
 def input_spec(model: CausalRecognizer, size: int = 64) -> PreprocessSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ from onnx import TensorProto, helper
 
 from cmlr_edge import _native
 from export import attention
-from export.deploy import DeployModel
-from export.onnx_graph import export_fused
-from tests.export.networks import CASES, input_spec, random_frames, randomized, small
 from tests.export.runtimes import run_everywhere
 
 pytestmark = pytest.mark.slow
@@ -31,15 +27,6 @@ SHAPES = {  # batch of query, of key, of value; L, T, d, heads
     "constant keys and values": (3, 1, 1, 5, 7, 16, 1),
     "constant queries and keys": (1, 1, 2, 5, 9, 16, 2),
     "no constants": (2, 2, 2, 17, 49, 64, 2),
-}
-EXPORTED = {  # case of the networks, of which test_fold_network has all: nodes in its file
-    "matrix, prior, one layer, own cause true": 1,
-    "gated-attention, own, two layers, one head, own cause true": 3,
-    "attention, prior, one layer, own cause false": 1,
-    "expectation, mean, two layers, one head, own cause true": 5,
-    "linear, sum, one layer, own cause false": 2,
-    "ml-decoder, attention links, standardised": 1,  # the links' mask keeps theirs plain
-    "ccd": 0,
 }
 
 
@@ -126,21 +113,3 @@ def test_the_torch_operator_is_well_formed() -> None:
     arguments = (torch.randn(1, 3, 8), torch.randn(2, 4, 8), torch.randn(2, 4, 8), torch.randn(4))
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(attention.attention, (*arguments, 2, 0.5), test_utils=checks)
-
-
-@pytest.mark.parametrize("name", EXPORTED)
-def test_the_fused_file_gives_the_trained_scores_in_every_runtime(name: str) -> None:
-    model = randomized(small(*CASES[name]))
-    spec = input_spec(model)
-    exported, _ = export_fused(model, spec)
-    frames = random_frames(3)
-    with torch.no_grad():
-        expected = DeployModel(model, spec).eval()(frames).numpy()
-    for (scores,) in run_everywhere(exported, {"frames": frames.numpy()}):
-        np.testing.assert_allclose(scores, expected, atol=1e-4)
-    counted = Counter(node.op_type for node in exported.graph.node)
-    assert counted[attention.NAME] + counted[attention.PLAIN_NAME] == EXPORTED[name]
-    if (
-        model.config.include_self or model.config.intervention == "linear"
-    ):  # frames to channels first, and feature maps to tokens
-        assert counted["Transpose"] == 2

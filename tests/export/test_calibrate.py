@@ -24,7 +24,7 @@ from export.onnx_graph import export_fused
 from export.precision import to_float16
 from export.quantize_cpu import sums_in_32_bits
 from tests.export.commands import build_engine_says
-from tests.export.networks import CASES, input_spec, random_frames, randomized, small
+from tests.export.networks import TRACED, input_spec, random_frames, randomized, small
 from tests.export.runtimes import RUNTIMES, run_everywhere
 from train.data import read_dataset
 from train.judging.refit import refit_thresholds
@@ -94,7 +94,7 @@ def test_entropy_leaves_out_what_hardly_ever_comes() -> None:
 
 @pytest.fixture(scope="module")
 def exported() -> onnx.ModelProto:
-    model = randomized(small(*CASES["matrix, own, one layer, own cause false"]))
+    model = randomized(small(*TRACED["gated-attention, own, plain"]))
     spec = input_spec(model)
     return export_fused(model, spec)[0]
 

@@ -33,16 +33,12 @@ from export.fold_graph import fold_graph
 from export.onnx_graph import export_fused, store_as_float16
 from export.precision import to_float16
 from tests.conftest import make_spec
-from tests.export.networks import input_spec, randomized
-from tests.tiny_training import tiny_config
+from tests.export.networks import BACKBONES, input_spec, on_backbone
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "cmlr_edge" / "fake_nvidia"
-BACKBONES = ["tf_efficientnet_lite0", "resnet50", "mobilenetv3_small_100"]
-# One attention node for the kernel, and one of the plain kind: the intervention has a single head.
-SETTINGS = ["model.intervention=expectation", "model.embed_dim=128", "model.num_heads=2"]
 
 
 @pytest.fixture
@@ -57,9 +53,8 @@ def rtx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BuildOptions]:
 
 @pytest.fixture(scope="module", params=BACKBONES)
 def exported(request: pytest.FixtureRequest) -> onnx.ModelProto:
-    model = randomized(tiny_config(f"model.backbone={request.param}", *SETTINGS).model)
-    spec = input_spec(model)
-    return export_fused(model, spec, norms=False)[0]
+    model = on_backbone(request.param)
+    return export_fused(model, input_spec(model), norms=False)[0]
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:

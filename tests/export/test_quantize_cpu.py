@@ -22,7 +22,7 @@ from export.onnx_graph import export_fused
 from export.quantize_cpu import quantize_for_cpu
 from export.verify import remedy_of
 from tests.conftest import make_spec
-from tests.export.networks import CASES, input_spec, random_frames, randomized, small
+from tests.export.networks import TRACED, input_spec, random_frames, randomized, small
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
 SPEC = replace(make_spec(b"", ("red", "green")), thresholds=(0.2, 0.2))
@@ -73,7 +73,7 @@ def scores_of(
 
 @pytest.fixture(scope="module")
 def exported() -> tuple[onnx.ModelProto, ModelSpec]:
-    model = randomized(small(*CASES["matrix, own, one layer, own cause false"]))
+    model = randomized(small(*TRACED["gated-attention, own, plain"]))
     preprocess = input_spec(model)
     graph, _ = export_fused(model, preprocess)
     labels = tuple(

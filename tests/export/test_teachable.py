@@ -16,14 +16,14 @@ from export.onnx_graph import export_fused, store_as_float16
 from export.precision import to_float16
 from export.quantize_cpu import quantize_for_cpu
 from tests.conftest import make_spec
-from tests.export.networks import CASES, LABELS, input_spec, random_frames, randomized, small
+from tests.export.networks import LABELS, TRACED, input_spec, random_frames, randomized, small
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def exported() -> onnx.ModelProto:
-    model = randomized(small(*CASES["matrix, own, one layer, own cause false"]))
+    model = randomized(small(*TRACED["gated-attention, own, plain"]))
     return export_fused(model, input_spec(model))[0]
 
 

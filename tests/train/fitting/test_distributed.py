@@ -37,16 +37,26 @@ ROOT = Path(__file__).parents[3]
 SETTINGS = ["batch_size=16", "model.dropout=0.2"]
 IN_TWO = [
     sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-    "-m", "train",
 ]  # fmt: skip
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+# As `-m train` does it, but one command after the other: to start two processes takes most of the time.
+COMMANDS = """
+import json, os, sys
+from train.cli.app import app
+from train.distributed import join_processes
+with join_processes(os.environ):
+    for command in json.loads(sys.argv[1]):
+        app(command, standalone_mode=False)
+"""
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 # Three batches of a pass without gradients, and one: a process without any works too.
 NUM_TRAIN, NUM_VAL = 72, 20
 
 
-def run_in_two_processes(*arguments: object) -> None:
+def run_in_two_processes(script: Path, *commands: list[object]) -> None:
+    script.write_text(COMMANDS)
+    words = json.dumps([[*map(str, command)] for command in commands])
     done = subprocess.run(
-        [*IN_TWO, *map(str, arguments)],
+        [*IN_TWO, str(script), words],
         cwd=ROOT,
         env=ONE_THREAD,
         capture_output=True,
@@ -59,7 +69,7 @@ def run_in_two_processes(*arguments: object) -> None:
 
 def kill_after_an_epoch(run: Path, *arguments: object) -> None:
     process = subprocess.Popen(
-        [*IN_TWO, *map(str, arguments)], cwd=ROOT, env=ONE_THREAD,
+        [*IN_TWO, "-m", "train", *map(str, arguments)], cwd=ROOT, env=ONE_THREAD,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_until((run / "state.pt").exists, process)
@@ -103,7 +113,8 @@ def test_two_processes_killed_and_resumed_give_what_one_gives(data: Path, tmp_pa
         *options,
     ]  # fmt: skip
     kill_after_an_epoch(two, *command)
-    run_in_two_processes(*command, "--resume")
+    evaluate = ["evaluate", "--checkpoint", one, "--data", data, "--json", out]
+    run_in_two_processes(tmp_path / "commands.py", [*command, "--resume"], evaluate)
     (first,), (second,) = ((tmp_path / f"cache_{run}").iterdir() for run in ("one", "two"))
     assert first.name == second.name
     expected, found = load_file(first), load_file(second)
@@ -112,7 +123,6 @@ def test_two_processes_killed_and_resumed_give_what_one_gives(data: Path, tmp_pa
         torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=0)
     assert len(losses(one)) == 3
     np.testing.assert_allclose(losses(two), losses(one), atol=1e-4)
-    run_in_two_processes("evaluate", "--checkpoint", one, "--data", data, "--json", out)
     report = evaluate_run(one, pictures, "val", min_positives=3)
     assert json.loads(out.read_text()) == json.loads(json.dumps(report))
 
