@@ -18,6 +18,7 @@ from cmlr_edge.page.state import LiveState
 from cmlr_edge.pipeline import Streams
 from tests.cmlr_edge.page.browsing import card, state_is, wait_for
 from tests.cmlr_edge.page.live_page import serving
+from tests.cmlr_edge.page.network import network
 from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
 from tests.conftest import solid, write_video
 from tests.explained_engine import write_explained_engine
@@ -172,6 +173,22 @@ def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: 
             wait_for(browser, "document.querySelector('#link').dataset.state === 'ok'")
             state_is(browser, 0, "ok")
             wait_for(browser, "!document.querySelector('.card').matches('.troubled')")
+
+
+def test_a_page_whose_network_forgot_it_connects_again(
+    browser: webdriver.Chrome, engine: Path
+) -> None:
+    with serving(engine, {"door": PATTERN}) as server, network(server.port) as way:
+        browser.get(f"http://127.0.0.1:{way.port}/")
+        state_is(browser, 0, "ok")
+        way.forget()
+        browser.execute_script(  # as if 11 s were over
+            "const now = performance.now.bind(performance); performance.now = () => now() + 11000"
+        )
+        wait_for(browser, "document.querySelector('#link').dataset.state === 'lost'")
+        wait_for(browser, "document.querySelector('#link').dataset.state === 'ok'")
+        state_is(browser, 0, "ok")
+        browser.get("about:blank")
 
 
 def test_a_visitor_types_the_token_once(browser: webdriver.Chrome, engine: Path) -> None:
