@@ -416,6 +416,7 @@ function dropCards(sources) {
 }
 
 function takeState(state) {
+  if (lastState && lastState.version !== state.version) return location.reload();  // this page is of the former
   lastState = state;
   model = state.model;
   clockOffsetS = state.now - Date.now() / 1000;

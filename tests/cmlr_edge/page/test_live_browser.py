@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -153,7 +154,9 @@ def test_the_page_loads_nothing_from_elsewhere_and_logs_no_error(
         assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
-def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: Path) -> None:
+def test_the_page_comes_back_with_the_server(
+    browser: webdriver.Chrome, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
         Recognizer.from_engine(engine) as recognizer,
         Streams(recognizer) as streams,
@@ -173,6 +176,10 @@ def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: 
             wait_for(browser, "document.querySelector('#link').dataset.state === 'ok'")
             state_is(browser, 0, "ok")
             wait_for(browser, "!document.querySelector('.card').matches('.troubled')")
+            assert browser.execute_script("return !(window.isFormer = true)") is False
+            monkeypatch.setattr(live, "state", lambda: replace(LiveState.state(live), version="9"))
+            wait_for(browser, "!window.isFormer")  # loaded anew, to fit the other software
+            state_is(browser, 0, "ok")
 
 
 def test_a_page_whose_network_forgot_it_connects_again(
