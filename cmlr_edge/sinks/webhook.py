@@ -83,8 +83,8 @@ class _Deadline:
         Each address of the host has its share of the time: the first is often one of an IPv6 that leads
         nowhere.
         """
-        places = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-        for number, (family, kind, protocol, _, place) in enumerate(places):
+        places = socket.getaddrinfo(address[0], address[1], type=socket.SOCK_STREAM)
+        for number, (family, kind, protocol, _name, place) in enumerate(places):
             made = socket.socket(family, kind, protocol)
             left_s = max(0.01, self._at_s - time.monotonic())
             try:
