@@ -11,6 +11,7 @@ from typing import Any
 
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.allocator import bound_arenas
+from cmlr_edge.machine.needed import NO_MEMORY
 
 
 class _LossyFile(io.FileIO):
@@ -47,8 +48,10 @@ def main() -> None:
         run_app(app, "cmlr-edge")
     except CmlrError as error:
         print_error(error)
-    except MemoryError:
-        print_error("there is not enough memory: free some, or raise the limit of this process")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            raise
+        print_error(NO_MEMORY)
     except OSError as error:
         print_error(_why(error))
     else:

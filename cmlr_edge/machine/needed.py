@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from cmlr_edge.errors import DependencyError
 
+NO_MEMORY = "there is not enough memory: free some, or raise the limit of this process"
+_NOT_MAPPED = ("failed to map segment", "cannot allocate memory")  # by whoever loads libraries
+
 
 @contextmanager
 def needed(what: str, remedy: str) -> Iterator[None]:
@@ -18,4 +21,6 @@ def needed(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if any(words in str(error).lower() for words in _NOT_MAPPED):
+            remedy = NO_MEMORY
         raise DependencyError(f"{what} ({error}): {remedy}") from error

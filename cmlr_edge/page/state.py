@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cmlr_edge import __version__
 from cmlr_edge.capture.live import SourceState
 from cmlr_edge.frame import FrameStatus
 from cmlr_edge.machine import hardware
@@ -99,6 +100,7 @@ class StateView:
     sources: tuple[SourceView, ...]
     outputs: tuple[OutputStatus, ...] = ()
     may_edit: bool = False  # whether visitors may change sources
+    version: str = __version__  # of cmlr_edge; a page of another one loads itself anew
 
 
 class LiveState:

@@ -100,6 +100,8 @@ class LineFile:
     def _error(self, error: OSError) -> OutputError:
         if isinstance(error, BlockingIOError):
             why = "another program writes it; give each its own file"
+        elif isinstance(error, BrokenPipeError):
+            why = "nobody reads it; lines are lost until somebody does"
         else:
             why = f"{error.strerror}; {_remedy(error)}"
         return OutputError(f"cannot write {self._path}: {why}")

@@ -15,6 +15,7 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import RUN
 from cmlr_edge.machine.addresses import HOW_TO_WRITE_PASSWORDS, is_host
 from cmlr_edge.machine.needed import needed
+from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.redaction import redact_source
 from cmlr_edge.sinks.base import Result, SourceHealth, Takes
 from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
@@ -97,6 +98,10 @@ class MqttEvents:
         self._refused = 0  # events, since that was told
         self._remedies: dict[str, None] = {}  # for what was refused, each told once
         self._trouble = ""  # what was said of the broker last; empty while it is there
+        self._is_said, self._log = (
+            False,
+            Rarely(),
+        )  # that; two devices may fight over a name for days
         self._said = ""  # by TLS, since the connection before
         self._mqtt, self._is_secret = mqtt, parts.scheme == "mqtts"
         self._is_answered = self._refuses_5 = False  # this connection; the broker, in words
@@ -314,8 +319,10 @@ class MqttEvents:
 
     def _tell(self, trouble: str) -> None:
         """Say once what repeats every second."""
-        if trouble != self._trouble:
-            self._trouble = trouble
+        if trouble == self._trouble:
+            return
+        self._trouble, self._is_said = trouble, self._log.may_say()
+        if self._is_said:
             _log.warning("%s %s", self.name, trouble)
 
     def _refuse(self, reason: str, remedy: str) -> None:
@@ -325,7 +332,7 @@ class MqttEvents:
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _props: Any) -> None:
         if mid == self._greeting:  # only now: some brokers greet, and close the connection at once
-            if self._trouble:  # who was told of it is told of its end
+            if self._trouble and self._is_said:  # who was told of it is told of its end
                 _log.warning("%s connected again", self.name)
             self._trouble = ""
         if reason.is_failure:

@@ -78,14 +78,34 @@ class _Deadline:
         return self
 
     def connect(self, address: Any, *_: Any) -> socket.socket:
-        """Make the connection of a request, as `socket.create_connection` does."""
-        left_s = max(0.01, self._at_s - time.monotonic())
-        made = socket.create_connection(address, left_s)
+        """Make the connection of a request, as `socket.create_connection` does.
+
+        Each address of the host has its share of the time: the first is often one of an IPv6 that leads
+        nowhere.
+        """
+        places = socket.getaddrinfo(address[0], address[1], type=socket.SOCK_STREAM)
+        for number, (family, kind, protocol, _name, place) in enumerate(places):
+            made = socket.socket(family, kind, protocol)
+            left_s = max(0.01, self._at_s - time.monotonic())
+            try:
+                made.settimeout(left_s / (len(places) - number))
+                made.connect(place)
+                made.settimeout(left_s)
+            except OSError:
+                made.close()
+                if number == len(places) - 1:
+                    raise
+            else:
+                self._watch(made)
+                return made
+        raise OSError(f"{address[0]} has no address")
+
+    def _watch(self, made: socket.socket) -> None:
         self._socket = watched = made.dup()  # TLS takes the first one over
+        left_s = max(0.01, self._at_s - time.monotonic())
         self._timer = threading.Timer(left_s, _end, [watched])
         self._timer.daemon = True
         self._timer.start()
-        return made
 
     def over(self) -> bool:
         return time.monotonic() >= self._at_s

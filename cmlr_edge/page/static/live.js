@@ -13,6 +13,7 @@ const STATES = {
   ended: "ended", failed: "failed", lost: "connection lost", late: "no results", frozen: "frozen", stale: "stale", damaged: "damaged", invalid: "invalid",
 };
 const LATE_MS = 5000;        // without a new picture, while the source gives frames
+const SILENT_MS = 10000;     // the server says how it is twice a second
 const REASONS = {  // of what a frame says of itself; a source gives its own
   frozen: "the source repeats one picture",
   stale: "frames wait too long: the model does not keep up with the sources",
@@ -35,6 +36,8 @@ let clockOffsetS = 0;        // the server's clock minus ours
 let spanS = 300;
 let lastState = null;
 let isLinked = false;
+let heardMs = performance.now();  // when the server said anything, or was called
+let hangUp = () => {};            // ends the connection that there is
 let server = null;           // the web socket
 
 const nowS = () => Date.now() / 1000 + clockOffsetS;
@@ -413,6 +416,7 @@ function dropCards(sources) {
 }
 
 function takeState(state) {
+  if (lastState && lastState.version !== state.version) return location.reload();  // this page is of the former
   lastState = state;
   model = state.model;
   clockOffsetS = state.now - Date.now() / 1000;
@@ -465,6 +469,7 @@ async function connect(pauseMs = 500) {
   const socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
   let opened = false;
+  heardMs = performance.now();
   socket.onopen = () => {
     opened = isLinked = true;
     server = socket;
@@ -472,12 +477,18 @@ async function connect(pauseMs = 500) {
     for (const card of cards.values()) if (card.asked !== null) card.ask(card.asked);
     showLink("ok", "connected");
   };
-  socket.onmessage = ({ data }) => typeof data === "string" ? takeState(JSON.parse(data)) : takeFrame(data, socket);
-  socket.onclose = async () => {
+  socket.onmessage = ({ data }) => {
+    heardMs = performance.now();
+    return typeof data === "string" ? takeState(JSON.parse(data)) : takeFrame(data, socket);
+  };
+  socket.onclose = hangUp = async () => {
+    hangUp = () => {};
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
     showLink("lost", "connection lost, trying again");
     isLinked = false;
     for (const card of cards.values()) card.showState();
-    const answer = await fetch("/api/state").catch(() => null);
+    const answer = await fetch("/api/state", { signal: AbortSignal.timeout(2000) }).catch(() => null);
     if (answer?.status === 401) location.reload();  // the token is another one now
     setTimeout(connect, pauseMs, opened ? 500 : Math.min(5000, pauseMs * 2));
   };
@@ -500,5 +511,9 @@ setInterval(() => {
   for (const card of cards.values()) card.showState();
   drawTimeline();
 }, 500);
+
+setInterval(() => {  // a phone that slept, or left its network, is told of no end
+  if (performance.now() - heardMs > SILENT_MS) hangUp();
+}, 1000);
 
 connect();

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge import cli
+from cmlr_edge.backends import openvino
 from cmlr_edge.capture.video import VideoFile
-from cmlr_edge.errors import CaptureError
+from cmlr_edge.errors import CaptureError, DependencyError
+from cmlr_edge.machine.needed import needed
 from tests.cmlr_edge.cli.command import COMMAND, read_lines
 
 
@@ -126,3 +128,33 @@ def test_what_may_not_be_read_is_not_called_damaged(
 )
 def test_what_the_system_refuses_is_told_for_what_it_is(error: OSError, words: str) -> None:
     assert words in cli._why(error)
+
+
+def test_where_memory_is_short_nobody_is_told_to_install_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "cv2.so: failed to map segment from shared object"
+    with pytest.raises(DependencyError, match="not enough memory"), needed("it", "pip install it"):
+        raise ImportError(said)
+    with pytest.raises(DependencyError, match="pip install it"), needed("it", "pip install it"):
+        raise ImportError("No module named it")
+
+    class Core:
+        def get_property(self, *_: str) -> None:
+            raise RuntimeError(f"Cannot load library: {said}")
+
+    monkeypatch.setattr(openvino, "shared_core", Core)
+    assert openvino.supported_precisions() == ["f32"]
+
+    code = (
+        "import threading; from cmlr_edge import cli; from cmlr_edge.cli import usage\n"
+        "def run_app(*_): threading._start_new_thread = refuse; threading.Thread().start()\n"
+        'def refuse(*_): raise RuntimeError("can\'t start new thread")\n'
+        "usage.run_app = run_app; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is not enough memory")
+    assert len(done.stderr.splitlines()) == 1

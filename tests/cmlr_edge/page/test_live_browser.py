@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from cmlr_edge.page.state import LiveState
 from cmlr_edge.pipeline import Streams
 from tests.cmlr_edge.page.browsing import card, state_is, wait_for
 from tests.cmlr_edge.page.live_page import serving
+from tests.cmlr_edge.page.network import network
 from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
 from tests.conftest import solid, write_video
 from tests.explained_engine import write_explained_engine
@@ -152,7 +154,9 @@ def test_the_page_loads_nothing_from_elsewhere_and_logs_no_error(
         assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
-def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: Path) -> None:
+def test_the_page_comes_back_with_the_server(
+    browser: webdriver.Chrome, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
         Recognizer.from_engine(engine) as recognizer,
         Streams(recognizer) as streams,
@@ -172,6 +176,26 @@ def test_the_page_comes_back_with_the_server(browser: webdriver.Chrome, engine: 
             wait_for(browser, "document.querySelector('#link').dataset.state === 'ok'")
             state_is(browser, 0, "ok")
             wait_for(browser, "!document.querySelector('.card').matches('.troubled')")
+            assert browser.execute_script("return !(window.isFormer = true)") is False
+            monkeypatch.setattr(live, "state", lambda: replace(LiveState.state(live), version="9"))
+            wait_for(browser, "!window.isFormer")  # loaded anew, to fit the other software
+            state_is(browser, 0, "ok")
+
+
+def test_a_page_whose_network_forgot_it_connects_again(
+    browser: webdriver.Chrome, engine: Path
+) -> None:
+    with serving(engine, {"door": PATTERN}) as server, network(server.port) as way:
+        browser.get(f"http://127.0.0.1:{way.port}/")
+        state_is(browser, 0, "ok")
+        way.forget()
+        browser.execute_script(  # as if 11 s were over
+            "const now = performance.now.bind(performance); performance.now = () => now() + 11000"
+        )
+        wait_for(browser, "document.querySelector('#link').dataset.state === 'lost'")
+        wait_for(browser, "document.querySelector('#link').dataset.state === 'ok'")
+        state_is(browser, 0, "ok")
+        browser.get("about:blank")
 
 
 def test_a_visitor_types_the_token_once(browser: webdriver.Chrome, engine: Path) -> None:

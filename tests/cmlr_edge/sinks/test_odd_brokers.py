@@ -28,8 +28,14 @@ class StandIn:
         self.server.settimeout(20)
         self.url = f"mqtt://127.0.0.1:{self.server.getsockname()[1]}/door"
 
-    def serve(self, connack: bytes, confirms: str = "") -> tuple[int, list[str]]:
-        """The version it was asked in, and the events that were sent; it hangs up after a while."""
+    def serve(self, connack: bytes, confirms: str = "", then: bytes = b"") -> tuple[int, list[str]]:
+        """The version it was asked in, and the events that were sent; it hangs up after a while.
+
+        Args:
+            connack: Its answer.
+            confirms: What it confirms, as an expression of topics.
+            then: Sent once a greeting is confirmed, before it hangs up.
+        """
         peer, _ = self.server.accept()
         with peer:
             version, said, confirmed = peer.recv(1024)[8], b"", 0
@@ -42,6 +48,9 @@ class StandIn:
                     for number in numbers[confirmed:] if confirms else ():
                         peer.sendall(b"\x40\x02" + number)
                         confirmed += 1
+                    if then and confirmed >= 2:
+                        peer.sendall(then)
+                        break
         return version, re.findall(r'"id": "(\d+)"', said.decode(errors="replace"))
 
 
@@ -116,3 +125,14 @@ def test_a_broker_that_refuses_us_is_told_with_what_helps(
     sink.close()
     (line,) = caplog.messages
     assert said in line
+
+
+def test_a_broker_that_takes_us_and_throws_us_out_for_ever_does_not_fill_the_log(
+    broker: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = opened(broker)
+    for _ in range(9):
+        assert broker.serve(WELL_5, ALL, then=b"\xe0\x01\x8e")[0] == 5
+    sink.close()
+    said = [line.partition("/door ")[2] for line in caplog.messages]
+    assert said == ["lost: Session taken over; connecting again", "connected again"] * 5

@@ -7,10 +7,11 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from email.message import Message
 from email.utils import formatdate
 from http.client import UnknownProtocol
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -105,3 +106,24 @@ def test_a_certificate_that_the_clock_refuses_is_told_with_the_time() -> None:
     error.verify_code, error.verify_message = 62, "Hostname mismatch"
     assert "see ca_file and the name" in reason_of(error)
     assert reason_of(UnknownProtocol("HTTP/2")) == "what answers there speaks no HTTP/1.1"
+
+
+def test_a_host_whose_first_address_is_dead_gets_the_event_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack:
+        dead = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # nobody accepts: whoever comes next waits
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(dead.getsockname())
+        url, asked_s = stack.enter_context(answering(OK, OK))
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
+            for port in (dead.getsockname()[1], urlsplit(url).port)
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **_by_name: found)
+        hook = Webhook(url, timeout_s=1.0, random=lambda: 0.0)
+        hook.write(of_events(event(0)))
+        hook.close()
+    assert len(asked_s) == hook.attempts == 1

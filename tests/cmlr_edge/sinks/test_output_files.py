@@ -367,3 +367,23 @@ def test_a_name_that_no_disk_takes_is_not_repeated_at_length(engine: Path) -> No
     assert done.returncode == 2
     assert len(done.stderr) < 500
     assert "5000 characters" in done.stderr
+
+
+def test_lines_reach_whoever_reads_a_pipe_and_are_said_to_be_lost_where_nobody_does(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    file, readers = LineFile(path), [os.open(path, os.O_RDONLY | os.O_NONBLOCK)]
+    try:
+        file.append("one")
+        assert os.read(readers[0], 99) == b"one\n"
+        os.close(readers.pop())
+        with pytest.raises(OutputError, match="nobody reads it; lines are lost until somebody"):
+            file.append("two")
+        readers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        file.append("three")
+        assert os.read(readers[0], 99) == b"three\n"
+    finally:
+        file.close()
+        os.close(readers.pop())
