@@ -52,7 +52,8 @@ def _look(
 def told_losses(av: ModuleType) -> tuple[Callable[[], int], Callable[[], int]]:
     """Look at FFmpeg's log from now on, for losses that it tells nowhere else.
 
-    Nothing is counted where a program has PyAV's log on for itself, or a source tree was not built.
+    Nothing is counted where a program has PyAV's log on for itself, where a source tree was not built, or where PyAV
+    hides FFmpeg's functions.
 
     Args:
         av: PyAV.
@@ -63,8 +64,10 @@ def told_losses(av: ModuleType) -> tuple[Callable[[], int], Callable[[], int]]:
     """
     try:
         from cmlr_edge._native import READ_LOSS_LOG, lost_references, lost_rtp_packets
-    except ImportError:
+
+        set_callback = ctypes.CDLL(av.logging.__file__).av_log_set_callback
+    except (ImportError, OSError, AttributeError):
         return int, int
     if av.logging.get_level() is None:  # else FFmpeg's log is somebody's
-        ctypes.CDLL(av.logging.__file__).av_log_set_callback(ctypes.c_void_p(READ_LOSS_LOG))
+        set_callback(ctypes.c_void_p(READ_LOSS_LOG))
     return lost_rtp_packets, lost_references
