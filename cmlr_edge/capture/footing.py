@@ -37,12 +37,19 @@ class Footing:
         self._is_interlaced = False  # likewise
         self._keys: set[int] = set()  # numbers of packets that call themselves keys
         self._partial: set[int] = set()  # of those that lack something
+        self._leaves: set[int] = set()  # of those upon which nothing builds
         self._base = 0 if self._codec in _BEGIN_WELL else None  # of the last good key picture
         self._lost: list[int] = []  # numbers, from the base on
         self._refreshing: int | None = None  # where the newest refresh in parts began
 
-    def take(self, packet: Any, *, is_partial: bool = False) -> None:
-        """Note a packet before it is decoded, and whether a part of its picture is missing."""
+    def take(self, packet: Any, *, is_partial: bool = False, is_leaned_on: bool = True) -> None:
+        """Note a packet before it is decoded.
+
+        Args:
+            packet: All of a picture.
+            is_partial: Whether a part of it is missing.
+            is_leaned_on: Whether others may build upon it.
+        """
         shown = packet.dts if packet.pts is None else packet.pts
         if shown is not None:
             self._numbers[shown] = self._num_taken
@@ -52,14 +59,21 @@ class Footing:
             del self._awaited[next(iter(self._awaited))]
         if packet.is_keyframe:
             self._keys.add(self._num_taken)
-        if is_partial:
-            self._partial.add(self._num_taken)
-            self._note(self._num_taken)  # pictures that build upon it may be shown before it
+        if not is_leaned_on:
+            self._leaves.add(self._num_taken)
         self._num_taken += 1
+        if is_partial:
+            self.doubt()
         if len(self._numbers) > _KNOWN:
             del self._numbers[next(iter(self._numbers))]
-        for numbers in (self._keys, self._partial):
+        for numbers in (self._keys, self._partial, self._leaves):
             numbers.discard(self._num_taken - _KNOWN)
+
+    def doubt(self) -> None:
+        """Note that the picture that was taken last lacks something, or builds upon what is not there."""
+        number = self._num_taken - 1
+        self._partial.add(number)
+        self._note_in(number)  # pictures that build upon it may be shown before it
 
     def lose(self, *, in_decoder: bool) -> None:
         """Note that a packet gave no picture, or that some are missing behind the one that was taken last.
@@ -67,7 +81,11 @@ class Footing:
         Args:
             in_decoder: The first. Decoders with a thread for each picture tell it some packets later.
         """
-        self._note(max(0, self._num_taken - 1 - (self._num_held() if in_decoder else 0)))
+        last = self._num_taken - 1
+        if in_decoder:
+            self._note_in(max(0, last - self._num_held()))
+        else:
+            self._note(max(0, last))
 
     def holds(self, frame: Any, *, is_whole: bool) -> bool:
         """Judge the next picture, in the order in which they are shown.
@@ -84,7 +102,7 @@ class Footing:
         self._shown, self._is_interlaced = frame.pts, bool(frame.interlaced_frame)
         is_whole = is_whole and number not in self._partial
         if not is_whole:
-            self._note(number)
+            self._note_in(number)
         elif self._is_key(frame, number):
             self._stand(number)
         elif number in self._keys and self._codec in _BEGIN_WELL:
@@ -109,6 +127,11 @@ class Footing:
         if number >= 0:
             self._base = number
             self._lost = [lost for lost in self._lost if lost >= number]
+
+    def _note_in(self, number: int) -> None:
+        """Note that a picture is not whole, which harms those that build upon it."""
+        if number not in self._leaves:
+            self._note(number)
 
     def _note(self, lost: int) -> None:
         self._lost.append(lost)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_OWN_WAY = 25  # gaps, with at most as many steps between: a camera that counts otherwise must not stay blind
+_OWN_WAY = 25  # signs of a loss, with at most as many pictures between
 SLICE, KEY_SLICE, _SEQUENCE, _PICTURE = 1, 5, 7, 8  # kinds of units
 _WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135, 144}  # profiles
 
@@ -26,6 +26,24 @@ class _Numbering:
     has_fields: bool
 
 
+class Trust:
+    """Believes signs of losses, unless they are a camera's own way: it must not stay blind."""
+
+    def __init__(self) -> None:
+        """Believe them."""
+        self._often = 0  # two for each, less the pictures since
+
+    def believes(self, sign: bool) -> bool:
+        """Take the next picture, with a sign or without; whether it is to be believed."""
+        self._often = min(self._often + 2, 2 * _OWN_WAY + 8) if sign else max(0, self._often - 1)
+        return sign and self.is_on
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a sign would be believed."""
+        return self._often <= 2 * _OWN_WAY
+
+
 class FrameNumbers:
     """Follows the numbers of one stream."""
 
@@ -34,7 +52,8 @@ class FrameNumbers:
         self._sequences: dict[int, _Numbering] = {}
         self._sequence_of: dict[int, int] = {}  # by the number of a picture's settings
         self._last: int | None = None  # of a picture that others build upon
-        self._gaps = 0  # two for each, less the steps since
+        self._trust = Trust()
+        self.is_sure = False  # whether the last picture would have missed those before it
         self.misses(beginning)
 
     def misses(self, units: Iterable[bytes]) -> bool:
@@ -47,7 +66,7 @@ class FrameNumbers:
                 self._note(kind, Bits(unit[1:]))
             except ValueError:  # cut or damaged: the decoder says so
                 if kind in {SLICE, KEY_SLICE}:
-                    self._last = None
+                    self._last, self.is_sure = None, False
         return False
 
     def _note(self, kind: int, bits: Bits) -> None:
@@ -63,7 +82,7 @@ class FrameNumbers:
         first_block = bits.number()
         bits.number()
         numbering = self._sequences.get(self._sequence_of.get(bits.number(), -1))
-        last, self._last = self._last, None
+        last, self._last, self.is_sure = self._last, None, False
         if numbering is None or numbering.may_skip:
             return False
         bits.read(2 * numbering.has_planes)
@@ -75,8 +94,9 @@ class FrameNumbers:
         step = (number - last) % size
         # Twice the same number is that of two fields; else the counter has gone once around.
         is_gap = step > 1 or (step == 0 and first_block == 0 and not numbering.has_fields)
-        self._gaps = min(self._gaps + 2, 2 * _OWN_WAY + 8) if is_gap else max(0, self._gaps - 1)
-        return is_gap and self._gaps <= 2 * _OWN_WAY
+        is_missed = self._trust.believes(is_gap)
+        self.is_sure = self._trust.is_on
+        return is_missed
 
 
 class Bits:

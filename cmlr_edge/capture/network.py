@@ -24,14 +24,14 @@ from cmlr_edge.capture.ffmpeg import (
     sender_time,
 )
 from cmlr_edge.capture.footing import Footing
-from cmlr_edge.capture.frame_numbers import FrameNumbers
+from cmlr_edge.capture.frame_numbers import FrameNumbers, Trust
 from cmlr_edge.capture.mjpeg import open_mjpeg
 from cmlr_edge.capture.pump import PAUSE_S, Pump, Unit
 from cmlr_edge.capture.readers import EndOfSource, Grab
-from cmlr_edge.capture.rtp import open_rtsp, rtp_gaps
+from cmlr_edge.capture.rtp import open_rtsp, told_losses
 from cmlr_edge.capture.slices import Slices
 from cmlr_edge.capture.timeline import TimeLine
-from cmlr_edge.capture.units import CODECS, read_units, settings_in
+from cmlr_edge.capture.units import CODECS, Leaned, read_units, settings_in
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.machine.facts import usable_cores
 from cmlr_edge.packet_ring import PacketRing
@@ -82,10 +82,11 @@ class NetworkReader:
         """
         self._av, self._timeout_s = av, read_timeout_s
         self._pause_s = PAUSE_S
-        gaps = rtp_gaps(av)
-        before = gaps()
+        lost_packets, self._lost_references = told_losses(av)
+        self._trust = Trust()  # in the latter
+        before = lost_packets()
         container, stream = self._open(url, (open_timeout_s, read_timeout_s))
-        self._has_gap_in_look = gaps() > before
+        self._has_gap_in_look = lost_packets() > before
         self._context = context = stream.codec_context
         # Threads by picture hold one picture back each: with 12 cores half a second, or 12 seconds.
         context.thread_type = "SLICE"
@@ -96,6 +97,7 @@ class NetworkReader:
         self._damaged = 0  # packets since the last picture
         self._footing = Footing(context)
         self._numbers, self._slices = _followed(context)
+        self._leaned, self._is_leaned_on = Leaned(context.name), True  # the last picture
         # What a server hands out as a file knows its length and is over at its end.
         self._length_s = max(0.0, (container.duration or 0) / 1e6)
         self._is_finite, self._is_rtsp = self._length_s > 0, container.format.name == "rtsp"
@@ -112,7 +114,11 @@ class NetworkReader:
         self._pictures = Pictures(av)
         self._received_s = -math.inf  # when the last packets came
         self._pump = Pump(
-            container, stream, in_pieces=self._is_rtsp, gaps=gaps, pause_s=self._pause_s
+            container,
+            stream,
+            in_pieces=self._is_rtsp,
+            lost_packets=lost_packets,
+            pause_s=self._pause_s,
         )
 
     def _own_times(self, container: Any) -> TimeLine | None:
@@ -263,13 +269,17 @@ class NetworkReader:
             return []
         self._awaits_key = False
         self._has_key = self._has_key or unit.is_key
-        misses = self._numbers is not None and self._numbers.misses(unit.heads)
-        if misses or unit.is_behind_gap:
+        if self._misses(unit):
             self._footing.lose(in_decoder=False)
         lacks = self._slices is not None and self._slices.lack(unit.heads)
         # Pieces that FFmpeg looked at come first, and it does not tell where something was missing.
         lacks = lacks or (self._has_gap_in_look and self._played_s <= 2 * _LOOK_S)
-        self._footing.take(packet, is_partial=lacks or unit.is_partial)
+        leaned_on = self._leaned.on(unit.heads)
+        # Without a slice's beginning nothing is decoded, so that what builds upon it misses it.
+        self._is_leaned_on = not self._is_missed_by_others() if leaned_on is None else leaned_on
+        self._footing.take(
+            packet, is_partial=lacks or unit.is_partial, is_leaned_on=self._is_leaned_on
+        )
         try:
             return self._judged(packet)
         except self._av.FFmpegError as error:
@@ -279,8 +289,23 @@ class NetworkReader:
             self._check_picture(packet, error)
             return []
 
+    def _misses(self, unit: Unit) -> bool:
+        """Whether what others build upon may be missing before a picture, and its decoder will not miss it."""
+        misses = self._numbers is not None and self._numbers.misses(unit.heads)
+        lost = unit.is_behind_gap and not self._is_missed_by_others()
+        return misses or lost or (unit.is_behind_partial and self._is_leaned_on)
+
+    def _is_missed_by_others(self) -> bool:
+        """Whether pictures tell that one which they build upon never came."""
+        if self._context.name == "hevc":
+            return self._trust.is_on
+        return self._numbers is not None and self._numbers.is_sure
+
     def _judged(self, packet: Any) -> list[tuple[Any, bool]]:
+        before = self._lost_references()
         frames, holds = self._context.decode(packet), self._footing.holds
+        if self._trust.believes(self._lost_references() > before):
+            self._footing.doubt()
         return [(frame, holds(frame, is_whole=not frame.is_corrupt)) for frame in frames]
 
     def _joined(self, unit: Unit) -> Any:

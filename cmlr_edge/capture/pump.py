@@ -32,11 +32,11 @@ _WHOLE_PICTURES = {*_ALONE, "vp8", "vp9", "av1"}  # FFmpeg puts these together b
 
 
 class _Piece:
-    """A packet, when it came on time.monotonic(), what is in it, and whether others are missing before it."""
+    """A packet, when it came on time.monotonic(), what is in it, and how many are missing before it."""
 
-    def __init__(self, packet: Any, codec: str, *, is_behind_gap: bool) -> None:
+    def __init__(self, packet: Any, codec: str, num_missing: int) -> None:
         self.packet, self.pts, self.arrived_s = packet, packet.pts, time.monotonic()
-        self._codec, self.is_behind_gap = codec, is_behind_gap
+        self._codec, self._num_missing = codec, num_missing
         self.waited_s = 0.0  # since the one before
 
     @cached_property
@@ -53,6 +53,16 @@ class _Piece:
     def goes_on(self) -> bool:
         """Whether it is not the beginning of a unit, but a later part of one."""
         return self._codec in CODECS and not self.content.startswith(STARTS)
+
+    @property
+    def is_behind_gap(self) -> bool:
+        """Whether packets are missing before it."""
+        return self._num_missing > 0
+
+    @property
+    def harms_before(self) -> bool:
+        """Whether what is missing before it may be of another picture than its own."""
+        return self._num_missing > 1 or (self.is_behind_gap and self.opens)
 
     @property
     def opens(self) -> bool:
@@ -76,7 +86,10 @@ class Unit:
     is_key: bool  # it needs none before it
     waited_s: float  # until its first one came, since the one before
     arrived_s: float  # its last one, on time.monotonic()
-    is_behind_gap: bool = False  # something is missing of what came before it
+    is_behind_gap: bool = False  # something is missing before it
+    is_behind_partial: bool = (
+        False  # ... maybe of the one before, which was not known when it was given
+    )
     is_partial: bool = False  # something may be missing of it
 
 
@@ -89,7 +102,7 @@ class Pump:
         stream: Any,
         *,
         in_pieces: bool,
-        gaps: Callable[[], int] = int,
+        lost_packets: Callable[[], int] = int,
         pause_s: float = PAUSE_S,
     ) -> None:
         """Start to read.
@@ -98,13 +111,13 @@ class Pump:
             container: Belongs to the pump from now on.
             stream: Of the container; the others are not read.
             in_pieces: Whether packets may be pieces of pictures.
-            gaps: Counts those that the calling thread met in what it read.
+            lost_packets: Counts those that the calling thread missed in what it read.
             pause_s: Without a piece, at first: then the picture is whole.
         """
         self._container, self._stream = container, stream
         self._codec = str(stream.codec_context.name)
         self._in_pieces = in_pieces and self._codec not in _WHOLE_PICTURES
-        self._gaps = gaps
+        self._lost_packets = lost_packets
         self._changed = threading.Condition()  # guards the five below
         self._waiting: deque[_Piece] = deque()
         self._waiting_bytes = 0
@@ -115,8 +128,9 @@ class Pump:
         # Bytes that a packet carries of a unit that goes on in the next one; 0: not known.
         self._full = 0
         self._cut_pts: int | None = None  # of the picture that was taken last
-        # The next picture that is given; the one that was put together last.
-        self._is_behind_gap = self._is_before_gap = False
+        # See `Unit`: of the next one that is given.
+        self._is_behind_gap = self._is_behind_partial = False
+        self._is_before_gap = False  # the picture that was put together last
         self._doubles = Doubles() if in_pieces and self._codec in CODECS else None
         self._given_pts: int | None = None  # of the last picture
         self._given: list[bytes] = []  # the picture itself, in pieces
@@ -144,10 +158,9 @@ class Pump:
             piece = self._get(timeout_s)
         if piece is None:
             return []
-        if piece.is_behind_gap:
-            if not self._is_before_gap:  # the picture before was taken for whole
-                self._be_patient(piece)
-            self._is_behind_gap = True
+        self._is_behind_gap = self._is_behind_gap or piece.is_behind_gap
+        if piece.harms_before and not self._is_before_gap:
+            self._find_late(piece)
         pieces, size, has_begun = [piece], piece.packet.size, piece.units.begins
         while self._in_pieces and self._follows(piece, has_begun):
             before, piece = piece, self._get(0.0)
@@ -160,7 +173,7 @@ class Pump:
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
         with self._changed:
-            self._is_before_gap = bool(self._waiting) and self._waiting[0].is_behind_gap
+            self._is_before_gap = bool(self._waiting) and self._waiting[0].harms_before
         return pieces
 
     def _has_given(self, pieces: list[_Piece]) -> bool:
@@ -176,7 +189,8 @@ class Pump:
     def _unit(self, pieces: list[_Piece], before_s: float) -> Unit:
         self._cut_pts = pieces[0].pts
         is_key = any(piece.units.is_key or piece.packet.is_keyframe for piece in pieces)
-        is_behind_gap, self._is_behind_gap = self._is_behind_gap, False
+        is_behind_gap, is_behind_partial = self._is_behind_gap, self._is_behind_partial
+        self._is_behind_gap = self._is_behind_partial = False
         return Unit(
             packets=[piece.packet for piece in pieces],
             heads=[*islice((head for piece in pieces for head in piece.units.heads), MOST_UNITS)],
@@ -184,6 +198,7 @@ class Pump:
             waited_s=max(0.0, pieces[0].arrived_s - before_s),
             arrived_s=pieces[-1].arrived_s,
             is_behind_gap=is_behind_gap,
+            is_behind_partial=is_behind_partial,
             is_partial=self._lack(pieces),
         )
 
@@ -215,12 +230,12 @@ class Pump:
         # Times that stand still do not tell the next picture from this one.
         if piece.pts is None or piece.pts != self._cut_pts or piece.opens:
             return False
-        self._is_behind_gap = True
-        self._be_patient(piece)
+        self._find_late(piece)
         return True
 
-    def _be_patient(self, piece: _Piece) -> None:
-        """Wait from now on for what comes as late as a piece did, where that is worth while."""
+    def _find_late(self, piece: _Piece) -> None:
+        """Note a piece by which the picture before it was not whole; wait so long from now on, if it is worth while."""
+        self._is_behind_partial = True
         wanted_s = _PATIENCE * piece.waited_s
         if wanted_s <= _MAX_PAUSE_S:
             self._pause_s = max(self._pause_s, wanted_s)
@@ -255,15 +270,15 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            seen = self._gaps()
+            seen = self._lost_packets()
             for packet in packets_of(self._container, self._stream):
-                piece = _Piece(packet, self._codec, is_behind_gap=self._gaps() > seen)
+                piece = _Piece(packet, self._codec, self._lost_packets() - seen)
                 is_new = packet.size and not (
                     self._doubles and self._doubles.has(piece.pts, piece.content)
                 )
                 if not is_new:
                     continue
-                seen = self._gaps()
+                seen = self._lost_packets()
                 if not self._put(piece):
                     break
         except Exception as error:  # noqa: BLE001 (raised again where packets are taken)

@@ -49,18 +49,25 @@ def _look(
         return open_container(av, url, {**options, "probesize": "32"}, timeouts_s)
 
 
-def rtp_gaps(av: ModuleType) -> Callable[[], int]:
-    """Look at FFmpeg's log from now on; return what counts the gaps that the calling thread met.
+def told_losses(av: ModuleType) -> tuple[Callable[[], int], Callable[[], int]]:
+    """Look at FFmpeg's log from now on, for losses that it tells nowhere else.
 
-    It meets none where a program has PyAV's log on for itself, or a source tree was not built.
+    Nothing is counted where a program has PyAV's log on for itself, where a source tree was not built, or where PyAV
+    hides FFmpeg's functions.
 
     Args:
         av: PyAV.
+
+    Returns:
+        What counts, for the calling thread, the packets of RTP that it missed, and the pictures that it decoded of
+        HEVC which build upon one that never came.
     """
     try:
-        from cmlr_edge._native import READ_RTP_LOG, rtp_gaps
-    except ImportError:
-        return int
+        from cmlr_edge._native import READ_LOSS_LOG, lost_references, lost_rtp_packets
+
+        set_callback = ctypes.CDLL(av.logging.__file__).av_log_set_callback
+    except (ImportError, OSError, AttributeError):
+        return int, int
     if av.logging.get_level() is None:  # else FFmpeg's log is somebody's
-        ctypes.CDLL(av.logging.__file__).av_log_set_callback(ctypes.c_void_p(READ_RTP_LOG))
-    return rtp_gaps
+        set_callback(ctypes.c_void_p(READ_LOSS_LOG))
+    return lost_rtp_packets, lost_references

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ _KINDS = {
     ),
 }
 CODECS = frozenset(_KINDS)
+_FOR_HIGHER = frozenset(
+    range(0, 16, 2)
+)  # slices of HEVC upon which no picture of their layer builds
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,35 @@ def settings_in(codec: str, data: bytes) -> bytes:
     units = filter(None, (unit.rstrip(b"\0") for unit in data.split(_START)))
     wanted = (unit for unit in units if unit[0] >> kinds.shift & kinds.mask in kinds.settings)
     return b"".join(b"\0" + _START + unit for unit in wanted)
+
+
+class Leaned:
+    """Knows of one stream's pictures whether others may build upon them."""
+
+    def __init__(self, codec: str) -> None:
+        """Stand before the first picture.
+
+        Args:
+            codec: h264, hevc, or another, of which nothing is known.
+        """
+        self._codec, self._highest = codec, 0  # layer in time
+
+    def on(self, heads: Iterable[bytes]) -> bool | None:
+        """Whether others may build upon the picture that is made of units; None where no slice tells."""
+        if self._codec not in _KINDS:
+            return True
+        kinds = _KINDS[self._codec]
+        slices = [
+            head
+            for head in heads
+            if len(head) > kinds.header_bytes
+            and head[0] >> kinds.shift & kinds.mask in kinds.slices
+        ]
+        if not slices:
+            return None
+        if self._codec == "h264":
+            return any(head[0] & 0x60 for head in slices)
+        self._highest = max(self._highest, slices[0][1] & 7)
+        return any(
+            head[0] >> 1 & 63 not in _FOR_HIGHER or head[1] & 7 < self._highest for head in slices
+        )

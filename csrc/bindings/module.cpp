@@ -10,7 +10,7 @@
 
 #include "cmlr/attention.h"
 #include "cmlr/resize.h"
-#include "rtp_log.h"
+#include "loss_log.h"
 
 namespace py = pybind11;
 using Array = py::array_t<float, py::array::c_style>;
@@ -140,8 +140,11 @@ PYBIND11_MODULE(_native, m) {
         "Shrinks uint8 (H, W, 3) to the size of `out` by area means, as OpenCV's INTER_AREA does.");
   m.def("resize_instruction_sets", &cmlr::resize_instruction_sets,
         "What `resize_area` can be told to use on this machine, the fastest first.");
-  m.attr("READ_RTP_LOG") = reinterpret_cast<std::uintptr_t>(&cmlr::read_rtp_log);
+  m.attr("READ_LOSS_LOG") = reinterpret_cast<std::uintptr_t>(&cmlr::read_loss_log);
   m.def(
-      "rtp_gaps", [] { return cmlr::rtp_gaps(); },
-      "Times that the calling thread met a gap in RTP, where FFmpeg logs to READ_RTP_LOG.");
+      "lost_rtp_packets", [] { return cmlr::losses().rtp_packets; },
+      "Packets of RTP that the calling thread missed, where FFmpeg logs to READ_LOSS_LOG.");
+  m.def(
+      "lost_references", [] { return cmlr::losses().lost_references; },
+      "Times that a picture of HEVC lacked one that it builds upon, likewise.");
 }

@@ -15,6 +15,10 @@ from typing import TypeAlias
 
 import av
 
+from cmlr_edge.capture.network import NetworkReader
+from cmlr_edge.capture.readers import Grab
+from cmlr_edge.errors import CaptureError
+
 # Of the number of a picture and its packets: those that come, in their order.
 Network: TypeAlias = Callable[[int, list[bytes]], list[bytes]]
 _PIECE = 400  # bytes of a unit that go into one packet
@@ -65,6 +69,7 @@ def _send(
     pictures: Sequence[bytes],
     fps: float,
     network: Network,
+    ranks: Sequence[int],
 ) -> None:
     number, start_s = _FIRST, time.monotonic()
     for count, picture in enumerate(pictures):
@@ -72,7 +77,7 @@ def _send(
         packets, parts = [], [*payloads(codec, picture)]
         for index, part in enumerate(parts):
             mark = 128 * (index == len(parts) - 1)
-            ticks = _TICKS + round(count * 90_000 / fps)
+            ticks = _TICKS + round((ranks[count] if ranks else count) * 90_000 / fps)
             packets.append(struct.pack(">BBHII", 128, mark | 96, number % 2**16, ticks, 7) + part)
             number += 1
         for packet in network(count, packets):
@@ -85,6 +90,7 @@ def _talk(
     pictures: Sequence[bytes],
     fps: float,
     network: Network,
+    ranks: Sequence[int],
     over: str,
 ) -> None:
     name = {"h264": "H264", "hevc": "H265"}[codec]
@@ -107,7 +113,7 @@ def _talk(
             caller.sendall(f"RTSP/1.0 {status}\r\n{sequence[0]}\r\n{head}\r\n{body}".encode())
             if request.startswith("PLAY"):
                 send = datagrams.send if over == "UDP" else partial(_send_between, caller)
-                _send(send, codec, pictures, fps, network)
+                _send(send, codec, pictures, fps, network, ranks)
                 time.sleep(_LINGER_S * (over == "UDP"))  # its end must not overtake what was sent
                 return
 
@@ -125,18 +131,46 @@ def rtp_camera(
     fps: float = 50.0,
     over: str = "TCP",
     network: Network = lambda _, packets: packets,
+    ranks: Sequence[int] = (),
 ) -> Iterator[str]:
-    """Send pictures to everybody who asks, settings in their packets alone; its address."""
+    """Send pictures to everybody who asks, settings in their packets alone; its address.
+
+    Args:
+        codec: h264 or hevc.
+        pictures: Packets of each, in the order in which they are decoded.
+        fps: How many in a second.
+        over: TCP or UDP; the other is refused.
+        network: What becomes of the packets.
+        ranks: Of the pictures in the order in which they are shown, if it is another.
+    """
 
     def serve() -> None:
         with suppress(OSError):
             while True:
                 caller, _ = listening.accept()
                 threading.Thread(
-                    target=_talk, args=(caller, codec, pictures, fps, network, over), daemon=True
+                    target=_talk,
+                    args=(caller, codec, pictures, fps, network, ranks, over),
+                    daemon=True,
                 ).start()
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=serve, daemon=True).start()
         yield f"rtsp://127.0.0.1:{listening.getsockname()[1]}/"
         listening.shutdown(socket.SHUT_RDWR)
+
+
+def grabs_of(url: str) -> list[Grab]:
+    """All that a camera gives until it is lost."""
+    reader = NetworkReader(
+        av, url, open_timeout_s=5.0, read_timeout_s=2.0, newest=False, keep_s=5.0
+    )
+    grabs: list[Grab] = []
+    try:
+        while (grab := reader.read()) is not None:
+            grabs.append(grab)
+    except CaptureError:  # some close without a word
+        pass
+    finally:
+        reader.close()
+    return grabs

@@ -9,12 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from cmlr_edge.capture.network import NetworkReader
-from cmlr_edge.capture.readers import Grab
-from cmlr_edge.errors import CaptureError
 from cmlr_edge.sinks.clips import remux
 from tests.cmlr_edge.capture.films import write_film
-from tests.cmlr_edge.capture.rtp_camera import pictures_of, rtp_camera
+from tests.cmlr_edge.capture.rtp_camera import grabs_of, pictures_of, rtp_camera
 
 GROUP, PICTURES = 8, 24
 OPTIONS = {
@@ -31,22 +28,6 @@ def film_of(codec: str, folder: Path) -> Path:
     pictures = [noise.integers(0, 256, (96, 128, 3), np.uint8) for _ in range(PICTURES)]
     suffix = {"libx264": "h264", "libx265": "hevc"}[codec]
     return write_film(folder / f"film.{suffix}", pictures, codec=codec, options=OPTIONS)
-
-
-def grabs_of(url: str) -> list[Grab]:
-    """All that a camera gives until it is lost."""
-    reader = NetworkReader(
-        av, url, open_timeout_s=5.0, read_timeout_s=2.0, newest=False, keep_s=5.0
-    )
-    grabs: list[Grab] = []
-    try:
-        while (grab := reader.read()) is not None:
-            grabs.append(grab)
-    except CaptureError:  # some close without a word
-        pass
-    finally:
-        reader.close()
-    return grabs
 
 
 @pytest.mark.parametrize("joined_at", [0, 3])
