@@ -131,7 +131,7 @@ def _numpy(answer: Answer) -> Iterator[Finding]:
 
 def _pyav(answer: Answer, opencv: Answer) -> Iterator[Finding]:
     """PyAV reads video files and network streams; without it OpenCV does, if its build can."""
-    install = _install("'av>=14'", answer)
+    install = _install("'av>=15'", answer)
     fault = answer.error or (answer.found or {}).get("fault", "")
     if answer.found is None and not fault:
         if opencv.found is not None and not opencv.found["interlaced"]:

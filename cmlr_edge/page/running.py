@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -40,6 +41,7 @@ class Server(Closing):
             OutputError: The address cannot be taken.
         """
         self._socket = _bind(host, port)
+        host = _own_address(host)
         shown = f"[{host}]" if ":" in host else host
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://{shown}:{self.port}/"
@@ -141,6 +143,18 @@ def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     what = f"{context.get('message')}: {context.get('exception')}"
     if _rarely.may_say():
         _log.warning("live server: %s", " ".join(what.split()))
+
+
+def _own_address(host: str) -> str:
+    """Where others find a server that listens at all addresses: at the one that packets to them leave from."""
+    there = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}.get(host)  # of documentation
+    if there is None:
+        return host
+    kind = socket.AF_INET6 if ":" in there else socket.AF_INET
+    with suppress(OSError), socket.socket(kind, socket.SOCK_DGRAM) as probe:
+        probe.connect((there, 9))  # sends nothing
+        return str(probe.getsockname()[0])
+    return "::1" if ":" in there else "127.0.0.1"
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 
+from cmlr_edge.errors import OutputError
 from cmlr_edge.page import looking
-from cmlr_edge.page.running import LiveServer
+from cmlr_edge.page.running import LiveServer, MetricsServer
 from tests.cmlr_edge.page.live_page import TOKEN, ask, follow, get, post
 from tests.waiting import wait_until
 
@@ -53,3 +56,15 @@ def test_headers_of_what_is_refused_are_those_of_the_refusal(guarded: LiveServer
     asked = [("/api/state", {}), ("/nothing", known), ("/api/recognize", known), ("/login", known)]
     statuses = [ask(guarded, "HEAD", path, None, given)[0] for path, given in asked]
     assert statuses == [401, 404, 405, 404]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_page_at_all_addresses_is_told_at_one_that_can_be_opened(host: str) -> None:
+    try:
+        server = MetricsServer(lambda: b"cmlr_frames 1\n", host=host, port=0, token=TOKEN)
+    except OutputError as error:
+        pytest.skip(f"no such addresses here: {error}")
+    assert urlsplit(server.url).hostname not in {host, None}
+    request = Request(f"{server.url}metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    with server, urlopen(request, timeout=10) as answer:
+        assert answer.read() == b"cmlr_frames 1\n"
