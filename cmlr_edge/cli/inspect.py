@@ -17,6 +17,7 @@ from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.wording import counted
 
+_OF_INTERVENTION = {"inference_context", "num_confounders"}
 _SECTIONS = {  # whether it was adopted: what there is to say
     False: ("preprocess", "method", "provenance", "threshold_fit"),
     True: ("adopted", "preprocess", "threshold_fit"),
@@ -101,6 +102,8 @@ def _print_description(record: dict[str, Any]) -> None:
     for section in _SECTIONS[record["adopted"] is not None]:
         facts = table("", "", title=section, show_header=False, title_justify="left")
         for key, value in record[section].items():
+            if key in _OF_INTERVENTION and record["method"]["intervention"] == "none":
+                continue
             facts.add_row(key, escape(_text(value)))
         console.print(facts)
     for item in (record["taught"] or {"labels": ()})["labels"]:
@@ -120,4 +123,6 @@ def _text(value: object) -> str:
     """A value for people: 0.224, where arithmetic left 0.22399999999999998."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_text, value))})"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)

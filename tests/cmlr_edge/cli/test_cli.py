@@ -199,6 +199,7 @@ def test_inspect_shows_the_bundled_model_with_its_whole_hash() -> None:
     done = run("inspect")
     assert done.returncode == 0
     assert hashlib.sha256(demo_engine().read_bytes()).hexdigest() in done.stdout
+    assert "inference_context" not in done.stdout  # of a network without intervention
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("label", "{clip}", "--engine", "{engine}")])
