@@ -84,6 +84,7 @@ coverage: build/.dev-installed build/tensorrt/.fetched
 	$(DEV)/coverage report --sort=-cover
 
 build/.dev-installed: pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+	@echo "into .venv-dev: PyTorch and the tools of development, some 6 GB and minutes"
 	$(PYTHON) -m venv .venv-dev
 	$(DEV)/python -m pip install --quiet --upgrade pip
 	$(DEV)/python -m pip install --quiet --group dev --editable '.[export,offline-weights]' \

@@ -1,4 +1,4 @@
-"""A service that labels pictures sent by POST: `uvicorn examples.fastapi_service:app`.
+"""A service that labels pictures sent by POST: `python examples/fastapi_service.py`.
 
 Needs `pip install '.[cpu,serve]'`. `cmlr-edge serve` has the same at `/api/recognize`, with limits and a token.
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -39,3 +40,7 @@ async def labels(request: Request) -> dict[str, Any]:
     prediction = await run_in_threadpool(request.app.state.recognizer, image)
     answer: dict[str, Any] = prediction.to_dict()
     return answer
+
+
+if __name__ == "__main__":
+    uvicorn.run(app)

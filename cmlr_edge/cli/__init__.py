@@ -25,6 +25,13 @@ class _LossyFile(io.FileIO):
 
 def main() -> None:
     """Run the command line; every deliberate error is one line on stderr and exit code 2."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # before a command has begun, which tells what it has done so far
+        sys.exit(130)
+
+
+def _run() -> None:
     _open_closed_streams()
     try:
         from cmlr_edge.cli.app import app
@@ -39,8 +46,8 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     logging.basicConfig(level=logging.WARNING, handlers=[LogLines()])
-    # What runs a model from now on: measured, once per model and machine, accepted in an update, or gone back to.
-    for name in ("engines.auto", "session.session", "session.updates"):
+    # What runs from now on: a model, measured once per machine, accepted in an update, or gone back to; a configuration.
+    for name in ("engines.auto", "session.runner", "session.session", "session.updates"):
         logging.getLogger(f"cmlr_edge.{name}").setLevel(logging.INFO)
     _write_whatever_the_terminal_takes()
     _say_what_can_be_said()

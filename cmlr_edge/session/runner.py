@@ -143,7 +143,7 @@ class Runner:
         except Interrupted:  # the run ends: the next one is to take it
             return
         else:
-            _log.warning("the configuration is taken over")  # as good news after a trouble is
+            _log.info("the configuration is taken over")
         self._supervisor.ready(self._summary())
 
     def _fresh_recognizer(

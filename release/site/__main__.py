@@ -18,7 +18,10 @@ def build_site(build: Path) -> int:
     (build / "zensical.toml").write_text(settings)
     shutil.copyfile(here / "site.css", build / "pages/site.css")
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    return subprocess.run(command, cwd=build, check=False).returncode
+    code = subprocess.run(command, cwd=build, check=False).returncode
+    if code == 0:
+        print(f"open {build / 'html/index.html'}")  # noqa: T201
+    return code
 
 
 if __name__ == "__main__":

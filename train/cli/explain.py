@@ -73,7 +73,10 @@ def _names(checkpoint: Path, beside: Path | None) -> tuple[str, str]:
 
 
 def _print_links(record: dict[str, Any]) -> None:
-    titles = {"strongest": "strongest links", "most_suppressed": "together in the data, not linked"}
+    titles = {
+        "strongest": "strongest links",
+        "most_suppressed": "together or apart in the data, not linked",
+    }
     for key, title in titles.items():
         links = table("cause", "effect", right=("causal", "co-occurrence"), title=title)
         for link in record[key]:

@@ -111,7 +111,7 @@ def explain(
         "num_images_looked_at": len(data.images),
         "points": _draw_inside(networks[0], data.targets() > 0, folder),
         **_draw_links(effects, every, together, spec.labels, cause, folder),
-        **_look_for_labels(networks, data, together, absent, folder),
+        **_look_for_labels(networks, data, together, cause, absent, folder),
     }
 
 
@@ -154,12 +154,14 @@ def _look_for_labels(
     networks: list[Seen],
     data: LabeledImages,
     together: NDArray[np.float32],
+    cause: str,
     absent: str | None,
     folder: Path,
 ) -> dict[str, Any]:
     """Heat maps of labels that are there and that are not, and what company does to the latter."""
     labels, targets = data.classes, data.targets()
-    chosen = choose(networks, data, None if absent is None else labels.index(absent))
+    missing = None if absent is None else labels.index(absent)
+    chosen = choose(networks, data, missing, labels.index(cause))
     views = view_all(networks, chosen, targets)
     rows: dict[int, list[Any]] = {}
     for view, shade in zip(views, shades(views), strict=True):

@@ -82,7 +82,7 @@ def plot_log(run: Path, out: Path) -> None:
     measured = [np.nan if record["val_map"] is None else record["val_map"] for record in records]
     bottom.plot(epochs, measured, "o-", color="tab:orange")
     bottom.set(ylabel="validation mAP", xlabel="epoch")
-    bottom.set_ylim(bottom=0)
+    bottom.set_ylim(0, 1.08 * max((v for v in measured if v > 0), default=1))  # NaN is not above 0
     bottom.xaxis.get_major_locator().set_params(integer=True)
     for axes in (top, bottom):
         axes.grid(alpha=0.3)

@@ -68,13 +68,16 @@ def see(name: str, model: CausalRecognizer, spec: ModelSpec, data: LabeledImages
     return Seen(name, model, spec, images, tokens, np.concatenate(scores))
 
 
-def choose(networks: list[Seen], data: LabeledImages, absent: int | None) -> list[tuple[int, int]]:
+def choose(
+    networks: list[Seen], data: LabeledImages, absent: int | None, wanted: int
+) -> list[tuple[int, int]]:
     """Choose (picture, label): what any network is surest of that is not there, and what is there.
 
     Args:
         networks: One or two.
         data: The pictures.
         absent: The label that is not there; None: of each picture the one with the highest score.
+        wanted: A label that is to be seen where it is there, if it is anywhere.
     """
     highest = np.max([network.scores for network in networks], axis=0)
     targets, looked = data.targets(), data.known()
@@ -85,10 +88,15 @@ def choose(networks: list[Seen], data: LabeledImages, absent: int | None) -> lis
         missing[:, [label for label in range(missing.shape[1]) if label != absent]] = -np.inf
     best = missing.max(axis=1, initial=-np.inf)
     order = [i for i in np.argsort(-best, kind="stable") if np.isfinite(best[i])]
+    chosen = order[:_PICTURES]
+    having = [i for i in order if targets[i, wanted] > 0]
+    if having and not set(having) & set(chosen):
+        chosen[-1] = max(having, key=lambda i: highest[i, wanted])
     found = []
-    for picture in order[:_PICTURES]:
+    for picture in chosen:
         own = np.flatnonzero(targets[picture])
-        own = own[np.argsort(-highest[picture, own], kind="stable")][:_PRESENT]
+        # The wanted one first, then the surest.
+        own = own[np.lexsort((-highest[picture, own], own != wanted))][:_PRESENT]
         labels = [*own, int(missing[picture].argmax())]
         found += [(int(picture), int(label)) for label in labels]
     return found

@@ -107,6 +107,7 @@ class Learner:
             model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=False
         )
         self._optimizer, self._scheduler = _schedule(model, config, num_steps)
+        self.lr = float(self._scheduler.get_last_lr()[-1])  # of the head, at the last step
         # Gradients of float16 would vanish without a scale; the loss, a sum over labels, is large.
         self._scaler = torch.amp.GradScaler(
             self.device.type, init_scale=_FIRST_SCALE, enabled=precision == torch.float16
@@ -118,11 +119,6 @@ class Learner:
         network = self.averaged.module
         assert isinstance(network, CausalRecognizer)
         return network
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the head at the next step."""
-        return float(self._scheduler.get_last_lr()[-1])
 
     def train(self) -> None:
         """Switch to training mode."""
@@ -158,6 +154,7 @@ class Learner:
             self._scaler.step(self._optimizer)
             self._scaler.update()
             if self._scaler.get_scale() >= scale:  # else float16 overflowed and nothing was learned
+                self.lr = float(self._scheduler.get_last_lr()[-1])
                 self.model.shrink_links(self.lr * self.config.link_sparsity)
                 self._scheduler.step()
                 self.averaged.update_parameters(self.model)

@@ -138,7 +138,7 @@ def test_a_reload_says_that_it_is_done_and_what_waits_for_the_next_start(
     running: tuple[Session, Runner, Path], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, runner, config = running
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.INFO, "cmlr_edge.session.runner")
     config.write_text(f'{text}labels = ["rod"]')
     assert f"device.toml, line {len(text.splitlines()) + 1}: {LABELS}" in refusal(runner, caplog)
     caplog.clear()

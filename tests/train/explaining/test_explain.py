@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import cv2
@@ -168,6 +169,18 @@ def test_one_label_is_looked_for_where_it_is_not(
         explain(model, spec, data, "red", tmp_path, absent="mauve")
 
 
+def test_the_cause_is_seen_where_it_is_there() -> None:
+    targets = np.zeros((6, 4), np.float32)
+    targets[:, 1:3] = 1
+    targets[5, 0] = 1
+    scores = np.linspace(0.9, 0.1, 24).reshape(
+        6, 4
+    )  # those with "there" are what it is least sure of
+    network: Any = SimpleNamespace(scores=scores)
+    data: Any = SimpleNamespace(targets=lambda: targets, known=lambda: None)
+    assert choose([network], data, None, 0)[-3:] == [(5, 0), (5, 1), (5, 3)]
+
+
 def test_effects_too_weak_to_read_are_said(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     model, spec = load_model(tiny_run)
     assert isinstance(model.links, MatrixLinks)
@@ -201,5 +214,5 @@ def test_a_run_that_deploys_its_decoder_is_drawn_once_and_another_one_twice(
     for read_out, drawn in (("decoder", {"deployed"}), ("prior", {"decoder", "deployed"})):
         model.config = replace(model.config, inference_context=cast("Any", read_out))
         network = see("this run", model, spec, data)
-        views = view_all([network], choose([network], data, None), data.targets())
+        views = view_all([network], choose([network], data, None, 0), data.targets())
         assert {view.name for view in views} == drawn
