@@ -6,13 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmlr_edge.capture.live import LiveSource, SourceState
-from cmlr_edge.errors import SpecError
+from cmlr_edge.errors import CaptureError, SpecError
 from cmlr_edge.machine.claim import IN_USE, Claim
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.model.files import model_path
@@ -25,6 +25,7 @@ from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings, naming_line
 from cmlr_edge.session.engines import check_able, load_serving, start_of, store_of
+from cmlr_edge.session.lateness import Lateness
 from cmlr_edge.session.places import (
     Place,
     check_times,
@@ -35,7 +36,7 @@ from cmlr_edge.session.places import (
 )
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.watching import Watching
-from cmlr_edge.sinks.base import OutputStatus, Sink, SourceHealth
+from cmlr_edge.sinks.base import OutputStatus, Result, Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings
 from cmlr_edge.sinks.outputs import Outputs
@@ -95,6 +96,7 @@ class Session(Closing):
         self.store: EngineStore | None = None
         self.on_trial = False  # whether the engine has yet to prove itself in service
         self.watching: Watching
+        self._lateness = Lateness()
         self._end_asked_s: float | None = None
         self._cleanup = ExitStack()
 
@@ -139,12 +141,14 @@ class Session(Closing):
     def tell_health(self, status: Sequence[SourceStatus]) -> None:
         """Let outputs know how the sources are; called several times a second."""
         labels = {place.name: place.settings.labels for place in self._places}
-        self.outputs.watch(
-            [
-                SourceHealth(item.name, item.state is SourceState.OK, labels.get(item.name, ()))
-                for item in status
-            ]
-        )
+        behind = self._lateness.behind({item.name: self._newest(item.name) for item in status})
+        well = {i.name: i.state is SourceState.OK and i.name not in behind for i in status}
+        self.outputs.watch([SourceHealth(n, ok, labels.get(n, ())) for n, ok in well.items()])
+
+    def _newest(self, name: str) -> Result | None:
+        with suppress(CaptureError):  # it has just gone
+            return self.streams.latest(name)
+        return None
 
     def num_frames(self) -> int | None:
         """How many frames are to come, where every source announces them."""
