@@ -304,6 +304,13 @@ class _Member(tarfile.TarInfo):
         vars(tar)["blocks_of_end"] = 0
         return member
 
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        """Read a header; zeros that fill no block are a mark of the end as well: no member is in them."""
+        if 0 < len(buf) < tarfile.BLOCKSIZE and not any(buf):
+            raise tarfile.EOFHeaderError("end of file header")  # type: ignore[attr-defined]
+        return super().frombuf(buf, encoding, errors)
+
 
 @contextmanager
 def _blaming(item: Item) -> Iterator[None]:

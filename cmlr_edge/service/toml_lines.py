@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)\s*[.=]")
+_PART = re.compile(r"\"(?:\\.|[^\"\\])*\"|'[^']*'|#.*|[A-Za-z0-9_-]+")
+_OF_LABELS = {"labels", "thresholds", "stability", "without"}  # where labels are named
 
 
 def line_of(text: str, where: str) -> int:
@@ -33,16 +37,29 @@ def line_of(text: str, where: str) -> int:
 
 
 def line_with(text: str, words: Sequence[str]) -> int:
-    """Return the first line where one of `words` stands as a key or a value; 0 for none.
+    """Return the first line where one of `words` stands as a label, as a key or a value; 0 for none.
 
     Args:
         text: TOML.
-        words: Such as labels, without quotes.
+        words: Labels, without quotes.
     """
-    either = "|".join(re.escape(word) for word in words)
-    found = re.compile(rf"(?<![^\s\"'.,\[=])(?:{either})(?![^\s\"'.,\]=])")
-    lines = (line.partition("#")[0] for line in text.splitlines())
-    return next((number for number, line in enumerate(lines, 1) if found.search(line)), 0)
+    table: list[str] = []
+    key: list[str] = []  # of the value, which may go on in further lines
+    for number, line in enumerate(text.splitlines(), start=1):
+        said = [_unquoted(part) for part in _PART.findall(line) if part[0] != "#"]
+        if _HEADER.match(line):
+            table, key = said, []
+        elif _KEY.match(line):
+            key = said
+        if _OF_LABELS & {*table, *key} and {*words} & {*said}:
+            return number
+    return 0
+
+
+def _unquoted(part: str) -> str:
+    with suppress(ValueError):  # escapes that only TOML has
+        return str(json.loads(part)) if part[0] == '"' else part.strip("'")
+    return part
 
 
 def _lines_by_path(text: str) -> dict[str, int]:

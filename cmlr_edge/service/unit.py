@@ -107,6 +107,9 @@ def objections_of(user: str, config: Path, writable: Sequence[Path]) -> Iterator
     wanted += [("-w", folder, "write into") for folder in writable]
     groups = os.getgrouplist(user, entry.pw_gid)
     for flag, path, what in wanted if os.geteuid() == 0 else []:
+        if not path.exists():
+            yield f"there is no {path}: sudo install -d -o {user} {path}"
+            continue
         test = ["test", flag, str(path)]
         done = subprocess.run(
             test, check=False, cwd="/", user=entry.pw_uid, group=entry.pw_gid, extra_groups=groups

@@ -264,7 +264,10 @@ class MqttEvents:
         # paho does not heed what a broker of MQTT 5 bears, which else leaves us.
         bears = min(getattr(props, "ReceiveMaximum", _UNDER_WAY), _UNDER_WAY)
         client._max_inflight_messages = bears
-        for message in [*client._out_messages.values()][max(0, bears - _GREETINGS) :]:
+        with self._changed:
+            greets_again = self._greeting in self._states  # paho does, as of all unconfirmed
+        room = bears if greets_again else max(0, bears - _GREETINGS)
+        for message in [*client._out_messages.values()][room:]:
             message.state = self._mqtt.mqtt_ms_queued  # would all be sent again at once
         self._most_bytes = getattr(props, "MaximumPacketSize", _LONGEST_MESSAGE)
         if self._queue.closed:  # whoever came now would never say farewell
@@ -275,8 +278,8 @@ class MqttEvents:
             return
         with self._changed:
             self._untold = dict.fromkeys(self._retained)
-            if self._greeting in self._states:  # paho sends it again, as all that was not confirmed
-                return
+        if greets_again:
+            return
         self._retain("run", RUN)
         # What is published before paho is done with this call is sent twice.
         self._greeting = self._retain("availability", "online")

@@ -85,17 +85,15 @@ class _Deadline:
         """
         places = socket.getaddrinfo(address[0], address[1], type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _name, place) in enumerate(places):
-            made = socket.socket(family, kind, protocol)
             left_s = max(0.01, self._at_s - time.monotonic())
-            try:
-                made.settimeout(left_s / (len(places) - number))
-                made.connect(place)
-                made.settimeout(left_s)
+            try:  # a machine without IPv6 makes no socket for such an address
+                made = socket.socket(family, kind, protocol)
+                _connect(made, place, left_s / (len(places) - number))
             except OSError:
-                made.close()
                 if number == len(places) - 1:
                     raise
             else:
+                made.settimeout(left_s)
                 self._watch(made)
                 return made
         raise OSError(f"{address[0]} has no address")
@@ -115,6 +113,15 @@ class _Deadline:
         connection.response_class = _Answer
         connection._create_connection = self.connect  # type: ignore[attr-defined]
         return connection
+
+
+def _connect(made: socket.socket, place: Any, timeout_s: float) -> None:
+    try:
+        made.settimeout(timeout_s)
+        made.connect(place)
+    except OSError:
+        made.close()
+        raise
 
 
 def _end(connection: socket.socket) -> None:

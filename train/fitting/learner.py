@@ -224,12 +224,13 @@ def _schedule(
         drops = [num_steps * epoch // config.epochs for epoch in config.lr_drops]
         return sgd, torch.optim.lr_scheduler.MultiStepLR(sgd, drops, gamma=0.1)
     adamw = torch.optim.AdamW(groups)
+    total = max(2, num_steps)
     # Of exactly one step, PyTorch would divide by the nothing between its first step and its last.
-    warms_up = config.warmup_share * num_steps != 1
+    warms_up = config.warmup_share * total != 1
     return adamw, torch.optim.lr_scheduler.OneCycleLR(
         adamw,
         max_lr=[group["lr"] for group in groups],
-        total_steps=max(2, num_steps),
+        total_steps=total,
         pct_start=config.warmup_share if warms_up else 0.0,
     )
 

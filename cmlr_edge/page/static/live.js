@@ -488,7 +488,8 @@ async function connect(pauseMs = 500) {
     showLink("lost", "connection lost, trying again");
     isLinked = false;
     for (const card of cards.values()) card.showState();
-    const answer = await fetch("/api/state", { signal: AbortSignal.timeout(2000) }).catch(() => null);
+    const late = new Promise(resolve => setTimeout(resolve, 2000, null));  // AbortSignal.timeout is not in iOS 15
+    const answer = await Promise.race([fetch("/api/state"), late]).catch(() => null);
     if (answer?.status === 401) location.reload();  // the token is another one now
     setTimeout(connect, pauseMs, opened ? 500 : Math.min(5000, pauseMs * 2));
   };

@@ -72,6 +72,8 @@ def test_what_its_user_may_not_do_is_told(tmp_path: Path) -> None:
     assert any(f"nobody may not read {config}:" in text for text in said)
     assert any(f"nobody may not write into {tmp_path}:" in text for text in said)
     assert not any(f"write into {tmp_path / 'open'}" in text for text in said)
+    [missing] = objections_of("root", config, [tmp_path / "later"])
+    assert missing == f"there is no {tmp_path}/later: sudo install -d -o root {tmp_path}/later"
 
 
 def test_the_unit_is_shut_as_far_as_cameras_and_a_gpu_allow(config: Path, tmp_path: Path) -> None:

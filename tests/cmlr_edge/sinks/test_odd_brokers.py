@@ -98,6 +98,18 @@ def test_a_broker_that_bears_few_unconfirmed_messages_is_sent_no_more(broker: St
     assert served == [(5, [*map(str, range(count))]) for count in (9, 3, 9)]
 
 
+@pytest.mark.parametrize("bears", [1, 2])
+def test_a_broker_that_bears_hardly_any_is_sent_on_where_it_left_before_it_confirmed(
+    broker: StandIn, bears: int
+) -> None:
+    sink = opened(broker)
+    few = b"\x20\x06\0\0\3\x21\0" + bytes([bears])
+    sink.write(of_events(event(0), event(1)))
+    served = [broker.serve(few), broker.serve(few, ALL)]
+    sink.close()
+    assert served == [(5, []), (5, ["0", "1"])]
+
+
 def test_a_message_longer_than_a_broker_takes_is_lost_and_no_other(broker: StandIn) -> None:
     sink = opened(broker)
     sink.write(of_events(event(0), replace(event(1), source="long" * 500), event(2)))

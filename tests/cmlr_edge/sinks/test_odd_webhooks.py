@@ -127,3 +127,18 @@ def test_a_host_whose_first_address_is_dead_gets_the_event_once(
         hook.write(of_events(event(0)))
         hook.close()
     assert len(asked_s) == hook.attempts == 1
+
+
+def test_a_machine_without_ipv6_reaches_the_other_address_of_a_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with answering(OK) as (url, asked_s):
+        found = [
+            (family, socket.SOCK_STREAM, 0, "", ("127.0.0.1", urlsplit(url).port))
+            for family in (-2, socket.AF_INET)  # which no kernel knows
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **_by_name: found)
+        hook = Webhook(url, flush_s=1.0)
+        hook.write(of_events(event(0)))
+        hook.close()
+    assert len(asked_s) == hook.attempts == 1

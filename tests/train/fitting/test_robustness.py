@@ -253,7 +253,8 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path)
     assert {path.name for path in run.iterdir()} == {checkpoint.CONFIG, checkpoint.STATE}
 
 
-def test_a_warm_up_of_exactly_one_step_trains(data: Path, tmp_path: Path) -> None:
-    config = tiny_config("epochs=1", "batch_size=12", "warmup_share=0.5")  # of two steps
+@pytest.mark.parametrize("batch", [12, 99])  # of two steps, and of the one that there is
+def test_a_warm_up_of_exactly_one_step_trains(data: Path, tmp_path: Path, batch: int) -> None:
+    config = tiny_config("epochs=1", f"batch_size={batch}", "warmup_share=0.5")
     fit(read_dataset(data), tmp_path / "run", config)
     assert (tmp_path / "run" / "model.json").exists()
