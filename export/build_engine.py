@@ -19,6 +19,8 @@ from cmlr_edge.wording import counted
 
 if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    if "--help" not in sys.argv:  # a busy machine loads it for a minute
+        print("loading PyTorch", file=sys.stderr)  # noqa: T201
 
 import typer
 from rich.progress import TaskID

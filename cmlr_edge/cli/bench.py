@@ -68,9 +68,12 @@ def bench(
     if not record["valid"]:
         stderr.print("[red]invalid:[/red] the board throttled; cool it, or set its power mode")
         raise typer.Exit(1)
-    if old is not None and (slower := find_regressions(record, old, allowed)):
+    if old is None:
+        return
+    if slower := find_regressions(record, old, allowed):
         stderr.print(f"[red]slower than {compare}[/red] by more than {max_regression}: {slower}")
         raise typer.Exit(1)
+    _tell(f"not slower than {compare} by more than {max_regression}")
 
 
 def _tell(line: str) -> None:

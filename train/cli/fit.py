@@ -155,11 +155,14 @@ def choose_config(
         settings: "dotted.key=value" each; they count most.
     """
     number = sum(image.split == "train" for image in data.images)
-    recipe = recipe_for(number) if recipe == AUTO else recipe
+    fitting = recipe_for(number)
+    recipe = fitting if recipe == AUTO else recipe
     given = {key: value for key, value in given.items() if value is not None}
     own = given | parse_settings(settings)
     words = [f"{k}={v}" for k, v in settings_of(recipe, own).items() if k not in own]
     _log.info("recipe %s for %d pictures: %s", recipe, number, " ".join(words) or "the defaults")
+    if recipe != fitting:
+        _log.info("for so many pictures --recipe auto takes `%s`", fitting)
     config = build_config(given, settings, recipe)
     return config if _STAGES in own else _with_stages_it_has(config)
 

@@ -275,6 +275,7 @@ def test_a_recipes_second_stage_is_left_out_where_the_backbone_has_none(
     model = choose_config("thousands", data, given, []).model
     assert model.confounders.kind == ("early" if stages == 2 else "kmeans")
     assert ("of one stage" in caplog.text) == (stages == 1)
+    assert caplog.text.count("for so many pictures --recipe auto takes `few`") == 1
     asked = choose_config("auto", data, given, ["model.token_stages=2"])
     assert asked.model.token_stages == 2  # what is asked for is not changed
 
