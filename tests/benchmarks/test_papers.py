@@ -117,7 +117,7 @@ def test_sgd_falls_to_a_tenth_after_its_epochs_and_averages_nothing() -> None:
     learner = Learner(model, config, None, precision=torch.float32, num_steps=8)  # type: ignore[arg-type]
     rates = []
     for _ in range(8):
-        rates.append(learner.lr)
+        rates.append(learner._scheduler.get_last_lr()[-1])
         learner._optimizer.step()
         learner._scheduler.step()
     assert rates == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
