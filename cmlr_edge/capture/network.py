@@ -208,11 +208,11 @@ class NetworkReader:
         try:
             if not url.lower().startswith("rtsp"):
                 return open_container(self._av, url, options, timeouts_s)
-            *opened, self._pause_s = open_rtsp(self._av, url, options, timeouts_s)
-            return opened[0], opened[1]
+            container, stream, self._pause_s = open_rtsp(self._av, url, options, timeouts_s)
         except (self._av.FFmpegError, UnicodeError) as error:
             why = _unknown_host(url) or self._explain(error)
             raise CaptureError(f"it cannot be opened: {why}") from error
+        return container, stream
 
     def _only_counts(self, container_format: Any) -> bool:
         """Whether times are made up from the number of the frame."""

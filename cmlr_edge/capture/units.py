@@ -37,9 +37,8 @@ _KINDS = {
     ),
 }
 CODECS = frozenset(_KINDS)
-_FOR_HIGHER = frozenset(
-    range(0, 16, 2)
-)  # slices of HEVC upon which no picture of their layer builds
+# Slices of HEVC upon which no picture of their layer builds.
+_FOR_HIGHER = frozenset(range(0, 16, 2))
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,8 @@ def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np
     targets, thresholds = run.val.targets(), np.asarray(spec.thresholds, np.float32)
     labels = expect(scores, targets, thresholds)
     kind = "held-out" if run.held_out else "training"
-    if run.folder.name != checkpoint.PLAIN:  # whose thresholds the comparison does not use
+    within = run.folder.parent / checkpoint.CONFIG
+    if run.folder.name != checkpoint.PLAIN or not within.is_file():  # else it is only compared with
         for line in what_thresholds_do(spec, kind, targets > 0, reaches(scores, thresholds)):
             _log.info(line)
     report = {

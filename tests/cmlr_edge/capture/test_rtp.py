@@ -98,9 +98,8 @@ def test_a_loss_in_a_picture_upon_which_none_builds_damages_it_alone(
     film_of: FilmOf, codec: str
 ) -> None:
     film = film_of(codec, bframes=1)
-    lost = (
-        GROUP + 2
-    )  # in the order of sending: a key picture, then pairs of one that is leaned on and one before it
+    # In the order of sending: a key picture, then pairs of one that is leaned on and one before it.
+    lost = GROUP + 2
     for network in (without("middle", lost), without("first", lost)):
         states = states_of(film, "UDP", network)
         assert states[lost] in {"damaged", ""}

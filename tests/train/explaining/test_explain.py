@@ -173,9 +173,8 @@ def test_the_cause_is_seen_where_it_is_there() -> None:
     targets = np.zeros((6, 4), np.float32)
     targets[:, 1:3] = 1
     targets[5, 0] = 1
-    scores = np.linspace(0.9, 0.1, 24).reshape(
-        6, 4
-    )  # those with "there" are what it is least sure of
+    # The one picture with the cause is that of which it is least sure.
+    scores = np.linspace(0.9, 0.1, 24).reshape(6, 4)
     network: Any = SimpleNamespace(scores=scores)
     data: Any = SimpleNamespace(targets=lambda: targets, known=lambda: None)
     assert choose([network], data, None, 0)[-3:] == [(5, 0), (5, 1), (5, 3)]

@@ -78,6 +78,9 @@ def test_the_plain_run_beside_another_looks_at_no_training_picture_again(
     assert sum(looks) == 48 + 12 + 3 * 12
     # The thresholds of the run that was asked for, not those of the one it is compared with.
     assert caplog.text.count("thresholds by ") == 1
+    # A run of one's own may have that name.
+    fit(read_dataset(tiny_data), tmp_path / "plain", tiny_config(*STAYS, "epochs=1"))
+    assert caplog.text.count("thresholds by ") == 2
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tiny_data: Path, tmp_path: Path) -> None:
