@@ -112,6 +112,24 @@ def open_source(
     return _open_files(text, policy, live, loop=loop, keep_s=keep_packets_s)
 
 
+def require_there(source: str) -> None:
+    """Fail where a source is a file or folder that is missing.
+
+    Raises:
+        CaptureError: It is.
+    """
+    if not source or is_live(source) or _SCHEME.match(source) or glob.has_magic(source):
+        return
+    try:
+        Path(source).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CaptureError(
+            f"there is no {printable(redact_source(source))}: give {_FORMS}"
+        ) from None
+    except (OSError, ValueError):  # of which `open_source` says more
+        return
+
+
 def _open_theirs(text: str, scheme: str) -> Source:
     """Open a source that an installed package brings."""
     from cmlr_edge.capture.theirs import TheirSource
@@ -238,8 +256,7 @@ def _open_files(
     elif not is_folder:
         if path.exists():
             raise CaptureError(f"{printable(text)} is a pipe or a device: give {_FORMS}")
-        if not glob.has_magic(text):
-            raise CaptureError(f"there is no {printable(redact_source(text))}: give {_FORMS}")
+        require_there(text)
         pictures = _match_pattern(text)
     if policy == "newest":
         raise CaptureError(

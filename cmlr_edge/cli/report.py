@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -72,7 +73,7 @@ def print_tables(reports: Sequence[SourceReport], runtime: str, session: Session
     """Print a table of labels and one of latencies per source, and where outputs are."""
     console = stdout()
     for report in reports:
-        _print_source(console, report, runtime)
+        _print_source(console, report, runtime, _nearest(report, session))
     lost = {output.name for output in session.output_status() if output.lost}
     for path in session.files():
         if str(path) in lost and not path.is_file():  # a pipe is there, whoever reads it or not
@@ -102,7 +103,22 @@ def print_problems(reports: Sequence[SourceReport], session: Session) -> None:
         )
 
 
-def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
+def _nearest(report: SourceReport, session: Session) -> str:
+    """Which label came nearest to its threshold, for a run that found none; empty if nothing was scored."""
+    highest, settings = report.summary.highest, session.names().get(report.status.name)
+    recognizer = session.recognizer
+    if highest is None or settings is None or len(highest) != len(recognizer.labels):
+        return ""
+    thresholds = recognizer.thresholds | dict(settings.thresholds)
+    scores = dict(zip(recognizer.labels, highest.tolist(), strict=True))
+    asked = [x for x in settings.labels or recognizer.labels if math.isfinite(scores[x])]
+    if not asked:
+        return ""
+    label = max(asked, key=lambda name: scores[name] - thresholds[name])
+    return f": {printable(label)} came nearest, {scores[label]:.3f} of {thresholds[label]:.3f}"
+
+
+def _print_source(console: Console, report: SourceReport, runtime: str, nearest: str) -> None:
     status, summary = report.status, report.summary
     console.print(f"[bold]{escape(status.name)}[/bold]", soft_wrap=True)
     pace = counted(summary.frames, "frame")
@@ -111,7 +127,8 @@ def _print_source(console: Console, report: SourceReport, runtime: str) -> None:
     if summary.ranked():
         console.print(_presence_table(summary, stills=not report.has_times, title=pace))
     else:
-        console.print(pace + ("; no label reached its threshold" if summary.frames else ""))
+        none = f"; no label reached its threshold{nearest}" if summary.frames else ""
+        console.print(escape(pace + none), soft_wrap=True)
     if percentiles := summary.latency_percentiles():
         console.print(escape(runtime), soft_wrap=True)
         latency = table("stage", "median ms", "p95 ms")

@@ -253,7 +253,12 @@ def _tell(path: Path, choice: Choice) -> None:
             choice.provider,
         )
     else:
-        _log.warning("no provider could be measured on %s: %s", path.name, choice.reason)
+        _log.warning(
+            "no provider could be measured on %s: %s; it runs unmeasured, and the next start measures "
+            "again, best when the machine is idle: --provider cpu needs no measuring",
+            path.name,
+            choice.reason,
+        )
 
 
 def _measure(path: Path, spec: ModelSpec, built: BuiltFile) -> Choice:

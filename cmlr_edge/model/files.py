@@ -128,7 +128,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                     continue
                 real = reals[path]
                 clear_parts(real.with_name(glob.escape(real.name)))
-                parts[real] = file = stack.enter_context(_part_of(real))
+                parts[real] = file = stack.enter_context(part_of(real))
                 file.write(content)
                 _flush(file)  # what has no room fails before the first gets its name
             _name_all(parts)
@@ -163,15 +163,14 @@ def _name_all(parts: Mapping[Path, BinaryIO]) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which gets the name `path` when all is in it; a link goes on to lead to it."""
     real = followed(path)
-    with _part_of(real) as file:
+    with part_of(real) as file:
         yield file
-        _flush(file)
-        Path(file.name).replace(real)
+        give_name(file, real)
 
 
 @contextmanager
-def _part_of(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is gone afterwards unless it was renamed."""
+def part_of(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is gone afterwards unless `give_name` gave it one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
@@ -181,6 +180,12 @@ def _part_of(path: Path) -> Iterator[BinaryIO]:
             yield file
     finally:
         partial.unlink(missing_ok=True)
+
+
+def give_name(file: BinaryIO, path: Path) -> None:
+    """Let what `part_of` has written take the place of `path`, when all is on the disk."""
+    _flush(file)
+    Path(file.name).replace(path)
 
 
 def _flush(file: BinaryIO) -> None:

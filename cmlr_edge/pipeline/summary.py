@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmlr_edge.frame import Frame
 from cmlr_edge.prediction import Prediction
@@ -35,6 +36,7 @@ class RunSummary:
     invalid_frames: int = 0
     repeated_frames: int = 0  # without a run of the model, for the scene had not changed
     labels: dict[str, LabelPresence] = field(default_factory=dict)
+    highest: NDArray[np.float32] | None = None  # score of each of the model's labels
     latencies_ms: list[tuple[float, ...]] = field(default_factory=list)
     _started: float = field(default_factory=time.perf_counter)
     _elapsed: float = 0.0
@@ -62,6 +64,9 @@ class RunSummary:
             seen.last = at
         if prediction.repeated:
             return
+        if self.highest is None or len(self.highest) != len(prediction.scores):  # another model
+            self.highest = prediction.scores
+        self.highest = np.fmax(self.highest, prediction.scores)
         latency = prediction.latency_ms
         self.latencies_ms.append(tuple(getattr(latency, stage) for stage in STAGES))
         if len(self.latencies_ms) > 2 * _MAX_LATENCIES:

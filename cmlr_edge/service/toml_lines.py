@@ -56,6 +56,19 @@ def line_with(text: str, words: Sequence[str]) -> int:
     return 0
 
 
+def line_of_reference(text: str, reference: str) -> int:
+    """Return the first line that holds `reference` in one of its texts, and not in a remark; 0 for none.
+
+    Args:
+        text: TOML.
+        reference: Such as "${CAMERA}".
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if any(part[0] != "#" and reference in part for part in _PART.findall(line)):
+            return number
+    return 0
+
+
 def _unquoted(part: str) -> str:
     with suppress(ValueError):  # escapes that only TOML has
         return str(json.loads(part)) if part[0] == '"' else part.strip("'")

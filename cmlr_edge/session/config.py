@@ -22,8 +22,8 @@ from cmlr_edge.pipeline.settings import StreamsSettings
 from cmlr_edge.place.settings import PlaceSettings
 from cmlr_edge.redaction import redact
 from cmlr_edge.service.settings import UpdateSettings
-from cmlr_edge.service.toml_lines import line_of, line_with
-from cmlr_edge.session.secrets import has_reference
+from cmlr_edge.service.toml_lines import line_of, line_of_reference, line_with
+from cmlr_edge.session.secrets import SecretError, has_reference
 from cmlr_edge.sinks.collect import CollectSettings
 from cmlr_edge.sinks.opening import SinkSettings
 from cmlr_edge.why import Explain
@@ -248,14 +248,18 @@ def load_config(path: Path) -> SessionConfig:
 
 @contextmanager
 def naming_line(path: Path | None) -> Iterator[None]:
-    """Say where a configuration names labels that its model does not know, which only a run finds out."""
+    """Say where a configuration names unknown labels, or a secret that is not there: only a run finds out."""
     try:
         yield
-    except UnknownLabelError as error:
+    except (UnknownLabelError, SecretError) as error:
         text = ""
         with suppress(OSError):  # somebody took it away meanwhile
             text = path.read_text("utf-8", "replace") if path is not None else ""
-        if not (line := line_with(text, error.unknown)):  # a flag named them
+        if isinstance(error, SecretError):
+            line = line_of_reference(text, error.reference)
+        else:
+            line = line_with(text, error.unknown)
+        if not line:  # a flag named them
             raise
         raise SpecError(f"{path}, line {line}: {error}") from error
 

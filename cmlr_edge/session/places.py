@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from cmlr_edge.capture import Source, has_packets, open_source
+from cmlr_edge.capture import Source, has_packets, open_source, require_there
 from cmlr_edge.capture.live import LiveSettings
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.pipeline.intake import IntakeSettings
@@ -38,6 +38,24 @@ class Place:
         looked_at = {item.name: getattr(settings, item.name) for item in fields(IntakeSettings)}
         is_same = replace(self.settings, **looked_at) == settings
         return is_same and self.keep_s == kept_s(config, settings)
+
+
+def require_given(config: SessionConfig, folder: Path) -> None:
+    """Fail where a file or a secret is missing, before a model is loaded: that can take long.
+
+    Args:
+        config: Of the run.
+        folder: What relative paths of secrets start from.
+
+    Raises:
+        CaptureError: A source's file is missing.
+        SecretError: A secret is.
+    """
+    for source in config.sources:
+        require_there(put_in(source.uri, folder))
+    for sink in config.sinks:
+        for text in (sink.url, *sink.options.values()):
+            put_in(text, folder)
 
 
 def open_configured(settings: SourceSettings, folder: Path, keep_s: float | None = None) -> Source:

@@ -18,6 +18,12 @@ _REFERENCE = re.compile(r"\$\{(file:)?([^{}]*)\}")
 _MAX_BYTES = 64 * 1024
 
 
+class SecretError(SpecError):
+    """What a reference stands for is not there, or is no secret."""
+
+    reference = ""  # as it is written
+
+
 def has_reference(text: str) -> bool:
     """Whether something is to be put in."""
     return "${" in text
@@ -34,11 +40,15 @@ def put_in(text: str, folder: Path) -> str:
         folder: What relative paths start from.
 
     Raises:
-        SpecError: There is no such variable or file, or it holds no single line.
+        SecretError: There is no such variable or file, or it holds no single line.
     """
 
     def value(found: re.Match[str]) -> str:
-        plain = _from_file(folder, found[2]) if found[1] else _from_environment(found[2])
+        try:
+            plain = _from_file(folder, found[2]) if found[1] else _from_environment(found[2])
+        except SecretError as error:
+            error.reference = found[0]
+            raise
         before = text[: found.start()]
         is_inside = "://" in before.split()[-1:][0] if before.strip() else False
         return quote(plain, safe="") if is_inside else plain
@@ -48,9 +58,11 @@ def put_in(text: str, folder: Path) -> str:
 
 def _from_environment(name: str) -> str:
     if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise SpecError(f"cannot read ${{{name}}}: expected ${{NAME}} or ${{file:PATH}}")
+        raise SecretError(f"cannot read ${{{name}}}: expected ${{NAME}} or ${{file:PATH}}")
     if (value := os.environ.get(name)) is None:
-        raise SpecError(f"${{{name}}} is to be put in, and there is no such environment variable")
+        raise SecretError(
+            f"${{{name}}} is to be put in, and there is no such environment variable: set it"
+        )
     return _one_line(value, f"the environment variable {name}")
 
 
@@ -60,11 +72,13 @@ def _from_file(folder: Path, name: str) -> str:
         return _one_line(read_file(path, _MAX_BYTES).decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise SpecError(f"${{file:{name}}}: {path} cannot be read: {reason}") from error
+        raise SecretError(
+            f"${{file:{name}}}: {path} cannot be read: {reason}; it should hold the secret as its only line"
+        ) from error
 
 
 def _one_line(value: str, where: str) -> str:
     value = value.removesuffix("\n").removesuffix("\r")
     if not value or not value.isprintable():
-        raise SpecError(f"{where} should hold one line of printable text, to be put in")
+        raise SecretError(f"{where} should hold one line of printable text, to be put in")
     return value

@@ -32,6 +32,7 @@ from cmlr_edge.session.places import (
     kept_s,
     note_without_clips,
     open_configured,
+    require_given,
     unlike,
 )
 from cmlr_edge.session.run_outputs import RunOutputs
@@ -256,6 +257,7 @@ class Session(Closing):
         if config.place:
             places = check_folder(self.folder / config.place)
             cleanup.enter_context(Claim(places / IN_USE, f"the folder {places}"))
+        require_given(config, self.folder)
         config = self._load(config, cleanup)
         self._places = self._planned(config, cleanup)
         sources = [place.source for place in self._places]

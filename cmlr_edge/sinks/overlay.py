@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import glob
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, OutputError
 from cmlr_edge.machine.pyav import pyav
-from cmlr_edge.model.files import followed, is_plain
+from cmlr_edge.model.files import clear_parts, followed, give_name, is_plain, part_of
 from cmlr_edge.prediction import Prediction
 from cmlr_edge.redaction import printable
 from cmlr_edge.sinks.base import Result
@@ -29,8 +29,8 @@ _LAMBDA = 118  # FFmpeg's unit of it
 class _File:
     """A file that keeps its first error until it is asked: PyAV prints a traceback of one that it is given."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
         self._error: OSError | None = None
 
     def check(self) -> None:
@@ -39,19 +39,13 @@ class _File:
             raise self._error
 
     def write(self, data: bytes) -> int:
-        return self._unless_failed(lambda: self._file.write(data), len(data))
+        return self._unless_failed(lambda: self.file.write(data), len(data))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._unless_failed(lambda: self._file.seek(offset, whence), 0)
+        return self._unless_failed(lambda: self.file.seek(offset, whence), 0)
 
     def tell(self) -> int:
-        return self._unless_failed(self._file.tell, 0)
-
-    def close(self) -> None:
-        try:
-            self._file.close()
-        except OSError as error:
-            self._error = self._error or error
+        return self._unless_failed(self.file.tell, 0)
 
     def _unless_failed(self, call: Callable[[], int], otherwise: int) -> int:
         if self._error is None:
@@ -90,7 +84,7 @@ class OverlayVideo:
         self._av = av
         self._path = path
         self._real = followed(path)  # a link goes on to lead to it
-        self._partial = self._real.with_name(f".{self._real.stem}.{os.getpid()}.part.mp4")
+        self._parts = ExitStack()  # deletes what is half written
         self._fps = fps or _STILLS_PER_SECOND
         self._file: Any = None
         self._container: Any = None
@@ -135,7 +129,8 @@ class OverlayVideo:
                 f"cannot write {printable(self._path)}: a video needs a file, and this is none"
             )
         # A file of ours, for FFmpeg takes neither every name nor a colon in one.
-        self._file = _File(self._partial)
+        clear_parts(self._real.with_name(glob.escape(self._real.name)))
+        self._file = _File(self._parts.enter_context(part_of(self._real)))
         self._container = self._av.open(self._file, "w", format="mp4")
         self._stream = self._container.add_stream(
             "mpeg4", rate=Fraction(self._fps).limit_denominator(1000)
@@ -165,9 +160,8 @@ class OverlayVideo:
         try:
             self._mux(None)
             self._container.close()
-            self._file.close()
             self._file.check()
-            self._partial.replace(self._real)
+            give_name(self._file.file, self._real)
         except OSError as error:
             raise self._unwritten(error) from error
         finally:
@@ -176,10 +170,10 @@ class OverlayVideo:
     def _give_up(self) -> None:
         """Leave nothing half written; harmless where all is done."""
         container, self._container = self._container, None
-        for opened in (container, self._file):
-            with suppress(OSError, AttributeError):
-                opened.close()
-        self._partial.unlink(missing_ok=True)
+        with suppress(OSError, AttributeError):
+            container.close()
+        with suppress(OSError):
+            self._parts.close()
 
     def _unwritten(self, error: OSError) -> OutputError:
         reason = error.strerror or str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,12 @@ def test_label_names_the_file_of_each_picture(engine: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_run_without_labels_says_which_came_nearest(engine: Path, clip: Path) -> None:
+    done = run("label", clip, "--engine", engine, "--threshold", "1", "--labels", "green")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"threshold: green came nearest, 0\.\d{3} of 1\.000", done.stdout)
+
+
 def test_inspect_shows_the_model_and_notices_a_changed_file(engine: Path) -> None:
     done = run("inspect", engine, "--json")
     record = json.loads(done.stdout)

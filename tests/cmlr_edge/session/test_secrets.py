@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cmlr_edge.errors import SpecError
+from cmlr_edge.errors import CmlrError, SpecError
 from cmlr_edge.redaction import redact_place
 from cmlr_edge.session import Session, SessionConfig, load_config
 from cmlr_edge.session.config import EngineSettings, PageSettings, SourceSettings
@@ -110,6 +110,37 @@ def test_a_secret_on_the_command_line_is_a_reference_too(engine: Path, receiver:
     done = run(*command)
     assert done.returncode == 2
     assert "no such environment variable" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("uri", "url", "said"),
+    [
+        ("rtsp://u:${file:none}@c/1", "mqtt://b/door", "line 7: .*none cannot be read"),
+        ("rtsp://c/1", "mqtt://u:${NOT_SET}@b/door", "line 11: .*no such environment variable"),
+        ("missing.mp4", "mqtt://b/door", "there is no .*missing.mp4: give"),
+    ],
+)
+def test_what_is_missing_is_told_before_a_model_is_loaded_and_where_it_stands(
+    tmp_path: Path, uri: str, url: str, said: str
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f"""# not in a remark: {uri} {url}
+
+[engine]
+path = "there is none"
+[[sources]]
+name = "door"
+uri = "{uri}"
+
+[[sinks]]
+kind = "mqtt"
+url = "{url}"
+""")
+    with (
+        pytest.raises(CmlrError, match=said),
+        Session(load_config(path), folder=tmp_path, file=path),
+    ):
+        pytest.fail("it has begun")
 
 
 @pytest.mark.parametrize(

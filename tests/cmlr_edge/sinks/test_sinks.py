@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -81,6 +82,17 @@ def test_the_overlay_has_the_size_and_length_of_the_clip_and_appears_whole(tmp_p
     assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
     capture.release()
     assert [p.name for p in tmp_path.iterdir()] == ["overlay.mp4"]
+
+
+def test_an_overlay_deletes_what_a_killed_one_has_half_written(tmp_path: Path) -> None:
+    left = tmp_path / ".[a].mp4.4711.part"
+    left.write_bytes(b"half")
+    os.utime(left, (1.0, 1.0))
+    sink = OverlayVideo(tmp_path / "[a].mp4", fps=10)
+    sink.write(result(frame(0), prediction("dog")))
+    assert not left.exists()
+    sink.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["[a].mp4"]
 
 
 def test_the_overlay_draws_on_a_copy_and_takes_other_sizes(tmp_path: Path) -> None:
