@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from contextlib import suppress
@@ -21,7 +22,10 @@ from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import objections_of, unit_text
 from cmlr_edge.service.update import reason_of, start_check
 from cmlr_edge.session.config import load_config, naming_line
-from cmlr_edge.session.engines import check_fits, store_of
+from cmlr_edge.session.engines import check_fits, serving_pair, store_of
+from cmlr_edge.session.places import require_given
+from cmlr_edge.session.run_outputs import RunOutputs
+from cmlr_edge.wording import counted
 
 service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
 _log = logging.getLogger(__name__)
@@ -56,6 +60,40 @@ def install_unit(
     print(  # noqa: T201
         f"wrote {path}; now: systemctl daemon-reload && systemctl enable --now {path.stem}"
     )
+
+
+@service.command("check")
+def check_config(config: Config) -> None:
+    """Read CONFIG with its model's labels, files and secrets, as a start would; open and run nothing.
+
+    Secrets of the environment may also stand in the .env file beside CONFIG, as for the service.
+    """
+    settings, folder = load_config(config), config.absolute().parent
+    known = {**_environment_of(config), **os.environ}
+    with naming_line(config):
+        require_given(settings, folder, known)
+        pair = serving_pair(settings, folder)
+        check_fits(pair.spec, settings)
+    outputs = RunOutputs(folder, config)
+    outputs.check_files(settings, outputs.files(settings), [])
+    sources, sinks = (
+        counted(len(settings.sources), "source"),
+        counted(len(settings.sinks), "output"),
+    )
+    print(f"{config} fits {pair.path}: {sources}, {sinks}; no camera was asked")  # noqa: T201
+
+
+def _environment_of(config: Path) -> dict[str, str]:
+    """What the unit reads beside the configuration."""
+    try:
+        lines = config.with_suffix(".env").read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SpecError(f"cannot read {config.with_suffix('.env')}: {reason}") from error
+    pairs = (line.split("=", 1) for line in lines if "=" in line and line.strip()[0] not in "#;")
+    return {name.strip(): value.strip().strip("\"'") for name, value in pairs}
 
 
 @service.command("update")

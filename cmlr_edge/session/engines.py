@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cmlr_edge.backends.base import no_explanation
 from cmlr_edge.errors import EngineError
+from cmlr_edge.model.files import model_path
 from cmlr_edge.model.label_names import merged_thresholds, require_known
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
@@ -88,6 +89,26 @@ def check_fits(spec: ModelSpec, config: SessionConfig) -> None:
         stability_from_thresholds(thresholds | source.thresholds, *rules)
 
 
+def serving_pair(config: SessionConfig, folder: Path) -> ModelPair:
+    """Read the engine that the next start would load; nothing is loaded.
+
+    Raises:
+        CmlrError: There is none, or it was changed.
+    """
+    store = store_of(config, folder)
+    if store is None:
+        return ModelPair.read(model_path(folder / config.engine.path))
+    if store.state.serving is None:
+        raise _none_in_service(folder / config.engine.store)
+    return store.checked(store.state.serving)
+
+
+def _none_in_service(store: Path) -> EngineError:
+    return EngineError(
+        f"{store} holds no engine in service: put one there with cmlr-edge service update CONFIG MODEL"
+    )
+
+
 def start_of(store: EngineStore) -> StoreState:
     """Note a start of the service; what is to serve.
 
@@ -149,10 +170,7 @@ def load_serving(config: SessionConfig, folder: Path, state: StoreState | None =
         return Serving(load(folder / config.engine.path, config, folder), "", config)
     state = state or store.state
     if state.serving is None:
-        raise EngineError(
-            f"{folder / config.engine.store} holds no engine in service: put one there with "
-            "cmlr-edge service update CONFIG MODEL"
-        )
+        raise _none_in_service(folder / config.engine.store)
     try:
         pair = store.checked(state.serving)
         if state.refused:

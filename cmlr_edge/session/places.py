@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -40,22 +41,25 @@ class Place:
         return is_same and self.keep_s == kept_s(config, settings)
 
 
-def require_given(config: SessionConfig, folder: Path) -> None:
+def require_given(
+    config: SessionConfig, folder: Path, environment: Mapping[str, str] = os.environ
+) -> None:
     """Fail where a file or a secret is missing, before a model is loaded: that can take long.
 
     Args:
         config: Of the run.
         folder: What relative paths of secrets start from.
+        environment: Holds those that are no files.
 
     Raises:
         CaptureError: A source's file is missing.
         SecretError: A secret is.
     """
     for source in config.sources:
-        require_there(put_in(source.uri, folder))
+        require_there(put_in(source.uri, folder, environment))
     for sink in config.sinks:
         for text in (sink.url, *sink.options.values()):
-            put_in(text, folder)
+            put_in(text, folder, environment)
 
 
 def open_configured(settings: SourceSettings, folder: Path, keep_s: float | None = None) -> Source:

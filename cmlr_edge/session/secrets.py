@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,7 +30,7 @@ def has_reference(text: str) -> bool:
     return "${" in text
 
 
-def put_in(text: str, folder: Path) -> str:
+def put_in(text: str, folder: Path, environment: Mapping[str, str] = os.environ) -> str:
     """Replace the references in a text.
 
     What stands inside an address is %-encoded there, as a user or password has to be; a reference that
@@ -38,6 +39,7 @@ def put_in(text: str, folder: Path) -> str:
     Args:
         text: With any number of references.
         folder: What relative paths start from.
+        environment: Holds the variables.
 
     Raises:
         SecretError: There is no such variable or file, or it holds no single line.
@@ -45,7 +47,8 @@ def put_in(text: str, folder: Path) -> str:
 
     def value(found: re.Match[str]) -> str:
         try:
-            plain = _from_file(folder, found[2]) if found[1] else _from_environment(found[2])
+            name = found[2]
+            plain = _from_file(folder, name) if found[1] else _from(environment, name)
         except SecretError as error:
             error.reference = found[0]
             raise
@@ -56,10 +59,10 @@ def put_in(text: str, folder: Path) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def _from_environment(name: str) -> str:
+def _from(environment: Mapping[str, str], name: str) -> str:
     if not re.fullmatch(r"\w+", name, re.ASCII):
         raise SecretError(f"cannot read ${{{name}}}: expected ${{NAME}} or ${{file:PATH}}")
-    if (value := os.environ.get(name)) is None:
+    if (value := environment.get(name)) is None:
         raise SecretError(
             f"${{{name}}} is to be put in, and there is no such environment variable: set it"
         )

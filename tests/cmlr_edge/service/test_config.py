@@ -8,6 +8,7 @@ import pytest
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.session.config import load_config
+from tests.cmlr_edge.cli.command import run
 from tests.cmlr_edge.service.whole_config import WHOLE
 
 
@@ -128,3 +129,26 @@ def test_a_relative_source_is_beside_the_file(tmp_path: Path) -> None:
     assert found[: len(kept)] == [*kept]
     assert found[len(kept) : -1] == [str(folder / uri) for uri in moved]
     assert found[-1] == str(tmp_path / "odd [[]1]" / "p" / "*.png")
+
+
+def test_a_configuration_is_checked_as_a_start_would_and_nothing_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "door.toml"
+    text = '[[sources]]\nname = "door"\nuri = "rtsp://u:${DOOR_PW}@127.0.0.1:9/1"\n'
+    path.write_text(text)
+    check = ["service", "check", path]
+    done = run(*check)
+    assert (done.returncode, "line 3: ${DOOR_PW}" in done.stderr) == (2, True)
+    (tmp_path / "door.env").write_text("# DOOR_PW=no\n\nDOOR_PW='p@ss'\n")
+    done = run(*check)
+    assert done.returncode == 0, done.stderr
+    assert "1 source, 0 outputs; no camera was asked" in done.stdout
+    path.write_text(text + 'labels = ["perosn"]\n')
+    assert (
+        "line 4: labels name unknown labels ['perosn']; did you mean person?" in run(*check).stderr
+    )
+    path.write_text(text + '[engine]\nstore = "engines"\n')
+    assert "holds no engine in service" in run(*check).stderr
+    path.write_text(text + '[[sinks]]\nkind = "jsonl"\npath = "door.toml"\n')
+    assert run(*check).returncode == 2
+    (tmp_path / "door.env").write_bytes(b"\xff=\xff")
+    assert "it is no text" in run(*check).stderr
