@@ -1,8 +1,16 @@
-"""Words for people that depend on a number."""
+"""Words for people that depend on a number, or on names that are alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+
+def did_you_mean(given: Collection[str], known: Collection[str]) -> str:
+    """Ask whether known names alike were meant; empty where none is."""
+    from difflib import get_close_matches
+
+    meant = [match for name in given for match in get_close_matches(name, known, n=1)]
+    return f"did you mean {' and '.join(dict.fromkeys(meant))}?" if meant else ""
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

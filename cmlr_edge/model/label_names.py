@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmlr_edge.errors import SpecError
+from cmlr_edge.wording import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,11 +36,8 @@ def require_known(given: Collection[str], known: Collection[str], what: str) -> 
     unknown = sorted(set(given) - set(known))
     if not unknown:
         return
-    from difflib import get_close_matches
-
-    meant = [match for name in unknown for match in get_close_matches(name, known, n=1)]
-    if meant:
-        hint = f"did you mean {' and '.join(dict.fromkeys(meant))}?"
+    if asked := did_you_mean(unknown, known):
+        hint = asked
     elif len(known) <= _LISTED:
         hint = f"known: {[*known]}"
     else:

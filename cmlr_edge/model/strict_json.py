@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from cmlr_edge.model.files import read_file, write_atomically
 from cmlr_edge.redaction import is_secret, redact
+from cmlr_edge.wording import did_you_mean
 
 T = TypeVar("T")
 
@@ -179,9 +180,10 @@ def _read_dataclass(kind: Any, value: object, where: str) -> Any:
     hints = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(set(value) - set(fields)):
+        meant = " ".join([did_you_mean(unknown, fields), f"known: {[*fields]}"]).strip()
         raise MismatchError(
             f"{where}.{unknown[0]}".lstrip("."),
-            f"{where or 'top level'} has unknown keys {unknown}; known: {[*fields]}",
+            f"{where or 'top level'} has unknown keys {unknown}; {meant}",
         )
     missing = [
         name
