@@ -22,13 +22,14 @@ from cmlr_edge.cli.serve import serve
 from cmlr_edge.cli.service import service
 from cmlr_edge.cli.sign import sign
 from cmlr_edge.cli.teach import teach
+from cmlr_edge.cli.usage import Commands
 from cmlr_edge.cli.verify import verify
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
     help="Label pictures, videos and cameras with a multi-label recognizer.",
 )
 app.command()(label)

@@ -28,6 +28,7 @@ from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.progress import progress_bars
 from cmlr_edge.cli.signals import Interruption, noted_signals
 from cmlr_edge.cli.tables import stdout, table
+from cmlr_edge.cli.usage import Commands
 from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.redaction import printable
@@ -37,7 +38,7 @@ from cmlr_edge.wording import counted
 _MOST_LABELS = 15  # that are printed
 
 
-class _LabelUnlessNamed(typer.core.TyperGroup):
+class _LabelUnlessNamed(Commands):
     """`archive photos --out labels` means `archive label photos --out labels`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.usage import Commands
 from cmlr_edge.model import hub as models
 from cmlr_edge.model.files import model_path
 
-hub = typer.Typer(no_args_is_help=True, help="Share engines on the Hugging Face Hub.")
+hub = typer.Typer(cls=Commands, no_args_is_help=True, help="Share engines on the Hugging Face Hub.")
 Repository = Annotated[str, typer.Argument(help="owner/name on the hub.")]
 Revision = Annotated[str, typer.Option(help="Branch; for pull also a tag or a commit.")]
 

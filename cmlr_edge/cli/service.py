@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from cmlr_edge.cli.usage import Commands
 from cmlr_edge.errors import CmlrError, EngineError, OutputError, SpecError
 from cmlr_edge.model.agreement import threshold_objections
 from cmlr_edge.model.files import write_atomically
@@ -27,7 +28,9 @@ from cmlr_edge.session.places import require_given
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.wording import counted
 
-service = typer.Typer(no_args_is_help=True, help="Set up a service, and replace its engine.")
+service = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Set up a service, and replace its engine."
+)
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.2  # for a report
 Config = Annotated[Path, typer.Argument(help="The TOML file that `cmlr-edge run` takes.")]

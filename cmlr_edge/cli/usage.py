@@ -1,4 +1,4 @@
-"""What was typed wrong, in one line: by itself Typer draws a box of several lines around it."""
+"""Help and what was typed wrong, in plain lines: Typer draws boxes, which cut words on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ _ClickError: Any = typer.BadParameter.__mro__[2]
 _LONGEST_NAME = 200  # characters that a message repeats
 
 
+class Commands(typer.core.TyperGroup):
+    """Several commands; their help says of each what it does, to the end of the sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List them; Click would cut what is longer than a line."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, item.get_short_help_str(sys.maxsize)) for name, item in commands.items()]
+            )
+
+
 def run_app(app: typer.Typer, name: str) -> None:
     """Run a command line.
 
@@ -29,17 +41,19 @@ def run_app(app: typer.Typer, name: str) -> None:
             and whatever the commands raise.
         SystemExit: With the exit code that a command gave.
     """
+    app.rich_markup_mode = None  # boxes
     try:
         code = app(prog_name=name, standalone_mode=False)
     except _ClickError as error:
-        message = redact(error.format_message()).rstrip(".")
-        if message:
-            context = getattr(error, "ctx", None)
+        message, context = redact(error.format_message()).rstrip("."), getattr(error, "ctx", None)
+        if context is not None and message == redact(context.get_help()).rstrip("."):
+            error.show()  # nothing was asked for
+        elif message:
             command = context.command_path if context is not None else name
             raise CmlrError(
                 f"{message}{_without_a_name(error)} (see `{command} --help`)"
             ) from error
-        code = error.exit_code  # nothing was asked for, and the help was printed
+        code = error.exit_code  # the help was printed
     except OSError as error:
         if error.filename is None:  # no matter of a name that was given
             raise

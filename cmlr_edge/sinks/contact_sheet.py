@@ -50,11 +50,11 @@ class ContactSheet:
     dropped and only every second frame is taken from then on.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Remember where to write the PNG."""
+    def __init__(self, path: Path, *, scored: bool = True) -> None:
+        """Remember where to write the PNG, and whether labels have scores."""
         if path.suffix.lower() != ".png":
             raise OutputError(f"the contact sheet {path} should end in .png")
-        self._path = path
+        self._path, self._scored = path, scored
         self._stride = 1
         self._thumbnails: list[_Thumbnail] = []
         self._frames = 0
@@ -112,7 +112,7 @@ class ContactSheet:
             thumbnail = self._thumbnails[index]
             image = thumbnail.image.copy()
             title = thumbnail.title if thumbnail.labels else f"{thumbnail.title}: no label"
-            draw_labels(image, thumbnail.labels, title=title)
+            draw_labels(image, thumbnail.labels, title=title, scored=self._scored)
             top = _GAP + cell // columns * (_CELL_HEIGHT + _GAP)
             left = _GAP + cell % columns * (_CELL_WIDTH + _GAP)
             canvas[top : top + _CELL_HEIGHT, left : left + _CELL_WIDTH] = image

@@ -63,6 +63,7 @@ def draw_labels(
     *,
     title: str = "",
     flagged: Collection[str] = (),
+    scored: bool = True,
 ) -> None:
     """Draw a panel with a title line and a row per label: name, score, score bar.
 
@@ -71,20 +72,24 @@ def draw_labels(
         labels: Most probable first; as many as fit are drawn.
         title: For example the time.
         flagged: Labels that are said because of their surroundings, which their rows say too.
+        scored: Without it, labels have their names alone: people gave them.
     """
     height = max(8, round(min(image.shape[:2]) / 32))
     pitch = round(height * 1.9)
     rows = labels[: max(0, (image.shape[0] - pitch) // pitch - 1)]
-    texts = [f"{item.label} {item.score:.2f}{_FLAG * (item.label in flagged)}" for item in rows]
+    texts = [
+        f"{item.label}{f' {item.score:.2f}' * scored}{_FLAG * (item.label in flagged)}"
+        for item in rows
+    ]
     name_width = max([text_width(text, height) for text in (*texts, title)], default=0)
-    bar_room = _BAR_CHARACTERS * height
+    bar_room = _BAR_CHARACTERS * height * scored
     _darken(image, name_width + bar_room + 3 * height, pitch * (len(rows) + 1) + height // 2)
     put_text(image, title, (height, pitch), WHITE, height)
     for row, (item, text) in enumerate(zip(rows, texts, strict=True), start=2):
         baseline, color = row * pitch, label_color(item.label)
         put_text(image, text, (height, baseline), color, height)
         left = 2 * height + name_width
-        right = left + max(1, round(bar_room * item.score))
+        right = left + max(1, round(bar_room * item.score)) * scored
         image[max(0, baseline - height) : baseline, left:right] = color
 
 

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from cmlr_edge.cli.usage import Commands
 from train.cli.biased_pairs import biased_pairs
 from train.cli.check import check
 from train.cli.evaluate import evaluate
@@ -17,6 +18,7 @@ from train.cli.refit import refit
 from train.cli.search import search
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -86,7 +86,7 @@ def _draw(data: LabeledImages, path: Path, seed: int) -> None:
     from cmlr_edge.sinks.base import Result
     from cmlr_edge.sinks.contact_sheet import ContactSheet
 
-    sheet = ContactSheet(path)
+    sheet = ContactSheet(path, scored=False)
     for index in _chosen(data, seed):
         image = data.images[index]
         try:

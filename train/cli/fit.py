@@ -56,7 +56,7 @@ _Settings = Annotated[
         "--set", help="Any other setting of train/config.py, for example model.embed_dim=512."
     ),
 ]
-_Resume = Annotated[bool, typer.Option(help="Continue a run that was stopped.")]
+_Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")]
 _Accumulate = Annotated[
     int, typer.Option(help="Parts that a step is computed in, where memory is short.")
 ]

@@ -140,25 +140,21 @@ def _likeness(a: str, b: str) -> float:
 
 def _of_pictures(data: LabeledImages) -> list[str]:
     """Damaged pictures, and equal ones in several splits: what is trained on says nothing in a test."""
-    damaged: list[str] = []
-    reason = ""  # of the first
+    damaged: list[str] = []  # names; of the first why, which names it
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for number, image in enumerate(data.images):
         found_there = _digest(image.path)
         if isinstance(found_there, bytes):
             by_content[found_there].append(number)
         else:
-            damaged.append(image.path.name)
-            reason = reason or found_there
+            damaged.append(image.path.name if damaged else found_there)
     equal = [numbers for numbers in by_content.values() if len(numbers) > 1]
     across = [n for n in equal if len({data.images[i].split for i in n}) > 1]
     unlike = [n for n in equal if len({data.images[i].labels for i in n}) > 1]
     found = []
     if damaged:
-        found.append(
-            f"{few_of(damaged, _NAMED)}: cannot be read; convert them, or leave them out with `fit --skip-damaged`; "
-            f"the first: {reason}"
-        )
+        also = f"; nor can {few_of(damaged[1:], _NAMED)}" if damaged[1:] else ""
+        found.append(f"{damaged[0]}{also}; convert, or leave out with `fit --skip-damaged`")
     for groups, what in (
         (across, "the same in several splits"),
         (unlike, "equal, with other labels"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,14 +12,15 @@ from typing import Any
 
 import pytest
 import typer
-from rich.text import Text
 
 from cmlr_edge import cli
 from cmlr_edge.cli.app import app
 from cmlr_edge.cli.usage import run_app
 from cmlr_edge.errors import OutputError
 from cmlr_edge.pipeline import lane
+from train.cli.app import app as train_app
 
+PROGRAMS = {"cmlr-edge": app, "python -m train": train_app}
 WRONG = {
     "lable x.mp4": ("No such command 'lable'. Did you mean 'label'", "cmlr-edge"),
     "service updaet a b": ("No such command 'updaet'", "cmlr-edge service"),
@@ -139,14 +141,27 @@ def test_programs_beside_it_do_likewise(program: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_no_help_loses_what_stands_in_brackets() -> None:
-    def texts(command: Any) -> Iterator[str]:
-        for parameter in command.params:
-            yield getattr(parameter, "help", None) or ""
-        for inner in getattr(command, "commands", {}).values():
-            yield inner.help or ""
-            yield from texts(inner)
+def _commands(command: Any, *words: str) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    yield command, words
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _commands(inner, *words, name)
 
-    found = [*texts(typer.main.get_command(app))]
-    assert len(found) > 100
-    assert [text for text in found if "[" in text and Text.from_markup(text).plain != text] == []
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_help_cuts_a_word_on_a_narrow_terminal(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = [*_commands(typer.main.get_command(PROGRAMS[program]))]
+    for command, words in found:
+        monkeypatch.setattr(sys, "argv", [program, *words, "--help"])
+        run_app(PROGRAMS[program], program)
+        said = capsys.readouterr().out
+        shown = "".join(said.split())
+        assert "…" not in said
+        assert not re.search(r"\w\.\.\.$", said, re.MULTILINE)
+        for item in command.params:
+            flags = [*item.opts, *item.secondary_opts] if hasattr(item, "is_flag") else []
+            for text in (*flags, getattr(item, "help", None) or ""):
+                assert "".join(text.split()) in shown
+    assert len(found) >= 9

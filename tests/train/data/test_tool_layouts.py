@@ -262,8 +262,12 @@ def test_tasks_that_have_predictions_alone_are_told_from_an_empty_file(tmp_path:
 
 
 def test_check_says_what_it_understood_and_draws_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(
+        "cmlr_edge.sinks.drawing.put_text", lambda _image, text, *_: texts.append(text)
+    )
     roboflow_classes(tmp_path / "data")
     sheet, out = tmp_path / "sheet.png", tmp_path / "report.json"
     words = ["check", tmp_path / "data", "--sheet", sheet, "--json", out, "--pictures"]
@@ -276,6 +280,7 @@ def test_check_says_what_it_understood_and_draws_it(
     drawn = cv2.imread(str(sheet))
     assert drawn is not None
     assert drawn.shape[0] > 300
+    assert "cat" in texts  # people gave it: no score
 
 
 def test_a_report_names_what_will_make_trouble(tmp_path: Path) -> None:
@@ -293,7 +298,8 @@ def test_a_report_names_what_will_make_trouble(tmp_path: Path) -> None:
     said = "\n".join(report.problems)
     for part in ("dog: on no training picture", "cat (1)", "'traffic light' and 'trafic light'"):
         assert part in said
-    assert "3.jpg: cannot be read" in said
+    assert said.count("3.jpg") == 1
+    assert "3.jpg (10 bytes) is not a picture that can be read" in said
     assert "1.jpg = 4.jpg: the same in several splits" in said
     json.dumps(report.problems)
 
