@@ -36,7 +36,7 @@ _PRINTED = (1, 2)  # file descriptors: stdout, stderr
 class SinkSettings:
     """One output; docs/service.md has all kinds."""
 
-    kind: str  # jsonl, events, csv, mqtt, webhook and others
+    kind: str  # which output: jsonl, events, csv, mqtt, webhook and others
     path: str = ""  # of a file; relative to the configuration
     url: str = ""  # of a server
     rotate_mb: float | None = 100.0  # lines go on in a new file from this size on; None, 0: never

@@ -146,8 +146,8 @@ def _elsewhere(record: Any, name: str) -> str:
 
 def _default(value: ast.expr) -> str:
     if isinstance(value, ast.Call):
-        factory = next(
-            (ast.unparse(k.value) for k in value.keywords if k.arg == "default_factory"), ""
-        )
-        return {"dict": "{}", "tuple": "()"}.get(factory, factory)
+        for keyword in value.keywords:
+            if keyword.arg == "default_factory":
+                factory = ast.unparse(keyword.value)
+                return {"dict": "{}", "tuple": "()"}.get(factory, f"{factory}()")
     return ast.unparse(value)
