@@ -27,6 +27,7 @@ from cmlr_edge.archive.stores import open_store, temporary_folder
 from cmlr_edge.archive.worker import Task, UnitFailedError, Worker, WorkerSettings
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.files import spec_path
+from cmlr_edge.model.pair import ModelPair
 
 _ANSWER_S = 5.0
 _MOST_BLOCKS = 4096  # that Ray keeps in its books
@@ -50,8 +51,9 @@ class RayCrew:
         """
         self._is_ending = False
         engine, store = Path(settings.engine), open_store(settings.root)
-        for path in (engine, spec_path(engine)):
-            store.put_bytes(f"{MODEL}/{path.name}", path.read_bytes())
+        pair = ModelPair.read(engine)
+        for path, content in ((engine, pair.content), (spec_path(engine), pair.spec_text)):
+            store.put_bytes(f"{MODEL}/{path.name}", content)
         self._settings = replace(settings, engine=engine.name, cores=1, memory=None)
         _require_answer(address)
         # Ray prints what happens to its nodes, where the result of a command belongs.

@@ -250,13 +250,14 @@ class Archive:
         provider = asked.provider or (known.model.provider if known else None)
         margin = known.explain_margin if known else None
         margin = asked.explain.margin if asked.explain else margin
-        with Recognizer.from_engine(
-            path, provider=provider, thresholds=asked.thresholds
+        pair = ModelPair.read(path)
+        with Recognizer.from_pair(
+            pair, provider=provider, thresholds=asked.thresholds
         ) as recognizer:
             if margin is not None and not recognizer.explains:
                 raise no_explanation(recognizer.spec.name)
             thresholds = [*recognizer.thresholds.values()]
-            model = ModelFacts.of(ModelPair.read(path), recognizer.provider, thresholds)
+            model = ModelFacts.of(pair, recognizer.provider, thresholds)
         inputs = tuple(_absolute(text) for text in asked.inputs) or (known.inputs if known else ())
         if asked.inputs:
             _check_places(inputs, self.store.root)
@@ -293,6 +294,7 @@ class Archive:
             cores=split_cores(cores, workers),
             max_fps=self.header.max_fps,
             explain_margin=self.header.explain_margin,
+            identity=model.identity,
             memory=int(_SHARE_OF_MEMORY * available_memory()) // workers,
         )
         if not self._settings.ray:

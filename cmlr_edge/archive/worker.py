@@ -31,6 +31,7 @@ from cmlr_edge.machine.allocator import bound_arenas
 from cmlr_edge.machine.backoff import Backoff
 from cmlr_edge.machine.child import Child, Ended, python_command
 from cmlr_edge.machine.rarely import Rarely
+from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.recognizer import Recognizer
 from cmlr_edge.redaction import one_line
 from cmlr_edge.why import Explain
@@ -68,6 +69,7 @@ class WorkerSettings:
     max_fps: float | None = None  # of a film; None for every frame
     explain_margin: float | None = None  # None where rows do not say why
     memory: int | None = None  # bytes that it may hold
+    identity: str = ""  # of model and spec, as `ModelPair` tells it; "" where any will do
     hang_s: float = 300.0  # for one picture, or one frame
 
 
@@ -222,8 +224,13 @@ def serve(text: str) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     settings = WorkerSettings(**json.loads(text))
     take_cores(settings.cores)
-    with Recognizer.from_engine(
-        Path(settings.engine), provider=settings.provider, thresholds=settings.thresholds
+    pair = ModelPair.read(Path(settings.engine))
+    if settings.identity not in {"", pair.identity}:  # rows of two models would look alike
+        sys.exit(
+            f"{settings.engine} was changed: put back the model that the dataset was begun with"
+        )
+    with Recognizer.from_pair(
+        pair, provider=settings.provider, thresholds=settings.thresholds
     ) as recognizer:
         explain = None if settings.explain_margin is None else Explain(settings.explain_margin)
         tables = Tables(recognizer.labels, settings.about, explain is not None)

@@ -13,6 +13,7 @@ from cmlr_edge.model.files import read_file, sha256_of, signature_path, spec_pat
 from cmlr_edge.model.spec import ModelSpec, read_spec_text
 
 _MAX_SIGNATURE_BYTES = 2**20
+_READINGS = 5  # of files that somebody writes over and over
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,18 @@ class ModelPair:
                 "and cmlr_edge.demo_engine() is the path of the bundled model"
             )
         beside = spec_path(path)
-        has_own = os.path.lexists(beside) or path.suffix != ".onnx"
-        text = read_spec_text(beside) if has_own else b""
-        try:
-            content, signature = read_file(path), _read_signature(path)
-        except OSError as error:
-            raise EngineError(
-                f"{error.filename or path} cannot be read: {error.strerror}"  # or its signature
-            ) from error
+        text = _read_own_spec(path)
+        for _ in range(_READINGS):
+            try:
+                content, signature = read_file(path), _read_signature(path)
+            except OSError as error:
+                raise EngineError(
+                    f"{error.filename or path} cannot be read: {error.strerror}"  # or its signature
+                ) from error
+            # An export may give both their names in between: then the model is not that of the spec.
+            before, text = text, _read_own_spec(path)
+            if text == before:
+                break
         text = text or embedded_spec(content, path) or read_spec_text(beside)
         return cls(path, content, text, signature)
 
@@ -62,6 +67,13 @@ class ModelPair:
     def identity(self) -> str:
         """16 hexadecimal digits that tell both contents."""
         return sha256_of(bytes.fromhex(sha256_of(self.content)) + self.spec_text)[:16]
+
+
+def _read_own_spec(path: Path) -> bytes:
+    """What lies beside the model; nothing where it may be inside it."""
+    beside = spec_path(path)
+    has_own = os.path.lexists(beside) or path.suffix != ".onnx"
+    return read_spec_text(beside) if has_own else b""
 
 
 def _read_signature(path: Path) -> bytes | None:

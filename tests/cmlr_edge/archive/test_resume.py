@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image as Pillow
 
@@ -26,11 +27,14 @@ from cmlr_edge.archive.show import choose_rows
 from cmlr_edge.archive.stores import open_store, temporary_folder
 from cmlr_edge.archive.worker import Worker, WorkerSettings
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.embedded import SPEC_KEY, UNSEALED, seal
 from cmlr_edge.model.files import spec_path
+from cmlr_edge.model.pair import ModelPair
+from cmlr_edge.model.spec import ModelSpec
 from tests.cmlr_edge.archive.archives import rows_of, write_pictures
 from tests.cmlr_edge.capture.films import write_film
 from tests.cmlr_edge.cli.command import COMMAND
-from tests.conftest import free_port, solid
+from tests.conftest import free_port, make_spec, mean_color_model, solid, write_engine
 
 _PICTURES, _FRAMES = 60, 40
 
@@ -267,6 +271,42 @@ def test_a_worker_that_hangs_is_ended_and_its_unit_done(
     assert worker.do("label", units[1]).units == 1
     assert children() != [pid]
     worker.close()
+
+
+@pytest.mark.slow
+def test_a_model_that_is_replaced_meanwhile_labels_no_picture(
+    source: Path, tmp_path: Path, engine: Path
+) -> None:
+    settings = ArchiveSettings(
+        (str(source),), str(tmp_path / "out"), engine, "cpu", cutting=cutting_of(source), workers=1
+    )
+    content = mean_color_model()
+    other = replace(make_spec(content), name="another", thresholds=(0.2, 0.6, 0.4))
+    with Archive(settings) as archive:
+        write_engine(engine.parent, content, other)
+        with pytest.raises(EngineError, match="was changed: put back the model"):
+            archive.run()
+    assert rows_of(tmp_path / "out") == []
+
+
+def test_a_cluster_gets_the_spec_that_is_inside_a_model(
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_crew, "_require_answer", lambda _: _stop())
+    model, spec = onnx.load(str(engine)), ModelSpec.load(spec_path(engine))
+    unsealed = {engine.name: replace(spec.files[engine.name], sha256=UNSEALED)}
+    text = replace(spec, files=unsealed).to_json().decode()
+    model.metadata_props.add(key=SPEC_KEY, value=text)
+    engine.write_bytes(seal(model.SerializeToString()))
+    spec_path(engine).unlink()
+    settings = WorkerSettings(str(engine), "cpu", {}, str(tmp_path / "out"), {}, 1)
+    with pytest.raises(InterruptedError):
+        ray_crew.RayCrew(settings, None, "127.0.0.1:1")
+    assert ModelPair.read(tmp_path / "out" / MODEL / engine.name).spec.labels == spec.labels
+
+
+def _stop() -> None:
+    raise InterruptedError
 
 
 def test_an_actor_of_a_cluster_does_the_same(source: Path, tmp_path: Path, engine: Path) -> None:
