@@ -32,13 +32,16 @@ app = FastAPI(title="Labels of a picture", lifespan=_lifespan)
 
 @app.post("/labels")
 async def labels(request: Request) -> dict[str, Any]:
-    """Return labels and scores of the JPEG, PNG or WebP in the body."""
+    """Name what is on the JPEG, PNG or WebP in the body; and the score of every label, most probable first."""
     body = np.frombuffer(await request.body(), np.uint8)
     image = cv2.imdecode(body, cv2.IMREAD_COLOR) if body.size else None
     if image is None:
         raise HTTPException(415, "the body is not a picture")
-    prediction = await run_in_threadpool(request.app.state.recognizer, image)
+    recognizer = request.app.state.recognizer
+    prediction = await run_in_threadpool(recognizer, image)
     answer: dict[str, Any] = prediction.to_dict()
+    by_name = zip(recognizer.labels, answer["scores"], strict=True)
+    answer["scores"] = dict(sorted(by_name, key=lambda item: -(item[1] or 0)))
     return answer
 
 

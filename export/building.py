@@ -32,6 +32,7 @@ from cmlr_edge.model.place import refuse_run
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, PreprocessSpec
 from cmlr_edge.model.thresholds import ThresholdRule
 from cmlr_edge.preprocess import preprocess
+from cmlr_edge.wording import counted
 from export.calibrate import quantize
 from export.deploy import DeployModel
 from export.engine import build_engine_file
@@ -116,6 +117,7 @@ def build_engine(
     """
     form = _Form(precision, int8_for, max_flips)
     _require_means(form, out, tensorrt, sign_with)
+    _log.info("loading the run %s", checkpoint)
     model, trained = load_model(checkpoint)
     whole = None if data is None else held_out_by(checkpoint, read_dataset(data))
     part = None if whole is None else whole.split(split)
@@ -128,7 +130,7 @@ def build_engine(
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     norms = precision != "float32" or not narrow
-    _log.info("exporting")
+    _log.info("tracing the network into an ONNX graph, which takes most of a minute")
     graph, fusion, trained = _export(model, trained, norms=norms, explain=explain)
     graph = form.of(graph, seen, trained, report)
     if narrow and precision != "float16":
@@ -140,6 +142,7 @@ def build_engine(
     built = _verify(path, content, model, (trained, spec), frames, form, explain=explain)
     files, spec = {path: content}, replace(spec, files={path.name: built})
     if tensorrt is not None:
+        _log.info("building model.engine for this machine's GPU, which takes minutes")
         engine = out / "model.engine"
         files[engine], built = build_engine_file(
             engine, path, content, spec, frames, tensorrt, max_flips=max_flips
@@ -276,6 +279,7 @@ def _frames_and_spec(
     if part is None:
         return frames, spec
     paths = [image.path for image in part.images]
+    _log.info("reading %s to compare on", counted(len(paths), "picture"))
     own, read = _read_frames(paths, spec.preprocess, skip_damaged=skip_damaged)
     part = replace(part, images=tuple(part.images[k] for k in read))
     if refit:
@@ -287,6 +291,7 @@ def _refit(
     path: Path, content: bytes, frames: NDArray[np.uint8], part: LabeledImages, spec: ModelSpec
 ) -> ModelSpec:
     """Thresholds that fit the quantised scores, by the rule that the trained ones were fitted by."""
+    _log.info("fitting the thresholds to its own scores, on %s", counted(len(frames), "picture"))
     with closing(load_backend(path, content, provider="cpu")) as backend:
         scores = np.concatenate([backend.infer(frame[None]) for frame in frames])
     fit = spec.threshold_fit
@@ -308,7 +313,7 @@ def _verify(
 ) -> BuiltFile:
     """The file's entry for the spec; `specs`: as trained, and with the file's own thresholds."""
     trained, spec = specs
-    _log.info("comparing it with the trained network")
+    _log.info("comparing it with the trained network, on %s", counted(len(frames), "picture"))
     parity, golden = verify(
         path,
         content,
@@ -320,6 +325,7 @@ def _verify(
         max_flips=form.max_flips,
     )
     if explain:
+        _log.info("holding what explains each score against that score")
         verify_explanation(path, content, spec, frames[:_SYNTHETIC_FRAMES], form.precision)
     return BuiltFile(
         sha256=sha256_of(content),

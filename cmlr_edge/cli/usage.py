@@ -21,11 +21,13 @@ class Commands(typer.core.TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List them; Click would cut what is longer than a line."""
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        texts = {
+            name: item.get_short_help_str(sys.maxsize)
+            for name in self.list_commands(ctx)
+            if (item := self.get_command(ctx, name)) is not None and not item.hidden
+        }
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, item.get_short_help_str(sys.maxsize)) for name, item in commands.items()]
-            )
+            formatter.write_dl([*texts.items()])
 
 
 def run_app(app: typer.Typer, name: str) -> None:

@@ -81,7 +81,11 @@ def test_fastapi_service() -> None:
     with TestClient(app) as client:
         answer = client.post("/labels", content=picture)
         assert answer.status_code == 200
-        assert len(answer.json()["scores"]) == 80
+        scores, labels = answer.json()["scores"], answer.json()["labels"]
+        assert len(scores) == 80
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
+        assert "person" in scores
+        assert all(scores[item["label"]] == item["score"] for item in labels)
         for nothing in (b"no picture", b""):
             assert client.post("/labels", content=nothing).status_code == 415
 

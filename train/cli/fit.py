@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cmlr_edge.wording import counted
 from train.cli.options import DataOption
 from train.config import TrainConfig
-from train.recipes import AUTO, recipe_for, settings_of
+from train.recipes import AUTO, recipe_for
 from train.reporting import say
 from train.settings import build_config, check_names, parse_settings
 
@@ -101,11 +102,16 @@ def fit(
     from train import distributed
     from train.data import read_dataset
     from train.fitting.lone import read_pairs
+    from train.fitting.run import refuse_what_would_be_lost
     from train.fitting.tracking import check_trackers
-    from train.network.checkpoint import check_writable
+    from train.network.checkpoint import check_writable, load_config
 
     check_trackers(track or [])
     check_writable(out)
+    if resume:
+        load_config(out)
+    else:
+        refuse_what_would_be_lost(out)
     given = {
         "biased_pairs": None if pairs is None else read_pairs(pairs),
         "model.backbone": backbone,
@@ -146,7 +152,7 @@ def _run(
 def choose_config(
     recipe: str, data: LabeledImages, given: dict[str, Any], settings: list[str]
 ) -> TrainConfig:
-    """Put what is given over a recipe, or over the one for so many pictures, and say what is in it.
+    """Put what is given over a recipe, or over the one for so many pictures.
 
     Args:
         recipe: Its name, or auto.
@@ -159,10 +165,8 @@ def choose_config(
     recipe = fitting if recipe == AUTO else recipe
     given = {key: value for key, value in given.items() if value is not None}
     own = given | parse_settings(settings)
-    words = [f"{k}={v}" for k, v in settings_of(recipe, own).items() if k not in own]
-    _log.info("recipe %s for %d pictures: %s", recipe, number, " ".join(words) or "the defaults")
     if recipe != fitting:
-        _log.info("for so many pictures --recipe auto takes `%s`", fitting)
+        _log.info("for %s --recipe auto takes `%s`", counted(number, "training picture"), fitting)
     config = build_config(given, settings, recipe)
     return config if _STAGES in own else _with_stages_it_has(config)
 
@@ -174,7 +178,9 @@ def _with_stages_it_has(config: TrainConfig) -> TrainConfig:
     model = config.model
     if model.token_stages == 1 or gives_two_stages(model.backbone, model.size_hw):
         return config
-    _log.info("%s gives the tokens of one stage: %s=1", model.backbone, _STAGES)
+    _log.info(
+        "%s gives features of one stage alone, so that is read: %s=1", model.backbone, _STAGES
+    )
     confounders = model.confounders
     if confounders.kind == "early":  # clusters of the stage that is left out
         confounders = replace(confounders, kind="kmeans")

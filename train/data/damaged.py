@@ -20,9 +20,14 @@ _log = logging.getLogger(__name__)
 
 
 def leave_out_damaged(
-    data: LabeledImages, progress: Progress
+    data: LabeledImages, progress: Progress, *, tell: bool = True
 ) -> tuple[LabeledImages, dict[str, str]]:
     """Read every picture once, and leave out those that cannot be.
+
+    Args:
+        data: Of all splits.
+        progress: Shows how far it is.
+        tell: Name some of them in the log.
 
     Returns:
         The other pictures, and for each one left out its path and what was wrong.
@@ -38,9 +43,9 @@ def leave_out_damaged(
             skipped[str(image.path)] = fault
     if not kept:
         raise DataError(f"none of the {len(data.images)} pictures of {data.name} can be read")
-    for fault in [*skipped.values()][:_NAMED]:
+    for fault in [*skipped.values()][: _NAMED * tell]:
         _log.warning("left out: %s", fault)
-    if len(skipped) > _NAMED:
+    if tell and len(skipped) > _NAMED:
         _log.warning(
             "%d of %d pictures are left out; the first %d are named above, and the skipped.json of "
             "`fit` lists all",

@@ -43,6 +43,7 @@ from train.fitting.run import (
     Run,
     check_folder,
     check_shares,
+    refuse_what_would_be_lost,
     report_data,
 )
 from train.fitting.tracking import Trackers
@@ -68,6 +69,7 @@ def fit(
     memory: TokenMemory | None = None,
     track: Sequence[str] = (),
     show_progress: bool = True,
+    data_is_told: bool = False,
 ) -> ModelSpec:
     """Train, evaluate, fit thresholds and write the run folder.
 
@@ -84,6 +86,7 @@ def fit(
         memory: Of tokens, to be shared with other runs on the same data.
         track: Trackers that are told every epoch; see `Trackers`.
         show_progress: Draw bars on stderr.
+        data_is_told: What there is to say about the data was said, by a run on the same before.
 
     Raises:
         DataError: The folder holds a run already, or one of another configuration or data.
@@ -97,7 +100,9 @@ def fit(
     first = distributed.is_first()
     with Claim(folder / IN_USE, f"{folder}") if first else nullcontext():
         with progress_bars(visible=show_progress and first) as progress:
-            run, state = _open(data, folder, config, progress, memory, resume=resume)
+            run, state = _open(
+                data, folder, config, progress, memory, resume=resume, tell=not data_is_told
+            )
             _prepare_intervention(run, cache)
             trackers = Trackers(track if first else (), folder, config)
             try:
@@ -128,8 +133,11 @@ def _fit_plain(
     inner = folder / checkpoint.PLAIN
     if not distributed.decide(lambda: int((inner / checkpoint.SPEC).is_file())):
         begun = bool(distributed.decide(lambda: int((inner / checkpoint.CONFIG).is_file())))
-        _log.info("now the same without intervention, to compare with")
-        shared: dict[str, Any] = {"cache": cache, "memory": memory}
+        _log.info(
+            "now the same network without links between labels: what these gain on held-out pictures "
+            "is seen beside it, and the better one is kept"
+        )
+        shared: dict[str, Any] = {"cache": cache, "memory": memory, "data_is_told": True}
         fit(data, inner, plain, resume=begun, **shared, show_progress=show_progress)
 
 
@@ -141,18 +149,22 @@ def _open(
     memory: TokenMemory,
     *,
     resume: bool,
+    tell: bool,
 ) -> tuple[Run, dict[str, Any] | None]:
     """Check everything, then make the networks and the folder; also the state to go on from."""
+    if not resume:
+        refuse_what_would_be_lost(folder)
     skipped = None
     if config.skip_damaged:
-        data, skipped = leave_out_damaged(data, progress)
+        data, skipped = leave_out_damaged(data, progress, tell=tell)
     drawn = "val" not in data.splits
     data = data.with_validation(config.validation_share, config.seed)
-    report_data(data)
+    if tell:
+        report_data(data, folder, config)
     check_shares(config, len(data.split("train").images))
     check_class_maps(config.model, data.classes)
     lone = lone_examples(config, data.split("train"))
-    state = check_folder(folder, config, data, resume=resume)
+    state = check_folder(folder, config, data) if resume else None
     if state is None and not config.skip_damaged and "val" in data.splits:
         refuse_damaged(data.split("val"), progress)
     torch.manual_seed(config.seed)
@@ -177,7 +189,10 @@ def _prepare_intervention(run: Run, cache: Path | None) -> None:
     run.model.to(distributed.device())
     run.context_logits = prepared.context_logits
     if prepared.context_term is not None:
-        _log.info("context explained with ridge %g", prepared.context_term.ridge)
+        _log.info(
+            "measured what the surroundings alone say of each label: the network learns beside that, "
+            "so that a label need not rest on them"
+        )
 
 
 def _content_key(run: Run, cache: Path | None) -> str:

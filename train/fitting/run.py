@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.spec import PreprocessSpec
+from cmlr_edge.wording import counted
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
@@ -23,6 +24,7 @@ from train.network import checkpoint
 from train.network.backbones import Backbone
 from train.network.model import CausalRecognizer
 from train.network.token_memory import TokenMemory
+from train.recipes import NO_RECIPE
 
 _USED = {"train", "val"}  # splits
 _FEW_IMAGES = 20
@@ -94,16 +96,22 @@ class Run:
         return ImageTensors(data, self.spec, augmentation=augmentation, workers=workers)
 
 
-def report_data(data: LabeledImages) -> None:
-    """Say how many pictures each split has, and which labels cannot be learned."""
+def report_data(data: LabeledImages, folder: Path, config: TrainConfig) -> None:
+    """Say what is trained on how many pictures of each split, and which labels cannot be learned."""
     counts = {name: len(data.split(name).images) for name in data.splits}
     unused = ", ".join(f"{n} of split {name!r}" for name, n in counts.items() if name not in _USED)
     _log.info(
-        "%s: %d pictures to train on, %d to validate on%s",
+        "%s, %s: %s of %s at %s for %s; %s to train on, %d to validate on%s; every setting is in %s",
         data.name,
-        counts.get("train", 0),
+        "without a recipe" if config.recipe == NO_RECIPE else f"recipe {config.recipe}",
+        counted(config.epochs, "epoch"),
+        config.model.backbone,
+        "x".join(map(str, config.model.size_hw)),
+        counted(len(data.classes), "label"),
+        counted(counts.get("train", 0), "picture"),
         counts.get("val", 0),
         f"; not used: {unused}" if unused else "",
+        folder / checkpoint.CONFIG,
     )
     if "val" not in counts:
         _log.info(
@@ -142,17 +150,12 @@ def check_shares(config: TrainConfig, num_images: int) -> None:
         )
 
 
-def check_folder(
-    folder: Path, config: TrainConfig, data: LabeledImages, *, resume: bool
-) -> dict[str, Any] | None:
-    """Read the state to go on from; None to start afresh.
+def check_folder(folder: Path, config: TrainConfig, data: LabeledImages) -> dict[str, Any] | None:
+    """Read the state to go on from; None where no epoch ended.
 
     Raises:
-        DataError: The folder holds a run already, or one of another configuration or data.
+        DataError: The folder holds no run, or one of another configuration or data.
     """
-    if not resume:
-        _refuse_what_would_be_lost(folder)
-        return None
     before = checkpoint.load_config(folder)
     config = replace(config, **{name: getattr(before, name) for name in _HOW_COMPUTED})
     if before != config:
@@ -171,8 +174,12 @@ def check_folder(
     return state
 
 
-def _refuse_what_would_be_lost(folder: Path) -> None:
-    """Let a run begin in no folder of another, or of somebody else's: an engine's, a package's."""
+def refuse_what_would_be_lost(folder: Path) -> None:
+    """Let a run begin in no folder of another, or of somebody else's: an engine's, a package's.
+
+    Raises:
+        DataError: It holds a run already, or is theirs.
+    """
     if (folder / checkpoint.STATE).exists() or (folder / checkpoint.WEIGHTS).exists():
         raise DataError(
             f"{folder} holds a run already: continue it with --resume, or choose another --out"

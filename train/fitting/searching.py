@@ -75,19 +75,27 @@ def search(data: LabeledImages, folder: Path, plan: SearchPlan) -> dict[str, Any
     )
     memory = TokenMemory()
     done = sum(trial.state.is_finished() for trial in study.trials)
-    for _ in range(done, plan.trials):
+    for number in range(done, plan.trials):
         trial = study.ask()
         chosen = {key: _suggest(trial, key, values) for key, values in space.items()}
-        study.tell(trial, _train(data, folder / f"trial-{trial.number}", plan, chosen, memory))
+        out, told = folder / f"trial-{trial.number}", number > done
+        study.tell(trial, _train(data, out, plan, chosen, memory, data_is_told=told))
         write_atomically(folder / RESULTS, (json.dumps(_record(study), indent=2) + "\n").encode())
     return _record(study)
 
 
 def _train(
-    data: LabeledImages, out: Path, plan: SearchPlan, chosen: dict[str, Any], memory: TokenMemory
+    data: LabeledImages,
+    out: Path,
+    plan: SearchPlan,
+    chosen: dict[str, Any],
+    memory: TokenMemory,
+    *,
+    data_is_told: bool,
 ) -> float:
     config = build_config(plan.given | chosen, plan.settings, plan.recipe)
-    fit(data, out, config, cache=out.parent / "confounders", memory=memory)
+    cache = out.parent / "confounders"
+    fit(data, out, config, cache=cache, memory=memory, data_is_told=data_is_told)
     lines = (out / LOG).read_text().splitlines()
     reached = [epoch["val_map"] for epoch in map(json.loads, lines)]
     if any(value is None for value in reached):

@@ -221,7 +221,7 @@ def test_a_run_goes_on_with_other_workers_and_parts_of_a_step(
     tiny_data: Path, tiny_run: Path
 ) -> None:
     config = tiny_config("workers=1", "accumulate=2")
-    assert check_folder(tiny_run, config, read_dataset(tiny_data), resume=True)
+    assert check_folder(tiny_run, config, read_dataset(tiny_data))
 
 
 def test_a_run_is_not_resumed_on_other_pictures_under_the_same_names(
@@ -230,7 +230,7 @@ def test_a_run_is_not_resumed_on_other_pictures_under_the_same_names(
     shutil.copytree(tiny_data, tmp_path / "data")
     shutil.copytree(tiny_run, tmp_path / "run")
     data = replace(read_dataset(tmp_path / "data"), name=tiny_data.name)
-    assert check_folder(tmp_path / "run", tiny_config(), data, resume=True)  # a copy is no change
+    assert check_folder(tmp_path / "run", tiny_config(), data)  # a copy is no change
     shutil.copy(data.images[0].path, data.images[1].path)
     with pytest.raises(DataError, match="under the same names lie files of other sizes"):
         fit(data, tmp_path / "run", tiny_config(), resume=True)
@@ -238,7 +238,7 @@ def test_a_run_is_not_resumed_on_other_pictures_under_the_same_names(
     assert state is not None
     del state["sizes"]  # of a run before 0.2
     save_state(tmp_path / "run", state)
-    assert check_folder(tmp_path / "run", tiny_config(), data, resume=True)
+    assert check_folder(tmp_path / "run", tiny_config(), data)
 
 
 def test_an_interrupt_while_the_state_is_written_is_no_full_disk(

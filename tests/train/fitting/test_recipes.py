@@ -171,13 +171,16 @@ def test_fit_without_options_takes_the_recipe_for_so_many_pictures_and_says_so(
     assert config.recipe == "few"
     assert config.backbone_lr == 0
     assert config.epochs == 1  # given, and counts more
-    assert "recipe few for 24 pictures" in caplog.text
-    assert "backbone_lr=0" in caplog.text
-    assert "epochs=12" not in caplog.text
+    told = "recipe few: 1 epoch of test_efficientnet at 64x64 for 3 labels; 24 pictures to train on"
+    assert caplog.text.count(told) == 1  # not of the run that is compared with, too
+    assert caplog.text.count("so few validation pictures") == 1
+    assert "backbone_lr" not in caplog.text  # settings stay in the run folder
     assert (run / "plain" / "model.json").is_file()
     report = json.loads((run / "report.json").read_text())
     assert report["recipe"] == "few"
     assert report["read_out"]["reason"] in caplog.text
+    with pytest.raises(DataError, match="holds a run already"):  # before data is looked for
+        call("fit", "--data", tmp_path / "none", "--out", run)
 
 
 def test_nothing_is_held_out_of_a_benchmarks_train_unless_asked_for(tmp_path: Path) -> None:
@@ -275,7 +278,7 @@ def test_a_recipes_second_stage_is_left_out_where_the_backbone_has_none(
     model = choose_config("thousands", data, given, []).model
     assert model.confounders.kind == ("early" if stages == 2 else "kmeans")
     assert ("of one stage" in caplog.text) == (stages == 1)
-    assert caplog.text.count("for so many pictures --recipe auto takes `few`") == 1
+    assert caplog.text.count("for 24 training pictures --recipe auto takes `few`") == 1
     asked = choose_config("auto", data, given, ["model.token_stages=2"])
     assert asked.model.token_stages == 2  # what is asked for is not changed
 
