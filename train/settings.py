@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -98,3 +98,9 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         except ValueError:
             parsed[key] = value
     return parsed
+
+
+def as_options(settings: Mapping[str, object]) -> str:
+    """Write settings as the options of a command."""
+    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in settings.items()}
+    return " ".join(f"--set {key}={value}" for key, value in values.items())

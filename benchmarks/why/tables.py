@@ -68,7 +68,7 @@ def flag_table() -> str:
         of_do = point["flagged"], _interval(point["precision"]), _interval(point["recall"])
         of_iid = iid["flagged"], _interval(iid["precision"])
         rows.append((f"{point['margin']:g}", *of_do, *of_iid))
-    head = "margin", "flagged, do", "false, of these", "of all false alarms", "flagged, iid"
+    head = "margin", "flagged, set", "false, of these", "of all false alarms", "flagged, as trained"
     return markdown_table((*head, "false, of these"), rows)
 
 
@@ -92,7 +92,7 @@ def flag_sentence() -> str:
     summary = read("scenes")["summary"]["do"]
     [at_zero] = [point for point in summary["curve"] if point["margin"] == 0]
     return (
-        f"Under do(context), {summary['share_false']:.0%} of the {summary['said']} labels that are said "
+        f"With the context set, {summary['share_false']:.0%} of the {summary['said']} labels that are said "
         f"are false; of those flagged at margin 0, {at_zero['precision']['mean']:.0%} are, and they "
         f"are {at_zero['recall']['mean']:.0%} of all false alarms."
     )

@@ -50,7 +50,7 @@ SuccessExitStatus=143
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 ProtectSystem=strict
-# The model and this Python may lie there.
+# A model and a Python in a home can be read, if the home's own rights let this user in.
 ProtectHome=read-only
 ReadWritePaths={writable}
 PrivateTmp=yes

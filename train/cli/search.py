@@ -11,7 +11,7 @@ import typer
 from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import DataOption
 from train.recipes import AUTO, recipe_for
-from train.settings import check_names
+from train.settings import as_options, check_names
 
 
 def search(
@@ -46,21 +46,16 @@ def search(
     best_trials = table("trial", "validation mAP", "settings")
     for trial in sorted(found["trials"], key=lambda trial: -trial["val_map"])[:5]:
         best_trials.add_row(
-            str(trial["trial"]), f"{trial['val_map']:.3f}", _as_options(trial["settings"])
+            str(trial["trial"]), f"{trial['val_map']:.3f}", as_options(trial["settings"])
         )
     console = stdout()
     console.print(best_trials)
     kept = [f"--set {shlex.quote(setting)}" for setting in settings or []]
     kept += [] if epochs is None else [f"--epochs {epochs}"]
     kept += [] if seed == 0 else [f"--seed {seed}"]
-    best = " ".join([*kept, _as_options(found["best"]["settings"])])
+    best = " ".join([*kept, as_options(found["best"]["settings"])])
     console.print(
         f"next: python -m train fit --data {shlex.quote(str(data))} --recipe {recipe} {best} --out DIR",
         markup=False,
         soft_wrap=True,
     )
-
-
-def _as_options(settings: dict[str, object]) -> str:
-    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in settings.items()}
-    return " ".join(f"--set {key}={value}" for key, value in values.items())

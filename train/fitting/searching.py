@@ -15,7 +15,7 @@ from train.config import LOG
 from train.data.base import LabeledImages
 from train.fitting.loop import fit
 from train.network.token_memory import TokenMemory
-from train.settings import build_config
+from train.settings import as_options, build_config
 
 RESULTS, _STUDY = "search.json", "study.log"
 # Setting -> lowest, highest and whether steps are by factors, or the values it may have. Not searched: what
@@ -70,12 +70,13 @@ def search(data: LabeledImages, folder: Path, plan: SearchPlan) -> dict[str, Any
         storage=optuna.storages.JournalStorage(journal),
         study_name="search",
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=plan.seed),
         load_if_exists=True,
     )
     memory = TokenMemory()
     done = sum(trial.state.is_finished() for trial in study.trials)
     for number in range(done, plan.trials):
+        # A search that goes on would draw its first settings again with the seed of the one before.
+        study.sampler = optuna.samplers.TPESampler(seed=plan.seed + number)
         trial = study.ask()
         chosen = {key: _suggest(trial, key, values) for key, values in space.items()}
         out, told = folder / f"trial-{trial.number}", number > done
@@ -100,7 +101,7 @@ def _train(
     reached = [epoch["val_map"] for epoch in map(json.loads, lines)]
     if any(value is None for value in reached):
         raise DataError("validation mAP cannot be measured: too few pictures of each label in val")
-    _log.info("%s: validation mAP %.3f with %s", out.name, max(reached), chosen)
+    _log.info("%s: validation mAP %.3f with %s", out.name, max(reached), as_options(chosen))
     return float(max(reached))
 
 

@@ -20,13 +20,17 @@ pytestmark = pytest.mark.slow
 SETTINGS = [*TINY, "model.intervention=none", "epochs=1"]
 
 
-def test_a_search_goes_on_where_it_ended_and_names_the_best(tmp_path: Path) -> None:
+def test_a_search_goes_on_where_it_ended_and_names_the_best(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = read_dataset(write_dataset(tmp_path / "data"))
     out = tmp_path / "search"
     first = search(data, out, SearchPlan("none", {}, SETTINGS, trials=1, seed=0))
     found = search(data, out, SearchPlan("none", {}, SETTINGS, trials=3, seed=0))
+    assert "with --set lr=0." in caplog.text  # as options, for a command of one's own
     assert found["trials"][0] == first["trials"][0]
     assert [trial["trial"] for trial in found["trials"]] == [0, 1, 2]
+    assert len({trial["settings"]["lr"] for trial in found["trials"]}) == 3  # none is tried again
     assert found["best"]["val_map"] == max(trial["val_map"] for trial in found["trials"])
     assert json.loads((out / "search.json").read_text()) == found
     for trial in found["trials"]:
