@@ -77,6 +77,9 @@ def test_training_model_onnx_and_sdk_give_the_same_scores(
 def test_the_onnx_file_keeps_the_documented_contract(engine: Path) -> None:
     model = onnx.load(engine)
     onnx.checker.check_model(model, full_check=True)
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "names": "{0: 'red', 1: 'green', 2: 'blue'}"
+    }
     (frames,), (scores,) = model.graph.input, model.graph.output
     assert (frames.name, scores.name) == ("frames", "scores")
     assert frames.type.tensor_type.elem_type == onnx.TensorProto.UINT8
