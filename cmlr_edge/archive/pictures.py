@@ -129,7 +129,16 @@ class Watched(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         """Read so many bytes, or all."""
-        return bytes(self._guarded(self._file.read, size))
+        left = (getattr(self._file, "size", None) or 0) - self.tell()
+        wanted = left if size < 0 else min(size, left)
+        content = bytes(self._guarded(self._file.read, size))
+        if (
+            len(content) < wanted
+        ):  # of a proxy that cuts answers, say: the end of the file it is not
+            text = f"cannot read {shown_path(self._item)}: {len(content)} bytes came, not {wanted}"
+            self.fault = StorageError(text)
+            raise self.fault
+        return content
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Go to another place."""
@@ -236,10 +245,9 @@ def _fetch(item: Item) -> bytes:
     try:
         check_bytes(item.size, shown_path(item))
         fs, path = opened_address(item.path)
-        # No more than that, whatever it has become since it was listed.
-        return bytes(
-            fs.cat_file(path, start=0, end=min(item.size or MAX_PICTURE_BYTES, MAX_PICTURE_BYTES))
-        )
+        # Whatever it has become since it was listed: whole, but no more than would have been fetched ahead.
+        most = max(item.size, _AHEAD_BYTES) if item.size else MAX_PICTURE_BYTES
+        return bytes(fs.cat_file(path, start=0, end=min(most, MAX_PICTURE_BYTES)))
     except Exception as error:  # noqa: BLE001 (likewise)
         _refuse(item, error)
 
