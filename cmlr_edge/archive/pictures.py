@@ -259,6 +259,7 @@ def _in_tar(unit: Unit) -> Iterator[Found]:
     with (
         open_file(item) as file,
         _blaming(item),
+        _as_divided(unit, file),
         tarfile.open(
             fileobj=file,
             mode="r|*" if is_stream(item) else "r:",
@@ -321,6 +322,24 @@ class _Member(tarfile.TarInfo):
 
 
 @contextmanager
+def _as_divided(unit: Unit, file: IO[bytes]) -> Iterator[None]:
+    """Refuse a part of a file that has become another: of its pictures some would be lost, or there twice.
+
+    Raises:
+        CaptureError: It has.
+    """
+    [item] = unit.items
+    if unit.parts > 1:  # else it may be a pipe
+        if (size := file.seek(0, io.SEEK_END)) != item.size:
+            text = (
+                f"it was changed, from {item.size} bytes to {size}: label it into another dataset"
+            )
+            raise _damaged(item, text)
+        file.seek(0)
+    yield
+
+
+@contextmanager
 def _blaming(item: Item) -> Iterator[None]:
     """Tell a file that is damaged from a storage that does not answer."""
     try:
@@ -356,7 +375,7 @@ def _of_member(
 def _in_parquet(unit: Unit) -> Iterator[Found]:
     """Rows of a Parquet file with encoded pictures; of a part of it, those of some row groups."""
     [item], pa = unit.items, arrow()
-    with open_file(item) as file, _blaming(item):
+    with open_file(item) as file, _blaming(item), _as_divided(unit, file):
         parquet = pa.parquet.ParquetFile(file, pre_buffer=False)
         column = _column_of(parquet.schema_arrow, pa, item)
         groups = parquet.num_row_groups

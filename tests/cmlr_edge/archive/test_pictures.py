@@ -352,3 +352,20 @@ def test_an_answer_that_is_cut_is_not_the_end_of_a_file() -> None:
         with pytest.raises(StorageError, match=r"a\.tar: 300 bytes came, not"):
             file.read(asked)
         assert file.fault is not None
+
+
+def test_a_part_of_an_archive_that_was_changed_is_not_read_as_if_it_was_not(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", samples(9))
+    table = tmp_path / "b.parquet"
+    for count in (9, 12):
+        if count == 12:
+            write_tar(tar, samples(count))
+        images = pa.table({"image": [content for _, content in samples(count)]})
+        pyarrow.parquet.write_table(images, table, row_group_size=3)
+        if count == 9:
+            units = [*cut(list_items([str(tar), str(table)]), Cutting(part_mb=0.001))]
+            assert {unit.kind for unit in units if unit.parts > 1} == {"tar", "parquet"}
+            assert sum(len([*pictures.find_pictures(unit)]) for unit in units) == 18
+    for unit in units:
+        with pytest.raises(CaptureError, match=r"it was changed, from \d+ bytes to \d+"):
+            next(pictures.find_pictures(unit))
