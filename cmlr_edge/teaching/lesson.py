@@ -139,6 +139,11 @@ class Teacher:
         opening = Opening.of(path, "cpu")
         opening.require()
         opening.close()
+        if opening.spec.adopted is not None:
+            raise EngineError(
+                f"{path.name} was trained elsewhere and adopted, and does not say where its tokens are: "
+                "only engines of export/build_engine.py can be taught"
+            )
         return cls(opening.pair, providers or _providers_here(opening.pair), report)
 
     @property
