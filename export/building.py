@@ -131,7 +131,7 @@ def build_engine(
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     norms = precision != "float32" or not narrow
-    _log.info("tracing the network into an ONNX graph, which takes most of a minute")
+    _log.info("tracing the network into an ONNX graph")
     graph, fusion, trained = _export(model, trained, norms=norms, explain=explain)
     graph = form.of(graph, seen, trained, report)
     if narrow and precision != "float16":
