@@ -138,9 +138,12 @@ class Session(Closing):
     def tell_health(self, status: Sequence[SourceStatus]) -> None:
         """Let outputs know how the sources are; called several times a second."""
         labels = {place.name: place.settings.labels for place in self._places}
-        behind = self._lateness.behind({item.name: self._newest(item.name) for item in status})
+        newest = {item.name: self._newest(item.name) for item in status}
+        behind, known = self._lateness.behind(newest), self.recognizer.labels
         well = {i.name: i.state is SourceState.OK and i.name not in behind for i in status}
-        self.outputs.watch([SourceHealth(n, ok, labels.get(n, ())) for n, ok in well.items()])
+        self.outputs.watch(
+            [SourceHealth(n, ok, labels.get(n, ()), known, newest[n]) for n, ok in well.items()]
+        )
 
     def _newest(self, name: str) -> Result | None:
         with suppress(CaptureError):  # it has just gone
