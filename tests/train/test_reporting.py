@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +51,22 @@ def test_without_a_terminal_lines_say_how_far_it_is(
         "epoch 1/2: 1",
         "pictures looked at: 32 of 65",
         "pictures looked at: 64 of 65",
+    ]
+
+
+def test_what_came_before_the_first_part_counts_for_no_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, told = [0.0], list[str]()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    pace = progress.Pace("pictures scored", told.append)
+    for done, now in ((0, 5.0), (1, 60.0), (2, 61.0), (41, 120.0), (44, 190.0)):
+        clock[0] = now
+        pace.reached(done, 45)
+    assert told == [
+        "pictures scored: 1 of 45",  # how long each takes nobody knows yet
+        "pictures scored: 41 of 45, some 6 s left",
+        "pictures scored: 44 of 45, some 3 s left",
     ]
 
 

@@ -96,8 +96,8 @@ def _choose(
     images, config = run.pictures(run.val), model.config
     scores = score_images(model, images, run.spec)
     if config.inference_context != "auto":
-        choice = ReadOutChoice(config.inference_context, "asked for", {})
-        return model, scores.deployed, choice
+        chosen = "plain" if config.intervention == "none" else config.inference_context
+        return model, scores.deployed, ReadOutChoice(chosen, "asked for", {})
     found = read_outs_of(scores, config)
     plain = None
     if compares_plain(run):
@@ -106,7 +106,9 @@ def _choose(
     if run.held_out:
         choice = choose_read_out(found, run.val.targets())
     else:
-        choice = ReadOutChoice("prior", "no pictures are held out to choose on", {})
+        choice = ReadOutChoice(
+            "prior" if "prior" in found else "plain", "no pictures are held out to choose on", {}
+        )
     _log.info(
         "deployed is the read-out `%s`, %s (%s); docs/train_your_own.md explains read-outs",
         choice.chosen,
@@ -115,7 +117,8 @@ def _choose(
     )
     if plain is not None and choice.chosen == "plain":
         return plain, found["plain"], choice
-    model.config = replace(config, inference_context=cast("Any", choice.chosen))
+    if config.intervention != "none":
+        model.config = replace(config, inference_context=cast("Any", choice.chosen))
     return model, found[choice.chosen], choice
 
 
@@ -190,7 +193,9 @@ def _method(model: CausalRecognizer, config: TrainConfig) -> MethodSpec:
     return MethodSpec(
         backbone=config.model.backbone,
         intervention=model.config.intervention,
-        inference_context=model.config.inference_context,
+        inference_context=model.config.inference_context
+        if model.config.intervention != "none"
+        else "plain",
         num_confounders=0 if intervention is None else len(intervention.centres),
         embed_dim=config.model.embed_dim,
         decoder_layers=config.model.decoder_layers,
