@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from cmlr_edge.cli import progress
 from cmlr_edge.model.spec import PreprocessSpec
 from train import reporting
 from train.judging.inference import BATCH, own_batches
+
+ROOT = Path(__file__).parents[2]
 
 
 class Pictures:
@@ -74,6 +77,28 @@ def test_what_is_quick_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     reporting.pace("pictures").reached(1, 3)
     assert caplog.messages == []
+
+
+def test_a_package_that_is_missing_is_one_line_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("timm", "timm.models"):
+        with pytest.raises(SystemExit), reporting.exit_on_error():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: timm is needed")
+        assert line.endswith("pip install -e '.[export]'")
+    with pytest.raises(ImportError), reporting.exit_on_error():
+        raise ImportError("cannot import name 'x'", name="train.recipes")  # a fault of ours
+    (tmp_path / "onnx.py").write_text("raise ModuleNotFoundError('no onnx', name='onnx')\n")
+    command = [sys.executable, "export/build_engine.py", "--checkpoint", "x", "--out", "y"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "onnx is needed" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_message_is_one_line_however_long_its_path(capsys: pytest.CaptureFixture[str]) -> None:
