@@ -21,6 +21,10 @@ if __name__ == "__main__":  # run as a file: let `train` and `export` be found
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     if "--help" not in sys.argv:  # a busy machine loads it for a minute
         print("loading PyTorch", file=sys.stderr)  # noqa: T201
+    from train.reporting import exit_on_error
+
+    with exit_on_error():  # a package that is missing is one line here, and a traceback below
+        import export.building  # noqa: F401
 
 import typer
 from rich.progress import TaskID

@@ -40,7 +40,7 @@ from export.engine import build_engine_file
 from export.fusion_report import FusionReport
 from export.onnx_graph import export_explained, export_fused, store_as_float16
 from export.precision import to_float16
-from export.quantize_cpu import MAX_SHARE, quantize_for_cpu
+from export.quantize_cpu import MAX_SHARE, MOST_FRAMES, quantize_for_cpu
 from export.verify import synthetic_frames, verify, verify_explanation
 from train.data import read_dataset
 from train.data.base import LabeledImages
@@ -54,7 +54,6 @@ from train.network.checkpoint import (
 from train.network.model import CausalRecognizer
 
 _SYNTHETIC_FRAMES = 8
-_MOST_CALIBRATION_PICTURES = 100  # more did not change the ranges that matter
 _log = logging.getLogger(__name__)
 
 Precision = Literal["float32", "float16", "int8"]
@@ -231,7 +230,7 @@ def _calibration_frames(
         raise DataError(
             "int8 needs pictures like those to come: --calibration DIR, or --data with a split train"
         )
-    count = min(len(paths), _MOST_CALIBRATION_PICTURES)
+    count = min(len(paths), MOST_FRAMES)
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     return _read_frames(chosen, spec, skip_damaged=skip_damaged)[0]
 

@@ -148,12 +148,12 @@ def compare(
     if not difference <= allowed:  # a NaN fails too
         raise EngineError(
             f"{path.name} differs from ONNX Runtime by {difference:.3g} on {len(actual)} images, "
-            f"allowed {allowed:.3g}: it was not written{remedy_of(precision)}"
+            f"allowed {allowed:.3g}: it was not written{remedy_of(precision, spec)}"
         )
     thresholds = np.asarray(spec.thresholds, np.float32)
     found = Agreement.of(spec.labels, reaches(expected, thresholds), reaches(actual, thresholds))
     share = MAX_SHARE[precision] if max_flips is None else max_flips
-    require_agreement(path, found, share, of=" of ONNX Runtime", precision=precision)
+    require_agreement(path, found, share, of=" of ONNX Runtime", remedy=remedy_of(precision, spec))
     return ParityReport(len(actual), difference, found.flips)
 
 

@@ -38,6 +38,7 @@ _SUMS_IN_32_BITS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 # picture anew takes as long as they gain (docs/precision.md).
 _FIRST = 2
 MAX_SHARE = 0.005  # of decisions on the calibration pictures that may differ, by default
+MOST_FRAMES = 100  # to calibrate on: more did not change the ranges that matter
 _FRAMES_OF_ERRORS = 4  # for the order in which layers are left in float32
 
 
@@ -97,10 +98,15 @@ def quantize_for_cpu(
         if not (objections := found.objections(max_share)):
             return CpuInt8(file, len(products), in_float32)
         count = max(1, 2 * count)
+    more = (
+        f"give --calibration more pictures like those to come ({len(frames)} were seen), "
+        if len(frames) < MOST_FRAMES
+        else ""
+    )
     raise EngineError(
         f"int8 decides otherwise on the calibration pictures, even with {len(in_float32)} of "
-        f"{len(products)} layers in float32 ({'; '.join(objections)}): give more --calibration pictures, "
-        "like those to come, or export without --int8, which OpenVINO runs in bfloat16 where it is faster"
+        f"{len(products)} layers in float32 ({'; '.join(objections)}): {more}allow more with --max-flips, or "
+        "export without --int8, which OpenVINO runs in bfloat16 where it is faster"
     )
 
 

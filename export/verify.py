@@ -28,9 +28,10 @@ SCORE_TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 0.6}
 SUM_TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "int8": 5e-2}
 _REMEDIES = {
     "float16": "export without --fp16, or allow more with --max-flips",
-    "int8": "give --data to fit thresholds again, give --calibration more pictures like those to come, "
-    "export without --int8, or allow more with --max-flips",
+    "int8": "give --calibration more pictures like those to come, export without --int8, or allow more "
+    "with --max-flips",
 }
+_FIT_AGAIN = {"int8": "give --data to fit thresholds again, "}
 _GOLDEN_SEED = 20241
 _BATCH = 8
 
@@ -73,7 +74,7 @@ def verify(
     if not difference <= allowed:  # a NaN fails too
         raise EngineError(
             f"{path.name} differs from the training model by {difference:.3g} on {len(frames)} "
-            f"images, allowed {allowed:.3g}: it was not written{remedy_of(precision)}"
+            f"images, allowed {allowed:.3g}: it was not written{remedy_of(precision, spec)}"
         )
     own, trained = (
         np.asarray(thresholds, np.float32)
@@ -82,11 +83,11 @@ def verify(
     first, second = expected >= trained, actual >= own
     share = MAX_SHARE[precision] if max_flips is None else max_flips
     found = Agreement.of(spec.labels, first, second)
-    require_agreement(path, found, share, precision=precision)
+    require_agreement(path, found, share, remedy=remedy_of(precision, spec))
     if (np.abs(expected - trained)[first != second] > allowed).any():
         raise EngineError(
             f"{path.name} flips label decisions far from the threshold, of "
-            f"{', '.join(found.flips_by_label)}: it was not written{remedy_of(precision)}"
+            f"{', '.join(found.flips_by_label)}: it was not written{remedy_of(precision, spec)}"
         )
     report = ParityReport(len(frames), difference, found.flips)
     scores = tuple(round(float(score), 7) for score in actual[0])
@@ -158,7 +159,7 @@ def sum_errors(
 
 
 def require_agreement(
-    path: Path, found: Agreement, share: float, *, of: str = "", precision: str = "float32"
+    path: Path, found: Agreement, share: float, *, of: str = "", remedy: str = ""
 ) -> None:
     """Refuse a file that decides otherwise.
 
@@ -167,7 +168,7 @@ def require_agreement(
         found: What was said before, and what it says.
         share: Of label decisions that may differ.
         of: Whose decisions they are, for the message.
-        precision: Of the file, which says what to do.
+        remedy: As `remedy_of` gives it.
 
     Raises:
         EngineError: Too many differ, or a label falls silent or speaks anew; it is named.
@@ -177,14 +178,20 @@ def require_agreement(
         flips = f"flips {found.flips} of {found.decisions} label decisions{of}"
         reasons = [f"{flips}, allowed is {share:.1%}", *reasons]
     if reasons:
-        raise EngineError(
-            f"{path.name}: {'; '.join(reasons)}: it was not written{remedy_of(precision)}"
-        )
+        raise EngineError(f"{path.name}: {'; '.join(reasons)}: it was not written{remedy}")
 
 
-def remedy_of(precision: str) -> str:
-    """What to do about a file that is refused, as the end of a sentence; "" for float32."""
-    return f"; {_REMEDIES[precision]}" if precision in _REMEDIES else ""
+def remedy_of(precision: str, spec: ModelSpec) -> str:
+    """What to do about a file that is refused, as the end of a sentence; "" for float32.
+
+    Args:
+        precision: Of the file.
+        spec: Whose thresholds may be fitted to the file already.
+    """
+    if precision not in _REMEDIES:
+        return ""
+    again = "" if spec.threshold_fit.precision == precision else _FIT_AGAIN.get(precision, "")
+    return f"; {again}{_REMEDIES[precision]}"
 
 
 def synthetic_frames(size_hw: tuple[int, int], number: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from cmlr_edge.cli import progress
 from cmlr_edge.cli.progress import Pace
-from cmlr_edge.errors import CmlrError, TrainingError
+from cmlr_edge.errors import CmlrError, DependencyError, TrainingError
 from cmlr_edge.redaction import one_line
 
 _NO_MEMORY = re.compile(
@@ -45,7 +45,7 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     logging.getLogger("timm").setLevel(logging.ERROR)
     try:
-        with _said_when_memory_ends():
+        with _missing_packages_named(), _said_when_memory_ends():
             yield
     except KeyboardInterrupt:
         console.print("stopped")
@@ -55,6 +55,20 @@ def exit_on_error(process: int = 0) -> Iterator[None]:
         line = f"[red]error{who}:[/red] {escape(one_line(error))}"
         console.print(line, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+@contextmanager
+def _missing_packages_named() -> Iterator[None]:
+    """Turn an import that fails, of any package but our own, into one error."""
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in _OURS:
+            raise
+        raise DependencyError(
+            f"{package} is needed and cannot be imported ({error}): pip install -e '.[export]'"
+        ) from error
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def _hint(key: str) -> str:
     alike = [leaf] if leaf in leaves else get_close_matches(leaf, leaves, 1)
     meant = [name for name in known if name.rpartition(".")[2] in alike]
     if not meant:
-        return "see train/config.py for all of them"
-    return f"did you mean {' or '.join(meant)}? train/config.py has all of them"
+        return "`python -m train settings` lists all of them"
+    return f"did you mean {' or '.join(meant)}? `python -m train settings` lists all of them"
 
 
 def _dotted(settings: dict[str, Any], above: str = "") -> Iterator[str]:

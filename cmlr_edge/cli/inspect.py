@@ -17,7 +17,8 @@ from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.wording import counted
 
-_OF_INTERVENTION = {"inference_context", "num_confounders"}
+_TOLD_OTHERWISE = {"inference_context"}  # as the read-out
+_OF_INTERVENTION = {"num_confounders"}
 _SECTIONS = {  # whether it was adopted: what there is to say
     False: ("preprocess", "method", "provenance", "threshold_fit"),
     True: ("adopted", "preprocess", "threshold_fit"),
@@ -62,7 +63,7 @@ def _describe(spec: ModelSpec, files: dict[str, str]) -> dict[str, Any]:
         "name": spec.name,
         "labels": spec.thresholds_by_label,
         "preprocess": vars(spec.preprocess),
-        "method": vars(spec.method),
+        "method": {**vars(spec.method), "read_out": spec.method.read_out},
         "provenance": vars(spec.provenance),
         "threshold_fit": vars(spec.threshold_fit),
         "stability": asdict(spec.stability),
@@ -102,7 +103,8 @@ def _print_description(record: dict[str, Any]) -> None:
     for section in _SECTIONS[record["adopted"] is not None]:
         facts = table("", "", title=section, show_header=False, title_justify="left")
         for key, value in record[section].items():
-            if key in _OF_INTERVENTION and record["method"]["intervention"] == "none":
+            without = record["method"]["intervention"] == "none"
+            if key in _TOLD_OTHERWISE or (without and key in _OF_INTERVENTION):
                 continue
             facts.add_row(key, escape(_text(value)))
         console.print(facts)

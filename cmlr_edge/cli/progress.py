@@ -20,23 +20,28 @@ class Pace:
     def __init__(self, what: str, tell: Tell) -> None:
         """Begin to count what is done, and tell it to somebody."""
         self._what, self._tell = what, tell
-        self._started = self._said = time.monotonic()
+        self._began = self._said = time.monotonic()
+        self._first: tuple[float, float] | None = None  # when how many were done at first
 
     def reached(self, done: float, total: float | None) -> None:
         """Hear how many parts are done, of all if their number is known."""
         now = time.monotonic()
-        taken = now - self._started
-        if now - self._said < min(max(taken / 2, _PAUSE_S[0]), _PAUSE_S[1]):
+        if done and self._first is None:
+            self._first = (now, done)
+        if now - self._said < min(max((now - self._began) / 2, _PAUSE_S[0]), _PAUSE_S[1]):
             return
         if not done or (total is not None and done >= total):
             return
         self._said = now
-        left = (
-            ""
-            if total is None
-            else f" of {total:.0f}, some {taken / done * (total - done):.0f} s left"
-        )
-        self._tell(f"{self._what}: {done:.0f}{left}")
+        of_all = "" if total is None else f" of {total:.0f}{self._left(now, done, total)}"
+        self._tell(f"{self._what}: {done:.0f}{of_all}")
+
+    def _left(self, now: float, done: float, total: float) -> str:
+        """By the parts behind the first: before it somebody loads, measures and warms up."""
+        since, before = self._first or (now, done)
+        if done <= before:
+            return ""
+        return f", some {(now - since) / (done - before) * (total - done):.0f} s left"
 
 
 class _SpokenProgress(Progress):

@@ -80,9 +80,8 @@ def _origin(spec: ModelSpec) -> list[str]:
             f"- **Origin**: trained elsewhere and adopted, from {about.source}, {about.input}.",
             f"- **Scores**: {kind}.",
         ]
-    read_out = "" if method.intervention == "none" else f", read-out {method.inference_context}"
     return [
         f"- **Network**: {method.backbone}; {counted(method.decoder_layers, 'decoder layer')}, {method.embed_dim} wide.",
-        f"- **Intervention**: {method.intervention}{read_out}.",
+        f"- **Intervention**: {method.intervention}, read-out {method.read_out}.",
         f"- **Data**: {made.data}, {counted(made.num_train_images, 'picture')}, {counted(made.epochs, 'epoch')}, seed {made.seed}.",
     ]

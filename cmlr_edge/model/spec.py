@@ -98,6 +98,11 @@ class MethodSpec:
     embed_dim: int
     decoder_layers: int
 
+    @property
+    def read_out(self) -> str:
+        """Which of the network's scores are deployed; one without intervention has plain ones alone."""
+        return "plain" if self.intervention == "none" else self.inference_context
+
 
 @dataclass(frozen=True)
 class Provenance:

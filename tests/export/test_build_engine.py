@@ -151,9 +151,8 @@ def test_the_command_fails_in_one_line_and_writes_nothing(tmp_path: Path) -> Non
     command += ["--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    loading, step, error = (
-        done.stderr.splitlines()
-    )  # it may take a minute until the second is there
+    # It may take a minute until the second is there.
+    loading, step, error = done.stderr.splitlines()
     assert loading == "loading PyTorch"
     assert step.endswith(f"loading the run {tmp_path / 'none'}")
     assert error.startswith("error: ")

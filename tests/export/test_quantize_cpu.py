@@ -19,7 +19,7 @@ from cmlr_edge.model.spec import ModelSpec
 from export.build_engine import main
 from export.building import Int8For, build_engine
 from export.onnx_graph import export_fused
-from export.quantize_cpu import quantize_for_cpu
+from export.quantize_cpu import MOST_FRAMES, quantize_for_cpu
 from export.verify import remedy_of
 from tests.conftest import make_spec
 from tests.export.networks import TRACED, input_spec, random_frames, randomized, small
@@ -130,7 +130,7 @@ def test_a_layer_that_silences_a_label_stays_float32() -> None:
 
 
 def test_where_no_layer_may_be_quantised_the_label_and_the_remedy_are_named() -> None:
-    words = r"'green' falls silent on 6 of the 6 frames .*give more --calibration pictures"
+    words = r"'green' falls silent on 6 of the 6 frames .*give --calibration more pictures .*\(6 were seen\), allow more with --max-flips"
     with pytest.raises(EngineError, match=words):
         quantize_for_cpu(uneven_model(products=1), FRAMES, SPEC, reduce_range=False)
 
@@ -147,10 +147,19 @@ def test_without_pictures_or_numbers_it_is_refused() -> None:
 
 
 def test_a_refused_file_names_what_to_do() -> None:
-    assert "--max-flips" in remedy_of("int8")
-    assert "--calibration" in remedy_of("int8")
-    assert "--fp16" in remedy_of("float16")
-    assert remedy_of("float32") == ""
+    assert "--max-flips" in remedy_of("int8", SPEC)
+    assert "--calibration" in remedy_of("int8", SPEC)
+    assert "--fp16" in remedy_of("float16", SPEC)
+    assert remedy_of("float32", SPEC) == ""
+
+
+def test_a_remedy_that_was_taken_is_not_named_again() -> None:
+    assert "--data to fit thresholds" in remedy_of("int8", SPEC)
+    fitted = replace(SPEC, threshold_fit=replace(SPEC.threshold_fit, precision="int8"))
+    assert "--data" not in remedy_of("int8", fitted)
+    many = np.repeat(FRAMES[:1], MOST_FRAMES, axis=0)
+    with pytest.raises(EngineError, match=r"frames with it\): allow more with --max-flips, or"):
+        quantize_for_cpu(uneven_model(products=1), many, SPEC, reduce_range=False)
 
 
 def test_the_target_of_int8_is_checked_before_anything_is_computed(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from cmlr_edge.cli import progress
 from cmlr_edge.model.spec import PreprocessSpec
 from train import reporting
 from train.judging.inference import BATCH, own_batches
+
+ROOT = Path(__file__).parents[2]
 
 
 class Pictures:
@@ -53,10 +57,48 @@ def test_without_a_terminal_lines_say_how_far_it_is(
     ]
 
 
+def test_what_came_before_the_first_part_counts_for_no_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, told = [0.0], list[str]()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    pace = progress.Pace("pictures scored", told.append)
+    for done, now in ((0, 5.0), (1, 60.0), (2, 61.0), (41, 120.0), (44, 190.0)):
+        clock[0] = now
+        pace.reached(done, 45)
+    assert told == [
+        "pictures scored: 1 of 45",  # how long each takes nobody knows yet
+        "pictures scored: 41 of 45, some 6 s left",
+        "pictures scored: 44 of 45, some 3 s left",
+    ]
+
+
 def test_what_is_quick_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     reporting.pace("pictures").reached(1, 3)
     assert caplog.messages == []
+
+
+def test_a_package_that_is_missing_is_one_line_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("timm", "timm.models"):
+        with pytest.raises(SystemExit), reporting.exit_on_error():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: timm is needed")
+        assert line.endswith("pip install -e '.[export]'")
+    with pytest.raises(ImportError), reporting.exit_on_error():
+        raise ImportError("cannot import name 'x'", name="train.recipes")  # a fault of ours
+    (tmp_path / "onnx.py").write_text("raise ModuleNotFoundError('no onnx', name='onnx')\n")
+    command = [sys.executable, "export/build_engine.py", "--checkpoint", "x", "--out", "y"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "onnx is needed" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_message_is_one_line_however_long_its_path(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from train.cli.fit import fit
 from train.cli.plot import plot
 from train.cli.refit import refit
 from train.cli.search import search
+from train.cli.settings import settings
 
 app = typer.Typer(
     cls=Commands,
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train a multi-label recognizer by causal intervention, evaluate it, look at its log.",
 )
-_WITHOUT_PYTORCH = {"check", "plot", "refit-thresholds"}
+_WITHOUT_PYTORCH = {"check", "plot", "refit-thresholds", "settings"}
 _log = logging.getLogger(__name__)
 
 
@@ -46,5 +47,6 @@ app.command()(evaluate)
 app.command()(plot)
 app.command()(explain)
 app.command()(search)
+app.command()(settings)
 app.command("refit-thresholds")(refit)
 app.command("biased-pairs")(biased_pairs)

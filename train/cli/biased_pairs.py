@@ -58,7 +58,14 @@ def biased_pairs(
     )
     report = {"data": part.name, "split": split, "num_images": len(part.images)}
     write_report(json_file, {**report, "pairs": [dataclasses.asdict(pair) for pair in pairs]})
-    stdout().print(_pairs_table(pairs, f"{counted(len(part.images), 'image')} of {split}"))
+    looked_at = f"{counted(len(part.images), 'image')} of {split}"
+    if pairs:
+        stdout().print(_pairs_table(pairs, looked_at))
+    else:
+        stdout().print(
+            f"no bias above 1 on {looked_at}: no label scores lower without its company",
+            soft_wrap=True,
+        )
 
 
 def _pairs_table(pairs: tuple[BiasedPair, ...], title: str) -> Table:

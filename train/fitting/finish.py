@@ -36,8 +36,14 @@ _log = logging.getLogger(__name__)
 _SHOWN = 8  # labels in a line
 
 
-def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
-    """Score the validation part, choose the read-out, fit thresholds, and write weights and spec."""
+def finish(run: Run, model: CausalRecognizer, *, tell: bool = True) -> ModelSpec:
+    """Score the validation part, choose the read-out, fit thresholds, and write weights and spec.
+
+    Args:
+        run: Whose epochs are over.
+        model: Its network.
+        tell: Say what the thresholds do.
+    """
     _follow_backbone(run, model)
     config, targets = run.config, run.val.targets()
     model, scores, choice = _choose(run, model)
@@ -71,7 +77,8 @@ def finish(run: Run, model: CausalRecognizer) -> ModelSpec:
     )
     if distributed.is_first():
         checkpoint.save_weights(run.folder, model)
-        _report(run, spec, choice, scores)
+        for line in _report(run, spec, choice, scores) if tell else ():
+            _log.info(line)
         checkpoint.save_spec(run.folder, spec)
     distributed.wait()
     return spec
@@ -96,8 +103,8 @@ def _choose(
     images, config = run.pictures(run.val), model.config
     scores = score_images(model, images, run.spec)
     if config.inference_context != "auto":
-        choice = ReadOutChoice(config.inference_context, "asked for", {})
-        return model, scores.deployed, choice
+        chosen = "plain" if config.intervention == "none" else config.inference_context
+        return model, scores.deployed, ReadOutChoice(chosen, "asked for", {})
     found = read_outs_of(scores, config)
     plain = None
     if compares_plain(run):
@@ -106,7 +113,9 @@ def _choose(
     if run.held_out:
         choice = choose_read_out(found, run.val.targets())
     else:
-        choice = ReadOutChoice("prior", "no pictures are held out to choose on", {})
+        choice = ReadOutChoice(
+            "prior" if "prior" in found else "plain", "no pictures are held out to choose on", {}
+        )
     _log.info(
         "deployed is the read-out `%s`, %s (%s); docs/train_your_own.md explains read-outs",
         choice.chosen,
@@ -115,7 +124,8 @@ def _choose(
     )
     if plain is not None and choice.chosen == "plain":
         return plain, found["plain"], choice
-    model.config = replace(config, inference_context=cast("Any", choice.chosen))
+    if config.intervention != "none":
+        model.config = replace(config, inference_context=cast("Any", choice.chosen))
     return model, found[choice.chosen], choice
 
 
@@ -126,15 +136,12 @@ def _measured(run: Run, metrics: MultiLabelMetrics, choice: ReadOutChoice) -> di
     return {"val_map": round(metrics.mean_ap, 4), **others}
 
 
-def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np.float32]) -> None:
-    """Store what was chosen and what to expect; say what the thresholds do."""
+def _report(
+    run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np.float32]
+) -> list[str]:
+    """Store what was chosen and what to expect; return what the thresholds do."""
     targets, thresholds = run.val.targets(), np.asarray(spec.thresholds, np.float32)
     labels = expect(scores, targets, thresholds)
-    kind = "held-out" if run.held_out else "training"
-    within = run.folder.parent / checkpoint.CONFIG
-    if run.folder.name != checkpoint.PLAIN or not within.is_file():  # else it is only compared with
-        for line in what_thresholds_do(spec, kind, targets > 0, reaches(scores, thresholds)):
-            _log.info(line)
     report = {
         "recipe": run.config.recipe,
         "read_out": asdict(choice),
@@ -142,6 +149,8 @@ def _report(run: Run, spec: ModelSpec, choice: ReadOutChoice, scores: NDArray[np
         "labels": {n: asdict(item) for n, item in zip(spec.labels, labels, strict=True)},
     }
     checkpoint.save_report(run.folder, report)
+    kind = "held-out" if run.held_out else "training"
+    return what_thresholds_do(spec, kind, targets > 0, reaches(scores, thresholds))
 
 
 def what_thresholds_do(
@@ -190,7 +199,9 @@ def _method(model: CausalRecognizer, config: TrainConfig) -> MethodSpec:
     return MethodSpec(
         backbone=config.model.backbone,
         intervention=model.config.intervention,
-        inference_context=model.config.inference_context,
+        inference_context=model.config.inference_context
+        if model.config.intervention != "none"
+        else "plain",
         num_confounders=0 if intervention is None else len(intervention.centres),
         embed_dim=config.model.embed_dim,
         decoder_layers=config.model.decoder_layers,

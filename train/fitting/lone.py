@@ -62,4 +62,6 @@ def read_pairs(path: Path) -> list[list[str]]:
             f'{path} should hold {{"pairs": [{{"label": ..., "context": ...}}, ...]}}, as '
             "`python -m train biased-pairs --json` writes it"
         ) from error
+    if not pairs:
+        raise DataError(f"{path} lists no pair: `biased-pairs` found no label with a bias above 1")
     return pairs

@@ -70,6 +70,7 @@ def fit(
     track: Sequence[str] = (),
     show_progress: bool = True,
     data_is_told: bool = False,
+    only_compared: bool = False,
 ) -> ModelSpec:
     """Train, evaluate, fit thresholds and write the run folder.
 
@@ -87,6 +88,7 @@ def fit(
         track: Trackers that are told every epoch; see `Trackers`.
         show_progress: Draw bars on stderr.
         data_is_told: What there is to say about the data was said, by a run on the same before.
+        only_compared: Nobody exports this one; so what its thresholds do is not said.
 
     Raises:
         DataError: The folder holds a run already, or one of another configuration or data.
@@ -111,7 +113,7 @@ def fit(
                 trackers.close()
         if compares_plain(run):
             _fit_plain(data, folder, config, memory, cache=cache, show_progress=show_progress)
-        return finish(run, model)
+        return finish(run, model, tell=not only_compared)
 
 
 def _fit_plain(
@@ -137,7 +139,12 @@ def _fit_plain(
             "now the same network without links between labels: what these gain on held-out pictures "
             "is seen beside it, and the better one is kept"
         )
-        shared: dict[str, Any] = {"cache": cache, "memory": memory, "data_is_told": True}
+        shared: dict[str, Any] = {
+            "cache": cache,
+            "memory": memory,
+            "data_is_told": True,
+            "only_compared": True,
+        }
         fit(data, inner, plain, resume=begun, **shared, show_progress=show_progress)
 
 

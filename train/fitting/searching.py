@@ -96,7 +96,8 @@ def _train(
 ) -> float:
     config = build_config(plan.given | chosen, plan.settings, plan.recipe)
     cache = out.parent / "confounders"
-    fit(data, out, config, cache=cache, memory=memory, data_is_told=data_is_told)
+    shared: dict[str, Any] = {"cache": cache, "memory": memory, "data_is_told": data_is_told}
+    fit(data, out, config, **shared, only_compared=True)
     lines = (out / LOG).read_text().splitlines()
     reached = [epoch["val_map"] for epoch in map(json.loads, lines)]
     if any(value is None for value in reached):

@@ -49,7 +49,7 @@ def find_biased_pairs(
     min_images: int = 1,
     count: int = 20,
 ) -> tuple[BiasedPair, ...]:
-    """Find each label's context, and return the pairs with the highest bias.
+    """Find each label's context, and return the pairs with the highest bias above 1.
 
     Args:
         scores: (N, L), probabilities on images that the model was not trained on.
@@ -59,6 +59,9 @@ def find_biased_pairs(
         min_share: A context is on at least this share of the label's images (DeepFashion: 0.1).
         min_images: Least number of images with both, and with the label alone, >= 1.
         count: How many pairs at most, at most one for a label; highest bias first.
+
+    Returns:
+        None where every label scores as high without its companions.
 
     Raises:
         DataError: No label stands both with and without a frequent companion.
@@ -74,13 +77,13 @@ def find_biased_pairs(
     bias = np.where(usable, mean_together / np.maximum(mean_apart, _LEAST_SCORE), -1.0)
     contexts = bias.argmax(axis=1)
     highest = bias.max(axis=1)
-    found = [b for b in np.argsort(-highest, kind="stable") if highest[b] >= 0][:count]
-    if not found:
+    if not usable.any():
         raise DataError(
             f"no label of {len(labels)} is both with and without a companion that is on "
             f"{min_share:.0%} of its images, {min_images} images each: use more images, or "
             "lower --min-images or --min-share"
         )
+    leaning = [b for b in np.argsort(-highest, kind="stable") if highest[b] > 1][:count]
     return tuple(
         BiasedPair(
             label=labels[b],
@@ -91,7 +94,7 @@ def find_biased_pairs(
             num_together=int(together[b, c]),
             num_apart=int(apart[b, c]),
         )
-        for b, c in ((b, contexts[b]) for b in found)
+        for b, c in ((b, contexts[b]) for b in leaning)
     )
 
 

@@ -53,9 +53,9 @@ def read_outs_of(scores: DatasetScores, config: ModelConfig) -> dict[str, NDArra
         scores: Of the network; those it deploys are at the averaged prior.
         config: Its settings.
     """
-    found = {"prior": scores.deployed}
-    if config.intervention != "none":
-        found["decoder"] = scores.decoupled
+    if config.intervention == "none":
+        return {"plain": scores.deployed}
+    found = {"prior": scores.deployed, "decoder": scores.decoupled}
     if scores.own_context is not None:
         found["own"] = scores.own_context
     return found

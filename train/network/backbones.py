@@ -358,5 +358,6 @@ def _no_weights_message(name: str, error: Exception) -> str:
     else:
         offline = ", ".join(WEIGHT_PACKAGES)
         remedy = f"run once with network access, or use a backbone with a weight package: {offline}"
+    remedy += "; or give a file of its weights: --set model.weights=FILE"
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return f"no pre-trained weights for {name}, and the hub gave none ({reason} ...): {remedy}"

@@ -193,10 +193,10 @@ def load_model(run: Path) -> tuple[CausalRecognizer, ModelSpec]:
     except (OSError, SafetensorError) as error:
         raise DataError(f"{run / WEIGHTS} cannot be read: {error}") from error
     # What was chosen when training ended counts, not what was asked for: see train/judging/read_out.py.
-    method: Any = {
-        "intervention": spec.method.intervention,
-        "inference_context": spec.method.inference_context,
-    }
+    method: Any = {"intervention": spec.method.intervention}
+    method["inference_context"] = (
+        "prior" if spec.method.read_out == "plain" else spec.method.read_out
+    )
     built = replace(config.model, **method)
     model = CausalRecognizer(built, len(spec.labels), pretrained=False)
     load_state(model, tensors, run / WEIGHTS)

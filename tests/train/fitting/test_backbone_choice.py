@@ -46,6 +46,7 @@ def test_missing_weights_are_an_error_and_never_a_random_start(
     )
     assert done.returncode == 2
     assert "no pre-trained weights for mobilenetv3_small_050" in done.stderr
+    assert "--set model.weights=FILE" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 

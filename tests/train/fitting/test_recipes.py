@@ -16,9 +16,9 @@ from cmlr_edge.errors import CmlrError, DataError
 from tests.tiny_training import TINY, tiny_config
 from tests.train.data import official_trees
 from train.cli.app import app
-from train.cli.fit import choose_config
 from train.cli.fit import fit as fit_command
 from train.cli.search import search
+from train.cli.training import choose_config
 from train.data import read_dataset
 from train.fitting.lone import lone_examples
 from train.fitting.loop import fit
@@ -291,8 +291,8 @@ def test_feature_maps_that_do_not_fold_are_one_error_with_a_remedy() -> None:
 
 def test_a_recipe_that_there_is_not_is_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no recipe 'small'"):
-        fit_command(tmp_path / "no data", tmp_path / "run", recipe="small")
+        fit_command(data=tmp_path / "no data", out=tmp_path / "run", recipe="small")
     with pytest.raises(DataError, match="no recipe 'small'"):
-        search(tmp_path / "no data", tmp_path / "run", recipe="small")
+        search(data=tmp_path / "no data", out=tmp_path / "run", recipe="small")
     with pytest.raises(DataError, match=r"did you mean model\.image_size"):
-        search(tmp_path / "no data", tmp_path / "run", settings=["image_size=96"])
+        search(data=tmp_path / "no data", out=tmp_path / "run", settings=["image_size=96"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,11 @@ def test_a_search_goes_on_where_it_ended_and_names_the_best(
 ) -> None:
     data = read_dataset(write_dataset(tmp_path / "data"))
     out = tmp_path / "search"
+    caplog.set_level(logging.INFO)
     first = search(data, out, SearchPlan("none", {}, SETTINGS, trials=1, seed=0))
     found = search(data, out, SearchPlan("none", {}, SETTINGS, trials=3, seed=0))
     assert "with --set lr=0." in caplog.text  # as options, for a command of one's own
+    assert "thresholds by" not in caplog.text  # of what nobody exports
     assert found["trials"][0] == first["trials"][0]
     assert [trial["trial"] for trial in found["trials"]] == [0, 1, 2]
     assert len({trial["settings"]["lr"] for trial in found["trials"]}) == 3  # none is tried again
@@ -53,7 +56,10 @@ def test_the_command_of_the_best_has_what_was_asked_for_too(
     found = {"best": best, "trials": [best]}
     monkeypatch.setattr(searching, "search", lambda *_: found)
     place = ("--data", str(write_dataset(tmp_path / "data")), "--out", str(tmp_path / "s"))
-    kept = ("--set", "model.image_size=64", "--epochs", "3", "--seed", "7")
+    kept = ("--set", "model.image_width=64", "--image-size", "64", "--epochs", "3", "--seed", "7")
     app(["search", *place, *kept], standalone_mode=False)
     said = capsys.readouterr().out.split("next: ")[1]
-    assert "--set model.image_size=64 --epochs 3 --seed 7 --set lr=0.002 --out DIR" in said
+    assert (
+        "--set model.image_width=64 --image-size 64 --epochs 3 --seed 7 --set lr=0.002 --out DIR"
+        in said
+    )

@@ -13,6 +13,7 @@ from tests.train.data import official_trees
 from train.cli.app import app
 from train.data import read_dataset
 from train.data.transforms import ImageTensors
+from train.fitting.lone import read_pairs
 from train.judging.biased_pairs import find_biased_pairs, read_scores, score_part
 from train.judging.inference import score_images
 from train.network.checkpoint import load_model
@@ -42,7 +43,7 @@ def test_every_label_gets_the_context_with_its_highest_bias(min_share: float) ->
     pairs = find_biased_pairs(SCORES, TARGETS, LABELS, min_share=min_share)
     assert [pair.bias for pair in pairs] == sorted((p.bias for p in pairs), reverse=True)
     found = {(LABELS.index(p.label), LABELS.index(p.context)): p.bias for p in pairs}
-    assert sorted(b for b, _ in found) == sorted({b for b, _ in expected})
+    assert sorted(b for b, _ in found) == sorted({b for (b, _), v in expected.items() if v > 1})
     for (b, z), bias in found.items():
         assert bias == pytest.approx(expected[b, z], rel=1e-5)
         assert bias == pytest.approx(max(v for k, v in expected.items() if k[0] == b), rel=1e-5)
@@ -59,6 +60,22 @@ def test_a_model_that_needs_the_context_is_found_out() -> None:
     assert first.bias == pytest.approx(9)
     assert (first.num_together, first.num_apart) == (2, 2)
     assert (first.mean_together, first.mean_apart) == pytest.approx((0.9, 0.1))
+
+
+def test_a_label_that_scores_no_lower_alone_is_no_biased_pair(
+    tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = np.array([[1, 1], [1, 1], [1, 0], [1, 0]], np.float32)
+    for together in (0.09, 0.1):  # below, and as high
+        scores = np.array([[together, 0], [together, 0], [0.1, 0], [0.1, 0]], np.float32)
+        assert find_biased_pairs(scores, targets, ("cup", "table")) == ()
+    table, out = tmp_path / "scores.csv", tmp_path / "pairs.json"
+    write_scores(table, tiny_data, np.full((len(read_dataset(tiny_data).images), 3), 0.25))
+    call("biased-pairs", "--data", tiny_data, "--scores", table, "--json", out)
+    assert "no bias above 1" in capsys.readouterr().out
+    assert json.loads(out.read_text())["pairs"] == []
+    with pytest.raises(DataError, match="lists no pair"):
+        read_pairs(out)
 
 
 def test_scores_of_nothing_keep_the_bias_finite() -> None:
@@ -190,4 +207,5 @@ def test_a_share_that_is_just_reached_counts() -> None:
     targets = np.ones((100, 2), np.float32)
     targets[7:, 1] = 0
     scores = np.full((100, 2), 0.5, np.float32)
+    scores[7:] = 0.4
     assert len(find_biased_pairs(scores, targets, ("a", "b"), min_share=0.07)) == 1

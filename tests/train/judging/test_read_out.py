@@ -137,13 +137,15 @@ def test_the_head_without_intervention_is_a_candidate_and_loads_like_any(
     # Nothing is learned, by the head or by the context term: nobody is better than the simplest.
     config = tiny_config(*settings, "lr=1e-12", "model.confounders.ridge=1e9")
     spec = fit(read_dataset(tiny_data), run, config)
-    assert (spec.method.intervention, spec.method.inference_context) == ("none", "prior")
+    assert (spec.method.intervention, spec.method.inference_context) == ("none", "plain")
     assert json.loads((run / "report.json").read_text())["read_out"]["chosen"] == "plain"
     weights, plain = (load_file(f / "model.safetensors") for f in (run, run / "plain"))
     assert weights.keys() == plain.keys()
     assert all(torch.equal(weights[name], plain[name]) for name in plain)
     model, _ = load_model(run)
     assert model.intervention is None
+    of_plain = json.loads((run / "plain" / "report.json").read_text())["read_out"]["chosen"]
+    assert of_plain == load_model(run / "plain")[1].method.read_out == "plain"
 
 
 def test_the_best_epoch_is_kept(tiny_data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The list of settings: all of them, each with words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from cmlr_edge.errors import DataError
+from train.cli.app import app
+from train.config import TrainConfig
+from train.recipes import RECIPES
+from train.settings import build_config
+from train.settings_list import list_settings
+
+
+def test_every_setting_is_listed_with_what_it_means() -> None:
+    listed = {item.name: item for item in list_settings(TrainConfig())}
+    for part, above in ((TrainConfig(), ""), (TrainConfig().model, "model.")):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if not dataclasses.is_dataclass(value):
+                assert listed[above + field.name].value in {value, json.dumps(value)}
+    assert [item.name for item in listed.values() if len(item.meaning.split()) < 3] == []
+    assert listed["keep"].choices == ("last", "best")
+    assert "bends" in listed["model.detach_causal"].meaning
+    assert "share" not in listed["lr"].meaning  # of others
+
+
+@pytest.mark.parametrize("recipe", ["none", *RECIPES])
+def test_the_list_shows_a_recipes_values_that_can_be_typed_again(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app(["settings", "--recipe", recipe], standalone_mode=False)
+    shown = capsys.readouterr().out
+    config = build_config({}, [], recipe)
+    listed = list_settings(config)
+    assert all(item.name in shown for item in listed)
+    typed = [f"{item.name}={item.value}" for item in listed]
+    assert build_config({}, typed, recipe) == config
+
+
+def test_a_wrong_setting_is_told_where_all_are_listed() -> None:
+    for wrong in ("epoch=1", "qqqq=1"):
+        with pytest.raises(DataError, match="python -m train settings"):
+            build_config({}, [wrong])
