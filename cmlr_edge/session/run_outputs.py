@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cmlr_edge.model.files import followed, model_path, read_file, sha256_of, spec_path
 from cmlr_edge.session.config import SessionConfig
@@ -90,7 +91,7 @@ class RunOutputs:
     def _open_shared_one(
         self, settings: SinkSettings, config: SessionConfig, labels: tuple[str, ...]
     ) -> GuardedSink:
-        former = self._writer_of(settings)
+        former = self._with_place_of(settings)
         if former is not None and former[0].kind == settings.kind:
             settings = replace(settings, append=True)  # what this run wrote stays
         return open_sink(
@@ -112,15 +113,20 @@ class RunOutputs:
                 texts.append(read_file(self.folder / name))
         return Given(settings, sha256_of(repr((filled, texts)).encode()))
 
-    def _writer_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
-        """The output that writes the same file by now."""
-        if (file := settings.file(self.folder)) is None:
-            return None
-        for known, guard in self._shared:
-            theirs = known.settings.file(self.folder)
-            if theirs is not None and followed(theirs) == followed(file):
+    def _with_place_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
+        """The output that writes the same file, or says how we are under the same topic, by now."""
+        place = self._place_of(settings)
+        for known, guard in self._shared if place is not None else ():
+            if self._place_of(known.settings) == place:
                 return known.settings, guard
         return None
+
+    def _place_of(self, settings: SinkSettings) -> object:
+        if settings.kind == "mqtt":
+            with suppress(ValueError):  # it is no address, which opening it tells
+                return urlsplit(settings.url).hostname, urlsplit(settings.url).path
+        file = settings.file(self.folder)
+        return None if file is None else followed(file)
 
     def open_own(
         self, config: SessionConfig, labels: tuple[str, ...], place: Place, undo: ExitStack

@@ -102,11 +102,11 @@ class HomeAssistant:
         states += [(source, _HEALTH) for source in self._labels]
         return {self._of(*state): "OFF" for state in states}
 
-    def take_index(self, text: str) -> Topics:
-        """Take what a former run, or another program, announced; anything may stand there."""
+    def take_index(self, text: str, *, is_retained: bool = True) -> Topics:
+        """Take what was announced by others, or by a former output of ours; anything may stand there."""
         try:
             record = json.loads(text)
-            if record["run"] == RUN:
+            if record["run"] == RUN and not is_retained:
                 return {}
             found = {
                 (str(prefix), str(source)): {*map(str, labels)}

@@ -325,7 +325,7 @@ class MqttEvents:
                 what = str(message.topic).rpartition("/")[2]
                 self._sharing.take(what, said, is_retained=message.retain)
             elif self._home is not None and message.topic == self._home.index:
-                self._keep(self._home.take_index(said))
+                self._keep(self._home.take_index(said, is_retained=message.retain))
             self._changed.notify_all()
 
     def _on_disconnect(
