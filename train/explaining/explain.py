@@ -123,12 +123,12 @@ def explain(
 def _nothing_to_draw(record: dict[str, Any], model: CausalRecognizer) -> dict[str, str]:
     """Figures that there is nothing for: file -> why."""
     looked_at = f"on the {counted(record['num_images_looked_at'], 'picture')} looked at"
+    too_few = f"{FEWEST} times with its usual company and {FEWEST} times without"
     drawn = {
         "heat_maps.png": (record["heat_maps"], f"no label is missing {looked_at}"),
         "absent.png": (
             any(record["absent"].values()),
-            f"{looked_at} no label is missing {FEWEST} times with its usual company and as often without: "
-            + "add pictures, or take another --split",
+            f"{looked_at} no label is missing {too_few}: add pictures, or take another --split",
         ),
         "features.png": (
             record["points"]["label_features"],

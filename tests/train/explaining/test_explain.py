@@ -211,7 +211,8 @@ def test_a_figure_that_there_is_nothing_for_is_told_and_not_left_from_before(
     _print_record(record)
     said = capsys.readouterr()
     assert (
-        "absent.png is not written: on the 4 pictures looked at no label is missing 3 times" in said.err
+        "absent.png is not written: on the 4 pictures looked at no label is missing 3 times"
+        in said.err
     )
     assert "label that is not there" not in said.out
 
