@@ -21,6 +21,7 @@ from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.signature import sign, sign_beside
 from cmlr_edge.errors import CaptureError, DataError
+from cmlr_edge.model.embedded import names_entry, with_metadata
 from cmlr_edge.model.files import (
     sha256_of,
     signature_path,
@@ -129,12 +130,13 @@ def build_engine(
     narrow = load_config(checkpoint).weight_storage == "float16"
     # Folded norms would change weights that were trained to fit float16.
     norms = precision != "float32" or not narrow
-    _log.info("tracing the network into an ONNX graph, which takes most of a minute")
+    _log.info("tracing the network into an ONNX graph")
     graph, fusion, trained = _export(model, trained, norms=norms, explain=explain)
     graph = form.of(graph, seen, trained, report)
     if narrow and precision != "float16":
         graph = store_as_float16(graph)
-    content, path = graph.SerializeToString(), out / "model.onnx"
+    path = out / "model.onnx"
+    content = with_metadata(graph.SerializeToString(), names_entry(trained.labels))
     frames, spec = _frames_and_spec(
         path, content, part, trained, refit=precision == "int8", skip_damaged=skip_damaged
     )

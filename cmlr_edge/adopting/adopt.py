@@ -27,7 +27,7 @@ from cmlr_edge.adopting.search import Fit, best_fit, difference, prepared
 from cmlr_edge.backends import load_backend
 from cmlr_edge.backends.golden import GOLDEN_TOLERANCE, golden_frames
 from cmlr_edge.errors import EngineError, SpecError
-from cmlr_edge.model.embedded import SPEC_KEY, UNSEALED, seal
+from cmlr_edge.model.embedded import SPEC_KEY, UNSEALED, names_entry, seal, with_metadata
 from cmlr_edge.model.files import sha256_of, signature_path, spec_path, write_together
 from cmlr_edge.model.spec import (
     AdoptedModel,
@@ -252,7 +252,8 @@ class Adoption:
             one_by_one = True
             built, content = self._built(expected, precision, any_batch=False)
         spec = self._spec(built, one_by_one=one_by_one)
-        content = seal(_with_metadata(content, spec))
+        entries = {**names_entry(spec.labels), SPEC_KEY: spec.to_json().decode()}
+        content = seal(with_metadata(content, entries))
         whole = replace(built, sha256=sha256_of(content))
         return Adopted(content, replace(spec, files={FILE: whole}))
 
@@ -339,21 +340,6 @@ def _precision(model: onnx.ModelProto) -> str:
         return "int8"
     halves = any(tensor.data_type == tensor.FLOAT16 for tensor in model.graph.initializer)
     return "float16" if halves else "float32"
-
-
-def _with_metadata(content: bytes, spec: ModelSpec) -> bytes:
-    """Put spec and names into a model's metadata; what was there of others stays."""
-    import onnx
-
-    model = onnx.load_model_from_string(content)
-    kept = {item.key: item.value for item in model.metadata_props}
-    del model.metadata_props[:]
-    names = repr(dict(enumerate(spec.labels)))  # as Ultralytics writes them, and others read
-    for key, value in (kept | {"names": names, SPEC_KEY: spec.to_json().decode()}).items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    sealed: bytes = model.SerializeToString()
-    return sealed
 
 
 def _printable(text: str) -> str:

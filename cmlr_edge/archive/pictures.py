@@ -129,7 +129,16 @@ class Watched(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         """Read so many bytes, or all."""
-        return bytes(self._guarded(self._file.read, size))
+        left = (getattr(self._file, "size", None) or 0) - self.tell()
+        wanted = left if size < 0 else min(size, left)
+        content = bytes(self._guarded(self._file.read, size))
+        if (
+            len(content) < wanted
+        ):  # of a proxy that cuts answers, say: the end of the file it is not
+            text = f"cannot read {shown_path(self._item)}: {len(content)} bytes came, not {wanted}"
+            self.fault = StorageError(text)
+            raise self.fault
+        return content
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Go to another place."""
@@ -236,10 +245,9 @@ def _fetch(item: Item) -> bytes:
     try:
         check_bytes(item.size, shown_path(item))
         fs, path = opened_address(item.path)
-        # No more than that, whatever it has become since it was listed.
-        return bytes(
-            fs.cat_file(path, start=0, end=min(item.size or MAX_PICTURE_BYTES, MAX_PICTURE_BYTES))
-        )
+        # Whatever it has become since it was listed: whole, but no more than would have been fetched ahead.
+        most = max(item.size, _AHEAD_BYTES) if item.size else MAX_PICTURE_BYTES
+        return bytes(fs.cat_file(path, start=0, end=min(most, MAX_PICTURE_BYTES)))
     except Exception as error:  # noqa: BLE001 (likewise)
         _refuse(item, error)
 
@@ -251,6 +259,7 @@ def _in_tar(unit: Unit) -> Iterator[Found]:
     with (
         open_file(item) as file,
         _blaming(item),
+        _as_divided(unit, file),
         tarfile.open(
             fileobj=file,
             mode="r|*" if is_stream(item) else "r:",
@@ -313,6 +322,24 @@ class _Member(tarfile.TarInfo):
 
 
 @contextmanager
+def _as_divided(unit: Unit, file: IO[bytes]) -> Iterator[None]:
+    """Refuse a part of a file that has become another: of its pictures some would be lost, or there twice.
+
+    Raises:
+        CaptureError: It has.
+    """
+    [item] = unit.items
+    if unit.parts > 1:  # else it may be a pipe
+        if (size := file.seek(0, io.SEEK_END)) != item.size:
+            text = (
+                f"it was changed, from {item.size} bytes to {size}: label it into another dataset"
+            )
+            raise _damaged(item, text)
+        file.seek(0)
+    yield
+
+
+@contextmanager
 def _blaming(item: Item) -> Iterator[None]:
     """Tell a file that is damaged from a storage that does not answer."""
     try:
@@ -348,7 +375,7 @@ def _of_member(
 def _in_parquet(unit: Unit) -> Iterator[Found]:
     """Rows of a Parquet file with encoded pictures; of a part of it, those of some row groups."""
     [item], pa = unit.items, arrow()
-    with open_file(item) as file, _blaming(item):
+    with open_file(item) as file, _blaming(item), _as_divided(unit, file):
         parquet = pa.parquet.ParquetFile(file, pre_buffer=False)
         column = _column_of(parquet.schema_arrow, pa, item)
         groups = parquet.num_row_groups

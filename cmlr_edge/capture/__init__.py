@@ -238,7 +238,8 @@ def _open_files(
     path = Path(text)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
-        pictures = list_folder(path) if is_folder else []
+        below = f"; for pictures in its folders give {printable(path / '**/*')!r}, quoted"
+        pictures = list_folder(path, below) if is_folder else []
     except CaptureError:
         raise
     except OSError as error:  # a name too long, a folder that may not be read

@@ -25,7 +25,9 @@ from cmlr_edge.capture.footing import Footing
 from cmlr_edge.capture.names import utf8_path
 from cmlr_edge.capture.structure import Structure
 from cmlr_edge.errors import SOUND_ALONE, CaptureError
+from cmlr_edge.machine.needed import NO_THREAD
 from cmlr_edge.packet_ring import PacketRing
+from cmlr_edge.redaction import printable, redact
 
 FILE_FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo m4v h264 hevc vvc evc av1 obu ivf flv live_flv asf ogg mxf "
@@ -239,7 +241,8 @@ class PyAvFilm:
         for frame in self._frames:
             try:
                 image = self._pictures.to_bgr(frame)
-            except (self._av.FFmpegError, ValueError):  # a pixel format that nobody converts
+            except (self._av.FFmpegError, ValueError) as error:  # a format that nobody converts
+                self._require_threads(error)
                 self.damaged += 1
                 continue
             if self.ring is not None:
@@ -339,13 +342,21 @@ class PyAvFilm:
         self._footing.take(packet)
         try:
             frames: Sequence[Any] = packet.decode()
-        except self._av.FFmpegError:
+        except self._av.FFmpegError as error:
+            if not self._stream.codec_context.is_open:
+                self._require_threads(error)
             self.damaged += 1
             has = getattr(packet, "has_sidedata", None)
             self.is_encrypted |= has is not None and has("encryption_info")
             self._footing.lose(in_decoder=True)
             return ()
         return frames
+
+    def _require_threads(self, error: Exception) -> None:
+        """Tell what the machine lacks from what is wrong with a film."""
+        if isinstance(error, BlockingIOError):
+            name = redact(printable(self._container.name.removeprefix("file:")))
+            raise CaptureError(f"{name}: {NO_THREAD}") from error
 
     def _demux(self) -> Iterator[Any]:
         """Yield the packets of the video; note where those of all streams end."""

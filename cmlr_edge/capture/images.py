@@ -154,21 +154,22 @@ class ImageFiles(ClosesItself):
             yield Frame(image, index, None, time.time(), capture_ms, printable(path))
 
 
-def list_folder(folder: Path) -> list[Path]:
+def list_folder(folder: Path, below: str = "") -> list[Path]:
     """List the pictures directly inside a folder, by name; says in the log what is left out.
 
     Raises:
         CaptureError: There are none.
     """
-    return choose_pictures(sorted(folder.iterdir()), printable(folder))
+    return choose_pictures(sorted(folder.iterdir()), printable(folder), below)
 
 
-def choose_pictures(paths: Iterable[Path], where: str) -> list[Path]:
+def choose_pictures(paths: Iterable[Path], where: str, below: str = "") -> list[Path]:
     """Keep what is a file and named like a picture; say in the log how much is left out, and what.
 
     Args:
         paths: Files and anything else.
         where: They are from, for people.
+        below: What to say where there are folders; empty where what they hold is among `paths`.
 
     Raises:
         CaptureError: Nothing is kept.
@@ -178,10 +179,11 @@ def choose_pictures(paths: Iterable[Path], where: str) -> list[Path]:
         kind = _kind(path)
         if kind == "":
             pictures.append(path)
-        elif kind != "folder":
+        elif kind != "folder" or below:
             others[kind] += 1
     left_out = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
     remedy = f"; HEIC of a phone: {HEIC_REMEDY}" if others.keys() & {*NO_FILMS} else ""
+    remedy += below if "folder" in others else ""
     if not pictures:
         raise CaptureError(
             f"{where} holds no pictures"

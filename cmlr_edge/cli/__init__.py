@@ -11,7 +11,7 @@ from typing import Any
 
 from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.allocator import bound_arenas
-from cmlr_edge.machine.needed import NO_MEMORY
+from cmlr_edge.machine.needed import NO_MEMORY, NO_THREAD
 
 
 class _LossyFile(io.FileIO):
@@ -55,12 +55,16 @@ def _run() -> None:
         run_app(app, "cmlr-edge")
     except CmlrError as error:
         print_error(error)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
-            raise
-        print_error(NO_MEMORY)
     except OSError as error:
         print_error(_why(error))
+    except Exception as error:
+        # By Python and by Arrow.
+        if isinstance(error, MemoryError):
+            print_error(NO_MEMORY)
+        elif any(words in str(error) for words in ("start new thread", "launch worker thread")):
+            print_error(NO_THREAD)
+        else:
+            raise
     else:
         return
     with suppress(OSError, ValueError):

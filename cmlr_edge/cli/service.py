@@ -26,6 +26,7 @@ from cmlr_edge.session.config import load_config, naming_line
 from cmlr_edge.session.engines import check_fits, serving_pair, store_of
 from cmlr_edge.session.places import require_given
 from cmlr_edge.session.run_outputs import RunOutputs
+from cmlr_edge.session.secrets import secret_files
 from cmlr_edge.wording import counted
 
 service = typer.Typer(
@@ -53,7 +54,7 @@ def install_unit(
 ) -> None:
     """Write the systemd unit of CONFIG, called cmlr-edge-NAME after the file, and say how to start it."""
     text = _unit(config, user, memory_max)
-    for objection in objections_of(user, config.absolute(), _writable(config)):
+    for objection in objections_of(user, _readable(config), _writable(config)):
         _log.warning("the service will not start: %s", objection)
     path = units / f"cmlr-edge-{config.stem}.service"
     try:
@@ -223,6 +224,18 @@ def _unit(config: Path, user: str, memory_max: str) -> str:
     if re.fullmatch(r"[0-9.]+[KMGT%]?|infinity", memory_max) is None:
         raise SpecError(f"--memory-max is {memory_max}: expected such as 3G, 800M, 50% or infinity")
     return unit_text(config, user=user, writable=_writable(config), memory_max=memory_max)
+
+
+def _readable(config: Path) -> list[Path]:
+    """The configuration, and files that it names: secrets, certificates, keys and the model."""
+    settings, folder = load_config(config), config.absolute().parent
+    texts = [settings.page.token or "", *(source.uri for source in settings.sources)]
+    texts += [text for sink in settings.sinks for text in (sink.url, *sink.options.values())]
+    files = [file for text in texts for file in secret_files(text, folder)]
+    named = [name for sink in settings.sinks for name in sink.tls_files]
+    named += [settings.engine.require_signature, settings.engine.path]
+    files += [folder / name for name in named if name]
+    return [config.absolute(), *dict.fromkeys(files)]
 
 
 def _writable(config: Path) -> list[Path]:

@@ -246,7 +246,7 @@ def _lock_beside(file: Path) -> TextIO | None:
 def _tell(path: Path, choice: Choice) -> None:
     if choice.provider:
         _log.info(
-            "measured once for %s on this machine, a frame each: %s; %s runs it from now on, "
+            "measured once for %s and its thresholds on this machine, a frame each: %s; %s runs it from now on, "
             "--provider names another",
             path.name,
             choice.reason,

@@ -20,6 +20,7 @@ from cmlr_edge.engines.preflight import machine_checks
 from cmlr_edge.engines.signature import require_signature
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.machine.memory_bound import memory_for
+from cmlr_edge.model.embedded import renamed
 from cmlr_edge.model.files import model_path, require_unchanged, sha256_of, spec_path
 from cmlr_edge.model.pair import ModelPair
 from cmlr_edge.model.spec import BuiltFile, ModelSpec, Teaching
@@ -133,8 +134,9 @@ class Opening:
             return (
                 "built of a taught engine: old scores keep the golden sample's tolerance, not bits"
             )
-        base = without_rows(self.pair.content, len(taught.base_golden), self.path.name)
-        if sha256_of(base) != taught.base_sha256:
+        number = len(taught.base_golden)
+        base = without_rows(self.pair.content, number, self.path.name)
+        if sha256_of(renamed(base, self.spec.labels[:number])) != taught.base_sha256:
             raise EngineError(
                 f"{self.path} without its taught labels is not the engine that they were taught to "
                 f"({taught.base_sha256[:12]}...): teach them again from that"

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from cmlr_edge.errors import DependencyError
 
 NO_MEMORY = "there is not enough memory: free some, or raise the limit of this process"
+NO_THREAD = (
+    "there is not enough memory for a thread, or no more are allowed: free some, or raise the limit (ulimit -u, "
+    "TasksMax, --pids-limit)"
+)
 _NOT_MAPPED = ("failed to map segment", "cannot allocate memory")  # by whoever loads libraries
 
 

@@ -6,16 +6,18 @@ cannot hold its own hash, and a changed byte is noticed all the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError, SpecError
 from cmlr_edge.model.files import sha256_of
-from cmlr_edge.model.protobuf import fields
+from cmlr_edge.model.protobuf import fields, write_bytes
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import MAX_BYTES
 
 SPEC_KEY = "cmlr_edge.spec"
+_NAMES_KEY = "names"
 UNSEALED = "0" * 64
 _METADATA, _KEY, _VALUE = 14, 1, 2  # field numbers of onnx.proto
 
@@ -26,13 +28,49 @@ def metadata(content: bytes) -> dict[str, str]:
     Raises:
         ValueError: It is none.
     """
-    found = {}
-    for number, value, _ in fields(memoryview(content)):
-        if number == _METADATA:
-            entry = {key: bytes(text) for key, text, _ in fields(value)}
-            key, text = (entry.get(part, b"").decode() for part in (_KEY, _VALUE))
-            found[key] = text
-    return found
+    found = (
+        _entry(value) for number, value, _ in fields(memoryview(content)) if number == _METADATA
+    )
+    return dict(found)
+
+
+def _entry(message: memoryview) -> tuple[str, str]:
+    parts = {number: bytes(text) for number, text, _ in fields(message)}
+    return parts.get(_KEY, b"").decode(), parts.get(_VALUE, b"").decode()
+
+
+def with_metadata(content: bytes, entries: Mapping[str, str]) -> bytes:
+    """Put entries into the metadata of an ONNX file, at its end; those of other keys stay.
+
+    Raises:
+        ValueError: It is none.
+    """
+    kept = [
+        whole
+        for number, value, whole in fields(memoryview(content))
+        if number != _METADATA or _entry(value)[0] not in entries
+    ]
+    added = [
+        write_bytes(_METADATA, write_bytes(_KEY, key.encode()) + write_bytes(_VALUE, text.encode()))
+        for key, text in entries.items()
+    ]
+    return b"".join([*kept, *added])
+
+
+def names_entry(labels: Sequence[str]) -> dict[str, str]:
+    """The entry that names labels, as Ultralytics writes it and others read it."""
+    return {_NAMES_KEY: repr(dict(enumerate(labels)))}
+
+
+def renamed(content: bytes, labels: Sequence[str]) -> bytes:
+    """Name other labels in a file that names its own; files of earlier versions do not, and stay.
+
+    Raises:
+        ValueError: It is no ONNX file.
+    """
+    if _NAMES_KEY not in metadata(content):
+        return content
+    return with_metadata(content, names_entry(labels))
 
 
 def seal(content: bytes) -> bytes:

@@ -96,19 +96,20 @@ _DEVICES = (
 )
 
 
-def objections_of(user: str, config: Path, writable: Sequence[Path]) -> Iterator[str]:
+def objections_of(user: str, readable: Sequence[Path], writable: Sequence[Path]) -> Iterator[str]:
     """Say why a service of this Python could not run as `user`, as far as the present user may find out."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
         yield f"there is no user {user}: sudo useradd --system --groups video {user}"
         return
-    wanted = [("-x", Path(sys.executable), "run"), ("-r", config, "read")]
+    wanted = [("-x", Path(sys.executable), "run"), *(("-r", file, "read") for file in readable)]
     wanted += [("-w", folder, "write into") for folder in writable]
     groups = os.getgrouplist(user, entry.pw_gid)
     for flag, path, what in wanted if os.geteuid() == 0 else []:
         if not path.exists():
-            yield f"there is no {path}: sudo install -d -o {user} {path}"
+            made = f"sudo install -d -o {user} {path}" if flag == "-w" else "write it"
+            yield f"there is no {path}: {made}"
             continue
         test = ["test", flag, str(path)]
         done = subprocess.run(

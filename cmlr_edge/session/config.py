@@ -261,7 +261,12 @@ def naming_line(path: Path | None) -> Iterator[None]:
             line = line_with(text, error.unknown)
         if not line:  # a flag named them
             raise
-        raise SpecError(f"{path}, line {line}: {error}") from error
+        hint = ""
+        if path is not None and not isinstance(error, UnknownLabelError):
+            environment = path.with_suffix(".env")  # of the unit
+            if not error.is_file and environment.exists():
+                hint = f"; the service takes it from {environment}: set -a; . {environment}; set +a"
+        raise SpecError(f"{path}, line {line}: {error}{hint}") from error
 
 
 def _read(value: dict[str, Any]) -> SessionConfig:

@@ -7,17 +7,26 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cmlr_edge.capture import Source, has_packets, open_source, require_there
-from cmlr_edge.capture.live import LiveSettings
+from cmlr_edge.capture.live import LiveSettings, LiveSource
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.pipeline.intake import IntakeSettings
+from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.session.config import SessionConfig, SourceSettings
 from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings
 
 _log = logging.getLogger(__name__)
+
+
+class Given(NamedTuple):
+    """What an output is opened with; where that is the same at a reload, the output goes on."""
+
+    settings: SinkSettings
+    secrets: str  # a hash, of what is put in and of the files of TLS
 
 
 @dataclass(eq=False)
@@ -31,14 +40,16 @@ class Place:
     count: int  # of the sources beside which it started: one alone has files without numbers
     fps: float | None
     keep_s: float | None = None  # of packets, for clips
-    outputs: list[tuple[SinkSettings, GuardedSink]] = field(default_factory=list)
+    address: str = field(default="", repr=False)  # with the secrets that it was opened with
+    outputs: list[tuple[Given, GuardedSink]] = field(default_factory=list)
     metrics: list[GuardedSink] = field(default_factory=list)
 
-    def can_go_on(self, config: SessionConfig, settings: SourceSettings) -> bool:
+    def can_go_on(self, config: SessionConfig, settings: SourceSettings, folder: Path) -> bool:
         """Whether other settings need no other connection: they change what is looked at alone."""
         looked_at = {item.name: getattr(settings, item.name) for item in fields(IntakeSettings)}
         is_same = replace(self.settings, **looked_at) == settings
-        return is_same and self.keep_s == kept_s(config, settings)
+        has_same = is_same and self.keep_s == kept_s(config, settings)
+        return has_same and self.address == put_in(settings.uri, folder)
 
 
 def require_given(
@@ -62,25 +73,39 @@ def require_given(
             put_in(text, folder, environment)
 
 
-def open_configured(settings: SourceSettings, folder: Path, keep_s: float | None = None) -> Source:
+def open_place(
+    config: SessionConfig,
+    settings: SourceSettings,
+    folder: Path,
+    others: Sequence[str],
+    number: tuple[int, int],
+) -> Place:
     """Open a source as a configuration says.
 
     Args:
-        settings: Of it.
+        config: Of the run.
+        settings: Of the source.
         folder: What relative paths of secrets start from.
-        keep_s: Seconds of packets to keep for clips.
+        others: Names that are taken.
+        number: Of its files, and of the sources beside which it starts.
 
     Raises:
         CaptureError: It cannot be opened.
+        SecretError: A secret is missing.
     """
+    keep_s, address = kept_s(config, settings), put_in(settings.uri, folder)
     live = LiveSettings(
         frozen_after_s=settings.frozen_after_s or None,
         first_frame_timeout_s=settings.give_up_after_s,
     )
-    uri = put_in(settings.uri, folder)
-    return open_source(
-        uri, policy=settings.policy, live=live, loop=settings.loop, keep_packets_s=keep_s
+    source = open_source(
+        address, policy=settings.policy, live=live, loop=settings.loop, keep_packets_s=keep_s
     )
+    name = unlike(redact(settings.name) or source_name(source.name), others)
+    if isinstance(source, LiveSource):
+        source.call(name)  # it may have something to say before it is added
+    note_without_clips(config, settings, name)
+    return Place(settings, source, name, *number, source.fps, keep_s, address)
 
 
 def kept_s(config: SessionConfig, settings: SourceSettings) -> float | None:

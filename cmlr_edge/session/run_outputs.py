@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from cmlr_edge.model.files import followed, model_path, spec_path
+from cmlr_edge.model.files import followed, model_path, read_file, sha256_of, spec_path
 from cmlr_edge.session.config import SessionConfig
-from cmlr_edge.session.places import Place
+from cmlr_edge.session.places import Given, Place
 from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings, open_sink
@@ -27,7 +28,7 @@ class RunOutputs:
             file: That the configuration was read from.
         """
         self.folder, self._file = folder, file
-        self._shared: list[tuple[SinkSettings, GuardedSink]] = []
+        self._shared: list[tuple[Given, GuardedSink]] = []
 
     def files(self, config: SessionConfig, places: Sequence[Place] | None = None) -> list[Path]:
         """Every file that the outputs of a configuration write.
@@ -77,11 +78,12 @@ class RunOutputs:
         with ExitStack() as undo:
             fresh = []
             for settings in wanted:
-                kept = [guard for known, guard in self._shared if known == settings]
+                given = self._given(settings)
+                kept = [guard for known, guard in self._shared if known == given]
                 guard = kept[0] if kept else self._open_shared_one(settings, config, labels)
                 if not kept:
                     undo.callback(guard.close)
-                fresh.append((settings, guard))
+                fresh.append((given, guard))
             undo.pop_all()
         self._shared = fresh
         return [guard for _, guard in fresh]
@@ -89,7 +91,7 @@ class RunOutputs:
     def _open_shared_one(
         self, settings: SinkSettings, config: SessionConfig, labels: tuple[str, ...]
     ) -> GuardedSink:
-        former = self._writer_of(settings)
+        former = self._with_place_of(settings)
         if former is not None and former[0].kind == settings.kind:
             settings = replace(settings, append=True)  # what this run wrote stays
         return open_sink(
@@ -104,23 +106,36 @@ class RunOutputs:
         options = {name: put_in(text, self.folder) for name, text in settings.options.items()}
         return replace(settings, url=put_in(settings.url, self.folder), options=options)
 
-    def _writer_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
-        """The output that writes the same file by now."""
-        if (file := settings.file(self.folder)) is None:
-            return None
-        for known, guard in self._shared:
-            theirs = known.file(self.folder)
-            if theirs is not None and followed(theirs) == followed(file):
-                return known, guard
+    def _given(self, settings: SinkSettings) -> Given:
+        filled, texts = self._with_secrets(settings), []
+        for name in filter(None, settings.tls_files):
+            with suppress(OSError):  # which opening it tells
+                texts.append(read_file(self.folder / name))
+        return Given(settings, sha256_of(repr((filled, texts)).encode()))
+
+    def _with_place_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
+        """The output that writes the same file, or says how we are under the same topic, by now."""
+        place = self._place_of(settings)
+        for known, guard in self._shared if place is not None else ():
+            if self._place_of(known.settings) == place:
+                return known.settings, guard
         return None
+
+    def _place_of(self, settings: SinkSettings) -> object:
+        if settings.kind == "mqtt":
+            with suppress(ValueError):  # it is no address, which opening it tells
+                return urlsplit(settings.url).hostname, urlsplit(settings.url).path
+        file = settings.file(self.folder)
+        return None if file is None else followed(file)
 
     def open_own(
         self, config: SessionConfig, labels: tuple[str, ...], place: Place, undo: ExitStack
-    ) -> list[tuple[SinkSettings, GuardedSink]]:
+    ) -> list[tuple[Given, GuardedSink]]:
         """Open the outputs of one source alone; those that do not change go on."""
         own = []
         for settings in (sink for sink in config.outputs if sink.per_source):
-            kept = [guard for known, guard in place.outputs if known == settings]
+            given = self._given(settings)
+            kept = [guard for known, guard in place.outputs if known == given]
             if not kept:
                 kept = [
                     open_sink(
@@ -134,5 +149,5 @@ class RunOutputs:
                     )
                 ]
                 undo.callback(kept[0].close)
-            own.append((settings, kept[0]))
+            own.append((given, kept[0]))
         return own

@@ -109,7 +109,8 @@ class Runner:
     def _beat(self) -> None:
         """Tell the supervisor that all is well, unless the model hangs."""
         status = self._session.status()
-        self._session.tell_health(status)
+        if not self._end_requested:  # sources that end with the program have not failed
+            self._session.tell_health(status)
         limit_s = self._session.config.limits.stuck_after_s
         if self._session.streams.longest_run_s() < limit_s:
             self._supervisor.alive(self._summary(status))

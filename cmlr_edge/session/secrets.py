@@ -23,11 +23,18 @@ class SecretError(SpecError):
     """What a reference stands for is not there, or is no secret."""
 
     reference = ""  # as it is written
+    is_file = False  # or a variable of the environment
 
 
 def has_reference(text: str) -> bool:
     """Whether something is to be put in."""
     return "${" in text
+
+
+def secret_files(text: str, folder: Path) -> list[Path]:
+    """Files that a text's references lead to; without those whose place the environment is yet to tell."""
+    names = [os.path.expandvars(found[2]) for found in _REFERENCE.finditer(text) if found[1]]
+    return [folder / name for name in names if "$" not in name]
 
 
 def put_in(text: str, folder: Path, environment: Mapping[str, str] = os.environ) -> str:
@@ -50,7 +57,7 @@ def put_in(text: str, folder: Path, environment: Mapping[str, str] = os.environ)
             name = found[2]
             plain = _from_file(folder, name) if found[1] else _from(environment, name)
         except SecretError as error:
-            error.reference = found[0]
+            error.reference, error.is_file = found[0], bool(found[1])
             raise
         before = text[: found.start()]
         is_inside = "://" in before.split()[-1:][0] if before.strip() else False

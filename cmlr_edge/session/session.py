@@ -21,25 +21,21 @@ from cmlr_edge.pipeline.outlet import judge_by
 from cmlr_edge.place.asking import check_folder
 from cmlr_edge.place.watch import PlaceWatch
 from cmlr_edge.recognizer import Recognizer
-from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.session.config import SessionConfig, SourceSettings, naming_line
 from cmlr_edge.session.engines import check_able, load_serving, start_of, store_of
 from cmlr_edge.session.lateness import Lateness
 from cmlr_edge.session.places import (
+    Given,
     Place,
     check_times,
-    kept_s,
-    note_without_clips,
-    open_configured,
+    open_place,
     require_given,
-    unlike,
 )
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.session.watching import Watching
 from cmlr_edge.sinks.base import OutputStatus, Result, Sink, SourceHealth
 from cmlr_edge.sinks.guarded import GuardedSink
-from cmlr_edge.sinks.opening import SinkSettings
 from cmlr_edge.sinks.outputs import Outputs
 from cmlr_edge.why import Explain
 
@@ -142,9 +138,12 @@ class Session(Closing):
     def tell_health(self, status: Sequence[SourceStatus]) -> None:
         """Let outputs know how the sources are; called several times a second."""
         labels = {place.name: place.settings.labels for place in self._places}
-        behind = self._lateness.behind({item.name: self._newest(item.name) for item in status})
+        newest = {item.name: self._newest(item.name) for item in status}
+        behind, known = self._lateness.behind(newest), self.recognizer.labels
         well = {i.name: i.state is SourceState.OK and i.name not in behind for i in status}
-        self.outputs.watch([SourceHealth(n, ok, labels.get(n, ())) for n, ok in well.items()])
+        self.outputs.watch(
+            [SourceHealth(n, ok, labels.get(n, ()), known, newest[n]) for n, ok in well.items()]
+        )
 
     def _newest(self, name: str) -> Result | None:
         with suppress(CaptureError):  # it has just gone
@@ -319,7 +318,7 @@ class Session(Closing):
         failed = self._failed()
         left, kept = [place for place in self._places if place.name not in failed], []
         for settings in config.sources:
-            same = next((p for p in left if p.can_go_on(config, settings)), None)
+            same = next((p for p in left if p.can_go_on(config, settings, self.folder)), None)
             if same is not None:
                 left.remove(same)
             kept.append(same)
@@ -329,16 +328,13 @@ class Session(Closing):
             if same is not None:
                 places.append(same)
                 continue
-            keep_s = kept_s(config, settings)
-            source = undo.enter_context(open_configured(settings, self.folder, keep_s))
-            names.append(unlike(redact(settings.name) or source_name(source.name), names))
-            if isinstance(source, LiveSource):
-                source.call(names[-1])  # it may have something to say before it is added
             number = self._num_places
             self._num_places += 1  # also where the plan comes to nothing: there are enough
-            count = max(number + 1, len(kept))
-            note_without_clips(config, settings, names[-1])
-            places.append(Place(settings, source, names[-1], number, count, source.fps, keep_s))
+            numbers = number, max(number + 1, len(kept))
+            place = open_place(config, settings, self.folder, names, numbers)
+            undo.enter_context(place.source)
+            names.append(place.name)
+            places.append(place)
         return places
 
     @staticmethod
@@ -366,7 +362,7 @@ class Session(Closing):
         if config.place:
             check_folder(self.folder / config.place)
 
-    def _change_outputs(self, place: Place, own: list[tuple[SinkSettings, GuardedSink]]) -> None:
+    def _change_outputs(self, place: Place, own: list[tuple[Given, GuardedSink]]) -> None:
         before, place.outputs = place.outputs, own
         guards = [guard for _, guard in own]
         self.streams.change_outputs(place.name, [*guards, *place.metrics])

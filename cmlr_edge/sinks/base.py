@@ -59,6 +59,8 @@ class SourceHealth:
     name: str
     is_ok: bool
     labels: tuple[str, ...] = ()  # that alone may be said of it; () for all
+    known: tuple[str, ...] = ()  # of the model, in the order of its scores; () where nobody says
+    newest: Result | None = None  # its newest; None before its first
 
 
 @dataclass(frozen=True)

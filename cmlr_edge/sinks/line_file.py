@@ -132,14 +132,14 @@ class LineFile:
         """Whether the name still leads to the file that is written, and it holds what was written."""
         assert self._file is not None
         ours = os.fstat(self._file.fileno())
-        if not stat.S_ISREG(ours.st_mode):
-            return True
+        is_file = stat.S_ISREG(ours.st_mode)
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            return False
-        self._is_ready &= found.st_size == self._size
-        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+            return not is_file  # where a pipe is made anew, a file must not be in its way
+        if is_file:
+            self._is_ready &= found.st_size == self._size
+        return os.path.samestat(found, ours)
 
     def _open(self) -> None:
         self.close()

@@ -9,23 +9,25 @@ import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from cmlr_edge.errors import OutputError
 from cmlr_edge.events.event import RUN
-from cmlr_edge.machine.addresses import HOW_TO_WRITE_PASSWORDS, is_host
-from cmlr_edge.machine.needed import needed
 from cmlr_edge.machine.rarely import Rarely
 from cmlr_edge.redaction import redact_source
 from cmlr_edge.sinks.base import Result, SourceHealth, Takes
 from cmlr_edge.sinks.home_assistant import HomeAssistant, Topics
+from cmlr_edge.sinks.mqtt_client import client_of, paho_client, parse_address
+from cmlr_edge.sinks.mqtt_sharing import Sharing
 from cmlr_edge.sinks.room import EventQueue
-from cmlr_edge.sinks.tls import reason_of, tls_context
+from cmlr_edge.sinks.tls import reason_of
 from cmlr_edge.wording import counted
 
 _UNDER_WAY = 20  # messages that the broker has not acknowledged; no more are sent meanwhile
 _GREETINGS = 2  # messages that begin each connection
-_LONGEST_TOPIC = 2**15  # bytes; the protocol takes twice as many, and topics of ours begin with it
+_ASKS = (
+    3  # connections in a row that end instead of letting us listen; some brokers punish the wish
+)
+_LOOK_S = 1.0  # between looks at what others write under our topic
 _LONGEST_MESSAGE = 2**28 - 1  # bytes; the protocol takes no longer ones
 _AROUND = 16  # bytes of a packet, beside topic and payload, at most
 _CHECK = "check user and password"
@@ -35,7 +37,6 @@ _WHAT_TO_DO = {  # where it says why it refuses us
     "Retain not supported": "; let it retain messages",
     "QoS not supported": "; let it take QoS 1",
 }
-_FORM = "mqtt://user:password@host:1883/topic (mqtts:// with TLS)"
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +48,8 @@ class MqttEvents:
     While the broker is away events wait, up to a limit, and are published afterwards; where too many
     wait, updates are left out first and ends last. What the broker refuses, by its rules of who may write
     where, is lost and counted with MQTT 5; brokers of MQTT 3.1.1 alone confirm what they throw away.
+
+    The topic is one program's. What another one writes to what is retained there is told, and answered.
     """
 
     takes: Takes = "events"
@@ -77,11 +80,13 @@ class MqttEvents:
             DependencyError: paho-mqtt is not installed.
         """
         self.name = redact_source(uri)
-        mqtt = _paho()
-        parts, port, self._topic = _parse(uri)
+        mqtt = paho_client()
+        parts, port, self._topic = parse_address(uri)
         self._flush_s, self._max_queue = flush_s, max_queue
         self._home = HomeAssistant(self._topic, home_assistant) if home_assistant else None
-        self._retained: dict[str, str] = {}  # what is, or is to be, retained by topic
+        self._own = {f"{self._topic}/run": RUN, f"{self._topic}/availability": "online"}
+        self._retained: dict[str, str] = {}  # what else is, or is to be, retained by topic
+        self._sharing, self._asks = Sharing(self.name, self._topic), 0
         # Topics of it that the broker does not hold yet, in order.
         self._untold: dict[str, None] = {}
         self._queue = EventQueue(max_queue)
@@ -98,21 +103,20 @@ class MqttEvents:
         self._refused = 0  # events, since that was told
         self._remedies: dict[str, None] = {}  # for what was refused, each told once
         self._trouble = ""  # what was said of the broker last; empty while it is there
-        self._is_said, self._log = (
-            False,
-            Rarely(),
-        )  # that; two devices may fight over a name for days
+        # Whether that was; two devices may fight over a name for days.
+        self._is_said, self._log = False, Rarely()
         self._said = ""  # by TLS, since the connection before
         self._mqtt, self._is_secret = mqtt, parts.scheme == "mqtts"
         self._is_answered = self._refuses_5 = False  # this connection; the broker, in words
         self._most_bytes = _LONGEST_MESSAGE  # of a message, as the broker says
-        self._client = client = _client(mqtt, parts, tls)
+        self._client = client = client_of(mqtt, parts, tls)
         client.will_set(f"{self._topic}/availability", "offline", qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_log = self._on_log
+        client.on_message, client.on_subscribe = self._on_message, self._on_subscribe
         client.connect_async(str(parts.hostname), port, keepalive=15)
         client.loop_start()
         self._threads = [
@@ -167,6 +171,9 @@ class MqttEvents:
         if is_there:
             # After the events: a farewell queued before would be followed by our own "online".
             self._retain("availability", "offline")
+            for topic, payload in (self._home.end() if self._home is not None else {}).items():
+                if self._retained.get(topic) == "ON":
+                    self._publish(topic, payload, self._states)
             with self._changed:
                 self._changed.wait_for(self._is_done, 1.0)
         with self._changed:
@@ -208,19 +215,33 @@ class MqttEvents:
         """Tell the broker what it is to retain, and all of it again when it comes back."""
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._queue.closed or (self._connected and self._untold)
-                )
-                if self._queue.closed and not (self._connected and self._untold):
-                    return
+                self._changed.wait_for(lambda: self._queue.closed or self._may_tell(), _LOOK_S)
+                self._look_around()
+                if not self._may_tell():
+                    if self._queue.closed:
+                        return
+                    continue
                 topic = next(iter(self._untold))  # devices before their states
                 del self._untold[topic]
-                payload = self._retained[topic]
+                payload = self._own.get(topic) or self._retained[topic]
                 if not payload:
                     del self._retained[topic]
                 self._handed_on += 1
             self._publish(topic, payload, self._states)
             self._handed()
+
+    def _may_tell(self) -> bool:
+        return self._connected and bool(self._untold) and len(self._states) < _UNDER_WAY
+
+    def _look_around(self) -> None:
+        """See whether others make it necessary to tell again, or nobody else runs; with the lock held."""
+        if not self._connected or self._queue.closed:
+            return
+        if asked := self._sharing.answer():
+            again = [*self._own, *(self._retained if asked == "all" else ())]
+            self._untold = dict.fromkeys(again) | self._untold
+        if self._home is not None and self._sharing.is_alone():
+            self._keep(self._home.clear_former())
 
     def _retain(self, topic: str, payload: str) -> int:
         return self._publish(f"{self._topic}/{topic}", payload, self._states)
@@ -278,11 +299,34 @@ class MqttEvents:
             return
         with self._changed:
             self._untold = dict.fromkeys(self._retained)
+            self._sharing.come()
+        self._listen()
         if greets_again:
             return
         self._retain("run", RUN)
         # What is published before paho is done with this call is sent twice.
         self._greeting = self._retain("availability", "online")
+
+    def _listen(self) -> None:
+        """Ask for what others write where we do; before the greeting, to find how it was before us."""
+        if self._asks >= _ASKS:
+            return
+        self._asks += 1
+        topics = [*self._own, *([self._home.index] if self._home is not None else ())]
+        self._client.subscribe([(topic, 0) for topic in topics])
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._asks = 0  # also where it lets us hear nothing: all goes on without
+
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
+        said = bytes(message.payload).decode(errors="replace")
+        with self._changed:
+            if message.topic in self._own:
+                what = str(message.topic).rpartition("/")[2]
+                self._sharing.take(what, said, is_retained=message.retain)
+            elif self._home is not None and message.topic == self._home.index:
+                self._keep(self._home.take_index(said, is_retained=message.retain))
+            self._changed.notify_all()
 
     def _on_disconnect(
         self, client: Any, _data: Any, _flags: Any, reason: Any, _props: Any
@@ -342,7 +386,9 @@ class MqttEvents:
             remedy = f"let this user write to {self._topic}/#, and where Home Assistant looks"
             self._refuse(str(reason), remedy)
         with self._changed:
-            self._connected |= mid == self._greeting
+            if mid == self._greeting:
+                self._connected = True
+                self._sharing.greet()
             waiting = (self._events, self._states, self._once)
             numbers = next((numbers for numbers in waiting if mid in numbers), None)
             if numbers is None:
@@ -351,39 +397,3 @@ class MqttEvents:
                 numbers.remove(mid)
                 self._refused += reason.is_failure and numbers is self._events
             self._changed.notify_all()
-
-
-def _parse(uri: str) -> tuple[Any, int, str]:
-    try:
-        parts = urlsplit(uri)
-        port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    topic = parts.path.strip("/") or "cmlr_edge"
-    is_usable = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and is_host(parts.hostname)
-    is_usable = is_usable and uri.isprintable() and len(topic.encode()) <= _LONGEST_TOPIC
-    if not is_usable or parts.query or parts.fragment or set(topic) & set("+#\0"):
-        raise OutputError(
-            f"cannot read {redact_source(uri)}: expected {_FORM}; {HOW_TO_WRITE_PASSWORDS}"
-        )
-    return parts, port, topic
-
-
-def _paho() -> Any:
-    with needed("MQTT needs paho-mqtt 2", "pip install 'cmlr-edge[mqtt]'"):
-        from paho.mqtt import client
-    return client
-
-
-def _client(mqtt: Any, parts: Any, tls: ssl.SSLContext | None) -> Any:
-    """A client of paho's that is to log in as the URI says, in MQTT 5 at first."""
-    # As paho itself goes over to older versions: another client would have to take over what waits.
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
-    client._protocol = mqtt.MQTTv5
-    if parts.username is not None:
-        password = None if parts.password is None else unquote(parts.password)
-        client.username_pw_set(unquote(parts.username), password)
-    if parts.scheme == "mqtts":
-        client.tls_set_context(tls or tls_context())
-    client.reconnect_delay_set(min_delay=1, max_delay=1)  # whole seconds
-    return client

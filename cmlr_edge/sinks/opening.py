@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
 from cmlr_edge.sinks.collect import Collect, CollectSettings
 from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.later import Later
 from cmlr_edge.sinks.line_file import KEEP
 
 if TYPE_CHECKING:
@@ -142,6 +144,7 @@ class SinkRequest:
     name_source: bool  # whether several sources share it
     fps: float | None  # of its source, where it belongs to one that has a fixed pace
     folder: Path = Path()  # what relative paths start from
+    after_another: bool = False  # which is to say farewell first, for it has the same place
 
     def tls(self) -> ssl.SSLContext | None:
         """What a connection with TLS is made with; None for what is usual."""
@@ -213,7 +216,7 @@ def open_sink(
         raise OutputError(f"cannot write {file}: its folder must exist{wanted}")
     if file is not None and settings.is_folder and file.exists() and not file.is_dir():
         raise OutputError(f"cannot write into {file}: it is a file, and a folder is wanted")
-    request = SinkRequest(settings, file, labels, name_source, fps, folder)
+    request = SinkRequest(settings, file, labels, name_source, fps, folder, after is not None)
     sink = _open_theirs(request) if known is None else known.open(request)
     if known is not None and known.lines and after is None:
         sink.claim()  # type: ignore[attr-defined]
@@ -357,9 +360,15 @@ def _collect(request: SinkRequest) -> Sink:
 
 def _mqtt(request: SinkRequest) -> Sink:
     from cmlr_edge.sinks.mqtt import MqttEvents
+    from cmlr_edge.sinks.mqtt_client import paho_client, parse_address
 
-    settings = request.settings
-    return MqttEvents(settings.url, tls=request.tls(), home_assistant=settings.home_assistant)
+    url, home = request.settings.url, request.settings.home_assistant
+    opening = partial(MqttEvents, url, tls=request.tls(), home_assistant=home)
+    if not request.after_another:
+        return opening()
+    parse_address(url)  # what is wrong is told now
+    paho_client()
+    return Later(opening)
 
 
 def _webhook(request: SinkRequest) -> Sink:

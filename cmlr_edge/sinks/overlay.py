@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmlr_edge.errors import DependencyError, OutputError
+from cmlr_edge.machine.needed import NO_THREAD
 from cmlr_edge.machine.pyav import pyav
 from cmlr_edge.model.files import clear_parts, followed, give_name, is_plain, part_of
 from cmlr_edge.prediction import Prediction
@@ -176,11 +177,10 @@ class OverlayVideo:
             self._parts.close()
 
     def _unwritten(self, error: OSError) -> OutputError:
-        reason = error.strerror or str(error)
-        return OutputError(
-            f"cannot write {printable(self._path)}: {reason}; check the folder's permissions, free "
-            "some space"
-        )
+        reason = f"{error.strerror or error}; check the folder's permissions, free some space"
+        if isinstance(error, BlockingIOError):  # of the encoder
+            reason = NO_THREAD
+        return OutputError(f"cannot write {printable(self._path)}: {reason}")
 
 
 def _draw(image: NDArray[np.uint8], prediction: Prediction, title: str) -> None:

@@ -25,6 +25,7 @@ from cmlr_edge.backends.onnx_rows import (
 from cmlr_edge.engines.check import look
 from cmlr_edge.engines.opening import Opening
 from cmlr_edge.errors import DataError, EngineError, TooFewError
+from cmlr_edge.model.embedded import renamed
 from cmlr_edge.model.files import (
     model_path,
     sha256_of,
@@ -104,7 +105,8 @@ class Teacher:
         self._old = len(self._spec.labels) if taught is None else len(taught.base_golden)
         self._labels = () if taught is None else taught.labels
         self._rows = rows_of(pair.content, len(self._labels), self._name)
-        self._base = without_rows(pair.content, self._old, self._name)
+        base = without_rows(pair.content, self._old, self._name)
+        self._base = renamed(base, self._spec.labels[: self._old])
         self._places = find_tokens(self._base, self._name)
         self._tokens = self._places[0]
 
@@ -137,6 +139,11 @@ class Teacher:
         opening = Opening.of(path, "cpu")
         opening.require()
         opening.close()
+        if opening.spec.adopted is not None:
+            raise EngineError(
+                f"{path.name} was trained elsewhere and adopted, and does not say where its tokens are: "
+                "only engines of export/build_engine.py can be taught"
+            )
         return cls(opening.pair, providers or _providers_here(opening.pair), report)
 
     @property
@@ -317,7 +324,8 @@ class Teacher:
         """Read the tokens where no old score minds, else at the last place; with what `_compare` says."""
         content, equal = b"", dict[str, int]()
         for place in self._places:
-            content = with_rows(self._base, rows, self._old, self._name, place)
+            added = with_rows(self._base, rows, self._old, self._name, place)
+            content = renamed(added, names)
             equal = self._compare(content, names, frames, but)
             if set(equal.values()) == {len(frames)}:
                 break

@@ -25,6 +25,7 @@ from cmlr_edge.errors import CmlrError, EngineError, SpecError
 from cmlr_edge.model.spec import ModelSpec, PreprocessSpec, Resize
 from cmlr_edge.preprocess import preprocess
 from cmlr_edge.service.store import EngineStore
+from cmlr_edge.teaching.lesson import Teacher
 from tests.cmlr_edge.cli.command import run
 
 PICTURES = draw()[:3]
@@ -64,6 +65,14 @@ def test_one_file_is_enough_under_any_name_and_a_changed_byte_is_noticed(
         alone.write_bytes(changed)
         with pytest.raises(CmlrError):
             Recognizer.from_engine(alone)
+
+
+def test_an_adopted_engine_that_is_to_be_taught_is_told_what_can_be(
+    foreign: Path, tmp_path: Path
+) -> None:
+    path = Adoption(foreign, WISHES).finish().write(tmp_path / "engine")
+    with pytest.raises(EngineError, match="trained elsewhere and adopted"):
+        Teacher.of(path)
 
 
 def _scores(case: Case, path: Path) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -324,3 +325,47 @@ def test_a_storage_that_does_not_answer_is_told_in_a_line_without_keys(
     with pytest.raises(OutputError, match=r"^cannot use s3://b/rows\?\*\*\*: cannot ") as raised:
         stores.RemoteStore("s3://b/rows?hunter2").has("a")
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_picture_that_grew_since_it_was_listed_is_read_whole(tmp_path: Path) -> None:
+    fs, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}/a.png"
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    fs.pipe_file(url, encoded(solid(1, 2, 3)))
+    [unit] = cut(list_items([url]), Cutting())
+    fs.pipe_file(url, encoded(noise))
+    [found] = pictures.find_pictures(unit)
+    assert np.array_equal(found.decode()[0], noise)
+
+
+class _CutShort(io.BytesIO):
+    """A file of a storage that says it holds more than comes."""
+
+    size = 1000
+
+
+def test_an_answer_that_is_cut_is_not_the_end_of_a_file() -> None:
+    item = Item("tar", "s3://bucket/a.tar", 1000, None)
+    whole = pictures.Watched(_CutShort(bytes(1000)), item)
+    assert [len(whole.read(size)) for size in (600, -1, 99)] == [600, 400, 0]
+    for asked in (-1, 301):
+        file = pictures.Watched(_CutShort(bytes(300)), item)
+        with pytest.raises(StorageError, match=r"a\.tar: 300 bytes came, not"):
+            file.read(asked)
+        assert file.fault is not None
+
+
+def test_a_part_of_an_archive_that_was_changed_is_not_read_as_if_it_was_not(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", samples(9))
+    table = tmp_path / "b.parquet"
+    for count in (9, 12):
+        if count == 12:
+            write_tar(tar, samples(count))
+        images = pa.table({"image": [content for _, content in samples(count)]})
+        pyarrow.parquet.write_table(images, table, row_group_size=3)
+        if count == 9:
+            units = [*cut(list_items([str(tar), str(table)]), Cutting(part_mb=0.001))]
+            assert {unit.kind for unit in units if unit.parts > 1} == {"tar", "parquet"}
+            assert sum(len([*pictures.find_pictures(unit)]) for unit in units) == 18
+    for unit in units:
+        with pytest.raises(CaptureError, match=r"it was changed, from \d+ bytes to \d+"):
+            next(pictures.find_pictures(unit))

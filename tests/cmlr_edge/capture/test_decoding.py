@@ -317,6 +317,29 @@ def test_a_film_that_lacks_its_end_is(
     assert "may be cut short" in caplog.text
 
 
+@pytest.mark.parametrize("who", ["decoder", "converter"])
+def test_a_film_is_not_called_damaged_where_no_thread_can_be_started(
+    tmp_path: Path, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_film(tmp_path / "a.mp4", [shade(0), shade(9)])
+
+    def refuse(*_: object) -> None:
+        raise av.error.BlockingIOError(11, "Resource temporarily unavailable")
+
+    class Packet:
+        decode = refuse
+
+    film = PyAvFilm(av, path)
+    if who == "converter":
+        monkeypatch.setattr(film._pictures, "to_bgr", refuse)
+    else:
+        monkeypatch.setattr(film._footing, "take", lambda _: None)
+        monkeypatch.setattr(film, "_frames", (film._decoded(Packet()) for _ in "1"))
+    with pytest.raises(CaptureError, match=r"a\.mp4: there is not enough memory for a thread, or"):
+        film.read()
+    film.close()
+
+
 PLAYLISTS = {
     "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:2,\n{film}\n#EXT-X-ENDLIST\n",
     "a concat script": "ffconcat version 1.0\nfile {film}\n",

@@ -227,7 +227,15 @@ def test_an_odd_folder_is_labelled_and_says_what_it_leaves_out(
     assert (done.returncode, "Traceback" in errors) == (0, False), errors
     [line] = [line for line in errors.splitlines() if "left out" in line]
     assert "2 pictures" in line
-    for reason in ("1 hidden", "1 .txt", "1 links to nothing", "1 pipes or devices"):
+    remedy = f"for pictures in its folders give '{folder}/**/*', quoted"
+    for reason in (
+        "1 hidden",
+        "1 .txt",
+        "1 links to nothing",
+        "1 pipes or devices",
+        "2 folder",
+        remedy,
+    ):
         assert reason in line
     assert out.exists()
     if output == "--out":

@@ -146,15 +146,17 @@ def test_where_memory_is_short_nobody_is_told_to_install_anything(
     monkeypatch.setattr(openvino, "shared_core", Core)
     assert openvino.supported_precisions() == ["f32"]
 
+
+@pytest.mark.parametrize("said", ["can't start new thread", "Failed to launch worker thread: x"])
+def test_where_no_thread_can_be_started_that_is_told_in_a_line(said: str) -> None:
     code = (
-        "import threading; from cmlr_edge import cli; from cmlr_edge.cli import usage\n"
-        "def run_app(*_): threading._start_new_thread = refuse; threading.Thread().start()\n"
-        'def refuse(*_): raise RuntimeError("can\'t start new thread")\n'
+        "from cmlr_edge import cli; from cmlr_edge.cli import usage\n"
+        f"def run_app(*_): raise (RuntimeError if 'start' in {said!r} else Exception)({said!r})\n"
         "usage.run_app = run_app; cli.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: there is not enough memory")
+    assert done.stderr.startswith("error: there is not enough memory for a thread, or no more are")
     assert len(done.stderr.splitlines()) == 1

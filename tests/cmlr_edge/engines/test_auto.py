@@ -95,7 +95,9 @@ def test_the_command_line_tells_the_choice_in_one_line_of_stderr_once(
     path = write_engine(tmp_path, content, make_spec(content))
     first, second = (run("label", clip, "--engine", path, "--json") for _ in range(2))
     assert first.returncode == second.returncode == 0
-    assert first.stderr.count("measured once for model.onnx on this machine") == 1
+    assert (
+        first.stderr.count("measured once for model.onnx and its thresholds on this machine") == 1
+    )
     assert "measured" not in second.stderr
     assert json.loads(first.stdout)["provider"] == json.loads(second.stdout)["provider"]
 

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cmlr_edge.cli.app import app
+from cmlr_edge.cli.service import _readable
 from cmlr_edge.service.unit import objections_of
 from tests.cmlr_edge.service.whole_config import WHOLE
 
@@ -68,11 +69,23 @@ def test_what_its_user_may_not_do_is_told(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o777)
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(folder.stat().st_mode | 0o055)
-    said = [*objections_of("nobody", config, [tmp_path, tmp_path / "open"])]
+    (tmp_path / "pw").write_text("secret")
+    (tmp_path / "pw").chmod(0o600)
+    config.write_text(f"""[[sources]]
+name = "door"
+uri = "rtsp://u:${{file:pw}}@c/${{file:$CREDENTIALS_DIRECTORY/x}}"
+[engine]
+path = "{tmp_path}/none.onnx"
+""")
+    readable = _readable(config)
+    assert readable == [config, tmp_path / "pw", tmp_path / "none.onnx"]
+    said = [*objections_of("nobody", readable, [tmp_path, tmp_path / "open"])]
+    assert any(f"nobody may not read {tmp_path}/pw:" in text for text in said)
+    assert f"there is no {tmp_path}/none.onnx: write it" in said
     assert any(f"nobody may not read {config}:" in text for text in said)
     assert any(f"nobody may not write into {tmp_path}:" in text for text in said)
     assert not any(f"write into {tmp_path / 'open'}" in text for text in said)
-    [missing] = objections_of("root", config, [tmp_path / "later"])
+    [missing] = objections_of("root", [config], [tmp_path / "later"])
     assert missing == f"there is no {tmp_path}/later: sudo install -d -o root {tmp_path}/later"
 
 

@@ -42,6 +42,8 @@ def test_a_model_that_falls_behind_is_told_once_and_outputs_know(
             monkeypatch.setattr(session.streams, "latest", lambda _name, newest=result: newest)
             session.tell_health(session.status())
     assert [item.is_ok for item in told] == [True] * 4 + [False] * 2 + [True]
+    assert [item.newest for item in told] == [result for _, result in seen]
+    assert len(told[0].known) == len(stale.prediction.scores)
     messages = [text for text in caplog.messages if "keep" in text]
     assert [text.split(": ")[0] for text in messages] == ["door", "door"]
     assert "max_fps" in messages[0]

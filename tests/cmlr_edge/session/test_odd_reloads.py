@@ -17,6 +17,8 @@ from cmlr_edge.errors import SpecError
 from cmlr_edge.session import Session
 from cmlr_edge.session.config import load_config
 from cmlr_edge.session.runner import Runner
+from tests.cmlr_edge.sinks.authority import Authority
+from tests.cmlr_edge.sinks.broker import Broker
 from tests.conftest import free_port
 from tests.waiting import wait_until
 
@@ -199,3 +201,68 @@ def test_one_threshold_for_all_is_a_share_too(text: str, tmp_path: Path, value: 
     config.write_text(text.replace("threshold = 0.5", f"threshold = {value}"))
     with pytest.raises(SpecError, match=r"line 1: threshold is .*: expected 0 to 1"):
         load_config(config)
+
+
+def test_a_reload_opens_anew_what_another_secret_or_certificate_leads_to_and_that_alone(
+    running: tuple[Session, Runner, Path], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, runner, config = running
+    caplog.set_level(logging.INFO, "cmlr_edge.session.runner")
+    pem = Authority(config.parent / "authority").ca.read_text()
+    for name, content in {"rate": "50", "door": "a", "yard": "a", "gate.pem": pem}.items():
+        (config.parent / name).write_text(content)
+
+    def reloaded() -> list[object]:
+        caplog.clear()
+        runner.request_reload()
+        wait_until(lambda: "the configuration is taken over" in caplog.messages)
+        sources = [place.source for place in session._places]
+        return [*sources, *session.outputs.guards]
+
+    hook = '\n[[sinks]]\nkind = "webhook"\nurl = "https://127.0.0.1:9/'
+    text = text.replace("fps=50", "fps=${file:rate}")
+    text += f'{hook}${{file:door}}"{hook}${{file:yard}}"\nca_file = "gate.pem"\n'
+    config.write_text(text)
+    first = reloaded()
+    assert reloaded() == first
+    for number, (name, content) in enumerate(
+        {"rate": "25", "door": "b", "gate.pem": f"{pem}\n"}.items()
+    ):
+        (config.parent / name).write_text(content)
+        now = reloaded()
+        assert [a is b for a, b in zip(now, first, strict=True)] == [i != number for i in range(3)]
+        first = now
+    (config.parent / "rate").unlink()
+    assert "device.toml, line 6: ${file:rate}" in refusal(runner, caplog)
+
+
+def test_another_password_of_a_broker_leaves_the_sources_known_as_they_are(
+    running: tuple[Session, Runner, Path],
+    text: str,
+    broker: Broker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, runner, config = running
+    caplog.set_level(logging.INFO, "cmlr_edge.session.runner")
+    url = f"mqtt://u:${{file:pw}}@127.0.0.1:{broker.port}/door"
+    sink = f'\n[[sinks]]\nkind = "mqtt"\nurl = "{url}"\nhome_assistant = "homeassistant"\n'
+
+    def told(password: str, labels: str, more: str = "") -> dict[str, str]:
+        (config.parent / "pw").write_text(password)
+        config.write_text(f"{text}labels = {labels}\n{more}{sink}")
+        caplog.clear()
+        runner.request_reload()
+        wait_until(lambda: "the configuration is taken over" in caplog.messages)
+        wait_until(lambda: broker.retained().get("door/availability") == "online")
+        return broker.retained()
+
+    yard = '[[sources]]\nname = "yard"\nuri = "test://"\n'
+    first = told("first", '["red", "green"]', yard)
+    wait_until(lambda: "door/yard/_health" in broker.retained())
+    assert first["door/run"]
+    told("second", '["red"]')
+    wait_until(lambda: "door/yard/_health" not in broker.retained())
+    wait_until(lambda: not [t for t in broker.retained() if "green" in t or "yard" in t])
+    assert broker.availability() == ["online", "offline", "online"]
+    assert broker.retained()["door/door/_health"] == "ON"
+    assert "another program" not in caplog.text

@@ -11,10 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cmlr_edge.errors import SpecError
 from cmlr_edge.events.event import Event
+from cmlr_edge.prediction import Latency, Prediction
 from cmlr_edge.sinks.base import SourceHealth
 from cmlr_edge.sinks.home_assistant import HomeAssistant
 from cmlr_edge.sinks.mqtt import MqttEvents
@@ -68,7 +70,7 @@ def test_names_of_any_kind_stay_apart_and_make_topics() -> None:
     topics = home.watch(sources)
     check(topics)
     assert not any(set(topic) & set("+# ?") for topic in topics)
-    assert len(topics) == len(names) * (3 + 3 * len(names))
+    assert len(topics) == 1 + len(names) * (3 + 3 * len(names))
     gone = {topic for topic, text in home.watch(sources[1:]).items() if not text}
     assert {topic for topic in gone if topic.startswith("homeassistant/")} <= {*topics}
     assert len(gone) == 3 + 4 * len(names)  # with the scores, which were not told yet
@@ -113,6 +115,23 @@ def test_a_label_is_unavailable_while_its_camera_gives_no_frames() -> None:
     topics |= home.watch([SourceHealth("door", is_ok=True, labels=("person",))])
     assert is_available("binary_sensor", "person")
     assert is_available("sensor", "person")
+
+
+def test_scores_live_while_they_say_anything_and_are_told_now_and_then() -> None:
+    now_s = [0.0]
+    home = HomeAssistant("house", "homeassistant", lambda: now_s[0])
+
+    def told(person: float, *, is_ok: bool = True, valid: bool = True) -> dict[str, str]:
+        now_s[0] += 1.0
+        scores = np.array([person, 0.5], np.float32)
+        newest = replace(of_events(), prediction=Prediction(scores, (), Latency(), 0.0, valid))
+        health = SourceHealth("door", is_ok, ("person",), ("person", "car"), newest)
+        return {t: text for t, text in home.watch([health]).items() if t.endswith("/score")}
+
+    assert told(0.25, is_ok=False) == told(0.25, valid=False) == {}
+    assert told(0.25) == {"house/door/person/score": "0.25"}  # nothing of car: it has no entity
+    assert [told(0.75) for _ in range(9)].count({"house/door/person/score": "0.75"}) == 1
+    assert not any(told(0.755) for _ in range(9))
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tests.cmlr_edge.sinks.samples import event
 
 WELL_5, WELL_3 = b"\x20\x03\0\0\0", b"\x20\x02\0\0"
 ALL = "run|availability|events"
+_SENT = rb"[\x32\x33\x3a\x3b][\x80-\xff]*[\0-\x7f]\0.door/(?:%b)(..)"  # topics are asked for, too
 NOT_5 = b"\x20\x02\x00\x01"  # of a broker of MQTT 3.1.1 alone
 
 
@@ -44,7 +45,7 @@ class StandIn:
             with suppress(OSError):
                 while came := peer.recv(65536):
                     said += came
-                    numbers = re.findall(rb"door/(?:%b)(..)" % confirms.encode(), said, re.DOTALL)
+                    numbers = re.findall(_SENT % confirms.encode(), said, re.DOTALL)
                     for number in numbers[confirmed:] if confirms else ():
                         peer.sendall(b"\x40\x02" + number)
                         confirmed += 1

@@ -387,3 +387,22 @@ def test_lines_reach_whoever_reads_a_pipe_and_are_said_to_be_lost_where_nobody_d
     finally:
         file.close()
         os.close(readers.pop())
+
+
+def test_lines_go_into_a_pipe_that_was_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    file, readers = LineFile(path), [os.open(path, os.O_RDONLY | os.O_NONBLOCK)]
+    try:
+        file.append("one")
+        path.unlink()
+        file.append("two")  # and no file is made, in which the next pipe would find its place taken
+        assert not path.exists()
+        os.mkfifo(path)
+        readers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        file.append("three")
+        assert [os.read(reader, 99) for reader in readers] == [b"one\ntwo\n", b"three\n"]
+    finally:
+        file.close()
+        for reader in readers:
+            os.close(reader)

@@ -104,6 +104,20 @@ def test_the_overlay_draws_on_a_copy_and_takes_other_sizes(tmp_path: Path) -> No
     assert (first.image_bgr == 9).all()
 
 
+def test_an_overlay_whose_encoder_gets_no_thread_blames_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    sink = OverlayVideo(tmp_path / "overlay.mp4", fps=None)
+    monkeypatch.setattr(sink, "_mux", refuse)
+    with pytest.raises(OutputError, match=r"overlay\.mp4: there is not enough memory for a thread"):
+        sink.write(result(frame(0), prediction("dog")))
+    sink.close()
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("count", [1, 5, 500])
 def test_the_contact_sheet_shows_any_number_of_frames(tmp_path: Path, count: int) -> None:
     path = tmp_path / "sheet.png"

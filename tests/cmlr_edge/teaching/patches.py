@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cmlr_edge.backends.golden import golden_frames
 from cmlr_edge.backends.onnx_rows import TOKENS
+from cmlr_edge.model.embedded import names_entry, with_metadata
 from cmlr_edge.model.spec import ModelSpec
 from tests.conftest import SIZE_HW, golden_scores, make_spec, write_engine
 
@@ -43,8 +44,7 @@ def patch_model(tokens: str = TOKENS) -> bytes:
     ]
     graph = helper.make_graph(nodes, "patches", [frames], [scores], constants, value_info=[seen])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    content: bytes = model.SerializeToString()
-    return content
+    return with_metadata(model.SerializeToString(), names_entry(("red", "green", "blue")))
 
 
 def patch_spec(content: bytes) -> ModelSpec:

@@ -21,6 +21,7 @@ from cmlr_edge.backends import find_providers
 from cmlr_edge.cli.app import app
 from cmlr_edge.engines.opening import examine
 from cmlr_edge.errors import DataError, EngineError, OutputError, SpecError, TooFewError
+from cmlr_edge.model.embedded import metadata
 from cmlr_edge.model.files import sha256_of, signature_path, spec_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.stability import StabilityChange, StabilityRules
@@ -140,6 +141,8 @@ def test_labels_are_added_improved_renamed_and_taken_away(base: Path, tmp_path: 
     assert (bits(second, ("yellow",)) != bits(third, ("yellow",))).any()
     fourth = teacher(third).rename("yellow", "warm").write(tmp_path / "4")
     np.testing.assert_array_equal(bits(third, ("yellow",)), bits(fourth, ("warm",)))
+    names = "{0: 'red', 1: 'green', 2: 'blue', 3: 'warm', 4: 'lemon'}"
+    assert metadata(fourth.read_bytes()) == {"names": names}
     fifth = teacher(fourth).forget("warm").write(tmp_path / "5")
     np.testing.assert_array_equal(bits(second, kept), bits(fifth, kept))
     stored = Examples.load(examples_path(fifth), width=3, number=12, base=sha256_of(patch_model()))
