@@ -11,7 +11,8 @@ from typing import Literal
 
 from cmlr_edge.errors import DataError
 
-LOG = "log.jsonl"  # of a run folder, for who does not load PyTorch
+# Of a run folder, for who does not load PyTorch.
+LOG, SPEC, PLAIN = "log.jsonl", "model.json", "plain"
 _SMALLEST_IMAGE = 32  # one position of a backbone's last stage
 # Rates: far above any that learns, far below what float32 cannot hold. A worker is a process; the
 # seed is what scikit-learn takes.

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cmlr_edge.errors import DataError
+from cmlr_edge.model.thresholds import LabelExpectation
 from train.cli.explain import explain
-from train.cli.refit import refit
+from train.cli.refit import _hint_of_silent, refit
 from train.data.base import LabeledImages
 
 HELD_OUT = ("3.png", "5.png")
@@ -61,6 +62,22 @@ def test_explain_looks_at_what_the_run_held_out(
     with pytest.raises(Asked):
         explain(run, photos, "red", tmp_path / "why", skip_damaged=True)
     assert seen[2:] == [HELD_OUT[1]]
+
+
+def test_labels_that_are_never_named_get_a_remedy_that_was_not_taken() -> None:
+    silent = {
+        "cup": LabelExpectation(0.9, None, None, 0.0, 3),
+        "dog": LabelExpectation(0.5, 0.8, 0.4, 0.5, 9),
+        "cat": LabelExpectation(0.5, None, None, None, 0),  # on no picture: nothing is known
+    }
+    hint = _hint_of_silent(silent, "f1", 5.0) or ""
+    assert "pictures: cup; try --shrinkage 0" in hint
+    assert "precision" not in hint
+    assert _hint_of_silent(silent, "precision=0.9", 0) == (
+        "never named on these pictures: cup; try a lower precision, or more pictures of them"
+    )
+    del silent["cup"]
+    assert _hint_of_silent(silent, "f1", 5.0) is None
 
 
 def test_thresholds_are_fitted_on_what_the_run_held_out(

@@ -13,6 +13,7 @@ from cmlr_edge.cli.tables import stdout, table
 from train.cli.options import CheckpointOption, DataOption, SkipDamagedOption
 from train.reporting import say
 
+_LEAST_TOLD = 0.0005  # less is 0.000
 _log = logging.getLogger(__name__)
 
 
@@ -55,13 +56,7 @@ def explain(
         report=_log.info,
     )
     write_explanation(record, out)
-    _print_links(record)
-    _print_absent(record["absent"])
-    if not record["readable"]:
-        say(
-            f"the links are too weak to read: setting a label moves no probability by more than "
-            f"{record['strongest_effect']:.0e}"
-        )
+    _print_record(record)
     say(f"wrote the figures and explanation.json into {out}")
 
 
@@ -72,17 +67,34 @@ def _names(checkpoint: Path, beside: Path | None) -> tuple[str, str]:
     return str(checkpoint), str(beside)
 
 
+def _print_record(record: dict[str, Any]) -> None:
+    """Links where they say something, scores of absent labels, and which figures there are not."""
+    if record["readable"]:
+        _print_links(record)
+    else:
+        say(
+            f"the links are too weak to read: setting a label moves no probability by more than "
+            f"{record['strongest_effect']:.0e}; do.png and links.png show nothing"
+        )
+    _print_absent(record["absent"])
+    for name, why in record["not_written"].items():
+        say(f"{name} is not written: {why}")
+
+
 def _print_links(record: dict[str, Any]) -> None:
     titles = {
-        "strongest": "strongest links",
-        "most_suppressed": "together or apart in the data, not linked",
+        "strongest": ("strongest links", "causal"),
+        "most_suppressed": ("together or apart in the data, not linked", "cooccurrence"),
     }
-    for key, title in titles.items():
+    for key, (title, told) in titles.items():
         links = table("cause", "effect", right=("causal", "co-occurrence"), title=title)
         for link in record[key]:
+            if abs(link[told]) < _LEAST_TOLD:
+                continue
             numbers = (f"{link[name]:+.3f}" for name in ("causal", "cooccurrence"))
             links.add_row(escape(link["cause"]), escape(link["effect"]), *numbers)
-        stdout().print(links)
+        if links.row_count:
+            stdout().print(links)
 
 
 def _print_absent(absent: dict[str, list[dict[str, Any]]]) -> None:
@@ -94,4 +106,5 @@ def _print_absent(absent: dict[str, list[dict[str, Any]]]) -> None:
             scores = (f"{item[key]:.3f}" for key in ("with_company", "without_company"))
             pictures = " / ".join(map(str, item["pictures"]))
             scored.add_row(escape(item["label"]), escape(item["company"]), *scores, pictures)
-        stdout().print(scored)
+        if found:
+            stdout().print(scored)

@@ -26,7 +26,10 @@ _Track = Annotated[
 ]
 _Cache = Annotated[
     Path | None,
-    typer.Option(help="Folder of confounders to share; default confounders/ beside the run."),
+    typer.Option(
+        help="Folder to share of what is measured before training, as confounders; default prepared/ beside "
+        "the run."
+    ),
 ]
 
 
@@ -75,10 +78,11 @@ def _run(
     cache: Path | None,
     track: list[str],
 ) -> ModelSpec:
+    from train.fitting.confounder_cache import PREPARED
     from train.fitting.loop import fit as run_fit
 
     try:
-        cache = cache or out.absolute().parent / "confounders"
+        cache = cache or out.absolute().parent / PREPARED
         return run_fit(data, out, config, resume=resume, cache=cache, track=track)
     except KeyboardInterrupt:
         say(f"whole epochs are kept in {out}: go on with the same command and --resume")

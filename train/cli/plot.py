@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from train.config import PLAIN
 from train.reporting import say
 
 
@@ -21,10 +23,15 @@ def plot(
 
     Example: python -m train plot runs/first --out first.png
     """
-    from train.explaining.plot import plot_log, write_table
+    from train.explaining.plot import deploys_another, plot_log, write_table
 
     if csv_file is not None:
         write_table(run, csv_file)
         say(f"wrote {csv_file}")
     plot_log(run, out)
     say(f"wrote {out}")
+    if deploys_another(run):
+        say(
+            f"it shows the network with links; deployed is the one without, `{PLAIN}`: python -m train plot "
+            f"{shlex.quote(str(run / PLAIN))}"
+        )

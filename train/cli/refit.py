@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cmlr_edge.cli.tables import stdout, table
 from cmlr_edge.errors import DataError
-from cmlr_edge.wording import counted
+from cmlr_edge.wording import counted, few_of
 from train.cli.options import DataOption, SkipDamagedOption, write_report
 from train.reporting import progress_bars, say
 
@@ -81,9 +81,26 @@ def refit(
     write_report(json_file, {name: dataclasses.asdict(item) for name, item in expected.items()})
     title = f"thresholds for {rule} on {counted(len(part.images), 'picture')}"
     stdout().print(_table(title, expected))
+    if hint := _hint_of_silent(expected, rule, shrinkage):
+        say(hint)
     say(f"wrote the thresholds into {spec_path(path)}")
     if was_signed:
         say(f"the signature was of the old ones and is gone; sign again: cmlr-edge sign {path}")
+
+
+def _hint_of_silent(
+    expected: dict[str, LabelExpectation], rule: str, shrinkage: float
+) -> str | None:
+    """What to do about labels that are on the pictures and are never named; None where there are none."""
+    silent = [name for name, item in expected.items() if item.positives and not item.recall]
+    if not silent:
+        return None
+    remedies = [
+        *(["--shrinkage 0, by which rare labels get thresholds of their own"] if shrinkage else []),
+        *(["a lower precision"] if rule.startswith("precision") else []),
+        "more pictures of them",
+    ]
+    return f"never named on these pictures: {few_of(silent, 8)}; try {', or '.join(remedies)}"
 
 
 def _table(title: str, expected: dict[str, LabelExpectation]) -> Table:

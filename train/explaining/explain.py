@@ -34,6 +34,7 @@ from train.explaining.figures import (
 )
 from train.explaining.link_effects import cooccurrence, swap_effects
 from train.explaining.views import (
+    FEWEST,
     Seen,
     choose,
     company_of_absent,
@@ -105,7 +106,7 @@ def explain(
     tokens = networks[0].tokens.half().numpy()
     effects = swap_effects(model, TokenSet(tokens, data.targets(), model.backbone.finer_channels))
     report("drawing")
-    return {
+    record = {
         "cause": cause,
         "num_images": len(every),
         "num_images_looked_at": len(data.images),
@@ -113,6 +114,29 @@ def explain(
         **_draw_links(effects, every, together, spec.labels, cause, folder),
         **_look_for_labels(networks, data, together, cause, absent, folder),
     }
+    record["not_written"] = _nothing_to_draw(record, model)
+    for name in record["not_written"]:
+        (folder / name).unlink(missing_ok=True)  # of what was explained before
+    return record
+
+
+def _nothing_to_draw(record: dict[str, Any], model: CausalRecognizer) -> dict[str, str]:
+    """Figures that there is nothing for: file -> why."""
+    looked_at = f"on the {counted(record['num_images_looked_at'], 'picture')} looked at"
+    too_few = f"{FEWEST} times with its usual company and {FEWEST} times without"
+    drawn = {
+        "heat_maps.png": (record["heat_maps"], f"no label is missing {looked_at}"),
+        "absent.png": (
+            any(record["absent"].values()),
+            f"{looked_at} no label is missing {too_few}: add pictures, or take another --split",
+        ),
+        "features.png": (
+            record["points"]["label_features"],
+            "this network has no feature of each label",
+        ),
+        "confounders.png": (model.intervention is not None, "this network has no confounders"),
+    }
+    return {name: why for name, (there, why) in drawn.items() if not there}
 
 
 def _draw_inside(network: Seen, there: NDArray[np.bool_], folder: Path) -> dict[str, int]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file, write_atomically
+from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import json_value
-from train.config import LOG
+from train.config import LOG, PLAIN, SPEC
 
 _SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
 
@@ -59,6 +60,13 @@ def write_table(run: Path, out: Path) -> None:
     writer.writeheader()
     writer.writerows(records)
     write_atomically(out, text.getvalue().encode())
+
+
+def deploys_another(run: Path) -> bool:
+    """Whether the run keeps the network without links that was trained beside the one of its log."""
+    if not (run / SPEC).is_file() or not (run / PLAIN / LOG).is_file():
+        return False
+    return ModelSpec.load(run / SPEC).method.read_out == PLAIN
 
 
 def plot_log(run: Path, out: Path) -> None:

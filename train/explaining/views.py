@@ -20,7 +20,7 @@ from train.network.model import CausalRecognizer
 
 _PICTURES, _PRESENT = 4, 2  # pictures shown, and their own labels
 _PAIRS = 12  # of a label and its company
-_FEWEST = 3  # pictures behind a mean
+FEWEST = 3  # pictures behind a mean
 _LEAST_HEAT = 0.05  # of a logit: below, a map is pale and not scaled up
 
 
@@ -168,7 +168,7 @@ def company_of_absent(
     for label, company in pairs:
         rows = [away[:, label] & there[:, company], away[:, label] & away[:, company]]
         counts = (int(rows[0].sum()), int(rows[1].sum()))
-        if min(counts) >= _FEWEST and len(found) < _PAIRS:
+        if min(counts) >= FEWEST and len(found) < _PAIRS:
             means = [float(network.scores[row, label].mean()) for row in rows]
             found.append(Company(labels[label], labels[company], means[0], means[1], counts))
     return found

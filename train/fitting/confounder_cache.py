@@ -21,6 +21,9 @@ from train.data.base import LabeledImages
 from train.fitting.picture_hashes import hash_pictures
 from train.fitting.prepare import Preparation
 
+PREPARED = (
+    "prepared"  # folder, beside the runs: confounders, where there are any, and the tokens' scale
+)
 _VERSION = 2  # raised when the same inputs give other confounders
 _log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def _load(path: Path) -> Preparation | None:
     try:
         prepared = Preparation.from_tensors(load(path.read_bytes()))
     except (OSError, SafetensorError, TypeError) as error:
-        _log.warning("%s cannot be read (%s): building the confounders again", path, error)
+        _log.warning("%s cannot be read (%s): looking at the pictures again", path, error)
         return None
     _log.info("what was seen of these pictures before, from %s", path)
     return prepared
@@ -80,7 +83,9 @@ def _store(prepared: Preparation, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(prepared.to_tensors()))
     except OSError as error:  # the run itself needs no cache
-        _log.warning("the confounders could not be stored in %s: %s", path, error.strerror)
+        _log.warning(
+            "what was measured of the pictures could not be stored in %s: %s", path, error.strerror
+        )
 
 
 def content_key(

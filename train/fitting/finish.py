@@ -77,7 +77,8 @@ def finish(run: Run, model: CausalRecognizer, *, tell: bool = True) -> ModelSpec
     )
     if distributed.is_first():
         checkpoint.save_weights(run.folder, model)
-        for line in _report(run, spec, choice, scores) if tell else ():
+        lines = _report(run, spec, choice, scores)
+        for line in lines if tell else ():
             _log.info(line)
         checkpoint.save_spec(run.folder, spec)
     distributed.wait()

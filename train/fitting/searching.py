@@ -13,6 +13,7 @@ from cmlr_edge.machine.needed import needed
 from cmlr_edge.model.files import write_atomically
 from train.config import LOG
 from train.data.base import LabeledImages
+from train.fitting.confounder_cache import PREPARED
 from train.fitting.loop import fit
 from train.network.token_memory import TokenMemory
 from train.settings import as_options, build_config
@@ -95,7 +96,7 @@ def _train(
     data_is_told: bool,
 ) -> float:
     config = build_config(plan.given | chosen, plan.settings, plan.recipe)
-    cache = out.parent / "confounders"
+    cache = out.parent / PREPARED
     shared: dict[str, Any] = {"cache": cache, "memory": memory, "data_is_told": data_is_told}
     fit(data, out, config, **shared, only_compared=True)
     lines = (out / LOG).read_text().splitlines()

@@ -43,6 +43,7 @@ def evaluate_run(
         A JSON-ready report: `read_outs` maps "deployed", "decoupled" (no causal branch) and, for
         the back-door intervention, "own_context" and "prior_context" to MultiLabelMetrics, with
         the bootstrap interval of the mAP and, for benchmarks with biased pairs, ContextBiasScores.
+        `chose_before`: these pictures chose epoch, read-out and thresholds of the run.
 
     Raises:
         DataError: The data has other classes than the run, and no shared labels are known.
@@ -70,10 +71,12 @@ def evaluate_run(
         for name, values in vars(scores).items()
         if values is not None
     }
+    judged = f"{data.name}, {len(part.images)} validation images"  # as `fit` notes its own
     return {
         "run": run.name,
         "data": data.name,
         "split": split,
+        "chose_before": split == "val" and spec.threshold_fit.data == judged,
         "num_images": len(part.images),
         "num_skipped": len(skipped),
         "min_positives": min_positives,
@@ -95,6 +98,14 @@ def _shared_columns(labels: tuple[str, ...], data: LabeledImages) -> tuple[list[
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
+def _named_as_usual(metrics: dict[str, Any]) -> dict[str, Any]:
+    """OR is `or`, which no name in Python can be."""
+    return {
+        name.removesuffix("_"): _named_as_usual(value) if name == "top3" else value
+        for name, value in metrics.items()
+    }
+
+
 def _score_read_out(
     scores: NDArray[np.float32],
     targets: NDArray[np.float32],
@@ -106,7 +117,8 @@ def _score_read_out(
     min_positives: int,
 ) -> dict[str, Any]:
     metrics = evaluate_scores(scores, targets, labels, thresholds, min_positives=min_positives)
-    report = asdict(metrics)
+    report = _named_as_usual(asdict(metrics))
+    report["positives"] = dict(zip(labels, map(int, (targets > 0).sum(axis=0)), strict=True))
     scored = [k for k, name in enumerate(labels) if metrics.ap[name] is not None]
     report["mean_ap_interval"] = None
     if scored:

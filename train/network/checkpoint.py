@@ -29,16 +29,16 @@ from cmlr_edge.errors import DataError, OutputError
 from cmlr_edge.model.files import is_plain, whole_file, write_atomically
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import read_json, write_json
+from train import config as names
 from train.config import LOG, TrainConfig
 from train.data.base import LabeledImages
 from train.network.model import CausalRecognizer
 
-PLAIN = "plain"  # folder
 _PRECISIONS = {"float32", "bfloat16", "float16"}  # of torch, that a state names
 _LATER_BUFFERS = {"intervention.context_spread"}  # that runs of older versions do not have
-WEIGHTS, SPEC, CONFIG, STATE, SKIPPED, REPORT, HELD_OUT = (
+PLAIN, SPEC = names.PLAIN, names.SPEC
+WEIGHTS, CONFIG, STATE, SKIPPED, REPORT, HELD_OUT = (
     "model.safetensors",
-    "model.json",
     "config.json",
     "state.pt",
     "skipped.json",

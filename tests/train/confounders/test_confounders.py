@@ -105,7 +105,7 @@ def test_runs_on_the_same_pictures_share_their_confounders_and_a_changed_picture
     assert torch.equal(first["intervention.centres"], second["intervention.centres"])
     stored.write_bytes(stored.read_bytes()[:100])
     again = fit_run("again")
-    assert "building the confounders again" in caplog.text
+    assert "looking at the pictures again" in caplog.text
     assert torch.equal(first["intervention.centres"], again["intervention.centres"])
     (data / "0.png").write_bytes((data / "1.png").read_bytes())
     fit_run("changed")

@@ -275,7 +275,7 @@ def test_check_says_what_it_understood_and_draws_it(
     said = capsys.readouterr().out
     assert "Roboflow classes" in said
     assert "train 2, val 1" in said
-    assert "to look at: cat (1), dog (1): on fewer than 10 training pictures" in said
+    assert "to look at: cat (1), dog (1): on fewer than 20 training pictures" in said
     assert json.loads(out.read_text())["splits"] == {"train": 2, "val": 1}
     drawn = cv2.imread(str(sheet))
     assert drawn is not None
@@ -353,4 +353,4 @@ def test_a_report_names_the_rarest_labels_first(tmp_path: Path) -> None:
         picture(tmp_path / f"{name}.jpg")
     (tmp_path / "labels.csv").write_text("file,labels\n1.jpg,cat;dog\n2.jpg,cat\n")
     said = "\n".join(report_on(read_dataset(tmp_path), "own, table", pictures=False).problems)
-    assert "dog (1), cat (2): on fewer than 10 training pictures" in said
+    assert "dog (1), cat (2): on fewer than 20 training pictures" in said

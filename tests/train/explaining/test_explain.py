@@ -16,6 +16,7 @@ import torch
 from cmlr_edge.errors import DataError
 from tests.tiny_training import tiny_config
 from tests.train.stored_tokens import FEATURES, LABELS, small_config, tokens
+from train.cli.explain import _print_record
 from train.data import read_dataset
 from train.explaining.explain import explain, write_explanation
 from train.explaining.figures import draw_link_map
@@ -180,7 +181,9 @@ def test_the_cause_is_seen_where_it_is_there() -> None:
     assert choose([network], data, None, 0)[-3:] == [(5, 0), (5, 1), (5, 3)]
 
 
-def test_effects_too_weak_to_read_are_said(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_effects_too_weak_to_read_are_said_first_and_not_listed(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, spec = load_model(tiny_run)
     assert isinstance(model.links, MatrixLinks)
     with torch.no_grad():
@@ -188,6 +191,30 @@ def test_effects_too_weak_to_read_are_said(tiny_run: Path, tiny_data: Path, tmp_
     weak = explain(model, spec, read_dataset(tiny_data).split("val"), "red", tmp_path)
     assert 0 < weak["strongest_effect"] < 1e-4
     assert not weak["readable"]
+    _print_record(weak)
+    said = capsys.readouterr()
+    assert said.err.startswith("the links are too weak to read")
+    assert "strongest links" not in said.out
+    assert "+0.000" not in said.out
+
+
+def test_a_figure_that_there_is_nothing_for_is_told_and_not_left_from_before(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, spec = load_model(tiny_run)
+    data = read_dataset(tiny_data).split("val")
+    few = replace(data, images=data.images[:4])
+    (tmp_path / "absent.png").write_bytes(b"of an earlier one")
+    record = explain(model, spec, few, "red", tmp_path)
+    assert list(record["not_written"]) == ["absent.png"]
+    assert not (tmp_path / "absent.png").exists()
+    _print_record(record)
+    said = capsys.readouterr()
+    assert (
+        "absent.png is not written: on the 4 pictures looked at no label is missing 3 times"
+        in said.err
+    )
+    assert "label that is not there" not in said.out
 
 
 def test_a_map_of_weak_effects_is_pale_and_one_of_strong_ones_is_not(tmp_path: Path) -> None:

@@ -338,11 +338,28 @@ def test_a_log_of_something_else_is_one_error(tmp_path: Path, text: str, why: st
     assert not (tmp_path / "log.csv").exists()
 
 
-def test_evaluate_writes_json(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_json_and_shows_its_intervals(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "report.json"
     evaluate(tiny_run, tiny_data, json_file=out)
     read_outs = json.loads(out.read_text())["read_outs"]
     assert set(read_outs) == {"deployed", "decoupled", "own_context", "prior_context"}
+    found, said = read_outs["deployed"], capsys.readouterr()
+    there = read_dataset(tiny_data).split("val").targets().sum(axis=0)
+    assert [*found["positives"].values()] == there.tolist()
+    assert {"op", "or"} <= found.keys() & found["top3"].keys()
+    low, high = found["mean_ap_interval"]
+    assert f"{found['mean_ap']:.3f} ({low:.2f} to {high:.2f})" in said.out
+    assert f"{int(there.sum())} in all" in said.out
+    assert "these pictures also chose the run's epoch" in said.err
+
+
+def test_pictures_that_chose_nothing_are_not_said_to_flatter(
+    tiny_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(tiny_run, tiny_data, split="train")
+    assert "also chose" not in capsys.readouterr().err
 
 
 def test_a_wrong_call_is_one_line(tiny_data: Path, tmp_path: Path) -> None:

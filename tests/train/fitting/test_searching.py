@@ -40,6 +40,7 @@ def test_a_search_goes_on_where_it_ended_and_names_the_best(
         assert set(trial["settings"]) == set(SPACE)
         config = json.loads((out / f"trial-{trial['trial']}" / "config.json").read_text())
         assert config["lr"] == trial["settings"]["lr"]
+        assert (out / f"trial-{trial['trial']}" / "report.json").is_file()
 
 
 def test_a_search_over_nothing_is_refused(tmp_path: Path) -> None:

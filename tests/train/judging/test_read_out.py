@@ -20,6 +20,7 @@ from export.deploy import DeployModel
 from export.onnx_graph import export_fused
 from tests.export.networks import randomized
 from tests.tiny_training import tiny_config
+from train.cli.plot import plot
 from train.data import read_dataset
 from train.data.transforms import ImageTensors
 from train.fitting.loop import fit
@@ -130,7 +131,7 @@ def test_the_choice_is_stored_and_is_what_is_loaded(tiny_data: Path, tmp_path: P
 
 
 def test_the_head_without_intervention_is_a_candidate_and_loads_like_any(
-    tiny_data: Path, tmp_path: Path
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     settings = ("epochs=1", "model.inference_context=auto", "compare_plain=true", "backbone_lr=0")
@@ -146,6 +147,10 @@ def test_the_head_without_intervention_is_a_candidate_and_loads_like_any(
     assert model.intervention is None
     of_plain = json.loads((run / "plain" / "report.json").read_text())["read_out"]["chosen"]
     assert of_plain == load_model(run / "plain")[1].method.read_out == "plain"
+    plot(run, tmp_path / "log.png")
+    assert f"python -m train plot {run / 'plain'}" in capsys.readouterr().err
+    plot(run / "plain", tmp_path / "log.png")
+    assert "deployed" not in capsys.readouterr().err
 
 
 def test_the_best_epoch_is_kept(tiny_data: Path, tmp_path: Path) -> None:
