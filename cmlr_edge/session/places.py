@@ -27,6 +27,7 @@ class Given(NamedTuple):
 
     settings: SinkSettings
     secrets: str  # a hash, of what is put in and of the files of TLS
+    place: object  # that it has alone: a file, or a topic at a broker; None for none
 
 
 @dataclass(eq=False)

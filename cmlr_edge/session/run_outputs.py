@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from cmlr_edge.errors import OutputError
 from cmlr_edge.model.files import followed, model_path, read_file, sha256_of, spec_path
+from cmlr_edge.redaction import redact
 from cmlr_edge.session.config import SessionConfig
 from cmlr_edge.session.places import Given, Place
-from cmlr_edge.session.secrets import put_in
+from cmlr_edge.session.secrets import SecretError, put_in
 from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.mqtt_client import parse_address
 from cmlr_edge.sinks.opening import SinkSettings, open_sink
 from cmlr_edge.sinks.opening import check_files as refuse_clashes
 
@@ -71,16 +73,30 @@ class RunOutputs:
         if self._file is not None:
             inputs = [*inputs, self._file]
         refuse_clashes(outputs, inputs)
+        self._refuse_shared_topic(config)
+
+    def _refuse_shared_topic(self, config: SessionConfig) -> None:
+        seen = set()
+        for settings in (sink for sink in config.outputs if sink.kind == "mqtt"):
+            with suppress(SecretError):  # which opening it tells
+                parts, port, topic = parse_address(self._with_secrets(settings).url)
+                place = parts.hostname, port, topic
+                if place in seen:
+                    raise OutputError(
+                        f"two outputs write to {redact(topic)} at {parts.hostname}: leave one out, or "
+                        "give it a topic of its own"
+                    )
+                seen.add(place)
 
     def open_shared(self, config: SessionConfig, labels: tuple[str, ...]) -> list[GuardedSink]:
         """Open the outputs that all sources share; those that do not change go on."""
-        wanted = [settings for settings in config.outputs if not settings.per_source]
+        wanted = [self._given(item) for item in config.outputs if not item.per_source]
+        gone = [known for known in self._shared if known[0] not in wanted]
         with ExitStack() as undo:
             fresh = []
-            for settings in wanted:
-                given = self._given(settings)
+            for given in wanted:
                 kept = [guard for known, guard in self._shared if known == given]
-                guard = kept[0] if kept else self._open_shared_one(settings, config, labels)
+                guard = kept[0] if kept else self._open_shared_one(given, config, labels, gone)
                 if not kept:
                     undo.callback(guard.close)
                 fresh.append((given, guard))
@@ -89,11 +105,19 @@ class RunOutputs:
         return [guard for _, guard in fresh]
 
     def _open_shared_one(
-        self, settings: SinkSettings, config: SessionConfig, labels: tuple[str, ...]
+        self,
+        given: Given,
+        config: SessionConfig,
+        labels: tuple[str, ...],
+        gone: list[tuple[Given, GuardedSink]],
     ) -> GuardedSink:
-        former = self._with_place_of(settings)
-        if former is not None and former[0].kind == settings.kind:
-            settings = replace(settings, append=True)  # what this run wrote stays
+        """Open one behind the output of its place that goes, if one does; each goes for one alone."""
+        settings = given.settings
+        former = next((item for item in gone if item[0].place == given.place is not None), None)
+        if former is not None:
+            gone.remove(former)
+            if former[0].settings.kind == settings.kind:
+                settings = replace(settings, append=True)  # what this run wrote stays
         return open_sink(
             self._with_secrets(settings),
             folder=self.folder,
@@ -111,20 +135,14 @@ class RunOutputs:
         for name in filter(None, settings.tls_files):
             with suppress(OSError):  # which opening it tells
                 texts.append(read_file(self.folder / name))
-        return Given(settings, sha256_of(repr((filled, texts)).encode()))
-
-    def _with_place_of(self, settings: SinkSettings) -> tuple[SinkSettings, GuardedSink] | None:
-        """The output that writes the same file, or says how we are under the same topic, by now."""
-        place = self._place_of(settings)
-        for known, guard in self._shared if place is not None else ():
-            if self._place_of(known.settings) == place:
-                return known.settings, guard
-        return None
+        return Given(settings, sha256_of(repr((filled, texts)).encode()), self._place_of(filled))
 
     def _place_of(self, settings: SinkSettings) -> object:
+        """What two outputs cannot have at once, as they are opened: a file, or a topic at a broker."""
         if settings.kind == "mqtt":
-            with suppress(ValueError):  # it is no address, which opening it tells
-                return urlsplit(settings.url).hostname, urlsplit(settings.url).path
+            with suppress(OutputError):  # it is no address, which opening it tells
+                parts, _, topic = parse_address(settings.url)
+                return parts.hostname, topic  # another port may lead to the same broker
         file = settings.file(self.folder)
         return None if file is None else followed(file)
 

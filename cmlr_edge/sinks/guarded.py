@@ -28,6 +28,7 @@ from cmlr_edge.sinks.room import take_least
 
 _WITH_PICTURES, _WITHOUT = 16, 1000  # results that wait at most
 _TEND_S = 1.0  # between looks of an output at what it has begun
+_LOOK_S = 0.1  # between looks whether this one is needed, while another has its place
 _CLOSE_S = 15.0  # for finishing a file, once everything was written
 _log = logging.getLogger(__name__)
 _NOTHING = Result.begin("")  # came for a while
@@ -265,8 +266,7 @@ class GuardedSink:
             self._thread.start()
 
     def _run(self) -> None:
-        if self._after is not None:
-            self._after.close()
+        self._await_former()
         while (result := self._next()) is not None:
             if result is _NOTHING:
                 self._look_after()
@@ -282,6 +282,18 @@ class GuardedSink:
                 self._progress_s = time.monotonic()
                 self._changed.notify_all()
         self._finish()
+
+    def _await_former(self) -> None:
+        """Wait until its owner has closed it; it goes on where this one ends before that, unused."""
+        while (former := self._after) is not None:
+            with former._changed:
+                if former._closed or former._abandoned:
+                    self._after = None
+                else:
+                    former._changed.wait(_LOOK_S)
+            with self._changed:
+                if self._closing and not self._waiting:
+                    return
 
     def _next(self) -> Result | None:
         pause_s = None if self._tend is None else _TEND_S

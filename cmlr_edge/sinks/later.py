@@ -37,5 +37,6 @@ class Later:
         self._sink.write(result)
 
     def close(self) -> None:
-        """See `Sink`."""
-        self._sink.close()
+        """See `Sink`; what was never needed stays unopened."""
+        if "_sink" in vars(self):
+            self._sink.close()

@@ -1,11 +1,18 @@
-"""No output writes what the run itself is made of."""
+"""No output writes what the run itself is made of, or takes the place of one that stays."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cmlr_edge.errors import OutputError
+from cmlr_edge.session import Session, SessionConfig
+from cmlr_edge.session.config import EngineSettings, SourceSettings
+from cmlr_edge.sinks.base import SourceHealth
+from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.cli.command import run
 
 CONFIG = """
@@ -54,3 +61,44 @@ def test_an_output_that_would_write_into_what_the_run_is_made_of_is_refused(
     assert site.read_bytes() == before
     assert (tmp_path / "ca.pem").read_text() == (tmp_path / "key.pem").read_text() == "kept"
     assert not list(tmp_path.glob("*.1"))
+
+
+FIRST = SinkSettings("mqtt", url="mqtt://127.0.0.1:1/site")
+SECOND = SinkSettings("mqtt", url="mqtt://127.0.0.1:2/site")  # another broker of the same machine
+
+
+def planned(engine: Path, *sinks: SinkSettings) -> SessionConfig:
+    door = SourceSettings("test://?fps=5&size=128x96", name="door")
+    return SessionConfig(EngineSettings(path=str(engine)), (door,), sinks)
+
+
+def test_a_reload_closes_no_output_that_stays(engine: Path, tmp_path: Path) -> None:
+    health = [SourceHealth("door", is_ok=True)]
+    with Session(planned(engine, FIRST, SECOND), folder=tmp_path) as session:
+        first, second = session.outputs.guards[:2]
+        changed = replace(SECOND, url="mqtt://user@127.0.0.1:2/site")
+        with ExitStack() as undo:
+            session.apply(planned(engine, FIRST, changed), None, undo)
+        session.outputs.watch(health)  # lets the new one begin
+        session.outputs.guards[1].close()
+        assert session.outputs.guards[0] is first
+        assert second._closed
+        assert not first._closing
+
+
+def test_a_reload_that_fails_closes_no_output(engine: Path, tmp_path: Path) -> None:
+    with Session(planned(engine, FIRST), folder=tmp_path) as session:
+        changed = replace(FIRST, url="mqtt://user@127.0.0.1:1/site")
+        bad = SinkSettings("webhook", url="http://x/", ca_file="none.pem")
+        with pytest.raises(OutputError), ExitStack() as undo:
+            session.apply(planned(engine, changed, bad), None, undo)
+        assert not session.outputs.guards[0]._closing
+
+
+def test_a_topic_is_one_outputs(engine: Path, tmp_path: Path) -> None:
+    same = SinkSettings("mqtt", url="mqtt://user:secret@127.0.0.1:1/site/", home_assistant="ha")
+    with (
+        pytest.raises(OutputError, match=r"two outputs write to site at 127\.0\.0\.1: leave one"),
+        Session(planned(engine, FIRST, same), folder=tmp_path),
+    ):
+        pass
