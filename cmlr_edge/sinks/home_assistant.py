@@ -16,6 +16,7 @@ from cmlr_edge import __version__
 from cmlr_edge.events.event import RUN, Event
 from cmlr_edge.redaction import safe_name
 from cmlr_edge.sinks.base import SourceHealth
+from cmlr_edge.sinks.untold import LIVING
 
 _EVENT_TYPES = ["start", "update", "end"]
 _HEALTH, _EVENT = "_health", "_event"  # no label's part begins with an underscore
@@ -173,7 +174,7 @@ class HomeAssistant:
 
     def _score(self, source: str, label: str, score: float) -> Topics:
         self._scores.setdefault(source, {})[label] = score
-        return {self._of(source, f"{safe_name(label)}/score"): str(round(score, 5))}
+        return {self._of(source, f"{safe_name(label)}{LIVING}"): str(round(score, 5))}
 
     def _of(self, source: str, part: str) -> str:
         return f"{self._topic}/{safe_name(source)}/{part}"
@@ -202,7 +203,7 @@ class HomeAssistant:
             self._config("sensor", source, part): self._payload(
                 source,
                 f"{label} score",
-                f"{part}/score",
+                f"{part}{LIVING}",
                 state_class="measurement",
                 **self._while_seen(source),
             ),
@@ -238,7 +239,7 @@ class HomeAssistant:
             topics += [
                 self._config(kind, source, part, prefix) for kind in ("binary_sensor", "sensor")
             ]
-            topics += [self._of(source, part), self._of(source, f"{part}/score")]
+            topics += [self._of(source, part), self._of(source, f"{part}{LIVING}")]
         return topics
 
     def _config(self, kind: str, source: str, part: str, prefix: str = "") -> str:

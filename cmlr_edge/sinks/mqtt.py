@@ -20,6 +20,7 @@ from cmlr_edge.sinks.mqtt_client import client_of, paho_client, parse_address
 from cmlr_edge.sinks.mqtt_sharing import Sharing
 from cmlr_edge.sinks.room import EventQueue
 from cmlr_edge.sinks.tls import reason_of
+from cmlr_edge.sinks.untold import Untold
 from cmlr_edge.wording import counted
 
 _UNDER_WAY = 20  # messages that the broker has not acknowledged; no more are sent meanwhile
@@ -87,8 +88,7 @@ class MqttEvents:
         self._own = {f"{self._topic}/run": RUN, f"{self._topic}/availability": "online"}
         self._retained: dict[str, str] = {}  # what else is, or is to be, retained by topic
         self._sharing, self._asks = Sharing(self.name, self._topic), 0
-        # Topics of it that the broker does not hold yet, in order.
-        self._untold: dict[str, None] = {}
+        self._untold = Untold()  # topics of it that the broker does not hold yet
         self._queue = EventQueue(max_queue)
         self._changed = self._queue.changed  # never held while paho is called, which has locks too
         self._connected = False
@@ -208,7 +208,7 @@ class MqttEvents:
         new = [topic for topic, payload in topics.items() if self._retained.get(topic) != payload]
         self._retained |= topics
         if new:
-            self._untold |= dict.fromkeys(new)
+            self._untold.add(new)
             self._changed.notify_all()
 
     def _keep_states(self) -> None:
@@ -221,8 +221,7 @@ class MqttEvents:
                     if self._queue.closed:
                         return
                     continue
-                topic = next(iter(self._untold))  # devices before their states
-                del self._untold[topic]
+                topic = self._untold.take()  # devices before their states
                 payload = self._own.get(topic) or self._retained[topic]
                 if not payload:
                     del self._retained[topic]
@@ -239,7 +238,7 @@ class MqttEvents:
             return
         if asked := self._sharing.answer():
             again = [*self._own, *(self._retained if asked == "all" else ())]
-            self._untold = dict.fromkeys(again) | self._untold
+            self._untold.add(again)
         if self._home is not None and self._sharing.is_alone():
             self._keep(self._home.clear_former())
 
@@ -298,7 +297,7 @@ class MqttEvents:
             self._tell(f"refuses us: {reason}{what_to_do}, trying again")
             return
         with self._changed:
-            self._untold = dict.fromkeys(self._retained)
+            self._untold = Untold(self._retained)
             self._sharing.come()
         self._listen()
         if greets_again:

@@ -21,6 +21,7 @@ from cmlr_edge.sinks.base import SourceHealth
 from cmlr_edge.sinks.home_assistant import HomeAssistant
 from cmlr_edge.sinks.mqtt import MqttEvents
 from cmlr_edge.sinks.opening import SinkSettings
+from cmlr_edge.sinks.untold import Untold
 from tests.cmlr_edge.session.front_ends import FRONT_ENDS, command_of
 from tests.cmlr_edge.sinks.broker import Broker
 from tests.cmlr_edge.sinks.results import of_events
@@ -132,6 +133,14 @@ def test_scores_live_while_they_say_anything_and_are_told_now_and_then() -> None
     assert told(0.25) == {"house/door/person/score": "0.25"}  # nothing of car: it has no entity
     assert [told(0.75) for _ in range(9)].count({"house/door/person/score": "0.75"}) == 1
     assert not any(told(0.755) for _ in range(9))
+
+
+def test_states_do_not_wait_for_scores_that_wait() -> None:
+    untold = Untold(["hall/person", "hall/person/score", "hall/cat/score"])
+    untold.add(["hall/person/score", "hall/cat", "hall/person"])
+    taken = [untold.take() for _ in range(4)]
+    assert taken == ["hall/person", "hall/cat", "hall/person/score", "hall/cat/score"]
+    assert not untold
 
 
 @pytest.mark.slow

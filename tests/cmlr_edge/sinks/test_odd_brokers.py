@@ -29,13 +29,16 @@ class StandIn:
         self.server.settimeout(20)
         self.url = f"mqtt://127.0.0.1:{self.server.getsockname()[1]}/door"
 
-    def serve(self, connack: bytes, confirms: str = "", then: bytes = b"") -> tuple[int, list[str]]:
+    def serve(
+        self, connack: bytes, confirms: str = "", then: bytes = b"", *, bears_wishes: bool = True
+    ) -> tuple[int, list[str]]:
         """The version it was asked in, and the events that were sent; it hangs up after a while.
 
         Args:
             connack: Its answer.
             confirms: What it confirms, as an expression of topics.
             then: Sent once a greeting is confirmed, before it hangs up.
+            bears_wishes: Else it hangs up on whoever wants to be told anything.
         """
         peer, _ = self.server.accept()
         with peer:
@@ -45,6 +48,8 @@ class StandIn:
             with suppress(OSError):
                 while came := peer.recv(65536):
                     said += came
+                    if not bears_wishes and re.search(rb"\x82.{4,6}door/run", said, re.DOTALL):
+                        break
                     numbers = re.findall(_SENT % confirms.encode(), said, re.DOTALL)
                     for number in numbers[confirmed:] if confirms else ():
                         peer.sendall(b"\x40\x02" + number)
@@ -149,3 +154,16 @@ def test_a_broker_that_takes_us_and_throws_us_out_for_ever_does_not_fill_the_log
     sink.close()
     said = [line.partition("/door ")[2] for line in caplog.messages]
     assert said == ["lost: Session taken over; connecting again", "connected again"] * 5
+
+
+def test_a_broker_that_throws_out_whoever_wants_to_listen_gets_the_events_all_the_same(
+    broker: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = opened(broker)
+    sink.write(of_events(event(0)))
+    served = [broker.serve(WELL_5, ALL, bears_wishes=False)[1] for _ in range(4)]
+    sink.close()
+    assert served == [[], [], [], ["0"]]
+    said = [line.partition("/door ")[2] for line in caplog.messages]
+    assert said[:2] == ["lost: it closed the connection; connecting again", "connected again"]
+    assert len(said) <= 3  # the stand-in hangs up in the end
