@@ -22,8 +22,17 @@ _EVENT_TYPES = ["start", "update", "end"]
 _HEALTH, _EVENT = "_health", "_event"  # no label's part begins with an underscore
 _OF_SOURCE = 3  # topics that are a source's own
 _SCORE_S, _SCORE_STEP = 5.0, 0.01  # between two looks at scores; what changed by less is not told
-_LONGEST = 2**15  # characters of a topic that may be read out of what a former run announced
+_LONGEST_PREFIX = 200  # characters; brokers bear as many levels
+_MOST_FORMER = (
+    100_000  # topics of former runs that are read; more would keep a broker busy for minutes
+)
 Topics = dict[str, str]  # topic to what is retained there; "" for nothing any more
+
+
+def is_prefix(text: str) -> bool:
+    """Whether topics may begin so; some brokers throw out whoever writes to any other."""
+    is_short = 0 < len(text) <= _LONGEST_PREFIX
+    return is_short and text.isprintable() and text[0] != "$" and not set(text) & set("+#")
 
 
 class HomeAssistant:
@@ -114,8 +123,9 @@ class HomeAssistant:
                 for prefix, sources in record["announced"].items()
                 for source, labels in sources.items()
             }
-            topics = [topic for key in found for topic in self._topics_of(*key, found[key])]
-            is_usable = not any(set(t) & set("+#\0") or len(t.encode()) > _LONGEST for t in topics)
+            # Names in them are made safe; the prefix alone stands there as it was read.
+            number = sum(len(self._topics_of(*key, found[key])) for key in found)
+            is_usable = number <= _MOST_FORMER and all(is_prefix(prefix) for prefix, _ in found)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return {}
         if not is_usable:

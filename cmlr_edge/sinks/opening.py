@@ -23,6 +23,7 @@ from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.sinks.base import Sink, Takes
 from cmlr_edge.sinks.collect import Collect, CollectSettings
 from cmlr_edge.sinks.guarded import GuardedSink
+from cmlr_edge.sinks.home_assistant import is_prefix
 from cmlr_edge.sinks.later import Later
 from cmlr_edge.sinks.line_file import KEEP
 
@@ -65,7 +66,7 @@ class SinkSettings:
                 f"kind is {self.kind!r}: expected one of {', '.join(_KINDS)}, or a kind that an "
                 f"installed package names in the entry points {_ENTRY_POINTS}"
             )
-        if self.home_assistant and (self.kind != "mqtt" or set(self.home_assistant) & set("+#\0")):
+        if self.home_assistant and (self.kind != "mqtt" or not is_prefix(self.home_assistant)):
             raise SpecError(
                 f"home_assistant is {self.home_assistant!r} on the output {self.kind}: expected the "
                 'prefix "homeassistant", on mqtt'

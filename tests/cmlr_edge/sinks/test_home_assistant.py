@@ -195,9 +195,12 @@ def test_every_command_lets_it_find_sources_and_a_kill_leaves_nothing_on(
         process.terminate()
 
 
-def test_only_mqtt_tells_home_assistant() -> None:
+def test_only_mqtt_tells_home_assistant_and_where_topics_may_begin() -> None:
     with pytest.raises(SpecError, match="home_assistant"):
         SinkSettings("webhook", url="http://x/", home_assistant="homeassistant")
+    for odd in ("home#", "home\n", "$SYS"):
+        with pytest.raises(SpecError, match="home_assistant"):
+            SinkSettings("mqtt", url="mqtt://x/", home_assistant=odd)
 
 
 def test_many_labels_of_many_sources_are_told_soon(broker: Broker) -> None:

@@ -17,6 +17,7 @@ from tests.waiting import wait_until
 
 HALL = SourceHealth("hall", is_ok=True, labels=("person", "cat"))
 SHED = SourceHealth("shed", is_ok=True, labels=("person",))
+ODD_PREFIXES = ("", "a\n", "a\x7f", "a\ufffe", "$SYS", "$share/a", "a/" * 200)
 OURS = "homeassistant/binary_sensor/door/hall_person/config"
 
 
@@ -136,6 +137,9 @@ def test_what_the_configuration_lost_since_the_run_before_is_cleared_and_nothing
         *("", "x", "[]", "{}", "[" * 9999, '{"run":1,"announced":{"a":{"b":3}}}', "\udcff", "null"),
         '{"run":"x","announced":{"a/#":{"b":[]}}}',
         '{"run":"x","announced":{"a":{"b":["\\ud800"]}}}',
+        # Some brokers close the connection to whoever writes there, each time again.
+        *(json.dumps({"run": "x", "announced": {p: {"b": ["c"]}}}) for p in ODD_PREFIXES),
+        json.dumps({"run": "x", "announced": {"a": {"b": [*range(30_000)]}}}),
     ],
 )
 def test_what_others_left_where_a_former_run_tells_what_it_announced_is_passed_over(
