@@ -21,6 +21,7 @@ from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.engines.preflight import require_gpu_software
 from cmlr_edge.engines.signature import sign, sign_beside
 from cmlr_edge.errors import CaptureError, DataError
+from cmlr_edge.model.card import CARD, card_beside
 from cmlr_edge.model.embedded import names_entry, with_metadata
 from cmlr_edge.model.files import (
     sha256_of,
@@ -346,8 +347,14 @@ def _write(
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(fusion.to_json(), indent=2)
-    beside = {spec_path(next(iter(files))): spec.to_json(), out / "fusion.json": text.encode()}
-    write_together(files | beside)
+    spec_file = spec_path(next(iter(files)))
+    card = card_beside(spec_file, spec)
+    if not card:
+        _log.warning(
+            "%s has words of your own and stays as it is: look whether they hold", out / CARD
+        )
+    beside = {spec_file: spec.to_json(), out / "fusion.json": text.encode()}
+    write_together(files | beside | card)
     for path in files:
         signature_path(path).unlink(missing_ok=True)  # of what lay there before
         if sign_with is not None:

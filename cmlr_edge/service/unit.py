@@ -96,6 +96,9 @@ _DEVICES = (
 )
 
 
+_PRIVATE = (Path("/tmp"), Path("/var/tmp"))
+
+
 def objections_of(user: str, readable: Sequence[Path], writable: Sequence[Path]) -> Iterator[str]:
     """Say why a service of this Python could not run as `user`, as far as the present user may find out."""
     try:
@@ -103,6 +106,9 @@ def objections_of(user: str, readable: Sequence[Path], writable: Sequence[Path])
     except KeyError:
         yield f"there is no user {user}: sudo useradd --system --groups video {user}"
         return
+    hidden = [p for p in (*readable, *writable) for top in _PRIVATE if p.is_relative_to(top)]
+    if hidden:
+        yield f"it has temporary folders of its own, and so no {hidden[0]}: choose another place"
     wanted = [("-x", Path(sys.executable), "run"), *(("-r", file, "read") for file in readable)]
     wanted += [("-w", folder, "write into") for folder in writable]
     groups = os.getgrouplist(user, entry.pw_gid)

@@ -19,6 +19,7 @@ import export.build_engine as command
 from cmlr_edge import Recognizer, open_source
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError, DataError, EngineError, OutputError
+from cmlr_edge.model.card import CARD, card_of
 from cmlr_edge.model.files import signature_path
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.thresholds import ThresholdRule
@@ -187,7 +188,7 @@ def test_refitting_thresholds_changes_decisions_and_nothing_else(
     engine: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "model.onnx"
-    for path in (engine, engine.with_suffix(".json")):
+    for path in (engine, engine.with_suffix(".json"), engine.with_name(CARD)):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     before = ModelSpec.load(copy.with_suffix(".json"))
     data = read_dataset(tiny_data).split("val")
@@ -197,6 +198,7 @@ def test_refitting_thresholds_changes_decisions_and_nothing_else(
     after = ModelSpec.load(copy.with_suffix(".json"))
     assert replace(before, thresholds=after.thresholds, threshold_fit=after.threshold_fit) == after
     assert after.threshold_fit.rule == "precision=1"
+    assert copy.with_name(CARD).read_text() == card_of(after)
     with Recognizer.from_engine(copy) as recognizer:
         for image in data.images:
             named = {item.label for item in recognizer(read_image(image.path)).labels}

@@ -42,11 +42,13 @@ def finish(run: Run, model: CausalRecognizer, *, tell: bool = True) -> ModelSpec
     Args:
         run: Whose epochs are over.
         model: Its network.
-        tell: Say what the thresholds do.
+        tell: Say what is deployed, and what its thresholds do.
     """
     _follow_backbone(run, model)
     config, targets = run.config, run.val.targets()
     model, scores, choice = _choose(run, model)
+    if tell and config.model.inference_context == "auto":
+        _say_deployed(choice)
     rule = ThresholdRule.parse(config.threshold_rule)
     thresholds = fit_thresholds(scores, targets, shrinkage=config.threshold_shrinkage, rule=rule)
     metrics = evaluate_scores(
@@ -117,17 +119,20 @@ def _choose(
         choice = ReadOutChoice(
             "prior" if "prior" in found else "plain", "no pictures are held out to choose on", {}
         )
+    if plain is not None and choice.chosen == "plain":
+        return plain, found["plain"], choice
+    if config.intervention != "none":
+        model.config = replace(config, inference_context=cast("Any", choice.chosen))
+    return model, found[choice.chosen], choice
+
+
+def _say_deployed(choice: ReadOutChoice) -> None:
     _log.info(
         "deployed is the read-out `%s`, %s (%s); docs/train_your_own.md explains read-outs",
         choice.chosen,
         MEANING[choice.chosen],
         choice.reason,
     )
-    if plain is not None and choice.chosen == "plain":
-        return plain, found["plain"], choice
-    if config.intervention != "none":
-        model.config = replace(config, inference_context=cast("Any", choice.chosen))
-    return model, found[choice.chosen], choice
 
 
 def _measured(run: Run, metrics: MultiLabelMetrics, choice: ReadOutChoice) -> dict[str, float]:

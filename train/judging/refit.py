@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cmlr_edge import Recognizer
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.files import model_path, signature_path, spec_path
+from cmlr_edge.model.card import card_beside
+from cmlr_edge.model.files import model_path, signature_path, spec_path, write_atomically
 from cmlr_edge.model.spec import ModelSpec, ThresholdFit
 from cmlr_edge.model.thresholds import (
     LabelExpectation,
@@ -63,7 +64,11 @@ def refit_thresholds(
     refitted = with_refitted_thresholds(
         spec, table, data, rule, shrinkage=shrinkage, precision=precision
     )
+    card = card_beside(spec_path(path), refitted)
     refitted.save(spec_path(path))
+    for beside, text in card.items():
+        if beside.exists():  # an engine that came without one gets none
+            write_atomically(beside, text)
     for name in refitted.files:
         signature_path(path.with_name(name)).unlink(missing_ok=True)  # of the old thresholds
     expected = expect(table, data.targets(), np.asarray(refitted.thresholds, np.float32))

@@ -135,7 +135,7 @@ def test_a_configuration_is_checked_as_a_start_would_and_nothing_is_opened(tmp_p
     path = tmp_path / "door.toml"
     text = '[[sources]]\nname = "door"\nuri = "rtsp://u:${DOOR_PW}@127.0.0.1:9/1"\n'
     path.write_text(text)
-    check = ["service", "check", path]
+    check: list[str | Path] = ["service", "check", path]
     done = run(*check)
     assert (done.returncode, "line 3: ${DOOR_PW}" in done.stderr) == (2, True)
     (tmp_path / "door.env").write_text("")

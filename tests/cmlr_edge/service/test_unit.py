@@ -61,7 +61,8 @@ def test_what_keeps_a_service_from_starting_is_told_with_its_unit(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root finds out what others may")
-def test_what_its_user_may_not_do_is_told(tmp_path: Path) -> None:
+def test_what_its_user_may_not_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmlr_edge.service.unit._PRIVATE", [tmp_path / "hidden"])
     config = tmp_path / "door.toml"
     config.write_text("")
     config.chmod(0o600)
@@ -85,6 +86,11 @@ path = "{tmp_path}/none.onnx"
     assert any(f"nobody may not read {config}:" in text for text in said)
     assert any(f"nobody may not write into {tmp_path}:" in text for text in said)
     assert not any(f"write into {tmp_path / 'open'}" in text for text in said)
+    said = [*objections_of("root", [config, tmp_path / "hidden" / "pw"], [])]
+    assert (
+        said[0]
+        == f"it has temporary folders of its own, and so no {tmp_path}/hidden/pw: choose another place"
+    )
     [missing] = objections_of("root", [config], [tmp_path / "later"])
     assert missing == f"there is no {tmp_path}/later: sudo install -d -o root {tmp_path}/later"
 

@@ -27,10 +27,12 @@ def test_a_search_goes_on_where_it_ended_and_names_the_best(
     data = read_dataset(write_dataset(tmp_path / "data"))
     out = tmp_path / "search"
     caplog.set_level(logging.INFO)
-    first = search(data, out, SearchPlan("none", {}, SETTINGS, trials=1, seed=0))
-    found = search(data, out, SearchPlan("none", {}, SETTINGS, trials=3, seed=0))
+    settings = [*SETTINGS, "model.inference_context=auto"]
+    first = search(data, out, SearchPlan("none", {}, settings, trials=1, seed=0))
+    found = search(data, out, SearchPlan("none", {}, settings, trials=3, seed=0))
     assert "with --set lr=0." in caplog.text  # as options, for a command of one's own
     assert "thresholds by" not in caplog.text  # of what nobody exports
+    assert "deployed is" not in caplog.text
     assert found["trials"][0] == first["trials"][0]
     assert [trial["trial"] for trial in found["trials"]] == [0, 1, 2]
     assert len({trial["settings"]["lr"] for trial in found["trials"]}) == 3  # none is tried again
