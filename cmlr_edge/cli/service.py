@@ -19,6 +19,7 @@ from cmlr_edge.errors import CmlrError, EngineError, OutputError, SpecError
 from cmlr_edge.model.agreement import threshold_objections
 from cmlr_edge.model.files import write_atomically
 from cmlr_edge.model.pair import ModelPair
+from cmlr_edge.model.strict_json import read_bounded
 from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import objections_of, unit_text
 from cmlr_edge.service.update import reason_of, start_check
@@ -89,15 +90,26 @@ def check_config(config: Config) -> None:
 
 def _environment_of(config: Path) -> dict[str, str]:
     """What the unit reads beside the configuration."""
+    file, known = config.with_suffix(".env"), dict[str, str]()
     try:
-        lines = config.with_suffix(".env").read_text("utf-8").splitlines()
+        lines = read_bounded(file).decode().splitlines()
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise SpecError(f"cannot read {config.with_suffix('.env')}: {reason}") from error
-    pairs = (line.split("=", 1) for line in lines if "=" in line and line.strip()[0] not in "#;")
-    return {name.strip(): value.strip().strip("\"'") for name, value in pairs}
+        is_text = not isinstance(error, UnicodeDecodeError)
+        reason = (getattr(error, "strerror", None) or error) if is_text else "it is no text"
+        raise SpecError(f"cannot read {file}: {reason}") from error
+    for number, line in enumerate(lines, start=1):
+        name, is_pair, value = (part.strip() for part in line.partition("="))
+        if not is_pair or name[:1] in {"#", ";"}:
+            continue
+        known[name] = value.strip("\"'")
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            _log.warning(
+                "%s, line %d: systemd passes over it, for %r is no name: write NAME=value, without export",
+                *(file, number, name),
+            )
+    return known
 
 
 @service.command("update")

@@ -63,10 +63,13 @@ def line_of_reference(text: str, reference: str) -> int:
         text: TOML.
         reference: Such as "${CAMERA}".
     """
+    inside = 0  # a text of several lines
     for number, line in enumerate(text.splitlines(), start=1):
         if any(part[0] != "#" and reference in part for part in _PART.findall(line)):
             return number
-    return 0
+        if not inside and reference in line.partition("#")[0]:
+            inside = number
+    return inside
 
 
 def _unquoted(part: str) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cmlr_edge.capture import Source, has_packets, open_source, require_there
+from cmlr_edge.capture import Source, beside, has_packets, open_source, require_there
 from cmlr_edge.capture.live import LiveSettings, LiveSource
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.pipeline.intake import IntakeSettings
 from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.session.config import SessionConfig, SourceSettings
-from cmlr_edge.session.secrets import put_in
+from cmlr_edge.session.secrets import has_reference, put_in
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings
 
@@ -50,7 +50,18 @@ class Place:
         looked_at = {item.name: getattr(settings, item.name) for item in fields(IntakeSettings)}
         is_same = replace(self.settings, **looked_at) == settings
         has_same = is_same and self.keep_s == kept_s(config, settings)
-        return has_same and self.address == put_in(settings.uri, folder)
+        return has_same and self.address == address_of(settings.uri, folder)
+
+
+def address_of(uri: str, folder: Path, environment: Mapping[str, str] = os.environ) -> str:
+    """A source with its secrets put in; a file that these name starts from `folder`, as any other.
+
+    Raises:
+        SecretError: A secret is missing.
+    """
+    if not has_reference(uri):
+        return uri
+    return beside(folder / "any", put_in(uri, folder, environment))
 
 
 def require_given(
@@ -68,7 +79,7 @@ def require_given(
         SecretError: A secret is.
     """
     for source in config.sources:
-        require_there(put_in(source.uri, folder, environment))
+        require_there(address_of(source.uri, folder, environment))
     for sink in config.sinks:
         for text in (sink.url, *sink.options.values()):
             put_in(text, folder, environment)
@@ -94,7 +105,7 @@ def open_place(
         CaptureError: It cannot be opened.
         SecretError: A secret is missing.
     """
-    keep_s, address = kept_s(config, settings), put_in(settings.uri, folder)
+    keep_s, address = kept_s(config, settings), address_of(settings.uri, folder)
     live = LiveSettings(
         frozen_after_s=settings.frozen_after_s or None,
         first_frame_timeout_s=settings.give_up_after_s,

@@ -59,8 +59,8 @@ def put_in(text: str, folder: Path, environment: Mapping[str, str] = os.environ)
         except SecretError as error:
             error.reference, error.is_file = found[0], bool(found[1])
             raise
-        before = text[: found.start()]
-        is_inside = "://" in before.split()[-1:][0] if before.strip() else False
+        word = re.split(r"\s", text[: found.start()])[-1]  # of a pipeline, which has many
+        is_inside = "://" in word
         return quote(plain, safe="") if is_inside else plain
 
     return _REFERENCE.sub(value, text)

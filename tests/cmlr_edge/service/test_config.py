@@ -154,3 +154,10 @@ def test_a_configuration_is_checked_as_a_start_would_and_nothing_is_opened(tmp_p
     assert run(*check).returncode == 2
     (tmp_path / "door.env").write_bytes(b"\xff=\xff")
     assert "it is no text" in run(*check).stderr
+    (tmp_path / "door.env").write_text("\nexport DOOR_PW=p@ss\n")
+    said = run(*check).stderr
+    assert "door.env, line 2: systemd passes over it, for 'export DOOR_PW' is no name" in said
+    assert "p@ss" not in said
+    (tmp_path / "door.env").unlink()
+    os.mkfifo(tmp_path / "door.env")
+    assert "not a file" in run(*check).stderr

@@ -258,7 +258,7 @@ def test_outputs_of_labels_are_not_troubled_by_an_event_of_a_place(tmp_path: Pat
     visits.write(result)
     assert visits.newest(10) == []
     home = HomeAssistant("t", "homeassistant")
-    assert not [topic for topic in home.take(event) if topic.startswith("t/")]
+    assert not [topic for topic in home.take(event) if topic.startswith("t/door/")]
 
 
 def test_two_sources_have_two_places_and_a_reload_keeps_them(tmp_path: Path, placed: Path) -> None:

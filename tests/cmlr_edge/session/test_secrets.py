@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
 import pytest
 
-from cmlr_edge.errors import CmlrError, SpecError
+from cmlr_edge.errors import CaptureError, CmlrError, SpecError
 from cmlr_edge.redaction import redact_place
+from cmlr_edge.service.toml_lines import line_of_reference
 from cmlr_edge.session import Session, SessionConfig, load_config
 from cmlr_edge.session.config import EngineSettings, PageSettings, SourceSettings
+from cmlr_edge.session.places import open_place, require_given
 from cmlr_edge.session.secrets import put_in
 from cmlr_edge.sinks.opening import SinkSettings
 from tests.cmlr_edge.cli.command import run
 from tests.cmlr_edge.sinks.receiver import Receiver
+from tests.conftest import solid
 
 ODD = "p@ss/w:rd?#%é"
 
@@ -38,6 +42,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("https://hook/${file:beside.txt}?k=${file:beside.txt}", "https://hook/beside?k=beside"),
         ("nothing to put in, $HOME not either", "nothing to put in, $HOME not either"),
         ("v4l2src ! x name=${file:beside.txt} uri=rtsp://u:${CAMERA_PASSWORD}@c/", "v4l2src ! x name=beside uri=rtsp://u:p%40ss%2Fw%3Ard%3F%23%25%C3%A9@c/"),
+        ("src uri=rtsp://c/ ${CAMERA_PASSWORD}\n${CAMERA_PASSWORD}", f"src uri=rtsp://c/ {ODD}\n{ODD}"),
     ],
 )  # fmt: skip
 def test_references_are_put_in_and_encoded_inside_an_address(
@@ -97,6 +102,28 @@ def test_a_reference_in_a_file_is_no_path_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('[engine]\npath = "m"\n[[sources]]\nname = "door"\nuri = "${CAMERA}"\n')
     assert load_config(path).sources[0].uri == "${CAMERA}"
+
+
+def test_a_file_that_a_reference_names_lies_beside_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER", "other")
+    monkeypatch.setenv("DAY", "[monday]")  # a glob, were it not the name of a folder
+    (tmp_path / "[monday]").mkdir()
+    source = SourceSettings("${DAY}", "days")
+    require_given(SessionConfig(sources=(source,)), tmp_path)
+    cv2.imwrite(str(tmp_path / "[monday]" / "a.png"), solid(0, 0, 0, (40, 60)))
+    place = open_place(SessionConfig(), source, tmp_path, [], (0, 1))
+    assert place.source.num_frames == 1
+    assert place.can_go_on(SessionConfig(), source, tmp_path)
+    with pytest.raises(CaptureError, match=r"there is no .*other"):
+        require_given(SessionConfig(sources=(SourceSettings("${OTHER}/a.mp4"),)), tmp_path)
+
+
+def test_the_line_of_a_reference_inside_a_text_of_several_lines_is_told() -> None:
+    text = '# ${X}\nuri = """\nv4l2src ! # ${Y}\nuser-pw=${X} ! appsink"""\nother = "${X}"\n'
+    assert line_of_reference(text.partition("other")[0], "${X}") == 4
+    assert line_of_reference(text.partition("uri")[0], "${X}") == 0
 
 
 def test_a_secret_on_the_command_line_is_a_reference_too(engine: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
