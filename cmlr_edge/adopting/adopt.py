@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
@@ -39,13 +40,16 @@ from cmlr_edge.model.spec import (
     Provenance,
     ThresholdFit,
 )
-from cmlr_edge.model.thresholds import ThresholdRule, fit_thresholds, written
+from cmlr_edge.model.thresholds import ThresholdRule, fit_thresholds, reaches, written
+from cmlr_edge.wording import few_of
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
 FILE = "model.onnx"
+_log = logging.getLogger(__name__)
+_NAMED = 8  # labels in a warning
 _SEED = 20241
 _FRAMES = 4  # that both are compared on
 _SHRINKAGE = 5.0  # as `train` takes it
@@ -196,7 +200,8 @@ class Adoption:
             raise EngineError(
                 f"{self.foreign.path.name} gives other scores than those given: they differ by "
                 f"{each[worst]:.2g} on {known.names[worst]}, {known.tolerance:g} allowed; nothing was "
-                f"written. Nearest: --preprocess {found.recipe.words()} --activation {found.activation}"
+                f"written. Nearest: --preprocess {found.recipe.words()} --activation {found.activation}; "
+                "what you gave was kept, and what you leave out is searched"
             )
         self._take(found, f"{len(raw)} pictures: scores differ by at most {each[worst]:.2g}")
         return each[worst]
@@ -226,6 +231,14 @@ class Adoption:
         scores = activated(np.concatenate(rows), self.activation)
         fitted = fit_thresholds(scores, targets, shrinkage=_SHRINKAGE, rule=rule)
         self.thresholds = written(fitted)
+        named = reaches(scores, np.asarray(self.thresholds, np.float32)).any(axis=0)
+        there = np.asarray(targets).any(axis=0)
+        if silent := [x for x, n, t in zip(self.labels, named, there, strict=True) if t and not n]:
+            _log.warning(
+                "never named on these pictures, though they are there: %s; try another --rule, or check "
+                "--preprocess and the order of the labels",
+                few_of(silent, _NAMED),
+            )
         about = f"{_printable(data)}, {len(targets)} images"
         precision = self.threshold_fit.precision
         self.threshold_fit = ThresholdFit(str(rule), about, len(targets), precision, _SHRINKAGE)

@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -68,7 +69,7 @@ def report_on(data: LabeledImages, layout: str, *, pictures: bool) -> DataReport
         )
         for i, name in enumerate(data.classes)
     )
-    problems = [*_of_splits(counts), *_of_labels(labels, counts.get("train", 0))]
+    problems = [*_of_splits(counts), *_of_labels(labels, counts)]
     if pictures:
         problems += _of_pictures(data)
     return DataReport(
@@ -92,11 +93,15 @@ def _of_splits(counts: dict[str, int]) -> list[str]:
     return found
 
 
-def _of_labels(labels: tuple[LabelCount, ...], pictures: int) -> list[str]:
-    found = []
+def _of_labels(labels: tuple[LabelCount, ...], counts: Mapping[str, int]) -> list[str]:
+    found, pictures = [], counts.get("train", 0)
     rare = {label.name: label.present.get("train", 0) for label in labels}
     if never := [name for name, count in rare.items() if count == 0]:
         found.append(f"{few_of(never, _NAMED)}: on no training picture, cannot be learned")
+    if counts.get("val") and (unseen := [x.name for x in labels if not x.present["val"]]):
+        found.append(
+            f"{few_of(unseen, _NAMED)}: on no validation picture, so nobody will know how good"
+        )
     rarest_first = sorted(rare.items(), key=lambda item: item[1])
     if few := [f"{name} ({n})" for name, n in rarest_first if 0 < n < _FEW]:
         found.append(f"{few_of(few, _NAMED)}: on fewer than {_FEW} training pictures")

@@ -89,14 +89,18 @@ def cooccurrence(
 ) -> NDArray[np.float32]:
     """Raw co-occurrence as a map of effects: P(j | i) - P(j | not i), (L, L), diagonal 0.
 
+    Where i is on no picture, or on all, one of the two is unknown, and the difference is 0.
+
     Args:
         targets: (N, L), 0 or 1.
         known: (N, L), whether somebody looked for the label; a picture counts where both are known.
     """
     looked = np.ones_like(targets) if known is None else np.maximum(known, targets)
     absent = looked - targets
-    with_cause = targets.T @ targets / np.maximum(looked.T @ targets, 1)  # [j, i]
-    without = targets.T @ absent / np.maximum(looked.T @ absent, 1)
-    difference = (with_cause - without).astype(np.float32)
+    there, away = looked.T @ targets, looked.T @ absent  # [j, i]
+    with_cause = targets.T @ targets / np.maximum(there, 1)
+    without = targets.T @ absent / np.maximum(away, 1)
+    is_known = (there > 0) & (away > 0)
+    difference = np.where(is_known, with_cause - without, 0).astype(np.float32)
     np.fill_diagonal(difference, 0)
     return difference

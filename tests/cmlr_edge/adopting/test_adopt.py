@@ -143,6 +143,11 @@ def test_thresholds_are_fitted_on_labelled_pictures(foreign: Path, tmp_path: Pat
     with Recognizer.from_engine(tmp_path / "engine") as recognizer:
         for picture, name in zip(PICTURES, names, strict=True):
             assert recognizer(picture).labels[0].label == name
+    assert "never named" not in done.stderr
+    wrong = [f"pictures/{i}.png,{LABELS[LABELS.index(n) - 1]}" for i, n in enumerate(names)]
+    (tmp_path / "table.csv").write_text("\n".join(["file,labels", *wrong]))
+    done = run(*done.args[3:], "--rule", "precision=0.9")
+    assert "never named on these pictures, though they are there: " in done.stderr
 
 
 def test_softmax_says_that_one_label_at_most_is_likely_and_sigmoid_does_not(

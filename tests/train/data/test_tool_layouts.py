@@ -298,6 +298,7 @@ def test_a_report_names_what_will_make_trouble(tmp_path: Path) -> None:
     said = "\n".join(report.problems)
     for part in ("dog: on no training picture", "cat (1)", "'traffic light' and 'trafic light'"):
         assert part in said
+    assert "cat, traffic light, trafic light: on no validation picture" in said
     assert said.count("3.jpg") == 1
     assert "3.jpg (10 bytes) is not a picture that can be read" in said
     assert "1.jpg = 4.jpg: the same in several splits" in said

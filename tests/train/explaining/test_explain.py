@@ -62,6 +62,8 @@ def test_cooccurrence_is_a_difference_of_conditional_shares() -> None:
     expected = 2 / 3 - 1 / 3
     assert cooccurrence(targets)[1, 0] == pytest.approx(expected)
     assert cooccurrence(targets)[0, 0] == 0
+    ends = np.zeros_like(targets[:, :2]) + np.array([0, 1], np.float32)  # on no picture, and on all
+    assert not cooccurrence(np.concatenate([targets, ends], axis=1))[:, -2:].any()
 
 
 def test_an_explanation_of_a_run_has_its_numbers_and_figures(
