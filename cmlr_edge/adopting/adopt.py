@@ -231,9 +231,9 @@ class Adoption:
         scores = activated(np.concatenate(rows), self.activation)
         fitted = fit_thresholds(scores, targets, shrinkage=_SHRINKAGE, rule=rule)
         self.thresholds = written(fitted)
-        named = reaches(scores, np.asarray(self.thresholds, np.float32)).any(axis=0)
-        there = np.asarray(targets).any(axis=0)
-        if silent := [x for x, n, t in zip(self.labels, named, there, strict=True) if t and not n]:
+        named = reaches(scores, np.asarray(self.thresholds, np.float32))
+        missed = np.any(targets, axis=0) & ~np.any(named, axis=0)
+        if silent := [self.labels[k] for k in np.flatnonzero(missed)]:
             _log.warning(
                 "never named on these pictures, though they are there: %s; try another --rule, or check "
                 "--preprocess and the order of the labels",
