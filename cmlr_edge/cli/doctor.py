@@ -17,6 +17,7 @@ from cmlr_edge.cli.console import stderr
 from cmlr_edge.cli.progress import progress_bars
 from cmlr_edge.diagnosis.doctor import examine, worst
 from cmlr_edge.diagnosis.findings import Finding
+from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.wording import counted
 
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -37,6 +38,8 @@ def doctor(
     cmlr-edge doctor
     cmlr-edge doctor models/first --provider cuda
     """  # noqa: D301
+    if provider is not None:
+        engine = engine or demo_engine()  # only a model can be run by it
     with progress_bars(stderr, transient=True) as bar:
         task = bar.add_task("libraries and drivers that answered", total=None)
         findings = examine(engine, provider=provider, heard=lambda _name: bar.advance(task))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cmlr_edge.errors import EngineError
@@ -51,6 +51,7 @@ class Runner:
         self._until_over = until_over
         self._changes = SourceEditing(session, file, reread)
         session.take_changes(self._changes)
+        self._started_s = time.time()  # about when the environment was read
         self._end_requested = self._reload_requested = False
 
     def request_end(self) -> None:
@@ -145,7 +146,19 @@ class Runner:
             return
         else:
             _log.info("the configuration is taken over")
+            self._note_environment()
         self._supervisor.ready(self._summary())
+
+    def _note_environment(self) -> None:
+        """Say that a running process keeps its environment, where the file of it was changed."""
+        file = None if self._file is None else self._file.with_suffix(".env")
+        with suppress(OSError):  # there is none
+            if file is not None and file.stat().st_mtime > self._started_s:
+                _log.warning(
+                    "%s was changed: secrets of the environment count from the next start on, so restart; "
+                    "those of a ${file:...} count now",
+                    file,
+                )
 
     def _fresh_recognizer(
         self, config: SessionConfig, undo: ExitStack

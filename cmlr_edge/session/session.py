@@ -236,6 +236,8 @@ class Session(Closing):
             self.swap(*fresh).close()
         before, self._places = self._places, places
         for gone in (place for place in before if place not in places):
+            if gone.name in {place.name for place in places}:  # its end is not the last word
+                _log.info("%s: opened anew, as the configuration says", gone.name)
             self.watching.end(gone.name)
             self.streams.remove(gone.name)
             self._lost_before += sum(guard.lost for _, guard in gone.outputs)

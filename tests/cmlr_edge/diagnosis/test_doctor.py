@@ -84,6 +84,13 @@ def test_the_report_agrees_with_the_packages_themselves() -> None:
 
 
 @pytest.mark.slow
+def test_a_provider_that_is_named_is_tried_with_the_bundled_model() -> None:
+    done = run("doctor", "--provider", "tpu")
+    assert done.returncode == 1
+    assert "provider 'tpu' was asked for" in done.stdout
+
+
+@pytest.mark.slow
 def test_a_jetson_is_known_by_its_files(
     answers: dict[str, Answer],
     no_driver: dict[str, str],

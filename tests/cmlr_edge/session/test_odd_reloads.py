@@ -266,3 +266,30 @@ def test_another_password_of_a_broker_leaves_the_sources_known_as_they_are(
     assert broker.availability() == ["online", "offline", "online"]
     assert broker.retained()["door/door/_health"] == "ON"
     assert "another program" not in caplog.text
+
+
+def test_a_reload_says_what_it_opens_anew_and_that_the_environment_stays(
+    running: tuple[Session, Runner, Path], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, runner, config = running
+    caplog.set_level(logging.INFO)
+    environment = config.with_suffix(".env")
+    environment.write_text("PW=x")
+    os.utime(environment, (1.0, 1.0))
+
+    def reloaded() -> str:
+        caplog.clear()
+        runner.request_reload()
+        wait_until(lambda: "the configuration is taken over" in caplog.messages)
+        time.sleep(0.1)
+        return caplog.text
+
+    assert "count from the next start on" not in reloaded()
+    os.utime(environment)
+    config.write_text(text.replace("fps=50", "fps=25"))
+    said = reloaded()
+    assert (
+        f"{environment} was changed: secrets of the environment count from the next start on"
+        in said
+    )
+    assert "door: opened anew, as the configuration says" in said
