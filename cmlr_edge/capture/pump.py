@@ -1,8 +1,9 @@
 """Takes packets off a connection as soon as they come, and puts the pieces of a picture together.
 
 FFmpeg's own way of finding where a picture of an RTP stream ends is the beginning of the next one: at one
-picture a second that is a second late. Here a picture ends when nothing of it has come for a moment; behind a
-piece that fills its packet, as only the last of a unit does not, for a longer one.
+picture a second that is a second late. Here a picture ends when nothing of it has come for a moment; for a longer
+one behind a piece that fills its packet, as only the last of a unit does not, or with fewer slices than the picture
+before it had.
 """
 
 from __future__ import annotations
@@ -127,6 +128,9 @@ class Pump:
         self._pause_s = pause_s
         # Bytes that a packet carries of a unit that goes on in the next one; 0: not known.
         self._full = 0
+        self._num_slices: dict[
+            bool, int
+        ] = {}  # of the last picture, by whether it is a key picture
         self._cut_pts: int | None = None  # of the picture that was taken last
         # See `Unit`: of the next one that is given.
         self._is_behind_gap = self._is_behind_partial = False
@@ -162,7 +166,10 @@ class Pump:
         if piece.harms_before and not self._is_before_gap:
             self._find_late(piece)
         pieces, size, has_begun = [piece], piece.packet.size, piece.units.begins
-        while self._in_pieces and self._follows(piece, has_begun):
+        num_slices, is_key = piece.units.num_slices, piece.units.is_key
+        while self._in_pieces and self._follows(
+            piece, has_begun, is_short=num_slices < self._num_slices.get(is_key, 0)
+        ):
             before, piece = piece, self._get(0.0)
             assert piece is not None  # it waits
             if piece.goes_on:
@@ -170,8 +177,10 @@ class Pump:
             pieces.append(piece)
             size += piece.packet.size
             has_begun = has_begun or piece.units.begins
+            num_slices, is_key = num_slices + piece.units.num_slices, is_key or piece.units.is_key
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
+        self._num_slices[is_key] = num_slices
         with self._changed:
             self._is_before_gap = bool(self._waiting) and self._waiting[0].harms_before
         return pieces
@@ -240,12 +249,12 @@ class Pump:
         if wanted_s <= _MAX_PAUSE_S:
             self._pause_s = max(self._pause_s, wanted_s)
 
-    def _follows(self, piece: _Piece, has_begun: bool) -> bool:
+    def _follows(self, piece: _Piece, has_begun: bool, *, is_short: bool) -> bool:
         """Wait for the packet behind a piece; whether it is another one of the same picture."""
         if (pts := piece.pts) is None:
             return False
         is_full = self._full and piece.num_carried >= self._full
-        pause_s = _MAX_PAUSE_S if is_full else self._pause_s
+        pause_s = _MAX_PAUSE_S if is_full or is_short else self._pause_s
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_over, pause_s)
             if not self._waiting or self._waiting[0].pts != pts:

@@ -49,13 +49,14 @@ class Units:
     begins: bool = False  # whether the first block of a picture is in it
     is_key: bool = False  # whether its picture needs none before it
     leads: bool = False  # whether it begins with what stands before a picture
+    num_slices: int = 0
 
 
 def read_units(codec: str, data: bytes) -> Units:
     """Look at a packet's bytes; none are known of other codecs."""
     if codec not in _KINDS:
         return Units()
-    kinds, begins, is_key = _KINDS[codec], False, False
+    kinds, begins, is_key, num_slices = _KINDS[codec], False, False, 0
     heads: list[bytes] = []
     at = data.find(_START)
     while at >= 0 and len(heads) < MOST_UNITS:
@@ -63,11 +64,12 @@ def read_units(codec: str, data: bytes) -> Units:
         heads.append(head)
         kind = head[0] >> kinds.shift & kinds.mask if head else -1
         if kind in kinds.slices:  # the number of the first block is one bit
+            num_slices += 1
             begins = begins or bool(head[kinds.header_bytes :] and head[kinds.header_bytes] & 128)
             is_key = is_key or kind in kinds.keys
         at = data.find(_START, at + 3)
     first = heads[0][0] >> kinds.shift & kinds.mask if heads and heads[0] else -1
-    return Units(tuple(heads), begins, is_key, first in kinds.leading)
+    return Units(tuple(heads), begins, is_key, first in kinds.leading, num_slices)
 
 
 def settings_in(codec: str, data: bytes) -> bytes:

@@ -93,6 +93,15 @@ def test_what_builds_upon_a_lost_packet_is_damaged_and_nothing_else(
     assert states[2 * GROUP :] == ["ok"] * GROUP
 
 
+@pytest.mark.parametrize("over", ["UDP", "TCP"])
+def test_a_last_slice_that_is_lost_is_noticed_where_the_next_picture_is_long_in_coming(
+    film_of: FilmOf, over: str
+) -> None:
+    lost = GROUP + 3
+    states = states_of(film_of("libx265", 4), over, without("last", lost), fps=8.0)
+    assert states == ["ok"] * lost + ["damaged"] * (GROUP - 3) + ["ok"] * GROUP
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_loss_in_a_picture_upon_which_none_builds_damages_it_alone(
     film_of: FilmOf, codec: str
