@@ -25,9 +25,8 @@ from cmlr_edge.service.unit import objections_of, unit_text
 from cmlr_edge.service.update import reason_of, start_check
 from cmlr_edge.session.config import load_config, naming_line
 from cmlr_edge.session.engines import check_fits, serving_pair, store_of
-from cmlr_edge.session.places import require_given
+from cmlr_edge.session.places import named_files, require_given
 from cmlr_edge.session.run_outputs import RunOutputs
-from cmlr_edge.session.secrets import secret_files
 from cmlr_edge.wording import counted
 
 service = typer.Typer(
@@ -241,12 +240,7 @@ def _unit(config: Path, user: str, memory_max: str) -> str:
 def _readable(config: Path) -> list[Path]:
     """The configuration, and files that it names: secrets, certificates, keys and the model."""
     settings, folder = load_config(config), config.absolute().parent
-    texts = [settings.page.token or "", *(source.uri for source in settings.sources)]
-    texts += [text for sink in settings.sinks for text in (sink.url, *sink.options.values())]
-    files = [file for text in texts for file in secret_files(text, folder)]
-    named = [name for sink in settings.sinks for name in sink.tls_files]
-    named += [settings.engine.require_signature, settings.engine.path]
-    files += [folder / name for name in named if name]
+    files = named_files(settings, folder)
     return [config.absolute(), *dict.fromkeys(files)]
 
 

@@ -15,7 +15,7 @@ from cmlr_edge.errors import CaptureError
 from cmlr_edge.pipeline.intake import IntakeSettings
 from cmlr_edge.redaction import redact, source_name
 from cmlr_edge.session.config import SessionConfig, SourceSettings
-from cmlr_edge.session.secrets import has_reference, put_in
+from cmlr_edge.session.secrets import has_reference, put_in, secret_files
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.opening import SinkSettings
 
@@ -49,8 +49,9 @@ class Place:
         """Whether other settings need no other connection: they change what is looked at alone."""
         looked_at = {item.name: getattr(settings, item.name) for item in fields(IntakeSettings)}
         is_same = replace(self.settings, **looked_at) == settings
-        has_same = is_same and self.keep_s == kept_s(config, settings)
-        return has_same and self.address == address_of(settings.uri, folder)
+        address = address_of(settings.uri, folder)
+        has_same = is_same and self.keep_s == kept_s(config, settings, address)
+        return has_same and self.address == address
 
 
 def address_of(uri: str, folder: Path, environment: Mapping[str, str] = os.environ) -> str:
@@ -62,6 +63,16 @@ def address_of(uri: str, folder: Path, environment: Mapping[str, str] = os.envir
     if not has_reference(uri):
         return uri
     return beside(folder / "any", put_in(uri, folder, environment))
+
+
+def named_files(config: SessionConfig, folder: Path) -> list[Path]:
+    """Files that a configuration names beside its sources: secrets, certificates, keys and the model."""
+    texts = [config.page.token or "", *(source.uri for source in config.sources)]
+    texts += [text for sink in config.sinks for text in (sink.url, *sink.options.values())]
+    files = [file for text in texts for file in secret_files(text, folder)]
+    named = [name for sink in config.sinks for name in sink.tls_files]
+    named += [config.engine.require_signature, config.engine.path]
+    return [*files, *(folder / name for name in named if name)]
 
 
 def require_given(
@@ -105,7 +116,8 @@ def open_place(
         CaptureError: It cannot be opened.
         SecretError: A secret is missing.
     """
-    keep_s, address = kept_s(config, settings), address_of(settings.uri, folder)
+    address = address_of(settings.uri, folder)
+    keep_s = kept_s(config, settings, address)
     live = LiveSettings(
         frozen_after_s=settings.frozen_after_s or None,
         first_frame_timeout_s=settings.give_up_after_s,
@@ -116,27 +128,29 @@ def open_place(
     name = unlike(redact(settings.name) or source_name(source.name), others)
     if isinstance(source, LiveSource):
         source.call(name)  # it may have something to say before it is added
-    note_without_clips(config, settings, name)
+    note_without_clips(config, settings, name, address)
     return Place(settings, source, name, *number, source.fps, keep_s, address)
 
 
-def kept_s(config: SessionConfig, settings: SourceSettings) -> float | None:
+def kept_s(config: SessionConfig, settings: SourceSettings, address: str) -> float | None:
     """Seconds of packets to keep of a source; None where there are no clips, or must be none.
 
     Packets hold what a mask hides, so they are not even kept.
     """
     wanted = [sink.before_s for sink in config.outputs if sink.kind == "clips"]
-    has_none = settings.masks or not has_packets(settings.uri)
+    has_none = settings.masks or not has_packets(address)
     return None if has_none else max(wanted, default=None)
 
 
-def note_without_clips(config: SessionConfig, settings: SourceSettings, name: str) -> None:
+def note_without_clips(
+    config: SessionConfig, settings: SourceSettings, name: str, address: str
+) -> None:
     """Say in a line that a source has no clips, where they are wanted, and why."""
     if not any(sink.kind == "clips" for sink in config.outputs):
         return
     if settings.masks:
         _log.warning("%s has no clips: its packets would show what its masks hide", name)
-    elif not has_packets(settings.uri):
+    elif not has_packets(address):
         _log.warning(
             "%s has no clips: only streams of the network and video files have packets, read by PyAV",
             name,

@@ -11,7 +11,7 @@ from cmlr_edge.errors import OutputError
 from cmlr_edge.model.files import followed, model_path, read_file, sha256_of, spec_path
 from cmlr_edge.redaction import redact
 from cmlr_edge.session.config import SessionConfig
-from cmlr_edge.session.places import Given, Place
+from cmlr_edge.session.places import Given, Place, address_of, named_files
 from cmlr_edge.session.secrets import SecretError, put_in
 from cmlr_edge.sinks.guarded import GuardedSink
 from cmlr_edge.sinks.mqtt_client import parse_address
@@ -66,10 +66,10 @@ class RunOutputs:
         if config.engine.path:
             model = model_path(self.folder / config.engine.path)
             inputs = [*inputs, model, spec_path(model)]
-        inputs = [*inputs, *(Path(item.uri) for item in config.sources if item.uri)]
-        named = [config.engine.require_signature]
-        named += [name for sink in config.outputs for name in sink.tls_files]
-        inputs = [*inputs, *(self.folder / name for name in named if name)]
+        for source in filter(lambda item: item.uri, config.sources):
+            with suppress(SecretError):  # which opening it tells
+                inputs = [*inputs, Path(address_of(source.uri, self.folder))]
+        inputs = [*inputs, *named_files(config, self.folder)]
         if self._file is not None:
             inputs = [*inputs, self._file]
         refuse_clashes(outputs, inputs)

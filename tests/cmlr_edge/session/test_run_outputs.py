@@ -27,7 +27,7 @@ kind = "events"
 path = "{output}"
 [[sinks]]
 kind = "mqtt"
-url = "mqtts://127.0.0.1:1/x"
+url = "mqtts://me:${{file:password}}@127.0.0.1:1/x"
 ca_file = "ca.pem"
 """
 
@@ -40,6 +40,7 @@ ca_file = "ca.pem"
         (["serve", "--port", "0", "--config"], "other_name.toml"),
         (["run"], "ca.pem"),
         (["run"], "key.pem"),
+        (["run"], "password"),
     ],
 )
 def test_an_output_that_would_write_into_what_the_run_is_made_of_is_refused(
@@ -49,8 +50,9 @@ def test_an_output_that_would_write_into_what_the_run_is_made_of_is_refused(
     signature = 'require_signature = "key.pem"' if output == "key.pem" else ""
     site.write_text(CONFIG.format(engine=engine, output=output, signature=signature))
     (tmp_path / "other_name.toml").symlink_to(site)
-    for name in ("ca.pem", "key.pem"):
-        (tmp_path / name).write_text("kept")
+    read = [tmp_path / name for name in ("ca.pem", "key.pem", "password")]
+    for path in read:
+        path.write_text("kept")
     before = site.read_bytes()
 
     done = run(*command, site)
@@ -59,7 +61,7 @@ def test_an_output_that_would_write_into_what_the_run_is_made_of_is_refused(
     assert "belongs to the source, the model or the configuration" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert site.read_bytes() == before
-    assert (tmp_path / "ca.pem").read_text() == (tmp_path / "key.pem").read_text() == "kept"
+    assert {path.read_text() for path in read} == {"kept"}
     assert not list(tmp_path.glob("*.1"))
 
 

@@ -200,9 +200,13 @@ def test_a_mask_takes_the_packets_from_a_frame(tmp_path: Path) -> None:
     assert Intake(IntakeSettings(masks=(WHOLE,))).masked(frame).ring is None
 
 
-def test_sources_without_packets_say_so_in_a_line(engine: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["test://?fps=20&frames=20", "${CAMERA}"])
+def test_sources_without_packets_say_so_in_a_line(
+    engine: Path, tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAMERA", "test://?fps=20&frames=20")
     found = run(
-        "label", "yard=test://?fps=20&frames=20", "--engine", engine, "--threshold", "0.2",
+        "label", f"yard={source}", "--engine", engine, "--threshold", "0.2",
         "--clips", tmp_path / "clips", "--events", tmp_path / "e.jsonl",
     )  # fmt: skip
     assert found.returncode == 0
