@@ -50,6 +50,9 @@ def memory(root: Path) -> Iterator[Finding]:
         yield _MACHINE.ok("memory", "not told by this kernel")
         return
     text = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    left = hardware.group_memory_left(root)
+    if left is not None and left < free:
+        free, text = left, f"{text}; of it the control group grants {left / _GIB:.1f} GiB more"
     if free < _LEAST_MEMORY:
         yield _MACHINE.problem("memory", text, "end other programs; a model may not fit")
     else:

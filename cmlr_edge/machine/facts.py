@@ -9,6 +9,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from cmlr_edge.machine.hardware import group_cores
+
 _RUNTIMES = (
     "cmlr-edge",
     "numpy",
@@ -24,10 +26,8 @@ _RUNTIMES = (
 def usable_cores() -> int:
     """Cores that this process may run on, whatever the machine has besides: at least 1."""
     cores = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # no container, or one that sets no limit ("max")
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    return max(1, cores)
+    granted = group_cores()
+    return cores if granted is None else max(1, min(cores, math.ceil(granted)))
 
 
 def cpu_name() -> str:

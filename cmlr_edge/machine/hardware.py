@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
 _KIB = 1024
+_UNLIMITED = 2**62  # and more: what version 1 of control groups says without a limit
 _GPU_NAMES = ("gpu", "gv11b", "gp10b", "ga10b", "gb10b")  # as Tegra's kernels call them
 # L4T's first number, and the JetPack that brings it.
 _JETPACKS = {32: "4", 34: "5", 35: "5", 36: "6", 38: "7"}
@@ -113,23 +115,39 @@ def group_memory_left(root: Path = ROOT) -> int | None:
     What the kernel holds of files and can drop counts as left.
     """
     left = []
-    for line in (_text(root, "proc/self/cgroup") or "").splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers == "":
-            top, files = root / "sys/fs/cgroup", ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            top = root / "sys/fs/cgroup/memory"
-            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
+    for folder, is_second in _groups(root, "memory"):
+        files = ("max", "current") if is_second else ("limit_in_bytes", "usage_in_bytes")
+        found = _numbers(*(folder / f"memory.{file}" for file in files))
+        if found is not None and found[0] < _UNLIMITED:
+            cached = re.search(r"\binactive_file (\d{1,18})\b", _text(folder, "memory.stat") or "")
+            left.append(found[0] - found[1] + (int(cached[1]) if cached else 0))
+    return max(0, min(left)) if left else None
+
+
+def group_cores(root: Path = ROOT) -> float | None:
+    """Return how many cores the control groups of this process grant; None without a limit."""
+    granted = []
+    for folder, is_second in _groups(root, "cpu"):
+        files = ("cpu.max",) if is_second else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        text = " ".join(_text(folder, file) or "" for file in files)
+        if found := re.fullmatch(r"(\d{1,18})\s+([1-9]\d{0,17})\s*", text):
+            granted.append(int(found[1]) / int(found[2]))
+    return min(granted, default=None)
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The control groups of this process that may limit something, from the innermost; whether of version 2."""
+    text = _text(root, "proc/self/cgroup") or ""
+    for controllers, name in re.findall(r"^\d+:([^:\n]*):(.*)$", text, re.MULTILINE):
+        is_second = controllers == ""
+        if not is_second and controller not in controllers.split(","):
             continue
+        top = root / "sys/fs/cgroup" / ("" if is_second else controller)
         group = top / name.lstrip("/")
         for folder in (group, *group.parents):
-            if (found := _numbers(*(folder / file for file in files))) is not None:
-                cached = re.search(r"\binactive_file (\d+)", _text(folder, "memory.stat") or "")
-                left.append(found[0] - found[1] + (int(cached[1]) if cached else 0))
+            yield folder, is_second
             if folder == top:
                 break
-    return max(0, min(left)) if left else None
 
 
 def temperatures_c(root: Path = ROOT) -> dict[str, float]:

@@ -29,6 +29,8 @@ JETSON_FILES = {
     "< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
     "var/lib/nvpmodel/status": "pmode:0000",
     "proc/meminfo": "MemTotal:        7802180 kB\nMemAvailable:    5302180 kB\nSwapTotal: 0 kB\n",
+    "proc/self/cgroup": "0::/\n",
+    "sys/fs/cgroup/memory.max": "max\n",
     "sys/devices/system/cpu/cpufreq/policy0/scaling_min_freq": "729600",
     "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": "1728000",
     "sys/class/devfreq/17000000.gpu/min_freq": "306000000",
@@ -143,6 +145,20 @@ def test_too_little_memory_is_a_problem_and_no_swap_a_warning(
     assert found["memory"].state == "problem"
     assert found["swap"].state == "warning"
     assert "mkswap" in found["swap"].remedy
+
+
+def test_memory_that_a_control_group_does_not_grant_is_not_free(
+    answers: dict[str, Answer], tmp_path: Path
+) -> None:
+    files = {
+        "proc/meminfo": "MemTotal: 7802180 kB\nMemAvailable: 5302180 kB\nSwapTotal: 0 kB\n",
+        "proc/self/cgroup": "0::/\n",
+        "sys/fs/cgroup/memory.max": f"{300 * 2**20}\n",
+        "sys/fs/cgroup/memory.current": f"{200 * 2**20}\n",
+    }
+    found = by_name(judge(answers, plant(tmp_path, files)))["memory"]
+    assert found.state == "problem"
+    assert "the control group grants 0.1 GiB more" in found.found
 
 
 @pytest.mark.parametrize("junk", ["", "\0\xff", "R36", "9" * 5000, "pmode:x < POWER_MODEL ID= >"])

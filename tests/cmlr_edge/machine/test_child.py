@@ -19,7 +19,8 @@ from cmlr_edge.engines.opening import memory_to_load
 from cmlr_edge.errors import EngineError
 from cmlr_edge.machine import memory_bound
 from cmlr_edge.machine.child import Child, python_command, run_limited
-from cmlr_edge.machine.hardware import group_memory_left
+from cmlr_edge.machine.facts import usable_cores
+from cmlr_edge.machine.hardware import group_cores, group_memory_left
 from cmlr_edge.service.store import EngineStore
 from cmlr_edge.service.unit import unit_text
 from cmlr_edge.service.update import reason_of, start_check
@@ -97,6 +98,36 @@ def test_a_control_group_tells_what_is_left_of_it(tmp_path: Path, version: int) 
     if version == 2:
         (inner.parent / "memory.max").write_text("max\n")
         assert group_memory_left(tmp_path) == 1400
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_control_group_tells_how_many_cores_it_grants(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    top = tmp_path / "sys/fs/cgroup" / ("cpu" if version == 1 else "")
+    inner = top / "system.slice" / "door.service"
+    inner.mkdir(parents=True)
+    line = "7:cpu,cpuacct" if version == 1 else "0:"
+    text = f"4:memory:/elsewhere\n{line}:/system.slice/door.service\n"
+    (tmp_path / "proc/self/cgroup").write_text(text)
+    assert group_cores(tmp_path) is None
+
+    def limit(folder: Path, quota: str) -> None:
+        if version == 1:
+            (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+            (folder / "cpu.cfs_period_us").write_text("100000\n")
+        else:
+            (folder / "cpu.max").write_text(f"{quota} 100000\n")
+
+    limit(inner, "-1" if version == 1 else "max")
+    assert group_cores(tmp_path) is None
+    limit(inner.parent, "250000")
+    assert group_cores(tmp_path) == 2.5
+    limit(inner, "40000")
+    assert group_cores(tmp_path) == 0.4
+    monkeypatch.setattr("cmlr_edge.machine.facts.group_cores", lambda: 0.4)
+    assert usable_cores() == 1
 
 
 def test_the_kernel_ends_a_child_before_its_parent() -> None:
