@@ -21,6 +21,7 @@ from cmlr_edge.frame import Frame
 from cmlr_edge.machine.opencv import opencv
 from cmlr_edge.machine.pillow import HEIC_REMEDY, TooManyPixelsError, open_picture, rgb_pixels
 from cmlr_edge.redaction import printable
+from cmlr_edge.wording import counted
 
 IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif",
@@ -191,7 +192,9 @@ def choose_pictures(paths: Iterable[Path], where: str, below: str = "") -> list[
             + f": looked for files ending in {' '.join(IMAGE_SUFFIXES)}{remedy}"
         )
     if left_out:
-        _log.warning("%s: %d pictures; left out: %s%s", where, len(pictures), left_out, remedy)
+        _log.warning(
+            "%s: %s; left out: %s%s", where, counted(len(pictures), "picture"), left_out, remedy
+        )
     return pictures
 
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -121,11 +122,12 @@ def _nearest(report: SourceReport, session: Session) -> str:
 def _print_source(console: Console, report: SourceReport, runtime: str, nearest: str) -> None:
     status, summary = report.status, report.summary
     console.print(f"[bold]{escape(status.name)}[/bold]", soft_wrap=True)
-    pace = counted(summary.frames, "frame")
+    stills = not report.has_times
+    pace = counted(summary.frames, "picture" if stills else "frame")
     if summary.frames > 1:  # one has no rate
         pace += f" at {summary.frames_per_second:.1f} per second"
     if summary.ranked():
-        console.print(_presence_table(summary, stills=not report.has_times, title=pace))
+        console.print(_presence_table(summary, stills=stills, title=pace))
     else:
         none = f"; no label reached its threshold{nearest}" if summary.frames else ""
         console.print(escape(pace + none), soft_wrap=True)
@@ -158,11 +160,13 @@ def _print_source(console: Console, report: SourceReport, runtime: str, nearest:
 
 
 def _presence_table(summary: RunSummary, *, stills: bool, title: str) -> Table:
-    when = ("first picture", "last picture") if stills else ("seconds", "first s", "last s")
-    presence = table("label", right=("frames", "share", "mean", "max", *when), title=title)
+    words, when = (("highest in",), ()) if stills else ((), ("seconds", "first s", "last s"))
+    counts = "pictures" if stills else "frames"
+    presence = table("label", *words, right=(counts, "share", "mean", "max", *when), title=title)
     for name, seen in summary.ranked():
         share, mean = seen.frames / summary.frames, seen.score_sum / seen.frames
+        best = [escape(printable(Path(seen.best_picture or "").name))] if stills else []
         numbers = [str(seen.frames), f"{share:.0%}", f"{mean:.2f}", f"{seen.max_score:.2f}"]
-        times = [seen.first, seen.last] if stills else [seen.seconds or 0.0, seen.first, seen.last]
-        presence.add_row(escape(name), *numbers, *(f"{t:.{0 if stills else 1}f}" for t in times))
+        times = [] if stills else [seen.seconds or 0.0, seen.first, seen.last]
+        presence.add_row(escape(name), *best, *numbers, *(f"{time:.1f}" for time in times))
     return presence

@@ -26,6 +26,7 @@ class LabelPresence:
     seconds: float | None = None  # each frame counts until the next one; None for pictures
     score_sum: float = 0.0
     max_score: float = 0.0
+    best_picture: str | None = None  # the file with that score; None of films and cameras
 
 
 @dataclass
@@ -60,6 +61,8 @@ class RunSummary:
             seen = self.labels.setdefault(item.label, first)
             seen.frames += 1
             seen.score_sum += item.score
+            if frame.time_s is None and (item.score > seen.max_score or seen.frames == 1):
+                seen.best_picture = frame.source
             seen.max_score = max(seen.max_score, item.score)
             seen.last = at
         if prediction.repeated:

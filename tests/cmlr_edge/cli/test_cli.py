@@ -57,6 +57,8 @@ def test_label_names_the_file_of_each_picture(engine: Path, tmp_path: Path) -> N
     (line,) = read_lines(tmp_path / "o.jsonl")
     assert line["file"] == str(tmp_path / "one.png")
     assert line["time_s"] is None
+    assert re.search(r"^ *1 picture *$", done.stdout, re.MULTILINE)
+    assert "one.png" in done.stdout
 
 
 @pytest.mark.slow

@@ -30,6 +30,15 @@ def test_pictures_have_no_seconds() -> None:
     assert (record["seconds"], record["first"], record["last"]) == (None, 0.0, 2.0)
 
 
+def test_each_label_names_the_picture_in_which_it_is_highest() -> None:
+    summary = RunSummary()
+    for index, score in enumerate((0.6, 0.9, 0.7)):
+        dog = prediction("dog").labels[0]._replace(score=score)
+        given = replace(prediction("dog"), labels=(dog,))
+        summary.add(replace(frame(index), time_s=None, source=f"{index}.jpg"), given)
+    assert summary.to_record()["labels"][0]["best_picture"] == "1.jpg"
+
+
 def test_a_single_picture_has_no_rate_and_later_ones_are_counted_from_the_first() -> None:
     summary = RunSummary()
     summary.add(replace(frame(0), time_s=None), prediction("dog"))
