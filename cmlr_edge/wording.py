@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+_ASKED = 10  # names that a message repeats
+_LONGEST = 100  # characters of one
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names that somebody gave, as Python writes a list: of many the first, of a long one its beginning."""
+    few = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:_ASKED]]
+    return f"{few}" + (f" and {len(names) - _ASKED} more" if len(names) > _ASKED else "")
+
 
 def did_you_mean(given: Collection[str], known: Collection[str]) -> str:
     """Ask whether known names alike were meant; empty where none is."""
     from difflib import get_close_matches
+    from itertools import islice
 
-    meant = [match for name in given for match in get_close_matches(name, known, n=1)]
+    # All of another model's labels would be compared with all of this one's: 20 s for a thousand.
+    few = islice(given, _ASKED)
+    meant = [match for name in few for match in get_close_matches(name, known, n=1)]
     return f"did you mean {' and '.join(dict.fromkeys(meant))}?" if meant else ""
 
 

@@ -52,9 +52,11 @@ def _in_order(value: Any) -> Any:
     """The values of {0: name, 1: name}, by number."""
     if not isinstance(value, dict):
         return value
+    if not all(isinstance(key, int | str) for key in value):  # 0.5 is no number of a class
+        return None
     try:
         numbered = {int(key): name for key, name in value.items()}
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     return (
         [numbered[i] for i in sorted(numbered)]
@@ -74,9 +76,10 @@ def _checked(value: Any, where: str) -> tuple[str, ...]:
             raise SpecError(
                 f"{where}: label {number} is {repr(name)[:60]}: expected printable text"
             )
-    if twice := [name for name, count in Counter(value).items() if count > 1]:
+    names = tuple(name.strip() for name in value)  # flags strip what they are given, too
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise SpecError(
             f"{where} gives {repr(twice[0])[:60]} twice: every class needs a name of its own, "
             "such as 'crane (bird)'"
         )
-    return tuple(value)
+    return names

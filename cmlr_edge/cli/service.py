@@ -56,6 +56,11 @@ def install_unit(
     text = _unit(config, user, memory_max)
     for objection in objections_of(user, _readable(config), _writable(config)):
         _log.warning("the service will not start: %s", objection)
+    if not re.fullmatch(r"[\w.:-]{1,200}", config.stem, re.ASCII):
+        raise SpecError(
+            f"a unit cannot be called cmlr-edge-{config.stem[:200]}: name the file by letters, digits, "
+            "- _ . and : alone"
+        )
     path = units / f"cmlr-edge-{config.stem}.service"
     try:
         write_atomically(path, text.encode())
@@ -232,7 +237,7 @@ def _store(config: Path) -> EngineStore:
 
 
 def _unit(config: Path, user: str, memory_max: str) -> str:
-    if re.fullmatch(r"[0-9.]+[KMGT%]?|infinity", memory_max) is None:
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMGT%]?|infinity", memory_max) is None:
         raise SpecError(f"--memory-max is {memory_max}: expected such as 3G, 800M, 50% or infinity")
     return unit_text(config, user=user, writable=_writable(config), memory_max=memory_max)
 

@@ -35,8 +35,13 @@ def metadata(content: bytes) -> dict[str, str]:
 
 
 def _entry(message: memoryview) -> tuple[str, str]:
-    parts = {number: bytes(text) for number, text, _ in fields(message)}
-    return parts.get(_KEY, b"").decode(), parts.get(_VALUE, b"").decode()
+    """Key and value: what is no UTF-8 runtimes take all the same, and a damaged file is told by its hash."""
+    try:
+        parts = {number: bytes(text) for number, text, _ in fields(message)}
+    except ValueError:
+        parts = {}
+    key, value = parts.get(_KEY, b""), parts.get(_VALUE, b"")
+    return key.decode(errors="replace"), value.decode(errors="replace")
 
 
 def with_metadata(content: bytes, entries: Mapping[str, str]) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmlr_edge.errors import SpecError
-from cmlr_edge.wording import did_you_mean
+from cmlr_edge.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def require_known(given: Collection[str], known: Collection[str], what: str) -> 
         hint = f"known: {[*known]}"
     else:
         hint = f"the model knows {len(known)}, `cmlr-edge inspect` lists them"
-    error = UnknownLabelError(f"{what} unknown labels {unknown}; {hint}")
+    error = UnknownLabelError(f"{what} unknown labels {listed(unknown)}; {hint}")
     error.unknown = unknown
     raise error
 
@@ -84,5 +84,5 @@ def merged_thresholds(
     require_known(values, merged, "thresholds name")
     merged = merged | values if whole is None else dict.fromkeys(merged, whole)
     if not all(0 <= value <= 1 for value in merged.values()):
-        raise SpecError(f"thresholds must lie in [0, 1], got {override}")
+        raise SpecError(f"thresholds must lie in [0, 1], got {override!r:.80}")
     return np.fromiter(merged.values(), np.float32, len(merged))

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from cmlr_edge.model.files import read_file, write_atomically
 from cmlr_edge.redaction import is_secret, redact
-from cmlr_edge.wording import did_you_mean
+from cmlr_edge.wording import did_you_mean, listed
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ def _read_dataclass(kind: Any, value: object, where: str) -> Any:
         meant = " ".join([did_you_mean(unknown, fields), f"known: {[*fields]}"]).strip()
         raise MismatchError(
             f"{where}.{unknown[0]}".lstrip("."),
-            f"{where or 'top level'} has unknown keys {unknown}; {meant}",
+            f"{where or 'top level'} has unknown keys {listed(unknown)}; {meant}",
         )
     missing = [
         name

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cmlr_edge.errors import SpecError
 from cmlr_edge.machine.no_telemetry import OFF
 
 _TEMPLATE = """\
@@ -133,8 +135,15 @@ def unit_text(config: Path, *, user: str, writable: list[Path], memory_max: str)
         user: Who it runs as; in the group "video" for cameras and the GPU.
         writable: Folders of the outputs and of the engine store.
         memory_max: As systemd takes it, such as "3G"; the kernel ends the service beyond.
+
+    Raises:
+        SpecError: The unit would say something else than it is meant to.
     """
     config = config.absolute()
+    if not re.fullmatch(r"\w[\w.-]*\$?", user):  # an empty one is root, for systemd
+        raise SpecError(f"--user is {user!r}: expected the name of a user, such as cmlr")
+    if any(not str(path).isprintable() for path in (config, *writable)):
+        raise SpecError(f"{str(config)!r} or a folder it names cannot stand in a line: rename it")
     return _TEMPLATE.format(
         command=f"{_quoted(Path(sys.executable))} -m cmlr_edge",
         config=_quoted(config),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from cmlr_edge.errors import SpecError
+from cmlr_edge.model.label_names import require_known
 from cmlr_edge.wording import counted, few_of
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +45,14 @@ def test_commands_count_by_it() -> None:
         for found in COUNTS.finditer(page.read_text())
     ]
     assert not by_hand
+
+
+def test_labels_of_another_model_are_told_in_a_short_line_and_at_once() -> None:
+    typed = [f"wolf spider {i}" for i in range(1000)] + ["x" * 10_000]
+    began = time.process_time()
+    with pytest.raises(SpecError, match="and 991 more; ") as told:
+        require_known(typed, [f"spider monkey {i}" for i in range(1000)], "thresholds name")
+    assert time.process_time() - began < 5  # each with each: 20
+    assert len(str(told.value)) < 1000
+    with pytest.raises(SpecError, match=r"x\.\.\.'\]; known"):
+        require_known(["x" * 10_000], ["cat"], "thresholds name")

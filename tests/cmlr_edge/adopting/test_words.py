@@ -115,6 +115,12 @@ def test_names_come_from_lines_json_and_metadata(tmp_path: Path) -> None:
     assert labels_of_metadata({"names": "__import__('os').getcwd()"}, "x") == ()
     assert labels_of_metadata({"names": "[" * 100_000}, "x") == ()
     assert labels_of_metadata({"names": "{[]: 'cat'}"}, "x") == ()
+    assert labels_of_metadata({"names": "{0: ' cat ', 1: 'dog, wet'}"}, "x") == ("cat", "dog, wet")
+    for no_numbers in ("{1e999: 'cat'}", "{0.5: 'cat'}", "{0: 'cat', 1j: 'dog'}"):
+        with pytest.raises(SpecError, match="holds no label names"):
+            labels_of_metadata({"names": no_numbers}, "x")
+    with pytest.raises(SpecError, match="'cat' twice"):
+        labels_of_metadata({"names": "{0: 'cat', 1: 'cat '}"}, "x")
     (tmp_path / "a.json").write_text('{"0": "cat", "0": "dog"}')
     with pytest.raises(SpecError, match="gives '0' twice"):
         read_labels(tmp_path / "a.json")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cmlr_edge.cli.app import app
 from cmlr_edge.cli.service import _readable
+from cmlr_edge.errors import SpecError
 from cmlr_edge.service.unit import objections_of
 from tests.cmlr_edge.service.whole_config import WHOLE
 
@@ -127,3 +128,25 @@ def test_the_unit_bounds_restarts_memory_and_silence(config: Path, tmp_path: Pat
     doubled = str(config.parent).replace("%", "%%")
     assert f'"{doubled}/engines"' in service["ReadWritePaths"]
     assert service["ExecReload"].endswith("$MAINPID")
+
+
+@pytest.mark.parametrize(
+    "name", ["my door", "%i", "a@b", "x;y", "$HOME", "a\\b", "door\nUser=root"]
+)
+def test_a_unit_that_systemd_would_not_find_is_refused(config: Path, name: str) -> None:
+    odd = config.rename(config.with_name(f"{name}.toml"))
+    done = CliRunner().invoke(app, ["service", "install", str(odd), "--units", str(odd.parent)])
+    assert isinstance(done.exception, SpecError)
+    assert not [*odd.parent.glob("*.service")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--user", ""), ("--user", "cmlr\nExecStart=x"), ("--user", "%i"), ("--memory-max", "1.2.3G")],
+)
+def test_a_user_that_systemd_takes_for_root_is_refused(
+    config: Path, options: tuple[str, str]
+) -> None:
+    done = CliRunner().invoke(app, ["service", "print", str(config), *options])
+    assert isinstance(done.exception, SpecError)
+    assert options[0] in str(done.exception)
