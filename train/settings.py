@@ -47,8 +47,12 @@ def check_names(settings: list[str], recipe: str) -> None:
     if recipe != AUTO:
         settings_of(recipe, {})
     record = dataclasses.asdict(TrainConfig())
-    for key in parse_settings(settings):
+    for key, value in parse_settings(settings).items():
         _place_of(key, record)
+        if (
+            key == "recipe" and value != recipe
+        ):  # noted with the run, and nothing of it would be set
+            raise DataError(f"--set recipe={value} sets nothing: give --recipe {value}")
 
 
 def _place_of(key: str, record: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +63,10 @@ def _place_of(key: str, record: dict[str, Any]) -> dict[str, Any]:
         place = place.get(parent, {}) if isinstance(place, dict) else {}
     if not isinstance(place, dict) or leaf not in place:
         raise DataError(f"there is no setting {key!r}: {_hint(key)}")
+    if isinstance(place[leaf], dict):  # what it does not name would silently be the defaults again
+        raise DataError(
+            f"{key} is a group of settings: give one of it, as {key}.{next(iter(place[leaf]))}=VALUE"
+        )
     return place
 
 

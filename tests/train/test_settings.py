@@ -11,7 +11,7 @@ from cmlr_edge.errors import DataError
 from train.cli.app import app
 from train.config import TrainConfig
 from train.recipes import RECIPES
-from train.settings import build_config
+from train.settings import build_config, check_names
 from train.settings_list import list_settings
 
 
@@ -47,3 +47,15 @@ def test_a_wrong_setting_is_told_where_all_are_listed() -> None:
     for wrong in ("epoch=1", "qqqq=1"):
         with pytest.raises(DataError, match="python -m train settings"):
             build_config({}, [wrong])
+
+
+@pytest.mark.parametrize("group", ["model={}", "model.confounders={}"])
+def test_a_group_of_settings_is_not_set_as_one(group: str) -> None:
+    with pytest.raises(DataError, match="is a group of settings: give one of it"):
+        build_config({}, ["model.embed_dim=32", group])
+
+
+def test_a_recipe_is_chosen_by_its_option_alone() -> None:
+    check_names(["recipe=few"], "few")
+    with pytest.raises(DataError, match="sets nothing: give --recipe few"):
+        check_names(["recipe=few"], "none")

@@ -23,6 +23,7 @@ from cmlr_edge.wording import counted, few_of
 from train.confounders.clustering import cosine_to_centres
 from train.data.base import LabeledImages
 from train.data.transforms import ImageTensors
+from train.explaining.drawing import shown
 from train.explaining.figures import (
     READABLE,
     draw_bars,
@@ -190,7 +191,7 @@ def _look_for_labels(
     rows: dict[int, list[Any]] = {}
     for view, shade in zip(views, shades(views), strict=True):
         there = "" if view.there else "NOT THERE, "
-        title = f"{labels[view.label]}, {there}{view.name}: {view.score:.2f}"
+        title = f"{shown(labels[view.label])}, {there}{view.name}: {view.score:.2f}"
         picture = networks[0].images[view.picture].permute(1, 2, 0).numpy()
         rows.setdefault(view.picture, []).append((picture, shade, title))
     draw_heat_maps([*rows.values()], folder)

@@ -14,6 +14,7 @@ from cmlr_edge.model.files import read_file, write_atomically
 from cmlr_edge.model.spec import ModelSpec
 from cmlr_edge.model.strict_json import json_value
 from train.config import LOG, PLAIN, SPEC
+from train.explaining.drawing import pyplot, save, shown
 
 _SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
 
@@ -75,18 +76,13 @@ def plot_log(run: Path, out: Path) -> None:
     Raises:
         DataError: The run has no log yet.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     if out.suffix.lower() not in _SUFFIXES:
         raise DataError(f"the picture {out} should end in one of {', '.join(_SUFFIXES)}")
-    records = read_log(run)
+    records, plt = read_log(run), pyplot()
     epochs = [record["epoch"] for record in records]
     figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
     top.plot(epochs, [record["loss"] for record in records], "o-", color="tab:blue")
-    top.set(ylabel="training loss", title=run.name)
+    top.set(ylabel="training loss", title=shown(run.name))
     measured = [np.nan if record["val_map"] is None else record["val_map"] for record in records]
     bottom.plot(epochs, measured, "o-", color="tab:orange")
     bottom.set(ylabel="validation mAP", xlabel="epoch")
@@ -94,5 +90,4 @@ def plot_log(run: Path, out: Path) -> None:
     bottom.xaxis.get_major_locator().set_params(integer=True)
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-    figure.savefig(out, dpi=120)
-    plt.close(figure)
+    save(plt, figure, out)

@@ -166,9 +166,9 @@ def _open(
         data, skipped = leave_out_damaged(data, progress, tell=tell)
     drawn = "val" not in data.splits
     data = data.with_validation(config.validation_share, config.seed)
+    check_shares(config, data)
     if tell:
         report_data(data, folder, config)
-    check_shares(config, len(data.split("train").images))
     check_class_maps(config.model, data.classes)
     lone = lone_examples(config, data.split("train"))
     state = check_folder(folder, config, data) if resume else None

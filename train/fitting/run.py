@@ -140,8 +140,14 @@ def pictures_to_judge_by(data: LabeledImages) -> LabeledImages:
     return replace(train, images=train.images[::stride])
 
 
-def check_shares(config: TrainConfig, num_images: int) -> None:
-    """Raise DataError where a step has fewer pictures than parts to compute it in."""
+def check_shares(config: TrainConfig, data: LabeledImages) -> None:
+    """Raise DataError where nothing is to be trained on, or a step has fewer pictures than parts."""
+    num_images = sum(image.split == "train" for image in data.images)
+    if not num_images:
+        raise DataError(
+            f"{data.name} has no picture to train on: expected some of split 'train' that can be read, "
+            f"beside those of {', '.join(data.splits)}"
+        )
     batch, parts = min(config.batch_size, num_images), distributed.count() * config.accumulate
     if batch < parts:
         raise DataError(
@@ -164,6 +170,11 @@ def check_folder(folder: Path, config: TrainConfig, data: LabeledImages) -> dict
             "resume with the same options, or choose another --out"
         )
     state = checkpoint.load_state_file(folder)
+    if state is None and (folder / checkpoint.SPEC).exists():  # it would all be trained again
+        raise DataError(
+            f"the run in {folder} is finished, and its {checkpoint.STATE} is gone: there is nothing to go on "
+            "with; choose another --out to train again"
+        )
     if state is not None and state["data"] != fingerprint(data):
         raise DataError(f"{folder} was trained on other data than {data.name}: nothing was changed")
     if state is not None and state.get("sizes", sizes := sizes_of(data)) != sizes:  # since 0.2

@@ -231,9 +231,10 @@ def load_state_file(run: Path) -> dict[str, Any] | None:
     try:
         state: Any = torch.load(run / STATE, map_location="cpu", weights_only=True)
     except Exception as error:
+        # What follows PyTorch's first sentence advises to run whatever code the file holds.
+        reason = str(error).partition(". ")[0][:200] or "it is empty"
         raise DataError(
-            f"{run / STATE} cannot be read ({str(error)[:200] or 'it is empty'}): delete it to start "
-            "this run again"
+            f"{run / STATE} cannot be read ({reason}): delete it to start this run again"
         ) from error
     epochs = state.get("epochs") if isinstance(state, dict) and "precision" in state else None
     if type(epochs) is not int or epochs < 0 or state["precision"] not in _PRECISIONS:

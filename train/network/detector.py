@@ -12,23 +12,30 @@ float16, batch norm in the convolutions. The box maps are left out.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cmlr_edge.cli.usage import run_command
+from train.reporting import exit_on_error
+
+if __name__ == "__main__":
+    with exit_on_error():  # a package that is missing is one line here, and a traceback below
+        import torch
 
 import numpy as np
 import torch
+import typer
 from safetensors.torch import save
 from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmlr_edge.errors import CmlrError, DataError, DependencyError
+from cmlr_edge.errors import DataError, DependencyError
 from cmlr_edge.model.files import write_atomically
 from train.config import ModelConfig
 
@@ -228,16 +235,11 @@ def fetch() -> dict[str, Tensor]:
     return convert(files["nanodet.json"], files["nanodet.bin"])
 
 
-def main() -> None:
+def main(out: Annotated[Path, typer.Option(help="File to write.")]) -> None:
     """Write the weights as a file for `model.weights`."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    try:
-        write_atomically(out, save(fetch()))
-    except CmlrError as error:
-        parser.exit(2, f"error: {error}\n")
+    write_atomically(out, save(fetch()))
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        run_command(main, "python -m train.network.detector")

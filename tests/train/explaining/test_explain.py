@@ -19,7 +19,7 @@ from tests.train.stored_tokens import FEATURES, LABELS, small_config, tokens
 from train.cli.explain import _print_record
 from train.data import read_dataset
 from train.explaining.explain import explain, write_explanation
-from train.explaining.figures import draw_link_map
+from train.explaining.figures import draw_bars, draw_link_map, draw_scatter
 from train.explaining.link_effects import cooccurrence, swap_effects
 from train.explaining.views import choose, see, token_grid, view_all
 from train.fitting.loop import fit
@@ -92,6 +92,25 @@ def test_an_explanation_of_a_run_has_its_numbers_and_figures(
     with pytest.raises(DataError, match="no label 'purple'"):
         explain(model, spec, data, "purple", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_take_labels_as_they_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = (r"$\frac$", "_hidden", "日本", "long " * 80)
+    numbers = np.linspace(0.1, 0.4, 4, dtype=np.float32)
+    draw_bars(numbers, numbers, labels, labels[0], tmp_path / "do.png")
+    draw_link_map(
+        np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), labels, tmp_path / "l.png"
+    )
+    features = np.random.default_rng(0).random((8, 5), np.float32)
+    draw_scatter(features, [*labels] * 2, features[:0], tmp_path / "features.png")
+    for name in ("do", "l", "features"):
+        assert cv2.imread(str(tmp_path / f"{name}.png")).std() > 5
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "the figures' font lacks letters of some names"
+    ]
 
 
 @pytest.mark.parametrize(

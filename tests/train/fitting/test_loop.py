@@ -291,8 +291,9 @@ def test_a_pickle_in_place_of_the_state_is_never_run(tiny_data: Path, tmp_path: 
     from train.network.checkpoint import save_config
 
     save_config(run, tiny_config())
-    with pytest.raises(DataError, match=r"state.pt cannot be read"):
+    with pytest.raises(DataError, match=r"state.pt cannot be read .*: delete it") as refused:
         fit(read_dataset(tiny_data), run, tiny_config(), resume=True)
+    assert "weights_only" not in str(refused.value)  # no advice to run it after all
 
 
 @pytest.mark.parametrize(
@@ -319,6 +320,27 @@ def test_the_log_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
     assert [{k: float(v) for k, v in row.items()} for row in rows] == logged
     with pytest.raises(DataError, match=r"log.jsonl cannot be read"):
         plot_log(tmp_path, tmp_path / "none.png")
+    odd = tmp_path / r"$\frac$"
+    odd.mkdir()
+    (odd / "log.jsonl").write_text((tiny_run / "log.jsonl").read_text())
+    plot_log(odd, tmp_path / "odd.png")
+    assert read_image(tmp_path / "odd.png").std() > 5
+
+
+def test_a_finished_run_without_its_state_is_not_trained_again(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run" / "state.pt").unlink()
+    with pytest.raises(DataError, match="is finished"):
+        fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(), resume=True)
+    assert (tmp_path / "run" / "log.jsonl").read_text() == (tiny_run / "log.jsonl").read_text()
+
+
+def test_data_without_training_pictures_leaves_no_run(tiny_data: Path, tmp_path: Path) -> None:
+    data = read_dataset(tiny_data).split("val")
+    with pytest.raises(DataError, match=r"no picture to train on: .* beside those of val"):
+        fit(data, tmp_path / "run", tiny_config())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +106,18 @@ def test_class_maps_of_other_labels_are_refused() -> None:
         check_class_maps(tiny_config("model.class_maps=true").model, LABELS)
     with pytest.raises(DataError, match="no map of each"):
         CausalHead(config, 80, 8)
+
+
+def test_without_pytorch_the_command_ends_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here', name='torch')\n")
+    where = os.pathsep.join([str(tmp_path), str(Path(detector.__file__).parents[2])])
+    ended = subprocess.run(
+        [sys.executable, "-m", "train.network.detector", "--out", str(tmp_path / "w.safetensors")],
+        env={**os.environ, "PYTHONPATH": where},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: torch is needed and cannot be imported")
+    assert ended.stderr.count("\n") == 1
