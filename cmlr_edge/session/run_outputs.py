@@ -128,7 +128,13 @@ class RunOutputs:
 
     def _with_secrets(self, settings: SinkSettings) -> SinkSettings:
         options = {name: put_in(text, self.folder) for name, text in settings.options.items()}
-        return replace(settings, url=put_in(settings.url, self.folder), options=options)
+        url = put_in(settings.url, self.folder)
+        is_hidden = url != settings.url and settings.kind in {"mqtt", "webhook"}
+        if is_hidden and "://" not in url:  # whoever refused it would tell what it is
+            error = SecretError(f"{settings.url} is put in, and is no address such as http://host/")
+            error.reference, error.is_file = settings.url, True
+            raise error
+        return replace(settings, url=url, options=options)
 
     def _given(self, settings: SinkSettings) -> Given:
         filled, texts = self._with_secrets(settings), []
