@@ -63,6 +63,7 @@ def test_references_are_put_in_and_encoded_inside_an_address(
         ("${file:two}", "one line"),
         ("${file:empty}", "one line"),
         ("${file:bytes}", "no text"),
+        ("${file:long}", "long holds more than 65536 bytes"),
         ("${A B}", "expected"),
         ("${}", "expected"),
     ],
@@ -72,6 +73,7 @@ def test_what_cannot_be_put_in_is_one_line(tmp_path: Path, text: str, said: str)
     (tmp_path / "two").write_text("hunter2\nhunter2\n")
     (tmp_path / "empty").write_text("")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "long").write_text("hunter2" * 9999)
     with pytest.raises(SpecError, match=said) as caught:
         put_in(text, tmp_path)
     assert "hunter2" not in str(caught.value)
