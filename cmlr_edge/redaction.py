@@ -42,6 +42,7 @@ _ADDRESS_AS_PATH = re.compile(
     r"(?<![\w+.-])(?:([\w+.-]{2,40}:)/([^/\s](?:.*@\S*|\S*[?#]\S*))"
     r"|(\w:)/([^/\s](?:\S*:\S*@\S*|\S*[?#]\S*)))"
 )
+_LONGEST_SAFE = 80  # characters of a part of a topic or file name, before what tells it apart
 _KEY_AND_VALUE = re.compile(r"(?<![\w-])([\w-]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^&\s]+)")
 
 
@@ -82,10 +83,10 @@ def printable(text: str | Path) -> str:
 def safe_name(name: str) -> str:
     """Letters, digits, _ and - alone, for files and topics; names that would become alike stay apart."""
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
-    if safe == name:
+    if safe == name and len(name) <= _LONGEST_SAFE:
         return safe
     number = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:6]
-    return f"{safe[:80]}_{number}"
+    return f"{safe[:_LONGEST_SAFE]}_{number}"
 
 
 def one_line(message: object) -> str:

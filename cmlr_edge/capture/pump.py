@@ -180,7 +180,8 @@ class Pump:
             num_slices, is_key = num_slices + piece.units.num_slices, is_key or piece.units.is_key
             if size > MAX_STREAM_BYTES:
                 raise CaptureError(f"it sends a picture of more than {MAX_STREAM_BYTES} bytes")
-        self._num_slices[is_key] = num_slices
+        if num_slices:  # settings may come alone, with a time of their own
+            self._num_slices[is_key] = num_slices
         with self._changed:
             self._is_before_gap = bool(self._waiting) and self._waiting[0].harms_before
         return pieces

@@ -7,7 +7,10 @@ import string
 from urllib.parse import quote
 
 # What to say where an address cannot be read.
-HOW_TO_WRITE_PASSWORDS = "of a password, write / ? # @ as %2F %3F %23 %40"
+HOW_TO_WRITE_PASSWORDS = (
+    # Without the sign itself: what stands before it is taken for a password, and hidden.
+    "of a password, write / ? # and the at sign as %2F %3F %23 %40"
+)
 
 
 def is_loopback(host: str) -> bool:

@@ -42,6 +42,8 @@ WatchdogSec=30
 TimeoutStartSec=300
 TimeoutStopSec=30
 Restart=on-failure
+# One that comes before the service heeds it ends the process, and counts as success.
+RestartForceExitStatus=SIGHUP
 RestartSec=5
 MemoryMax={memory_max}
 TasksMax=512

@@ -91,13 +91,13 @@ class RunOutputs:
     def open_shared(self, config: SessionConfig, labels: tuple[str, ...]) -> list[GuardedSink]:
         """Open the outputs that all sources share; those that do not change go on."""
         wanted = [self._given(item) for item in config.outputs if not item.per_source]
-        gone = [known for known in self._shared if known[0] not in wanted]
+        kept = _kept(self._shared, wanted)
+        gone = [item for item in self._shared if item[1] not in kept]
         with ExitStack() as undo:
             fresh = []
-            for given in wanted:
-                kept = [guard for known, guard in self._shared if known == given]
-                guard = kept[0] if kept else self._open_shared_one(given, config, labels, gone)
-                if not kept:
+            for given, same in zip(wanted, kept, strict=True):
+                guard = same or self._open_shared_one(given, config, labels, gone)
+                if same is None:
                     undo.callback(guard.close)
                 fresh.append((given, guard))
             undo.pop_all()
@@ -128,7 +128,13 @@ class RunOutputs:
 
     def _with_secrets(self, settings: SinkSettings) -> SinkSettings:
         options = {name: put_in(text, self.folder) for name, text in settings.options.items()}
-        return replace(settings, url=put_in(settings.url, self.folder), options=options)
+        url = put_in(settings.url, self.folder)
+        is_hidden = url != settings.url and settings.kind in {"mqtt", "webhook"}
+        if is_hidden and "://" not in url:  # whoever refused it would tell what it is
+            error = SecretError(f"{settings.url} is put in, and is no address such as http://host/")
+            error.reference, error.is_file = settings.url, True
+            raise error
+        return replace(settings, url=url, options=options)
 
     def _given(self, settings: SinkSettings) -> Given:
         filled, texts = self._with_secrets(settings), []
@@ -151,21 +157,31 @@ class RunOutputs:
     ) -> list[tuple[Given, GuardedSink]]:
         """Open the outputs of one source alone; those that do not change go on."""
         own = []
-        for settings in (sink for sink in config.outputs if sink.per_source):
-            given = self._given(settings)
-            kept = [guard for known, guard in place.outputs if known == given]
-            if not kept:
-                kept = [
-                    open_sink(
-                        self._with_secrets(settings),
-                        folder=self.folder,
-                        labels=labels,
-                        name_source=False,
-                        fps=place.fps,
-                        index=place.number,
-                        count=place.count,
-                    )
-                ]
-                undo.callback(kept[0].close)
-            own.append((given, kept[0]))
+        wanted = [self._given(item) for item in config.outputs if item.per_source]
+        for given, same in zip(wanted, _kept(place.outputs, wanted), strict=True):
+            guard = same or open_sink(
+                self._with_secrets(given.settings),
+                folder=self.folder,
+                labels=labels,
+                name_source=False,
+                fps=place.fps,
+                index=place.number,
+                count=place.count,
+            )
+            if same is None:
+                undo.callback(guard.close)
+            own.append((given, guard))
         return own
+
+
+def _kept(
+    before: Sequence[tuple[Given, GuardedSink]], wanted: Sequence[Given]
+) -> list[GuardedSink | None]:
+    """The output that goes on for each that is wanted: for one alone, though others be like it."""
+    left, kept = [*before], []
+    for given in wanted:
+        same = next((item for item in left if item[0] == given), None)
+        if same is not None:
+            left.remove(same)
+        kept.append(None if same is None else same[1])
+    return kept

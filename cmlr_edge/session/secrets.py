@@ -79,12 +79,15 @@ def _from(environment: Mapping[str, str], name: str) -> str:
 def _from_file(folder: Path, name: str) -> str:
     path = folder / os.path.expandvars(name)  # such as $CREDENTIALS_DIRECTORY/camera
     try:
-        return _one_line(read_file(path, _MAX_BYTES).decode(), str(path))
+        text = read_file(path, _MAX_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise SecretError(
             f"${{file:{name}}}: {path} cannot be read: {reason}; it should hold the secret as its only line"
         ) from error
+    if len(text.encode()) > _MAX_BYTES:
+        raise SecretError(f"{path} holds more than {_MAX_BYTES} bytes: it should hold one line")
+    return _one_line(text, str(path))
 
 
 def _one_line(value: str, where: str) -> str:

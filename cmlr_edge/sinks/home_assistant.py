@@ -20,12 +20,12 @@ from cmlr_edge.sinks.untold import LIVING
 
 _EVENT_TYPES = ["start", "update", "end"]
 _HEALTH, _EVENT = "_health", "_event"  # no label's part begins with an underscore
-_OF_SOURCE = 3  # topics that are a source's own
+_OF_SOURCE, _OF_LABEL = 3, 4  # topics that are a source's own, and a label's
 _SCORE_S, _SCORE_STEP = 5.0, 0.01  # between two looks at scores; what changed by less is not told
 _LONGEST_PREFIX = 200  # characters; brokers bear as many levels
-_MOST_FORMER = (
-    100_000  # topics of former runs that are read; more would keep a broker busy for minutes
-)
+# Of what former runs announced; more would keep us, or a broker, busy for minutes.
+_MOST_FORMER = 100_000  # topics
+_LONGEST_INDEX = 2**22  # characters
 Topics = dict[str, str]  # topic to what is retained there; "" for nothing any more
 
 
@@ -114,6 +114,8 @@ class HomeAssistant:
 
     def take_index(self, text: str, *, is_retained: bool = True) -> Topics:
         """Take what was announced by others, or by a former output of ours; anything may stand there."""
+        if len(text) > _LONGEST_INDEX:
+            return {}
         try:
             record = json.loads(text)
             if record["run"] == RUN and not is_retained:
@@ -123,16 +125,20 @@ class HomeAssistant:
                 for prefix, sources in record["announced"].items()
                 for source, labels in sources.items()
             }
-            # Names in them are made safe; the prefix alone stands there as it was read.
-            number = sum(len(self._topics_of(*key, found[key])) for key in found)
-            is_usable = number <= _MOST_FORMER and all(is_prefix(prefix) for prefix, _ in found)
+            former = {
+                key: self._former.get(key, set()) | found.get(key, set())
+                for key in (*self._former, *found)
+            }
+            number = sum(_OF_SOURCE + _OF_LABEL * len(labels) for labels in former.values())
+            # Names in topics are made safe; the prefix alone stands there as it was read.
+            if number > _MOST_FORMER or not all(is_prefix(prefix) for prefix, _ in found):
+                return {}
+            for key, labels in found.items():
+                self._topics_of(*key, labels)  # fails here and now where a name is no text
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return {}
-        if not is_usable:
-            return {}
         self._is_watched = False  # some of it may still be ours, as `watch` finds
-        for key, labels in found.items():
-            self._former.setdefault(key, set()).update(labels)
+        self._former = former
         return {self.index: self._told()}
 
     def clear_former(self) -> Topics:

@@ -25,9 +25,7 @@ from cmlr_edge.wording import counted
 
 _UNDER_WAY = 20  # messages that the broker has not acknowledged; no more are sent meanwhile
 _GREETINGS = 2  # messages that begin each connection
-_ASKS = (
-    3  # connections in a row that end instead of letting us listen; some brokers punish the wish
-)
+_ASKS = 3  # connections in a row that end instead of letting us listen; some punish the wish
 _LOOK_S = 1.0  # between looks at what others write under our topic
 _LONGEST_MESSAGE = 2**28 - 1  # bytes; the protocol takes no longer ones
 _AROUND = 16  # bytes of a packet, beside topic and payload, at most
@@ -305,6 +303,10 @@ class MqttEvents:
         self._retain("run", RUN)
         # What is published before paho is done with this call is sent twice.
         self._greeting = self._retain("availability", "online")
+        if not self._greeting:
+            self._tell(
+                f"takes no message of more than {self._most_bytes} bytes: not even a greeting"
+            )
 
     def _listen(self) -> None:
         """Ask for what others write where we do; before the greeting, to find how it was before us."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -59,4 +61,13 @@ def client_of(mqtt: Any, parts: Any, tls: ssl.SSLContext | None) -> Any:
     if parts.scheme == "mqtts":
         client.tls_set_context(tls or tls_context())
     client.reconnect_delay_set(min_delay=1, max_delay=1)  # whole seconds
+    client._packet_handle = partial(_handled, client._packet_handle, mqtt.MQTT_ERR_PROTOCOL)
     return client
+
+
+def _handled(handle: Callable[[], Any], broken: Any) -> Any:
+    """Take a packet, by which a broken one costs the connection and not paho's thread."""
+    try:
+        return handle()
+    except Exception:  # noqa: BLE001 (paho lets many through, such as a topic that is no text)
+        return broken

@@ -144,3 +144,28 @@ def test_a_part_in_the_middle_of_a_unit_that_comes_twice_alone_is_a_double() -> 
     doubles = Doubles()
     contents = [b"\0\0\0\1e" + b"7" * 35, middle, middle, middle[::-1], middle]
     assert [doubles.has(5, content) for content in contents] == [False, False, True, False, False]
+
+
+def test_settings_that_come_alone_do_not_hide_that_slices_are_missing(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.h264", [shade(0)])
+    first, second, settings = b"\0\0\0\1\x41\x80a", b"\0\0\0\1\x41\x20b", b"\0\0\0\1\x67\x42"
+
+    class Slices(Pieces):
+        def demux(self, *_: object) -> Iterator[Any]:
+            for time_of, content in [(1, first), (1, second), (2, settings), (3, first)]:
+                yield self._packet(time_of, content)
+            time.sleep(3 * PAUSE_S)
+            yield self._packet(3, second)
+
+        @staticmethod
+        def _packet(time_of: int, content: bytes) -> Any:
+            packet = av.Packet(content)
+            packet.pts = packet.dts = time_of
+            packet.time_base = Fraction(1, 90_000)
+            return packet
+
+    connection = Slices(film, [])
+    pump = Pump(connection, connection.stream, in_pieces=True)
+    units = [*iter(lambda: pump.take(5.0), None)]
+    pump.close()
+    assert [len(unit.packets) for unit in units] == [2, 1, 2]

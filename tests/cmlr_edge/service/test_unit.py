@@ -119,6 +119,7 @@ def test_the_unit_bounds_restarts_memory_and_silence(config: Path, tmp_path: Pat
     unit.read(install(config, tmp_path))
     service = unit["Service"]
     assert (service["Type"], service["Restart"]) == ("notify", "on-failure")
+    assert service["RestartForceExitStatus"] == "SIGHUP"
     assert float(service["WatchdogSec"]) > 4 * 1.0  # the service speaks at least once a second
     assert service["MemoryMax"] == "2G"
     assert service["OOMPolicy"] == "continue"  # the check of an engine may be ended for memory

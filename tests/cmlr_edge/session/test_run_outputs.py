@@ -97,6 +97,20 @@ def test_a_reload_that_fails_closes_no_output(engine: Path, tmp_path: Path) -> N
         assert not session.outputs.guards[0]._closing
 
 
+def test_outputs_that_are_alike_go_on_each_by_itself(engine: Path, tmp_path: Path) -> None:
+    hook = SinkSettings("webhook", url="http://127.0.0.1:1/")
+    with Session(planned(engine, hook, hook), folder=tmp_path) as session:
+        before = session.outputs.guards
+        for sinks in ([hook, hook, hook], [hook]):
+            with ExitStack() as undo:
+                session.apply(planned(engine, *sinks), None, undo)
+            now = session.outputs.guards
+            assert len({*now}) == len(now) == len(sinks)
+            assert now[:2] == before[: len(sinks)]
+            assert [guard._closing for guard in now] == [False] * len(sinks)
+        assert before[1]._closed
+
+
 def test_a_topic_is_one_outputs(engine: Path, tmp_path: Path) -> None:
     same = SinkSettings("mqtt", url="mqtt://user:secret@127.0.0.1:1/site/", home_assistant="ha")
     with (

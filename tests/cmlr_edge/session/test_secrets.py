@@ -8,14 +8,16 @@ from pathlib import Path
 import cv2
 import pytest
 
-from cmlr_edge.errors import CaptureError, CmlrError, SpecError
-from cmlr_edge.redaction import redact_place
+from cmlr_edge.errors import CaptureError, CmlrError, OutputError, SpecError
+from cmlr_edge.redaction import redact, redact_place
 from cmlr_edge.service.toml_lines import line_of_reference
 from cmlr_edge.session import Session, SessionConfig, load_config
 from cmlr_edge.session.config import EngineSettings, PageSettings, SourceSettings
 from cmlr_edge.session.places import open_place, require_given
 from cmlr_edge.session.secrets import put_in
+from cmlr_edge.sinks.mqtt_client import parse_address
 from cmlr_edge.sinks.opening import SinkSettings
+from cmlr_edge.sinks.webhook import Webhook
 from tests.cmlr_edge.cli.command import run
 from tests.cmlr_edge.sinks.receiver import Receiver
 from tests.conftest import solid
@@ -61,6 +63,7 @@ def test_references_are_put_in_and_encoded_inside_an_address(
         ("${file:two}", "one line"),
         ("${file:empty}", "one line"),
         ("${file:bytes}", "no text"),
+        ("${file:long}", "long holds more than 65536 bytes"),
         ("${A B}", "expected"),
         ("${}", "expected"),
     ],
@@ -70,6 +73,7 @@ def test_what_cannot_be_put_in_is_one_line(tmp_path: Path, text: str, said: str)
     (tmp_path / "two").write_text("hunter2\nhunter2\n")
     (tmp_path / "empty").write_text("")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "long").write_text("hunter2" * 9999)
     with pytest.raises(SpecError, match=said) as caught:
         put_in(text, tmp_path)
     assert "hunter2" not in str(caught.value)
@@ -169,6 +173,33 @@ url = "{url}"
         Session(load_config(path), folder=tmp_path, file=path),
     ):
         pytest.fail("it has begun")
+
+
+@pytest.mark.parametrize("kind", ["mqtt", "webhook"])
+def test_a_secret_that_is_no_address_is_not_told(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("HOOK", "hunter2")
+    path = tmp_path / "c.toml"
+    path.write_text(
+        f'engine.path = "{engine}"\nsources = [{{name = "a", uri = "test://"}}]\n'
+        f'sinks = [{{kind = "{kind}", url = "${{HOOK}}"}}]\n'
+    )
+    with (
+        pytest.raises(
+            CmlrError, match=r"line 3: \$\{HOOK\} is put in, and is no address"
+        ) as caught,
+        Session(load_config(path), folder=tmp_path, file=path),
+    ):
+        pytest.fail("it has begun")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://", "mqtt://", "mqtts:///x"])
+def test_what_is_said_of_an_address_outlasts_that_passwords_are_hidden(url: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        (Webhook if url == "http://" else parse_address)(url)
+    assert redact(str(caught.value)).endswith(" and the at sign as %2F %3F %23 %40")
 
 
 @pytest.mark.parametrize(

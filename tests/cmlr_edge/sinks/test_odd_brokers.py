@@ -126,6 +126,24 @@ def test_a_message_longer_than_a_broker_takes_is_lost_and_no_other(broker: Stand
     sink.close()
 
 
+def test_a_broken_packet_costs_a_broker_the_connection_and_us_nothing(broker: StandIn) -> None:
+    sink = opened(broker)
+    no_text = b"\x31\x06\0\x02\xff\xfe\0x"  # the topic of a message
+    assert broker.serve(WELL_5, "run|availability", then=no_text)[0] == 5
+    sink.write(of_events(event(0)))
+    assert broker.serve(WELL_5, ALL) == (5, ["0"])
+    sink.close()
+
+
+def test_a_broker_that_takes_no_greeting_is_told_of(
+    broker: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = opened(broker)
+    assert broker.serve(b"\x20\x08\0\0\5\x27\0\0\0\x20", ALL) == (5, [])
+    sink.close()
+    assert "takes no message of more than 32 bytes: not even a greeting" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("connack", "said"),
     [

@@ -151,6 +151,23 @@ def test_what_others_left_where_a_former_run_tells_what_it_announced_is_passed_o
     assert home.clear_former() == {}
 
 
+def test_more_than_a_broker_can_be_told_is_passed_over_soon_and_in_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def index(run: str, *labels: object) -> str:
+        return json.dumps({"run": run, "announced": {"a": {run: labels}}})
+
+    home = HomeAssistant("door", "homeassistant")
+    assert home.take_index(index("x", *range(15_000)))
+    with monkeypatch.context() as patch:  # a name takes long to be made safe
+        patch.setattr("cmlr_edge.sinks.home_assistant.safe_name", pytest.fail)
+        assert home.take_index(index("y", *range(15_000))) == {}
+        assert home.take_index(index("y", "a" * 2**22)) == {}
+    assert home.take_index(index("y", "a" * 99_999))
+    home.watch([HALL])
+    assert max(map(len, home.clear_former())) < 200  # MQTT takes no topic of 65,536
+
+
 def test_a_label_that_may_no_longer_be_said_goes_and_comes_again_with_a_reload() -> None:
     home = HomeAssistant("door", "homeassistant")
     told = home.watch([HALL])
