@@ -33,6 +33,8 @@ def main() -> None:
 
 def _run() -> None:
     _open_closed_streams()
+    if not os.environ.get("COLUMNS", "").strip("0"):  # no width: rich would print nothing at all
+        os.environ.pop("COLUMNS", None)
     try:
         from cmlr_edge.cli.app import app
         from cmlr_edge.cli.console import LogLines, print_error

@@ -160,3 +160,9 @@ def test_where_no_thread_can_be_started_that_is_told_in_a_line(said: str) -> Non
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is not enough memory for a thread, or no more are")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("columns", ["0", "00", ""])
+def test_an_error_is_told_on_a_terminal_that_says_no_width(columns: str) -> None:
+    done = shell(f"COLUMNS={columns} CMLR verify nothing")
+    assert (done.returncode, done.stderr[:6]) == (2, "error:")
