@@ -73,8 +73,9 @@ def _read_out_table(report: dict[str, Any]) -> Table:
     for name, metrics in read_outs.items():
         bounds = metrics["mean_ap_interval"] or (None, None)
         cells = [
-            _bounded(metrics["mean_ap"], *bounds),
-            *(f"{metrics[key]:.3f}" for key in ("cf1", "of1")),
+            _bounded(metrics["mean_ap"] if positives else None, *bounds),
+            # Over no label all of them are 0, which nobody measured.
+            *(_bounded(metrics[key] if positives else None, None, None) for key in ("cf1", "of1")),
         ]
         if biased:
             found = (metrics["context_bias"][key] for key in ("exclusive", "co_occur"))

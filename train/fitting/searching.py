@@ -66,6 +66,7 @@ def search(data: LabeledImages, folder: Path, plan: SearchPlan) -> dict[str, Any
     if not space:
         raise DataError(f"nothing is left to search: all of {', '.join(SPACE)} are set")
     folder.mkdir(parents=True, exist_ok=True)
+    _mend_record(folder / _STUDY)
     journal = optuna.storages.journal.JournalFileBackend(str(folder / _STUDY))
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(journal),
@@ -84,6 +85,25 @@ def search(data: LabeledImages, folder: Path, plan: SearchPlan) -> dict[str, Any
         study.tell(trial, _train(data, out, plan, chosen, memory, data_is_told=told))
         write_atomically(folder / RESULTS, (json.dumps(_record(study), indent=2) + "\n").encode())
     return _record(study)
+
+
+def _mend_record(path: Path) -> None:
+    """Drop the line that a killed search was writing, which Optuna cannot read over.
+
+    Raises:
+        DataError: Another line is damaged.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    if lines and not lines[-1].endswith(b"\n"):
+        write_atomically(path, b"".join(lines[:-1]))
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        try:
+            json.loads(line)
+        except ValueError as error:  # noqa: PERF203
+            raise DataError(
+                f"{path}:{number} is no line of a search ({error}): put the file back, or choose another --out"
+            ) from error
 
 
 def _train(

@@ -107,9 +107,9 @@ def test_figures_take_labels_as_they_are_written(
     features = np.random.default_rng(0).random((8, 5), np.float32)
     draw_scatter(features, [*labels] * 2, features[:0], tmp_path / "features.png")
     for name in ("do", "l", "features"):
-        drawn = cv2.imread(str(tmp_path / f"{name}.png"))
-        assert drawn is not None
-        assert drawn.std() > 5
+        picture = cv2.imread(str(tmp_path / f"{name}.png"))
+        assert picture is not None
+        assert picture.std() > 5
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "the figures' font lacks letters of some names"
     ]

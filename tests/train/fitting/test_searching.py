@@ -66,3 +66,15 @@ def test_the_command_of_the_best_has_what_was_asked_for_too(
         "--set model.image_width=64 --image-size 64 --epochs 3 --seed 7 --set lr=0.002 --out DIR"
         in said
     )
+
+
+def test_a_line_that_a_killed_search_was_writing_is_dropped(tmp_path: Path) -> None:
+    from train.fitting.searching import _mend_record
+
+    (tmp_path / "study.log").write_bytes(b'{"op_code": 0}\n{"op_co')
+    _mend_record(tmp_path / "study.log")
+    assert (tmp_path / "study.log").read_bytes() == b'{"op_code": 0}\n'
+    (tmp_path / "study.log").write_bytes(b'{"op_code": 0}\nx\n{}\n')
+    with pytest.raises(DataError, match=r"study.log:2 is no line of a search"):
+        _mend_record(tmp_path / "study.log")
+    _mend_record(tmp_path / "none.log")

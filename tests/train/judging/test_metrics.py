@@ -17,6 +17,8 @@ from cmlr_edge.model.thresholds import (
     reaches,
     written,
 )
+from train.cli.evaluate import _read_out_table
+from train.judging.evaluate import _score_read_out
 from train.judging.metrics import average_precisions, evaluate_scores, in_top3
 
 RNG = np.random.default_rng(0)
@@ -276,3 +278,12 @@ def test_a_precision_that_is_just_reached_counts() -> None:
     targets[0], targets[-54:] = 1, 1
     threshold = best_threshold(scores, targets, ThresholdRule("precision", 0.55))
     assert threshold < scores[-1]
+
+
+@pytest.mark.parametrize(("fewest", "shows"), [(1, False), (60, True)])
+def test_what_no_label_could_be_measured_on_is_not_shown_as_zero(fewest: int, shows: bool) -> None:
+    thresholds = np.full(5, 0.5, np.float32)
+    scored = _score_read_out(SCORES, TARGETS, LABELS, thresholds, None, None, min_positives=fewest)
+    report = {"read_outs": {"deployed": scored}, "num_skipped": 0, "num_images": 60, "split": "val"}
+    shown = _read_out_table({**report, "min_positives": fewest})
+    assert [[*column.cells] == ["-"] for column in shown.columns[1:]] == [shows] * 3
