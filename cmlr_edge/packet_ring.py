@@ -124,8 +124,9 @@ class PacketRing:
     def listen(self, *, wanted: bool) -> None:
         """Keep packets from now on, or none: those of a time that nobody shall see."""
         with self._lock:
-            self._listens = wanted
-            self._begin_anew()
+            if wanted != self._listens:
+                self._listens = wanted
+                self._begin_anew()
 
     def end(self, *, was_read_ahead: bool = False) -> None:
         """Take nothing more; what was kept can still be had.

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cmlr_edge.capture.readers import Reader
+
+
+@dataclass(frozen=True)
+class SourceStats:
+    """Counts since the source was opened."""
+
+    received: int = 0
+    delivered: int = 0
+    dropped: int = 0  # replaced by a newer frame before anybody took them
+    frozen: int = 0
+    stale: int = 0
+    reconnects: int = 0
 
 
 class Connection:
@@ -18,6 +32,7 @@ class Connection:
         self.film_from_s: float | None = None  # where a film begins, on the line of our times
         self.reader: Reader | None = None
         self.lost_because = ""
+        self.is_refused = False  # by an answer
         self.may_lock = False  # whether trying again soon could lock the account
         self.ended = False
 

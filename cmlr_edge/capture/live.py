@@ -18,7 +18,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from cmlr_edge.capture.base import ClosesItself, Policy
-from cmlr_edge.capture.connection import Connection
+from cmlr_edge.capture.connection import Connection, SourceStats
 from cmlr_edge.capture.freshness import FrozenDetector
 from cmlr_edge.capture.readers import EndOfSource, Grab, OpenReader
 from cmlr_edge.capture.refusal import why_refused
@@ -71,18 +71,6 @@ class LiveSettings:
     queue_frames: int = 32  # held at most under the policy "every"; the reader then waits
 
 
-@dataclass(frozen=True)
-class SourceStats:
-    """Counts since the source was opened."""
-
-    received: int = 0
-    delivered: int = 0
-    dropped: int = 0  # replaced by a newer frame before anybody took them
-    frozen: int = 0
-    stale: int = 0
-    reconnects: int = 0
-
-
 class LiveSource(ClosesItself):
     """Frames of a camera or stream, read by a supervised thread; see `Source`."""
 
@@ -123,6 +111,7 @@ class LiveSource(ClosesItself):
         self._film_s, self._was_live = 0.0, False  # given so far of a film; whether it gave others
         self._is_cut = False
         self._state, self._reason = SourceState.CONNECTING, ""
+        self._refused = ""  # why it refuses us, told last in this outage
         self._stats, self._damaged = SourceStats(), 0
         self._closing = self._was_away = False
         self._running = 0  # reading threads, hung ones included
@@ -234,11 +223,14 @@ class LiveSource(ClosesItself):
     def _is_over(self) -> bool:
         return self._state in {SourceState.ENDED, SourceState.FAILED}
 
-    def _set_state(self, state: SourceState, reason: str = "") -> None:
-        is_new, was_away = state is not self._state, self._state in _TROUBLED
+    def _set_state(self, state: SourceState, reason: str = "", *, is_refusal: bool = False) -> None:
+        is_new, was_away, before = state is not self._state, self._state in _TROUBLED, self._reason
         self._state, self._reason = state, redact(one_line(reason))
-        if not is_new:
+        # Time mends the other reasons of an outage; that a camera refuses us somebody has to.
+        if not is_new and (not is_refusal or self._reason in {before, self._refused}):
             return
+        kept = self._refused if state in _TROUBLED else ""
+        self._refused = self._reason if is_refusal else kept
         is_fine = state in {SourceState.OK, SourceState.ENDED} and not self._is_cut
         why = f" ({self._reason})" if self._reason else " again" if was_away and is_fine else ""
         # Who was told that it is away is told that it is back.
@@ -267,7 +259,9 @@ class LiveSource(ClosesItself):
                     self._set_state(SourceState.ENDED, session.lost_because or "the source ended")
                 if self._is_over() or self._gives_up(lost_because):
                     return
-                self._set_state(SourceState.RECONNECTING, lost_because)
+                self._set_state(
+                    SourceState.RECONNECTING, lost_because, is_refusal=session.is_refused
+                )
                 self._pause_before_opening(session)
                 self._count(reconnects=1)
 
@@ -338,6 +332,7 @@ class LiveSource(ClosesItself):
             lost_because = str(error) or type(error).__name__
             if (refusal := why_refused(lost_because)) is not None:
                 lost_because, session.may_lock = refusal.reason, refusal.may_lock
+                session.is_refused = True
         finally:
             if reader is not None:
                 reader.close()

@@ -246,17 +246,17 @@ class Lane:
             self._changed.notify_all()
 
     def _is_wanted(self, frame: Frame) -> bool:
-        """Whether a frame is looked at; outside the hours of its source none is, and no event lasts."""
+        """Whether a frame is looked at; outside the hours of its source none is, no event lasts, and no packet is kept."""
         asleep, was_asleep = not self._intake.is_active(), self._asleep
         if asleep != was_asleep:
             level = logging.WARNING if asleep and not self._tally.frames else logging.INFO
             _log.log(level, "%s: %s", self.name, _OUTSIDE if asleep else "looked at again")
-            if frame.ring is not None:  # no clip shows a time that nobody is to look at
-                frame.ring.listen(wanted=not asleep)
             with self._changed:
                 self._asleep = asleep
             if asleep:
                 self._pause(frame)
+        if frame.ring is not None:  # each connection has its own; packets hold what a mask hides
+            frame.ring.listen(wanted=not asleep and not self._intake.settings.masks)
         return not asleep and self._intake.wants(frame)
 
     def _await_room(self) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cmlr_edge.capture.live import SourceState, SourceStats
+from cmlr_edge.capture.connection import SourceStats
+from cmlr_edge.capture.live import SourceState
 from cmlr_edge.pipeline.summary import STAGES
 from cmlr_edge.place.watch import PlaceStatus
 from cmlr_edge.sinks.base import Result

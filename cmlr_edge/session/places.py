@@ -50,7 +50,7 @@ class Place:
         looked_at = {item.name: getattr(settings, item.name) for item in fields(IntakeSettings)}
         is_same = replace(self.settings, **looked_at) == settings
         address = address_of(settings.uri, folder)
-        has_same = is_same and self.keep_s == kept_s(config, settings, address)
+        has_same = is_same and self.keep_s == kept_s(config, address)
         return has_same and self.address == address
 
 
@@ -117,7 +117,7 @@ def open_place(
         SecretError: A secret is missing.
     """
     address = address_of(settings.uri, folder)
-    keep_s = kept_s(config, settings, address)
+    keep_s = kept_s(config, address)
     live = LiveSettings(
         frozen_after_s=settings.frozen_after_s or None,
         first_frame_timeout_s=settings.give_up_after_s,
@@ -132,14 +132,10 @@ def open_place(
     return Place(settings, source, name, *number, source.fps, keep_s, address)
 
 
-def kept_s(config: SessionConfig, settings: SourceSettings, address: str) -> float | None:
-    """Seconds of packets to keep of a source; None where there are no clips, or must be none.
-
-    Packets hold what a mask hides, so they are not even kept.
-    """
+def kept_s(config: SessionConfig, address: str) -> float | None:
+    """Seconds of packets to keep of a source; None where there are no clips, or can be none."""
     wanted = [sink.before_s for sink in config.outputs if sink.kind == "clips"]
-    has_none = settings.masks or not has_packets(address)
-    return None if has_none else max(wanted, default=None)
+    return max(wanted, default=None) if has_packets(address) else None
 
 
 def note_without_clips(

@@ -29,6 +29,7 @@ from cmlr_edge.session.places import (
     Given,
     Place,
     check_times,
+    note_without_clips,
     open_place,
     require_given,
 )
@@ -245,6 +246,8 @@ class Session(Closing):
         for place in places:
             if place in before:
                 self._change_outputs(place, own[place])
+                if bool(wanted[place].masks) > bool(place.settings.masks):
+                    note_without_clips(config, wanted[place], place.name, place.address)
                 place.settings = wanted[place]
                 self.streams.change_rules(place.name, config.stability, place.settings.intake())
             else:

@@ -16,6 +16,7 @@ from cmlr_edge import open_source
 from cmlr_edge.capture.live import LiveSettings, LiveSource
 from cmlr_edge.capture.refusal import why_refused
 from cmlr_edge.errors import CaptureError
+from tests.waiting import wait_until
 
 _SDP = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm={} 0 RTP/AVP {}\r\na=rtpmap:{} {}\r\na=control:track1\r\n"  # fmt: skip
 _VIDEO = _SDP.format("video", 96, 96, "H264/90000")
@@ -104,6 +105,25 @@ def test_a_wrong_password_is_tried_seldom_and_other_refusals_soon() -> None:
     assert min(counts["404 Not Found"], counts["no route"]) > 10
     assert settings.refused_first_s >= 60
     assert settings.refused_max_s >= 600
+
+
+def test_a_camera_that_refuses_us_after_it_was_away_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = iter(["no route", "404 Not Found", "no route", "404 Not Found", "401 Unauthorized"])
+    quick = LiveSettings(backoff_first_s=0.01, backoff_max_s=0.02)
+
+    def refuse() -> Any:
+        raise CaptureError(next(said))
+
+    with caplog.at_level("WARNING"), LiveSource("camera", refuse, quick) as source:
+        wait_until(lambda: "401" in source.reason)
+    told = [text for text in caplog.messages if "reconnecting" in text]
+    assert [next(word for word in ("route", "404", "401") if word in text) for text in told] == [
+        "route",
+        "404",
+        "401",
+    ]
 
 
 def test_a_camera_that_accepts_the_password_again_is_asked_in_time() -> None:

@@ -342,11 +342,18 @@ def test_a_mask_that_is_added_ends_the_clips_of_its_source(
             assert latest is not None
             return latest.frame.ring
 
-        assert ring("door") is not None
+        before = ring("door")
+        sources = [place.source for place in page.session._places]
         assert page.put({"masks": [HALF]})[0] == 204
-        assert ring("door") is None
+        wait_until(lambda: ring("door") is None)
         assert ring("yard") is not None
         assert "door has no clips: its packets would show what its masks hide" in caplog.text
+        assert (
+            before.excerpt(0.0, 1e6).packets == []
+        )  # nor what was seen before, to be written later
+        assert page.put({"masks": []})[0] == 204
+        wait_until(lambda: ring("door") is not None)
+        assert sources == [place.source for place in page.session._places]  # not opened anew
 
 
 def test_what_json_cannot_send_back_is_refused_without_it(engine: Path, tmp_path: Path) -> None:
