@@ -262,9 +262,10 @@ def naming_line(path: Path | None) -> Iterator[None]:
         if not line:  # a flag named them
             raise
         hint = ""
-        if path is not None and not isinstance(error, UnknownLabelError):
+        if path is not None and isinstance(error, SecretError) and not error.is_file:
             environment = path.with_suffix(".env")  # of the unit
-            if not error.is_file and environment.exists():
+            hint = f"; a service also reads {environment.name} beside this file"
+            if environment.exists():
                 hint = f"; the service takes it from {environment}: set -a; . {environment}; set +a"
         raise SpecError(f"{path}, line {line}: {error}{hint}") from error
 

@@ -138,6 +138,7 @@ def test_a_configuration_is_checked_as_a_start_would_and_nothing_is_opened(tmp_p
     check: list[str | Path] = ["service", "check", path]
     done = run(*check)
     assert (done.returncode, "line 3: ${DOOR_PW}" in done.stderr) == (2, True)
+    assert done.stderr.endswith("set it; a service also reads door.env beside this file\n")
     (tmp_path / "door.env").write_text("")
     assert f"set -a; . {tmp_path}/door.env; set +a" in run(*check).stderr
     (tmp_path / "door.env").write_text("# DOOR_PW=no\n\nDOOR_PW='p@ss'\n")
