@@ -34,6 +34,7 @@ from cmlr_edge.cli.grouped import takes_flags
 from cmlr_edge.cli.usage import run_command
 from cmlr_edge.engines.builder import BuildOptions
 from cmlr_edge.errors import DataError, EngineError
+from cmlr_edge.machine.driver import find_gpu
 from export.building import Int8For, Precision, build_engine
 from train.cli.options import SkipDamagedOption
 from train.reporting import exit_on_error, progress_bars, say
@@ -133,13 +134,17 @@ class Flags:
             return None
         return BuildOptions(
             batch=_read_batch(self.batch),
-            plugin=None if self.no_plugin else str(plugin_library()),
+            plugin=None if self.no_plugin else self._plugin(),
             timing_cache=self.timing_cache,
             dla_core=self.dla_core,
             allow_gpu_fallback=self.gpu_fallback,
             workspace_mib=self.workspace,
             timeout_s=self.build_timeout,
         )
+
+    def _plugin(self) -> str:
+        find_gpu()  # without one, no plugin helps
+        return str(plugin_library())
 
 
 def _read_batch(text: str) -> tuple[int, int, int]:

@@ -315,7 +315,6 @@ def _verify(
 ) -> BuiltFile:
     """The file's entry for the spec; `specs`: as trained, and with the file's own thresholds."""
     trained, spec = specs
-    _log.info("comparing it with the trained network, on %s", counted(len(frames), "picture"))
     parity, golden = verify(
         path,
         content,

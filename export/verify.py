@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from cmlr_edge.errors import EngineError
 from cmlr_edge.model.agreement import MAX_SHARE, Agreement
 from cmlr_edge.model.explanation import LINKS, OWN_EVIDENCE, SURROUNDINGS, ExplanationSpec
 from cmlr_edge.model.spec import OUTPUT_NAME, GoldenSample, ModelSpec, ParityReport
+from cmlr_edge.wording import counted
 
 if TYPE_CHECKING:
     from export.deploy import DeployModel
@@ -34,6 +36,7 @@ _REMEDIES = {
 _FIT_AGAIN = {"int8": "give --data to fit thresholds again, "}
 _GOLDEN_SEED = 20241
 _BATCH = 8
+_log = logging.getLogger(__name__)
 
 
 def verify(
@@ -65,6 +68,10 @@ def verify(
             of one label.
     """
     frames = np.concatenate([_golden(spec), frames])
+    _log.info(
+        "comparing it with the trained network, on %s, seeded patterns among them",
+        counted(len(frames), "picture"),
+    )
     expected = _run_torch(model, frames)
     with closing(load_backend(path, content, provider="cpu")) as backend:
         batches = [backend.infer(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]

@@ -78,6 +78,7 @@ class LabelExpectation:
     precision_at_least: float | None  # Wilson's lower 95 % bound: 1.00 of one picture is 0.21
     recall: float | None
     positives: int
+    named: int  # pictures, rightly or not
 
 
 def reaches(scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -177,6 +178,7 @@ def expect(
             precision_at_least=lower_bound(int(hit), int(count)) if count else None,
             recall=float(hit / there) if there else None,
             positives=int(there),
+            named=int(count),
         )
         for threshold, hit, count, there in zip(
             thresholds, hits, named.sum(axis=0), targets.sum(axis=0), strict=True

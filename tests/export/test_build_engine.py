@@ -118,7 +118,7 @@ def test_trained_options_export_within_tolerance(
 
 
 def test_float16_storage_halves_the_file_and_changes_no_score(
-    tiny_data: Path, tmp_path: Path
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = (*IMAGENET, "epochs=1", "weight_storage=float16", "backbone_lr=0")
     fit(read_dataset(tiny_data), tmp_path / "run", tiny_config(*settings))
@@ -128,10 +128,13 @@ def test_float16_storage_halves_the_file_and_changes_no_score(
     stored = store_as_float16(plain)
     assert stored.ByteSize() < 0.55 * plain.ByteSize()
     frames = synthetic_frames(spec.preprocess.size_hw, 4)
-    reports = [
-        verify(Path("m.onnx"), m.SerializeToString(), deploy, spec, frames, precision="float32")
-        for m in (plain, stored)
-    ]
+    with caplog.at_level("INFO", logger="export.verify"):
+        reports = [
+            verify(Path("m.onnx"), m.SerializeToString(), deploy, spec, frames, precision="float32")
+            for m in (plain, stored)
+        ]
+    assert {report.num_images for report, _ in reports} == {5}
+    assert caplog.text.count("on 5 pictures, seeded patterns among them") == 2
     assert reports[0][1].scores == pytest.approx(reports[1][1].scores, abs=1e-6)
 
 

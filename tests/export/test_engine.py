@@ -295,7 +295,7 @@ def test_an_engine_that_computes_something_else_is_not_written(
     ("options", "message"),
     [
         (["--no-plugin"], "no NVIDIA driver here"),
-        ([], "this installation has no TensorRT plugin"),
+        ([], "no NVIDIA driver here"),
         (["--batch", "1,8", "--no-plugin"], "expected smallest,tuned,largest such as 1,1,8"),
         (["--batch", "4,1,8", "--no-plugin"], "1 or more and rising"),
     ],
@@ -311,6 +311,16 @@ def test_an_engine_that_cannot_be_had_is_one_sentence_before_anything_is_exporte
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plugin_is_asked_for_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--checkpoint", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["build_engine", *where, "--target", "tensorrt"])
+    monkeypatch.setattr("export.build_engine.find_gpu", lambda: None)
+    with pytest.raises(EngineError, match="this installation has no TensorRT plugin"):
+        run_command(main, "build_engine")
 
 
 @pytest.mark.parametrize(

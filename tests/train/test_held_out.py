@@ -6,12 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cmlr_edge.errors import DataError
-from cmlr_edge.model.thresholds import LabelExpectation
+from cmlr_edge.model.thresholds import LabelExpectation, expect
 from train.cli.explain import explain
-from train.cli.refit import _hint_of_silent, refit
+from train.cli.refit import _hints, refit
 from train.data.base import LabeledImages
 
 HELD_OUT = ("3.png", "5.png")
@@ -66,18 +67,31 @@ def test_explain_looks_at_what_the_run_held_out(
 
 def test_labels_that_are_never_named_get_a_remedy_that_was_not_taken() -> None:
     silent = {
-        "cup": LabelExpectation(0.9, None, None, 0.0, 3),
-        "dog": LabelExpectation(0.5, 0.8, 0.4, 0.5, 9),
-        "cat": LabelExpectation(0.5, None, None, None, 0),  # on no picture: nothing is known
+        "cup": LabelExpectation(0.9, None, None, 0.0, 3, 0),
+        "dog": LabelExpectation(0.5, 0.8, 0.4, 0.5, 9, 5),
+        "cat": LabelExpectation(0.5, None, None, None, 0, 0),  # on no picture: nothing is known
     }
-    hint = _hint_of_silent(silent, "f1", 5.0) or ""
+    (hint,) = _hints(silent, "f1", 5.0)
     assert "pictures: cup; try --shrinkage 0" in hint
     assert "precision" not in hint
-    assert _hint_of_silent(silent, "precision=0.9", 0) == (
+    assert _hints(silent, "precision=0.9", 0) == [
         "never named on these pictures: cup; try a lower precision, or more pictures of them"
-    )
+    ]
     del silent["cup"]
-    assert _hint_of_silent(silent, "f1", 5.0) is None
+    assert _hints(silent, "f1", 5.0) == []
+
+
+def test_a_label_that_is_named_wrongly_alone_is_not_called_never_named() -> None:
+    # There and taken for another, nowhere and taken for there, and there and never named.
+    scores = np.array([[0.9, 0.1, 0.1], [0.9, 0.9, 0.1], [0.1, 0.1, 0.1]], np.float32)
+    there = np.array([[0, 0, 1], [0, 0, 1], [1, 0, 1]], np.float32)
+    found = expect(scores, there, np.full(3, 0.5, np.float32))
+    assert [item.named for item in found] == [2, 1, 0]
+    hints = _hints(dict(zip(("chair", "cat", "bowl"), found, strict=True)), "cost=4", 0)
+    silent, wrong = hints
+    assert silent == "never named on these pictures: bowl; try more pictures of them"
+    assert wrong.startswith("named, and never rightly: chair (2 pictures), cat (1 picture); try ")
+    assert wrong.endswith("; try --rule precision=0.5, or more pictures of them")
 
 
 def test_thresholds_are_fitted_on_what_the_run_held_out(

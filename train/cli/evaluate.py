@@ -67,7 +67,7 @@ def _read_out_table(report: dict[str, Any]) -> Table:
         right=("mAP", "CF1", "OF1", *(("exclusive", "co-occur") if biased else ())),
         title=f"{counted(report['num_images'], 'image')} of {report['split']}{left_out}",
         caption=f"mAP, CF1, OF1 over the {first['num_labels_scored']} of {len(first['ap'])} labels "
-        f"with at least {counted(report['min_positives'], 'positive')}, {positives} in all; in brackets what "
+        f"with at least {counted(report['min_positives'], 'positive')}, {counted(positives, 'positive')} in all; in brackets what "
         "95 % of redrawn sets of pictures give",
     )
     for name, metrics in read_outs.items():

@@ -81,26 +81,33 @@ def refit(
     write_report(json_file, {name: dataclasses.asdict(item) for name, item in expected.items()})
     title = f"thresholds for {rule} on {counted(len(part.images), 'picture')}"
     stdout().print(_table(title, expected))
-    if hint := _hint_of_silent(expected, rule, shrinkage):
+    for hint in _hints(expected, rule, shrinkage):
         say(hint)
     say(f"wrote the thresholds into {spec_path(path)}")
     if was_signed:
         say(f"the signature was of the old ones and is gone; sign again: cmlr-edge sign {path}")
 
 
-def _hint_of_silent(
-    expected: dict[str, LabelExpectation], rule: str, shrinkage: float
-) -> str | None:
-    """What to do about labels that are on the pictures and are never named; None where there are none."""
-    silent = [name for name, item in expected.items() if item.positives and not item.recall]
-    if not silent:
-        return None
-    remedies = [
-        *(["--shrinkage 0, by which rare labels get thresholds of their own"] if shrinkage else []),
-        *(["a lower precision"] if rule.startswith("precision") else []),
-        "more pictures of them",
+def _hints(expected: dict[str, LabelExpectation], rule: str, shrinkage: float) -> list[str]:
+    """What to do about labels that are on the pictures and never named, and about those never named rightly."""
+    own = "--shrinkage 0, by which rare labels get thresholds of their own"
+    more = "more pictures of them"
+    silent = [name for name, item in expected.items() if item.positives and not item.named]
+    wrong = [
+        f"{name} ({counted(item.named, 'picture')})"
+        for name, item in expected.items()
+        if item.named and not item.precision
     ]
-    return f"never named on these pictures: {few_of(silent, 8)}; try {', or '.join(remedies)}"
+    lower, other = ["a lower precision"], ["--rule precision=0.5"]
+    lower, other = (lower, []) if rule.startswith("precision") else ([], other)
+    return [
+        f"{what}: {few_of(names, 8)}; try {', or '.join([*[own][: shrinkage > 0], *remedies, more])}"
+        for what, names, remedies in (
+            ("never named on these pictures", silent, lower),
+            ("named, and never rightly", wrong, other),
+        )
+        if names
+    ]
 
 
 def _table(title: str, expected: dict[str, LabelExpectation]) -> Table:

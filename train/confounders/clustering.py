@@ -186,6 +186,7 @@ def fit_context_term(
     config: ConfounderConfig,
     seed: int,
     known: NDArray[np.bool_] | None = None,
+    first: NDArray[np.int_] | None = None,
 ) -> ContextTerm:
     """Fit what context alone explains: ridge logistic regression of every label on the context.
 
@@ -198,6 +199,7 @@ def fit_context_term(
         config: Ridge, strength, and number of representative contexts.
         seed: Of the folds and of the k-means that chooses the contexts.
         known: (N, L), whether somebody looked for the label; each is fitted where that is so.
+        first: (N,), of the images equal to each the first one: they are held out together.
 
     Raises:
         DataError: Fewer images than folds.
@@ -213,6 +215,8 @@ def fit_context_term(
     scale = features.std(axis=0).clip(min=1e-6)
     scaled = (features - features.mean(axis=0)) / scale
     folds = np.random.default_rng(seed).permutation(len(features)) % _FOLDS
+    if first is not None:
+        folds = folds[first]
     ridge = config.ridge if config.ridge is not None else _choose_ridge(scaled, labels, folds)
     weight = config.strength * _fit_logistic(scaled, labels, ridge)[0] / scale[:, None]
     held_out = _held_out_logits(scaled, labels, folds, ridge, with_intercept=False)

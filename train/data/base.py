@@ -17,6 +17,7 @@ from cmlr_edge.errors import DataError
 from cmlr_edge.model.files import read_file
 from cmlr_edge.model.strict_json import json_value
 from cmlr_edge.model.tables import read_text
+from train.data.copies import first_of_equal
 
 _LONGEST = 120  # characters of a value in an error
 _HELD_OUT = 0.2  # share of train, where nothing else was asked for
@@ -99,15 +100,25 @@ class LabeledImages:
     def with_validation(self, fraction: float | None, seed: int) -> LabeledImages:
         """Return itself where a `val` split exists, else move a seeded share of `train` there.
 
-        Without a fraction, that is a fifth of own pictures and none of a benchmark's.
+        Without a fraction, that is a fifth of own pictures and none of a benchmark's. Copies of a picture
+        go where its first one goes: one that was trained on says nothing of the others.
+
+        Raises:
+            DataError: There are no two different ones.
         """
         if "val" in self.splits or (fraction is None and self.published):
             return self
         fraction = _HELD_OUT if fraction is None else fraction
         train = [i for i, image in enumerate(self.images) if image.split == "train"]
-        if len(train) < 2:
-            raise DataError(f"{self.name} has {len(train)} train images: at least 2 are needed")
-        held_out = set(random.Random(seed).sample(train, max(1, round(fraction * len(train)))))
+        first = [train[i] for i in first_of_equal([self.images[i].path for i in train])]
+        different = [i for i, j in zip(train, first, strict=True) if i == j]
+        if len(different) < 2:
+            raise DataError(
+                f"{self.name} has {len(train)} train images, {len(different)} of them different: "
+                "at least 2 different ones are needed"
+            )
+        drawn = set(random.Random(seed).sample(different, max(1, round(fraction * len(different)))))
+        held_out = {i for i, j in zip(train, first, strict=True) if j in drawn}
         return self._with_val([i in held_out for i in range(len(self.images))])
 
     def with_held_out(self, names: Collection[str]) -> LabeledImages | None:

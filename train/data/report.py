@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections import defaultdict
@@ -15,10 +14,10 @@ import numpy as np
 
 from cmlr_edge.capture.images import read_image
 from cmlr_edge.errors import CaptureError
-from cmlr_edge.model.files import read_file
-from cmlr_edge.wording import few_of
-from train.data.base import LabeledImages
+from cmlr_edge.wording import counted, few_of
+from train.data.base import LabeledImage, LabeledImages
 from train.data.checks import SPLITS
+from train.data.copies import first_of_equal
 
 _FEW = 20  # training pictures of a label, as docs/train_your_own.md asks for
 _ALIKE = 0.85  # likeness of two names that may be one
@@ -55,7 +54,7 @@ def report_on(data: LabeledImages, layout: str, *, pictures: bool) -> DataReport
     Args:
         data: As it was read.
         layout: Its name.
-        pictures: Read them all: damaged ones, and the same one in two splits, are found so.
+        pictures: Read them all: damaged ones, and those that are there twice, are found so.
     """
     targets, known = data.targets() > 0, data.known()
     split_of = np.array([image.split for image in data.images])
@@ -144,36 +143,46 @@ def _likeness(a: str, b: str) -> float:
 
 
 def _of_pictures(data: LabeledImages) -> list[str]:
-    """Damaged pictures, and equal ones in several splits: what is trained on says nothing in a test."""
-    damaged: list[str] = []  # names; of the first why, which names it
-    by_content: dict[bytes, list[int]] = defaultdict(list)
-    for number, image in enumerate(data.images):
-        found_there = _digest(image.path)
-        if isinstance(found_there, bytes):
-            by_content[found_there].append(number)
-        else:
-            damaged.append(image.path.name if damaged else found_there)
-    equal = [numbers for numbers in by_content.values() if len(numbers) > 1]
-    across = [n for n in equal if len({data.images[i].split for i in n}) > 1]
-    unlike = [n for n in equal if len({data.images[i].labels for i in n}) > 1]
+    """Damaged pictures, and equal ones: what is trained on says nothing in a test."""
+    faults = [_fault(image.path) for image in data.images]
     found = []
-    if damaged:
-        also = f"; nor can {few_of(damaged[1:], _NAMED)}" if damaged[1:] else ""
-        found.append(f"{damaged[0]}{also}; convert, or leave out with `fit --skip-damaged`")
+    # The first with why, which names it; of the others the names.
+    if damaged := [number for number, fault in enumerate(faults) if fault is not None]:
+        others = [data.images[number].path.name for number in damaged[1:]]
+        also = f"; nor can {few_of(others, _NAMED)}" if others else ""
+        found.append(f"{faults[damaged[0]]}{also}; convert, or leave out with `fit --skip-damaged`")
+    whole = [image for image, fault in zip(data.images, faults, strict=True) if fault is None]
+    return found + _of_copies(whole)
+
+
+def _of_copies(images: list[LabeledImage]) -> list[str]:
+    by_content: dict[int, list[LabeledImage]] = defaultdict(list)
+    for first, image in zip(first_of_equal([i.path for i in images]), images, strict=True):
+        by_content[first].append(image)
+    equal = [group for group in by_content.values() if len(group) > 1]
+    across = [group for group in equal if len({image.split for image in group}) > 1]
+    within = [group for group in equal if len({image.split for image in group}) < len(group)]
+    unlike = [group for group in equal if len({image.labels for image in group}) > 1]
+    again = sum(len(group) - len({image.split for image in group}) for group in within)
+    found = []
     for groups, what in (
-        (across, "the same in several splits"),
-        (unlike, "equal, with other labels"),
+        (across, "the same in several splits; keep each in one, a test on it says nothing"),
+        (
+            within,
+            f"the same within a split; keep one of each, {counted(again, 'picture')} count again",
+        ),
+        (unlike, "equal, with other labels; correct them, or keep the right one"),
     ):
         if groups:
-            names = [" = ".join(data.images[i].path.name for i in group[:3]) for group in groups]
+            names = [" = ".join(image.path.name for image in group[:3]) for group in groups]
             found.append(f"{few_of(names, _NAMED)}: {what}")
     return found
 
 
-def _digest(path: Path) -> bytes | str:
-    """Of the content of a picture; where it cannot be read, why."""
+def _fault(path: Path) -> str | None:
+    """Why a picture cannot be read."""
     try:
         read_image(path)
-        return hashlib.sha256(read_file(path)).digest()
     except (CaptureError, OSError) as error:
         return str(error)
+    return None

@@ -24,7 +24,7 @@ from train.fitting.prepare import Preparation
 PREPARED = (
     "prepared"  # folder, beside the runs: confounders, where there are any, and the tokens' scale
 )
-_VERSION = 2  # raised when the same inputs give other confounders
+_VERSION = 3  # raised when the same inputs give other confounders
 _log = logging.getLogger(__name__)
 
 

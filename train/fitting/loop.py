@@ -23,6 +23,7 @@ from cmlr_edge.model.thresholds import ThresholdRule
 from train import distributed
 from train.config import TrainConfig
 from train.data.base import LabeledImages
+from train.data.copies import first_of_equal
 from train.data.damaged import leave_out_damaged, refuse_damaged
 from train.data.transforms import ImageTensors, build_augmentation
 from train.fitting import confounder_cache
@@ -241,6 +242,7 @@ def _build_confounders(run: Run) -> Preparation:
         run.train.targets(),
         seed=run.config.seed,
         known=run.train.known(),
+        first=first_of_equal([image.path for image in run.train.images]),
     )
 
 

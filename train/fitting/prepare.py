@@ -109,6 +109,7 @@ def prepare(
     *,
     seed: int,
     known: NDArray[np.bool_] | None = None,
+    first: NDArray[np.int_] | None = None,
 ) -> Preparation:
     """Look at the training images through the frozen backbones, twice at most through each.
 
@@ -118,6 +119,7 @@ def prepare(
         targets: (N, L), 0 or 1, of all training images.
         seed: Of sampling and clustering.
         known: (N, L), whether somebody looked for the label; None: everywhere.
+        first: (N,), of the images equal to each the first one; None: no two are equal.
 
     Raises:
         DataError: Early confounders without a finer stage, or fewer tokens than clusters.
@@ -145,7 +147,7 @@ def prepare(
 
     def explain_by_context() -> dict[str, Tensor]:
         term = fit_context_term(
-            contexts, torch.from_numpy(targets), config.confounders, seed, known
+            contexts, torch.from_numpy(targets), config.confounders, seed, known, first
         )
         return replace(prepared, context_term=term).to_tensors()
 

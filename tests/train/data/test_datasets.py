@@ -14,8 +14,8 @@ from train.data import read_dataset
 
 def write(root: Path, record: object) -> Path:
     (root / "labels.json").write_text(json.dumps(record))
-    for name in ("1.png", "2.png"):
-        cv2.imwrite(str(root / name), np.zeros((4, 4, 3), np.uint8))
+    for value, name in enumerate(("1.png", "2.png")):
+        cv2.imwrite(str(root / name), np.full((4, 4, 3), value, np.uint8))
     return root
 
 

@@ -373,7 +373,7 @@ def test_evaluate_writes_json_and_shows_its_intervals(
     assert {"op", "or"} <= found.keys() & found["top3"].keys()
     low, high = found["mean_ap_interval"]
     assert f"{found['mean_ap']:.3f} ({low:.2f} to {high:.2f})" in said.out
-    assert f"{int(there.sum())} in all" in said.out
+    assert f"{int(there.sum())} positives in all" in said.out
     assert "these pictures also chose the run's epoch" in said.err
 
 
