@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
     from cmlr_edge.capture.readers import OpenReader, Reader
 
-__all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "open_source"]
+__all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "is_of_files", "open_source"]
 
 _ENTRY_POINTS = "cmlr_edge.sources"
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
@@ -51,6 +51,11 @@ def is_live(source: str | Path | int) -> bool:
     return text.isdecimal() or text.startswith("/dev/video")
 
 
+def is_of_files(source: str) -> bool:
+    """Tell files from cameras, streams and what packages bring."""
+    return bool(source) and not is_live(source) and _SCHEME.match(source) is None
+
+
 def has_packets(source: str | Path | int) -> bool:
     """Whether PyAV reads a source, so that its packets can be kept: a stream of the network, or a film."""
     scheme = _SCHEME.match(text := str(source))
@@ -62,7 +67,7 @@ def has_packets(source: str | Path | int) -> bool:
 
 def beside(file: Path, source: str) -> str:
     """What a source that a file names means: files start from its folder; all else is as it is."""
-    if not source or is_live(source) or _SCHEME.match(source) or Path(source).is_absolute():
+    if not is_of_files(source) or Path(source).is_absolute():
         return source
     folder = file.absolute().parent
     if glob.has_magic(source) and not (folder / source).exists():
@@ -118,7 +123,7 @@ def require_there(source: str) -> None:
     Raises:
         CaptureError: It is.
     """
-    if not source or is_live(source) or _SCHEME.match(source) or glob.has_magic(source):
+    if not is_of_files(source) or glob.has_magic(source):
         return
     try:
         Path(source).stat()
