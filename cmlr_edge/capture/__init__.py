@@ -7,8 +7,10 @@ A source of one's own is an entry point in the group `cmlr_edge.sources`, named 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "is_of_files", "open_source"]
 
+_log = logging.getLogger(__name__)
 _ENTRY_POINTS = "cmlr_edge.sources"
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
@@ -276,7 +279,31 @@ def _match_pattern(pattern: str) -> list[Path]:
 
     # A link back into a folder shows the same files again and again.
     files = {
-        os.path.realpath(match): Path(match)
-        for match in sorted(glob.glob(pattern, recursive=True), reverse=True)
+        os.path.realpath(match): Path(match) for match in sorted(_matches(pattern), reverse=True)
     }
     return choose_pictures(sorted(files.values()), printable(pattern))
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """As `glob.glob` with `**`, but into each folder once: two links that lead back would never end."""
+    head, several, rest = pattern.partition("**")
+    if not several or head[-1:] not in {"", "/"} or rest[:1] not in {"", "/"}:
+        yield from glob.glob(pattern, recursive=True)
+        return
+    seen = set[str]()
+
+    def is_new(folder: str) -> bool:
+        count, _ = len(seen), seen.add(os.path.realpath(folder))
+        return len(seen) > count
+
+    for top in filter(is_new, glob.glob(head) if head else ["."]):
+        for folder, names, _ in os.walk(top, onerror=_say_unread, followlinks=True):
+            below = (name for name in sorted(names) if not name.startswith("."))
+            names[:] = [name for name in below if is_new(f"{folder}/{name}")]
+            shown = folder if head else folder[2:]  # without the "./" that nobody gave
+            inside = shown.rstrip("/") + "/" if shown else ""
+            yield from _matches(glob.escape(inside) + (rest.lstrip("/") or "*"))
+
+
+def _say_unread(error: OSError) -> None:
+    _log.warning("%s is left out: %s", printable(str(error.filename)), error.strerror)
