@@ -293,8 +293,9 @@ def _matches(pattern: str) -> Iterator[str]:
     seen = set[str]()
 
     def is_new(folder: str) -> bool:
-        count, _ = len(seen), seen.add(os.path.realpath(folder))
-        return len(seen) > count
+        before = len(seen)
+        seen.add(os.path.realpath(folder))
+        return len(seen) > before
 
     for top in filter(is_new, glob.glob(head) if head else ["."]):
         for folder, names, _ in os.walk(top, onerror=_say_unread, followlinks=True):
