@@ -11,7 +11,8 @@ import numpy as np
 
 from cmlr_edge.backends.base import Backend, ExplainingBackend, no_explanation, require_scores
 from cmlr_edge.engines.opening import Opening
-from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.engines.signature import refuse_signed_rebuild
+from cmlr_edge.errors import EngineError
 from cmlr_edge.frame import ColorOrder, Frame, ImageLike, as_images
 from cmlr_edge.machine.closing import Closing
 from cmlr_edge.machine.process_lock import ProcessLock
@@ -121,11 +122,8 @@ class Recognizer(Closing):
                 or fails its self-test.
             DependencyError: The runtime is not installed, or model-signing, where it is needed.
         """
-        if rebuild and require_signature is not None:
-            raise SpecError(
-                "rebuild and require_signature exclude each other: what is built here is signed by "
-                "nobody; build the engine, sign it with its spec, and leave out rebuild"
-            )
+        if rebuild:
+            refuse_signed_rebuild(require_signature)
         path = model_path(Path(path))
         if rebuild and path.suffix == ".engine":
             from cmlr_edge.engines.rebuild import rebuild_where_needed

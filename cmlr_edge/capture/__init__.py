@@ -7,8 +7,10 @@ A source of one's own is an entry point in the group `cmlr_edge.sources`, named 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from cmlr_edge.capture.live import LiveSettings, LiveSource
     from cmlr_edge.capture.readers import OpenReader, Reader
 
-__all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "open_source"]
+__all__ = ["Policy", "Source", "beside", "has_packets", "is_live", "is_of_files", "open_source"]
 
+_log = logging.getLogger(__name__)
 _ENTRY_POINTS = "cmlr_edge.sources"
 _MAX_CAMERA = 255  # Linux numbers its video devices up to here
 _FORMS = (
@@ -51,6 +54,11 @@ def is_live(source: str | Path | int) -> bool:
     return text.isdecimal() or text.startswith("/dev/video")
 
 
+def is_of_files(source: str) -> bool:
+    """Tell files from cameras, streams and what packages bring."""
+    return bool(source) and not is_live(source) and _SCHEME.match(source) is None
+
+
 def has_packets(source: str | Path | int) -> bool:
     """Whether PyAV reads a source, so that its packets can be kept: a stream of the network, or a film."""
     scheme = _SCHEME.match(text := str(source))
@@ -62,7 +70,7 @@ def has_packets(source: str | Path | int) -> bool:
 
 def beside(file: Path, source: str) -> str:
     """What a source that a file names means: files start from its folder; all else is as it is."""
-    if not source or is_live(source) or _SCHEME.match(source) or Path(source).is_absolute():
+    if not is_of_files(source) or Path(source).is_absolute():
         return source
     folder = file.absolute().parent
     if glob.has_magic(source) and not (folder / source).exists():
@@ -118,7 +126,7 @@ def require_there(source: str) -> None:
     Raises:
         CaptureError: It is.
     """
-    if not source or is_live(source) or _SCHEME.match(source) or glob.has_magic(source):
+    if not is_of_files(source) or glob.has_magic(source):
         return
     try:
         Path(source).stat()
@@ -271,7 +279,32 @@ def _match_pattern(pattern: str) -> list[Path]:
 
     # A link back into a folder shows the same files again and again.
     files = {
-        os.path.realpath(match): Path(match)
-        for match in sorted(glob.glob(pattern, recursive=True), reverse=True)
+        os.path.realpath(match): Path(match) for match in sorted(_matches(pattern), reverse=True)
     }
     return choose_pictures(sorted(files.values()), printable(pattern))
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """As `glob.glob` with `**`, but into each folder once: two links that lead back would never end."""
+    head, several, rest = pattern.partition("**")
+    if not several or head[-1:] not in {"", "/"} or rest[:1] not in {"", "/"}:
+        yield from glob.glob(pattern, recursive=True)
+        return
+    seen = set[str]()
+
+    def is_new(folder: str) -> bool:
+        before = len(seen)
+        seen.add(os.path.realpath(folder))
+        return len(seen) > before
+
+    for top in filter(is_new, glob.glob(head) if head else ["."]):
+        for folder, names, _ in os.walk(top, onerror=_say_unread, followlinks=True):
+            below = (name for name in sorted(names) if not name.startswith("."))
+            names[:] = [name for name in below if is_new(f"{folder}/{name}")]
+            shown = folder if head else folder[2:]  # without the "./" that nobody gave
+            inside = shown.rstrip("/") + "/" if shown else ""
+            yield from _matches(glob.escape(inside) + (rest.lstrip("/") or "*"))
+
+
+def _say_unread(error: OSError) -> None:
+    _log.warning("%s is left out: %s", printable(str(error.filename)), error.strerror)

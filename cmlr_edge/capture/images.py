@@ -202,6 +202,12 @@ def _kind(path: Path) -> str:
     """Why a path is no picture; "" if it is one."""
     if path.name.startswith("."):
         return "hidden"
+    try:
+        path.stat()
+    except PermissionError:  # a link into a folder that may not be entered
+        return "out of reach: Permission denied"
+    except OSError:  # told below
+        pass
     if path.is_dir():
         return "folder"
     if path.suffix.lower() not in IMAGE_SUFFIXES:

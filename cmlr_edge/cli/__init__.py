@@ -13,6 +13,10 @@ from cmlr_edge.errors import CmlrError
 from cmlr_edge.machine.allocator import bound_arenas
 from cmlr_edge.machine.needed import NO_MEMORY, NO_THREAD
 
+# No width: rich would print nothing at all. Whatever prints by rich, training too, imports this first.
+if not os.environ.get("COLUMNS", "").strip("0"):
+    os.environ.pop("COLUMNS", None)
+
 
 class _LossyFile(io.FileIO):
     """What is said on stderr is lost where its disk is full or nobody reads it; the work goes on."""
@@ -33,8 +37,6 @@ def main() -> None:
 
 def _run() -> None:
     _open_closed_streams()
-    if not os.environ.get("COLUMNS", "").strip("0"):  # no width: rich would print nothing at all
-        os.environ.pop("COLUMNS", None)
     try:
         from cmlr_edge.cli.app import app
         from cmlr_edge.cli.console import LogLines, print_error

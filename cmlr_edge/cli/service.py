@@ -24,8 +24,8 @@ from cmlr_edge.service.store import EngineStore, InServiceError, StoredEngine
 from cmlr_edge.service.unit import objections_of, unit_text
 from cmlr_edge.service.update import reason_of, start_check
 from cmlr_edge.session.config import load_config, naming_line
-from cmlr_edge.session.engines import check_fits, serving_pair, store_of
-from cmlr_edge.session.places import named_files, require_given
+from cmlr_edge.session.engines import check_files, check_fits, serving_pair, store_of
+from cmlr_edge.session.places import check_sources, named_files, require_given
 from cmlr_edge.session.run_outputs import RunOutputs
 from cmlr_edge.wording import counted
 
@@ -73,7 +73,7 @@ def install_unit(
 
 @service.command("check")
 def check_config(config: Config) -> None:
-    """Read CONFIG with its model's labels, files and secrets, as a start would; open and run nothing.
+    """Read CONFIG with its model's labels, files and secrets, as a start would; ask no camera and run nothing.
 
     Secrets of the environment may also stand in the .env file beside CONFIG, as for the service.
     """
@@ -82,9 +82,11 @@ def check_config(config: Config) -> None:
     with naming_line(config):
         require_given(settings, folder, known)
         pair = serving_pair(settings, folder)
+        check_files(pair, settings, folder)
         check_fits(pair.spec, settings)
+        inputs = check_sources(settings, folder, known)
     outputs = RunOutputs(folder, config)
-    outputs.check_files(settings, outputs.files(settings), [])
+    outputs.check_files(settings, outputs.files(settings), inputs)
     sources, sinks = (
         counted(len(settings.sources), "source"),
         counted(len(settings.sinks), "output"),

@@ -95,6 +95,19 @@ class Opening:
 
     def checks(self) -> Iterator[Check]:
         """Make the checks in order; after one that failed comes none that builds on it."""
+        fits = True
+        for check in self.file_checks():
+            fits &= check.state != "failed"
+            yield check
+        if fits:
+            content, built = self.pair.content, self.spec.files[self.path.name]
+            loaded = look("runtime", lambda: self._load(content, built), remedy=_LOOK)
+            yield loaded
+            if self.backend is not None:
+                yield from self._runtime_checks(self.backend, built)
+
+    def file_checks(self) -> Iterator[Check]:
+        """Make those of them that load nothing."""
         if (key := self.public_key) is not None:
             signed = look("signature", lambda: require_signature(self.pair, key))
             yield signed
@@ -104,20 +117,9 @@ class Opening:
         yield described
         if described.state == "failed":
             return
-        content, built = self.pair.content, self.spec.files[self.path.name]
-        fits = True
-        for check in fit_checks(self.path, content, built):
-            fits &= check.state != "failed"
-            yield check
+        yield from fit_checks(self.path, self.pair.content, self.spec.files[self.path.name])
         if (taught := self.spec.taught) is not None:
-            proof = look("teaching", lambda: self._require_base(taught), remedy=_COPY)
-            yield proof
-            fits &= proof.state != "failed"
-        if fits:
-            loaded = look("runtime", lambda: self._load(content, built), remedy=_LOOK)
-            yield loaded
-            if self.backend is not None:
-                yield from self._runtime_checks(self.backend, built)
+            yield look("teaching", lambda: self._require_base(taught), remedy=_COPY)
 
     def _described(self) -> str:
         spec, name = self.spec, self.path.name

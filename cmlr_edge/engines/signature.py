@@ -110,6 +110,19 @@ def require_signature(pair: ModelPair, public_key: Path) -> str:
     return f"signed by the key of {public_key.name}"
 
 
+def refuse_signed_rebuild(public_key: str | Path | None) -> None:
+    """Refuse a key that is to have signed what is built here.
+
+    Raises:
+        SpecError: There is one.
+    """
+    if public_key is not None:
+        raise SpecError(
+            "rebuild and require_signature exclude each other: what is built here is signed by "
+            "nobody; build the engine, sign it with its spec, and leave out rebuild"
+        )
+
+
 def _refuse_private(key: Path) -> None:
     """A private key in the place of the public one is a slip that gives the secret away."""
     try:

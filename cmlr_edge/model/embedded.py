@@ -87,7 +87,8 @@ def seal(content: bytes) -> bytes:
     zeros = UNSEALED.encode()
     if content.count(zeros) != 1:
         raise EngineError(
-            "the model holds a row of 64 zeros as text: its spec cannot be put inside"
+            "the model holds a row of 64 zeros as text, which is where the hash of a spec inside it would "
+            "stand: take that text out of its metadata or names, and adopt it again"
         )
     return content.replace(zeros, sha256_of(content).encode())
 

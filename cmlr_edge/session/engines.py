@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmlr_edge.backends.base import no_explanation
+from cmlr_edge.engines.opening import Opening
+from cmlr_edge.engines.signature import refuse_signed_rebuild
 from cmlr_edge.errors import EngineError
 from cmlr_edge.model.files import model_path
 from cmlr_edge.model.label_names import merged_thresholds, require_known
@@ -87,6 +89,22 @@ def check_fits(spec: ModelSpec, config: SessionConfig) -> None:
         require_known(source.thresholds, spec.labels, "thresholds name")
         rules = [spec.stability, config.stability, source.stability or StabilityRules()]
         stability_from_thresholds(thresholds | source.thresholds, *rules)
+
+
+def check_files(pair: ModelPair, config: SessionConfig, folder: Path) -> None:
+    """Refuse files of an engine that the next start would refuse: signature, hash, machine; nothing is loaded.
+
+    Raises:
+        CmlrError: The first check that failed.
+    """
+    engine, opening = config.engine, Opening.of_pair(pair, config.engine.provider)
+    opening.public_key = engine.public_key(folder)
+    if engine.rebuild:
+        refuse_signed_rebuild(opening.public_key)
+        if not engine.store and pair.path.suffix == ".engine":
+            return  # the start builds it again, if it does not fit
+    for check in opening.file_checks():
+        check.require()
 
 
 def serving_pair(config: SessionConfig, folder: Path) -> ModelPair:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cmlr_edge.capture import Source, beside, has_packets, open_source, require_there
+from cmlr_edge.capture import Source, beside, has_packets, is_of_files, open_source, require_there
 from cmlr_edge.capture.live import LiveSettings, LiveSource
 from cmlr_edge.errors import CaptureError
 from cmlr_edge.pipeline.intake import IntakeSettings
@@ -94,6 +95,25 @@ def require_given(
     for sink in config.sinks:
         for text in (sink.url, *sink.options.values()):
             put_in(text, folder, environment)
+
+
+def check_sources(
+    config: SessionConfig, folder: Path, environment: Mapping[str, str] = os.environ
+) -> list[Path]:
+    """Open the sources that are files, as a start would, and close them; return the files.
+
+    Raises:
+        CaptureError: One holds nothing to look at, or has no times where they are asked for.
+        SecretError: A secret is missing.
+    """
+    with ExitStack() as opened:
+        sources = [
+            opened.enter_context(open_source(address, policy=item.policy, loop=item.loop))
+            for item in config.sources
+            if is_of_files(address := address_of(item.uri, folder, environment))
+        ]
+        check_times(config, sources)
+        return [Path(file) for source in sources for file in source.files]
 
 
 def open_place(

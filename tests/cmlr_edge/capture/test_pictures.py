@@ -337,3 +337,40 @@ def test_of_several_pictures_in_a_file_the_first_is_read_and_it_is_said(
     assert caplog.text == ""
     assert read_image(tmp_path / f"many{suffix}")[..., 2].min() > 200
     assert "holds several pictures: the first one is read" in caplog.text
+
+
+def test_links_that_lead_back_end_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    for name in ("a/x.png", "a/b/y.png"):
+        PilImage.new("RGB", (8, 8)).save(tmp_path / name)
+    found = {}
+    monkeypatch.chdir(tmp_path)
+    patterns = ("**/*.png", "a/**", "./a/**/*", f"{tmp_path}/**/b/*", "**/a/**/*.png")
+    for links in (0, 3):  # three: for each level 3 ways on
+        for number in range(links):
+            (tmp_path / f"a/to{number}").symlink_to(tmp_path)
+        for pattern in patterns:
+            found[links, pattern] = [str(file) for file in open_source(pattern).files]
+    assert [found[3, pattern] for pattern in patterns] == [
+        found[0, pattern] for pattern in patterns
+    ]
+    assert found[3, "**/*.png"] == ["a/b/y.png", "a/x.png"]
+
+
+def test_a_link_that_may_not_be_followed_is_left_out_and_not_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", "locked.png"):
+        PilImage.new("RGB", (8, 8)).save(tmp_path / name)
+    stat = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "locked.png":  # whoever runs the tests may enter everything
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert [Path(file).name for file in open_source(tmp_path).files] == ["a.png"]
+    assert "left out: 1 out of reach: Permission denied" in caplog.text

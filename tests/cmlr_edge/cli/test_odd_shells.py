@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,16 @@ def test_where_no_thread_can_be_started_that_is_told_in_a_line(said: str) -> Non
 def test_an_error_is_told_on_a_terminal_that_says_no_width(columns: str) -> None:
     done = shell(f"COLUMNS={columns} CMLR verify nothing")
     assert (done.returncode, done.stderr[:6]) == (2, "error:")
+
+
+@pytest.mark.parametrize("columns", ["0", "00"])
+def test_likewise_of_a_program_beside_the_command(columns: str) -> None:
+    code = (
+        "from train.reporting import exit_on_error\nfrom cmlr_edge.errors import CmlrError\n"
+        "with exit_on_error(): raise CmlrError('it')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "COLUMNS": columns}, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "error: it\n")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from cmlr_edge.errors import SpecError
 from cmlr_edge.model.demo import demo_engine
 from cmlr_edge.session.config import load_config
 from tests.cmlr_edge.cli.command import run
+from tests.cmlr_edge.engines.keys import make_key
 from tests.cmlr_edge.service.whole_config import WHOLE
 
 
@@ -162,3 +164,59 @@ def test_a_configuration_is_checked_as_a_start_would_and_nothing_is_opened(tmp_p
     (tmp_path / "door.env").unlink()
     os.mkfifo(tmp_path / "door.env")
     assert "not a file" in run(*check).stderr
+
+
+def no_key(key: Path) -> None:
+    """Nothing lies there."""
+
+
+def key_of_somebody(key: Path) -> None:
+    make_key(key.with_name("private.pem"), key)
+
+
+def changed_model(key: Path) -> None:
+    model = key.with_name("engine") / "model.onnx"
+    model.write_bytes(model.read_bytes() + b"more")
+    key.with_name("door.toml").write_text(CHECKED.partition("require_")[0] + SOURCE)
+
+
+def built_here(key: Path) -> None:
+    key.with_name("door.toml").write_text(CHECKED + "rebuild = true\n" + SOURCE)
+
+
+SOURCE = '[[sources]]\nname = "door"\nuri = "test://"\n'
+CHECKED = '[engine]\npath = "engine"\nrequire_signature = "key.pem"\n'
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (no_key, "no public key at"),
+        (Path.mkdir, "no public key at"),
+        (os.mkfifo, "no public key at"),
+        (lambda key: key.symlink_to("/dev/zero"), "no public key at"),
+        (key_of_somebody, "has no signature"),
+        (changed_model, "was changed or cut short"),
+        (built_here, "exclude each other"),
+    ],
+)
+def test_a_model_whose_files_a_start_refuses_does_not_fit(
+    engine: Path, tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    assert engine.parent == tmp_path / "engine"
+    (tmp_path / "door.toml").write_text(CHECKED + SOURCE)
+    make(tmp_path / "key.pem")
+    done = run("service", "check", tmp_path / "door.toml")
+    assert (done.returncode, said in done.stderr) == (2, True), done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("uri", ["*.jpg", "empty", "a.mp4", "pipe"])
+def test_files_of_sources_that_a_start_refuses_do_not_fit(tmp_path: Path, uri: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.mp4").write_bytes(b"no film")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "door.toml").write_text(SOURCE.replace("test://", uri))
+    done = run("service", "check", tmp_path / "door.toml")
+    assert (done.returncode, done.stderr[:7]) == (2, "error: "), done.stdout
+    assert done.stderr.count("\n") == 1
