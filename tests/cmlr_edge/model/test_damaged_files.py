@@ -228,5 +228,5 @@ def test_a_pickle_in_the_place_of_an_engine_is_never_unpickled(tmp_path: Path) -
 
 
 def test_a_model_that_holds_the_place_of_a_hash_as_text_is_refused_with_a_remedy() -> None:
-    with pytest.raises(EngineError, match="row of 64 zeros as text.*take that text out"):
+    with pytest.raises(EngineError, match=r"row of 64 zeros as text.*take that text out"):
         seal(b"0" * 64 + b" and " + b"0" * 64)
