@@ -81,7 +81,16 @@ class EngineStore:
     """Changes are made one at a time, whichever processes make them."""
 
     def __init__(self, folder: Path) -> None:
-        """Use the store in `folder`, which need not exist."""
+        """Use the store in `folder`, which need not exist.
+
+        Raises:
+            EngineError: Something else lies there.
+        """
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise EngineError(
+                f"{folder} is no folder, and the store of engines is one: move it away, or give store "
+                "another name in the configuration"
+            )
         self._folder = folder
         self._engines = folder / "engines"
         self._reports = folder / "reports"

@@ -22,6 +22,7 @@ from benchmarks.fuzz.seeds import Seed, write_seeds
 from cmlr_edge import Recognizer
 from cmlr_edge.backends.onnx_structure import check_structure
 from cmlr_edge.errors import EngineError, SpecError
+from cmlr_edge.model.embedded import seal
 from cmlr_edge.model.spec import ModelSpec
 from tests.conftest import make_spec, mean_color_model, write_engine
 
@@ -224,3 +225,8 @@ def test_a_pickle_in_the_place_of_an_engine_is_never_unpickled(tmp_path: Path) -
     with pytest.raises(SpecError):
         Recognizer.from_engine(path)
     assert not trap.exists()
+
+
+def test_a_model_that_holds_the_place_of_a_hash_as_text_is_refused_with_a_remedy() -> None:
+    with pytest.raises(EngineError, match=r"row of 64 zeros as text.*take that text out"):
+        seal(b"0" * 64 + b" and " + b"0" * 64)

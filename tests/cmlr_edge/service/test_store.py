@@ -295,3 +295,11 @@ def test_an_update_without_a_service_is_newer_than_what_waits_to_be_tried(
     service.update_engine(device, new)
     assert store.state.serving == store.add(new)
     assert store.take_offer() is None
+
+
+def test_what_is_no_folder_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("file", "link"):
+        with pytest.raises(EngineError, match=rf"{name} is no folder, .*: move it away, or give"):
+            EngineStore(tmp_path / name)
