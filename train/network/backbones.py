@@ -325,7 +325,10 @@ def _load_file(network: nn.Module, path: Path, name: str) -> None:
         lacking = sorted(key for key in own if key not in fits and "num_batches" not in key)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"weights {path} cannot be read: {reason[0][:200]}") from error
+        raise DataError(
+            f"weights {path} cannot be read: {reason[0][:200]}; expected .safetensors, or a state dict "
+            "that torch.save wrote"
+        ) from error
     if not lacking:
         wrong = [key for key, tensor in fits.items() if tensor.shape != own[key].shape]
         lacking = [f"{key} {tuple(fits[key].shape)}" for key in wrong]
