@@ -178,6 +178,10 @@ def what_thresholds_do(
             "pictures of them, or export and fit the thresholds by another rule: python -m train "
             f"refit-thresholds --engine DIR --data PHOTOS --checkpoint RUN --rule {other}"
         )
+    if absent := [spec.labels[i] for i in np.flatnonzero(~there.any(axis=0))]:
+        lines.append(
+            f"on no {kind} picture: {few_of(absent, _SHOWN)}; nobody knows how good they are"
+        )
     return lines
 
 
