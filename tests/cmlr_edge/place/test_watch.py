@@ -258,16 +258,7 @@ def test_a_name_that_is_too_long_for_a_file_is_cut(tmp_path: Path) -> None:
         watched = PlaceWatch(name, SETTINGS, tmp_path, spec_of_places(), tell_why=False)
         show(watched, LIKE[:2])
         watched.close()
-    assert (
-        len(
-            {
-                store.path_of(tmp_path, name)
-                for name in names
-                if store.path_of(tmp_path, name).exists()
-            }
-        )
-        == 2
-    )
+    assert len({path for name in names if (path := store.path_of(tmp_path, name)).exists()}) == 2
 
 
 def test_pictures_without_times_are_a_block_each(tmp_path: Path) -> None:
