@@ -237,7 +237,7 @@ def test_a_size_that_changes_while_frames_come_is_followed(run: Run, camera: Cam
 @pytest.mark.parametrize("fps", [1, 5, 25])
 def test_pictures_are_new_whatever_the_number_of_cores(fps: int) -> None:
     require_packages(NEEDS_H264)
-    seconds = 7 if fps == 1 else 4
+    seconds = 9 if fps == 1 else 4  # where the machine is busy four programs start slowly
     with running(fps=fps, codec="h264") as camera:
         command = [sys.executable, str(AGES), camera.uri, str(camera.started_at), str(fps)]
         readers = {
