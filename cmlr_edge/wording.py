@@ -10,8 +10,8 @@ _LONGEST = 100  # characters of one
 
 def listed(names: Sequence[str]) -> str:
     """Names that somebody gave, as Python writes a list: of many the first, of a long one its beginning."""
-    few = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:_ASKED]]
-    return f"{few}" + (f" and {len(names) - _ASKED} more" if len(names) > _ASKED else "")
+    cut = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names]
+    return f"[{few_of([*map(repr, cut)], _ASKED)}]"
 
 
 def did_you_mean(given: Collection[str], known: Collection[str]) -> str:

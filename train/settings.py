@@ -49,9 +49,8 @@ def check_names(settings: list[str], recipe: str) -> None:
     record = dataclasses.asdict(TrainConfig())
     for key, value in parse_settings(settings).items():
         _place_of(key, record)
-        if (
-            key == "recipe" and value != recipe
-        ):  # noted with the run, and nothing of it would be set
+        # It would be noted with the run, and nothing of it would be set.
+        if key == "recipe" and value != recipe:
             raise DataError(f"--set recipe={value} sets nothing: give --recipe {value}")
 
 

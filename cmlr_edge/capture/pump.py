@@ -128,9 +128,8 @@ class Pump:
         self._pause_s = pause_s
         # Bytes that a packet carries of a unit that goes on in the next one; 0: not known.
         self._full = 0
-        self._num_slices: dict[
-            bool, int
-        ] = {}  # of the last picture, by whether it is a key picture
+        # Of the last picture, by whether it is a key picture.
+        self._num_slices: dict[bool, int] = {}
         self._cut_pts: int | None = None  # of the picture that was taken last
         # See `Unit`: of the next one that is given.
         self._is_behind_gap = self._is_behind_partial = False

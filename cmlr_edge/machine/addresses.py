@@ -6,11 +6,9 @@ import ipaddress
 import string
 from urllib.parse import quote
 
-# What to say where an address cannot be read.
-HOW_TO_WRITE_PASSWORDS = (
-    # Without the sign itself: what stands before it is taken for a password, and hidden.
-    "of a password, write / ? # and the at sign as %2F %3F %23 %40"
-)
+# What to say where an address cannot be read; without the at sign itself, for what stands before one is
+# taken for a password, and hidden.
+HOW_TO_WRITE_PASSWORDS = "of a password, write / ? # and the at sign as %2F %3F %23 %40"
 
 
 def is_loopback(host: str) -> bool:

@@ -75,16 +75,22 @@ def test_the_check_of_an_engine_is_bounded_by_what_its_control_group_grants(
     assert "took more than 18 MiB" in reason_of(start_check(engine, None, timeout_s=60))
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_control_group_tells_what_is_left_of_it(tmp_path: Path, version: int) -> None:
-    (tmp_path / "proc/self").mkdir(parents=True)
-    top = tmp_path / "sys/fs/cgroup" / ("memory" if version == 1 else "")
-    limit, usage = {1: ("limit_in_bytes", "usage_in_bytes"), 2: ("max", "current")}[version]
+def group_of_a_unit(root: Path, version: int, controller: str, other: str) -> Path:
+    """Let a process be in the group of a unit, as far as files tell; that group's folder."""
+    (root / "proc/self").mkdir(parents=True)
+    line = f"7:{controller},more" if version == 1 else "0:"
+    text = f"4:{other}:/elsewhere\n{line}:/system.slice/door.service\n"
+    (root / "proc/self/cgroup").write_text(text)
+    top = root / "sys/fs/cgroup" / (controller if version == 1 else "")
     inner = top / "system.slice" / "door.service"
     inner.mkdir(parents=True)
-    controllers = "4:memory" if version == 1 else "0:"
-    text = f"1:cpu:/elsewhere\n{controllers}:/system.slice/door.service\n"
-    (tmp_path / "proc/self/cgroup").write_text(text)
+    return inner
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_control_group_tells_what_is_left_of_it(tmp_path: Path, version: int) -> None:
+    limit, usage = {1: ("limit_in_bytes", "usage_in_bytes"), 2: ("max", "current")}[version]
+    inner = group_of_a_unit(tmp_path, version, "memory", other="cpu")
     assert group_memory_left(tmp_path) is None
     (inner / f"memory.{limit}").write_text("3000\n")
     (inner / f"memory.{usage}").write_text("2000\n")
@@ -104,13 +110,7 @@ def test_a_control_group_tells_what_is_left_of_it(tmp_path: Path, version: int) 
 def test_a_control_group_tells_how_many_cores_it_grants(
     tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "proc/self").mkdir(parents=True)
-    top = tmp_path / "sys/fs/cgroup" / ("cpu" if version == 1 else "")
-    inner = top / "system.slice" / "door.service"
-    inner.mkdir(parents=True)
-    line = "7:cpu,cpuacct" if version == 1 else "0:"
-    text = f"4:memory:/elsewhere\n{line}:/system.slice/door.service\n"
-    (tmp_path / "proc/self/cgroup").write_text(text)
+    inner = group_of_a_unit(tmp_path, version, "cpu", other="memory")
     assert group_cores(tmp_path) is None
 
     def limit(folder: Path, quota: str) -> None:
