@@ -235,6 +235,8 @@ class Lane:
             return
         if intake.settings.masks != self._intake.settings.masks:
             self._pause(frame)
+            if frame.ring is not None:  # a new connection's may hold what came before this frame
+                frame.ring.listen(wanted=False)
         self._intake = intake
         if self._gate is not None:
             self._gate.forget()
