@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from cmlr_edge import Frame, IntakeSettings, Streams
+from cmlr_edge.capture.base import ClosesItself
 from cmlr_edge.packet_ring import Kept, PacketRing
+from tests.cmlr_edge.pipeline.stand_ins import SlowBackend, recognizer_of
+from tests.cmlr_edge.sinks.samples import frame
 
 
 class Packet(bytes):
@@ -86,3 +92,35 @@ def test_what_nobody_is_to_look_at_is_not_kept() -> None:
     assert ring.excerpt(0, 99).is_over
     ring.add(Packet(1), 9.0, is_key=True)
     assert ring.excerpt(0, 99).packets[-1].time_s == pytest.approx(8.9)
+
+
+class Film(ClosesItself):
+    """Two frames of two connections, between which the mask goes."""
+
+    name, fps, num_frames, files, damaged = "door", 10.0, None, (), 0
+
+    def __init__(self, rings: list[PacketRing]) -> None:
+        self.rings, self.streams = rings, cast("Streams", None)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for number, ring in enumerate(self.rings):
+            if number:
+                self.streams.change_rules("door", None, IntakeSettings())
+            yield replace(frame(number), ring=ring)
+
+    def close(self) -> None:
+        pass
+
+
+def test_nothing_from_before_a_mask_went_is_kept_of_any_connection() -> None:
+    rings = [new_ring(), new_ring()]
+    for ring in rings:
+        fill(ring, np.arange(0, 1, 0.1))
+    film = Film(rings)
+    mask = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+    with Streams(recognizer_of(SlowBackend())) as film.streams:
+        film.streams.add(film, intake=IntakeSettings(masks=(mask,)))
+        assert len([*film.streams.results()]) == 2
+    assert [ring.excerpt(0.0, 9.0).packets for ring in rings] == [[], []]
+    fill(rings[1], np.arange(1, 2, 0.1))
+    assert rings[1].excerpt(0.0, 9.0).packets
